@@ -1,0 +1,1 @@
+//! An S3 object becomes a verified byte stream.

@@ -1,0 +1,3 @@
+//! The `fetch` program.
+
+fn main() {}

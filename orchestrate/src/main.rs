@@ -1,0 +1,3 @@
+//! The `orchestrate` program.
+
+fn main() {}

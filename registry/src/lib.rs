@@ -1,0 +1,1 @@
+//! What is durable: layers, images and activations, in one SQLite file.

@@ -1,0 +1,1 @@
+//! The harness: a VM with device-mapper, scenarios, images and the oracle.

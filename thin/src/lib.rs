@@ -1,0 +1,1 @@
+//! Block volumes in one device-mapper thin pool, by raw ioctls.

@@ -1,0 +1,1 @@
+//! A hostile tar becomes a file tree under one directory fd.

@@ -1,0 +1,3 @@
+//! The `unpack` program.
+
+fn main() {}

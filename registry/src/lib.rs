@@ -1,1 +1,25 @@
-//! What is durable: layers, images and activations, in one SQLite file.
+//! What is durable: volumes, images and activations, in one SQLite file.
+//!
+//! A state, its facts and its history event are written in ONE transaction ([`Registry::write`]).
+//! Knows no pool, no network and no tar: ids, digests and names come from the caller. The states
+//! and their edges are in [`state`]; the tables are in `schema.sql`.
+
+mod check;
+mod digest;
+mod error;
+mod read;
+mod rows;
+mod schema;
+pub mod state;
+mod write;
+
+pub use check::Finding;
+pub use digest::{Digest, chain_id};
+pub use error::{Error, Kind};
+pub use read::Totals;
+pub use rows::{
+    Activation, Blob, Event, Image, ImageLayer, KnownBy, Role, Source, StoreBinding, Volume,
+};
+pub use schema::{APPLICATION_ID, Registry, SCHEMA_VERSION};
+pub use state::{ActivationState, Seal, VolumeState};
+pub use write::{NewActivation, NewVolume, Write};

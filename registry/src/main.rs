@@ -1,3 +1,235 @@
-//! The `registry` program.
+//! The `registry` program: looks into a registry and checks it. Never writes.
 
-fn main() {}
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use argh::FromArgs;
+use registry::{Error, Kind, Registry, VolumeState};
+use serde::Serialize;
+use serde_json::json;
+
+/// Look into a veneer registry: what is sealed, published and active on this host, and since when.
+#[derive(FromArgs)]
+#[argh(
+    note = "The registry is DIR/registry.db; DIR is --state, else $VENEER_STATE, else /var/lib/veneer.",
+    error_code(0, "done, or the registry is sound"),
+    error_code(1, "no: not found, or `check` found something"),
+    error_code(100, "never retry: wrong usage, no registry there, or not one of ours"),
+    error_code(111, "try again later: busy, or an input/output error")
+)]
+struct Args {
+    /// the state directory
+    #[argh(option)]
+    state: Option<PathBuf>,
+    /// print the version and exit
+    #[argh(switch)]
+    version: bool,
+    #[argh(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Ls(Ls),
+    Show(Show),
+    Check(Check),
+}
+
+/// List volumes, images, activations, or events.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "ls")]
+struct Ls {
+    /// volumes (default), images, activations, or events
+    #[argh(positional)]
+    what: Option<String>,
+    /// one JSON object a line
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Show one thing with its history: an image reference, an activation's name, or a volume id.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "show")]
+struct Show {
+    /// s3://bucket/prefix/, a name, or a number
+    #[argh(positional)]
+    subject: String,
+    /// one JSON object
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Check the file, its rows and every chain id. Exit 1 when something is found.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "check")]
+struct Check {
+    /// one JSON object
+    #[argh(switch)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let words: Option<Vec<String>> =
+        std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
+    let Some(words) = words else {
+        eprintln!("registry: fatal: an argument is not UTF-8");
+        return ExitCode::from(100);
+    };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let args = match Args::from_args(&["registry"], &words) {
+        Ok(args) => args,
+        Err(exit) if exit.status.is_ok() => return finish(say(&exit.output).map(|()| true)),
+        Err(exit) => {
+            eprintln!("registry: fatal: {}; see registry --help", one_line(&exit.output));
+            return ExitCode::from(100);
+        }
+    };
+    finish(run(args))
+}
+
+fn finish(outcome: anyhow::Result<bool>) -> ExitCode {
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("registry: fatal: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<Error>().map(Error::kind) {
+        Some(Kind::Busy | Kind::NoSpace | Kind::Io | Kind::Conflict) => 111,
+        Some(Kind::Denied | Kind::Refused | Kind::Bug) | None => 100,
+    }
+}
+
+/// Ok(false) is "no".
+fn run(args: Args) -> anyhow::Result<bool> {
+    if args.version {
+        say(concat!("registry ", env!("CARGO_PKG_VERSION"), "\n"))?;
+        return Ok(true);
+    }
+    let Some(command) = args.command else {
+        bail!("which of ls, show, check? see registry --help");
+    };
+    let dir = args
+        .state
+        .or_else(|| std::env::var_os("VENEER_STATE").map(PathBuf::from))
+        .unwrap_or_else(|| PathBuf::from("/var/lib/veneer"));
+    let path = dir.join("registry.db");
+    if !path.exists() {
+        bail!(
+            "no registry at {}: nothing was ever activated with this --state directory",
+            path.display()
+        );
+    }
+    let registry = Registry::open_existing(&path)?;
+    match command {
+        Command::Ls(ls) => list(&registry, &ls),
+        Command::Show(show) => show_one(&registry, &show),
+        Command::Check(check) => check_all(&registry, check.json),
+    }
+}
+
+fn list(registry: &Registry, ls: &Ls) -> anyhow::Result<bool> {
+    let rows: Vec<serde_json::Value> = match ls.what.as_deref().unwrap_or("volumes") {
+        "volumes" => registry.volumes()?.iter().map(volume_json).collect(),
+        "images" => to_json(&registry.images()?)?,
+        "activations" => registry.activations()?.iter().map(activation_json).collect(),
+        "events" => to_json(&registry.events(None, 0, u32::MAX)?)?,
+        other => bail!("cannot list {other:?}: one of volumes, images, activations, events"),
+    };
+    for row in rows {
+        say(&if ls.json { format!("{row}\n") } else { plain(&row) })?;
+    }
+    Ok(true)
+}
+
+fn show_one(registry: &Registry, show: &Show) -> anyhow::Result<bool> {
+    let name = &show.subject;
+    let (subject, what) = if let Some(image) = registry.image(name)? {
+        (format!("image {name}"), serde_json::to_value(image)?)
+    } else if let Some(activation) = registry.activation(name)? {
+        (format!("activation {name}"), activation_json(&activation))
+    } else if let Some(volume) =
+        name.parse().ok().map(|id| registry.volume(id)).transpose()?.flatten()
+    {
+        (format!("volume {name}"), volume_json(&volume))
+    } else {
+        eprintln!("registry: no image, activation or volume {name:?}");
+        return Ok(false);
+    };
+    let events = registry.events(Some(&subject), 0, u32::MAX)?;
+    if show.json {
+        say(&format!("{}\n", json!({"subject": subject, "row": what, "events": events})))?;
+        return Ok(true);
+    }
+    say(&plain(&what))?;
+    for event in events {
+        say(&plain(&serde_json::to_value(event)?))?;
+    }
+    Ok(true)
+}
+
+fn check_all(registry: &Registry, json: bool) -> anyhow::Result<bool> {
+    let findings = registry.check()?;
+    if json {
+        let totals = registry.totals()?;
+        say(&format!(
+            "{}\n",
+            json!({"sound": findings.is_empty(), "findings": findings, "totals": totals})
+        ))?;
+    } else {
+        for finding in &findings {
+            say(&format!("{}: {}\n", finding.check, finding.message.escape_debug()))?;
+        }
+        if findings.is_empty() {
+            say("sound\n")?;
+        }
+    }
+    Ok(findings.is_empty())
+}
+
+fn volume_json(volume: &registry::Volume) -> serde_json::Value {
+    let seal = match &volume.state {
+        VolumeState::Sealed(seal) => serde_json::to_value(seal).unwrap_or_default(),
+        VolumeState::Building | VolumeState::Deleting => serde_json::Value::Null,
+    };
+    json!({"id": volume.id, "role": volume.role, "parent": volume.parent, "build": volume.build,
+           "bytes": volume.bytes, "state": volume.state.word(), "seal": seal})
+}
+
+fn activation_json(activation: &registry::Activation) -> serde_json::Value {
+    json!({"name": activation.name, "reference": activation.reference,
+           "origin": activation.origin, "id": activation.id, "bytes": activation.bytes,
+           "state": activation.state.word()})
+}
+
+fn to_json(rows: &[impl Serialize]) -> anyhow::Result<Vec<serde_json::Value>> {
+    rows.iter().map(|row| serde_json::to_value(row).context("encode a row")).collect()
+}
+
+/// `key=value` pairs on one line; nested values stay JSON, so nothing raw reaches a terminal.
+fn plain(row: &serde_json::Value) -> String {
+    let fields = row.as_object().into_iter().flatten();
+    let line: Vec<String> = fields.map(|(key, value)| format!("{key}={value}")).collect();
+    line.join(" ") + "\n"
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

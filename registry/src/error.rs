@@ -1,0 +1,183 @@
+//! What can go wrong with the registry, and of which kind it is.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A failed registry call. Each variant keeps its data and its source.
+#[derive(Debug)]
+pub enum Error {
+    /// SQLite refused or failed.
+    Sqlite {
+        /// What was being done.
+        doing: &'static str,
+        /// SQLite's own error.
+        source: rusqlite::Error,
+    },
+    /// The database file cannot be reached.
+    File {
+        /// The path of the database.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The file is an SQLite database of another program.
+    Foreign {
+        /// The path of the database.
+        path: PathBuf,
+        /// Its application id.
+        found: i64,
+    },
+    /// The file was written by a newer veneer.
+    Newer {
+        /// The path of the database.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The newest this program knows.
+        known: i64,
+    },
+    /// The registry belongs to another store.
+    OtherStore {
+        /// The store it is bound to.
+        bound: String,
+        /// The store that was offered.
+        offered: String,
+    },
+    /// A row is not in the state that the change starts from.
+    Conflict {
+        /// Which row.
+        subject: String,
+        /// The state it had to be in.
+        expected: &'static str,
+        /// The state it is in; none when there is no such row.
+        found: Option<String>,
+    },
+    /// The state machine has no such edge.
+    NoEdge {
+        /// Which row.
+        subject: String,
+        /// From which state.
+        from: &'static str,
+        /// To which state.
+        to: &'static str,
+    },
+    /// A row does not decode.
+    Corrupt {
+        /// Which row.
+        subject: String,
+        /// Which column, and what it held.
+        what: String,
+    },
+    /// All thin ids are used up (24 bits, kernel's thin-provisioning.rst).
+    IdsExhausted,
+}
+
+/// What the caller may do about an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Another process holds the database; try again.
+    Busy,
+    /// The disk under the database is full.
+    NoSpace,
+    /// The file system or disk failed.
+    Io,
+    /// No right to the file.
+    Denied,
+    /// The row moved under the caller.
+    Conflict,
+    /// The file is damaged, foreign, newer, or of another store.
+    Refused,
+    /// A mistake of the program.
+    Bug,
+}
+
+impl Error {
+    /// Which kind it is.
+    pub fn kind(&self) -> Kind {
+        use rusqlite::ErrorCode;
+        match self {
+            Error::Sqlite { source, .. } => match source.sqlite_error_code() {
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Kind::Busy,
+                Some(ErrorCode::DiskFull) => Kind::NoSpace,
+                Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => Kind::Io,
+                Some(ErrorCode::CannotOpen) => Kind::Io,
+                Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => Kind::Denied,
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Kind::Refused,
+                Some(_) | None => Kind::Bug,
+            },
+            Error::File { source, .. } => match source.kind() {
+                std::io::ErrorKind::PermissionDenied => Kind::Denied,
+                std::io::ErrorKind::StorageFull => Kind::NoSpace,
+                _ => Kind::Io,
+            },
+            Error::Foreign { .. } | Error::Newer { .. } | Error::OtherStore { .. } => Kind::Refused,
+            Error::Corrupt { .. } => Kind::Refused,
+            Error::Conflict { .. } => Kind::Conflict,
+            Error::NoEdge { .. } => Kind::Bug,
+            Error::IdsExhausted => Kind::Refused,
+        }
+    }
+
+    pub(crate) fn sqlite(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> Error {
+        move |source| Error::Sqlite { doing, source }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Sqlite { doing, source } => write!(f, "registry: cannot {doing}: {source}"),
+            Error::File { path, source } => {
+                write!(f, "registry file {}: {source}", path.display())
+            }
+            Error::Foreign { path, found } => write!(
+                f,
+                "{} is an SQLite file of another program (application id {found:#x}); \
+                 name another --state directory",
+                path.display()
+            ),
+            Error::Newer { path, found, known } => write!(
+                f,
+                "{} has schema {found}, this program knows up to {known}; \
+                 use the newer veneer that wrote it",
+                path.display()
+            ),
+            Error::OtherStore { bound, offered } => write!(
+                f,
+                "this registry belongs to store {bound:?}, not to {offered:?}; name that store, \
+                 or another --state directory for this one"
+            ),
+            Error::Conflict { subject, expected, found: Some(found) } => {
+                write!(f, "{subject} is {found}, expected {expected}: another process changed it")
+            }
+            Error::Conflict { subject, expected, found: None } => {
+                write!(f, "{subject} is gone, expected {expected}: another process removed it")
+            }
+            Error::NoEdge { subject, from, to } => {
+                write!(f, "{subject} cannot go from {from} to {to}")
+            }
+            Error::Corrupt { subject, what } => write!(
+                f,
+                "registry row of {subject} is damaged: {what}; run `registry check` and restore \
+                 a backup"
+            ),
+            Error::IdsExhausted => write!(f, "all 16777215 thin ids of this pool are used up"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Sqlite { source, .. } => Some(source),
+            Error::File { source, .. } => Some(source),
+            Error::Foreign { .. }
+            | Error::Newer { .. }
+            | Error::OtherStore { .. }
+            | Error::Conflict { .. }
+            | Error::NoEdge { .. }
+            | Error::Corrupt { .. }
+            | Error::IdsExhausted => None,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Opens the database: connection rules, identity, migrations. No query of the product is here.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::Error;
+
+/// `PRAGMA application_id` of our files: "Vner".
+pub const APPLICATION_ID: i64 = 0x566e_6572;
+
+/// `PRAGMA user_version` that this program writes and reads.
+pub const SCHEMA_VERSION: i64 = 1;
+
+/// One SQL text per step from version n to n + 1; the first makes an empty file ours.
+const MIGRATIONS: &[&str] = &[include_str!("../schema.sql")];
+
+/// The SQLite in which the WAL-reset corruption bug (3.7.0 to 3.51.2) is gone.
+const SQLITE_MIN: i32 = 3_051_003;
+
+/// How long a call waits for another process's transaction.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// An open registry. One process may hold several; SQLite's own locks serialise them.
+#[derive(Debug)]
+pub struct Registry {
+    pub(crate) conn: Connection,
+    pub(crate) path: PathBuf,
+}
+
+impl Registry {
+    /// Opens the registry at `path`, makes it when absent, and migrates an older one.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] and [`Error::Newer`] for files that are not ours to write; never makes a
+    /// new file in place of a damaged one.
+    pub fn open(path: &Path) -> Result<Registry, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        private(path)?;
+        let mut registry = Registry::connect(path, flags)?;
+        registry.migrate()?;
+        Ok(registry)
+    }
+
+    /// Opens an existing registry to look at it; nothing is made, migrated or written.
+    ///
+    /// # Errors
+    /// [`Error::File`] when there is none.
+    pub fn open_existing(path: &Path) -> Result<Registry, Error> {
+        std::fs::metadata(path).map_err(|source| Error::File { path: path.into(), source })?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let registry = Registry::connect(path, flags)?;
+        let found = registry.user_version()?;
+        if found != SCHEMA_VERSION {
+            return Err(Error::Newer { path: path.into(), found, known: SCHEMA_VERSION });
+        }
+        registry
+            .conn
+            .pragma_update(None, "query_only", true)
+            .map_err(Error::sqlite("make the connection read-only"))?;
+        Ok(registry)
+    }
+
+    /// Where the database file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn connect(path: &Path, flags: OpenFlags) -> Result<Registry, Error> {
+        assert!(
+            rusqlite::version_number() >= SQLITE_MIN,
+            "built with SQLite {}, which can corrupt a WAL file",
+            rusqlite::version()
+        );
+        let conn =
+            Connection::open_with_flags(path, flags).map_err(Error::sqlite("open the file"))?;
+        let registry = Registry { conn, path: path.into() };
+        registry.set_rules().map_err(Error::sqlite("read the file"))?;
+        let found = registry.pragma("application_id")?;
+        let empty = registry.user_version()? == 0 && registry.is_empty()?;
+        if found != APPLICATION_ID && !(found == 0 && empty) {
+            return Err(Error::Foreign { path: path.into(), found });
+        }
+        let version = registry.user_version()?;
+        if version > SCHEMA_VERSION {
+            return Err(Error::Newer { path: path.into(), found: version, known: SCHEMA_VERSION });
+        }
+        registry.set_wal().map_err(Error::sqlite("turn on the write-ahead log"))?;
+        Ok(registry)
+    }
+
+    /// What each connection needs before anything of the file is trusted.
+    fn set_rules(&self) -> rusqlite::Result<()> {
+        let conn = &self.conn;
+        conn.busy_timeout(BUSY)?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        conn.pragma_update(None, "trusted_schema", false)?;
+        conn.pragma_update(None, "cell_size_check", true)?;
+        conn.pragma_update(None, "mmap_size", 0)?;
+        conn.pragma_update(None, "foreign_keys", true)
+    }
+
+    /// FULL: our effects are outside the database, so an intent must be on disk before them; in
+    /// WAL mode NORMAL may lose the last commits at a power cut (sqlite.org/pragma.html).
+    fn set_wal(&self) -> rusqlite::Result<()> {
+        self.conn.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
+        self.conn.pragma_update(None, "synchronous", "FULL")
+    }
+
+    fn migrate(&mut self) -> Result<(), Error> {
+        loop {
+            let version = self.user_version()?;
+            let Some(step) = usize::try_from(version).ok().and_then(|v| MIGRATIONS.get(v)) else {
+                return Ok(());
+            };
+            let tx = self
+                .conn
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .map_err(Error::sqlite("begin a migration"))?;
+            // Another process may have done it while this one waited for the lock.
+            let now: i64 = tx
+                .pragma_query_value(None, "user_version", |row| row.get(0))
+                .map_err(Error::sqlite("read the schema version"))?;
+            if now == version {
+                tx.execute_batch(step)
+                    .and_then(|()| tx.pragma_update(None, "application_id", APPLICATION_ID))
+                    .and_then(|()| tx.pragma_update(None, "user_version", version + 1))
+                    .and_then(|()| tx.commit())
+                    .map_err(Error::sqlite("migrate the schema"))?;
+            }
+        }
+    }
+
+    fn user_version(&self) -> Result<i64, Error> {
+        self.pragma("user_version")
+    }
+
+    fn is_empty(&self) -> Result<bool, Error> {
+        self.conn
+            .query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(Error::sqlite("read the schema"))
+    }
+
+    fn pragma(&self, name: &str) -> Result<i64, Error> {
+        self.conn
+            .pragma_query_value(None, name, |row| row.get(0))
+            .map_err(Error::sqlite("read the file's header"))
+    }
+}
+
+/// Makes the file 0600 before SQLite does it with the umask.
+fn private(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+        .map_err(|source| Error::File { path: path.into(), source })
+}

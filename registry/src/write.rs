@@ -1,0 +1,377 @@
+//! Changes to the registry: each is one transaction of state, facts and history.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{OptionalExtension, Params, Transaction, TransactionBehavior};
+
+use crate::{
+    ActivationState, Blob, Error, Image, KnownBy, Registry, Role, Source, StoreBinding, Volume,
+    VolumeState,
+};
+
+/// The last thin id: 24 bits (kernel's thin-provisioning.rst).
+const ID_MAX: u32 = 16_777_215;
+
+/// A volume to reserve an id for.
+#[derive(Clone, Debug)]
+pub struct NewVolume<'a> {
+    /// What it is for.
+    pub role: Role,
+    /// The volume it is a snapshot of; none for the template.
+    pub parent: Option<u32>,
+    /// What is built on the parent.
+    pub build: &'a str,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// An activation to reserve an id for.
+#[derive(Clone, Debug)]
+pub struct NewActivation<'a> {
+    /// Chosen by the caller.
+    pub name: &'a str,
+    /// The image that was asked for.
+    pub reference: &'a str,
+    /// The sealed volume it will be a snapshot of.
+    pub origin: u32,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// An open write transaction: all of it lands, or none.
+#[derive(Debug)]
+pub struct Write<'a> {
+    tx: Transaction<'a>,
+}
+
+impl Registry {
+    /// Runs `change` in one `BEGIN IMMEDIATE` transaction and commits it when it returns `Ok`.
+    ///
+    /// # Errors
+    /// What `change` returned, or [`Error::Sqlite`]; then nothing was written.
+    pub fn write<T>(
+        &mut self,
+        change: impl FnOnce(&Write<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let tx = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(Error::sqlite("begin a transaction"))?;
+        let write = Write { tx };
+        let value = change(&write)?;
+        write.tx.commit().map_err(Error::sqlite("commit"))?;
+        Ok(value)
+    }
+
+    /// Ties this registry to a store, once. `transaction_id` is the store's own; `next_id` is
+    /// above every id the store already has, so that a foreign volume is never taken for ours.
+    ///
+    /// # Errors
+    /// [`Error::OtherStore`] when it is tied to another.
+    pub fn bind(
+        &mut self,
+        store: &StoreBinding,
+        transaction_id: u64,
+        next_id: u32,
+    ) -> Result<(), Error> {
+        match self.store()? {
+            Some(bound) if bound == *store => Ok(()),
+            Some(bound) => Err(Error::OtherStore {
+                bound: format!("{}:{}", bound.kind, bound.id),
+                offered: format!("{}:{}", store.kind, store.id),
+            }),
+            None => self.write(|write| {
+                write.run(
+                    "UPDATE meta SET store_kind = ?1, store_id = ?2, transaction_id = ?3,
+                       next_id = max(next_id, ?4) WHERE store_kind IS NULL",
+                    (&store.kind, &store.id, transaction_id, next_id),
+                )?;
+                write.event("store", None, Some("bound"), &format!("{}:{}", store.kind, store.id))
+            }),
+        }
+    }
+}
+
+impl Write<'_> {
+    /// Takes the next transaction id; the caller brings the store to it after the commit.
+    pub fn next_transaction(&self) -> Result<u64, Error> {
+        self.tx
+            .query_row(
+                "UPDATE meta SET transaction_id = transaction_id + 1 RETURNING transaction_id",
+                [],
+                |row| row.get(0),
+            )
+            .map_err(Error::sqlite("take a transaction id"))
+    }
+
+    /// Reserves an id for a volume; its state is Building. Counts one attempt of the build.
+    pub fn reserve_volume(&self, new: &NewVolume<'_>) -> Result<u32, Error> {
+        let id = self.next_id()?;
+        self.run(
+            "INSERT INTO volumes(id, role, parent, build, bytes, state, created_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'building', ?6)",
+            (id, new.role.word(), new.parent, new.build, new.bytes, now_ms()),
+        )?;
+        self.run(
+            "INSERT INTO attempts(build, begun, at_ms) VALUES (?1, 1, ?2)
+             ON CONFLICT DO UPDATE SET begun = begun + 1, at_ms = excluded.at_ms",
+            (new.build, now_ms()),
+        )?;
+        self.event(&subject(id), None, Some("building"), new.build)?;
+        Ok(id)
+    }
+
+    /// Moves a volume along a checked edge, if it is still as `volume` says.
+    ///
+    /// # Errors
+    /// [`Error::NoEdge`], or [`Error::Conflict`] when the row moved meanwhile.
+    pub fn advance_volume(&self, volume: &Volume, next: &VolumeState) -> Result<(), Error> {
+        let (subject, from) = (subject(volume.id), volume.state.word());
+        if !volume.state.may_become(next) {
+            return Err(Error::NoEdge { subject, from, to: next.word() });
+        }
+        let changed = match next {
+            VolumeState::Sealed(seal) => self.run(
+                "UPDATE volumes SET state = 'sealed', chain = ?3, diff = ?4, blob = ?5, tree = ?6,
+                   own_bytes = ?7, entries = ?8, content_bytes = ?9, bytes = ?10, sealed_ms = ?11
+                 WHERE id = ?1 AND state = ?2",
+                (
+                    volume.id,
+                    from,
+                    seal.chain.map(|d| d.hex()),
+                    seal.diff.map(|d| d.hex()),
+                    seal.blob.map(|d| d.hex()),
+                    seal.tree.map(|d| d.hex()),
+                    seal.own_bytes,
+                    seal.entries,
+                    seal.content_bytes,
+                    volume.bytes,
+                    now_ms(),
+                ),
+            )?,
+            // The chain id is free for a new build as soon as this one is on its way out.
+            VolumeState::Building | VolumeState::Deleting => self.run(
+                "UPDATE volumes SET state = ?3, chain = NULL WHERE id = ?1 AND state = ?2",
+                (volume.id, from, next.word()),
+            )?,
+        };
+        self.expect_one(
+            changed,
+            &subject,
+            from,
+            "SELECT state FROM volumes WHERE id = ?1",
+            volume.id,
+        )?;
+        if let VolumeState::Sealed(_) = next {
+            self.run("DELETE FROM attempts WHERE build = ?1", [&volume.build])?;
+        }
+        self.event(&subject, Some(from), Some(next.word()), "")
+    }
+
+    /// Drops the row of a deleting volume that the store no longer has.
+    pub fn forget_volume(&self, id: u32) -> Result<(), Error> {
+        self.run("DELETE FROM volumes WHERE id = ?1", [id])?;
+        self.event(&subject(id), Some("deleting"), None, "")
+    }
+
+    /// A build came to an orderly end without a seal: it does not count as a crash.
+    pub fn settle_attempt(&self, build: &str) -> Result<(), Error> {
+        self.run("DELETE FROM attempts WHERE build = ?1", [build]).map(drop)
+    }
+
+    /// Reserves an id for an activation; its state is Reserved.
+    pub fn reserve_activation(&self, new: &NewActivation<'_>) -> Result<u32, Error> {
+        let id = self.next_id()?;
+        self.run(
+            "INSERT INTO activations(name, reference, origin, id, bytes, state, created_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'reserved', ?6)",
+            (new.name, new.reference, new.origin, id, new.bytes, now_ms()),
+        )?;
+        let detail = format!("volume {id} of {}", new.reference);
+        self.event(&format!("activation {}", new.name), None, Some("reserved"), &detail)?;
+        Ok(id)
+    }
+
+    /// Moves an activation along a checked edge, if it is still in `from`.
+    ///
+    /// # Errors
+    /// [`Error::NoEdge`], or [`Error::Conflict`] when the row moved meanwhile.
+    pub fn advance_activation(
+        &self,
+        name: &str,
+        from: ActivationState,
+        next: ActivationState,
+    ) -> Result<(), Error> {
+        let subject = format!("activation {name}");
+        if !from.may_become(next) {
+            return Err(Error::NoEdge { subject, from: from.word(), to: next.word() });
+        }
+        let changed = self.run(
+            "UPDATE activations SET state = ?3 WHERE name = ?1 AND state = ?2",
+            (name, from.word(), next.word()),
+        )?;
+        let query = "SELECT state FROM activations WHERE name = ?1";
+        self.expect_one(changed, &subject, from.word(), query, name)?;
+        self.event(&subject, Some(from.word()), Some(next.word()), "")
+    }
+
+    /// Drops the row of a deleting activation that the store no longer has.
+    pub fn forget_activation(&self, name: &str) -> Result<(), Error> {
+        self.run("DELETE FROM activations WHERE name = ?1", [name])?;
+        self.event(&format!("activation {name}"), Some("deleting"), None, "")
+    }
+
+    /// Records a blob that was read to its end.
+    pub fn put_blob(&self, blob: &Blob) -> Result<(), Error> {
+        self.run(
+            "INSERT INTO blobs(digest, diff, size, diff_size, seen_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO UPDATE SET seen_ms = excluded.seen_ms",
+            (blob.digest.hex(), blob.diff.hex(), blob.size, blob.diff_size, now_ms()),
+        )
+        .map(drop)
+    }
+
+    /// Records which blob an object was. What was read stays `read`.
+    pub fn put_source(
+        &self,
+        source: &Source,
+        key: &str,
+        blob: &Blob,
+        known_by: KnownBy,
+    ) -> Result<(), Error> {
+        let known_by = match known_by {
+            KnownBy::Read => "read",
+            KnownBy::Etag => "etag",
+        };
+        self.run(
+            "INSERT INTO sources(endpoint, bucket, etag, size, key, digest, known_by, seen_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT DO UPDATE SET seen_ms = excluded.seen_ms,
+               digest = CASE WHEN excluded.known_by = 'read' THEN excluded.digest ELSE digest END,
+               known_by = CASE WHEN excluded.known_by = 'read' THEN 'read' ELSE known_by END",
+            (
+                &source.endpoint,
+                &source.bucket,
+                &source.etag,
+                source.size,
+                key,
+                blob.digest.hex(),
+                known_by,
+                now_ms(),
+            ),
+        )
+        .map(drop)
+    }
+
+    /// Publishes an image, or moves its reference to a new stack.
+    pub fn put_image(&self, image: &Image) -> Result<(), Error> {
+        let subject = format!("image {}", image.reference);
+        let before: Option<String> = self
+            .tx
+            .query_row("SELECT chain FROM images WHERE reference = ?1", [&image.reference], |row| {
+                row.get(0)
+            })
+            .optional()
+            .map_err(Error::sqlite("read an image"))?;
+        self.run(
+            "INSERT INTO images(reference, endpoint, chain, created_ms, updated_ms)
+             VALUES (?1, ?2, ?3, ?4, ?4)
+             ON CONFLICT DO UPDATE SET endpoint = excluded.endpoint, chain = excluded.chain,
+               updated_ms = excluded.updated_ms",
+            (&image.reference, &image.endpoint, image.chain.hex(), now_ms()),
+        )?;
+        self.run("DELETE FROM image_layers WHERE reference = ?1", [&image.reference])?;
+        for (pos, layer) in image.layers.iter().enumerate() {
+            self.run(
+                "INSERT INTO image_layers(reference, pos, key, etag, size, digest, volume)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                (
+                    &image.reference,
+                    pos,
+                    &layer.key,
+                    &layer.etag,
+                    layer.size,
+                    layer.digest.hex(),
+                    layer.volume,
+                ),
+            )?;
+        }
+        if before.as_deref() == Some(&image.chain.hex()) {
+            return Ok(());
+        }
+        let from = before.is_some().then_some("published");
+        self.event(&subject, from, Some("published"), &image.chain.to_string())
+    }
+
+    /// Forgets an image; its layers stay until something removes them.
+    pub fn forget_image(&self, reference: &str) -> Result<bool, Error> {
+        let changed = self.run("DELETE FROM images WHERE reference = ?1", [reference])?;
+        if changed == 1 {
+            self.event(&format!("image {reference}"), Some("published"), None, "")?;
+        }
+        Ok(changed == 1)
+    }
+
+    fn next_id(&self) -> Result<u32, Error> {
+        let id: u32 = self
+            .tx
+            .query_row("SELECT next_id FROM meta", [], |row| row.get(0))
+            .map_err(Error::sqlite("read the next id"))?;
+        if id > ID_MAX {
+            return Err(Error::IdsExhausted);
+        }
+        self.run("UPDATE meta SET next_id = next_id + 1", [])?;
+        Ok(id)
+    }
+
+    fn event(
+        &self,
+        subject: &str,
+        from: Option<&str>,
+        to: Option<&str>,
+        detail: &str,
+    ) -> Result<(), Error> {
+        self.run(
+            "INSERT INTO events(at_ms, subject, from_state, to_state, detail)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+            (now_ms(), subject, from, to, detail),
+        )
+        .map(drop)
+    }
+
+    fn run(&self, sql: &str, params: impl Params) -> Result<usize, Error> {
+        self.tx
+            .prepare(sql)
+            .and_then(|mut statement| statement.execute(params))
+            .map_err(Error::sqlite("write a row"))
+    }
+
+    fn expect_one(
+        &self,
+        changed: usize,
+        subject: &str,
+        expected: &'static str,
+        query: &str,
+        key: impl rusqlite::ToSql,
+    ) -> Result<(), Error> {
+        if changed == 1 {
+            return Ok(());
+        }
+        let found = self
+            .tx
+            .query_row(query, [key], |row| row.get(0))
+            .optional()
+            .map_err(Error::sqlite("read a state"))?;
+        Err(Error::Conflict { subject: subject.into(), expected, found })
+    }
+}
+
+fn subject(id: u32) -> String {
+    format!("volume {id}")
+}
+
+/// For people; a clock before 1970 reads as 1970.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

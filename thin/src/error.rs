@@ -1,0 +1,464 @@
+//! What can go wrong with a pool, each variant with its data; [`Error::kind`] sorts them for a
+//! caller that decides whether to try again. The wording of every one is in the `Display` here.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+use crate::holders::Holder;
+use crate::status::PoolStatus;
+use crate::units::ThinId;
+use crate::wire::Command;
+
+/// What a caller may do about an [`Error`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Something else holds it now; later may do.
+    Busy,
+    /// The id or name is taken.
+    Exists,
+    /// The volume, id or file is not there.
+    Absent,
+    /// The pool's data or metadata, or the host's file system, is full.
+    NoSpace,
+    /// The pool's metadata must be checked before it takes a change.
+    NeedsCheck,
+    /// The pool is read-only for a reason other than space or `needs_check`.
+    ReadOnly,
+    /// The pool has failed: it can only be taken down.
+    Failed,
+    /// Not permitted to this user.
+    Denied,
+    /// The kernel has no device-mapper, or not the targets.
+    NoDeviceMapper,
+    /// The pool is not up.
+    PoolMissing,
+    /// What was asked makes no sense.
+    Invalid,
+    /// What is on the disk is not what it should be; nothing was written to it.
+    Refused,
+    /// An outside program (`mkfs.ext4`, `thin_check`) failed or is absent.
+    Program,
+    /// The device or the kernel reported an error.
+    Io,
+}
+
+/// Every failure of this crate.
+#[derive(Debug)]
+pub enum Error {
+    /// `/dev/mapper/control` leads nowhere, or a target is missing.
+    NoDeviceMapper {
+        /// What was tried.
+        what: &'static str,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// Root is needed.
+    Denied {
+        /// What was tried.
+        what: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// A device-mapper command failed in a way that has no meaning of its own here.
+    Dm {
+        /// The command.
+        command: Command,
+        /// Name or uuid of the device; empty when the command is about none.
+        device: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// A message to the pool was refused.
+    Message {
+        /// The pool.
+        pool: String,
+        /// The whole text sent.
+        message: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// The kernel wrote something this crate cannot read.
+    Garbled {
+        /// What was being read.
+        what: &'static str,
+        /// The text, as it came.
+        text: String,
+    },
+    /// A value outside its unit's rule.
+    Unit {
+        /// Which value.
+        what: &'static str,
+        /// As given.
+        value: String,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// No device-mapper device of this name.
+    PoolMissing {
+        /// The name.
+        pool: String,
+    },
+    /// A device of this name is not a thin pool.
+    NotAPool {
+        /// The name.
+        name: String,
+        /// Its first target, or "no table".
+        target: String,
+    },
+    /// The pool does not take changes now.
+    NotWritable {
+        /// The pool.
+        pool: String,
+        /// What it said.
+        status: Box<PoolStatus>,
+    },
+    /// The pool has no such thin.
+    ThinAbsent {
+        /// The pool.
+        pool: String,
+        /// The id.
+        id: ThinId,
+    },
+    /// The pool has such a thin already.
+    ThinExists {
+        /// The pool.
+        pool: String,
+        /// The id.
+        id: ThinId,
+    },
+    /// The thin is active: it can be neither activated again nor deleted.
+    AlreadyActive {
+        /// The id.
+        id: ThinId,
+        /// The device that has it.
+        name: String,
+    },
+    /// A device-mapper device of another uuid has the name.
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// No active volume of this name.
+    VolumeAbsent {
+        /// The name.
+        name: String,
+    },
+    /// The device is not one of this pool's.
+    NotOurs {
+        /// The name.
+        name: String,
+        /// Its uuid, if any.
+        uuid: Option<String>,
+    },
+    /// The device stayed open for the whole bounded wait.
+    Held {
+        /// The name.
+        name: String,
+        /// Milliseconds waited.
+        waited_ms: u64,
+        /// Who has it, as far as can be seen.
+        holders: Vec<Holder>,
+    },
+    /// The pool's transaction id was not the one expected.
+    TransactionId {
+        /// The pool.
+        pool: String,
+        /// What the caller believed.
+        expected: u64,
+        /// What the pool has.
+        found: u64,
+    },
+    /// A size that would cut off blocks.
+    Shrink {
+        /// The volume or pool.
+        name: String,
+        /// Its size in sectors.
+        from: u64,
+        /// The size asked for.
+        to: u64,
+    },
+    /// The pool was asked to grow and did not.
+    NotGrown {
+        /// The pool.
+        pool: String,
+        /// "data" or "metadata".
+        which: &'static str,
+        /// Blocks wanted.
+        wanted: u64,
+        /// Blocks it has.
+        found: u64,
+    },
+    /// Something on the disk is not what it should be. Nothing was written to it.
+    Refused {
+        /// The file or device.
+        path: PathBuf,
+        /// What is wrong, with the values.
+        why: String,
+        /// What to do next.
+        hint: &'static str,
+    },
+    /// A file system could not be mounted.
+    Mount {
+        /// The device.
+        device: PathBuf,
+        /// The system call.
+        call: &'static str,
+        /// The kernel's answer.
+        errno: Errno,
+        /// What the kernel wrote to the mount's own log.
+        log: String,
+    },
+    /// An outside program could not be started.
+    NoProgram {
+        /// Its name.
+        program: String,
+        /// The reason.
+        source: io::Error,
+    },
+    /// An outside program failed.
+    Program {
+        /// Its name.
+        program: String,
+        /// What it was working on.
+        device: PathBuf,
+        /// Its exit status, as the system words it.
+        status: String,
+        /// The end of what it wrote to stderr.
+        stderr: String,
+    },
+    /// A system call on a file or device failed.
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Error {
+        Error::Io { what, path: path.into(), source }
+    }
+
+    pub(crate) fn errno(what: &'static str, path: impl Into<PathBuf>, errno: Errno) -> Error {
+        Error::io(what, path, io::Error::from(errno))
+    }
+
+    /// What a caller may do about it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::NoDeviceMapper { .. } => Kind::NoDeviceMapper,
+            Error::Denied { .. } => Kind::Denied,
+            Error::Dm { errno, .. } | Error::Message { errno, .. } | Error::Mount { errno, .. } => {
+                kind_of(*errno)
+            }
+            Error::Io { source, .. } => {
+                source.raw_os_error().map_or(Kind::Io, |code| match Errno::from_raw(code) {
+                    Errno::ENOENT => Kind::Absent,
+                    other => kind_of(other),
+                })
+            }
+            Error::Garbled { .. } => Kind::Io,
+            Error::Unit { .. } | Error::NotAPool { .. } | Error::NotOurs { .. } => Kind::Invalid,
+            Error::Shrink { .. } => Kind::Invalid,
+            Error::PoolMissing { .. } => Kind::PoolMissing,
+            Error::NotWritable { status, .. } => status.refusal_kind(),
+            Error::ThinAbsent { .. } | Error::VolumeAbsent { .. } => Kind::Absent,
+            Error::ThinExists { .. } | Error::NameTaken { .. } => Kind::Exists,
+            Error::AlreadyActive { .. } | Error::Held { .. } => Kind::Busy,
+            Error::TransactionId { .. } | Error::Refused { .. } => Kind::Refused,
+            Error::NotGrown { .. } => Kind::NeedsCheck,
+            Error::NoProgram { .. } | Error::Program { .. } => Kind::Program,
+        }
+    }
+
+    /// The kernel's answer, where there was one.
+    pub fn raw_errno(&self) -> Option<Errno> {
+        match self {
+            Error::NoDeviceMapper { errno, .. }
+            | Error::Denied { errno, .. }
+            | Error::Dm { errno, .. }
+            | Error::Message { errno, .. }
+            | Error::Mount { errno, .. } => Some(*errno),
+            Error::Io { source, .. } | Error::NoProgram { source, .. } => {
+                source.raw_os_error().map(Errno::from_raw)
+            }
+            Error::Garbled { .. }
+            | Error::Unit { .. }
+            | Error::PoolMissing { .. }
+            | Error::NotAPool { .. }
+            | Error::NotWritable { .. }
+            | Error::ThinAbsent { .. }
+            | Error::ThinExists { .. }
+            | Error::AlreadyActive { .. }
+            | Error::NameTaken { .. }
+            | Error::VolumeAbsent { .. }
+            | Error::NotOurs { .. }
+            | Error::Held { .. }
+            | Error::TransactionId { .. }
+            | Error::Shrink { .. }
+            | Error::NotGrown { .. }
+            | Error::Refused { .. }
+            | Error::Program { .. } => None,
+        }
+    }
+}
+
+fn kind_of(errno: Errno) -> Kind {
+    match errno {
+        Errno::EBUSY | Errno::EAGAIN | Errno::EINTR | Errno::ENOMEM | Errno::ETXTBSY => Kind::Busy,
+        Errno::EEXIST => Kind::Exists,
+        Errno::ENXIO | Errno::ENODATA => Kind::Absent,
+        Errno::ENOSPC | Errno::EDQUOT => Kind::NoSpace,
+        Errno::EACCES | Errno::EPERM => Kind::Denied,
+        Errno::EOPNOTSUPP => Kind::ReadOnly,
+        Errno::EINVAL | Errno::ENAMETOOLONG | Errno::ERANGE => Kind::Invalid,
+        Errno::EILSEQ | Errno::ENOTBLK => Kind::Refused,
+        // Every other answer means that the device or the kernel could not do it.
+        _ => Kind::Io,
+    }
+}
+
+/// `text` without a byte that could move a terminal's cursor.
+pub(crate) fn clean(text: &str) -> String {
+    text.trim_end()
+        .chars()
+        .map(|c| if c == '\n' { "; ".to_owned() } else { c.escape_debug().to_string() })
+        .collect()
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NoDeviceMapper { what, errno } => write!(
+                f,
+                "kernel has no device-mapper thin provisioning: {what}: {}: \
+                 run `modprobe dm_mod dm_thin_pool`, or boot a kernel that has them",
+                errno.desc()
+            ),
+            Error::Denied { what, errno } => {
+                write!(f, "not permitted: {what}: {}: run as root", errno.desc())
+            }
+            Error::Dm { command, device, errno } => {
+                write!(f, "{} \"{}\": {} ({errno:?})", command.name(), clean(device), errno.desc())
+            }
+            Error::Message { pool, message, errno } => write!(
+                f,
+                "message \"{message}\" to pool \"{}\": {} ({errno:?})",
+                clean(pool),
+                errno.desc()
+            ),
+            Error::Garbled { what, text } => {
+                write!(f, "cannot read the kernel's {what}: \"{}\"", clean(text))
+            }
+            Error::Unit { what, value, rule } => {
+                write!(f, "{what} \"{}\": must be {rule}", clean(value))
+            }
+            Error::PoolMissing { pool } => write!(
+                f,
+                "no pool \"{}\": bring it up with `thin pool up`, or name another with --pool",
+                clean(pool)
+            ),
+            Error::NotAPool { name, target } => {
+                write!(f, "device \"{}\" is not a thin pool: {target}", clean(name))
+            }
+            Error::NotWritable { pool, status } => {
+                write!(f, "pool \"{}\" takes no changes: {}", clean(pool), status.refusal())
+            }
+            Error::ThinAbsent { pool, id } => {
+                write!(f, "pool \"{}\" has no thin {id}", clean(pool))
+            }
+            Error::ThinExists { pool, id } => {
+                write!(f, "pool \"{}\" already has thin {id}", clean(pool))
+            }
+            Error::AlreadyActive { id, name } => {
+                write!(f, "thin {id} is already active as \"{}\"", clean(name))
+            }
+            Error::NameTaken { name } => {
+                write!(f, "a device-mapper device \"{}\" already exists", clean(name))
+            }
+            Error::VolumeAbsent { name } => write!(f, "no active volume \"{}\"", clean(name)),
+            Error::NotOurs { name, uuid } => write!(
+                f,
+                "device \"{}\" is not a volume of this pool: its uuid is \"{}\"",
+                clean(name),
+                clean(uuid.as_deref().unwrap_or(""))
+            ),
+            Error::Held { name, waited_ms, holders } => {
+                write!(f, "device \"{}\" is still open after {waited_ms} ms", clean(name))?;
+                match holders.as_slice() {
+                    [] => write!(f, ", by nobody that /proc or /sys shows"),
+                    some => some.iter().try_for_each(|holder| write!(f, "; {holder}")),
+                }
+            }
+            Error::TransactionId { pool, expected, found } => write!(
+                f,
+                "pool \"{}\" is at transaction {found}, not {expected}: another writer, or an \
+                 older copy of one of the two",
+                clean(pool)
+            ),
+            Error::Shrink { name, from, to } => write!(
+                f,
+                "\"{}\" has {from} sectors: {to} would cut blocks off: sizes only grow",
+                clean(name)
+            ),
+            Error::NotGrown { pool, which, wanted, found } => write!(
+                f,
+                "pool \"{}\" has {found} {which} blocks after growing to {wanted}: the kernel does \
+                 not grow a pool that needs a check: see `thin pool repair`",
+                clean(pool)
+            ),
+            Error::Refused { path, why, hint } => {
+                write!(f, "refused \"{}\": {why}: {hint}", clean(&path.to_string_lossy()))
+            }
+            Error::Mount { device, call, errno, log } => {
+                write!(f, "mount {}: {call}: {}", device.display(), errno.desc())?;
+                if log.is_empty() { Ok(()) } else { write!(f, ": {}", clean(log)) }
+            }
+            Error::NoProgram { program, source } => {
+                write!(f, "cannot run {program}: {source}")
+            }
+            Error::Program { program, device, status, stderr } => {
+                write!(f, "{program} {}: {status}: {}", device.display(), clean(stderr))
+            }
+            Error::Io { what, path, source } => {
+                write!(f, "{what} \"{}\": {source}", clean(&path.to_string_lossy()))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::NoDeviceMapper { errno, .. }
+            | Error::Denied { errno, .. }
+            | Error::Dm { errno, .. }
+            | Error::Message { errno, .. }
+            | Error::Mount { errno, .. } => Some(errno),
+            Error::NoProgram { source, .. } | Error::Io { source, .. } => Some(source),
+            Error::Garbled { .. }
+            | Error::Unit { .. }
+            | Error::PoolMissing { .. }
+            | Error::NotAPool { .. }
+            | Error::NotWritable { .. }
+            | Error::ThinAbsent { .. }
+            | Error::ThinExists { .. }
+            | Error::AlreadyActive { .. }
+            | Error::NameTaken { .. }
+            | Error::VolumeAbsent { .. }
+            | Error::NotOurs { .. }
+            | Error::Held { .. }
+            | Error::TransactionId { .. }
+            | Error::Shrink { .. }
+            | Error::NotGrown { .. }
+            | Error::Refused { .. }
+            | Error::Program { .. } => None,
+        }
+    }
+}

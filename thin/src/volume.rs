@@ -1,0 +1,236 @@
+//! Thins as devices: activate, find, grow, deactivate. The device's uuid is made of the pool's
+//! id and the thin's, so the kernel itself refuses to have one thin active twice.
+
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use serde::Serialize;
+
+use crate::dm::By;
+use crate::error::Error;
+use crate::node;
+use crate::pool::Pool;
+use crate::removal::{self, Removal};
+use crate::status::ThinStatus;
+use crate::table::ThinTable;
+use crate::units::{Dev, DmName, Sectors, ThinId};
+
+/// Whether an active volume takes writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// It does.
+    ReadWrite,
+    /// The block device itself refuses them.
+    ReadOnly,
+}
+
+/// An active volume. Dropping it does nothing: see [`Pool::deactivate`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Volume {
+    /// Device-mapper name.
+    pub name: String,
+    /// The thin.
+    pub id: ThinId,
+    /// Device number.
+    pub dev: Dev,
+    /// Length.
+    pub sectors: Sectors,
+}
+
+/// One row of [`Pool::active`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ActiveThin {
+    /// Device-mapper name.
+    pub name: String,
+    /// The thin.
+    pub id: ThinId,
+    /// Length; 0 without a table.
+    pub sectors: Sectors,
+    /// I/O is held back, as after a kill in the middle of a suspend.
+    pub suspended: bool,
+    /// A live table is in; without one it was killed in the middle of an activation.
+    pub has_table: bool,
+    /// A table is loaded that no resume has made live.
+    pub has_inactive: bool,
+    /// Goes at its last close.
+    pub deferred_remove: bool,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// How many have it open.
+    pub open_count: u32,
+    /// Device number.
+    pub dev: Dev,
+}
+
+impl Volume {
+    /// `/dev/dm-N`: what to open and mount.
+    pub fn path(&self) -> PathBuf {
+        node::path(self.dev)
+    }
+
+    /// `/dev/mapper/<name>`: what to show to people.
+    pub fn mapper_path(&self) -> PathBuf {
+        node::mapper_path(&self.name)
+    }
+
+    /// Makes the volume longer, live. What is on it does not grow by that; see
+    /// [`crate::mount::grow_ext4`].
+    ///
+    /// # Errors
+    /// [`Error::Shrink`]; those of the commands. After one the old table is in and I/O runs.
+    pub fn grow(&self, pool: &Pool, new_sectors: u64) -> Result<Volume, Error> {
+        if new_sectors < self.sectors.0 {
+            let (from, to) = (self.sectors.0, new_sectors);
+            return Err(Error::Shrink { name: self.name.clone(), from, to });
+        }
+        let uuid = pool.thin_uuid(self.id);
+        let by = By::Uuid(&uuid);
+        let table = ThinTable { sectors: Sectors(new_sectors), pool: pool.dev, id: self.id };
+        pool.dm.load(by, new_sectors, "thin", &table.params(), false)?;
+        if let Err(err) = pool.dm.resume(by) {
+            pool.mend(by)?;
+            return Err(err);
+        }
+        Ok(Volume { sectors: Sectors(new_sectors), ..self.clone() })
+    }
+}
+
+impl Pool {
+    /// Makes thin `id` the device `/dev/mapper/<name>` of `sectors` length, which the pool does
+    /// not store. When this returns, both nodes are there. On any failure nothing is left.
+    ///
+    /// # Errors
+    /// [`Error::ThinAbsent`]; [`Error::AlreadyActive`] naming the device that has the thin;
+    /// [`Error::NameTaken`]; those of the commands.
+    pub fn activate(
+        &self,
+        id: ThinId,
+        name: &str,
+        sectors: u64,
+        access: Access,
+    ) -> Result<Volume, Error> {
+        let name = DmName::new(name)?;
+        let uuid = self.thin_uuid(id);
+        if let Err(err) = self.dm.create(name.as_str(), &uuid) {
+            if err.raw_errno() != Some(Errno::EBUSY) {
+                return Err(err);
+            }
+            return Err(match self.dm.state(By::Uuid(&uuid))? {
+                Some(state) => Error::AlreadyActive { id, name: state.name },
+                None => Error::NameTaken { name: name.to_string() },
+            });
+        }
+        let by = By::Uuid(&uuid);
+        let table = ThinTable { sectors: Sectors(sectors), pool: self.dev, id };
+        let read_only = access == Access::ReadOnly;
+        let made = self
+            .dm
+            .load(by, sectors, "thin", &table.params(), read_only)
+            .and_then(|()| self.dm.resume(by))
+            .and_then(|state| node::ensure(state.dev, name.as_str()).map(|()| state.dev));
+        match made {
+            Ok(dev) => Ok(Volume { name: name.to_string(), id, dev, sectors: Sectors(sectors) }),
+            Err(err) => {
+                // A node that stays is without a live table: recovery knows it by that.
+                let removed = removal::remove(&self.dm, &uuid, name.as_str(), self.remove_wait);
+                match (err.raw_errno(), removed) {
+                    (Some(Errno::ENODATA), _) => {
+                        Err(Error::ThinAbsent { pool: self.name.clone(), id })
+                    }
+                    (_, Ok(_) | Err(_)) => Err(err),
+                }
+            }
+        }
+    }
+
+    /// This pool's devices, as the kernel has them now, whoever activated them.
+    ///
+    /// # Errors
+    /// Those of the commands.
+    pub fn active(&self) -> Result<Vec<ActiveThin>, Error> {
+        let prefix = self.thin_prefix();
+        let mut out = Vec::new();
+        for entry in self.dm.list()? {
+            let Some(uuid) = entry.uuid else { continue };
+            let Some(Ok(id)) = uuid.strip_prefix(&prefix).map(str::parse) else { continue };
+            // Gone between the two calls is as good as never seen.
+            let Some((state, lines)) = self.dm.table(By::Uuid(&uuid))? else { continue };
+            out.push(ActiveThin {
+                name: state.name,
+                id,
+                sectors: Sectors(lines.iter().map(|line| line.sectors).sum()),
+                suspended: state.suspended,
+                has_table: state.has_table,
+                has_inactive: state.has_inactive,
+                deferred_remove: state.deferred_remove,
+                read_only: state.read_only,
+                open_count: state.open_count,
+                dev: state.dev,
+            });
+        }
+        out.sort_by_key(|thin| thin.id);
+        Ok(out)
+    }
+
+    /// The active volume of this name.
+    ///
+    /// # Errors
+    /// [`Error::VolumeAbsent`]; [`Error::NotOurs`] when it is not one of this pool's.
+    pub fn volume(&self, name: &str) -> Result<Volume, Error> {
+        let Some((state, lines)) = self.dm.table(By::Name(name))? else {
+            return Err(Error::VolumeAbsent { name: name.to_owned() });
+        };
+        let id = self.thin_id_of(name, state.uuid)?;
+        let sectors = Sectors(lines.iter().map(|line| line.sectors).sum());
+        Ok(Volume { name: state.name, id, dev: state.dev, sectors })
+    }
+
+    /// What an active volume maps; `None` when it is not active.
+    ///
+    /// # Errors
+    /// Those of the commands; [`Error::Garbled`].
+    pub fn thin_status(&self, id: ThinId) -> Result<Option<ThinStatus>, Error> {
+        let uuid = self.thin_uuid(id);
+        let Some((_, lines)) = self.dm.status(By::Uuid(&uuid), false)? else { return Ok(None) };
+        match lines.as_slice() {
+            [line] if line.kind == "thin" => ThinStatus::parse(&line.params).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn thin_id_of(&self, name: &str, uuid: Option<String>) -> Result<ThinId, Error> {
+        let prefix = self.thin_prefix();
+        match uuid.as_deref().and_then(|u| u.strip_prefix(&prefix)).map(str::parse) {
+            Some(Ok(id)) => Ok(id),
+            Some(Err(_)) | None => Err(Error::NotOurs { name: name.to_owned(), uuid }),
+        }
+    }
+
+    /// Takes the device away; what the thin holds stays in the pool. That there is no such
+    /// device is no error.
+    ///
+    /// # Errors
+    /// [`Error::Held`] after [`Pool::with_remove_wait`], naming who has it open;
+    /// [`Error::NotOurs`].
+    pub fn deactivate(&self, name: &str) -> Result<Removal, Error> {
+        let name = DmName::new(name)?;
+        let Some(state) = self.dm.state(By::Name(name.as_str()))? else {
+            return Ok(Removal::WasAbsent);
+        };
+        let id = self.thin_id_of(name.as_str(), state.uuid)?;
+        removal::remove(&self.dm, &self.thin_uuid(id), name.as_str(), self.remove_wait)
+    }
+
+    /// After a resume that failed: reads what the device really is, throws a table away that
+    /// did not become live, and lets I/O run again on the old one.
+    pub(crate) fn mend(&self, by: By<'_>) -> Result<(), Error> {
+        let Some(state) = self.dm.state(by)? else { return Ok(()) };
+        if state.has_inactive {
+            self.dm.clear(by)?;
+        }
+        if state.suspended && state.has_table {
+            self.dm.resume(by)?;
+        }
+        Ok(())
+    }
+}

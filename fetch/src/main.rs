@@ -1,3 +1,275 @@
-//! The `fetch` program.
+//! The program `fetch`: flags, output, exit codes. What it does is in the library.
 
-fn main() {}
+mod output;
+
+use std::env;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use argh::FromArgs;
+use fetch::{Client, CredentialsFrom, Event, Expect, ImageRef, Kind, ObjectRef, Options, Watch};
+
+/// Fetch an S3 object, verified, to stdout or a file; or list the layers of an image.
+#[derive(FromArgs)]
+#[argh(
+    name = "fetch",
+    note = "Bytes go to stdout as they come: they are worth nothing unless the exit code is 0.
+Flags beat environment: AWS_ENDPOINT_URL[_S3], AWS_REGION, AWS_DEFAULT_REGION, AWS_CA_BUNDLE,
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE,
+VENEER_FETCH_{{ADDRESSING,CONNECT_TIMEOUT,FIRST_BYTE_TIMEOUT,STALL_TIMEOUT,PATIENCE,DEADLINE,
+RATE_FLOOR,TRIES,JOBS,LIST_KEYS}}.",
+    example = "{command_name} --list s3://bucket/images/golang/",
+    example = "{command_name} s3://bucket/images/golang/1.tar -o 1.tar",
+    error_code(0, "done"),
+    error_code(
+        100,
+        "do not retry: wrong usage, not found, denied, refused answer, digest mismatch"
+    ),
+    error_code(111, "try again later: network, timeout, busy server, changed object, local I/O")
+)]
+struct Args {
+    /// the object, s3://bucket/key; with --list the image, s3://bucket/prefix/
+    #[argh(positional)]
+    reference: Option<String>,
+    /// write to this file, whole or not at all, instead of stdout
+    #[argh(option, short = 'o', arg_name = "file")]
+    output: Option<PathBuf>,
+    /// list the layers of an image, base first
+    #[argh(switch)]
+    list: bool,
+    /// with --list: every key under the prefix, in the server's order
+    #[argh(switch)]
+    all: bool,
+    /// listing or summary as JSON, one object per line
+    #[argh(switch)]
+    json: bool,
+    /// digest that the bytes must have, sha256:<hex>
+    #[argh(option, arg_name = "sha256:hex")]
+    digest: Option<String>,
+    /// entity tag that the object must have
+    #[argh(option)]
+    etag: Option<String>,
+    /// size that the object must have, bytes
+    #[argh(option)]
+    size: Option<u64>,
+    /// refuse a larger object, bytes
+    #[argh(option)]
+    size_max: Option<u64>,
+    /// server, http[s]://host[:port]
+    #[argh(option, arg_name = "url")]
+    endpoint: Option<String>,
+    /// region (us-east-1)
+    #[argh(option)]
+    region: Option<String>,
+    /// where the bucket goes: auto, path or virtual-host
+    #[argh(option)]
+    addressing: Option<String>,
+    /// do not sign requests
+    #[argh(switch)]
+    anonymous: bool,
+    /// profile of the shared credentials files
+    #[argh(option)]
+    profile: Option<String>,
+    /// PEM file of the authorities to trust instead of the system's
+    #[argh(option, arg_name = "file")]
+    ca_file: Option<PathBuf>,
+    /// time for name and connection, seconds (10)
+    #[argh(option, arg_name = "s")]
+    connect_timeout: Option<f64>,
+    /// time to the head of an answer, seconds (30)
+    #[argh(option, arg_name = "s")]
+    first_byte_timeout: Option<f64>,
+    /// time for each piece of the body, and window of the rate floor, seconds (20)
+    #[argh(option, arg_name = "s")]
+    stall_timeout: Option<f64>,
+    /// slowest acceptable stream, bytes per second (1024)
+    #[argh(option)]
+    rate_floor: Option<u64>,
+    /// tries without progress (8)
+    #[argh(option)]
+    tries: Option<u32>,
+    /// time without progress, seconds (120)
+    #[argh(option, arg_name = "s")]
+    patience: Option<f64>,
+    /// time for the whole object, seconds (none)
+    #[argh(option, arg_name = "s")]
+    deadline: Option<f64>,
+    /// most keys of a listing (100000)
+    #[argh(option)]
+    list_keys: Option<usize>,
+    /// no progress and no summary
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+    /// tell of every retry
+    #[argh(switch, short = 'v')]
+    verbose: bool,
+    /// print the version
+    #[argh(switch)]
+    version: bool,
+}
+
+const NEVER: u8 = 100;
+const LATER: u8 = 111;
+
+fn main() -> ExitCode {
+    let args = match parse() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = exit_code(&error, args.etag.is_some());
+            if !is_broken_pipe(&error) {
+                output::complain(&format!("fetch: fatal: {error:#}"));
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// argh's own way out exits 1 on bad usage, which here would mean "no".
+fn parse() -> Result<Args, ExitCode> {
+    let mut words = Vec::new();
+    for word in env::args_os().skip(1) {
+        match word.into_string() {
+            Ok(word) => words.push(word),
+            Err(word) => {
+                output::complain(&format!("fetch: fatal: argument {word:?} is not UTF-8"));
+                return Err(ExitCode::from(NEVER));
+            }
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    Args::from_args(&["fetch"], &words).map_err(|early| match early.status {
+        Ok(()) => match io::stdout().write_all(early.output.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(LATER),
+        },
+        Err(()) => {
+            let wrong = early.output.trim_end();
+            output::complain(&format!("fetch: fatal: {wrong}\nTry `fetch --help`."));
+            ExitCode::from(NEVER)
+        }
+    })
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    if args.version {
+        return output::line(&format!("fetch {}", env!("CARGO_PKG_VERSION")));
+    }
+    let Some(reference) = &args.reference else {
+        return Err(usage("reference", "", "name an object, s3://bucket/key"));
+    };
+    let client = Client::new(&options(args)?)?;
+    if args.list {
+        let image: ImageRef = reference.parse()?;
+        return output::list(&client, &image, args.all, args.json);
+    }
+    let object: ObjectRef = reference.parse()?;
+    let expect = expect(args)?;
+    let show = output::Show { quiet: args.quiet, json: args.json };
+    match &args.output {
+        Some(path) => output::to_file(&client, &object, &expect, path, show),
+        None => output::to_stdout(&client, &object, &expect, show),
+    }
+}
+
+fn usage(name: &'static str, value: &str, why: &'static str) -> anyhow::Error {
+    fetch::Error::Setting { name, value: value.to_owned(), why }.into()
+}
+
+fn expect(args: &Args) -> anyhow::Result<Expect> {
+    let sha256 = match &args.digest {
+        None => None,
+        Some(text) => match fetch::parse_digest(text) {
+            Some(digest) => Some(digest),
+            None => return Err(usage("--digest", text, "expected sha256:<64 hex digits>")),
+        },
+    };
+    Ok(Expect { sha256, size: args.size, etag: args.etag.clone(), size_max: args.size_max })
+}
+
+fn options(args: &Args) -> anyhow::Result<Options> {
+    let mut options = Options::from_env()?;
+    if args.endpoint.is_some() {
+        options.endpoint.clone_from(&args.endpoint);
+    }
+    if let Some(region) = &args.region {
+        options.region.clone_from(region);
+    }
+    if let Some(text) = &args.addressing {
+        options.addressing = text.parse()?;
+    }
+    if args.ca_file.is_some() {
+        options.ca_file.clone_from(&args.ca_file);
+    }
+    options.credentials = match (args.anonymous, &args.profile) {
+        (true, Some(name)) => {
+            return Err(usage("--profile", name, "cannot go with --anonymous"));
+        }
+        (true, None) => CredentialsFrom::Anonymous,
+        (false, Some(name)) => CredentialsFrom::Profile(name.clone()),
+        (false, None) => CredentialsFrom::Auto,
+    };
+    for (name, given, place) in [
+        ("--connect-timeout", args.connect_timeout, &mut options.connect_timeout),
+        ("--first-byte-timeout", args.first_byte_timeout, &mut options.first_byte_timeout),
+        ("--stall-timeout", args.stall_timeout, &mut options.stall_timeout),
+        ("--patience", args.patience, &mut options.patience),
+    ] {
+        if let Some(given) = given {
+            *place = seconds(name, given)?;
+        }
+    }
+    if let Some(given) = args.deadline {
+        options.deadline = Some(seconds("--deadline", given)?);
+    }
+    options.rate_floor = args.rate_floor.unwrap_or(options.rate_floor);
+    options.tries_max = args.tries.unwrap_or(options.tries_max);
+    options.list_keys_max = args.list_keys.unwrap_or(options.list_keys_max);
+    if args.verbose {
+        options.watch = Watch::new(tell);
+    }
+    Ok(options)
+}
+
+fn seconds(name: &'static str, given: f64) -> anyhow::Result<Duration> {
+    match Duration::try_from_secs_f64(given) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err(usage(name, &given.to_string(), "expected seconds, more than 0")),
+    }
+}
+
+fn tell(event: &Event<'_>) {
+    match event {
+        Event::Retry { error, tries, wait, .. } => {
+            let wait = wait.as_secs_f64();
+            let error = output::chain(error);
+            output::complain(&format!("fetch: try {tries} failed, next in {wait:.2} s: {error}"));
+        }
+        Event::Resume { subject, at } => {
+            output::complain(&format!("fetch: {subject:?}: going on at byte {at}"));
+        }
+        Event::Note { text } => output::complain(&format!("fetch: {text}")),
+    }
+}
+
+/// A pinned object that changed stays changed; an unpinned one is simply read anew.
+fn exit_code(error: &anyhow::Error, pinned: bool) -> u8 {
+    match output::kind(error) {
+        Some(Kind::Changed) if pinned => NEVER,
+        Some(Kind::Usage | Kind::NotFound | Kind::Denied | Kind::Refused | Kind::Digest) => NEVER,
+        Some(Kind::Changed | Kind::Network | Kind::Throttled | Kind::Timeout | Kind::Io) | None => {
+            LATER
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe && e.get_ref().is_none())
+}

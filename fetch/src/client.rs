@@ -1,0 +1,201 @@
+//! A client of one server: lists, asks, opens. The order of requests is here; what a listing means
+//! is in `listing.rs`, how bytes keep flowing in `stream.rs`.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use ureq::Body as HttpBody;
+use ureq::http::Response;
+
+use crate::body::Body;
+use crate::credentials::{self, Keys};
+use crate::endpoint::{Endpoint, check_region};
+use crate::error::Error;
+use crate::http::Http;
+use crate::listing;
+use crate::object::{Expect, ImageRef, Layer, Object, ObjectRef, check_bucket};
+use crate::options::Options;
+use crate::retry::Trial;
+use crate::sign::{Op, Target, sign};
+use crate::stream::{self, Stream};
+
+/// A page of 1,000 keys of 1,024 bytes, each byte spelled as an entity, is smaller.
+const PAGE_BYTES_MAX: u64 = 16 << 20;
+
+/// Speaks to one server. Cheap to clone; clones share connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) options: Options,
+    pub(crate) http: Http,
+    target: Target,
+    /// The canonical endpoint.
+    url: String,
+    keys: Option<Keys>,
+}
+
+impl Client {
+    /// Checks the options and finds the credentials; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::Setting`], [`Error::Credentials`], [`Error::File`].
+    pub fn new(options: &Options) -> Result<Client, Error> {
+        check_region(&options.region)?;
+        let endpoint = match &options.endpoint {
+            Some(text) => Endpoint::parse(text)?,
+            None => Endpoint::amazon(&options.region),
+        };
+        let look = |name: &str| std::env::var(name).ok();
+        let keys = credentials::find(&options.credentials, &look, &options.watch)?;
+        let http = Http::new(options, &endpoint)?;
+        let url = endpoint.url();
+        let (region, addressing) = (options.region.clone(), options.addressing);
+        let target = Target { endpoint, region, addressing };
+        let options = options.clone();
+        Ok(Client { inner: Arc::new(Inner { options, http, target, url, keys }) })
+    }
+
+    /// The endpoint in its canonical spelling: `scheme://host[:port]`, lower case, the scheme's own
+    /// port left out. It is the identity of the source, whatever spelling the options had.
+    pub fn endpoint(&self) -> &str {
+        &self.inner.url
+    }
+
+    /// All objects under a prefix, of all pages, in the server's order.
+    ///
+    /// # Errors
+    /// [`Error::ListingTooLong`] beyond `list_keys_max`; else as any request.
+    pub fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<Object>, Error> {
+        let subject = format!("s3://{bucket}/{prefix}");
+        if let Err(why) = check_bucket(bucket) {
+            return Err(Error::Reference { text: subject, why });
+        }
+        let keys_max = self.inner.options.list_keys_max;
+        let mut objects: Vec<Object> = Vec::new();
+        let mut token: Option<String> = None;
+        let mut empty = 0;
+        loop {
+            let op = Op::List { prefix, token: token.as_deref() };
+            let page = self.ask(&subject, || {
+                let response = self.send(&subject, bucket, op)?;
+                let document = self.document(&subject, response)?;
+                listing::page(&document, bucket, prefix)
+            })?;
+            // Pages may be empty (all their keys deleted meanwhile), but not for ever.
+            empty = if page.objects.is_empty() { empty + 1 } else { 0 };
+            objects.extend(page.objects);
+            if objects.len() > keys_max || empty > 100 {
+                return Err(Error::ListingTooLong { subject, keys_max });
+            }
+            match page.next {
+                None => return Ok(objects),
+                same if same == token => {
+                    let why = "the token for the next page leads to the same page";
+                    let got = same.unwrap_or_default();
+                    return Err(Error::Malformed { subject, why, got });
+                }
+                next => token = next,
+            }
+        }
+    }
+
+    /// The layers of an image, base first, each with size and (where the server has them) ETag.
+    ///
+    /// # Errors
+    /// [`Error::EmptyPrefix`], [`Error::Gap`], [`Error::Stranger`] (names the key),
+    /// [`Error::Duplicate`]; else as any request.
+    pub fn layers(&self, image: &ImageRef) -> Result<Vec<Layer>, Error> {
+        let (bucket, prefix) = match image {
+            ImageRef::Object(object) => {
+                return Ok(vec![Layer { number: 1, object: self.head(object)? }]);
+            }
+            ImageRef::Prefix { bucket, prefix } => (bucket, prefix),
+        };
+        let objects = self.list(bucket, prefix)?;
+        let mut layers = listing::layers(bucket, prefix, objects)?;
+        for layer in &mut layers {
+            // Not every server puts ETags into listings; without them nothing could be pinned.
+            if layer.object.etag.is_none() {
+                let object = self.head(&layer.object.object)?;
+                if object.size != layer.object.size {
+                    let subject = object.object.to_string();
+                    let (want, got) = (layer.object.size.to_string(), object.size.to_string());
+                    return Err(Error::Changed { subject, field: "size", want, got });
+                }
+                layer.object = object;
+            }
+        }
+        Ok(layers)
+    }
+
+    /// Size and ETag of one object.
+    ///
+    /// # Errors
+    /// As any request; [`Error::NoLength`] if the server does not tell the size.
+    pub fn head(&self, object: &ObjectRef) -> Result<Object, Error> {
+        object.check()?;
+        let subject = object.to_string();
+        self.ask(&subject, || {
+            let response = self.send(&subject, &object.bucket, Op::Head { key: &object.key })?;
+            let etag = stream::etag(&response, &subject)?;
+            let length = crate::http::text(response.headers(), "content-length");
+            match length.and_then(|text| text.parse().ok()) {
+                Some(size) => Ok(Object { object: object.clone(), size, etag }),
+                None => Err(Error::NoLength { subject: subject.clone() }),
+            }
+        })
+    }
+
+    /// Opens an object: the first request is made here, so that what is absent, forbidden or not
+    /// what was expected is known at once.
+    ///
+    /// # Errors
+    /// As any request; [`Error::Changed`] and [`Error::TooLarge`] by `expect`.
+    pub fn open(&self, object: &ObjectRef, expect: &Expect) -> Result<Body, Error> {
+        object.check()?;
+        Body::new(Stream::open(self, object, expect)?, expect)
+    }
+
+    /// Sends one signed request. A new signature for each: one is good for 15 minutes only.
+    pub(crate) fn send(
+        &self,
+        subject: &str,
+        bucket: &str,
+        op: Op<'_>,
+    ) -> Result<Response<HttpBody>, Error> {
+        let signed = sign(&self.inner.target, bucket, op, self.inner.keys.as_ref())?;
+        self.inner.http.send(subject, signed)
+    }
+
+    /// Repeats a small request for as long as that makes sense.
+    fn ask<T>(
+        &self,
+        subject: &str,
+        mut once: impl FnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut trial = Trial::new(&self.inner.options);
+        loop {
+            match once() {
+                Ok(found) => return Ok(found),
+                Err(error) => trial.again(subject, error)?,
+            }
+        }
+    }
+
+    fn document(&self, subject: &str, response: Response<HttpBody>) -> Result<Vec<u8>, Error> {
+        let mut document = Vec::new();
+        let mut reader = response.into_body().into_reader().take(PAGE_BYTES_MAX + 1);
+        reader
+            .read_to_end(&mut document)
+            .map_err(|e| self.inner.http.transport(subject, ureq::Error::from(e)))?;
+        if document.len() as u64 > PAGE_BYTES_MAX {
+            let (why, got) = ("a page larger than 16 MiB", String::new());
+            return Err(Error::Malformed { subject: subject.to_owned(), why, got });
+        }
+        Ok(document)
+    }
+}

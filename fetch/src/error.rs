@@ -1,0 +1,505 @@
+//! What can go wrong between a reference and its last byte, as data; all wording is in one `Display`.
+//!
+//! Not here: whether to try again (`retry.rs`). Every string that came from a server is kept raw in
+//! its variant and escaped on the way out, so no message can carry a control character.
+
+use std::error;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::answer::Answer;
+
+/// The classes of failure, for callers that decide what to do next. Exhaustive on purpose: a new
+/// kind must be classed by every caller before it compiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The request makes no sense: a malformed reference, option or credentials file.
+    Usage,
+    /// No such bucket or object, or nothing under the prefix.
+    NotFound,
+    /// The server says no: credentials, permission, clock, or the wrong region.
+    Denied,
+    /// The server, or what the bucket holds, breaks the rules; nothing of it is used.
+    Refused,
+    /// The object is not, or is no longer, the one that was pinned.
+    Changed,
+    /// All bytes came and they are not the promised ones.
+    Digest,
+    /// The name, the connection or the stream failed.
+    Network,
+    /// The server asks for patience (429, 503) or failed inside (5xx).
+    Throttled,
+    /// Nothing, or too little, came in time.
+    Timeout,
+    /// A local file or pipe failed.
+    Io,
+}
+
+/// An error of this crate. `subject` fields are references such as `s3://bucket/key`.
+#[derive(Debug)]
+pub enum Error {
+    /// Text that is not a reference.
+    Reference {
+        /// The text as given.
+        text: String,
+        /// The rule it breaks.
+        why: &'static str,
+    },
+    /// A setting (flag, variable or field of `Options`) with an unusable value.
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// The rule it breaks.
+        why: &'static str,
+    },
+    /// A key that S3 allows but no URL can carry: it has a `.` or `..` segment (RFC 3986 5.2.4).
+    Unaddressable {
+        /// The object.
+        subject: String,
+    },
+    /// Credentials are named but unusable.
+    Credentials {
+        /// Where they were looked for.
+        place: String,
+        /// What is wrong with them.
+        why: &'static str,
+    },
+    /// The URL or signature could not be made.
+    Sign {
+        /// The object or listing asked for.
+        subject: String,
+        /// What the signer said.
+        source: Box<s3::error::S3Error>,
+    },
+    /// The signer made a URL for something else than was asked; nothing was sent.
+    Guard {
+        /// The object or listing asked for.
+        subject: String,
+        /// The URL that was not requested.
+        url: String,
+    },
+    /// The server answered, and not with the object.
+    Answer {
+        /// The object or listing asked for.
+        subject: String,
+        /// What it said.
+        answer: Box<Answer>,
+    },
+    /// A redirect that is not followed.
+    Redirect {
+        /// The object or listing asked for.
+        subject: String,
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+        /// The `Location`, empty if there was none.
+        to: String,
+        /// The rule that forbids it.
+        why: &'static str,
+    },
+    /// The HTTP exchange failed: name, connection, TLS, protocol or time.
+    Transport {
+        /// The object or listing asked for.
+        subject: String,
+        /// The server, as `scheme://host:port`.
+        server: String,
+        /// What the HTTP client said.
+        source: Box<ureq::Error>,
+    },
+    /// The stream came slower than the floor.
+    Slow {
+        /// The object.
+        subject: String,
+        /// Bytes of the object that had come.
+        at: u64,
+        /// Bytes within `over`.
+        bytes: u64,
+        /// Time spent waiting for the server.
+        over: Duration,
+        /// The floor, bytes per second.
+        floor: u64,
+    },
+    /// The stream ended before the promised size.
+    Short {
+        /// The object.
+        subject: String,
+        /// Bytes that came.
+        at: u64,
+        /// Bytes promised.
+        size: u64,
+    },
+    /// The stream goes on after the promised size.
+    Long {
+        /// The object.
+        subject: String,
+        /// Bytes promised.
+        size: u64,
+    },
+    /// Neither the answer nor the caller says how long the object is, so a cut would go unseen.
+    NoLength {
+        /// The object.
+        subject: String,
+    },
+    /// The stream broke and the server gave no strong ETag (nor is there a digest) to go on safely.
+    Unresumable {
+        /// The object.
+        subject: String,
+        /// Bytes that had come.
+        at: u64,
+        /// How it broke.
+        source: Box<Error>,
+    },
+    /// Another range than the one asked for.
+    Range {
+        /// The object.
+        subject: String,
+        /// The `Content-Range` that was due.
+        want: String,
+        /// The one that came.
+        got: String,
+    },
+    /// The object is not the one that was pinned.
+    Changed {
+        /// The object.
+        subject: String,
+        /// `ETag` or `size`.
+        field: &'static str,
+        /// The pinned value.
+        want: String,
+        /// The present value.
+        got: String,
+    },
+    /// All bytes came and their digest is another one.
+    Digest {
+        /// The object.
+        subject: String,
+        /// The algorithm, `sha256` or an object checksum's name.
+        algorithm: &'static str,
+        /// The promised digest.
+        want: String,
+        /// The digest of what came.
+        got: String,
+    },
+    /// Larger than the limit.
+    TooLarge {
+        /// The object.
+        subject: String,
+        /// Its size, bytes.
+        size: u64,
+        /// The limit, bytes.
+        size_max: u64,
+    },
+    /// An answer that cannot be made sense of.
+    Malformed {
+        /// The object or listing asked for.
+        subject: String,
+        /// What is wrong.
+        why: &'static str,
+        /// The piece in question.
+        got: String,
+    },
+    /// A listing that is not XML.
+    Xml {
+        /// The listing.
+        subject: String,
+        /// What the parser said.
+        source: Box<quick_xml::Error>,
+    },
+    /// A listing with more keys or pages than the limit.
+    ListingTooLong {
+        /// The prefix.
+        subject: String,
+        /// The limit.
+        keys_max: usize,
+    },
+    /// Nothing under the prefix.
+    EmptyPrefix {
+        /// The prefix.
+        subject: String,
+    },
+    /// Layer numbers that are not 1, 2, 3, ...
+    Gap {
+        /// The prefix.
+        subject: String,
+        /// The first number that is absent.
+        missing: u64,
+        /// The next one that is there.
+        next: u64,
+    },
+    /// A key under an image's prefix that is no layer.
+    Stranger {
+        /// The object.
+        subject: String,
+    },
+    /// Two keys for one layer number.
+    Duplicate {
+        /// The number.
+        number: u64,
+        /// The first key.
+        first: String,
+        /// The second key.
+        second: String,
+    },
+    /// The budget of tries or of time is spent.
+    GaveUp {
+        /// Tries since the last progress.
+        tries: u32,
+        /// Time since the last progress.
+        elapsed: Duration,
+        /// The last failure.
+        last: Box<Error>,
+    },
+    /// A body was read again after it had failed.
+    Spent {
+        /// The object.
+        subject: String,
+    },
+    /// A local file or pipe failed.
+    File {
+        /// What was tried, as a verb: `open`, `write`, ...
+        act: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// The class of this error.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::Reference { .. }
+            | Error::Setting { .. }
+            | Error::Unaddressable { .. }
+            | Error::Credentials { .. }
+            | Error::Sign { .. }
+            | Error::Spent { .. } => Kind::Usage,
+            Error::Answer { answer, .. } => answer.kind(),
+            Error::EmptyPrefix { .. } => Kind::NotFound,
+            Error::Guard { .. }
+            | Error::Redirect { .. }
+            | Error::Long { .. }
+            | Error::NoLength { .. }
+            | Error::Range { .. }
+            | Error::TooLarge { .. }
+            | Error::Malformed { .. }
+            | Error::Xml { .. }
+            | Error::ListingTooLong { .. }
+            | Error::Gap { .. }
+            | Error::Stranger { .. }
+            | Error::Duplicate { .. } => Kind::Refused,
+            Error::Changed { .. } => Kind::Changed,
+            Error::Digest { .. } => Kind::Digest,
+            Error::Transport { source, .. } => transport_kind(source),
+            Error::Slow { .. } => Kind::Timeout,
+            Error::Short { .. } | Error::Unresumable { .. } => Kind::Network,
+            Error::GaveUp { last, .. } => last.kind(),
+            Error::File { .. } => Kind::Io,
+        }
+    }
+}
+
+/// ureq's error is non-exhaustive; what it may add later is a failure of the exchange.
+fn transport_kind(source: &ureq::Error) -> Kind {
+    match source {
+        ureq::Error::Timeout(_) => Kind::Timeout,
+        ureq::Error::Io(e) if e.kind() == io::ErrorKind::TimedOut => Kind::Timeout,
+        // A certificate does not get better by trying again. rustls reports through io as well.
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => Kind::Refused,
+        ureq::Error::Io(e) if is_tls(e) => Kind::Refused,
+        ureq::Error::LargeResponseHeader(..) => Kind::Refused,
+        ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl | ureq::Error::Http(_) => Kind::Usage,
+        _ => Kind::Network,
+    }
+}
+
+fn is_tls(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
+}
+
+/// At most this many characters of a foreign text are shown.
+const SHOWN_MAX: usize = 200;
+
+/// Quotes a foreign text: control and invisible characters escaped, the length bounded.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN_MAX).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    format!("{shown:?}")
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let q = |text: &str| quoted(text);
+        match self {
+            Error::Reference { text, why } => write!(f, "reference {}: {why}", q(text)),
+            Error::Setting { name, value, why } => write!(f, "{name} {}: {why}", q(value)),
+            Error::Unaddressable { subject } => {
+                write!(
+                    f,
+                    "{}: a key with a \".\" or \"..\" segment cannot be asked for",
+                    q(subject)
+                )?;
+                write!(f, " by URL: copy the object to another key")
+            }
+            Error::Credentials { place, why } => write!(f, "credentials in {}: {why}", q(place)),
+            Error::Sign { subject, source } => {
+                write!(f, "{}: unable to sign the request: {}", q(subject), q(&source.to_string()))
+            }
+            Error::Guard { subject, url } => {
+                write!(f, "{}: not sent: the URL would be {}", q(subject), q(url))
+            }
+            Error::Answer { subject, answer } => write!(f, "{}: {answer}", q(subject)),
+            Error::Redirect { subject, status, to, why } => {
+                write!(f, "{}: {status} redirect to {} not followed: {why}", q(subject), q(to))
+            }
+            Error::Transport { subject, server, source } => {
+                write!(f, "{}: server {}: {}", q(subject), q(server), Transport(source))
+            }
+            Error::Slow { subject, at, bytes, over, floor } => write!(
+                f,
+                "{}: stalled at byte {at}: {bytes} bytes in {:.1} s, the floor is {floor} B/s",
+                q(subject),
+                over.as_secs_f64()
+            ),
+            Error::Short { subject, at, size } => {
+                write!(f, "{}: the stream ended at byte {at} of {size}", q(subject))
+            }
+            Error::Long { subject, size } => {
+                write!(f, "{}: more bytes than the promised {size}", q(subject))
+            }
+            Error::NoLength { subject } => write!(
+                f,
+                "{}: the server gives no Content-Length: a cut would go unseen; pass the size",
+                q(subject)
+            ),
+            Error::Unresumable { subject, at, .. } => write!(
+                f,
+                "{}: broken at byte {at} and the server gives no strong ETag to go on with",
+                q(subject)
+            ),
+            Error::Range { subject, want, got } => {
+                write!(f, "{}: asked for {}, the server sent {}", q(subject), q(want), q(got))
+            }
+            Error::Changed { subject, field, want, got } => write!(
+                f,
+                "{}: the object changed: {field} is {}, pinned {}: list it again",
+                q(subject),
+                q(got),
+                q(want)
+            ),
+            Error::Digest { subject, algorithm, want, got } => write!(
+                f,
+                "{}: digest mismatch: {algorithm}:{got}, promised {algorithm}:{want}: discard it",
+                q(subject)
+            ),
+            Error::TooLarge { subject, size, size_max } => {
+                write!(f, "{}: {size} bytes exceed the limit {size_max}", q(subject))
+            }
+            Error::Malformed { subject, why, got } => {
+                write!(f, "{}: malformed answer: {why}: {}", q(subject), q(got))
+            }
+            Error::Xml { subject, source } => {
+                write!(f, "{}: malformed listing: {}", q(subject), q(&source.to_string()))
+            }
+            Error::ListingTooLong { subject, keys_max } => {
+                write!(f, "listing {}: more than {keys_max} keys", q(subject))
+            }
+            Error::EmptyPrefix { subject } => {
+                write!(f, "listing {}: no objects: check the prefix and its last \"/\"", q(subject))
+            }
+            Error::Gap { subject, missing, next } => {
+                write!(f, "listing {}: layer {missing} is missing, {next} is there", q(subject))
+            }
+            Error::Stranger { subject } => write!(
+                f,
+                "{}: not a layer (<n>.tar, .tar.gz, .tgz, .tar.zst): move it out of the prefix",
+                q(subject)
+            ),
+            Error::Duplicate { number, first, second } => {
+                write!(f, "layer {number} is there twice: {} and {}", q(first), q(second))
+            }
+            Error::GaveUp { tries, elapsed, .. } => {
+                write!(f, "gave up after {tries} tries in {:.1} s", elapsed.as_secs_f64())
+            }
+            Error::Spent { subject } => write!(f, "{}: read after it had failed", q(subject)),
+            Error::File { act, path, .. } => {
+                write!(f, "unable to {act} {:?}", path.display().to_string())
+            }
+        }
+    }
+}
+
+/// ureq's wording, with the act that helps where we know one.
+struct Transport<'a>(&'a ureq::Error);
+
+impl fmt::Display for Transport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ureq::Error::HostNotFound => write!(f, "host not found: check the endpoint and DNS"),
+            ureq::Error::Timeout(what) => write!(f, "timed out: {what}"),
+            ureq::Error::Io(error) => f.write_str(quoted(&error.to_string()).trim_matches('"')),
+            other => f.write_str(quoted(&other.to_string()).trim_matches('"')),
+        }
+    }
+}
+
+/// The causes that are ours to word. What the HTTP client, the signer and the XML parser say can
+/// hold bytes of the server's, so it is part of our own text, escaped, and not of the chain.
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Error::Unresumable { source, .. } => Some(source.as_ref()),
+            Error::GaveUp { last, .. } => Some(last.as_ref()),
+            Error::File { source, .. } => Some(source),
+            Error::Reference { .. }
+            | Error::Setting { .. }
+            | Error::Unaddressable { .. }
+            | Error::Credentials { .. }
+            | Error::Sign { .. }
+            | Error::Guard { .. }
+            | Error::Answer { .. }
+            | Error::Redirect { .. }
+            | Error::Transport { .. }
+            | Error::Xml { .. }
+            | Error::Slow { .. }
+            | Error::Short { .. }
+            | Error::Long { .. }
+            | Error::NoLength { .. }
+            | Error::Range { .. }
+            | Error::Changed { .. }
+            | Error::Digest { .. }
+            | Error::TooLarge { .. }
+            | Error::Malformed { .. }
+            | Error::ListingTooLong { .. }
+            | Error::EmptyPrefix { .. }
+            | Error::Gap { .. }
+            | Error::Stranger { .. }
+            | Error::Duplicate { .. }
+            | Error::Spent { .. } => None,
+        }
+    }
+}
+
+/// `Body` is a `Read`, whose errors are `io::Error`: ours travel inside and come out again by
+/// `get_ref().downcast_ref::<Error>()`.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        let kind = match error.kind() {
+            Kind::Usage => io::ErrorKind::InvalidInput,
+            Kind::NotFound => io::ErrorKind::NotFound,
+            Kind::Denied => io::ErrorKind::PermissionDenied,
+            Kind::Refused | Kind::Changed | Kind::Digest => io::ErrorKind::InvalidData,
+            Kind::Network => io::ErrorKind::ConnectionAborted,
+            Kind::Throttled => io::ErrorKind::ResourceBusy,
+            Kind::Timeout => io::ErrorKind::TimedOut,
+            Kind::Io => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}

@@ -1,0 +1,281 @@
+//! Where the program's bytes and lines go: stdout, a file, the terminal.
+//!
+//! Part of the program, not of the library.
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal as _, Read as _, Write};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use fetch::{Body, Client, Expect, ImageRef, Kind, Layer, ObjectRef, Summary, write_digest};
+use nix::fcntl::{FcntlArg, fcntl};
+use serde::Serialize;
+
+/// How talkative.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Show {
+    pub(crate) quiet: bool,
+    pub(crate) json: bool,
+}
+
+/// A line to stderr, control characters escaped. If that is closed there is nobody left to tell.
+pub(crate) fn complain(text: &str) {
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        match c {
+            '\n' => line.push(c),
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line.push('\n');
+    drop(io::stderr().write_all(line.as_bytes()));
+}
+
+/// A line to stdout.
+pub(crate) fn line(text: &str) -> anyhow::Result<()> {
+    let mut line = text.to_owned();
+    line.push('\n');
+    Ok(io::stdout().write_all(line.as_bytes())?)
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// The class of an error of the library, also out of a `Read`.
+pub(crate) fn kind(error: &anyhow::Error) -> Option<Kind> {
+    error.chain().find_map(|cause| {
+        let direct = cause.downcast_ref::<fetch::Error>();
+        let wrapped = || cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
+        direct.or_else(wrapped).map(fetch::Error::kind)
+    })
+}
+
+#[derive(Serialize)]
+struct ListLine<'a> {
+    number: Option<u64>,
+    object: String,
+    key: &'a str,
+    size: u64,
+    etag: Option<&'a str>,
+}
+
+pub(crate) fn list(client: &Client, image: &ImageRef, all: bool, json: bool) -> anyhow::Result<()> {
+    let layers: Vec<(Option<u64>, fetch::Object)> = match (all, image) {
+        (true, ImageRef::Prefix { bucket, prefix }) => {
+            client.list(bucket, prefix)?.into_iter().map(|object| (None, object)).collect()
+        }
+        (true, ImageRef::Object(object)) => {
+            let objects = client.list(&object.bucket, &object.key)?;
+            objects.into_iter().map(|object| (None, object)).collect()
+        }
+        (false, image) => {
+            let numbered = |Layer { number, object }| (Some(number), object);
+            client.layers(image)?.into_iter().map(numbered).collect()
+        }
+    };
+    let mut text = String::new();
+    for (number, object) in &layers {
+        let (key, size, etag) = (&object.object.key, object.size, object.etag.as_deref());
+        if json {
+            let line =
+                ListLine { number: *number, object: object.object.to_string(), key, size, etag };
+            text.push_str(&serde_json::to_string(&line)?);
+        } else {
+            let number = number.map_or_else(String::new, |n| format!("{n:>3}  "));
+            let shown = escape(&object.object.to_string());
+            text.push_str(&format!("{number}{size:>14}  {}  {shown}", etag.unwrap_or("-")));
+        }
+        text.push('\n');
+    }
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Keys may hold anything, a terminal may not.
+fn escape(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let plain = c == '\'' || c == '"';
+            let escaped = (!plain).then(|| c.escape_debug());
+            escaped.into_iter().flatten().chain(plain.then_some(c))
+        })
+        .collect()
+}
+
+pub(crate) fn to_stdout(
+    client: &Client,
+    object: &ObjectRef,
+    expect: &Expect,
+    show: Show,
+) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let mut body = client.open(object, expect)?;
+    // `Stdout` is line-buffered, which for binary data costs a copy and short writes.
+    let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    // A wider pipe saves wake-ups; where stdout is no pipe or the limit is lower, nothing is lost.
+    fcntl(&out, FcntlArg::F_SETPIPE_SZ(1 << 20)).ok();
+    let summary = copy(&mut body, &mut out, None, show)?;
+    report(object, &summary, start.elapsed(), show, true)
+}
+
+pub(crate) fn to_file(
+    client: &Client,
+    object: &ObjectRef,
+    expect: &Expect,
+    path: &Path,
+    show: Show,
+) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let mut body = client.open(object, expect)?;
+    let mut name = path.file_name().context("--output names no file")?.to_owned();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    let failed = |act| {
+        let path = partial.clone();
+        move |source| fetch::Error::File { act, path, source }
+    };
+    let mut file = File::create(&partial).map_err(failed("create"))?;
+    let summary = copy(&mut body, &mut file, Some(&partial), show)?;
+    file.sync_all().map_err(failed("sync"))?;
+    fs::rename(&partial, path).map_err(failed("rename"))?;
+    report(object, &summary, start.elapsed(), show, false)
+}
+
+fn copy(
+    body: &mut Body,
+    out: &mut File,
+    path: Option<&PathBuf>,
+    show: Show,
+) -> anyhow::Result<Summary> {
+    let mut progress = Progress::new(body.size(), show);
+    let mut buffer = vec![0; 256 << 10];
+    let mut done = 0;
+    loop {
+        let count = match body.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) => {
+                progress.clear();
+                return Err(unwrap(error));
+            }
+        };
+        if let Err(source) = out.write_all(&buffer[..count]) {
+            progress.clear();
+            return Err(match path {
+                Some(path) => {
+                    fetch::Error::File { act: "write", path: path.clone(), source }.into()
+                }
+                None => source.into(),
+            });
+        }
+        done += count as u64;
+        progress.at(done);
+    }
+    progress.clear();
+    body.summary().context("the body ended without a summary")
+}
+
+/// The library's own error out of the `io::Error` it travelled in, so that it is told only once.
+fn unwrap(error: io::Error) -> anyhow::Error {
+    match error.downcast::<fetch::Error>() {
+        Ok(error) => error.into(),
+        Err(error) => error.into(),
+    }
+}
+
+#[derive(Serialize)]
+struct SummaryLine<'a> {
+    object: String,
+    bytes: u64,
+    sha256: String,
+    etag: Option<&'a str>,
+    tries: u32,
+    resumed: u32,
+    seconds: f64,
+}
+
+/// stdout when it is free, else stderr.
+fn report(
+    object: &ObjectRef,
+    summary: &Summary,
+    took: Duration,
+    show: Show,
+    taken: bool,
+) -> anyhow::Result<()> {
+    let sha256 = write_digest(&summary.sha256);
+    let Summary { bytes, etag, tries, resumed, .. } = summary;
+    let seconds = took.as_secs_f64();
+    if show.json {
+        let fields = SummaryLine {
+            object: object.to_string(),
+            bytes: *bytes,
+            sha256,
+            etag: etag.as_deref(),
+            tries: *tries,
+            resumed: *resumed,
+            seconds,
+        };
+        let text = serde_json::to_string(&fields)?;
+        if taken {
+            complain(&text);
+            return Ok(());
+        }
+        return line(&text);
+    }
+    if !taken {
+        line(&sha256)?;
+    }
+    if !show.quiet {
+        let rate = *bytes as f64 / seconds.max(1e-9) / 1e6;
+        complain(&format!(
+            "fetch: {}: {bytes} bytes, {sha256}, {seconds:.2} s, {rate:.1} MB/s, \
+             {tries} requests, {resumed} resumed",
+            escape(&object.to_string())
+        ));
+    }
+    Ok(())
+}
+
+/// One line on a terminal, redrawn a few times a second.
+struct Progress {
+    size: u64,
+    start: Instant,
+    drawn: Option<Instant>,
+    on: bool,
+}
+
+impl Progress {
+    fn new(size: u64, show: Show) -> Progress {
+        let on = !show.quiet && !show.json && io::stderr().is_terminal();
+        Progress { size, start: Instant::now(), drawn: None, on }
+    }
+
+    fn at(&mut self, done: u64) {
+        let due = self.drawn.is_none_or(|drawn| drawn.elapsed() >= Duration::from_millis(200));
+        if !self.on || !due {
+            return;
+        }
+        let rate = done as f64 / self.start.elapsed().as_secs_f64().max(1e-3);
+        let left = (self.size - done) as f64 / rate.max(1.0);
+        let (done, size, rate) = (done as f64 / 1e6, self.size as f64 / 1e6, rate / 1e6);
+        let line = format!("\r\x1b[K{done:.0} of {size:.0} MB, {rate:.1} MB/s, {left:.0} s left");
+        drop(io::stderr().write_all(line.as_bytes()));
+        self.drawn = Some(Instant::now());
+    }
+
+    fn clear(&mut self) {
+        if self.drawn.take().is_some() {
+            drop(io::stderr().write_all(b"\r\x1b[K"));
+        }
+    }
+}

@@ -1,0 +1,30 @@
+# veneer: every command a developer needs. `just` alone lists them.
+
+triple := "x86_64-unknown-linux-gnu"
+static := "--release --target " + triple + " --config 'target." + triple + ".rustflags=[\"-C\",\"target-feature=+crt-static\"]'"
+target := env("CARGO_TARGET_DIR", "target")
+bin := target / triple / "release"
+
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# Build the five programs for this machine's own use (dynamic, release).
+build:
+    cargo build --release
+
+# Build static release programs, and the harness with its guest.
+static:
+    cargo build --workspace {{ static }}
+
+# Run scenarios in the VM: all, or those named (or whose names begin so).
+e2e *NAMES: static
+    {{ bin }}/e2e {{ NAMES }}
+
+# A shell in the VM, with the programs in PATH.
+vm: static
+    {{ bin }}/e2e --vm
+
+# Build the image families out of Debian packages: small (every test run) or full (1.5 GiB, for e2e-full).
+images KIND="small":
+    cargo run --quiet --package tests --bin images -- {{ KIND }}

@@ -1,0 +1,78 @@
+//! `e2e [NAME..]`: runs scenarios in the VM; `e2e --vm`: a shell in it.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use argh::FromArgs;
+use tests::host::places::Places;
+use tests::host::{qemu, run};
+use tests::scenario::{Images, Scenario};
+use tests::scenarios;
+
+/// Run end-to-end scenarios in a VM with device-mapper.
+#[derive(FromArgs)]
+struct Args {
+    /// list the scenarios and stop
+    #[argh(switch)]
+    list: bool,
+    /// run the scenarios on the full-size images instead
+    #[argh(switch)]
+    full: bool,
+    /// give a shell in the VM on this terminal
+    #[argh(switch)]
+    vm: bool,
+    /// memory of that VM in MiB (default 2048)
+    #[argh(option, default = "2048")]
+    memory: u32,
+    /// scenarios, or beginnings of their names; all when there is none
+    #[argh(positional)]
+    names: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match start(&argh::from_env()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("e2e: fatal: {error:#}");
+            ExitCode::from(111)
+        }
+    }
+}
+
+fn start(args: &Args) -> Result<bool> {
+    if args.list {
+        for scenario in scenarios::ALL {
+            println!("{}", scenario.name);
+        }
+        return Ok(true);
+    }
+    let places = Places::find()?;
+    let accel = qemu::accel(&places)?;
+    if args.vm {
+        let machine = qemu::Machine { accel, memory_mib: args.memory, disks: Vec::new() };
+        qemu::shell(&places, &machine)?;
+        return Ok(true);
+    }
+    run::run(&places, accel, &chosen(args)?)
+}
+
+fn chosen(args: &Args) -> Result<Vec<&'static Scenario>> {
+    let mut chosen: Vec<&'static Scenario> = Vec::new();
+    if args.names.is_empty() {
+        let full = |scenario: &&Scenario| (scenario.needs.images == Images::Full) == args.full;
+        chosen.extend(scenarios::ALL.iter().filter(full));
+    }
+    for name in &args.names {
+        let before = chosen.len();
+        match scenarios::find(name) {
+            Some(scenario) => chosen.push(scenario),
+            None => chosen.extend(scenarios::ALL.iter().filter(|s| s.name.starts_with(name))),
+        }
+        if chosen.len() == before {
+            let all: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
+            bail!("no scenario \"{}\": there are {}", name.escape_debug(), all.join(", "));
+        }
+    }
+    Ok(chosen)
+}

@@ -1,0 +1,74 @@
+//! What a scenario has in its hands inside the VM.
+//!
+//! Each scenario is a process of its own, started by [`init`], which also checks afterwards that
+//! nothing was left behind ([`leftovers`]). Nothing here knows of veneer's crates.
+
+pub mod cmd;
+pub mod init;
+pub mod kmsg;
+pub mod leftovers;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+pub use cmd::{Cmd, Ran, Running};
+
+/// The guest, as one scenario sees it.
+#[derive(Debug)]
+pub struct Guest {
+    phase: u32,
+    scratch: PathBuf,
+}
+
+impl Guest {
+    /// 0 in the scenario's first boot, one more after each reboot it asked for.
+    #[must_use]
+    pub fn phase(&self) -> u32 {
+        self.phase
+    }
+
+    /// An empty directory in memory, gone when the scenario ends.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// A program found in `PATH`: ours, or one of the real tools packed beside them.
+    #[must_use]
+    pub fn cmd(&self, program: impl AsRef<std::ffi::OsStr>) -> Cmd {
+        Cmd::new(program)
+    }
+
+    /// The block device of the `n`th disk of [`Needs::disks`](crate::scenario::Needs::disks).
+    ///
+    /// # Errors
+    /// The VM was not given that disk.
+    pub fn disk(&self, n: usize) -> Result<PathBuf> {
+        virtio_disk(&format!("disk{n}"))
+    }
+}
+
+/// The virtio disk of this serial number. There is no udev, so no /dev/disk/by-id.
+pub(crate) fn virtio_disk(serial: &str) -> Result<PathBuf> {
+    for entry in std::fs::read_dir("/sys/block")? {
+        let entry = entry?;
+        let found = std::fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
+        if found.trim() == serial {
+            return Ok(Path::new("/dev").join(entry.file_name()));
+        }
+    }
+    anyhow::bail!("no virtio disk with serial \"{serial}\"")
+}
+
+/// Runs one scenario in this process and writes its report for [`init`].
+pub(crate) fn run_scenario(name: &str, phase: u32, report: &Path) -> Result<()> {
+    let scenario =
+        crate::scenarios::find(name).with_context(|| format!("no scenario \"{name}\""))?;
+    let scratch = PathBuf::from(init::SCRATCH);
+    let mut guest = Guest { phase, scratch };
+    let outcome = (scenario.run)(&mut guest);
+    let line = init::ChildReport::from(outcome);
+    std::fs::write(report, serde_json::to_vec(&line)?)?;
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! The host side: packs the guest, boots QEMU, runs scenarios and reports.
+
+pub mod cpio;
+pub mod initramfs;
+pub mod modules;
+pub mod places;
+pub mod qemu;
+pub mod results;
+pub mod run;

@@ -1,0 +1,89 @@
+//! What the run has found: a line per scenario for people, JSON lines for programs, and the count.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::protocol::Figures;
+
+/// One scenario's result over all its phases.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finished {
+    /// The scenario.
+    pub scenario: String,
+    /// Whether all its phases passed.
+    pub passed: bool,
+    /// Why not.
+    pub why: Option<String>,
+    /// Wall time in the guest, without the boots.
+    pub seconds: f64,
+    /// What it measured.
+    pub figures: Figures,
+    /// The last part of its output.
+    pub output: String,
+    /// The guest's kernel log while it ran.
+    pub kernel_log: Vec<String>,
+}
+
+/// The file of JSON lines, and the counts.
+#[derive(Debug)]
+pub struct Results {
+    file: File,
+    passed: usize,
+    failed: usize,
+}
+
+impl Results {
+    /// Starts an empty file.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn create(path: &Path) -> Result<Results> {
+        let file = File::create(path).with_context(|| path.display().to_string())?;
+        Ok(Results { file, passed: 0, failed: 0 })
+    }
+
+    /// Writes one result, and shows it: briefly if it passed, wholly if it failed.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn add(&mut self, finished: &Finished) -> Result<()> {
+        let mut line = serde_json::to_vec(finished)?;
+        line.push(b'\n');
+        self.file.write_all(&line)?;
+        let Finished { scenario, seconds, .. } = finished;
+        if finished.passed {
+            self.passed += 1;
+            println!("ok    {scenario}  {seconds:.1} s  {}", figures(&finished.figures));
+            return Ok(());
+        }
+        self.failed += 1;
+        println!("FAIL  {scenario}  {seconds:.1} s");
+        println!("      why: {}", finished.why.as_deref().unwrap_or("unknown"));
+        show("output", finished.output.lines());
+        let extra = finished.kernel_log.len().saturating_sub(40);
+        show("kernel", finished.kernel_log.iter().skip(extra).map(String::as_str));
+        Ok(())
+    }
+
+    /// The closing line; true if nothing failed.
+    #[must_use]
+    pub fn close(self) -> bool {
+        println!("{} passed, {} failed", self.passed, self.failed);
+        self.failed == 0
+    }
+}
+
+fn show<'a>(name: &str, lines: impl Iterator<Item = &'a str>) {
+    for line in lines {
+        println!("      {name}: {}", line.escape_debug());
+    }
+}
+
+fn figures(figures: &Figures) -> String {
+    let all: Vec<String> = figures.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    all.join(" ")
+}

@@ -6,6 +6,7 @@
 
 pub mod guest;
 pub mod host;
+pub mod images;
 pub mod protocol;
 pub mod scenario;
 pub mod scenarios;

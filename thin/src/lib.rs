@@ -11,8 +11,10 @@ mod dm;
 mod error;
 mod holders;
 pub mod loopdev;
+mod metadata;
 pub mod mount;
 mod node;
+mod ondisk;
 mod pool;
 mod removal;
 mod status;
@@ -26,10 +28,14 @@ mod wire;
 pub use dm::{By, DeviceEntry, DeviceState, Dm};
 pub use error::{Error, Kind};
 pub use holders::{Holder, of as holders_of};
+pub use metadata::{ThinRecord, Usage};
+pub use ondisk::{Fault, Superblock};
 pub use pool::{Device, Pool, PoolSpec, REMOVE_WAIT};
 pub use removal::Removal;
 pub use status::{Discard, Mode, PoolStatus, ThinStatus, WhenFull, Working};
 pub use table::{DeviceRef, Features, PoolTable, ThinTable};
-pub use units::{DataBlockSize, DataBlocks, Dev, DmName, SECTOR_BYTES, Sectors, ThinId};
+pub use units::{
+    DataBlockSize, DataBlocks, Dev, DmName, SECTOR_BYTES, Sectors, ThinId, parse_bytes,
+};
 pub use volume::{Access, ActiveThin, Volume};
 pub use wire::{Command, Target};

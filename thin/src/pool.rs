@@ -256,7 +256,7 @@ impl Pool {
         Err(Error::NotWritable { pool: self.name.clone(), status: Box::new(status) })
     }
 
-    fn send(&self, message: &str) -> Result<(), Error> {
+    pub(crate) fn send(&self, message: &str) -> Result<(), Error> {
         let sent = self.dm.message(By::Name(&self.name), message);
         sent.map_err(|err| match err {
             Error::Dm { errno: Errno::EOPNOTSUPP, .. } => match self.status() {
@@ -272,7 +272,7 @@ impl Pool {
         })
     }
 
-    fn refused(&self, message: &str, errno: Errno) -> Error {
+    pub(crate) fn refused(&self, message: &str, errno: Errno) -> Error {
         Error::Message { pool: self.name.clone(), message: message.to_owned(), errno }
     }
 

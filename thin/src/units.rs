@@ -82,6 +82,31 @@ impl DataBlockSize {
     }
 }
 
+/// Reads a size such as `64K`, `20G` or `4194304s`: powers of 1024, `s` for sectors, bytes
+/// without a suffix.
+///
+/// # Errors
+/// [`Error::Unit`].
+pub fn parse_bytes(text: &str) -> Result<u64, Error> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, suffix) = text.split_at(digits);
+    let unit: Option<u64> = match suffix {
+        "" | "B" => Some(1),
+        "s" => Some(SECTOR_BYTES),
+        "K" | "KiB" => Some(1 << 10),
+        "M" | "MiB" => Some(1 << 20),
+        "G" | "GiB" => Some(1 << 30),
+        "T" | "TiB" => Some(1 << 40),
+        _ => None,
+    };
+    let bytes = unit.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit));
+    bytes.ok_or_else(|| Error::Unit {
+        what: "size",
+        value: text.to_owned(),
+        rule: "a number with K, M, G, T (powers of 1024) or s (sectors)",
+    })
+}
+
 /// The number of a thin device within its pool: 24 bits (kernel docs, thin-provisioning,
 /// "Internal snapshots"). The pool does not hand them out: the caller does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -278,6 +303,16 @@ mod tests {
         assert!(DmName::new(&"n".repeat(128)).is_err());
         assert!(DmName::new(&"n".repeat(127)).is_ok());
         assert!(DmName::new("golang-1.22:a@b=c#d+e_f").is_ok());
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_bytes("64K").unwrap(), 65536);
+        assert_eq!(parse_bytes("4194304s").unwrap(), 2 << 30);
+        assert_eq!(parse_bytes("512").unwrap(), 512);
+        for bad in ["", "K", "-1", "+1", "1.5G", "1Q", "99999999999T", "1 G"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

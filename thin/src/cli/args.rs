@@ -1,0 +1,290 @@
+//! The flags and verbs of `thin`.
+
+use argh::FromArgs;
+
+/// Pools and volumes in one device-mapper thin pool.
+#[derive(FromArgs, Debug)]
+#[argh(
+    error_code(0, "done, or yes"),
+    error_code(1, "no (exists, doctor)"),
+    error_code(
+        100,
+        "never retry: wrong usage, not found, exists already, no permission, \
+         no device-mapper, refused or damaged metadata"
+    ),
+    error_code(111, "try again later: busy, no space, input/output error, mkfs failed"),
+    note = "The pool is --pool, else $VENEER_POOL, else \"pool\".",
+    example = "Make a pool, a formatted volume, a snapshot of it, and look inside:\n\
+  thin pool create --table '0 4194304 thin-pool /dev/loop0 /dev/loop1 2048 32768'\n\
+  thin create 1\n\
+  thin activate 1 base --size 2G && thin format base && thin deactivate base\n\
+  thin snap 2 1\n\
+  thin activate 2 work --size 2G && thin run --name work -- ls -l"
+)]
+pub(crate) struct Top {
+    /// device-mapper name of the pool
+    #[argh(option)]
+    pub(crate) pool: Option<String>,
+    /// print one JSON object, or one per line
+    #[argh(switch)]
+    pub(crate) json: bool,
+    /// print nothing but errors
+    #[argh(switch, short = 'q')]
+    pub(crate) quiet: bool,
+    /// say how many ioctls it took
+    #[argh(switch, short = 'v')]
+    pub(crate) verbose: bool,
+    /// milliseconds to wait for a device that is open (default 5000; $VENEER_REMOVE_WAIT_MS)
+    #[argh(option)]
+    pub(crate) wait_ms: Option<u64>,
+    /// print the version
+    #[argh(switch)]
+    pub(crate) version: bool,
+    #[argh(subcommand)]
+    pub(crate) verb: Option<Verb>,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+pub(crate) enum Verb {
+    Pool(PoolArgs),
+    Ls(Ls),
+    Create(Create),
+    Snap(Snap),
+    Delete(Delete),
+    Exists(Exists),
+    Activate(Activate),
+    Deactivate(Deactivate),
+    Grow(Grow),
+    Usage(UsageArgs),
+    Format(Format),
+    Transaction(Transaction),
+    Run(Run),
+    Loop(LoopArgs),
+}
+
+/// Make, find, show and take down pools.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "pool")]
+pub(crate) struct PoolArgs {
+    #[argh(subcommand)]
+    pub(crate) verb: PoolVerb,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+pub(crate) enum PoolVerb {
+    Create(PoolCreate),
+    Adopt(PoolAdopt),
+    Status(PoolStatusArgs),
+    Down(PoolDown),
+}
+
+/// Make a pool live on two block devices. The kernel formats metadata whose first 4 KiB are zero.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "create")]
+pub(crate) struct PoolCreate {
+    /// a whole table line, in place of the other options
+    #[argh(option)]
+    pub(crate) table: Option<String>,
+    /// data device
+    #[argh(option)]
+    pub(crate) data: Option<std::path::PathBuf>,
+    /// metadata device
+    #[argh(option)]
+    pub(crate) metadata: Option<std::path::PathBuf>,
+    /// data block size (default 64K)
+    #[argh(option, default = "\"64K\".to_owned()")]
+    pub(crate) block_size: String,
+    /// free blocks at which the kernel raises an event (default a tenth)
+    #[argh(option)]
+    pub(crate) low_water: Option<u64>,
+}
+
+/// Check that a live device is a thin pool, whoever made it, and show it.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "adopt")]
+pub(crate) struct PoolAdopt {
+    /// its device-mapper name
+    #[argh(positional)]
+    pub(crate) name: String,
+}
+
+/// Show the pool's figures without writing.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "status")]
+pub(crate) struct PoolStatusArgs {}
+
+/// Take the pool down; its volumes must be inactive.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "down")]
+pub(crate) struct PoolDown {}
+
+/// List the pool's thins and their devices.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "ls")]
+pub(crate) struct Ls {}
+
+/// Make an empty thin.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "create")]
+pub(crate) struct Create {
+    /// its id, 0 to 16777215
+    #[argh(positional)]
+    pub(crate) id: u64,
+}
+
+/// Make a snapshot of an inactive thin.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "snap")]
+pub(crate) struct Snap {
+    /// id of the snapshot
+    #[argh(positional)]
+    pub(crate) id: u64,
+    /// id of the origin
+    #[argh(positional)]
+    pub(crate) origin: u64,
+}
+
+/// Delete an inactive thin.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "delete")]
+pub(crate) struct Delete {
+    /// its id
+    #[argh(positional)]
+    pub(crate) id: u64,
+    /// a thin that is not there is no error
+    #[argh(switch)]
+    pub(crate) if_exists: bool,
+    /// only say what would be done
+    #[argh(switch)]
+    pub(crate) dry_run: bool,
+}
+
+/// Tell whether the pool has a thin: exit code 0 or 1.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "exists")]
+pub(crate) struct Exists {
+    /// its id
+    #[argh(positional)]
+    pub(crate) id: u64,
+}
+
+/// Make a thin the device /dev/mapper/NAME.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "activate")]
+pub(crate) struct Activate {
+    /// id of the thin
+    #[argh(positional)]
+    pub(crate) id: u64,
+    /// name of the device
+    #[argh(positional)]
+    pub(crate) name: String,
+    /// its length, such as 10G; the pool does not store it
+    #[argh(option)]
+    pub(crate) size: String,
+    /// refuse writes
+    #[argh(switch)]
+    pub(crate) ro: bool,
+}
+
+/// Take the device away; what the thin holds stays.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "deactivate")]
+pub(crate) struct Deactivate {
+    /// name of the device
+    #[argh(positional)]
+    pub(crate) name: String,
+}
+
+/// Make an active volume longer and, unless told not to, the ext4 on it.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "grow")]
+pub(crate) struct Grow {
+    /// name of the device
+    #[argh(positional)]
+    pub(crate) name: String,
+    /// new length
+    #[argh(option)]
+    pub(crate) size: String,
+    /// leave the file system as it is
+    #[argh(switch)]
+    pub(crate) device_only: bool,
+}
+
+/// Show each thin's exclusive and shared blocks; reads all mappings.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "usage")]
+pub(crate) struct UsageArgs {}
+
+/// Make an empty ext4 on an active volume, tuned for few pool blocks.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "format")]
+pub(crate) struct Format {
+    /// name of the device
+    #[argh(positional)]
+    pub(crate) name: String,
+    /// file system UUID
+    #[argh(option)]
+    pub(crate) uuid: Option<String>,
+    /// seed of directory hashes, a UUID
+    #[argh(option)]
+    pub(crate) hash_seed: Option<String>,
+    /// a further word for mke2fs; may be repeated
+    #[argh(option)]
+    pub(crate) mkfs_arg: Vec<String>,
+}
+
+/// Move the pool's transaction id.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "transaction")]
+pub(crate) struct Transaction {
+    /// what it must be now
+    #[argh(positional)]
+    pub(crate) current: u64,
+    /// what it becomes
+    #[argh(positional)]
+    pub(crate) new: u64,
+}
+
+/// Run a program inside an active volume, mounted where nobody else sees it.
+///
+/// Its working directory is the volume's root; stdin, stdout and stderr are yours. When it ends
+/// the volume is synced and unmounted, and its exit code is ours.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "run")]
+pub(crate) struct Run {
+    /// name of the device
+    #[argh(option)]
+    pub(crate) name: String,
+    /// mount read-only
+    #[argh(switch)]
+    pub(crate) ro: bool,
+    /// refuse to run programs off the volume
+    #[argh(switch)]
+    pub(crate) noexec: bool,
+    /// file system type (default ext4)
+    #[argh(option, default = "\"ext4\".to_owned()")]
+    pub(crate) fstype: String,
+    /// the program and its arguments, after --
+    #[argh(positional, greedy)]
+    pub(crate) command: Vec<String>,
+}
+
+/// Attach a file to a loop device, or detach one.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "loop")]
+pub(crate) struct LoopArgs {
+    /// attach, find or detach
+    #[argh(positional)]
+    pub(crate) verb: String,
+    /// the file, or for detach the device
+    #[argh(positional)]
+    pub(crate) path: std::path::PathBuf,
+    /// through the page cache
+    #[argh(switch)]
+    pub(crate) buffered: bool,
+    /// refuse writes
+    #[argh(switch)]
+    pub(crate) ro: bool,
+}

@@ -1,0 +1,108 @@
+//! What a verb found, for people and for programs.
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// A result: one object, or rows.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// One object.
+    One(Value),
+    /// NDJSON, or a table under these columns.
+    Rows(&'static [&'static str], Vec<Value>),
+    /// Yes or no, with an object.
+    Answer(bool, Value),
+    /// The object, with a last word for people.
+    Spoken(Value, String),
+}
+
+impl Report {
+    pub(crate) fn one(value: impl Serialize) -> Report {
+        Report::One(to_value(value))
+    }
+
+    pub(crate) fn rows<T: Serialize>(columns: &'static [&'static str], rows: Vec<T>) -> Report {
+        Report::Rows(columns, rows.into_iter().map(to_value).collect())
+    }
+
+    pub(crate) fn exit(&self) -> u8 {
+        match self {
+            Report::Answer(false, _) => 1,
+            Report::Answer(true, _) | Report::One(_) | Report::Rows(..) | Report::Spoken(..) => 0,
+        }
+    }
+
+    pub(crate) fn json(&self) -> String {
+        match self {
+            Report::One(value) | Report::Answer(_, value) | Report::Spoken(value, _) => {
+                format!("{value}\n")
+            }
+            Report::Rows(_, rows) => rows.iter().map(|row| format!("{row}\n")).collect(),
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Report::One(value) | Report::Answer(_, value) => lines(value),
+            Report::Spoken(_, text) => format!("{text}\n"),
+            Report::Rows(columns, rows) => table(columns, rows),
+        }
+    }
+}
+
+fn to_value(value: impl Serialize) -> Value {
+    // Our own types hold only numbers, text and enums, which always have a JSON form.
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}
+
+fn word(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.chars().map(|c| c.escape_debug().to_string()).collect(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+fn lines(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let width = fields.keys().map(String::len).max().unwrap_or(0);
+            fields.iter().map(|(key, v)| format!("{key:width$}  {}\n", word(v))).collect()
+        }
+        other => format!("{}\n", word(other)),
+    }
+}
+
+fn table(columns: &[&str], rows: &[Value]) -> String {
+    let mut grid: Vec<Vec<String>> =
+        vec![columns.iter().map(|c| c.to_uppercase().replace('_', " ")).collect()];
+    for row in rows {
+        grid.push(columns.iter().map(|c| row.get(*c).map_or("-".to_owned(), word)).collect());
+    }
+    let width =
+        |at: usize| grid.iter().map(|row| row[at].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    grid.iter()
+        .map(|row| {
+            let cells: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            format!("{}\n", cells.join("  ").trim_end())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn tables_line_up_and_escape() {
+        let rows = vec![json!({"id": 7, "name": "a\u{1b}[2J"}), json!({"id": 123})];
+        let report = Report::rows(&["id", "name"], rows);
+        assert_eq!(report.text(), "ID   NAME\n7    a\\u{1b}[2J\n123  -\n");
+        assert_eq!(report.json().lines().count(), 2);
+    }
+}

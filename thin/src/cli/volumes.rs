@@ -1,0 +1,229 @@
+//! The verbs about thins and their devices.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use thin::template::FormatOptions;
+use thin::{Access, Error, Removal, Sectors, ThinId, loopdev, mount, parse_bytes, template};
+
+use super::Context;
+use super::args;
+use super::report::Report;
+
+/// The shell's own codes for a program that cannot be run, and the base for signals.
+const NOT_RUN: u8 = 126;
+const SIGNALLED: u8 = 128;
+
+pub(crate) fn list(context: &Context) -> Result<Report, Error> {
+    let pool = context.pool()?;
+    let mut rows: BTreeMap<ThinId, Value> = BTreeMap::new();
+    for usage in pool.usage()? {
+        let mut row = json!({"state": "inactive"});
+        merge(&mut row, &usage);
+        rows.insert(usage.record.id, row);
+    }
+    for active in pool.active()? {
+        let state = match (active.has_table, active.suspended) {
+            (false, _) => "no table",
+            (true, true) => "suspended",
+            (true, false) => "active",
+        };
+        // One activated between the two looks has no figures yet.
+        let row = rows.entry(active.id).or_insert_with(|| json!({}));
+        merge(row, &active);
+        merge(row, &json!({"state": state}));
+    }
+    let columns: &[&str] = &[
+        "id",
+        "name",
+        "state",
+        "sectors",
+        "mapped_blocks",
+        "exclusive_blocks",
+        "shared_blocks",
+        "transaction_id",
+        "open_count",
+    ];
+    Ok(Report::rows(columns, rows.into_values().collect::<Vec<Value>>()))
+}
+
+fn merge(row: &mut Value, more: &impl serde::Serialize) {
+    if let (Value::Object(all), Ok(Value::Object(fields))) = (row, serde_json::to_value(more)) {
+        all.extend(fields);
+    }
+}
+
+pub(crate) fn create(context: &Context, verb: &args::Create) -> Result<Report, Error> {
+    let id = ThinId::new(verb.id)?;
+    context.pool()?.create_thin(id)?;
+    Ok(Report::Spoken(json!({"id": id}), format!("made thin {id}")))
+}
+
+pub(crate) fn snap(context: &Context, verb: &args::Snap) -> Result<Report, Error> {
+    let (id, origin) = (ThinId::new(verb.id)?, ThinId::new(verb.origin)?);
+    context.pool()?.create_snap(id, origin)?;
+    let text = format!("made thin {id}, a snapshot of {origin}");
+    Ok(Report::Spoken(json!({"id": id, "origin": origin}), text))
+}
+
+pub(crate) fn delete(context: &Context, verb: &args::Delete) -> Result<Report, Error> {
+    let id = ThinId::new(verb.id)?;
+    let pool = context.pool()?;
+    if verb.dry_run {
+        let there = pool.exists(id)?;
+        let text =
+            format!("would delete thin {id}: {}", if there { "it exists" } else { "absent" });
+        return Ok(Report::Spoken(json!({"id": id, "exists": there, "dry_run": true}), text));
+    }
+    let deleted = match pool.delete(id) {
+        Ok(()) => true,
+        Err(Error::ThinAbsent { .. }) if verb.if_exists => false,
+        Err(err) => return Err(err),
+    };
+    let text = if deleted { format!("deleted thin {id}") } else { format!("no thin {id}") };
+    Ok(Report::Spoken(json!({"id": id, "deleted": deleted}), text))
+}
+
+pub(crate) fn exists(context: &Context, verb: &args::Exists) -> Result<Report, Error> {
+    let id = ThinId::new(verb.id)?;
+    let there = context.pool()?.exists(id)?;
+    Ok(Report::Answer(there, json!({"id": id, "exists": there})))
+}
+
+pub(crate) fn activate(context: &Context, verb: &args::Activate) -> Result<Report, Error> {
+    let sectors = Sectors::within(parse_bytes(&verb.size)?);
+    let access = if verb.ro { Access::ReadOnly } else { Access::ReadWrite };
+    let volume = context.pool()?.activate(ThinId::new(verb.id)?, &verb.name, sectors.0, access)?;
+    let mut row = json!({"path": volume.path(), "mapper_path": volume.mapper_path()});
+    merge(&mut row, &volume);
+    Ok(Report::Spoken(row, volume.mapper_path().display().to_string()))
+}
+
+pub(crate) fn deactivate(context: &Context, verb: &args::Deactivate) -> Result<Report, Error> {
+    let was = context.pool()?.deactivate(&verb.name)? == Removal::Removed;
+    let text = format!("{} {}", verb.name, if was { "is inactive" } else { "was not active" });
+    Ok(Report::Spoken(json!({"name": verb.name, "was_active": was}), text))
+}
+
+pub(crate) fn grow(context: &Context, verb: &args::Grow) -> Result<Report, Error> {
+    let pool = context.pool()?;
+    let sectors = Sectors::within(parse_bytes(&verb.size)?);
+    let volume = pool.volume(&verb.name)?.grow(&pool, sectors.0)?;
+    if !verb.device_only {
+        let mounted = mount::detached(&volume.path(), "ext4", &[("noexec", None)], false)?;
+        mount::grow_ext4(mounted.as_fd(), volume.sectors.bytes() / 4096)?;
+        mount::sync(mounted.as_fd())?;
+    }
+    Ok(Report::one(&volume))
+}
+
+pub(crate) fn usage(context: &Context) -> Result<Report, Error> {
+    let columns: &[&str] =
+        &["id", "mapped_blocks", "exclusive_blocks", "shared_blocks", "transaction_id"];
+    Ok(Report::rows(columns, context.pool()?.usage()?))
+}
+
+pub(crate) fn format(context: &Context, verb: args::Format) -> Result<Report, Error> {
+    let volume = context.pool()?.volume(&verb.name)?;
+    let options = FormatOptions {
+        uuid: verb.uuid,
+        hash_seed: verb.hash_seed,
+        extra: verb.mkfs_arg,
+        ..FormatOptions::default()
+    };
+    template::format(&volume.path(), &options)?;
+    let text = format!("made an ext4 on {}", volume.name);
+    Ok(Report::Spoken(json!({"name": volume.name, "fstype": "ext4"}), text))
+}
+
+pub(crate) fn transaction(context: &Context, verb: &args::Transaction) -> Result<Report, Error> {
+    context.pool()?.set_transaction_id(verb.current, verb.new)?;
+    let text = format!("transaction {}", verb.new);
+    Ok(Report::Spoken(json!({"transaction_id": verb.new}), text))
+}
+
+pub(crate) fn run(context: &Context, verb: &args::Run) -> Result<u8, Error> {
+    let volume = context.pool()?.volume(&verb.name)?;
+    let Some((program, words)) = verb.command.split_first() else {
+        return Err(Error::Unit {
+            what: "program to run",
+            value: String::new(),
+            rule: "given after --",
+        });
+    };
+    let mut options: Vec<(&str, Option<&str>)> = Vec::new();
+    if verb.fstype == "ext4" {
+        options.push(("noinit_itable", None));
+    }
+    if verb.noexec {
+        options.push(("noexec", None));
+    }
+    let device = volume.path();
+    let mounted = mount::detached(&device, &verb.fstype, &options, verb.ro)?;
+    // Children inherit the working directory, which keeps the mount alive for as long as they do.
+    let root = mount::open_root(mounted.as_fd())?;
+    nix::unistd::fchdir(&root).map_err(|errno| io("enter", &device, errno))?;
+    let status = Command::new(program).args(words).status();
+    if !verb.ro {
+        mount::sync(mounted.as_fd())?;
+    }
+    // Left before the end, so that the volume is free when we have exited.
+    nix::unistd::chdir("/").map_err(|errno| io("leave", &device, errno))?;
+    drop((root, mounted));
+    let status = match status {
+        Ok(status) => status,
+        Err(source) => {
+            eprintln!("thin: fatal: {}", Error::NoProgram { program: program.clone(), source });
+            return Ok(NOT_RUN);
+        }
+    };
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.unwrap_or_else(|| {
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0);
+        SIGNALLED.saturating_add(u8::try_from(signal).unwrap_or(0))
+    }))
+}
+
+fn io(what: &'static str, path: &std::path::Path, errno: nix::errno::Errno) -> Error {
+    Error::Io { what, path: path.to_owned(), source: errno.into() }
+}
+
+pub(crate) fn loops(verb: &args::LoopArgs) -> Result<Report, Error> {
+    let options = loopdev::LoopOptions {
+        direct_io: !verb.buffered,
+        // The command ends at once, and a device that clears itself would go with it.
+        autoclear: false,
+        read_only: verb.ro,
+    };
+    let found = match verb.verb.as_str() {
+        "attach" => Some(loopdev::attach(&verb.path, options)?),
+        "find" => loopdev::find_by_backing(&verb.path)?,
+        "detach" => {
+            loopdev::detach(&verb.path)?;
+            let text = format!("detached {}", verb.path.display());
+            return Ok(Report::Spoken(json!({"path": verb.path, "attached": false}), text));
+        }
+        other => {
+            return Err(Error::Unit {
+                what: "loop command",
+                value: other.to_owned(),
+                rule: "attach, find or detach",
+            });
+        }
+    };
+    match found {
+        None => Ok(Report::Answer(false, json!({"file": verb.path, "attached": false}))),
+        Some(device) => {
+            let row = json!({
+                "path": device.path(),
+                "dev": device.dev().to_string(),
+                "bytes": device.bytes(),
+                "direct_io": device.direct_io(),
+                "attached": true,
+            });
+            Ok(Report::Spoken(row, device.path().display().to_string()))
+        }
+    }
+}

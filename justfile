@@ -21,6 +21,10 @@ static:
 e2e *NAMES: static
     {{ bin }}/e2e {{ NAMES }}
 
+# Build the image families for tests: small (every run) or full (e2e-full), kept under target/images.
+images KIND="small" *FLAGS: static
+    {{ bin }}/images {{ KIND }} --out {{ target }}/images {{ FLAGS }}
+
 # A shell in the VM, with the programs in PATH.
 vm: static
     {{ bin }}/e2e --vm

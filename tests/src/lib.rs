@@ -8,5 +8,6 @@ pub mod guest;
 pub mod host;
 pub mod images;
 pub mod protocol;
+pub mod s3;
 pub mod scenario;
 pub mod scenarios;

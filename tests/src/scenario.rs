@@ -14,14 +14,15 @@ pub struct Scenario {
     pub run: fn(&mut Guest) -> anyhow::Result<Report>,
 }
 
-/// What a scenario needs of its VM. Scenarios without disks and without `own_boot` share a boot.
+/// What a scenario needs of its VM. Those without disks and without `own_boot`
+/// share a boot.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {
     /// Sizes in MiB of empty virtio disks (sparse files on the host) that survive a reboot.
     pub disks: &'static [u64],
     /// Which image set the S3 servers hold.
     pub images: Images,
-    /// Memory of the VM. Scratch files live in it unless they are put on a disk.
+    /// Memory of the VM, at least. Scratch files live in it unless they are put on a disk.
     pub memory_mib: u32,
     /// Boot for this scenario alone.
     pub own_boot: bool,
@@ -41,9 +42,9 @@ impl Needs {
 }
 
 /// An image set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Images {
-    /// The S3 servers start with an empty store.
+    /// None needed: the store may be empty, or hold those of a scenario in the same boot.
     None,
     /// `just images small`: some 50 MiB distinct.
     Small,

@@ -76,6 +76,7 @@ fn init() -> Result<()> {
     mount_all().context("mount the guest's own file systems")?;
     load_modules().context("load kernel modules")?;
     Command::new("/busybox/ip").args(["link", "set", "lo", "up"]).status().context("loopback")?;
+    super::store::mount()?;
     let plan: Plan = serde_json::from_slice(&std::fs::read(PLAN).context(PLAN)?)?;
     if plan.shell {
         shell()?;

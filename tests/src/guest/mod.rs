@@ -7,12 +7,15 @@ pub mod cmd;
 pub mod init;
 pub mod kmsg;
 pub mod leftovers;
+pub mod proxy;
+pub mod store;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 pub use cmd::{Cmd, Ran, Running};
+pub use store::S3;
 
 /// The guest, as one scenario sees it.
 #[derive(Debug)]
@@ -38,6 +41,22 @@ impl Guest {
     #[must_use]
     pub fn cmd(&self, program: impl AsRef<std::ffi::OsStr>) -> Cmd {
         Cmd::new(program)
+    }
+
+    /// An S3 server over the store, for anonymous requests only.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn s3(&self) -> Result<S3> {
+        S3::start(None)
+    }
+
+    /// An S3 server over the same store, for signed requests only.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn s3_signed(&self) -> Result<S3> {
+        S3::start(Some(crate::s3::KEYS))
     }
 
     /// The block device of the `n`th disk of [`Needs::disks`](crate::scenario::Needs::disks).

@@ -7,3 +7,4 @@ pub mod places;
 pub mod qemu;
 pub mod results;
 pub mod run;
+pub mod store;

@@ -11,6 +11,8 @@ pub struct Places {
     pub programs: PathBuf,
     /// Guest kernel and s3s-fs, shared by all clones.
     pub cache: PathBuf,
+    /// The image sets that `just images` builds.
+    pub images: PathBuf,
     /// What runs write: results, consoles, disks.
     pub work: PathBuf,
 }
@@ -30,7 +32,8 @@ impl Places {
             .with_context(|| format!("{} is in no cargo target folder", program.display()))?;
         let work = target.join("e2e");
         std::fs::create_dir_all(&work).with_context(|| work.display().to_string())?;
-        Ok(Places { work, cache: cache()?, programs })
+        let images = target.join("images");
+        Ok(Places { work, images, cache: cache()?, programs })
     }
 
     /// The guest's kernel image.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use super::places::Places;
 use super::qemu::{Accel, Heard, Machine, Vm};
 use super::results::{Finished, Results};
+use super::store;
 use crate::protocol::{Ended, Event, Figures, Outcome, Plan, Stage};
 use crate::scenario::{Images, Scenario};
 
@@ -48,11 +49,14 @@ fn group(scenarios: &[&'static Scenario]) -> Vec<Group> {
         let fits = |group: &&mut Group| {
             !group.scenarios.iter().any(|other| other.needs.own_boot)
                 && group.disks.is_empty()
-                && group.images == needs.images
-                && group.memory_mib == needs.memory_mib
+                && (group.images == Images::Full) == (needs.images == Images::Full)
         };
         match groups.iter_mut().find(fits) {
-            Some(group) if !alone => group.scenarios.push(scenario),
+            Some(group) if !alone => {
+                group.images = group.images.max(needs.images);
+                group.memory_mib = group.memory_mib.max(needs.memory_mib);
+                group.scenarios.push(scenario);
+            }
             Some(_) | None => groups.push(Group {
                 images: needs.images,
                 memory_mib: needs.memory_mib,
@@ -72,7 +76,11 @@ fn run_group(
     results: &mut Results,
 ) -> Result<()> {
     let disks = make_disks(places, group)?;
-    let machine = Machine { accel, memory_mib: group.memory_mib, disks: disks.clone() };
+    let mut attached = disks.clone();
+    if let Some(store) = store::disk(places, group.images)? {
+        attached.push(("store".to_owned(), store, true));
+    }
+    let machine = Machine { accel, memory_mib: group.memory_mib, disks: attached };
     let mut pending: VecDeque<Stage> = group
         .scenarios
         .iter()

@@ -1,0 +1,245 @@
+//! A proxy before an S3 server that sees each request and counts the bytes of each answer. It can
+//! hold an answer back in the middle, so that a scenario kills a program at a known place.
+//!
+//! Requests and answers pass byte for byte: signatures hold, as the Host header is the client's.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// One request, and what came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// GET, HEAD, ...
+    pub method: String,
+    /// Path and query as sent.
+    pub target: String,
+    /// Status code of the answer; 0 until it came.
+    pub status: u16,
+    /// Bytes of the answer's body that have passed.
+    pub bytes: u64,
+}
+
+impl Exchange {
+    /// A GET of an object rather than of a listing.
+    #[must_use]
+    pub fn is_object(&self) -> bool {
+        self.method == "GET" && !self.target.contains('?') && self.target.matches('/').count() > 1
+    }
+}
+
+/// Where to hold an answer back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hold {
+    /// The target ends so.
+    suffix: String,
+    /// Bytes of the body to let pass.
+    after: u64,
+    reached: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    exchanges: Vec<Exchange>,
+    hold: Option<Hold>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The proxy; its threads end with the scenario's process.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Proxy {
+    /// Listens on a free port of the loopback and passes everything to `server`.
+    ///
+    /// # Errors
+    /// It cannot listen.
+    pub fn start(server: SocketAddr) -> Result<Proxy> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared::default());
+        let proxy = Proxy { shared: Arc::clone(&shared), address };
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || {
+                    // A connection that breaks is the client's or the server's affair.
+                    pass(&client, server, &shared).ok();
+                    client.shutdown(Shutdown::Both).ok();
+                });
+            }
+        });
+        Ok(proxy)
+    }
+
+    /// All requests so far.
+    #[must_use]
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.shared.lock().exchanges.clone()
+    }
+
+    /// Forgets the requests so far.
+    pub fn clear(&self) {
+        self.shared.lock().exchanges.clear();
+    }
+
+    /// Holds back the answer to the next GET whose path ends so, once `after` bytes have passed.
+    pub fn hold(&self, suffix: &str, after: u64) {
+        let hold = Hold { suffix: suffix.to_owned(), after, reached: false };
+        self.shared.lock().hold = Some(hold);
+    }
+
+    /// Waits until an answer is held back.
+    ///
+    /// # Errors
+    /// That does not happen within `bound`.
+    pub fn wait_held(&self, bound: Duration) -> Result<()> {
+        let deadline = Instant::now() + bound;
+        let mut state = self.shared.lock();
+        while !state.hold.as_ref().is_some_and(|hold| hold.reached) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("no answer came so far that it could be held back: {:?}", state.exchanges);
+            }
+            let (next, _) = self
+                .shared
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = next;
+        }
+        Ok(())
+    }
+
+    /// Lets everything pass again.
+    pub fn release(&self) {
+        self.shared.lock().hold = None;
+        self.shared.changed.notify_all();
+    }
+}
+
+/// One connection: request, answer, request, answer, until one side has enough.
+fn pass(client: &TcpStream, server: SocketAddr, shared: &Shared) -> Result<()> {
+    let upstream = TcpStream::connect(server)?;
+    let mut from_client = BufReader::new(client);
+    let mut from_server = BufReader::new(&upstream);
+    loop {
+        let Some(request) = Head::read(&mut from_client)? else { return Ok(()) };
+        let mut words = request.first.split(' ');
+        let (method, target) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let at = {
+            let mut state = shared.lock();
+            state.exchanges.push(Exchange {
+                method: method.to_owned(),
+                target: target.to_owned(),
+                status: 0,
+                bytes: 0,
+            });
+            state.exchanges.len() - 1
+        };
+        (&upstream).write_all(&request.bytes)?;
+        std::io::copy(&mut (&mut from_client).take(request.length.unwrap_or(0)), &mut &upstream)?;
+
+        let Some(answer) = Head::read(&mut from_server)? else { return Ok(()) };
+        let status = answer.first.split(' ').nth(1).and_then(|code| code.parse().ok());
+        if let Some(exchange) = shared.lock().exchanges.get_mut(at) {
+            exchange.status = status.unwrap_or(0);
+        }
+        (&*client).write_all(&answer.bytes)?;
+        let none = method == "HEAD" || matches!(status, Some(204 | 304));
+        match answer.length {
+            _ if none => {}
+            Some(length) => body(&mut (&mut from_server).take(length), client, shared, at)?,
+            // Framed in another way: pass everything on until the server closes.
+            None => return body(&mut from_server, client, shared, at),
+        }
+        if answer.close {
+            return Ok(());
+        }
+    }
+}
+
+fn body(from: &mut impl Read, mut client: &TcpStream, shared: &Shared, at: usize) -> Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let room = wait_room(shared, at, buffer.len());
+        let length = from.read(&mut buffer[..room])?;
+        if length == 0 {
+            return Ok(());
+        }
+        client.write_all(&buffer[..length])?;
+        if let Some(exchange) = shared.lock().exchanges.get_mut(at) {
+            exchange.bytes += length as u64;
+        }
+    }
+}
+
+/// How many bytes may pass now; waits while the answer is held back.
+fn wait_room(shared: &Shared, at: usize, most: usize) -> usize {
+    let mut state = shared.lock();
+    loop {
+        let State { exchanges, hold } = &mut *state;
+        let (Some(exchange), Some(hold)) = (exchanges.get(at), hold.as_mut()) else { return most };
+        if !exchange.target.ends_with(&hold.suffix) {
+            return most;
+        }
+        let left = hold.after.saturating_sub(exchange.bytes);
+        if left > 0 {
+            return usize::try_from(left).map_or(most, |left| left.min(most));
+        }
+        hold.reached = true;
+        shared.changed.notify_all();
+        state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+/// A request's or an answer's first line and headers.
+struct Head {
+    bytes: Vec<u8>,
+    first: String,
+    length: Option<u64>,
+    close: bool,
+}
+
+impl Head {
+    /// None at the end of the stream.
+    fn read(from: &mut impl BufRead) -> Result<Option<Head>> {
+        let mut head = Head { bytes: Vec::new(), first: String::new(), length: None, close: false };
+        loop {
+            let start = head.bytes.len();
+            if from.read_until(b'\n', &mut head.bytes)? == 0 {
+                return Ok(None);
+            }
+            let line = String::from_utf8_lossy(&head.bytes[start..]).trim_end().to_owned();
+            if start == 0 {
+                head.first = line;
+            } else if line.is_empty() {
+                return Ok(Some(head));
+            } else if let Some((name, value)) = line.split_once(':') {
+                match name.to_ascii_lowercase().as_str() {
+                    "content-length" => head.length = value.trim().parse().ok(),
+                    "connection" => head.close = value.trim().eq_ignore_ascii_case("close"),
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,1 +1,47 @@
 //! A hostile tar becomes a file tree under one directory fd.
+//!
+//! [`apply`] takes the bytes of one OCI layer and a [`Root`], and makes the tree below the root
+//! what the layer says, or refuses. Nothing outside the root is named, followed or changed.
+//! Where layers come from, where trees live and what happens to a tree that was refused are for
+//! the caller.
+//!
+//! Bytes go through these modules: `encoding` (digests, compression) > `archive` (frames) >
+//! `header`, `pax` (fields) > `entry` (meaning) > `apply` (effect), which acts through `dirs`
+//! (parents) and `make` (nodes).
+
+mod acl;
+mod applied;
+mod apply;
+mod archive;
+mod clone;
+mod dirs;
+mod encoding;
+mod entry;
+mod error;
+mod escape;
+mod header;
+mod limits;
+mod make;
+mod pax;
+mod pipeline;
+mod record;
+mod remove;
+mod root;
+mod sys;
+mod touched;
+mod tree;
+mod verify;
+
+pub use applied::Applied;
+pub use apply::{apply, apply_with};
+pub use archive::End;
+pub use clone::{Cloned, clone_tree};
+pub use encoding::Compression;
+pub use entry::{Entry, Node, Xattrs};
+pub use error::{Class, Error, Kind, Place, Refusal, Space, Value};
+pub use escape::{Escaped, escaped, escaped_whole};
+pub use limits::{Devices, Limits};
+pub use pax::Time;
+pub use root::{Root, remove_tree, sync};
+pub use tree::tree_digest;
+pub use verify::{Difference, Verified, list, verify};

@@ -1,0 +1,241 @@
+//! The flags of the `unpack` program and their environment variables.
+
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{error, fmt};
+
+use argh::FromArgs;
+use unpack::{Compression, Devices, Limits};
+
+/// Apply one layer, read from stdin, to a directory. Plain, gzip or zstd, told by its content.
+/// What is in the directory already is taken to be the layers below. If it fails, the directory
+/// holds part of the layer and is worth nothing.
+#[derive(FromArgs, Debug)]
+#[argh(
+    note = "Every --X-max and --devices has an environment variable VENEER_UNPACK_X_MAX,
+VENEER_UNPACK_DEVICES and so on; a flag beats it.",
+    error_code(0, "done; --verify: equal"),
+    error_code(1, "--verify: not equal"),
+    error_code(
+        100,
+        "never retry: wrong usage, a layer that is refused or over a limit, no permission, no such directory"
+    ),
+    error_code(111, "try again later: reading the layer, input/output, no space"),
+    example = "fetch s3://bucket/images/golang/1.tar | {command_name} --root /mnt/layer --json",
+    example = "{command_name} --list < layer.tar.gz"
+)]
+pub(crate) struct Flags {
+    /// directory to apply to, or to verify (VENEER_UNPACK_ROOT)
+    #[argh(option)]
+    root: Option<PathBuf>,
+    /// say what the layer holds, entry by entry, and write nothing
+    #[argh(switch)]
+    pub(crate) list: bool,
+    /// does the directory equal this layer? Differences go to stderr
+    #[argh(switch)]
+    pub(crate) verify: bool,
+    /// with --verify: the directory also holds lower layers
+    #[argh(switch)]
+    pub(crate) upper: bool,
+    /// with --verify: differences shown, default 100
+    #[argh(option, default = "100")]
+    pub(crate) shown_max: u64,
+    /// one JSON object on stdout (with --list one per line, the last one a summary)
+    #[argh(switch)]
+    pub(crate) json: bool,
+    /// write one JSON line per node to this file; its sha256 is the tree digest
+    #[argh(option)]
+    pub(crate) manifest: Option<PathBuf>,
+    /// say nothing but errors
+    #[argh(switch, short = 'q')]
+    pub(crate) quiet: bool,
+    /// devices a layer may make: standard (char 1:* and 5:*, the default), keep (all), refuse
+    #[argh(option)]
+    devices: Option<String>,
+    /// compression the layer must have: any (default), plain, gzip or zstd
+    #[argh(option)]
+    compression: Option<String>,
+    /// sha256 that the layer as read must have
+    #[argh(option)]
+    digest: Option<String>,
+    /// sha256 that the uncompressed tar must have
+    #[argh(option)]
+    diff_id: Option<String>,
+    /// bytes of the layer as read, default 64G (suffixes K, M, G, T)
+    #[argh(option)]
+    blob_bytes_max: Option<String>,
+    /// bytes of the uncompressed tar, default 64G
+    #[argh(option)]
+    bytes_max: Option<String>,
+    /// bytes of one file, default 64G
+    #[argh(option)]
+    file_bytes_max: Option<String>,
+    /// entries, default 4000000
+    #[argh(option)]
+    entries_max: Option<String>,
+    /// hard links, default 1000000
+    #[argh(option)]
+    links_max: Option<String>,
+    /// bytes of a path or link target, default 4095
+    #[argh(option)]
+    path_bytes_max: Option<String>,
+    /// components of a path, default 2048
+    #[argh(option)]
+    depth_max: Option<String>,
+    /// bytes of all extension headers of one entry, default 1M
+    #[argh(option)]
+    extension_bytes_max: Option<String>,
+    /// extension headers of one entry, default 16
+    #[argh(option)]
+    extensions_max: Option<String>,
+    /// bytes of one extended attribute, default 64K
+    #[argh(option)]
+    xattr_bytes_max: Option<String>,
+    /// bytes of all extended attributes, default 256M
+    #[argh(option)]
+    xattrs_bytes_max: Option<String>,
+    /// lower nodes that may be removed, default 8000000
+    #[argh(option)]
+    removals_max: Option<String>,
+    /// uncompressed bytes per compressed byte, from 1G on, default 200
+    #[argh(option)]
+    ratio_max: Option<String>,
+    /// seconds, default 3600
+    #[argh(option)]
+    time_max: Option<String>,
+    /// preallocate files of at least this many bytes, default 1; "never" is never
+    #[argh(option)]
+    preallocate_min: Option<String>,
+    /// refuse extended attributes that would be dropped
+    #[argh(switch)]
+    xattrs_strict: bool,
+    /// write everything out before exiting (syncfs)
+    #[argh(switch)]
+    sync: bool,
+}
+
+/// Wrong flags.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl error::Error for Usage {}
+
+/// The flag's text, or that of its environment variable, with the name to blame.
+fn text(flag: Option<&String>, name: &'static str) -> Result<Option<(String, String)>, Usage> {
+    if let Some(text) = flag {
+        return Ok(Some((format!("--{name}"), text.clone())));
+    }
+    let variable = format!("VENEER_UNPACK_{}", name.replace('-', "_").to_uppercase());
+    match std::env::var(&variable) {
+        Ok(text) => Ok(Some((variable, text))),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(Usage(format!("{variable} is not UTF-8"))),
+    }
+}
+
+fn number(flag: Option<&String>, name: &'static str, default: u64) -> Result<u64, Usage> {
+    let Some((name, text)) = text(flag, name)? else { return Ok(default) };
+    let bad = || Usage(format!("{name} {text:?} is not a number (suffixes K, M, G, T)"));
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K') => (&text[..text.len() - 1], 10),
+        Some(b'M') => (&text[..text.len() - 1], 20),
+        Some(b'G') => (&text[..text.len() - 1], 30),
+        Some(b'T') => (&text[..text.len() - 1], 40),
+        _ => (text.as_str(), 0),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(bad());
+    }
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    number.checked_mul(1 << shift).ok_or_else(bad)
+}
+
+fn sha256(flag: Option<&String>, name: &'static str) -> Result<Option<[u8; 32]>, Usage> {
+    let Some((name, text)) = text(flag, name)? else { return Ok(None) };
+    let bad = || Usage(format!("{name} {text:?} is not a digest: sha256: and 64 hex digits"));
+    let hex = text.strip_prefix("sha256:").unwrap_or(&text).as_bytes();
+    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let mut digest = [0; 32];
+    if hex.len() != 64 {
+        return Err(bad());
+    }
+    for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
+        let (high, low) = (digit(pair[0]).ok_or_else(bad)?, digit(pair[1]).ok_or_else(bad)?);
+        *byte = high << 4 | low;
+    }
+    Ok(Some(digest))
+}
+
+impl Flags {
+    pub(crate) fn root(&self) -> Result<Option<PathBuf>, Usage> {
+        match &self.root {
+            Some(root) => Ok(Some(root.clone())),
+            None => Ok(text(None, "root")?.map(|(_, root)| root.into())),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Result<Limits, Usage> {
+        let base = Limits::default();
+        let n = |flag: &Option<String>, name, default| number(flag.as_ref(), name, default);
+        let devices = match text(self.devices.as_ref(), "devices")? {
+            None => base.devices,
+            Some((name, text)) => match text.as_str() {
+                "standard" => Devices::Standard,
+                "keep" => Devices::Keep,
+                "refuse" => Devices::Refuse,
+                _ => return Err(Usage(format!("{name} {text:?}: standard, keep or refuse"))),
+            },
+        };
+        let compression = match text(self.compression.as_ref(), "compression")? {
+            None => None,
+            Some((name, text)) => match text.as_str() {
+                "any" => None,
+                "plain" => Some(Compression::Plain),
+                "gzip" => Some(Compression::Gzip),
+                "zstd" => Some(Compression::Zstd),
+                _ => return Err(Usage(format!("{name} {text:?}: any, plain, gzip or zstd"))),
+            },
+        };
+        let preallocate_min = match text(self.preallocate_min.as_ref(), "preallocate-min")? {
+            Some((_, text)) if text == "never" => u64::MAX,
+            _ => n(&self.preallocate_min, "preallocate-min", base.preallocate_min)?,
+        };
+        let seconds = n(&self.time_max, "time-max", base.time_max.as_secs())?;
+        Ok(Limits {
+            blob_bytes_max: n(&self.blob_bytes_max, "blob-bytes-max", base.blob_bytes_max)?,
+            bytes_max: n(&self.bytes_max, "bytes-max", base.bytes_max)?,
+            file_bytes_max: n(&self.file_bytes_max, "file-bytes-max", base.file_bytes_max)?,
+            entries_max: n(&self.entries_max, "entries-max", base.entries_max)?,
+            links_max: n(&self.links_max, "links-max", base.links_max)?,
+            path_bytes_max: n(&self.path_bytes_max, "path-bytes-max", base.path_bytes_max)?
+                .min(base.path_bytes_max),
+            depth_max: n(&self.depth_max, "depth-max", base.depth_max)?,
+            extension_bytes_max: n(
+                &self.extension_bytes_max,
+                "extension-bytes-max",
+                base.extension_bytes_max,
+            )?,
+            extensions_max: n(&self.extensions_max, "extensions-max", base.extensions_max)?,
+            xattr_bytes_max: n(&self.xattr_bytes_max, "xattr-bytes-max", base.xattr_bytes_max)?,
+            xattrs_bytes_max: n(&self.xattrs_bytes_max, "xattrs-bytes-max", base.xattrs_bytes_max)?,
+            removals_max: n(&self.removals_max, "removals-max", base.removals_max)?,
+            ratio_max: n(&self.ratio_max, "ratio-max", base.ratio_max)?,
+            // Far enough for anyone, and near enough for a clock to add.
+            time_max: Duration::from_secs(seconds.min(1 << 31)),
+            devices,
+            xattrs_strict: self.xattrs_strict,
+            compression,
+            blob_digest: sha256(self.digest.as_ref(), "digest")?,
+            diff_id: sha256(self.diff_id.as_ref(), "diff-id")?,
+            preallocate_min,
+            sync: self.sync,
+            ..base
+        })
+    }
+}

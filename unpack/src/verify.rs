@@ -1,0 +1,331 @@
+//! Reading a layer without writing: to list it, or to hold a tree against it.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::stat::FileStat;
+use sha2::{Digest, Sha256};
+
+use crate::applied::{Applied, Counts};
+use crate::apply::split;
+use crate::archive::{Archive, End};
+use crate::dirs::{Dirs, Missing, join, open_dir};
+use crate::encoding::Buffers;
+use crate::entry::{Entry, Node};
+use crate::error::{Error, Fault};
+use crate::limits::Limits;
+use crate::pax::Time;
+use crate::pipeline;
+use crate::record::{Record, Records, What};
+use crate::root::{Root, stat};
+use crate::touched::{Below, Touched};
+use crate::tree::{hardlink, read_node, walk};
+
+/// Reads a layer to its end and calls `each` for every entry, in order. Writes nothing.
+///
+/// Of the result, `tree_digest` is void (zeros): without a tree there are no resolved paths.
+///
+/// # Errors
+/// As [`crate::apply`], save those of the file system.
+pub fn list(
+    layer: impl Read,
+    limits: &Limits,
+    each: impl FnMut(&Entry) + Send,
+) -> Result<Applied, Error> {
+    let mut each = each;
+    let (counts, blob, diff) = pipeline::run(layer, limits, |mut archive| {
+        let mut counts = Counts::default();
+        loop {
+            match archive.next()? {
+                Err(end) => return Ok((counts, end)),
+                Ok(entry) => {
+                    counts.count(&entry);
+                    if let Node::File { size } = entry.node {
+                        counts.content_bytes += size;
+                    }
+                    each(&entry);
+                }
+            }
+        }
+    })?;
+    let mut applied = Applied::new(counts, [0; 32]);
+    applied.sealed(&blob, &diff);
+    Ok(applied)
+}
+
+/// One way in which a tree is not what its layer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// The layer has it, the tree has not.
+    Missing {
+        /// The manifest line that the layer gives.
+        expected: String,
+    },
+    /// Both have it, and they differ.
+    Changed {
+        /// The manifest line that the layer gives.
+        expected: String,
+        /// The one that the tree gives.
+        found: String,
+    },
+    /// The tree has it, the layer has not.
+    Extra {
+        /// Path below the root, raw.
+        path: Vec<u8>,
+    },
+    /// The layer hides it, and the tree has it.
+    Hidden {
+        /// Path below the root, raw.
+        path: Vec<u8>,
+    },
+}
+
+/// What [`verify`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The layer; `tree_digest` is that of its manifest, as [`crate::apply`] gives it.
+    pub layer: Applied,
+    /// The same digest computed from the file system for the same paths.
+    pub found_digest: [u8; 32],
+    /// Manifest lines that are not so in the tree.
+    pub differences: u64,
+    /// Names that the layer does not have.
+    pub extra: u64,
+}
+
+/// Holds the tree under `root` against one layer: every node that the layer makes is read back
+/// and compared, contents too. `alone` says that the tree has to hold nothing else.
+///
+/// A parent that no entry names is compared (0755, root's, at the epoch) unless the tree has
+/// another directory there, which then has to be a lower layer's. Where a layer lists a name
+/// twice the last one counts.
+///
+/// # Errors
+/// As [`crate::apply`]; a tree that differs is no error.
+pub fn verify(
+    layer: impl Read,
+    root: &Root,
+    limits: &Limits,
+    alone: bool,
+    mut report: impl FnMut(Difference),
+) -> Result<Verified, Error> {
+    let (layer, blob, diff) = pipeline::run(layer, limits, |archive| {
+        let checker = Checker::new(root).map_err(Fault::nowhere)?;
+        checker.run(archive)
+    })?;
+    let Layer { counts, mut records, paths, hidden } = layer;
+    let tree = Tree { top: root.reopen().map_err(Fault::nowhere)? };
+    let mut parents: Vec<&Vec<u8>> =
+        paths.iter().filter(|(_, own)| !**own).map(|(p, _)| p).collect();
+    parents.sort();
+    for path in parents {
+        let implicit = implicit(path);
+        let found = tree.record(path, None).map_err(Fault::nowhere)?;
+        if found.is_none() || found.as_ref() == Some(&implicit) {
+            records.push(&implicit);
+        }
+    }
+    let mut differences = 0;
+    let mut hash = Sha256::new();
+    let mut fault = None;
+    let digest = records.finish(|path, link, line| {
+        let found = match tree.record(path, link) {
+            Ok(Some(found)) => found.line(),
+            Ok(None) => Vec::new(),
+            Err(e) => {
+                fault = Some(e);
+                return Err(std::io::Error::other("see fault"));
+            }
+        };
+        hash.update(&found);
+        if found != line {
+            differences += 1;
+            let text = |line: &[u8]| String::from_utf8_lossy(line).trim_end().to_owned();
+            report(match found.is_empty() {
+                true => Difference::Missing { expected: text(line) },
+                false => Difference::Changed { expected: text(line), found: text(&found) },
+            });
+        }
+        Ok(())
+    });
+    let digest = match (digest, fault) {
+        (_, Some(fault)) => return Err(fault.nowhere()),
+        (Ok(digest), None) => digest,
+        (Err(source), None) => return Err(Error::Stream { source }),
+    };
+    for path in hidden.into_iter().filter(|path| !paths.contains_key(path)) {
+        if tree.stat(&path).map_err(Fault::nowhere)?.is_some() {
+            differences += 1;
+            report(Difference::Hidden { path });
+        }
+    }
+    let mut extra = 0;
+    if alone {
+        walk(root, |_, _, path, _| {
+            if path != b"lost+found" && !paths.contains_key(path) {
+                extra += 1;
+                report(Difference::Extra { path: path.to_vec() });
+            }
+            Ok(())
+        })
+        .map_err(Fault::nowhere)?;
+    }
+    let mut layer = Applied::new(counts, digest);
+    layer.sealed(&blob, &diff);
+    Ok(Verified { layer, found_digest: hash.finalize().into(), differences, extra })
+}
+
+fn implicit(path: &[u8]) -> Record {
+    Record {
+        path: path.to_vec(),
+        what: What::Dir,
+        mode: 0o755,
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
+        mtime: Time::default(),
+        xattrs: Vec::new(),
+    }
+}
+
+/// The tree being checked, by canonical path.
+struct Tree {
+    top: OwnedFd,
+}
+
+impl Tree {
+    fn parent(&self, path: &[u8]) -> Result<Option<OwnedFd>, Fault> {
+        let parent = match split(path).0 {
+            b"" => b".",
+            parent => parent,
+        };
+        match open_dir(&self.top, parent) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+            Err(errno) => Err(Fault::fs("open directory", path)(errno)),
+        }
+    }
+
+    fn stat(&self, path: &[u8]) -> Result<Option<FileStat>, Fault> {
+        match (path, self.parent(path)?) {
+            (b"", _) => stat(&self.top, b"."),
+            (_, Some(dir)) => stat(&dir, split(path).1),
+            (_, None) => Ok(None),
+        }
+    }
+
+    /// What is at `path`; as a hard link to `link` if that is the same inode.
+    fn record(&self, path: &[u8], link: Option<&[u8]>) -> Result<Option<Record>, Fault> {
+        let Some(here) = self.stat(path)? else { return Ok(None) };
+        if let Some(link) = link
+            && self.stat(link)?.is_some_and(|there| there.st_ino == here.st_ino)
+        {
+            return Ok(Some(hardlink(path, link)));
+        }
+        match (path, self.parent(path)?) {
+            (b"", _) => read_node(&self.top, b".", Vec::new(), &here).map(Some),
+            (_, Some(dir)) => read_node(&dir, split(path).1, path.to_vec(), &here).map(Some),
+            (_, None) => Ok(None),
+        }
+    }
+}
+
+/// What a layer says.
+struct Layer {
+    counts: Counts,
+    records: Records,
+    /// Every path the layer has a part in; whether by an entry, or only as a parent.
+    paths: HashMap<Vec<u8>, bool>,
+    hidden: Vec<Vec<u8>>,
+}
+
+/// Reads a layer's entries into records, with parents resolved in the tree that is there.
+struct Checker {
+    dirs: Dirs,
+    touched: Touched,
+    layer: Layer,
+}
+
+impl Checker {
+    fn new(root: &Root) -> Result<Checker, Fault> {
+        let layer = Layer {
+            counts: Counts::default(),
+            records: Records::default(),
+            paths: HashMap::new(),
+            hidden: Vec::new(),
+        };
+        let dirs = Dirs::new(root.reopen()?)?;
+        Ok(Checker { dirs, touched: Touched::new(Below::AllBut(HashSet::new())), layer })
+    }
+
+    fn run(mut self, mut archive: Archive<'_, Buffers>) -> Result<(Layer, End), Error> {
+        loop {
+            match archive.next()? {
+                Err(end) => return Ok((self.layer, end)),
+                Ok(entry) => {
+                    if let Err(fault) = self.entry(&entry, &mut archive) {
+                        return Err(fault.at(archive.place().clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The canonical path, as far as the tree tells it.
+    fn real(&mut self, path: &[u8]) -> Result<Vec<u8>, Fault> {
+        let (parent, name) = split(path);
+        Ok(match self.dirs.resolve(parent, Missing::Report, &mut self.touched) {
+            Ok(Some(slot)) => join(&self.dirs.get(slot).path, name),
+            // Then the entry itself will be found missing.
+            Ok(None) | Err(Fault::Refusal(_)) => path.to_vec(),
+            Err(fault) => return Err(fault),
+        })
+    }
+
+    fn entry(&mut self, entry: &Entry, archive: &mut Archive<'_, Buffers>) -> Result<(), Fault> {
+        self.layer.counts.count(entry);
+        let what = match &entry.node {
+            Node::File { size } => {
+                let sha256 = body(archive)?;
+                self.layer.counts.content_bytes += size;
+                What::File { size: *size, sha256 }
+            }
+            Node::Dir => What::Dir,
+            Node::Symlink { target } => What::Symlink { target: target.clone() },
+            Node::Hardlink { target } => What::Hardlink { target: self.real(target)? },
+            &Node::Char { major, minor } => What::Char { major, minor },
+            &Node::Block { major, minor } => What::Block { major, minor },
+            Node::Fifo => What::Fifo,
+            Node::Whiteout => {
+                let path = self.real(&entry.path)?;
+                self.layer.hidden.push(path);
+                return Ok(());
+            }
+            Node::Opaque | Node::Aufs => return Ok(()),
+        };
+        let path = match entry.path.is_empty() {
+            true => Vec::new(),
+            false => self.real(&entry.path)?,
+        };
+        for (slash, _) in path.iter().enumerate().filter(|&(_, &b)| b == b'/') {
+            self.layer.paths.entry(path[..slash].to_vec()).or_insert(false);
+        }
+        self.layer.paths.insert(path.clone(), true);
+        self.layer.records.push(&Record::of(entry, path, what));
+        Ok(())
+    }
+}
+
+fn body(archive: &mut Archive<'_, Buffers>) -> Result<[u8; 32], Fault> {
+    let mut hash = Sha256::new();
+    loop {
+        let piece = archive.chunk()?;
+        if piece.is_empty() {
+            return Ok(hash.finalize().into());
+        }
+        let len = piece.len();
+        hash.update(piece);
+        archive.consume(len);
+    }
+}

@@ -5,7 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::{Kind, quoted};
+use crate::error::Kind;
+use crate::wording::quoted;
 use crate::xml;
 
 /// What a server said instead of giving the object.

@@ -4,12 +4,17 @@
 //! that never asks for the end of file cannot take a wrong object for a whole one.
 
 use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::checksum::Checksum;
 use crate::digest::hex;
 use crate::error::Error;
-use crate::object::Expect;
+use crate::options::{Event, Watch};
+use crate::ranges::Ranges;
+use crate::spool::Spool;
 use crate::stream::Stream;
 
 /// What a body was, known at its end.
@@ -21,45 +26,77 @@ pub struct Summary {
     pub sha256: [u8; 32],
     /// Entity tag, as in [`crate::Object::etag`].
     pub etag: Option<String>,
-    /// Requests sent, the first included.
+    /// Requests sent for bytes, the first included.
     pub tries: u32,
     /// How often the stream broke and was taken up at its byte.
     pub resumed: u32,
+    /// Bytes that a spool still had and that were not fetched.
+    pub reused: u64,
 }
 
 /// The bytes of one object: in order, of the promised length and of the promised digest, or an
 /// error. The `io::Error` holds an [`Error`]: `get_ref()`, then `downcast_ref::<fetch::Error>()`.
 #[derive(Debug)]
 pub struct Body {
-    stream: Stream,
-    hash: Sha256,
-    sha256: Option<[u8; 32]>,
-    state: State,
+    pub(crate) subject: String,
+    pub(crate) size: u64,
+    pub(crate) etag: Option<String>,
+    pub(crate) flow: Flow,
+    pub(crate) at: u64,
+    pub(crate) hash: Sha256,
+    pub(crate) sha256: Option<[u8; 32]>,
+    pub(crate) checksum: Option<Checksum>,
+    pub(crate) spool: Option<Spool>,
+    pub(crate) output: Option<PathBuf>,
+    pub(crate) deadline: Option<(Instant, Duration)>,
+    pub(crate) watch: Watch,
+    pub(crate) state: State,
+}
+
+/// Where the bytes come from when the spool has no more.
+#[derive(Debug)]
+pub(crate) enum Flow {
+    /// The spool has it all.
+    None,
+    One(Box<Stream>),
+    Many(Ranges),
+}
+
+impl Flow {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        match self {
+            Flow::None => Ok(0),
+            Flow::One(stream) => stream.read(buffer),
+            Flow::Many(ranges) => ranges.read(buffer),
+        }
+    }
+
+    /// Requests sent, and resumptions.
+    fn counts(&self) -> (u32, u32) {
+        match self {
+            Flow::None => (0, 0),
+            Flow::One(stream) => (stream.tries, stream.resumed),
+            Flow::Many(ranges) => (ranges.tries, ranges.resumed),
+        }
+    }
 }
 
 #[derive(Debug)]
-enum State {
+pub(crate) enum State {
     Reading,
     Done(Summary),
     Failed,
 }
 
 impl Body {
-    pub(crate) fn new(stream: Stream, expect: &Expect) -> Result<Body, Error> {
-        let sha256 = expect.sha256;
-        let mut body = Body { stream, hash: Sha256::new(), sha256, state: State::Reading };
-        body.verify_at_end()?;
-        Ok(body)
-    }
-
     /// Size, bytes.
     pub fn size(&self) -> u64 {
-        self.stream.pin.size
+        self.size
     }
 
     /// Entity tag, as in [`crate::Object::etag`].
     pub fn etag(&self) -> Option<&str> {
-        self.stream.pin.etag.as_deref()
+        self.etag.as_deref()
     }
 
     /// What was read, once all of it has been; none before, and none after an error.
@@ -70,36 +107,99 @@ impl Body {
         }
     }
 
+    /// Makes the file of [`crate::Client::open_for_file`] appear under its name, durably; only after the
+    /// last byte has been read.
+    ///
+    /// # Errors
+    /// [`Error::Spent`] if the body was not read to its end or has no file, [`Error::File`].
+    pub fn keep(self) -> Result<Summary, Error> {
+        match (self.state, self.spool, self.output) {
+            (State::Done(summary), Some(spool), Some(path)) => {
+                spool.keep_as(&path)?;
+                Ok(summary)
+            }
+            _ => Err(Error::Spent { subject: self.subject }),
+        }
+    }
+
+    /// Removes the spool, for a caller that has put the bytes to use.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn discard_spool(self) -> Result<(), Error> {
+        self.spool.map_or(Ok(()), Spool::discard)
+    }
+
     fn advance(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let count = self.stream.read(buffer)?;
-        self.hash.update(&buffer[..count]);
+        if let Some((end, deadline)) = self.deadline
+            && Instant::now() >= end
+        {
+            let (subject, at, size) = (self.subject.clone(), self.at, self.size);
+            return Err(Error::Overdue { subject, at, size, deadline });
+        }
+        let kept = self.spool.as_mut().map_or(Ok(0), |spool| spool.read(buffer))?;
+        let count = if kept > 0 { kept } else { self.flow.read(buffer)? };
+        let bytes = &buffer[..count];
+        if let Some(spool) = &mut self.spool
+            && kept == 0
+            && spool.write(bytes)?
+        {
+            self.watch.tell(&Event::Note { text: "the spool is full: going on without it" });
+        }
+        self.hash.update(bytes);
+        if let Some(checksum) = &mut self.checksum {
+            checksum.update(bytes);
+        }
+        self.at += count as u64;
+        if count == 0 && self.at < self.size {
+            let (subject, at, size) = (self.subject.clone(), self.at, self.size);
+            return Err(Error::Short { subject, at, size });
+        }
         self.verify_at_end()?;
         Ok(count)
     }
 
-    fn verify_at_end(&mut self) -> Result<(), Error> {
-        if !self.stream.at_end() {
+    /// Digest and checksum, once all bytes are through.
+    pub(crate) fn verify_at_end(&mut self) -> Result<(), Error> {
+        if self.at < self.size {
             return Ok(());
         }
         let got: [u8; 32] = std::mem::take(&mut self.hash).finalize().into();
-        if let Some(want) = self.sha256
-            && want != got
-        {
-            return Err(Error::Digest {
-                subject: self.stream.subject.clone(),
-                algorithm: "sha256",
-                want: hex(&want),
-                got: hex(&got),
-            });
+        let wrong = |algorithm, want: &[u8], got: &[u8]| Error::Digest {
+            subject: self.subject.clone(),
+            algorithm,
+            want: hex(want),
+            got: hex(got),
+        };
+        let judged = match (&self.sha256, &self.checksum) {
+            (Some(want), _) if *want != got => Err(wrong("sha256", want, &got)),
+            (_, Some(checksum)) => {
+                checksum.check(&got).map_err(|no| wrong(no.algorithm, &no.want, &no.got))
+            }
+            (_, None) => Ok(()),
+        };
+        if let Err(error) = judged {
+            // Nobody can say which of the bytes are wrong, so none is worth keeping.
+            if let Some(spool) = self.spool.take() {
+                spool.discard()?;
+            }
+            return Err(error);
         }
+        let (tries, resumed) = self.flow.counts();
         self.state = State::Done(Summary {
-            bytes: self.stream.pin.size,
+            bytes: self.size,
             sha256: got,
-            etag: self.stream.pin.etag.clone(),
-            tries: self.stream.tries,
-            resumed: self.stream.resumed,
+            etag: self.etag.clone(),
+            tries,
+            resumed,
+            reused: self.spool.as_ref().map_or(0, Spool::kept),
         });
         Ok(())
+    }
+
+    /// The file that [`Body::keep`] makes.
+    pub fn output(&self) -> Option<&Path> {
+        self.output.as_deref()
     }
 }
 
@@ -107,9 +207,7 @@ impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.state {
             State::Done(_) => return Ok(0),
-            State::Failed => {
-                return Err(Error::Spent { subject: self.stream.subject.clone() }.into());
-            }
+            State::Failed => return Err(Error::Spent { subject: self.subject.clone() }.into()),
             State::Reading if buffer.is_empty() => return Ok(0),
             State::Reading => {}
         }

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use ureq::Body as HttpBody;
 use ureq::http::Response;
 
-use crate::body::Body;
+use crate::checksum::Checksum;
 use crate::credentials::{self, Keys};
 use crate::endpoint::{Endpoint, check_region};
 use crate::error::Error;
 use crate::http::Http;
 use crate::listing;
-use crate::object::{Expect, ImageRef, Layer, Object, ObjectRef, check_bucket};
+use crate::object::{ImageRef, Layer, Object, ObjectRef, check_bucket};
 use crate::options::Options;
 use crate::retry::Trial;
 use crate::sign::{Op, Target, sign};
-use crate::stream::{self, Stream};
+use crate::stream;
 
 /// A page of 1,000 keys of 1,024 bytes, each byte spelled as an entity, is smaller.
 const PAGE_BYTES_MAX: u64 = 16 << 20;
@@ -55,7 +55,12 @@ impl Client {
         let url = endpoint.url();
         let (region, addressing) = (options.region.clone(), options.addressing);
         let target = Target { endpoint, region, addressing };
-        let options = options.clone();
+        let mut options = options.clone();
+        if let Some(deadline) = options.deadline {
+            for limit in [&mut options.patience, &mut options.first_byte_timeout] {
+                *limit = deadline.min(*limit);
+            }
+        }
         Ok(Client { inner: Arc::new(Inner { options, http, target, url, keys }) })
     }
 
@@ -137,27 +142,25 @@ impl Client {
     /// # Errors
     /// As any request; [`Error::NoLength`] if the server does not tell the size.
     pub fn head(&self, object: &ObjectRef) -> Result<Object, Error> {
+        Ok(self.head_with_checksum(object)?.0)
+    }
+
+    pub(crate) fn head_with_checksum(
+        &self,
+        object: &ObjectRef,
+    ) -> Result<(Object, Option<Checksum>), Error> {
         object.check()?;
         let subject = object.to_string();
         self.ask(&subject, || {
             let response = self.send(&subject, &object.bucket, Op::Head { key: &object.key })?;
             let etag = stream::etag(&response, &subject)?;
+            let checksum = Checksum::of(response.headers());
             let length = crate::http::text(response.headers(), "content-length");
             match length.and_then(|text| text.parse().ok()) {
-                Some(size) => Ok(Object { object: object.clone(), size, etag }),
+                Some(size) => Ok((Object { object: object.clone(), size, etag }, checksum)),
                 None => Err(Error::NoLength { subject: subject.clone() }),
             }
         })
-    }
-
-    /// Opens an object: the first request is made here, so that what is absent, forbidden or not
-    /// what was expected is known at once.
-    ///
-    /// # Errors
-    /// As any request; [`Error::Changed`] and [`Error::TooLarge`] by `expect`.
-    pub fn open(&self, object: &ObjectRef, expect: &Expect) -> Result<Body, Error> {
-        object.check()?;
-        Body::new(Stream::open(self, object, expect)?, expect)
     }
 
     /// Sends one signed request. A new signature for each: one is good for 15 minutes only.

@@ -1,10 +1,8 @@
-//! What can go wrong between a reference and its last byte, as data; all wording is in one `Display`.
+//! What can go wrong between a reference and its last byte, as data.
 //!
-//! Not here: whether to try again (`retry.rs`). Every string that came from a server is kept raw in
-//! its variant and escaped on the way out, so no message can carry a control character.
+//! Not here: how it is said (`wording.rs`), whether to try again (`retry.rs`).
 
 use std::error;
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -257,6 +255,27 @@ pub enum Error {
         /// The object.
         subject: String,
     },
+    /// The time for the whole object is over.
+    Overdue {
+        /// The object.
+        subject: String,
+        /// Bytes that had come.
+        at: u64,
+        /// Its size, bytes.
+        size: u64,
+        /// The limit.
+        deadline: Duration,
+    },
+    /// Another process is at the same partial file.
+    Busy {
+        /// The partial file.
+        path: PathBuf,
+    },
+    /// A thread could not be started, or died.
+    Thread {
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A local file or pipe failed.
     File {
         /// What was tried, as a verb: `open`, `write`, ...
@@ -295,10 +314,10 @@ impl Error {
             Error::Changed { .. } => Kind::Changed,
             Error::Digest { .. } => Kind::Digest,
             Error::Transport { source, .. } => transport_kind(source),
-            Error::Slow { .. } => Kind::Timeout,
+            Error::Slow { .. } | Error::Overdue { .. } => Kind::Timeout,
             Error::Short { .. } | Error::Unresumable { .. } => Kind::Network,
             Error::GaveUp { last, .. } => last.kind(),
-            Error::File { .. } => Kind::Io,
+            Error::File { .. } | Error::Busy { .. } | Error::Thread { .. } => Kind::Io,
         }
     }
 }
@@ -321,134 +340,6 @@ fn is_tls(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData
 }
 
-/// At most this many characters of a foreign text are shown.
-const SHOWN_MAX: usize = 200;
-
-/// Quotes a foreign text: control and invisible characters escaped, the length bounded.
-pub(crate) fn quoted(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN_MAX).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    format!("{shown:?}")
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let q = |text: &str| quoted(text);
-        match self {
-            Error::Reference { text, why } => write!(f, "reference {}: {why}", q(text)),
-            Error::Setting { name, value, why } => write!(f, "{name} {}: {why}", q(value)),
-            Error::Unaddressable { subject } => {
-                write!(
-                    f,
-                    "{}: a key with a \".\" or \"..\" segment cannot be asked for",
-                    q(subject)
-                )?;
-                write!(f, " by URL: copy the object to another key")
-            }
-            Error::Credentials { place, why } => write!(f, "credentials in {}: {why}", q(place)),
-            Error::Sign { subject, source } => {
-                write!(f, "{}: unable to sign the request: {}", q(subject), q(&source.to_string()))
-            }
-            Error::Guard { subject, url } => {
-                write!(f, "{}: not sent: the URL would be {}", q(subject), q(url))
-            }
-            Error::Answer { subject, answer } => write!(f, "{}: {answer}", q(subject)),
-            Error::Redirect { subject, status, to, why } => {
-                write!(f, "{}: {status} redirect to {} not followed: {why}", q(subject), q(to))
-            }
-            Error::Transport { subject, server, source } => {
-                write!(f, "{}: server {}: {}", q(subject), q(server), Transport(source))
-            }
-            Error::Slow { subject, at, bytes, over, floor } => write!(
-                f,
-                "{}: stalled at byte {at}: {bytes} bytes in {:.1} s, the floor is {floor} B/s",
-                q(subject),
-                over.as_secs_f64()
-            ),
-            Error::Short { subject, at, size } => {
-                write!(f, "{}: the stream ended at byte {at} of {size}", q(subject))
-            }
-            Error::Long { subject, size } => {
-                write!(f, "{}: more bytes than the promised {size}", q(subject))
-            }
-            Error::NoLength { subject } => write!(
-                f,
-                "{}: the server gives no Content-Length: a cut would go unseen; pass the size",
-                q(subject)
-            ),
-            Error::Unresumable { subject, at, .. } => write!(
-                f,
-                "{}: broken at byte {at} and the server gives no strong ETag to go on with",
-                q(subject)
-            ),
-            Error::Range { subject, want, got } => {
-                write!(f, "{}: asked for {}, the server sent {}", q(subject), q(want), q(got))
-            }
-            Error::Changed { subject, field, want, got } => write!(
-                f,
-                "{}: the object changed: {field} is {}, pinned {}: list it again",
-                q(subject),
-                q(got),
-                q(want)
-            ),
-            Error::Digest { subject, algorithm, want, got } => write!(
-                f,
-                "{}: digest mismatch: {algorithm}:{got}, promised {algorithm}:{want}: discard it",
-                q(subject)
-            ),
-            Error::TooLarge { subject, size, size_max } => {
-                write!(f, "{}: {size} bytes exceed the limit {size_max}", q(subject))
-            }
-            Error::Malformed { subject, why, got } => {
-                write!(f, "{}: malformed answer: {why}: {}", q(subject), q(got))
-            }
-            Error::Xml { subject, source } => {
-                write!(f, "{}: malformed listing: {}", q(subject), q(&source.to_string()))
-            }
-            Error::ListingTooLong { subject, keys_max } => {
-                write!(f, "listing {}: more than {keys_max} keys", q(subject))
-            }
-            Error::EmptyPrefix { subject } => {
-                write!(f, "listing {}: no objects: check the prefix and its last \"/\"", q(subject))
-            }
-            Error::Gap { subject, missing, next } => {
-                write!(f, "listing {}: layer {missing} is missing, {next} is there", q(subject))
-            }
-            Error::Stranger { subject } => write!(
-                f,
-                "{}: not a layer (<n>.tar, .tar.gz, .tgz, .tar.zst): move it out of the prefix",
-                q(subject)
-            ),
-            Error::Duplicate { number, first, second } => {
-                write!(f, "layer {number} is there twice: {} and {}", q(first), q(second))
-            }
-            Error::GaveUp { tries, elapsed, .. } => {
-                write!(f, "gave up after {tries} tries in {:.1} s", elapsed.as_secs_f64())
-            }
-            Error::Spent { subject } => write!(f, "{}: read after it had failed", q(subject)),
-            Error::File { act, path, .. } => {
-                write!(f, "unable to {act} {:?}", path.display().to_string())
-            }
-        }
-    }
-}
-
-/// ureq's wording, with the act that helps where we know one.
-struct Transport<'a>(&'a ureq::Error);
-
-impl fmt::Display for Transport<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            ureq::Error::HostNotFound => write!(f, "host not found: check the endpoint and DNS"),
-            ureq::Error::Timeout(what) => write!(f, "timed out: {what}"),
-            ureq::Error::Io(error) => f.write_str(quoted(&error.to_string()).trim_matches('"')),
-            other => f.write_str(quoted(&other.to_string()).trim_matches('"')),
-        }
-    }
-}
-
 /// The causes that are ours to word. What the HTTP client, the signer and the XML parser say can
 /// hold bytes of the server's, so it is part of our own text, escaped, and not of the chain.
 impl error::Error for Error {
@@ -456,7 +347,7 @@ impl error::Error for Error {
         match self {
             Error::Unresumable { source, .. } => Some(source.as_ref()),
             Error::GaveUp { last, .. } => Some(last.as_ref()),
-            Error::File { source, .. } => Some(source),
+            Error::File { source, .. } | Error::Thread { source } => Some(source),
             Error::Reference { .. }
             | Error::Setting { .. }
             | Error::Unaddressable { .. }
@@ -481,7 +372,9 @@ impl error::Error for Error {
             | Error::Gap { .. }
             | Error::Stranger { .. }
             | Error::Duplicate { .. }
-            | Error::Spent { .. } => None,
+            | Error::Spent { .. }
+            | Error::Overdue { .. }
+            | Error::Busy { .. } => None,
         }
     }
 }

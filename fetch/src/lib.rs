@@ -6,20 +6,26 @@
 
 mod answer;
 mod body;
+mod checksum;
 mod client;
 mod credentials;
 mod digest;
 mod endpoint;
 mod error;
+mod feed;
 mod http;
 mod listing;
 mod object;
+mod open;
 mod options;
 mod profile;
 mod range;
+mod ranges;
 mod retry;
 mod sign;
+mod spool;
 mod stream;
+mod wording;
 mod xml;
 
 pub use answer::Answer;

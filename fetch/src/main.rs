@@ -36,6 +36,12 @@ struct Args {
     /// write to this file, whole or not at all, instead of stdout
     #[argh(option, short = 'o', arg_name = "file")]
     output: Option<PathBuf>,
+    /// keep what came in this folder until all has come; a second try goes on from there
+    #[argh(option, arg_name = "dir")]
+    spool: Option<PathBuf>,
+    /// ranges in flight, 1 to 16 (1 below 16 MiB, else 4)
+    #[argh(option)]
+    jobs: Option<usize>,
     /// list the layers of an image, base first
     #[argh(switch)]
     list: bool,
@@ -171,9 +177,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let object: ObjectRef = reference.parse()?;
     let expect = expect(args)?;
     let show = output::Show { quiet: args.quiet, json: args.json };
-    match &args.output {
-        Some(path) => output::to_file(&client, &object, &expect, path, show),
-        None => output::to_stdout(&client, &object, &expect, show),
+    match (&args.output, &args.spool) {
+        (Some(path), None) => output::to_file(&client, &object, &expect, path, show),
+        (None, Some(dir)) => output::to_stdout_spooled(&client, &object, &expect, dir, show),
+        (None, None) => output::to_stdout(&client, &object, &expect, show),
+        (Some(_), Some(dir)) => {
+            let dir = dir.display().to_string();
+            Err(usage("--spool", &dir, "cannot go with -o, which keeps its own partial file"))
+        }
     }
 }
 
@@ -229,6 +240,14 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     }
     options.rate_floor = args.rate_floor.unwrap_or(options.rate_floor);
     options.tries_max = args.tries.unwrap_or(options.tries_max);
+    if args.jobs.is_some() {
+        options.jobs = args.jobs;
+    }
+    if let Some(jobs) = options.jobs
+        && !(1..=16).contains(&jobs)
+    {
+        return Err(usage("--jobs", &jobs.to_string(), "expected 1 to 16"));
+    }
     options.list_keys_max = args.list_keys.unwrap_or(options.list_keys_max);
     if args.verbose {
         options.watch = Watch::new(tell);

@@ -136,7 +136,7 @@ pub struct Options {
     pub patience: Duration,
     /// Time for one object as a whole; none by default, since objects have any size.
     pub deadline: Option<Duration>,
-    /// Ranges in flight: 1 is a single stream, none lets the object's size choose.
+    /// Ranges in flight, at most 16: 1 is a single stream, none lets the object's size choose.
     pub jobs: Option<usize>,
     /// Keys of one listing.
     pub list_keys_max: usize,
@@ -159,7 +159,7 @@ impl Default for Options {
             tries_max: 8,
             patience: Duration::from_secs(120),
             deadline: None,
-            jobs: Some(1),
+            jobs: None,
             list_keys_max: 100_000,
             watch: Watch::default(),
         }

@@ -2,10 +2,10 @@
 //!
 //! Part of the program, not of the library.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write};
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -120,12 +120,31 @@ pub(crate) fn to_stdout(
 ) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut body = client.open(object, expect)?;
-    // `Stdout` is line-buffered, which for binary data costs a copy and short writes.
-    let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let summary = copy(&mut body, &mut stdout()?, show)?;
+    report(object, &summary, start.elapsed(), show, true)
+}
+
+/// As [`to_stdout`], through a spool that the next process continues.
+pub(crate) fn to_stdout_spooled(
+    client: &Client,
+    object: &ObjectRef,
+    expect: &Expect,
+    dir: &Path,
+    show: Show,
+) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let mut body = client.open_spooled(object, expect, dir)?;
+    let summary = copy(&mut body, &mut stdout()?, show)?;
+    body.discard_spool()?;
+    report(object, &summary, start.elapsed(), show, true)
+}
+
+/// stdout without std's line buffer, which for binary data costs a copy and short writes.
+fn stdout() -> io::Result<File> {
+    let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     // A wider pipe saves wake-ups; where stdout is no pipe or the limit is lower, nothing is lost.
     fcntl(&out, FcntlArg::F_SETPIPE_SZ(1 << 20)).ok();
-    let summary = copy(&mut body, &mut out, None, show)?;
-    report(object, &summary, start.elapsed(), show, true)
+    Ok(out)
 }
 
 pub(crate) fn to_file(
@@ -136,27 +155,14 @@ pub(crate) fn to_file(
     show: Show,
 ) -> anyhow::Result<()> {
     let start = Instant::now();
-    let mut body = client.open(object, expect)?;
-    let mut name = path.file_name().context("--output names no file")?.to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    let failed = |act| {
-        let path = partial.clone();
-        move |source| fetch::Error::File { act, path, source }
-    };
-    let mut file = File::create(&partial).map_err(failed("create"))?;
-    let summary = copy(&mut body, &mut file, Some(&partial), show)?;
-    file.sync_all().map_err(failed("sync"))?;
-    fs::rename(&partial, path).map_err(failed("rename"))?;
+    let mut body = client.open_for_file(object, expect, path)?;
+    // The library writes the file as the bytes pass by.
+    let summary = copy(&mut body, &mut io::sink(), show)?;
+    body.keep()?;
     report(object, &summary, start.elapsed(), show, false)
 }
 
-fn copy(
-    body: &mut Body,
-    out: &mut File,
-    path: Option<&PathBuf>,
-    show: Show,
-) -> anyhow::Result<Summary> {
+fn copy(body: &mut Body, out: &mut dyn Write, show: Show) -> anyhow::Result<Summary> {
     let mut progress = Progress::new(body.size(), show);
     let mut buffer = vec![0; 256 << 10];
     let mut done = 0;
@@ -171,12 +177,7 @@ fn copy(
         };
         if let Err(source) = out.write_all(&buffer[..count]) {
             progress.clear();
-            return Err(match path {
-                Some(path) => {
-                    fetch::Error::File { act: "write", path: path.clone(), source }.into()
-                }
-                None => source.into(),
-            });
+            return Err(source.into());
         }
         done += count as u64;
         progress.at(done);
@@ -201,6 +202,7 @@ struct SummaryLine<'a> {
     etag: Option<&'a str>,
     tries: u32,
     resumed: u32,
+    reused: u64,
     seconds: f64,
 }
 
@@ -213,7 +215,7 @@ fn report(
     taken: bool,
 ) -> anyhow::Result<()> {
     let sha256 = write_digest(&summary.sha256);
-    let Summary { bytes, etag, tries, resumed, .. } = summary;
+    let Summary { bytes, etag, tries, resumed, reused, .. } = summary;
     let seconds = took.as_secs_f64();
     if show.json {
         let fields = SummaryLine {
@@ -223,6 +225,7 @@ fn report(
             etag: etag.as_deref(),
             tries: *tries,
             resumed: *resumed,
+            reused: *reused,
             seconds,
         };
         let text = serde_json::to_string(&fields)?;
@@ -239,7 +242,7 @@ fn report(
         let rate = *bytes as f64 / seconds.max(1e-9) / 1e6;
         complain(&format!(
             "fetch: {}: {bytes} bytes, {sha256}, {seconds:.2} s, {rate:.1} MB/s, \
-             {tries} requests, {resumed} resumed",
+             {tries} requests, {resumed} resumed, {reused} bytes reused",
             escape(&object.to_string())
         ));
     }

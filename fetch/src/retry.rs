@@ -61,14 +61,11 @@ pub(crate) struct Trial {
     tries: u32,
     bytes: u64,
     since: Instant,
-    deadline: Option<Instant>,
 }
 
 impl Trial {
     pub(crate) fn new(options: &Options) -> Trial {
-        let now = Instant::now();
-        let deadline = options.deadline.and_then(|time| now.checked_add(time));
-        Trial { options: options.clone(), tries: 0, bytes: 0, since: now, deadline }
+        Trial { options: options.clone(), tries: 0, bytes: 0, since: Instant::now() }
     }
 
     /// `bytes` more of the object have come.
@@ -79,11 +76,6 @@ impl Trial {
             self.tries = 0;
             self.since = Instant::now();
         }
-    }
-
-    /// Whether the time for the whole is over.
-    pub(crate) fn overdue(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// Waits before the next try, or says why there is none.
@@ -100,8 +92,7 @@ impl Trial {
             Some(time) => time.min(RETRY_AFTER_MAX).max(backoff(self.tries, dice())),
             None => backoff(self.tries, dice()),
         };
-        let late = self.deadline.is_some_and(|deadline| Instant::now() + wait >= deadline);
-        if self.tries >= self.options.tries_max || elapsed + wait > self.options.patience || late {
+        if self.tries >= self.options.tries_max || elapsed + wait > self.options.patience {
             return Err(Error::GaveUp { tries: self.tries, elapsed, last: Box::new(error) });
         }
         let tries = self.tries;

@@ -133,14 +133,17 @@ fn extra_headers(op: Op<'_>) -> Vec<(&'static str, String)> {
     let mut headers = Vec::new();
     match op {
         Op::Get { range, if_match, .. } => {
-            if let Some((first, last)) = range {
-                headers.push(("range", format!("bytes={first}-{last}")));
+            match range {
+                Some((first, last)) => headers.push(("range", format!("bytes={first}-{last}"))),
+                // Checksums are those of the whole object, so there is none to ask for otherwise.
+                None => headers.push(("x-amz-checksum-mode", "ENABLED".to_owned())),
             }
             if let Some(etag) = if_match {
                 headers.push(("if-match", etag.to_owned()));
             }
         }
-        Op::Head { .. } | Op::List { .. } => {}
+        Op::Head { .. } => headers.push(("x-amz-checksum-mode", "ENABLED".to_owned())),
+        Op::List { .. } => {}
     }
     headers
 }

@@ -1,16 +1,18 @@
-//! The bytes of one object, or of one range of it, in order, over as many connections as it takes.
+//! The bytes of one object, or of one part of it, in order, over as many connections as it takes.
 //!
 //! A broken stream is taken up at its byte with `Range` and `If-Match`; the reader does not notice.
 //! The answer is believed in nothing: status, range, length and entity tag are all compared with
 //! the pin, since servers were seen to ignore each of the two headers. Digests are in `body.rs`.
 
-use std::io::Read;
-use std::time::{Duration, Instant};
+use std::ops::Range;
 
+use ureq::Body;
 use ureq::http::Response;
 
+use crate::checksum::Checksum;
 use crate::client::Client;
 use crate::error::Error;
+use crate::feed::Feed;
 use crate::http;
 use crate::listing::entity_tag;
 use crate::object::{Expect, ObjectRef};
@@ -23,15 +25,31 @@ use crate::sign::Op;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pin {
     pub(crate) size: u64,
-    pub(crate) etag: Option<String>,
+    pub(crate) etag: Tag,
     /// Whether a mixture of two versions would be found out at the end.
     pub(crate) digest: bool,
 }
 
-impl Pin {
+/// What is known of the entity tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tag {
+    /// The next answer tells; only where a digest decides in the end.
+    Unknown,
+    /// It is this one, or the server gives none.
+    Known(Option<String>),
+}
+
+impl Tag {
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Tag::Unknown => None,
+            Tag::Known(etag) => etag.as_deref(),
+        }
+    }
+
     /// If-Match compares strongly (RFC 9110 13.1.1), so a weak tag never matches.
-    fn strong(&self) -> Option<&str> {
-        self.etag.as_deref().filter(|etag| !etag.starts_with("W/"))
+    pub(crate) fn strong(&self) -> Option<&str> {
+        self.text().filter(|etag| !etag.starts_with("W/"))
     }
 }
 
@@ -42,6 +60,9 @@ pub(crate) struct Stream {
     object: ObjectRef,
     pub(crate) subject: String,
     pub(crate) pin: Pin,
+    /// The object's own checksum, where the server told one.
+    pub(crate) checksum: Option<Checksum>,
+    start: u64,
     at: u64,
     end: u64,
     feed: Option<Feed>,
@@ -53,7 +74,8 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Asks for the whole object and learns what it is.
+    /// Asks for the object, or for its first `first` bytes, and learns what it is. A server that
+    /// knows no ranges gives the whole; `end()` tells.
     ///
     /// # Errors
     /// All of [`Error`] but digests.
@@ -61,20 +83,62 @@ impl Stream {
         client: &Client,
         object: &ObjectRef,
         expect: &Expect,
+        first: Option<u64>,
     ) -> Result<Stream, Error> {
         let subject = object.to_string();
         let mut trial = Trial::new(&client.inner.options);
         let mut tries = 0;
-        let (pin, feed) = loop {
+        let mut first = first;
+        let Opened { pin, end, checksum, feed } = loop {
             tries += 1;
-            match whole(client, object, &subject, expect) {
+            match begin(client, object, &subject, expect, first) {
                 Ok(opened) => break opened,
+                // No byte of an empty object can be in any range (RFC 9110 15.5.17).
+                Err(Error::Answer { answer, .. }) if answer.status == 416 && first.is_some() => {
+                    first = None;
+                }
                 Err(error) => trial.again(&subject, error)?,
             }
         };
-        let (client, object, end) = (client.clone(), object.clone(), pin.size);
-        let feed = Some(feed);
-        Ok(Stream { client, object, subject, pin, at: 0, end, feed, trial, tries, resumed: 0 })
+        let (client, object, feed) = (client.clone(), object.clone(), Some(feed));
+        let (start, at, resumed) = (0, 0, 0);
+        Ok(Stream {
+            client,
+            object,
+            subject,
+            pin,
+            checksum,
+            start,
+            at,
+            end,
+            feed,
+            trial,
+            tries,
+            resumed,
+        })
+    }
+
+    /// A part of an object that is known already; nothing is sent before the first read.
+    pub(crate) fn part(
+        client: &Client,
+        object: &ObjectRef,
+        pin: &Pin,
+        range: Range<u64>,
+    ) -> Stream {
+        Stream {
+            client: client.clone(),
+            object: object.clone(),
+            subject: object.to_string(),
+            pin: pin.clone(),
+            checksum: None,
+            start: range.start,
+            at: range.start,
+            end: range.end,
+            feed: None,
+            trial: Trial::new(&client.inner.options),
+            tries: 0,
+            resumed: 0,
+        }
     }
 
     /// Reads on; 0 only at the end.
@@ -88,7 +152,8 @@ impl Stream {
                 Err(error) => error,
             };
             self.feed = None;
-            if may_retry(&error) && self.at > 0 && self.pin.strong().is_none() && !self.pin.digest {
+            let pinned = self.pin.etag.strong().is_some() || self.pin.digest;
+            if may_retry(&error) && self.at > 0 && !pinned {
                 let (subject, at) = (self.subject.clone(), self.at);
                 return Err(Error::Unresumable { subject, at, source: Box::new(error) });
             }
@@ -97,9 +162,14 @@ impl Stream {
         Ok(0)
     }
 
-    /// Whether all bytes have come.
-    pub(crate) fn at_end(&self) -> bool {
-        self.at == self.end
+    /// The byte after the last that has come.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The byte after the last that will come.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
     }
 
     fn step(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
@@ -116,17 +186,6 @@ impl Stream {
         self.at += count as u64;
         self.trial.progress(count);
         if self.at < self.end {
-            if self.trial.overdue() {
-                // The next failure would be the last anyway; this makes one.
-                let over = self.client.inner.options.deadline.unwrap_or_default();
-                let (subject, at) = (self.subject.clone(), self.at);
-                let slow = Error::Slow { subject, at, bytes: at, over, floor: 0 };
-                return Err(Error::GaveUp {
-                    tries: self.tries,
-                    elapsed: over,
-                    last: Box::new(slow),
-                });
-            }
             self.feed = Some(feed);
         } else {
             feed.finish(&self.subject, self.pin.size)?;
@@ -137,20 +196,25 @@ impl Stream {
     /// Asks for what is left.
     fn resume(&mut self) -> Result<Feed, Error> {
         self.tries += 1;
-        self.resumed += 1;
         let (subject, at) = (&self.subject, self.at);
-        self.client.inner.options.watch.tell(&Event::Resume { subject, at });
+        if at > self.start {
+            self.resumed += 1;
+            self.client.inner.options.watch.tell(&Event::Resume { subject, at });
+        }
         let range = (at, self.end - 1);
-        let op = Op::Get { key: &self.object.key, range: Some(range), if_match: self.pin.strong() };
+        let if_match = self.pin.etag.strong();
+        let op = Op::Get { key: &self.object.key, range: Some(range), if_match };
         let response = self.client.send(subject, &self.object.bucket, op)?;
         let etag = etag(&response, subject)?;
-        if etag != self.pin.etag {
-            return Err(changed(subject, "ETag", &self.pin.etag, &etag));
+        match &self.pin.etag {
+            Tag::Known(pinned) if *pinned != etag => return Err(changed(subject, pinned, &etag)),
+            Tag::Known(_) => {}
+            Tag::Unknown => self.pin.etag = Tag::Known(etag),
         }
         let length = response.body().content_length();
         let due = ContentRange { first: at, last: range.1, size: self.pin.size };
         if response.status() == 206 {
-            let got = http::text(response.headers(), "content-range").unwrap_or_default();
+            let got = content_range(&response);
             let read = ContentRange::parse(&got);
             if let Some(read) = read
                 && read.size != due.size
@@ -159,51 +223,74 @@ impl Stream {
                 return Err(Error::Changed { subject: subject.clone(), field: "size", want, got });
             }
             if read != Some(due) || length.is_some_and(|n| n != self.end - at) {
-                let got = format!("{got}, {length:?} bytes");
-                return Err(Error::Range { subject: subject.clone(), want: due.to_string(), got });
+                return Err(wrong_range(subject, &due.to_string(), &got, length));
             }
             return Ok(Feed::new(response, 0, &self.client));
         }
         // 200: a server may ignore Range (RFC 9110 14.2). The whole comes again, from which the
-        // part that is already through is dropped; only for the whole, or each range would do so.
-        if self.end != self.pin.size || length != Some(self.pin.size) {
-            let got = format!("all of the object, {length:?} bytes");
-            return Err(Error::Range { subject: subject.clone(), want: due.to_string(), got });
+        // part that is already through is dropped; only for the whole, or each part would do so.
+        if self.start > 0 || self.end != self.pin.size || length != Some(self.pin.size) {
+            return Err(wrong_range(subject, &due.to_string(), "all of it", length));
         }
         Ok(Feed::new(response, at, &self.client))
     }
 }
 
-/// The first request: no range, so that any HTTP server will do.
-fn whole(
+struct Opened {
+    pin: Pin,
+    end: u64,
+    checksum: Option<Checksum>,
+    feed: Feed,
+}
+
+/// The first request. Without `first` it has no range, so that any HTTP server will do.
+fn begin(
     client: &Client,
     object: &ObjectRef,
     subject: &str,
     expect: &Expect,
-) -> Result<(Pin, Feed), Error> {
-    let strong = expect.etag.as_deref().filter(|etag| !etag.starts_with("W/"));
-    let op = Op::Get { key: &object.key, range: None, if_match: strong };
+    first: Option<u64>,
+) -> Result<Opened, Error> {
+    let pinned = Tag::Known(expect.etag.clone());
+    let range = first.map(|bytes| (0, bytes.max(1) - 1));
+    let op = Op::Get { key: &object.key, range, if_match: pinned.strong() };
     let response = client.send(subject, &object.bucket, op)?;
-    if response.status() != 200 {
-        let got = http::text(response.headers(), "content-range").unwrap_or_default();
-        let want = "the whole object".to_owned();
-        return Err(Error::Range { subject: subject.to_owned(), want, got });
-    }
     let etag = etag(&response, subject)?;
     if expect.etag.is_some() && etag != expect.etag {
-        return Err(changed(subject, "ETag", &expect.etag, &etag));
+        return Err(changed(subject, &expect.etag, &etag));
     }
     let length = response.body().content_length();
-    let Some(size) = length.or(expect.size) else {
-        return Err(Error::NoLength { subject: subject.to_owned() });
+    let (size, end) = match (response.status().as_u16(), range) {
+        (206, Some((_, last))) => {
+            let got = content_range(&response);
+            let due = ContentRange::parse(&got).filter(|read| {
+                read.first == 0
+                    && read.last == last.min(read.size - 1)
+                    && length.is_none_or(|n| n == read.last + 1)
+            });
+            match due {
+                Some(read) => (read.size, read.last + 1),
+                None => {
+                    return Err(wrong_range(subject, &format!("bytes 0-{last}/"), &got, length));
+                }
+            }
+        }
+        (206, None) => {
+            return Err(wrong_range(subject, "all of it", &content_range(&response), length));
+        }
+        _ => match length.or(expect.size) {
+            Some(size) => (size, size),
+            None => return Err(Error::NoLength { subject: subject.to_owned() }),
+        },
     };
     check_size(subject, size, expect)?;
-    let pin = Pin { size, etag, digest: expect.sha256.is_some() };
+    let checksum = if end == size { Checksum::of(response.headers()) } else { None };
+    let pin = Pin { size, etag: Tag::Known(etag), digest: expect.sha256.is_some() };
     let mut feed = Feed::new(response, 0, client);
     if size == 0 {
         feed.finish(subject, size)?;
     }
-    Ok((pin, feed))
+    Ok(Opened { pin, end, checksum, feed })
 }
 
 /// Compares a size with what is expected, before a byte is passed on.
@@ -235,97 +322,18 @@ pub(crate) fn etag<B>(response: &Response<B>, subject: &str) -> Result<Option<St
     })
 }
 
-fn changed(
-    subject: &str,
-    field: &'static str,
-    want: &Option<String>,
-    got: &Option<String>,
-) -> Error {
+fn content_range(response: &Response<Body>) -> String {
+    http::text(response.headers(), "content-range").unwrap_or_default()
+}
+
+fn wrong_range(subject: &str, want: &str, got: &str, length: Option<u64>) -> Error {
+    let length = length.map_or_else(|| "unknown length".to_owned(), |n| format!("{n} bytes"));
+    let got = format!("{got}, {length}");
+    Error::Range { subject: subject.to_owned(), want: want.to_owned(), got }
+}
+
+fn changed(subject: &str, want: &Option<String>, got: &Option<String>) -> Error {
     let shown = |etag: &Option<String>| etag.clone().unwrap_or_else(|| "none".to_owned());
-    Error::Changed { subject: subject.to_owned(), field, want: shown(want), got: shown(got) }
-}
-
-/// The body of one answer.
-struct Feed {
-    reader: ureq::BodyReader<'static>,
-    /// Bytes to drop first.
-    skip: u64,
-    /// The current window of the rate floor: time spent waiting, and what came in it.
-    waited: Duration,
-    came: u64,
-    window: Duration,
-    floor: u64,
-}
-
-impl std::fmt::Debug for Feed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Feed").field("skip", &self.skip).finish_non_exhaustive()
-    }
-}
-
-impl Feed {
-    fn new(response: Response<ureq::Body>, skip: u64, client: &Client) -> Feed {
-        let options = &client.inner.options;
-        Feed {
-            reader: response.into_body().into_reader(),
-            skip,
-            waited: Duration::ZERO,
-            came: 0,
-            window: options.stall_timeout,
-            floor: options.rate_floor,
-        }
-    }
-
-    fn read(
-        &mut self,
-        client: &Client,
-        subject: &str,
-        at: u64,
-        buffer: &mut [u8],
-    ) -> Result<usize, Error> {
-        while self.skip > 0 {
-            let room = usize::try_from(self.skip).unwrap_or(usize::MAX).min(buffer.len());
-            let count = self.pull(client, subject, at, &mut buffer[..room])?;
-            if count == 0 {
-                return Ok(0);
-            }
-            self.skip -= count as u64;
-        }
-        self.pull(client, subject, at, buffer)
-    }
-
-    /// One read, timed: the floor counts only time spent waiting for the server, so that a slow
-    /// consumer does not look like a slow server.
-    fn pull(
-        &mut self,
-        client: &Client,
-        subject: &str,
-        at: u64,
-        buffer: &mut [u8],
-    ) -> Result<usize, Error> {
-        let start = Instant::now();
-        let count = self
-            .reader
-            .read(buffer)
-            .map_err(|e| client.inner.http.transport(subject, ureq::Error::from(e)))?;
-        self.waited += start.elapsed();
-        self.came += count as u64;
-        if self.waited >= self.window {
-            let (bytes, over, floor) = (self.came, self.waited, self.floor);
-            if (bytes as f64) < floor as f64 * over.as_secs_f64() {
-                return Err(Error::Slow { subject: subject.to_owned(), at, bytes, over, floor });
-            }
-            (self.waited, self.came) = (Duration::ZERO, 0);
-        }
-        Ok(count)
-    }
-
-    /// All promised bytes are in: nothing may follow. With a Content-Length this is local and gives
-    /// the connection back to the pool; a broken end of a chunked body harms nobody any more.
-    fn finish(&mut self, subject: &str, size: u64) -> Result<(), Error> {
-        match self.reader.read(&mut [0]) {
-            Ok(0) | Err(_) => Ok(()),
-            Ok(_) => Err(Error::Long { subject: subject.to_owned(), size }),
-        }
-    }
+    let (want, got) = (shown(want), shown(got));
+    Error::Changed { subject: subject.to_owned(), field: "ETag", want, got }
 }

@@ -1,0 +1,213 @@
+//! How an object is opened: one stream or several ranges, from its start or from where a spool ends.
+//!
+//! The decisions only; requests are `client.rs`'s, the flow of bytes is `stream.rs` and `ranges.rs`.
+
+use std::path::Path;
+use std::time::Instant;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::body::{Body, Flow, State};
+use crate::checksum::Checksum;
+use crate::client::Client;
+use crate::error::Error;
+use crate::object::{Expect, ObjectRef};
+use crate::options::Event;
+use crate::ranges::{JOBS, JOBS_MAX, PART_BYTES, Ranges, SIZE_MIN};
+use crate::spool::{Identity, Place, Spool, parent};
+use crate::stream::{Pin, Stream, Tag, check_size};
+
+impl Client {
+    /// Opens an object: the first request is made here, so that what is absent, forbidden or not
+    /// what was expected is known at once.
+    ///
+    /// # Errors
+    /// As any request; [`Error::Changed`] and [`Error::TooLarge`] by `expect`.
+    pub fn open(&self, object: &ObjectRef, expect: &Expect) -> Result<Body, Error> {
+        object.check()?;
+        let (flow, pin, checksum) = self.begin(object, expect)?;
+        self.body(object, expect, flow, &pin, checksum, None)
+    }
+
+    /// As [`Client::open`], with a copy of what comes in `spool_dir`: what an earlier process left
+    /// there of the same version is read again instead of fetched. A full disk ends the copy, not
+    /// the body. The copy stays until [`Body::discard_spool`].
+    ///
+    /// # Errors
+    /// As [`Client::open`]; [`Error::File`] if the spool cannot be opened.
+    pub fn open_spooled(
+        &self,
+        object: &ObjectRef,
+        expect: &Expect,
+        spool_dir: &Path,
+    ) -> Result<Body, Error> {
+        let place = Place { dir: spool_dir, stem: "fetch-".to_owned(), strict: false };
+        self.open_at(object, expect, &place)
+    }
+
+    /// As [`Client::open_spooled`], with the spool as the purpose: beside `path`, whose name it
+    /// takes by [`Body::keep`] when the body has been read to its end.
+    ///
+    /// # Errors
+    /// As [`Client::open`]; [`Error::File`]; [`Error::Busy`] if another process does the same.
+    pub fn open_for_file(
+        &self,
+        object: &ObjectRef,
+        expect: &Expect,
+        path: &Path,
+    ) -> Result<Body, Error> {
+        let Some(name) = path.file_name() else {
+            let why = "it names no file";
+            return Err(Error::Setting { name: "output", value: path.display().to_string(), why });
+        };
+        let stem = format!(".{}.", name.to_string_lossy());
+        let place = Place { dir: parent(path), stem, strict: true };
+        let mut body = self.open_at(object, expect, &place)?;
+        body.output = Some(path.to_owned());
+        Ok(body)
+    }
+
+    fn open_at(
+        &self,
+        object: &ObjectRef,
+        expect: &Expect,
+        place: &Place<'_>,
+    ) -> Result<Body, Error> {
+        object.check()?;
+        let sha256 = expect.sha256.as_ref();
+        let identify = |pin: Option<&Pin>| Identity::new(self.endpoint(), object, pin, sha256);
+        if !place.has_any(&identify(None)) {
+            let (flow, pin, checksum) = self.begin(object, expect)?;
+            let spool = Spool::open(place, &identify(Some(&pin)), pin.size)?;
+            // Somebody else may have begun and ended meanwhile; what is kept then is not ours.
+            if spool.as_ref().is_none_or(|spool| spool.kept() == 0) {
+                return self.body(object, expect, flow, &pin, checksum, spool);
+            }
+        }
+        let (pin, checksum) = self.identify(object, expect)?;
+        let spool = Spool::open(place, &identify(Some(&pin)), pin.size)?;
+        match spool.as_ref().map_or(0, Spool::kept) {
+            0 => {
+                // The version that was looked at is the one to get.
+                let pinned = Expect {
+                    size: Some(pin.size),
+                    etag: pin.etag.text().map(str::to_owned),
+                    ..expect.clone()
+                };
+                let (flow, pin, checksum) = self.begin(object, &pinned)?;
+                self.body(object, expect, flow, &pin, checksum, spool)
+            }
+            kept => {
+                let flow = self.go_on(object, &pin, kept)?;
+                self.body(object, expect, flow, &pin, checksum, spool)
+            }
+        }
+    }
+
+    /// What the object is, without its bytes.
+    fn identify(
+        &self,
+        object: &ObjectRef,
+        expect: &Expect,
+    ) -> Result<(Pin, Option<Checksum>), Error> {
+        let digest = expect.sha256.is_some();
+        if let (Some(size), Some(etag)) = (expect.size, &expect.etag)
+            && (digest || !etag.starts_with("W/"))
+        {
+            let subject = object.to_string();
+            check_size(&subject, size, expect)?;
+            return Ok((Pin { size, etag: Tag::Known(Some(etag.clone())), digest }, None));
+        }
+        let (found, checksum) = self.head_with_checksum(object)?;
+        let subject = object.to_string();
+        check_size(&subject, found.size, expect)?;
+        if expect.etag.is_some() && expect.etag != found.etag {
+            let shown = |etag: &Option<String>| etag.clone().unwrap_or_else(|| "none".to_owned());
+            let (want, got) = (shown(&expect.etag), shown(&found.etag));
+            return Err(Error::Changed { subject, field: "ETag", want, got });
+        }
+        Ok((Pin { size: found.size, etag: Tag::Known(found.etag), digest }, checksum))
+    }
+
+    /// Opens at the first byte.
+    fn begin(
+        &self,
+        object: &ObjectRef,
+        expect: &Expect,
+    ) -> Result<(Flow, Pin, Option<Checksum>), Error> {
+        let jobs = self.jobs(expect.size);
+        let first = (jobs > 1).then_some(PART_BYTES);
+        let mut stream = Stream::open(self, object, expect, first)?;
+        let pin = stream.pin.clone();
+        let mut checksum = stream.checksum.take();
+        if stream.end() == pin.size {
+            return Ok((Flow::One(Box::new(stream)), pin, checksum));
+        }
+        if !pin.digest {
+            // A range comes without the checksum of the whole; that is an extra, so is its absence.
+            match self.head_with_checksum(object) {
+                Ok((found, told)) if found.etag.as_deref() == pin.etag.text() => checksum = told,
+                Ok(_) | Err(_) => {
+                    self.inner.options.watch.tell(&Event::Note { text: "no object checksum" });
+                }
+            }
+        }
+        let range = 0..pin.size;
+        let ranges = Ranges::start(self, object, &pin, Some(stream), range, jobs)?;
+        Ok((Flow::Many(ranges), pin, checksum))
+    }
+
+    /// Opens at byte `at` of a known object; the first request is sent by the first read.
+    fn go_on(&self, object: &ObjectRef, pin: &Pin, at: u64) -> Result<Flow, Error> {
+        let left = pin.size - at;
+        let jobs = self.jobs(Some(left));
+        if left == 0 {
+            return Ok(Flow::None);
+        }
+        if jobs == 1 {
+            return Ok(Flow::One(Box::new(Stream::part(self, object, pin, at..pin.size))));
+        }
+        Ok(Flow::Many(Ranges::start(self, object, pin, None, at..pin.size, jobs)?))
+    }
+
+    /// Ranges in flight for so many bytes; an unknown size may be a large one.
+    fn jobs(&self, size: Option<u64>) -> usize {
+        match (self.inner.options.jobs, size) {
+            (_, Some(size)) if size <= PART_BYTES => 1,
+            (Some(jobs), _) => jobs.clamp(1, JOBS_MAX),
+            (None, Some(size)) if size < SIZE_MIN => 1,
+            (None, _) => JOBS,
+        }
+    }
+
+    fn body(
+        &self,
+        object: &ObjectRef,
+        expect: &Expect,
+        flow: Flow,
+        pin: &Pin,
+        checksum: Option<Checksum>,
+        spool: Option<Spool>,
+    ) -> Result<Body, Error> {
+        let options = &self.inner.options;
+        let end =
+            options.deadline.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
+        let mut body = Body {
+            subject: object.to_string(),
+            size: pin.size,
+            etag: pin.etag.text().map(str::to_owned),
+            flow,
+            at: 0,
+            hash: Sha256::new(),
+            sha256: expect.sha256,
+            checksum,
+            spool,
+            output: None,
+            deadline: end,
+            watch: options.watch.clone(),
+            state: State::Reading,
+        };
+        body.verify_at_end()?;
+        Ok(body)
+    }
+}

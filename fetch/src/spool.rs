@@ -1,0 +1,239 @@
+//! A file that holds what has come of an object so far, for the process after a crash.
+//!
+//! The name says what the bytes are of: server, object, and the version (digest, or ETag and size).
+//! A spool of another version is therefore never continued, it is removed. Bytes without a digest
+//! to judge them count only within one boot: after a power cut a file may have its length and not
+//! its contents, after `kill -9` it has both. One process at a time, by `flock`.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::digest::hex;
+use crate::error::Error;
+use crate::object::ObjectRef;
+use crate::stream::Pin;
+
+/// Whose bytes a spool holds, as the two halves of its name.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    object: String,
+    version: Option<String>,
+}
+
+impl Identity {
+    /// `pin` is what the object is known to be, if that is known yet.
+    pub(crate) fn new(
+        server: &str,
+        object: &ObjectRef,
+        pin: Option<&Pin>,
+        sha256: Option<&[u8; 32]>,
+    ) -> Identity {
+        let version = match (sha256, pin.map(|pin| (pin.etag.strong(), pin.size))) {
+            (Some(digest), _) => Some(name(&["sha256", &hex(digest)])),
+            (None, Some((Some(etag), size))) => {
+                Some(name(&["etag", etag, &size.to_string(), &boot_id()]))
+            }
+            (None, Some((None, _)) | None) => None,
+        };
+        Identity { object: name(&[server, &object.bucket, &object.key]), version }
+    }
+}
+
+/// 16 hex digits of all parts; a zero byte keeps them apart, since none can hold one.
+fn name(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let mut name = hex(&hash.finalize());
+    name.truncate(16);
+    name
+}
+
+/// Changes with every boot (random(4)); empty where /proc is absent.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+/// Where spools of one object lie and how they are called: `<stem><object>-<version>.partial`.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) dir: &'a Path,
+    pub(crate) stem: String,
+    /// Whether the file is what the caller wants, so that failing to write it is an error.
+    pub(crate) strict: bool,
+}
+
+const ENDING: &str = ".partial";
+
+impl Place<'_> {
+    /// The spools of this object, whatever their version.
+    fn of_object(&self, identity: &Identity) -> Vec<PathBuf> {
+        let start = format!("{}{}-", self.stem, identity.object);
+        let Ok(entries) = fs::read_dir(self.dir) else { return Vec::new() };
+        let named = entries.filter_map(Result::ok).filter(|entry| {
+            entry.file_name().to_str().is_some_and(|n| n.starts_with(&start) && n.ends_with(ENDING))
+        });
+        named.map(|entry| entry.path()).collect()
+    }
+
+    /// Whether there is anything to continue.
+    pub(crate) fn has_any(&self, identity: &Identity) -> bool {
+        !self.of_object(identity).is_empty()
+    }
+}
+
+/// An open, locked spool.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    file: File,
+    path: PathBuf,
+    /// Bytes of an earlier process.
+    kept: u64,
+    /// Of those, bytes handed out.
+    read: u64,
+    strict: bool,
+    broken: bool,
+}
+
+impl Spool {
+    /// Opens or makes the spool; none if another process has it and the place is not strict.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Busy`].
+    pub(crate) fn open(
+        place: &Place<'_>,
+        identity: &Identity,
+        size: u64,
+    ) -> Result<Option<Spool>, Error> {
+        // An object without any version is spooled as well, but never continued.
+        let version = identity.version.as_deref().unwrap_or("unknown");
+        let path = place.dir.join(format!("{}{}-{version}{ENDING}", place.stem, identity.object));
+        let failed = |act| {
+            let path = path.clone();
+            move |source| Error::File { act, path, source }
+        };
+        let file = loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o644)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                .open(&path)
+                .map_err(failed("open"))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) if place.strict => return Err(Error::Busy { path }),
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
+            }
+            // Its last owner may have renamed or removed it while we waited at the door.
+            let ours = file.metadata().map_err(failed("stat"))?;
+            match fs::symlink_metadata(&path) {
+                Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => break file,
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(source) => return Err(failed("stat")(source)),
+            }
+        };
+        for old in place.of_object(identity) {
+            if old != path {
+                remove_unlocked(&old);
+            }
+        }
+        let mut kept = file.metadata().map_err(failed("stat"))?.len();
+        if kept > size || identity.version.is_none() {
+            file.set_len(0).map_err(failed("truncate"))?;
+            kept = 0;
+        }
+        let strict = place.strict;
+        Ok(Some(Spool { file, path, kept, read: 0, strict, broken: false }))
+    }
+
+    /// Bytes that need not be fetched.
+    pub(crate) fn kept(&self) -> u64 {
+        self.kept
+    }
+
+    /// Reads kept bytes; 0 when all are through.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let room = usize::try_from(self.kept - self.read).unwrap_or(usize::MAX).min(buffer.len());
+        if room == 0 {
+            return Ok(0);
+        }
+        let count = match self.file.read(&mut buffer[..room]) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            other => other,
+        }
+        .map_err(|source| self.failed("read", source))?;
+        self.read += count as u64;
+        Ok(count)
+    }
+
+    /// Appends what came. The file's position is behind the kept bytes by then.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the file is the purpose; a mere spool is given up (`true`: just now).
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<bool, Error> {
+        if self.broken {
+            return Ok(false);
+        }
+        match self.file.write_all(bytes) {
+            Ok(()) => Ok(false),
+            Err(source) if self.strict => Err(self.failed("write", source)),
+            Err(_) => {
+                self.broken = true;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Makes the whole, verified file appear under its final name, durably.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(crate) fn keep_as(self, path: &Path) -> Result<(), Error> {
+        self.file.sync_all().map_err(|source| self.failed("sync", source))?;
+        let failed = |act| move |source| Error::File { act, path: path.to_owned(), source };
+        fs::rename(&self.path, path).map_err(failed("rename to"))?;
+        let dir = parent(path);
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync the folder of"))
+    }
+
+    /// Removes the file, whose bytes are worth nothing (any more).
+    pub(crate) fn discard(self) -> Result<(), Error> {
+        fs::remove_file(&self.path).map_err(|source| self.failed("remove", source))
+    }
+
+    fn failed(&self, act: &'static str, source: std::io::Error) -> Error {
+        Error::File { act, path: self.path.clone(), source }
+    }
+}
+
+/// The folder that a file is in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+/// Removes a leftover unless a process is at it. One that cannot be opened or removed stays: it is
+/// in nobody's way.
+fn remove_unlocked(path: &Path) {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(path) else { return };
+    if file.try_lock().is_ok() {
+        fs::remove_file(path).ok();
+    }
+}

@@ -179,6 +179,11 @@ impl Write<'_> {
         self.run("DELETE FROM attempts WHERE build = ?1", [build]).map(drop)
     }
 
+    /// Forgets all attempts: an operator looked into it.
+    pub fn settle_attempts(&self) -> Result<(), Error> {
+        self.run("DELETE FROM attempts", []).map(drop)
+    }
+
     /// Reserves an id for an activation; its state is Reserved.
     pub fn reserve_activation(&self, new: &NewActivation<'_>) -> Result<u32, Error> {
         let id = self.next_id()?;

@@ -1,0 +1,184 @@
+//! `activate` and `deactivate`: a writable snapshot of an image's top layer, under a name.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use fetch::ImageRef;
+use registry::{ActivationState, NewActivation};
+use serde::Serialize;
+
+use crate::ensure::{Ensured, millis};
+use crate::perform;
+use crate::plan::{self, ActivationStep, Mapping, Wish};
+use crate::{Error, Host};
+
+/// More than any plan takes; a plan that does not end is a bug and not a loop.
+const STEPS_MAX: usize = 16;
+
+/// What `activate` did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Activated {
+    /// The activation's name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// Where it is: a block device, or a directory for `dir` stores.
+    pub path: PathBuf,
+    /// `thin` or `dir`.
+    pub store: String,
+    /// Its volume; none while only planned.
+    pub volume: Option<u32>,
+    /// Its size, bytes.
+    pub bytes: u64,
+    /// Whether it was there before and nothing had to be done.
+    pub already: bool,
+    /// What became of the image; none when it was not looked at.
+    pub ensured: Option<Ensured>,
+    /// Device-mapper calls of the whole run.
+    pub ioctls: u64,
+    /// Whether nothing was done on purpose.
+    pub dry_run: bool,
+    /// Wall time, milliseconds.
+    pub ms: u64,
+}
+
+/// A name that may be a device's, a file's and a shell word.
+///
+/// # Errors
+/// [`Error::Usage`] saying which rule it breaks.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+    let good_start = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if good_start && name.len() <= 100 && name.chars().all(plain) && name != "control" {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "--name {name:?}: 1 to 100 of A-Z a-z 0-9 - _ . +, the first a letter or digit"
+    )))
+}
+
+impl Host {
+    /// Makes sure that `image` is mapped, read-write, under `name`. `bytes` may make it larger
+    /// than the image's volume.
+    ///
+    /// What is active already is left alone, without a look at the network.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] when the name belongs to another image.
+    pub fn activate(
+        &mut self,
+        image: &ImageRef,
+        name: &str,
+        bytes: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Activated, Error> {
+        check_name(name)?;
+        let begun = Instant::now();
+        let reference = image.to_string();
+        let _mine = self.locks.activation(name)?;
+        let row = self.registry.activation(name)?;
+        if let Some(row) = row.as_ref().filter(|row| row.reference != reference) {
+            let by = format!("an activation of {}", row.reference);
+            return Err(Error::Taken { name: name.into(), by });
+        }
+        let mapping = self.mapping(name)?;
+        let first = plan::activation(row.as_ref().map(|row| row.state), mapping, Wish::Up);
+        let already = first == ActivationStep::Done;
+        let _using = self.locks.images_shared()?;
+        let ensured = match first {
+            ActivationStep::Reserve => Some(self.ensure_in_use(image, dry_run)?),
+            _ => None,
+        };
+        if let (Some(top), false) =
+            (ensured.as_ref().and_then(|ensured| ensured.top.as_ref()), dry_run)
+        {
+            let bytes = bytes.unwrap_or(top.bytes).max(top.bytes);
+            let new = NewActivation { name, reference: &reference, origin: top.id, bytes };
+            perform::reserve_activation(self, &new).or_else(|error| self.unborn(name, error))?;
+        }
+        if !dry_run {
+            self.drive(name, Wish::Up).or_else(|error| self.unborn(name, error))?;
+        }
+        let row = self.registry.activation(name)?;
+        Ok(Activated {
+            name: name.into(),
+            image: reference,
+            path: self.store.path(name),
+            store: self.store.binding().kind,
+            volume: row.as_ref().map(|row| row.id),
+            bytes: row.as_ref().map_or(0, |row| row.bytes),
+            already,
+            ensured,
+            ioctls: self.store.ioctls(),
+            dry_run,
+            ms: millis(begun),
+        })
+    }
+
+    /// Takes away the device of `name` and keeps what was written to it. Returns whether there
+    /// was anything to do.
+    pub fn deactivate(&mut self, name: &str, dry_run: bool) -> Result<bool, Error> {
+        let _mine = self.locks.activation(name)?;
+        let Some(row) = self.registry.activation(name)? else {
+            return Err(Error::Unknown { what: "activation", name: name.into() });
+        };
+        let step = plan::activation(Some(row.state), self.mapping(name)?, Wish::Down);
+        if !dry_run {
+            self.drive(name, Wish::Down)?;
+        }
+        Ok(step != ActivationStep::Done)
+    }
+
+    /// An activation that nobody was told of leaves nothing behind when it fails.
+    fn unborn(&mut self, name: &str, error: Error) -> Result<(), Error> {
+        let row = self.registry.activation(name)?;
+        if row.is_some_and(|row| row.state == ActivationState::Reserved) {
+            self.drive(name, Wish::Gone)?;
+        }
+        Err(error)
+    }
+
+    /// Load, plan, perform, until it is as wished. The caller holds the activation's lock.
+    pub(crate) fn drive(&mut self, name: &str, wish: Wish) -> Result<(), Error> {
+        for _ in 0..STEPS_MAX {
+            let state = self.registry.activation(name)?.map(|row| row.state);
+            let step = plan::activation(state, self.mapping(name)?, wish);
+            match step {
+                ActivationStep::Done => return Ok(()),
+                // Only `activate` knows of which image.
+                ActivationStep::Reserve => {
+                    return Err(Error::Unknown { what: "activation", name: name.into() });
+                }
+                ActivationStep::Publish
+                | ActivationStep::Map
+                | ActivationStep::Unmap
+                | ActivationStep::Rest
+                | ActivationStep::Condemn
+                | ActivationStep::Delete => perform::activation_step(self, name, step)?,
+            }
+        }
+        Err(Error::Usage(format!("activation {name:?} does not settle; this is a bug")))
+    }
+
+    pub(crate) fn mapping(&self, name: &str) -> Result<Mapping, Error> {
+        let mapped = self.store.mapped()?;
+        Ok(mapped.iter().find(|mapped| mapped.name == name).map_or(Mapping::Absent, |m| m.mapping))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_be_read_as_something_else_are_refused() {
+        for good in ["golang-1", "a", "A.b_c+d", &"x".repeat(100)] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["", ".", "..", "-x", ".x", "a/b", "a b", "a\n", "é", "control", "*", &"x".repeat(101)]
+        {
+            assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+    }
+}

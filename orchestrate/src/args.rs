@@ -1,0 +1,207 @@
+//! What was typed: the flags of the `orchestrate` program. What they mean is in `main`.
+
+use std::path::PathBuf;
+
+use argh::FromArgs;
+
+/// Container images from S3 become mountable snapshots: every layer is fetched once, unpacked once and sealed;
+/// an activation is one snapshot.
+#[derive(FromArgs)]
+#[argh(
+    example = "orchestrate activate s3://images-bucket/images/golang/ --name golang-1",
+    example = "orchestrate --store dir:/srv/veneer ensure s3://images-bucket/images/node/ --anonymous",
+    note = "Environment: VENEER_STATE, VENEER_STORE, VENEER_VOLUME_BYTES, VENEER_BYTES_MAX, AWS_ENDPOINT_URL, AWS_REGION,\n\
+            AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE. A flag beats the environment.",
+    note = "The options above may stand before or after the command.",
+    error_code(0, "done"),
+    error_code(
+        100,
+        "never retry: wrong usage, not found, no permission, refused or corrupt input, broken host"
+    ),
+    error_code(111, "try again later: network, busy, no space")
+)]
+pub(crate) struct Args {
+    /// the state directory: registry and locks (default /var/lib/veneer)
+    #[argh(option)]
+    pub(crate) state: Option<PathBuf>,
+    /// where volumes live: thin:POOL (default thin:veneer), or dir:PATH on a host without
+    /// device-mapper
+    #[argh(option)]
+    pub(crate) store: Option<String>,
+    /// the S3 server, when it is not Amazon's
+    #[argh(option)]
+    pub(crate) endpoint: Option<String>,
+    /// the region (default us-east-1)
+    #[argh(option)]
+    pub(crate) region: Option<String>,
+    /// send no credentials
+    #[argh(switch)]
+    pub(crate) anonymous: bool,
+    /// read every object, also where an ETag seen before would tell its content
+    #[argh(switch)]
+    pub(crate) no_etag_dedup: bool,
+    /// refuse a layer of more plain bytes than this
+    #[argh(option)]
+    pub(crate) bytes_max: Option<u64>,
+    /// size of a new volume in bytes (default 10 GiB); layers grow beyond it where they must
+    #[argh(option)]
+    pub(crate) volume_bytes: Option<u64>,
+    /// seconds to wait for another process (default 3600)
+    #[argh(option)]
+    pub(crate) wait: Option<u64>,
+    /// one JSON object on stdout
+    #[argh(switch)]
+    pub(crate) json: bool,
+    /// say nothing on stderr but errors
+    #[argh(switch, short = 'q')]
+    pub(crate) quiet: bool,
+    /// say more on stderr
+    #[argh(switch, short = 'v')]
+    pub(crate) verbose: bool,
+    /// print the version and exit
+    #[argh(switch)]
+    pub(crate) version: bool,
+    #[argh(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+pub(crate) enum Command {
+    Ensure(Ensure),
+    Activate(Activate),
+    Deactivate(Deactivate),
+    Ls(Ls),
+    Show(Show),
+    Rm(Rm),
+    Recover(Recover),
+}
+
+/// Make sure that every layer of an image is fetched, applied and sealed on this host.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "ensure")]
+pub(crate) struct Ensure {
+    /// s3://bucket/prefix/ (children 1.tar, 2.tar, ..) or s3://bucket/key.tar
+    #[argh(positional)]
+    pub(crate) image: String,
+    /// say what would be done, and do nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+/// Make an image writable under a name, as a block device /dev/mapper/NAME.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "activate")]
+pub(crate) struct Activate {
+    /// s3://bucket/prefix/ or s3://bucket/key.tar
+    #[argh(positional)]
+    pub(crate) image: String,
+    /// the device's name; one that is active already is left alone
+    #[argh(option)]
+    pub(crate) name: String,
+    /// size of the device in bytes, when it is to be larger than the image's volume
+    #[argh(option)]
+    pub(crate) size: Option<u64>,
+    /// say what would be done, and do nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+/// Take away the device of a name; what was written to it is kept.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "deactivate")]
+pub(crate) struct Deactivate {
+    /// the name
+    #[argh(positional)]
+    pub(crate) name: String,
+    /// say what would be done, and do nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+/// List images and activations.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "ls")]
+pub(crate) struct Ls {}
+
+/// Show one image with its layers, or one activation.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "show")]
+pub(crate) struct Show {
+    /// an image reference or a name
+    #[argh(positional)]
+    pub(crate) subject: String,
+}
+
+/// Remove an activation with what was written to it, or an image with the layers only it has.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "rm")]
+pub(crate) struct Rm {
+    /// a name or an image reference
+    #[argh(positional)]
+    pub(crate) subject: String,
+    /// say what would be done, and do nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+/// Mend what killed runs left behind; every other command does this first.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "recover")]
+pub(crate) struct Recover {
+    /// say what would be done, and do nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+    /// allow builds again that were begun too often without an end
+    #[argh(switch)]
+    pub(crate) retry: bool,
+}
+
+/// The options of [`Args`] that take a value, and those that take none.
+const WITH_VALUE: &[&str] =
+    &["--state", "--store", "--endpoint", "--region", "--bytes-max", "--volume-bytes", "--wait"];
+const SWITCHES: &[&str] =
+    &["--anonymous", "--no-etag-dedup", "--json", "--quiet", "-q", "--verbose", "-v"];
+
+/// Moves the common options before the command, since argh takes them only there.
+pub(crate) fn hoist(words: &[String]) -> Vec<&str> {
+    let (mut front, mut rest) = (Vec::new(), Vec::new());
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        if word == "--" {
+            rest.push(word);
+            rest.extend(words);
+            break;
+        }
+        if SWITCHES.contains(&word) {
+            front.push(word);
+        } else if WITH_VALUE.contains(&word) {
+            front.push(word);
+            front.extend(words.next());
+        } else {
+            rest.push(word);
+        }
+    }
+    front.extend(rest);
+    front
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hoisted(text: &str) -> String {
+        let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+        hoist(&words).join(" ")
+    }
+
+    #[test]
+    fn common_options_may_follow_the_command() {
+        assert_eq!(
+            hoisted("activate s3://b/p/ --name n --json --store dir:/x -v"),
+            "--json --store dir:/x -v activate s3://b/p/ --name n"
+        );
+        assert_eq!(hoisted("rm -- --json"), "rm -- --json");
+        assert_eq!(hoisted("ls --state"), "--state ls");
+    }
+}

@@ -1,0 +1,296 @@
+//! `ensure`: every layer of an image is sealed on this host.
+
+use std::time::Instant;
+
+use fetch::ImageRef;
+use registry::{Blob, Digest, Source, Volume, VolumeState};
+use serde::Serialize;
+
+use crate::perform::{self, Begun, Wanted};
+use crate::plan::{self, Below, LayerStep};
+use crate::{Error, Host};
+
+/// How a layer came to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// It was sealed before this run.
+    Reused,
+    /// This run fetched and applied it.
+    Built,
+    /// This run fetched it, and it turned out to be there already.
+    Adopted,
+    /// Only planned.
+    Planned,
+}
+
+/// One layer of an ensured image.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    /// Its place, from 1.
+    pub number: u64,
+    /// Its object.
+    pub key: String,
+    /// Bytes of the object.
+    pub bytes: u64,
+    /// sha256 of the blob; none while only planned and never read.
+    pub digest: Option<Digest>,
+    /// Chain id up to here.
+    pub chain: Option<Digest>,
+    /// The sealed volume.
+    pub volume: Option<u32>,
+    /// How it came to be there.
+    pub how: How,
+    /// Bytes that came over the network for it.
+    pub fetched_bytes: u64,
+    /// Bytes of the store that it has and its parent has not, at its seal.
+    pub own_bytes: u64,
+    /// Wall time that this run spent on it, milliseconds.
+    pub ms: u64,
+}
+
+/// What `ensure` did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ensured {
+    /// The image.
+    pub image: String,
+    /// Its chain id; none while only planned.
+    pub chain: Option<Digest>,
+    /// From the lowest up.
+    pub layers: Vec<LayerReport>,
+    /// Bytes that came over the network.
+    pub fetched_bytes: u64,
+    /// Objects that were fetched.
+    pub fetched_objects: u64,
+    /// Whether nothing was done on purpose.
+    pub dry_run: bool,
+    /// Wall time, milliseconds.
+    pub ms: u64,
+    /// The sealed volume of the whole stack.
+    #[serde(skip)]
+    pub(crate) top: Option<Volume>,
+}
+
+impl Host {
+    /// Makes sure that every layer of `image` is sealed, and publishes it.
+    ///
+    /// # Errors
+    /// Any; what was sealed before the error stays, everything else is gone.
+    pub fn ensure(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error> {
+        let _using = self.locks.images_shared()?;
+        self.ensure_in_use(image, dry_run)
+    }
+
+    /// As [`Host::ensure`]; the caller holds the images' lock.
+    pub(crate) fn ensure_in_use(
+        &mut self,
+        image: &ImageRef,
+        dry_run: bool,
+    ) -> Result<Ensured, Error> {
+        let begun = Instant::now();
+        let wanted = self.wanted(image)?;
+        let mut ensured =
+            if dry_run { self.planned(image, &wanted)? } else { self.build_all(image, &wanted)? };
+        ensured.ms = millis(begun);
+        Ok(ensured)
+    }
+
+    /// Lists the image's layers, with what the registry knows of each.
+    fn wanted(&self, image: &ImageRef) -> Result<Vec<Wanted>, Error> {
+        let client = self.client()?;
+        let endpoint = client.endpoint().to_owned();
+        let layers = client.layers(image)?;
+        let mut wanted = Vec::new();
+        for layer in layers {
+            let object = &layer.object;
+            let source = object.etag.as_ref().map(|etag| Source {
+                endpoint: endpoint.clone(),
+                bucket: object.object.bucket.clone(),
+                etag: etag.clone(),
+                size: object.size,
+            });
+            let blob = self.known(source.as_ref(), &object.object.key)?;
+            wanted.push(Wanted { layer, source, blob });
+        }
+        Ok(wanted)
+    }
+
+    fn known(&self, source: Option<&Source>, key: &str) -> Result<Option<Blob>, Error> {
+        let Some(source) = source else { return Ok(None) };
+        let key = (!self.settings.etag_dedup).then_some(key);
+        Ok(self.registry.known(source, key)?)
+    }
+
+    fn sealed(&self, chain: Digest) -> Result<Option<Volume>, Error> {
+        Ok(self.registry.layer(chain)?)
+    }
+
+    fn planned(&self, image: &ImageRef, wanted: &[Wanted]) -> Result<Ensured, Error> {
+        let diffs: Vec<_> =
+            wanted.iter().map(|wanted| wanted.blob.as_ref().map(|blob| blob.diff)).collect();
+        // A registry that cannot be read plans everything anew; the run itself will say why.
+        let steps = plan::image(&diffs, |chain| self.sealed(chain).ok()?.map(|volume| volume.id));
+        let mut ensured = empty(image, true);
+        for (wanted, step) in wanted.iter().zip(steps) {
+            let mut line = line(wanted);
+            match step {
+                LayerStep::Reuse { chain, volume } => {
+                    (line.chain, line.volume, line.how) = (Some(chain), Some(volume), How::Reused);
+                }
+                LayerStep::Build { chain } => {
+                    (line.chain, line.how) = (chain, How::Planned);
+                    line.fetched_bytes = line.bytes;
+                }
+            }
+            ensured.add(line);
+        }
+        ensured.chain = ensured.layers.last().and_then(|line| line.chain);
+        Ok(ensured)
+    }
+
+    fn build_all(&mut self, image: &ImageRef, wanted: &[Wanted]) -> Result<Ensured, Error> {
+        let mut ensured = empty(image, false);
+        let parent = perform::template(self)?;
+        let mut stack = Stack { below: Below::Template, parent, ahead: None };
+        let mut layers = Vec::new();
+        for (pos, this) in wanted.iter().enumerate() {
+            let begun = Instant::now();
+            let (blob, mut line) = self.layer(this, wanted.get(pos + 1), &mut stack)?;
+            line.ms = millis(begun);
+            ensured.add(line);
+            layers.push((this.clone(), stack.parent.id, blob));
+        }
+        let Below::Chain(chain) = stack.below else {
+            return Err(Error::Unknown { what: "layer", name: image.to_string() });
+        };
+        perform::publish(self, &image.to_string(), chain, &layers)?;
+        ensured.chain = Some(chain);
+        ensured.top = Some(stack.parent);
+        Ok(ensured)
+    }
+
+    /// Makes sure of one layer and moves the stack up to it.
+    fn layer(
+        &mut self,
+        wanted: &Wanted,
+        next: Option<&Wanted>,
+        stack: &mut Stack,
+    ) -> Result<(Blob, LayerReport), Error> {
+        let mut wanted = wanted.clone();
+        let begun = stack.ahead.take().filter(|begun| begun.is_for(&wanted, stack.parent.id));
+        let begun = match begun {
+            Some(begun) => begun,
+            None => {
+                if let Some(found) = self.find(&mut wanted, stack)? {
+                    return Ok(found);
+                }
+                let begun = perform::begin(self, &wanted, stack.parent.id)?;
+                // Whoever had the lock until now may have built just this.
+                if let Some(found) = self.find(&mut wanted, stack)? {
+                    return Ok(found);
+                }
+                begun
+            }
+        };
+        self.say(
+            1,
+            format_args!("{}: {} bytes", wanted.layer.object.object, wanted.layer.object.size),
+        );
+        // The same object twice in a row is known when its turn comes.
+        let next = next.filter(|next| next.blob.is_none() && next.source != wanted.source);
+        let parent = stack.parent.clone();
+        let built = perform::build(self, &wanted, begun, &parent, |host, id| {
+            // Not having the next layer early is no reason to fail this one.
+            stack.ahead = next.and_then(|next| perform::begin_ahead(host, next, id).ok().flatten());
+        })?;
+        stack.parent =
+            self.registry.volume(built.volume)?.ok_or(Error::Lost { volume: built.volume })?;
+        stack.below = Below::Chain(built.chain);
+        let mut line = line(&wanted);
+        line.how = if built.own { How::Built } else { How::Adopted };
+        line.fetched_bytes = built.fetched;
+        line.stands_on(stack, &built.blob);
+        Ok((built.blob, line))
+    }
+
+    /// The layer, where its stack is sealed already; looks anew at what is known of its blob.
+    fn find(
+        &self,
+        wanted: &mut Wanted,
+        stack: &mut Stack,
+    ) -> Result<Option<(Blob, LayerReport)>, Error> {
+        if wanted.blob.is_none() {
+            wanted.blob = self.known(wanted.source.as_ref(), &wanted.layer.object.object.key)?;
+        }
+        let Some(blob) = wanted.blob.clone() else { return Ok(None) };
+        let chain = match plan::layer(stack.below, Some(blob.diff), |_| None) {
+            LayerStep::Build { chain: Some(chain) } | LayerStep::Reuse { chain, .. } => chain,
+            LayerStep::Build { chain: None } => return Ok(None),
+        };
+        let Some(volume) = self.registry.layer(chain)? else { return Ok(None) };
+        stack.parent = volume;
+        stack.below = Below::Chain(chain);
+        let mut line = line(wanted);
+        line.stands_on(stack, &blob);
+        Ok(Some((blob, line)))
+    }
+}
+
+/// The stack as far as it is sealed.
+struct Stack {
+    below: Below,
+    parent: Volume,
+    ahead: Option<Begun>,
+}
+
+impl LayerReport {
+    /// Fills in what the sealed top of the stack says.
+    fn stands_on(&mut self, stack: &Stack, blob: &Blob) {
+        self.digest = Some(blob.digest);
+        self.volume = Some(stack.parent.id);
+        if let VolumeState::Sealed(seal) = &stack.parent.state {
+            self.chain = seal.chain;
+            self.own_bytes = seal.own_bytes;
+        }
+    }
+}
+
+impl Ensured {
+    fn add(&mut self, line: LayerReport) {
+        self.fetched_bytes += line.fetched_bytes;
+        self.fetched_objects += u64::from(line.fetched_bytes > 0);
+        self.layers.push(line);
+    }
+}
+
+fn empty(image: &ImageRef, dry_run: bool) -> Ensured {
+    Ensured {
+        image: image.to_string(),
+        chain: None,
+        layers: Vec::new(),
+        fetched_bytes: 0,
+        fetched_objects: 0,
+        dry_run,
+        ms: 0,
+        top: None,
+    }
+}
+
+fn line(wanted: &Wanted) -> LayerReport {
+    LayerReport {
+        number: wanted.layer.number,
+        key: wanted.layer.object.object.key.clone(),
+        bytes: wanted.layer.object.size,
+        digest: wanted.blob.as_ref().map(|blob| blob.digest),
+        chain: None,
+        volume: None,
+        how: How::Reused,
+        fetched_bytes: 0,
+        own_bytes: 0,
+        ms: 0,
+    }
+}
+
+pub(crate) fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,120 @@
+//! One host: its registry, its store, its locks, and a client for S3 that is made when needed.
+
+use std::cell::OnceCell;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use registry::{Registry, StoreBinding, Write};
+
+use crate::Error;
+use crate::lock::Locks;
+use crate::store::{DirStore, Store, StoreName, ThinStore};
+
+/// What the caller chose.
+#[derive(Debug)]
+pub struct Settings {
+    /// The state directory: registry.db and locks.
+    pub state: PathBuf,
+    /// The store.
+    pub store: StoreName,
+    /// Where S3 is and who asks.
+    pub fetch: fetch::Options,
+    /// What a layer may be.
+    pub limits: unpack::Limits,
+    /// Size of a new template's volume, bytes; layers grow beyond it where they must.
+    pub volume_bytes: u64,
+    /// How long to wait for another process.
+    pub wait: Duration,
+    /// Whether an ETag seen before stands for the bytes seen before, whatever the key.
+    pub etag_dedup: bool,
+    /// Lines for people on stderr: 0 none, 1 steps, 2 more.
+    pub talk: u8,
+}
+
+/// An opened host.
+pub struct Host {
+    pub(crate) registry: Registry,
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) locks: Locks,
+    pub(crate) settings: Settings,
+    client: OnceCell<fetch::Client>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("registry", &self.registry).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Opens the store first, so that a wrong one leaves no registry behind; then the registry,
+    /// which is tied to the store when it is new.
+    pub fn open(settings: Settings) -> Result<Host, Error> {
+        let store: Box<dyn Store> = match &settings.store {
+            StoreName::Thin(pool) => Box::new(ThinStore::open(pool)?),
+            StoreName::Dir(path) => Box::new(DirStore::open(path)?),
+        };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&settings.state)
+            .map_err(|source| Error::Io { doing: "make", path: settings.state.clone(), source })?;
+        let locks = Locks::new(&settings.state, settings.wait)?;
+        let mut registry = Registry::open(&settings.state.join("registry.db"))?;
+        let binding = store.binding();
+        if registry.store()?.as_ref() != Some(&binding) {
+            let _alone = locks.store()?;
+            bind(&mut registry, store.as_ref(), &binding)?;
+        }
+        Ok(Host { registry, store, locks, settings, client: OnceCell::new() })
+    }
+
+    /// The registry, to look at.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The store, to look at.
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    pub(crate) fn client(&self) -> Result<&fetch::Client, Error> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = fetch::Client::new(&self.settings.fetch)?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    /// Changes rows that stand for something in the store: commits them with the next transaction
+    /// id, then brings the store to that id. Killed in between, the store is one behind, and
+    /// recovery knows that one commit is in flight. An intent is committed so before its effect.
+    ///
+    /// The caller holds the store's lock.
+    pub(crate) fn fenced<T>(
+        &mut self,
+        change: impl FnOnce(&Write<'_>) -> Result<T, registry::Error>,
+    ) -> Result<T, Error> {
+        let (value, next) = self.registry.write(|write| {
+            let value = change(write)?;
+            Ok((value, write.next_transaction()?))
+        })?;
+        self.store.set_transaction_id(next - 1, next)?;
+        Ok(value)
+    }
+
+    /// A line for people.
+    pub(crate) fn say(&self, level: u8, line: std::fmt::Arguments<'_>) {
+        if self.settings.talk >= level {
+            eprintln!("orchestrate: {line}");
+        }
+    }
+}
+
+fn bind(registry: &mut Registry, store: &dyn Store, binding: &StoreBinding) -> Result<(), Error> {
+    let free = store.ids()?.into_iter().max().map_or(1, |id| id.saturating_add(1));
+    registry.bind(binding, store.transaction_id()?, free)?;
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! What there is on this host, as `ls` and `show` tell it.
+
+use std::path::PathBuf;
+
+use registry::{ActivationState, Digest, StoreBinding, VolumeState};
+use serde::Serialize;
+
+use crate::plan::Mapping;
+use crate::store::Space;
+use crate::{Error, Host};
+
+/// All of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listing {
+    /// Kind and identity of the store.
+    pub store: StoreBinding,
+    /// Its room, bytes.
+    pub space: Space,
+    /// Bytes of the distinct layers that are sealed, as they lie in the bucket.
+    pub layer_bytes: u64,
+    /// Bytes that the images' layers would be without sharing.
+    pub unshared_bytes: u64,
+    /// By reference.
+    pub images: Vec<ImageLine>,
+    /// By name.
+    pub activations: Vec<ActivationLine>,
+}
+
+/// One image.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageLine {
+    /// `s3://bucket/prefix/`.
+    pub image: String,
+    /// Chain id of the stack.
+    pub chain: Digest,
+    /// From the lowest up.
+    pub layers: Vec<LayerLine>,
+    /// Names of its activations.
+    pub activations: Vec<String>,
+}
+
+/// One layer of an image.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerLine {
+    /// Its object.
+    pub key: String,
+    /// Bytes of the object.
+    pub bytes: u64,
+    /// sha256 of the blob.
+    pub digest: Digest,
+    /// The sealed volume.
+    pub volume: u32,
+    /// Bytes of the store that it added at its seal.
+    pub own_bytes: u64,
+    /// How many other images have this very layer.
+    pub shared_with: usize,
+}
+
+/// One activation.
+#[derive(Clone, Debug, Serialize)]
+pub struct ActivationLine {
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// Its state.
+    pub state: &'static str,
+    /// Whether it is mapped and usable now.
+    pub mapped: bool,
+    /// Its device, or its directory for `dir` stores.
+    pub path: PathBuf,
+    /// Its volume.
+    pub volume: u32,
+    /// The sealed volume it is a snapshot of.
+    pub origin: u32,
+    /// Its size, bytes.
+    pub bytes: u64,
+}
+
+impl Host {
+    /// What there is.
+    pub fn list(&self) -> Result<Listing, Error> {
+        let images = self.registry.images()?;
+        let volumes = self.registry.volumes()?;
+        let rows = self.registry.activations()?;
+        let mapped = self.store.mapped()?;
+        let own_bytes = |id: u32| {
+            volumes.iter().find(|volume| volume.id == id).map_or(0, |volume| match &volume.state {
+                VolumeState::Sealed(seal) => seal.own_bytes,
+                VolumeState::Building | VolumeState::Deleting => 0,
+            })
+        };
+        let shared_with = |volume: u32, but: &str| {
+            let others = images.iter().filter(|image| image.reference != but);
+            others.filter(|image| image.layers.iter().any(|l| l.volume == volume)).count()
+        };
+        let lines = images
+            .iter()
+            .map(|image| ImageLine {
+                image: image.reference.clone(),
+                chain: image.chain,
+                layers: image
+                    .layers
+                    .iter()
+                    .map(|layer| LayerLine {
+                        key: layer.key.clone(),
+                        bytes: layer.size,
+                        digest: layer.digest,
+                        volume: layer.volume,
+                        own_bytes: own_bytes(layer.volume),
+                        shared_with: shared_with(layer.volume, &image.reference),
+                    })
+                    .collect(),
+                activations: rows
+                    .iter()
+                    .filter(|row| row.reference == image.reference)
+                    .map(|row| row.name.clone())
+                    .collect(),
+            })
+            .collect();
+        let mut layers: Vec<_> =
+            images.iter().flat_map(|image| &image.layers).map(|l| (l.volume, l.size)).collect();
+        let unshared_bytes = layers.iter().map(|(_, size)| size).sum();
+        layers.sort_unstable();
+        layers.dedup();
+        Ok(Listing {
+            store: self.store.binding(),
+            space: self.store.space()?,
+            layer_bytes: layers.iter().map(|(_, size)| size).sum(),
+            unshared_bytes,
+            images: lines,
+            activations: rows
+                .iter()
+                .map(|row| ActivationLine {
+                    name: row.name.clone(),
+                    image: row.reference.clone(),
+                    state: row.state.word(),
+                    mapped: row.state == ActivationState::Active
+                        && mapped.iter().any(|m| m.name == row.name && m.mapping == Mapping::Live),
+                    path: self.store.path(&row.name),
+                    volume: row.id,
+                    origin: row.origin,
+                    bytes: row.bytes,
+                })
+                .collect(),
+        })
+    }
+}

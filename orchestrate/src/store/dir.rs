@@ -1,0 +1,257 @@
+//! A store of plain directories, for hosts without device-mapper: laptops, containers, tests by
+//! the thousand. A snapshot is a copy, reflinked where the file system can.
+//!
+//! ```text
+//!   PATH/veneer-store     identity, made once
+//!   PATH/transaction      the transaction id, replaced by rename
+//!   PATH/volumes/<id>     one tree a volume
+//!   PATH/active/<name>    a symbolic link to ../volumes/<id>
+//! ```
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use registry::StoreBinding;
+
+use crate::Error;
+use crate::plan::Mapping;
+use crate::store::{Mapped, Space, Store, Work};
+
+/// A directory that is a store.
+#[derive(Debug)]
+pub struct DirStore {
+    path: PathBuf,
+    id: String,
+}
+
+impl DirStore {
+    /// Opens the store at `path`; makes it in a directory that is absent or empty.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a directory that holds something else.
+    pub fn open(path: &Path) -> Result<DirStore, Error> {
+        make_dir(path)?;
+        let path = path.canonicalize().map_err(io_error("find", path))?;
+        let header = path.join("veneer-store");
+        match fs::read_to_string(&header) {
+            Ok(id) if !id.trim().is_empty() => Ok(DirStore { id: id.trim().into(), path }),
+            Ok(_) => {
+                Err(Error::Usage(format!("{} is empty; name another --store", header.display())))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => DirStore::make(path),
+            Err(source) => Err(Error::Io { doing: "read", path: header, source }),
+        }
+    }
+
+    fn make(path: PathBuf) -> Result<DirStore, Error> {
+        let mut entries = fs::read_dir(&path).map_err(io_error("list", &path))?;
+        if entries.any(|entry| entry.is_ok_and(|e| e.file_name() != "lost+found")) {
+            return Err(Error::Usage(format!(
+                "--store dir:{}: not empty and not a veneer store; name an empty directory",
+                path.display()
+            )));
+        }
+        for name in ["volumes", "active"] {
+            make_dir(&path.join(name))?;
+        }
+        let mut random = [0; 16];
+        let source = Path::new("/dev/urandom");
+        fs::File::open(source)
+            .and_then(|mut file| io::Read::read_exact(&mut file, &mut random))
+            .map_err(io_error("read", source))?;
+        let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let store = DirStore { path, id };
+        store.replace("transaction", "0")?;
+        store.replace("veneer-store", &store.id)?;
+        Ok(store)
+    }
+
+    fn volume(&self, id: u32) -> PathBuf {
+        self.path.join("volumes").join(id.to_string())
+    }
+
+    fn root(&self, id: u32) -> Result<unpack::Root, Error> {
+        let tree = self.volume(id);
+        unpack::Root::open(&tree).map_err(tree_error("open a volume"))
+    }
+
+    /// Write, sync, rename, sync: the file is the old one or the new one.
+    fn replace(&self, name: &str, text: &str) -> Result<(), Error> {
+        let (new, path) = (self.path.join(format!(".{name}.new")), self.path.join(name));
+        let written = fs::File::create(&new)
+            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&new, &path))
+            .and_then(|()| fs::File::open(&self.path)?.sync_all());
+        written.map_err(io_error("write", &path))
+    }
+}
+
+impl Store for DirStore {
+    fn binding(&self) -> StoreBinding {
+        StoreBinding { kind: "dir".into(), id: self.id.clone() }
+    }
+
+    fn transaction_id(&self) -> Result<u64, Error> {
+        let path = self.path.join("transaction");
+        let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
+        text.trim().parse().map_err(|_| {
+            Error::Usage(format!("{}: {text:?} is not a transaction id", path.display()))
+        })
+    }
+
+    fn set_transaction_id(&self, current: u64, next: u64) -> Result<(), Error> {
+        let store = self.transaction_id()?;
+        if store != current {
+            return Err(Error::Fence { registry: next, store });
+        }
+        self.replace("transaction", &next.to_string())
+    }
+
+    fn ids(&self) -> Result<Vec<u32>, Error> {
+        let path = self.path.join("volumes");
+        let entries = fs::read_dir(&path).map_err(io_error("list", &path))?;
+        let mut ids = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(io_error("list", &path))?.file_name();
+            ids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error> {
+        self.delete(id)?;
+        make_tree(&self.volume(id))?;
+        unpack::sync(&self.root(id)?).map_err(tree_error("sync the template"))?;
+        Ok(bytes)
+    }
+
+    fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error> {
+        self.delete(id)?;
+        make_tree(&self.volume(id))?;
+        let (from, to) = (self.root(origin)?, self.root(id)?);
+        unpack::clone_tree(&from, &to).map_err(tree_error("copy the parent's tree"))?;
+        Ok(())
+    }
+
+    fn open(&self, id: u32, bytes: u64) -> Result<Box<dyn Work>, Error> {
+        Ok(Box::new(DirWork { root: self.root(id)?, bytes }))
+    }
+
+    fn delete(&self, id: u32) -> Result<(), Error> {
+        for mapped in self.mapped()?.into_iter().filter(|mapped| mapped.id == id) {
+            self.unmap(&mapped.name)?;
+        }
+        let tree = self.volume(id);
+        match fs::symlink_metadata(&tree) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(Error::Io { doing: "look at", path: tree, source }),
+            Ok(_) => {}
+        }
+        unpack::remove_tree(&self.root(id)?).map_err(tree_error("remove a volume"))?;
+        fs::remove_dir(&tree).map_err(io_error("remove", &tree))
+    }
+
+    fn map(&self, id: u32, name: &str, _bytes: u64) -> Result<PathBuf, Error> {
+        let link = self.path(name);
+        let target = PathBuf::from("../volumes").join(id.to_string());
+        match fs::read_link(&link) {
+            Ok(found) if found == target => return Ok(link),
+            Ok(_) => fs::remove_file(&link).map_err(io_error("replace", &link))?,
+            Err(_) => {}
+        }
+        std::os::unix::fs::symlink(&target, &link).map_err(io_error("make", &link))?;
+        Ok(link)
+    }
+
+    fn unmap(&self, name: &str) -> Result<(), Error> {
+        let link = self.path(name);
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(io_error("remove", &link)),
+        }
+    }
+
+    fn grow(&self, _id: u32, _name: &str, _bytes: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.path.join("active").join(name)
+    }
+
+    fn mapped(&self) -> Result<Vec<Mapped>, Error> {
+        let path = self.path.join("active");
+        let mut mapped = Vec::new();
+        for entry in fs::read_dir(&path).map_err(io_error("list", &path))? {
+            let entry = entry.map_err(io_error("list", &path))?;
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            let id = target.file_name().and_then(|id| id.to_str()?.parse().ok());
+            if let (Some(id), Ok(name)) = (id, entry.file_name().into_string()) {
+                mapped.push(Mapped { name, id, mapping: Mapping::Live });
+            }
+        }
+        Ok(mapped)
+    }
+
+    fn space(&self) -> Result<Space, Error> {
+        let stat = nix::sys::statvfs::statvfs(&self.path)
+            .map_err(|errno| io_error("measure", &self.path)(errno.into()))?;
+        let block = stat.fragment_size();
+        let (total, free) = (stat.blocks() * block, stat.blocks_available() * block);
+        Ok(Space { total, used: total.saturating_sub(free), block })
+    }
+
+    fn ioctls(&self) -> u64 {
+        0
+    }
+}
+
+/// A tree that is open for one apply.
+struct DirWork {
+    root: unpack::Root,
+    bytes: u64,
+}
+
+impl Work for DirWork {
+    fn root(&self) -> &unpack::Root {
+        &self.root
+    }
+
+    /// The file system below is shared with others: it is asked when it is full, not before.
+    fn make_room(&mut self, _bytes: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn close(self: Box<Self>) -> Result<(), Error> {
+        unpack::sync(&self.root).map_err(tree_error("sync the layer"))
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), Error> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path).map_err(io_error("make", path))
+}
+
+/// The root of a volume is the root of an image: 0755 whatever the umask.
+fn make_tree(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::create_dir(path)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
+        .map_err(io_error("make", path))
+}
+
+fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { doing, path, source }
+}
+
+fn tree_error(doing: &'static str) -> impl FnOnce(unpack::Error) -> Error {
+    move |source| Error::Tree { doing, source }
+}

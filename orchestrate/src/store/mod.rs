@@ -1,0 +1,139 @@
+//! Where volumes live: one seam, two real stores. `thin` is the product; `dir` is for hosts
+//! without device-mapper.
+//!
+//! A store knows ids, sizes and mappings; it knows no image, no state and no registry. Every call
+//! may be repeated after a crash.
+
+mod dir;
+mod pool;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+pub use dir::DirStore;
+pub use pool::ThinStore;
+use registry::StoreBinding;
+
+use crate::Error;
+use crate::plan::Mapping;
+
+/// Which store, as the caller names it: `thin:POOL` or `dir:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreName {
+    /// A live thin pool of this device-mapper name.
+    Thin(String),
+    /// A directory.
+    Dir(PathBuf),
+}
+
+impl FromStr for StoreName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<StoreName, Error> {
+        match text.split_once(':') {
+            Some(("thin", pool)) if !pool.is_empty() => Ok(StoreName::Thin(pool.into())),
+            Some(("dir", path)) if !path.is_empty() => Ok(StoreName::Dir(path.into())),
+            Some(_) | None => {
+                Err(Error::Usage(format!("--store {text:?}: expected thin:POOL or dir:PATH")))
+            }
+        }
+    }
+}
+
+/// One device or tree that is mapped under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// The name; for a volume at work a name that no activation can have.
+    pub name: String,
+    /// The volume.
+    pub id: u32,
+    /// Usable, or half made.
+    pub mapping: Mapping,
+}
+
+/// Room in a store, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Space {
+    /// All of it.
+    pub total: u64,
+    /// What is taken.
+    pub used: u64,
+    /// Granularity of what is taken.
+    pub block: u64,
+}
+
+impl Space {
+    /// What is left.
+    pub fn free(&self) -> u64 {
+        self.total.saturating_sub(self.used)
+    }
+}
+
+/// A volume that is open for one apply.
+pub trait Work {
+    /// The tree.
+    fn root(&self) -> &unpack::Root;
+
+    /// Makes room for `bytes` more of layer and `inodes` more entries.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] when the store has not that room.
+    fn make_room(&mut self, bytes: u64) -> Result<(), Error>;
+
+    /// The volume's size now, bytes.
+    fn bytes(&self) -> u64;
+
+    /// Everything that was written is on disk, nothing of it is open or mapped any more, and the
+    /// store is healthy. Only then may the volume be sealed.
+    fn close(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// A store of volumes.
+pub trait Store {
+    /// Its kind and identity.
+    fn binding(&self) -> StoreBinding;
+
+    /// The number that ties it to a registry.
+    fn transaction_id(&self) -> Result<u64, Error>;
+
+    /// Moves the number on by compare-and-swap.
+    fn set_transaction_id(&self, current: u64, next: u64) -> Result<(), Error>;
+
+    /// Every id that it has, ours or not.
+    fn ids(&self) -> Result<Vec<u32>, Error>;
+
+    /// Makes the empty file system of the template, of this size at least, and closes it.
+    /// Returns its size.
+    fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error>;
+
+    /// Makes `id` a snapshot of the sealed `origin`; whatever was under `id` is lost, since the
+    /// caller reserved that id.
+    fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error>;
+
+    /// Opens a snapshot of `bytes` for one apply.
+    fn open(&self, id: u32, bytes: u64) -> Result<Box<dyn Work>, Error>;
+
+    /// Takes away `id` and every mapping of it; an absent one is fine.
+    fn delete(&self, id: u32) -> Result<(), Error>;
+
+    /// Maps `id` under `name`, `bytes` large. Returns the path that the user is told.
+    fn map(&self, id: u32, name: &str, bytes: u64) -> Result<PathBuf, Error>;
+
+    /// Takes away the mapping `name`; an absent one is fine.
+    fn unmap(&self, name: &str) -> Result<(), Error>;
+
+    /// Grows the file system of the mapped `id` to `bytes`.
+    fn grow(&self, id: u32, name: &str, bytes: u64) -> Result<(), Error>;
+
+    /// The path of the mapping `name`.
+    fn path(&self, name: &str) -> PathBuf;
+
+    /// Everything of this store that is mapped.
+    fn mapped(&self) -> Result<Vec<Mapped>, Error>;
+
+    /// Its room.
+    fn space(&self) -> Result<Space, Error>;
+
+    /// Device-mapper calls made so far; 0 where there are none.
+    fn ioctls(&self) -> u64;
+}

@@ -1,0 +1,285 @@
+//! A store of thin volumes in one live device-mapper pool: the product.
+//!
+//! A volume at work is active under `<pool>-work-<id>` and mounted detached, so a killed process
+//! unmounts itself; what it leaves is one inactive-able device and one thin id, both found again
+//! by recovery.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use registry::StoreBinding;
+use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
+
+use crate::Error;
+use crate::plan::Mapping;
+use crate::store::{Mapped, Space, Store, Work};
+
+/// How a work volume is mounted. Power loss may tear it: an unsealed volume is thrown away, and
+/// sealing syncs and commits the pool before anybody relies on it.
+const WORK_OPTIONS: &[(&str, Option<&str>)] = &[
+    ("noexec", None),
+    ("noinit_itable", None),
+    ("nodiscard", None),
+    ("barrier", Some("0")),
+    ("errors", Some("remount-ro")),
+];
+
+/// A volume grows by whole ext4 block groups.
+const GROUP_BYTES: u64 = 128 << 20;
+
+/// A live pool that is a store.
+#[derive(Debug)]
+pub struct ThinStore {
+    pool: Pool,
+}
+
+impl ThinStore {
+    /// Adopts the live pool of this device-mapper name.
+    ///
+    /// # Errors
+    /// [`Error::Thin`] naming what is missing: device-mapper, root's rights, or the pool.
+    pub fn open(pool: &str) -> Result<ThinStore, Error> {
+        Ok(ThinStore { pool: Pool::adopt(Dm::open()?, pool)? })
+    }
+
+    fn work_name(&self, id: u32) -> String {
+        format!("{}-work-{id}", self.pool.name())
+    }
+
+    fn block_bytes(&self) -> u64 {
+        self.pool.block_sectors() * SECTOR_BYTES
+    }
+
+    /// Whole sectors, and whole pool blocks.
+    fn sectors(&self, bytes: u64) -> u64 {
+        bytes.div_ceil(self.block_bytes()) * self.pool.block_sectors()
+    }
+}
+
+fn thin_id(id: u32) -> Result<ThinId, Error> {
+    Ok(ThinId::new(u64::from(id))?)
+}
+
+impl Store for ThinStore {
+    fn binding(&self) -> StoreBinding {
+        StoreBinding { kind: "thin".into(), id: self.pool.id() }
+    }
+
+    fn transaction_id(&self) -> Result<u64, Error> {
+        let status = self.pool.status()?;
+        match status.transaction_id() {
+            Some(id) => Ok(id),
+            // A pool that has failed says nothing but that.
+            None => Err(self
+                .pool
+                .commit()
+                .err()
+                .map_or(Error::Fence { registry: 0, store: 0 }, Error::Thin)),
+        }
+    }
+
+    fn set_transaction_id(&self, current: u64, next: u64) -> Result<(), Error> {
+        Ok(self.pool.set_transaction_id(current, next)?)
+    }
+
+    fn ids(&self) -> Result<Vec<u32>, Error> {
+        Ok(self.pool.ids()?.iter().map(|record| record.id.get()).collect())
+    }
+
+    fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error> {
+        self.delete(id)?;
+        let thin = thin_id(id)?;
+        self.pool.create_thin(thin)?;
+        let name = self.work_name(id);
+        let sectors = self.sectors(bytes);
+        let volume = self.pool.activate(thin, &name, sectors, Access::ReadWrite)?;
+        let made =
+            thin::template::format(&volume.path(), &thin::template::FormatOptions::default());
+        self.pool.deactivate(&name)?;
+        made?;
+        self.pool.commit()?;
+        Ok(sectors * SECTOR_BYTES)
+    }
+
+    fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error> {
+        let (new, origin) = (thin_id(id)?, thin_id(origin)?);
+        match self.pool.create_snap(new, origin) {
+            Err(error) if error.kind() == thin::Kind::Exists => {
+                // The id is ours since its row was committed: a killed run came this far.
+                self.delete(id)?;
+                Ok(self.pool.create_snap(new, origin)?)
+            }
+            made => Ok(made?),
+        }
+    }
+
+    fn open(&self, id: u32, bytes: u64) -> Result<Box<dyn Work>, Error> {
+        let name = self.work_name(id);
+        let volume =
+            self.pool.activate(thin_id(id)?, &name, self.sectors(bytes), Access::ReadWrite)?;
+        match mount(&volume) {
+            Ok((mount, root)) => {
+                let pool = self.pool.clone();
+                let mut work = ThinWork { pool, volume, mount, root };
+                // A retry may have asked for more than the parent has.
+                work.fill_volume()?;
+                Ok(Box::new(work))
+            }
+            Err(error) => {
+                self.pool.deactivate(&name)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn delete(&self, id: u32) -> Result<(), Error> {
+        let thin = thin_id(id)?;
+        for active in self.pool.active()?.into_iter().filter(|active| active.id == thin) {
+            self.pool.deactivate(&active.name)?;
+        }
+        match self.pool.delete(thin) {
+            Err(error) if error.kind() == thin::Kind::Absent => Ok(()),
+            deleted => Ok(deleted?),
+        }
+    }
+
+    fn map(&self, id: u32, name: &str, bytes: u64) -> Result<PathBuf, Error> {
+        let thin = thin_id(id)?;
+        match self.pool.activate(thin, name, self.sectors(bytes), Access::ReadWrite) {
+            Ok(volume) => Ok(volume.mapper_path()),
+            // A killed run came this far.
+            Err(thin::Error::AlreadyActive { name: active, .. }) if active == name => {
+                Ok(self.path(name))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn unmap(&self, name: &str) -> Result<(), Error> {
+        self.pool.deactivate(name)?;
+        Ok(())
+    }
+
+    fn grow(&self, id: u32, name: &str, bytes: u64) -> Result<(), Error> {
+        let volume =
+            Volume { sectors: thin::Sectors(self.sectors(bytes)), ..self.pool.volume(name)? };
+        if volume.id != thin_id(id)? {
+            return Err(Error::Taken { name: name.into(), by: format!("thin {}", volume.id) });
+        }
+        let (mount, _root) = mount(&volume)?;
+        thin::mount::grow_ext4(mount.as_fd(), volume.sectors.bytes() / 4096)?;
+        Ok(thin::mount::sync(mount.as_fd())?)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from("/dev/mapper").join(name)
+    }
+
+    fn mapped(&self) -> Result<Vec<Mapped>, Error> {
+        let active = self.pool.active()?;
+        Ok(active
+            .into_iter()
+            .map(|active| Mapped {
+                mapping: if active.has_table && !active.suspended {
+                    Mapping::Live
+                } else {
+                    Mapping::Half
+                },
+                id: active.id.get(),
+                name: active.name,
+            })
+            .collect())
+    }
+
+    fn space(&self) -> Result<Space, Error> {
+        let block = self.block_bytes();
+        let status = self.pool.status()?;
+        let (used, total) =
+            status.working().map_or((0, 0), |pool| (pool.used_data.0, pool.total_data.0));
+        Ok(Space { total: total * block, used: used * block, block })
+    }
+
+    fn ioctls(&self) -> u64 {
+        Dm::ioctls()
+    }
+}
+
+fn mount(volume: &Volume) -> Result<(OwnedFd, unpack::Root), Error> {
+    let mount = thin::mount::detached(&volume.path(), "ext4", WORK_OPTIONS, false)?;
+    let root = thin::mount::open_root(mount.as_fd())?;
+    let root = unpack::Root::from_fd(root)
+        .map_err(|source| Error::Tree { doing: "open the volume's root", source })?;
+    Ok((mount, root))
+}
+
+/// An active work volume with its detached mount.
+struct ThinWork {
+    pool: Pool,
+    volume: Volume,
+    mount: OwnedFd,
+    root: unpack::Root,
+}
+
+impl ThinWork {
+    fn stat(&self) -> Result<nix::sys::statvfs::Statvfs, Error> {
+        nix::sys::statvfs::fstatvfs(&self.root).map_err(|errno| Error::Io {
+            doing: "measure",
+            path: self.volume.path(),
+            source: errno.into(),
+        })
+    }
+
+    /// Grows the file system to the size of its volume.
+    fn fill_volume(&mut self) -> Result<(), Error> {
+        let bytes = self.volume.sectors.bytes();
+        let stat = self.stat()?;
+        // Metadata is not counted in `blocks`, so only a difference of a group means something.
+        if stat.blocks() * stat.fragment_size() + bytes / 8 + GROUP_BYTES < bytes {
+            thin::mount::grow_ext4(self.mount.as_fd(), bytes / 4096)?;
+        }
+        Ok(())
+    }
+}
+
+impl Work for ThinWork {
+    fn root(&self) -> &unpack::Root {
+        &self.root
+    }
+
+    fn make_room(&mut self, bytes: u64) -> Result<(), Error> {
+        let status = self.pool.status()?;
+        let block = self.pool.block_sectors() * SECTOR_BYTES;
+        let free = status.working().map_or(0, |pool| pool.free_data().0 * block);
+        if bytes > free {
+            return Err(Error::NoSpace {
+                what: format!("the layer in pool {:?}", self.pool.name()),
+                needs: bytes,
+                free,
+            });
+        }
+        let stat = self.stat()?;
+        let room = stat.blocks_available() * stat.fragment_size();
+        // Each file ends in a partly used block, and directories and maps come on top.
+        let needs = bytes + bytes / 4 + (16 << 20);
+        if needs > room {
+            let more = (needs - room).div_ceil(GROUP_BYTES) * GROUP_BYTES;
+            let grown = self.volume.sectors.bytes() + more;
+            self.volume = self.volume.grow(&self.pool, grown.div_ceil(SECTOR_BYTES))?;
+            thin::mount::grow_ext4(self.mount.as_fd(), self.volume.sectors.bytes() / 4096)?;
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.volume.sectors.bytes()
+    }
+
+    fn close(self: Box<Self>) -> Result<(), Error> {
+        let ThinWork { pool, volume, mount, root } = *self;
+        unpack::sync(&root).map_err(|source| Error::Tree { doing: "sync the layer", source })?;
+        drop((root, mount));
+        pool.deactivate(&volume.name)?;
+        pool.commit()?;
+        Ok(())
+    }
+}

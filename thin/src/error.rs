@@ -1,5 +1,5 @@
-//! What can go wrong with a pool, each variant with its data; [`Error::kind`] sorts them for a
-//! caller that decides whether to try again. The wording of every one is in the `Display` here.
+//! What can go wrong with a pool, each variant with its data, and the wording of every one.
+//! `kind.rs` sorts them for a caller that decides whether to try again.
 
 use std::fmt;
 use std::io;
@@ -8,42 +8,10 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 
 use crate::holders::Holder;
+use crate::room::Room;
 use crate::status::PoolStatus;
 use crate::units::ThinId;
 use crate::wire::Command;
-
-/// What a caller may do about an [`Error`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// Something else holds it now; later may do.
-    Busy,
-    /// The id or name is taken.
-    Exists,
-    /// The volume, id or file is not there.
-    Absent,
-    /// The pool's data or metadata, or the host's file system, is full.
-    NoSpace,
-    /// The pool's metadata must be checked before it takes a change.
-    NeedsCheck,
-    /// The pool is read-only for a reason other than space or `needs_check`.
-    ReadOnly,
-    /// The pool has failed: it can only be taken down.
-    Failed,
-    /// Not permitted to this user.
-    Denied,
-    /// The kernel has no device-mapper, or not the targets.
-    NoDeviceMapper,
-    /// The pool is not up.
-    PoolMissing,
-    /// What was asked makes no sense.
-    Invalid,
-    /// What is on the disk is not what it should be; nothing was written to it.
-    Refused,
-    /// An outside program (`mkfs.ext4`, `thin_check`) failed or is absent.
-    Program,
-    /// The device or the kernel reported an error.
-    Io,
-}
 
 /// Every failure of this crate.
 #[derive(Debug)]
@@ -114,6 +82,13 @@ pub enum Error {
         pool: String,
         /// What it said.
         status: Box<PoolStatus>,
+    },
+    /// The pool has not got the room for what was to be done.
+    NoRoom {
+        /// The pool.
+        pool: String,
+        /// Both sides.
+        room: Room,
     },
     /// The pool has no such thin.
     ThinAbsent {
@@ -248,80 +223,6 @@ impl Error {
     pub(crate) fn errno(what: &'static str, path: impl Into<PathBuf>, errno: Errno) -> Error {
         Error::io(what, path, io::Error::from(errno))
     }
-
-    /// What a caller may do about it.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Error::NoDeviceMapper { .. } => Kind::NoDeviceMapper,
-            Error::Denied { .. } => Kind::Denied,
-            Error::Dm { errno, .. } | Error::Message { errno, .. } | Error::Mount { errno, .. } => {
-                kind_of(*errno)
-            }
-            Error::Io { source, .. } => {
-                source.raw_os_error().map_or(Kind::Io, |code| match Errno::from_raw(code) {
-                    Errno::ENOENT => Kind::Absent,
-                    other => kind_of(other),
-                })
-            }
-            Error::Garbled { .. } => Kind::Io,
-            Error::Unit { .. } | Error::NotAPool { .. } | Error::NotOurs { .. } => Kind::Invalid,
-            Error::Shrink { .. } => Kind::Invalid,
-            Error::PoolMissing { .. } => Kind::PoolMissing,
-            Error::NotWritable { status, .. } => status.refusal_kind(),
-            Error::ThinAbsent { .. } | Error::VolumeAbsent { .. } => Kind::Absent,
-            Error::ThinExists { .. } | Error::NameTaken { .. } => Kind::Exists,
-            Error::AlreadyActive { .. } | Error::Held { .. } => Kind::Busy,
-            Error::TransactionId { .. } | Error::Refused { .. } => Kind::Refused,
-            Error::NotGrown { .. } => Kind::NeedsCheck,
-            Error::NoProgram { .. } | Error::Program { .. } => Kind::Program,
-        }
-    }
-
-    /// The kernel's answer, where there was one.
-    pub fn raw_errno(&self) -> Option<Errno> {
-        match self {
-            Error::NoDeviceMapper { errno, .. }
-            | Error::Denied { errno, .. }
-            | Error::Dm { errno, .. }
-            | Error::Message { errno, .. }
-            | Error::Mount { errno, .. } => Some(*errno),
-            Error::Io { source, .. } | Error::NoProgram { source, .. } => {
-                source.raw_os_error().map(Errno::from_raw)
-            }
-            Error::Garbled { .. }
-            | Error::Unit { .. }
-            | Error::PoolMissing { .. }
-            | Error::NotAPool { .. }
-            | Error::NotWritable { .. }
-            | Error::ThinAbsent { .. }
-            | Error::ThinExists { .. }
-            | Error::AlreadyActive { .. }
-            | Error::NameTaken { .. }
-            | Error::VolumeAbsent { .. }
-            | Error::NotOurs { .. }
-            | Error::Held { .. }
-            | Error::TransactionId { .. }
-            | Error::Shrink { .. }
-            | Error::NotGrown { .. }
-            | Error::Refused { .. }
-            | Error::Program { .. } => None,
-        }
-    }
-}
-
-fn kind_of(errno: Errno) -> Kind {
-    match errno {
-        Errno::EBUSY | Errno::EAGAIN | Errno::EINTR | Errno::ENOMEM | Errno::ETXTBSY => Kind::Busy,
-        Errno::EEXIST => Kind::Exists,
-        Errno::ENXIO | Errno::ENODATA => Kind::Absent,
-        Errno::ENOSPC | Errno::EDQUOT => Kind::NoSpace,
-        Errno::EACCES | Errno::EPERM => Kind::Denied,
-        Errno::EOPNOTSUPP => Kind::ReadOnly,
-        Errno::EINVAL | Errno::ENAMETOOLONG | Errno::ERANGE => Kind::Invalid,
-        Errno::EILSEQ | Errno::ENOTBLK => Kind::Refused,
-        // Every other answer means that the device or the kernel could not do it.
-        _ => Kind::Io,
-    }
 }
 
 /// `text` without a byte that could move a terminal's cursor.
@@ -369,6 +270,19 @@ impl fmt::Display for Error {
             }
             Error::NotWritable { pool, status } => {
                 write!(f, "pool \"{}\" takes no changes: {}", clean(pool), status.refusal())
+            }
+            Error::NoRoom { pool, room } => {
+                let mib = |blocks: u64| blocks.saturating_mul(room.block_bytes) >> 20;
+                write!(
+                    f,
+                    "no space in pool \"{}\": needs {} MiB and {} metadata blocks, free {} MiB and \
+                     {}: delete volumes (`orchestrate gc`) or `thin pool grow`",
+                    clean(pool),
+                    mib(room.needs_data),
+                    room.needs_metadata,
+                    mib(room.free_data),
+                    room.free_metadata
+                )
             }
             Error::ThinAbsent { pool, id } => {
                 write!(f, "pool \"{}\" has no thin {id}", clean(pool))
@@ -447,6 +361,7 @@ impl std::error::Error for Error {
             | Error::PoolMissing { .. }
             | Error::NotAPool { .. }
             | Error::NotWritable { .. }
+            | Error::NoRoom { .. }
             | Error::ThinAbsent { .. }
             | Error::ThinExists { .. }
             | Error::AlreadyActive { .. }

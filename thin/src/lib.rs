@@ -8,32 +8,52 @@
 //! Start at [`Pool`]; `wire.rs` and `sys.rs` are where the kernel's interface is.
 
 mod dm;
+pub mod doctor;
 mod error;
+mod events;
+mod header;
 mod holders;
+mod init;
+mod kind;
 pub mod loopdev;
+mod message;
 mod metadata;
 pub mod mount;
 mod node;
 mod ondisk;
 mod pool;
 mod removal;
+mod repair;
+mod rescue;
+mod room;
 mod status;
+mod store;
 mod sys;
 mod table;
 pub mod template;
+mod tidy;
 mod units;
 mod volume;
 mod wire;
 
 pub use dm::{By, DeviceEntry, DeviceState, Dm};
-pub use error::{Error, Kind};
+pub use error::Error;
+pub use events::{Watch, Woken};
+pub use header::{Header, LastDown, Part, Verdict};
 pub use holders::{Holder, of as holders_of};
+pub use init::{InitOptions, metadata_bytes_for};
+pub use kind::Kind;
 pub use metadata::{ThinRecord, Usage};
 pub use ondisk::{Fault, Superblock};
 pub use pool::{Device, Pool, PoolSpec, REMOVE_WAIT};
 pub use removal::Removal;
+pub use repair::{RepairAct, Repaired};
+pub use rescue::Freed;
+pub use room::{Need, Reserve, Room};
 pub use status::{Discard, Mode, PoolStatus, ThinStatus, WhenFull, Working};
+pub use store::{Store, Up, UpOptions};
 pub use table::{DeviceRef, Features, PoolTable, ThinTable};
+pub use tidy::{Act, Tidied};
 pub use units::{
     DataBlockSize, DataBlocks, Dev, DmName, SECTOR_BYTES, Sectors, ThinId, parse_bytes,
 };

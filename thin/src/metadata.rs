@@ -74,6 +74,12 @@ impl Reader {
         Ok(Reader { file, path: path.to_owned() })
     }
 
+    /// Through the page cache: of a file that outside tools have just written.
+    pub(crate) fn open_buffered(path: &Path) -> Result<Reader, Error> {
+        let file = File::open(path).map_err(|err| Error::io("open", path, err))?;
+        Ok(Reader { file, path: path.to_owned() })
+    }
+
     pub(crate) fn bytes(&self) -> Result<u64, Error> {
         sys::block_bytes(self.file.as_fd())
             .map_err(|errno| Error::errno("size of", &self.path, errno))
@@ -88,6 +94,14 @@ impl Reader {
             .read_exact_at(&mut page.0, at)
             .map_err(|err| Error::io("read metadata of", &self.path, err))?;
         Ok(page)
+    }
+
+    /// As [`Reader::block`], but a device too short for it reads as zeros.
+    pub(crate) fn block_or_zero(&self, number: u64) -> Result<Box<sys::Page>, Error> {
+        match self.bytes()? {
+            bytes if bytes < (number + 1) * 4096 => Ok(Box::new(sys::Page([0; ondisk::BLOCK]))),
+            _ => self.block(number),
+        }
     }
 
     pub(crate) fn superblock(&self, place: u64) -> Result<Superblock, Error> {

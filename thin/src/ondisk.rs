@@ -20,6 +20,11 @@ const NODE_HEADER: usize = 32;
 /// The pool's root record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Superblock {
+    /// The block's own checksum: two superblocks with one checksum are one commit.
+    pub checksum: u32,
+    /// Sixteen bytes that the kernel carries along from commit to commit and never looks at.
+    /// A pool of [`crate::Store`] has its id here, which ties the metadata to its header.
+    pub uuid: [u8; 16],
     /// A commit failed: the metadata must be checked before it is written again.
     pub needs_check: bool,
     /// The caller's fence.
@@ -151,7 +156,10 @@ impl Superblock {
         }
         let long = |at| u64_at(block, at).ok_or(Fault::Short);
         let word = |at| u32_at(block, at).ok_or(Fault::Short);
+        let uuid = block.get(16..32).and_then(|b| b.try_into().ok()).ok_or(Fault::Short)?;
         Ok(Superblock {
+            checksum: word(0)?,
+            uuid,
             needs_check: word(4)? & 1 != 0,
             transaction_id: long(48)?,
             held_root: long(56)?,
@@ -161,6 +169,15 @@ impl Superblock {
             metadata_blocks: long(344)?,
         })
     }
+}
+
+/// The same superblock with another uuid and its checksum made good.
+pub(crate) fn stamped(block: &[u8; BLOCK], uuid: [u8; 16]) -> [u8; BLOCK] {
+    let mut out = *block;
+    out[16..32].copy_from_slice(&uuid);
+    let sum = crc32c(&out[4..]) ^ SUPERBLOCK_XOR;
+    out[..4].copy_from_slice(&sum.to_le_bytes());
+    out
 }
 
 /// A B-tree node: keys with, per key, a block number below it or a leaf's value.
@@ -286,6 +303,16 @@ mod tests {
         flagged[4] = 1;
         seal(&mut flagged, SUPERBLOCK_XOR);
         assert!(Superblock::parse(&flagged, 0).unwrap().needs_check);
+    }
+
+    #[test]
+    fn a_stamp_changes_only_the_uuid() {
+        let block: [u8; BLOCK] = superblock().try_into().unwrap();
+        let before = Superblock::parse(&block, 0).unwrap();
+        let after = Superblock::parse(&stamped(&block, [7; 16]), 0).unwrap();
+        assert_eq!(after.uuid, [7; 16]);
+        assert_ne!(after.checksum, before.checksum);
+        assert_eq!(Superblock { checksum: before.checksum, uuid: before.uuid, ..after }, before);
     }
 
     fn node(flags: u32, entries: u32, most: u32, size: u32) -> Vec<u8> {

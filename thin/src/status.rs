@@ -5,7 +5,8 @@
 
 use serde::Serialize;
 
-use crate::error::{Error, Kind};
+use crate::error::Error;
+use crate::kind::Kind;
 use crate::units::{DataBlocks, Sectors};
 
 /// A pool's status line.

@@ -2,6 +2,8 @@
 
 use argh::FromArgs;
 
+use super::pool_args::PoolArgs;
+
 /// Pools and volumes in one device-mapper thin pool.
 #[derive(FromArgs, Debug)]
 #[argh(
@@ -60,65 +62,12 @@ pub(crate) enum Verb {
     Format(Format),
     Transaction(Transaction),
     Run(Run),
+    Rescue(Rescue),
+    Watch(Watch),
+    Room(RoomArgs),
+    Doctor(Doctor),
     Loop(LoopArgs),
 }
-
-/// Make, find, show and take down pools.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "pool")]
-pub(crate) struct PoolArgs {
-    #[argh(subcommand)]
-    pub(crate) verb: PoolVerb,
-}
-
-#[derive(FromArgs, Debug)]
-#[argh(subcommand)]
-pub(crate) enum PoolVerb {
-    Create(PoolCreate),
-    Adopt(PoolAdopt),
-    Status(PoolStatusArgs),
-    Down(PoolDown),
-}
-
-/// Make a pool live on two block devices. The kernel formats metadata whose first 4 KiB are zero.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "create")]
-pub(crate) struct PoolCreate {
-    /// a whole table line, in place of the other options
-    #[argh(option)]
-    pub(crate) table: Option<String>,
-    /// data device
-    #[argh(option)]
-    pub(crate) data: Option<std::path::PathBuf>,
-    /// metadata device
-    #[argh(option)]
-    pub(crate) metadata: Option<std::path::PathBuf>,
-    /// data block size (default 64K)
-    #[argh(option, default = "\"64K\".to_owned()")]
-    pub(crate) block_size: String,
-    /// free blocks at which the kernel raises an event (default a tenth)
-    #[argh(option)]
-    pub(crate) low_water: Option<u64>,
-}
-
-/// Check that a live device is a thin pool, whoever made it, and show it.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "adopt")]
-pub(crate) struct PoolAdopt {
-    /// its device-mapper name
-    #[argh(positional)]
-    pub(crate) name: String,
-}
-
-/// Show the pool's figures without writing.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "status")]
-pub(crate) struct PoolStatusArgs {}
-
-/// Take the pool down; its volumes must be inactive.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "down")]
-pub(crate) struct PoolDown {}
 
 /// List the pool's thins and their devices.
 #[derive(FromArgs, Debug)]
@@ -287,4 +236,59 @@ pub(crate) struct LoopArgs {
     /// refuse writes
     #[argh(switch)]
     pub(crate) ro: bool,
+}
+
+/// Make every request to a volume fail, also those stuck on a full pool, so that it can be
+/// closed. What the pool holds of it stays.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "rescue")]
+pub(crate) struct Rescue {
+    /// name of the device; without one, every open volume of the pool
+    #[argh(positional)]
+    pub(crate) name: Option<String>,
+}
+
+/// Print the pool's figures now and after each of its events.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "watch")]
+pub(crate) struct Watch {
+    /// stop after so many events (default: never)
+    #[argh(option)]
+    pub(crate) events: Option<u64>,
+    /// stop after so many seconds (default: never)
+    #[argh(option)]
+    pub(crate) seconds: Option<u64>,
+    /// with --grow-to: directory of the pool to grow when data space runs low
+    #[argh(option)]
+    pub(crate) grow: Option<std::path::PathBuf>,
+    /// grow by this much at a time (default 1G)
+    #[argh(option, default = "\"1G\".to_owned()")]
+    pub(crate) grow_by: String,
+    /// never beyond this much data
+    #[argh(option)]
+    pub(crate) grow_to: Option<String>,
+}
+
+/// Tell whether the pool has room for a piece of work: exit code 0 or 1.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "room")]
+pub(crate) struct RoomArgs {
+    /// bytes to be written, such as 300M
+    #[argh(positional)]
+    pub(crate) bytes: String,
+    /// new volumes (default 1)
+    #[argh(option, default = "1")]
+    pub(crate) volumes: u64,
+    /// percent of the data to keep free (default 1)
+    #[argh(option, default = "1")]
+    pub(crate) reserve: u64,
+}
+
+/// Say what of this host is good, odd or bad for thin pools: exit code 1 when something is bad.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "doctor")]
+pub(crate) struct Doctor {
+    /// a directory that has, or is to have, a pool's files
+    #[argh(positional)]
+    pub(crate) dir: Option<std::path::PathBuf>,
 }

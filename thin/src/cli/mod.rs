@@ -1,6 +1,8 @@
 //! From arguments to an exit code.
 
 mod args;
+mod care;
+mod pool_args;
 mod pools;
 mod report;
 mod volumes;
@@ -26,6 +28,7 @@ const LATER: u8 = 111;
 struct Context {
     pool: String,
     wait: Option<u64>,
+    json: bool,
 }
 
 impl Context {
@@ -70,8 +73,11 @@ pub(crate) fn run() -> ExitCode {
         Ok(wait) => wait,
         Err(text) => return usage(&text),
     };
-    let context =
-        Context { pool: top.pool.or_else(from_env).unwrap_or_else(|| "pool".to_owned()), wait };
+    let context = Context {
+        pool: top.pool.or_else(from_env).unwrap_or_else(|| "pool".to_owned()),
+        wait,
+        json: top.json,
+    };
     match perform(&context, verb) {
         Ok(Done::Exit(code)) => ExitCode::from(code),
         Ok(Done::Report(report)) => {
@@ -114,6 +120,10 @@ fn perform(context: &Context, verb: Verb) -> Result<Done, Error> {
         Verb::Format(verb) => volumes::format(context, verb).map(Done::Report),
         Verb::Transaction(verb) => volumes::transaction(context, &verb).map(Done::Report),
         Verb::Run(verb) => volumes::run(context, &verb).map(Done::Exit),
+        Verb::Rescue(verb) => care::rescue(context, &verb).map(Done::Report),
+        Verb::Watch(verb) => care::watch(context, &verb).map(Done::Report),
+        Verb::Room(verb) => care::room(context, &verb).map(Done::Report),
+        Verb::Doctor(verb) => care::doctor(&verb).map(Done::Report),
         Verb::Loop(verb) => volumes::loops(&verb).map(Done::Report),
     }
 }

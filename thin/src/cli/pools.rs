@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use thin::{DataBlockSize, Device, Dm, DmName, Error, Features, Pool, PoolSpec, parse_bytes};
+use thin::{
+    DataBlockSize, Device, Dm, DmName, Error, Features, InitOptions, Kind, Pool, PoolSpec, Store,
+    UpOptions, WhenFull, parse_bytes,
+};
 
 use super::Context;
-use super::args::{PoolCreate, PoolVerb};
+use super::pool_args::{PoolCreate, PoolInit, PoolVerb};
 use super::report::Report;
 
 pub(crate) fn perform(context: &Context, verb: PoolVerb) -> Result<Report, Error> {
@@ -20,13 +23,87 @@ pub(crate) fn perform(context: &Context, verb: PoolVerb) -> Result<Report, Error
         }
         PoolVerb::Adopt(adopt) => show(&Pool::adopt(Dm::open()?, &adopt.name)?),
         PoolVerb::Status(_) => show(&context.pool()?),
-        PoolVerb::Down(_) => {
-            let pool = context.pool()?;
-            let name = pool.name().to_owned();
-            pool.remove_pool()?;
-            Ok(Report::Spoken(json!({"pool": name, "up": false}), format!("{name} is down")))
+        PoolVerb::Down(down) => match down.dir {
+            Some(dir) => {
+                let was_up = Store::open(&dir)?.down(&Dm::open()?)?;
+                let text = if was_up { "the pool is down" } else { "the pool was not up" };
+                let row = json!({"dir": dir, "was_up": was_up, "up": false});
+                Ok(Report::Spoken(row, text.to_owned()))
+            }
+            None => {
+                let pool = context.pool()?;
+                let name = pool.name().to_owned();
+                pool.remove_pool()?;
+                Ok(Report::Spoken(json!({"pool": name, "up": false}), format!("{name} is down")))
+            }
+        },
+        PoolVerb::Init(init) => {
+            let (_, up) = Store::init(Dm::open()?, &init.dir, &init_options(context, &init)?)?;
+            show(&up.pool)
+        }
+        PoolVerb::Up(up) => {
+            let options = UpOptions {
+                expected_transaction: up.expect_transaction,
+                rescue: up.rescue,
+                moved: up.moved,
+            };
+            let up = Store::open(&up.dir)?.up(Dm::open()?, options)?;
+            let mut report = figures(&up.pool)?;
+            if let Value::Object(all) = &mut report {
+                all.insert("was_up".to_owned(), json!(up.was_up));
+                all.insert("released_held_root".to_owned(), json!(up.released_held_root));
+                all.insert("tidied".to_owned(), json!(up.tidied));
+            }
+            Ok(Report::one(report))
+        }
+        PoolVerb::Grow(grow) => {
+            let bytes = |given: &Option<String>| given.as_deref().map(parse_bytes).transpose();
+            let (data, metadata) = (bytes(&grow.data)?, bytes(&grow.metadata)?);
+            Store::open(&grow.dir)?.grow(&Dm::open()?, data, metadata).map(Report::one)
+        }
+        PoolVerb::Repair(repair) => {
+            // A host without device-mapper cannot have the pool up.
+            let dm = match Dm::open() {
+                Ok(dm) => Some(dm),
+                Err(err) if err.kind() == Kind::NoDeviceMapper => None,
+                Err(err) => return Err(err),
+            };
+            Store::open(&repair.dir)?.repair(dm.as_ref(), repair.dry_run).map(Report::one)
+        }
+        PoolVerb::WhenFull(when) => {
+            let when_full = match when.what.as_str() {
+                "error" => WhenFull::Error,
+                "queue" => WhenFull::Queue,
+                other => {
+                    let value = other.to_owned();
+                    return Err(Error::Unit { what: "when-full", value, rule: "error or queue" });
+                }
+            };
+            let mut pool = context.pool()?;
+            pool.set_when_full(when_full)?;
+            show(&pool)
         }
     }
+}
+
+fn init_options(context: &Context, init: &PoolInit) -> Result<InitOptions, Error> {
+    let data_bytes = match (&init.data, &init.data_dev) {
+        (Some(size), None) => parse_bytes(size)?,
+        (None, Some(_)) => 0,
+        (Some(_), Some(_)) | (None, None) => {
+            let value = init.data.clone().unwrap_or_default();
+            return Err(Error::Unit { what: "--data", value, rule: "given, or else --data-dev" });
+        }
+    };
+    Ok(InitOptions {
+        name: DmName::new(&context.pool)?,
+        data_bytes,
+        metadata_bytes: init.metadata.as_deref().map(parse_bytes).transpose()?,
+        block: DataBlockSize::new(parse_bytes(&init.block_size)? / 512)?,
+        data_device: init.data_dev.clone(),
+        metadata_device: init.meta_dev.clone(),
+        sparse: init.sparse,
+    })
 }
 
 fn spec(context: &Context, create: &PoolCreate) -> Result<PoolSpec, Error> {
@@ -55,6 +132,10 @@ fn spec(context: &Context, create: &PoolCreate) -> Result<PoolSpec, Error> {
 
 /// Name, identity, devices and figures in one object.
 pub(crate) fn show(pool: &Pool) -> Result<Report, Error> {
+    figures(pool).map(Report::one)
+}
+
+fn figures(pool: &Pool) -> Result<Value, Error> {
     let table = pool.table();
     let mut out = json!({
         "pool": pool.name(),
@@ -71,5 +152,5 @@ pub(crate) fn show(pool: &Pool) -> Result<Report, Error> {
     if let (Value::Object(all), Value::Object(figures)) = (&mut out, status) {
         all.extend(figures);
     }
-    Ok(Report::one(out))
+    Ok(out)
 }

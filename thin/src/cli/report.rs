@@ -10,6 +10,8 @@ pub(crate) enum Report {
     One(Value),
     /// NDJSON, or a table under these columns.
     Rows(&'static [&'static str], Vec<Value>),
+    /// Yes or no, with rows.
+    Verdict(bool, &'static [&'static str], Vec<Value>),
     /// Yes or no, with an object.
     Answer(bool, Value),
     /// The object, with a last word for people.
@@ -27,8 +29,12 @@ impl Report {
 
     pub(crate) fn exit(&self) -> u8 {
         match self {
-            Report::Answer(false, _) => 1,
-            Report::Answer(true, _) | Report::One(_) | Report::Rows(..) | Report::Spoken(..) => 0,
+            Report::Answer(false, _) | Report::Verdict(false, ..) => 1,
+            Report::Answer(true, _)
+            | Report::Verdict(true, ..)
+            | Report::One(_)
+            | Report::Rows(..)
+            | Report::Spoken(..) => 0,
         }
     }
 
@@ -37,7 +43,9 @@ impl Report {
             Report::One(value) | Report::Answer(_, value) | Report::Spoken(value, _) => {
                 format!("{value}\n")
             }
-            Report::Rows(_, rows) => rows.iter().map(|row| format!("{row}\n")).collect(),
+            Report::Rows(_, rows) | Report::Verdict(_, _, rows) => {
+                rows.iter().map(|row| format!("{row}\n")).collect()
+            }
         }
     }
 
@@ -45,7 +53,7 @@ impl Report {
         match self {
             Report::One(value) | Report::Answer(_, value) => lines(value),
             Report::Spoken(_, text) => format!("{text}\n"),
-            Report::Rows(columns, rows) => table(columns, rows),
+            Report::Rows(columns, rows) | Report::Verdict(_, columns, rows) => table(columns, rows),
         }
     }
 }

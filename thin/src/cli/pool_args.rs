@@ -1,0 +1,152 @@
+//! The flags and verbs of `thin pool`.
+
+use std::path::PathBuf;
+
+use argh::FromArgs;
+
+/// Make, find, show and take down pools.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "pool")]
+pub(crate) struct PoolArgs {
+    #[argh(subcommand)]
+    pub(crate) verb: PoolVerb,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+pub(crate) enum PoolVerb {
+    Create(PoolCreate),
+    Adopt(PoolAdopt),
+    Status(PoolStatusArgs),
+    Down(PoolDown),
+    Init(PoolInit),
+    Up(PoolUp),
+    Grow(PoolGrow),
+    Repair(PoolRepair),
+    WhenFull(PoolWhenFull),
+}
+
+/// Make a pool live on two block devices. The kernel formats metadata whose first 4 KiB are zero.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "create")]
+pub(crate) struct PoolCreate {
+    /// a whole table line, in place of the other options
+    #[argh(option)]
+    pub(crate) table: Option<String>,
+    /// data device
+    #[argh(option)]
+    pub(crate) data: Option<PathBuf>,
+    /// metadata device
+    #[argh(option)]
+    pub(crate) metadata: Option<PathBuf>,
+    /// data block size (default 64K)
+    #[argh(option, default = "\"64K\".to_owned()")]
+    pub(crate) block_size: String,
+    /// free blocks at which the kernel raises an event (default a tenth)
+    #[argh(option)]
+    pub(crate) low_water: Option<u64>,
+}
+
+/// Check that a live device is a thin pool, whoever made it, and show it.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "adopt")]
+pub(crate) struct PoolAdopt {
+    /// its device-mapper name
+    #[argh(positional)]
+    pub(crate) name: String,
+}
+
+/// Show the pool's figures without writing.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "status")]
+pub(crate) struct PoolStatusArgs {}
+
+/// Take a pool down; its volumes must be inactive.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "down")]
+pub(crate) struct PoolDown {
+    /// its directory, when it was made by init
+    #[argh(positional)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// Make a pool with its files in a directory, or on whole disks, and bring it up.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "init")]
+pub(crate) struct PoolInit {
+    /// the directory: header and lock, and the files
+    #[argh(positional)]
+    pub(crate) dir: PathBuf,
+    /// size of the data, such as 20G
+    #[argh(option)]
+    pub(crate) data: Option<String>,
+    /// size of the metadata (default: by the number of blocks, at least 8M)
+    #[argh(option)]
+    pub(crate) metadata: Option<String>,
+    /// data block size, 64K to 1G (default 64K)
+    #[argh(option, default = "\"64K\".to_owned()")]
+    pub(crate) block_size: String,
+    /// a whole disk for the data
+    #[argh(option)]
+    pub(crate) data_dev: Option<PathBuf>,
+    /// a whole disk for the metadata, whose first 4 KiB are zero
+    #[argh(option)]
+    pub(crate) meta_dev: Option<PathBuf>,
+    /// leave holes in the data file; a full host file system then means I/O errors
+    #[argh(switch)]
+    pub(crate) sparse: bool,
+}
+
+/// Bring a pool up, or take it on when it is; put right what a killed process left.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "up")]
+pub(crate) struct PoolUp {
+    /// its directory
+    #[argh(positional)]
+    pub(crate) dir: PathBuf,
+    /// refuse unless the pool is at this transaction id or one on
+    #[argh(option)]
+    pub(crate) expect_transaction: Option<u64>,
+    /// bring damaged metadata up read-only
+    #[argh(switch)]
+    pub(crate) rescue: bool,
+    /// the files were moved or restored on purpose
+    #[argh(switch)]
+    pub(crate) moved: bool,
+}
+
+/// Make a pool's data or metadata larger, live.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "grow")]
+pub(crate) struct PoolGrow {
+    /// its directory
+    #[argh(positional)]
+    pub(crate) dir: PathBuf,
+    /// new size of the data
+    #[argh(option)]
+    pub(crate) data: Option<String>,
+    /// new size of the metadata
+    #[argh(option)]
+    pub(crate) metadata: Option<String>,
+}
+
+/// Check a pool's metadata while it is down, and mend it by thin_repair into the spare.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "repair")]
+pub(crate) struct PoolRepair {
+    /// its directory
+    #[argh(positional)]
+    pub(crate) dir: PathBuf,
+    /// only look
+    #[argh(switch)]
+    pub(crate) dry_run: bool,
+}
+
+/// Say what becomes of a write that finds no free block, live.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "when-full")]
+pub(crate) struct PoolWhenFull {
+    /// error (ENOSPC at once) or queue (wait in the kernel)
+    #[argh(positional)]
+    pub(crate) what: String,
+}

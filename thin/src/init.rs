@@ -1,0 +1,192 @@
+//! A pool's beginning: its files, the kernel's one formatting of blank metadata, and the pool's
+//! id stamped into it. Everything after that is in `store.rs`.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::dm::Dm;
+use crate::error::Error;
+use crate::header::{FILE, Header, Part};
+use crate::loopdev::{self, LoopOptions};
+use crate::metadata::Reader;
+use crate::ondisk::{self, Superblock};
+use crate::pool::{Device, Pool, PoolSpec};
+use crate::store::{Held, METADATA_MAX, Store, Up, UpOptions, lock, size_file};
+use crate::sys;
+use crate::table::Features;
+use crate::units::{DataBlockSize, DmName};
+
+const METADATA_MIN: u64 = 2 << 20;
+
+/// What a new pool is to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InitOptions {
+    /// Device-mapper name.
+    pub name: DmName,
+    /// Size of the data file in bytes; unused with `data_device`.
+    pub data_bytes: u64,
+    /// Size of the metadata file in bytes; `None` for [`metadata_bytes_for`].
+    pub metadata_bytes: Option<u64>,
+    /// Data block size.
+    pub block: DataBlockSize,
+    /// A whole disk for the data.
+    pub data_device: Option<PathBuf>,
+    /// A whole disk for the metadata; its first 4 KiB must be zero.
+    pub metadata_device: Option<PathBuf>,
+    /// Leave the data file with holes. A host file system that fills up then means I/O errors.
+    pub sparse: bool,
+}
+
+/// Metadata for `blocks` data blocks: four times the kernel docs' 48 bytes a block, since every
+/// diverging snapshot rewrites leaves; at least 2 MiB.
+pub fn metadata_bytes_for(blocks: u64) -> u64 {
+    let bytes = blocks.saturating_mul(48 * 4).next_multiple_of(1 << 20);
+    bytes.clamp(METADATA_MIN * 4, METADATA_MAX)
+}
+
+impl Store {
+    /// Makes the files and the pool, and leaves it up. The header is written last: until then
+    /// there is no pool, and nothing of it is left after a failure.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the directory has a pool or the metadata disk is not blank;
+    /// ENOSPC when the files do not fit; those of the commands.
+    pub fn init(dm: Dm, dir: &Path, options: &InitOptions) -> Result<(Store, Up), Error> {
+        fs::create_dir_all(dir).map_err(|err| Error::io("create", dir, err))?;
+        let lock = lock(dir)?;
+        let mut made = Vec::new();
+        let result = make_parts(dir, options, &mut made)
+            .and_then(|header| format_and_stamp(&dm, dir, &header).map(|()| header))
+            .and_then(|header| header.write(dir).map(|()| header));
+        match result {
+            Ok(header) => {
+                let mut store = Store { dir: dir.to_owned(), header, _lock: lock };
+                let up = store.up(dm, UpOptions::default())?;
+                Ok((store, up))
+            }
+            Err(err) => {
+                for path in made {
+                    fs::remove_file(&path).map_err(|err| Error::io("remove", &path, err))?;
+                }
+                Err(err)
+            }
+        }
+    }
+}
+
+fn make_parts(dir: &Path, options: &InitOptions, made: &mut Vec<PathBuf>) -> Result<Header, Error> {
+    if dir.join(FILE).exists() {
+        return Err(Error::Refused {
+            path: dir.join(FILE),
+            why: "there is a pool already".to_owned(),
+            hint: "bring it up with `thin pool up`",
+        });
+    }
+    let mut file = |name: &str, bytes: u64, sparse: bool| -> Result<Part, Error> {
+        let path = dir.join(name);
+        let bytes = bytes.next_multiple_of(4096);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|err| Error::io("create", &path, err))?;
+        made.push(path.clone());
+        size_file(&file, &path, bytes, sparse)?;
+        let inode = file.metadata().map_err(|err| Error::io("look at", &path, err))?.ino();
+        Ok(Part { path: name.into(), bytes, inode: Some(inode) })
+    };
+    let disk = |path: &Path| -> Result<Part, Error> {
+        let device = Device::open(path)?;
+        Ok(Part { path: path.to_owned(), bytes: device.sectors.bytes(), inode: None })
+    };
+    let data = match &options.data_device {
+        Some(path) => disk(path)?,
+        None => file("data", options.data_bytes, options.sparse)?,
+    };
+    let blocks = data.bytes / options.block.bytes();
+    if blocks == 0 {
+        return Err(Error::Unit {
+            what: "data size in bytes",
+            value: data.bytes.to_string(),
+            rule: "at least one data block",
+        });
+    }
+    let metadata_bytes = options.metadata_bytes.unwrap_or_else(|| metadata_bytes_for(blocks));
+    let (metadata, spare) = match &options.metadata_device {
+        Some(path) => (disk(path)?, None),
+        None => {
+            (file("metadata", metadata_bytes, false)?, Some(file("spare", metadata_bytes, false)?))
+        }
+    };
+    let name = options.name.as_str().to_owned();
+    let mut header = Header::new(random_id()?, name, options.block.sectors(), [data, metadata]);
+    header.spare = spare;
+    header.sparse = options.sparse;
+    Ok(header)
+}
+
+fn random_id() -> Result<String, Error> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    File::open(path)
+        .and_then(|file| file.read_exact_at(&mut bytes, 0))
+        .map_err(|err| Error::io("read", path, err))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Lets the kernel format blank metadata once, then writes the pool's id into it.
+fn format_and_stamp(dm: &Dm, dir: &Path, header: &Header) -> Result<(), Error> {
+    let open = |part: &Part| -> Result<Held, Error> {
+        let path = dir.join(&part.path);
+        match part.inode {
+            None => Device::open(&path).map(Held::Disk),
+            Some(_) => loopdev::attach(&path, LoopOptions::default()).map(Held::File),
+        }
+    };
+    let (metadata, data) = (open(&header.metadata)?, open(&header.data)?);
+    if Reader::open(metadata.path())?.block_or_zero(0)?.0.iter().any(|&byte| byte != 0) {
+        return Err(Error::Refused {
+            path: dir.join(&header.metadata.path),
+            why: "its first 4096 bytes are not zero: it may be another pool's".to_owned(),
+            hint: "if it holds nothing of worth, zero them first",
+        });
+    }
+    let spec = PoolSpec {
+        name: DmName::new(&header.name)?,
+        id: Some(header.id.clone()),
+        data: Device::open(data.path())?,
+        metadata: Device::open(metadata.path())?,
+        block: DataBlockSize::new(header.block_sectors)?,
+        low_water: header.low_water,
+        features: Features::safe(),
+    };
+    let pool = Pool::create(dm.clone(), &spec)?;
+    // The kernel writes the superblock at the first commit.
+    pool.commit()?;
+    pool.remove_pool()?;
+    stamp(metadata.path(), header.stamp())
+}
+
+/// Writes `uuid` into the superblock of metadata that no pool has open.
+pub(crate) fn stamp(path: &Path, uuid: [u8; 16]) -> Result<(), Error> {
+    let mut page = Reader::open(path)?.block(0)?;
+    Superblock::parse(&page.0, 0).map_err(|fault| Error::Refused {
+        path: path.to_owned(),
+        why: fault.to_string(),
+        hint: "it was to be stamped with the pool's id",
+    })?;
+    page.0 = ondisk::stamped(&page.0, uuid);
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC | libc::O_EXCL)
+        .open(path)
+        .map_err(|err| Error::io("open", path, err))?;
+    file.write_all_at(&page.0, 0)
+        .and_then(|()| file.sync_all())
+        .map_err(|err| Error::io("stamp", path, err))?;
+    // O_EXCL on a plain file would only matter with O_CREAT: there the size tells.
+    sys::block_bytes(file.as_fd()).map(drop).map_err(|errno| Error::errno("size of", path, errno))
+}

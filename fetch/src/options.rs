@@ -130,7 +130,7 @@ pub struct Options {
     pub stall_timeout: Duration,
     /// A stream slower than this many bytes per second over a stall window is broken off.
     pub rate_floor: u64,
-    /// Tries without progress (1 MiB or the end) before giving up.
+    /// Tries without progress (64 KiB) before giving up.
     pub tries_max: u32,
     /// Time without progress before giving up; checked after each failed try.
     pub patience: Duration,

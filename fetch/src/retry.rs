@@ -30,8 +30,8 @@ const WAIT_BASE: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// A server may ask for more patience than our own backoff has, but not for ever.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-/// This much of the object counts as progress and gives all tries back.
-const PROGRESS_BYTES: u64 = 1 << 20;
+/// This much of the object counts as progress and gives all tries back. A drip does not get there.
+const PROGRESS_BYTES: u64 = 64 << 10;
 
 /// Full jitter: anything up to a doubling limit, so that many clients spread
 /// ("Exponential Backoff And Jitter", AWS Architecture Blog). `dice` is a random number.

@@ -211,7 +211,7 @@ impl Stream {
             Tag::Known(_) => {}
             Tag::Unknown => self.pin.etag = Tag::Known(etag),
         }
-        let length = response.body().content_length();
+        let length = length(&response);
         let due = ContentRange { first: at, last: range.1, size: self.pin.size };
         if response.status() == 206 {
             let got = content_range(&response);
@@ -259,7 +259,7 @@ fn begin(
     if expect.etag.is_some() && etag != expect.etag {
         return Err(changed(subject, &expect.etag, &etag));
     }
-    let length = response.body().content_length();
+    let length = length(&response);
     let (size, end) = match (response.status().as_u16(), range) {
         (206, Some((_, last))) => {
             let got = content_range(&response);
@@ -320,6 +320,14 @@ pub(crate) fn etag<B>(response: &Response<B>, subject: &str) -> Result<Option<St
         why,
         got: text.clone().into_owned(),
     })
+}
+
+/// The length that an answer promises. ureq does not count a body of 0 bytes as one of known length.
+fn length(response: &Response<Body>) -> Option<u64> {
+    let headers = response.headers();
+    let empty = !headers.contains_key("transfer-encoding")
+        && headers.get("content-length").is_some_and(|value| value == "0");
+    if empty { Some(0) } else { response.body().content_length() }
 }
 
 fn content_range(response: &Response<Body>) -> String {

@@ -44,6 +44,8 @@ pub enum Pace {
     Hang(usize),
     /// So many bytes, then one every 100 ms.
     Drip(usize),
+    /// All, with so many microseconds after each 64 KiB.
+    Steady(u64),
 }
 
 /// An answer.
@@ -244,7 +246,7 @@ fn send(
     let mut body: &[u8] = if request.method == "HEAD" { b"" } else { &reply.body };
     let whole = body;
     match reply.pace {
-        Pace::Whole => {}
+        Pace::Whole | Pace::Steady(_) => {}
         Pace::Cut(n) | Pace::Reset(n) | Pace::Hang(n) | Pace::Drip(n) => {
             body = &body[..n.min(body.len())];
         }
@@ -257,9 +259,12 @@ fn send(
             return false;
         }
         sent.fetch_add(piece.len() as u64, Ordering::SeqCst);
+        if let Pace::Steady(micros) = reply.pace {
+            thread::sleep(Duration::from_micros(micros));
+        }
     }
     match reply.pace {
-        Pace::Whole => {
+        Pace::Whole | Pace::Steady(_) => {
             // One that does not say where it ends says so by closing.
             let close = |(n, v): &(String, String)| n == "Connection" && v == "close";
             let length = |(n, _): &(String, String)| n == "Content-Length";

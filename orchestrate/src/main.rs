@@ -44,11 +44,15 @@ fn finish(outcome: anyhow::Result<()>, json: bool) -> ExitCode {
     if error.downcast_ref::<io::Error>().is_some_and(broken_pipe) {
         return ExitCode::SUCCESS;
     }
-    let class = error.downcast_ref::<Error>().map(class);
-    eprintln!("orchestrate: fatal: {error:#}");
+    // Our own errors name their source in their text; what anyhow wrapped does not.
+    let (class, message) = match error.downcast_ref::<Error>() {
+        Some(ours) => (Some(class(ours)), ours.to_string()),
+        None => (None, format!("{error:#}")),
+    };
+    eprintln!("orchestrate: fatal: {message}");
     if json {
         let word = class.map_or("usage", |class| class.word());
-        let line = json!({"error": {"class": word, "message": format!("{error:#}")}});
+        let line = json!({"error": {"class": word, "message": message}});
         // The exit code says it as well; a closed stdout changes nothing.
         drop(say(&format!("{line}\n")));
     }

@@ -96,7 +96,9 @@ fn finish(outcome: anyhow::Result<bool>) -> ExitCode {
         Ok(false) => ExitCode::from(1),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("registry: fatal: {error:#}");
+            // Our own errors name their source in their text; what anyhow wrapped does not.
+            let text = error.downcast_ref::<Error>().map(|error| error.to_string());
+            eprintln!("registry: fatal: {}", text.unwrap_or_else(|| format!("{error:#}")));
             ExitCode::from(exit_code(&error))
         }
     }

@@ -268,21 +268,14 @@ impl Dm {
         self.call(&Request::new(Command::DevCreate, Key::Both(name, uuid))).map(drop)
     }
 
-    /// Loads a table of one target; [`Dm::resume`] makes it live.
+    /// Loads a table; [`Dm::resume`] makes it live.
     ///
     /// # Errors
-    /// Those of the command and of the target's constructor.
-    pub fn load(
-        &self,
-        by: By<'_>,
-        sectors: u64,
-        target: &str,
-        params: &str,
-        read_only: bool,
-    ) -> Result<(), Error> {
+    /// Those of the command and of the targets' constructors.
+    pub fn load(&self, by: By<'_>, table: &[Target], read_only: bool) -> Result<(), Error> {
         let mut request = Request::new(Command::TableLoad, by.key());
-        request.target_count = 1;
-        request.payload = wire::one_target(sectors, target, params);
+        request.target_count = u32::try_from(table.len()).unwrap_or(u32::MAX);
+        request.payload = wire::targets(table);
         if read_only {
             request.flags |= flag::READONLY;
         }

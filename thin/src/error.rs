@@ -225,12 +225,17 @@ impl Error {
     }
 }
 
-/// `text` without a byte that could move a terminal's cursor.
+/// `text` without a byte that could move a terminal's cursor or end the quotes around it.
 pub(crate) fn clean(text: &str) -> String {
-    text.trim_end()
-        .chars()
-        .map(|c| if c == '\n' { "; ".to_owned() } else { c.escape_debug().to_string() })
-        .collect()
+    let mut out = String::new();
+    for c in text.trim_end().chars() {
+        match c {
+            '\n' => out.push_str("; "),
+            '\'' => out.push(c),
+            other => out.extend(other.escape_debug()),
+        }
+    }
+    out
 }
 
 impl fmt::Display for Error {

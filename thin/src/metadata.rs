@@ -74,12 +74,6 @@ impl Reader {
         Ok(Reader { file, path: path.to_owned() })
     }
 
-    /// Through the page cache: of a file that outside tools have just written.
-    pub(crate) fn open_buffered(path: &Path) -> Result<Reader, Error> {
-        let file = File::open(path).map_err(|err| Error::io("open", path, err))?;
-        Ok(Reader { file, path: path.to_owned() })
-    }
-
     pub(crate) fn bytes(&self) -> Result<u64, Error> {
         sys::block_bytes(self.file.as_fd())
             .map_err(|errno| Error::errno("size of", &self.path, errno))

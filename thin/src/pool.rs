@@ -129,7 +129,7 @@ impl Pool {
         })?;
         let by = By::Uuid(&uuid);
         let made = dm
-            .load(by, table.sectors.0, "thin-pool", &table.params(), false)
+            .load(by, &[table.target()], false)
             .and_then(|()| dm.resume(by))
             .and_then(|state| node::ensure(state.dev, name).map(|()| state));
         match made {
@@ -274,7 +274,7 @@ impl Pool {
 
     fn swap(&mut self, table: PoolTable) -> Result<(), Error> {
         let by = By::Name(&self.name);
-        self.dm.load(by, table.sectors.0, "thin-pool", &table.params(), false)?;
+        self.dm.load(by, &[table.target()], false)?;
         if let Err(err) = self.dm.resume(by) {
             self.mend(by)?;
             return Err(err);

@@ -3,18 +3,16 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::dm::Dm;
 use crate::error::Error;
-use crate::header::Part;
 use crate::init::stamp;
 use crate::loopdev::{self, LoopOptions};
 use crate::metadata::Reader;
-use crate::ondisk::Superblock;
-use crate::store::Store;
+use crate::store::{Store, UpOptions};
 use crate::template::{find_program, run};
 
 /// What a check found and a repair did.
@@ -27,7 +25,7 @@ pub struct Repaired {
     /// What may be lost, for a person.
     pub may_be_lost: Option<&'static str>,
     /// Where the damaged metadata was put.
-    pub kept_as: Option<std::path::PathBuf>,
+    pub kept_as: Option<PathBuf>,
 }
 
 /// The three ends of a repair.
@@ -68,12 +66,14 @@ impl Store {
             });
         }
         let check = find_program("VENEER_THIN_CHECK", "thin_check");
+        let device = self.attach(&self.header.metadata, UpOptions::default())?;
+        let path = device.path().to_owned();
         let found = match run(&check, &[path.clone().into()], &path) {
             Ok(_) => None,
             Err(Error::Program { stderr, .. }) => Some(stderr.trim().to_owned()),
             Err(err) => return Err(err),
         };
-        let superblock = superblock_of(&path);
+        let superblock = Reader::open(&path)?.superblock(0);
         let sound = found.is_none();
         let flagged = superblock.as_ref().is_ok_and(|s| s.needs_check);
         // Another pool's metadata is sound too, but not ours to make fit.
@@ -94,7 +94,7 @@ impl Store {
             (_, _, true) => Ok(ended(RepairAct::NeedsRepair, None, None)),
             (true, true, false) => {
                 run(&check, &["--clear-needs-check-flag".into(), path.clone().into()], &path)?;
-                self.forget_mark()?;
+                self.forget_mark(&path)?;
                 Ok(ended(RepairAct::FlagCleared, Some(LOST_COMMIT), None))
             }
             (false, _, false) => {
@@ -108,53 +108,50 @@ impl Store {
     fn check_without_flag(&self, check: &Path, path: &Path) -> Result<bool, Error> {
         let copy = self.dir().join(".metadata.check");
         fs::copy(path, &copy).map_err(|err| Error::io("copy", &copy, err))?;
-        let words: [OsString; 2] = ["--clear-needs-check-flag".into(), copy.clone().into()];
-        let result = run(check, &words, &copy);
+        let device = loopdev::attach(&copy, LoopOptions::default());
+        // Attached, it lives on without its name, and goes with the last descriptor.
         fs::remove_file(&copy).map_err(|err| Error::io("remove", &copy, err))?;
-        match result {
+        let device = device?;
+        let words: [OsString; 2] = ["--clear-needs-check-flag".into(), device.path().into()];
+        match run(check, &words, device.path()) {
             Ok(_) => Ok(true),
             Err(Error::Program { .. }) => Ok(false),
             Err(err) => Err(err),
         }
     }
 
-    fn rebuild(&mut self, check: &Path, path: &Path) -> Result<std::path::PathBuf, Error> {
+    /// The tools get loop devices, not files: they read past the page cache, which not every
+    /// file system can do.
+    fn rebuild(&mut self, check: &Path, damaged: &Path) -> Result<PathBuf, Error> {
+        let kept = self.path_of(&self.header().metadata);
         let Some(spare) = self.header().spare.clone() else {
             return Err(Error::Refused {
-                path: path.to_owned(),
+                path: kept,
                 why: "it is damaged, and this pool has no spare to rebuild into".to_owned(),
                 hint: "run thin_repair by hand onto a device of the same size",
             });
         };
-        let target = self.path_of(&spare);
+        let device = self.attach(&spare, UpOptions::default())?;
+        let target = device.path();
         let repair = find_program("VENEER_THIN_REPAIR", "thin_repair");
-        let words: [OsString; 4] = ["-i".into(), path.into(), "-o".into(), target.clone().into()];
-        run(&repair, &words, path)?;
-        run(check, &[target.clone().into()], &target)?;
-        // The tools write a superblock of their own, without the pool's id.
-        let device = loopdev::attach(&target, LoopOptions::default())?;
-        stamp(device.path(), self.header().stamp())?;
-        drop(device);
-        // The two parts change places in the header: the files stay where they are.
-        let damaged = self.header().metadata.clone();
+        let words: [OsString; 4] = ["-i".into(), damaged.into(), "-o".into(), target.into()];
+        run(&repair, &words, damaged)?;
+        run(check, &[target.into()], target)?;
+        // The tool writes a superblock of its own, without the pool's id.
+        stamp(target, self.header().stamp())?;
         let header = self.header_mut();
-        header.metadata = Part { bytes: spare.bytes, ..spare };
-        header.spare = Some(damaged);
-        self.forget_mark()?;
-        Ok(path.to_owned())
+        // The two change places in the header; the files stay where they are.
+        header.spare = Some(std::mem::replace(&mut header.metadata, spare));
+        self.forget_mark(target)?;
+        Ok(kept)
     }
 
     /// A tool has written: the exact mark is void, and the lowest transaction id is what it left.
-    fn forget_mark(&mut self) -> Result<(), Error> {
-        let path = self.path_of(&self.header().metadata);
-        let superblock = superblock_of(&path)?;
+    fn forget_mark(&mut self, device: &Path) -> Result<(), Error> {
+        let superblock = Reader::open(device)?.superblock(0)?;
         let header = self.header_mut();
         header.last_down = None;
         header.transaction_floor = superblock.transaction_id;
         self.save()
     }
-}
-
-fn superblock_of(path: &Path) -> Result<Superblock, Error> {
-    Reader::open_buffered(path)?.superblock(0)
 }

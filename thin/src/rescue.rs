@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::pool::Pool;
 use crate::units::ThinId;
 use crate::volume::ActiveThin;
+use crate::wire::Target;
 
 /// A volume that now answers every request with an error.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -34,7 +35,7 @@ impl Pool {
         let by = By::Uuid(&uuid);
         // Zero-length when it never had a table: then nothing can be queued on it either.
         let sectors = volume.sectors.0.max(1);
-        self.dm.load(by, sectors, "error", "", false)?;
+        self.dm.load(by, &[Target::whole(sectors, "error", "")], false)?;
         let suspended = self.dm.suspend(by, true);
         // A resume swaps the tables even where the suspend failed, and must always be tried.
         self.dm.resume(by)?;

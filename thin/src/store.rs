@@ -296,7 +296,7 @@ impl Store {
         }
     }
 
-    fn attach(&self, part: &Part, options: UpOptions) -> Result<Held, Error> {
+    pub(crate) fn attach(&self, part: &Part, options: UpOptions) -> Result<Held, Error> {
         let path = self.path_of(part);
         let meta = fs::metadata(&path).map_err(|err| Error::io("look at", &path, err))?;
         let refuse = |why, hint| Err(Error::Refused { path: path.clone(), why, hint });

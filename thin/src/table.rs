@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::error::Error;
 use crate::units::{DataBlockSize, Dev, Sectors, ThinId};
+use crate::wire::Target;
 
 /// A device in a table: its number, or a path that is still to be looked up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -161,6 +162,11 @@ impl PoolTable {
         }
         out
     }
+
+    /// The table's one line.
+    pub fn target(&self) -> Target {
+        Target::whole(self.sectors.0, "thin-pool", &self.params())
+    }
 }
 
 /// One `thin` line. External origins are not used here, so one in the text is an error.
@@ -194,6 +200,11 @@ impl ThinTable {
     /// The parameters, as `DM_TABLE_LOAD` takes them.
     pub fn params(&self) -> String {
         format!("{} {}", self.pool, self.id)
+    }
+
+    /// The table's one line.
+    pub fn target(&self) -> Target {
+        Target::whole(self.sectors.0, "thin", &self.params())
     }
 }
 

@@ -86,7 +86,7 @@ impl Volume {
         let uuid = pool.thin_uuid(self.id);
         let by = By::Uuid(&uuid);
         let table = ThinTable { sectors: Sectors(new_sectors), pool: pool.dev, id: self.id };
-        pool.dm.load(by, new_sectors, "thin", &table.params(), false)?;
+        pool.dm.load(by, &[table.target()], false)?;
         if let Err(err) = pool.dm.resume(by) {
             pool.mend(by)?;
             return Err(err);
@@ -129,7 +129,7 @@ impl Pool {
         let read_only = access == Access::ReadOnly;
         let made = self
             .dm
-            .load(by, sectors, "thin", &table.params(), read_only)
+            .load(by, &[table.target()], read_only)
             .and_then(|()| self.dm.resume(by))
             .and_then(|state| node::ensure(state.dev, name.as_str()).map(|()| state.dev));
         match made {

@@ -243,15 +243,21 @@ fn text_into(field: &mut [u8], text: &str) {
     field[..n].copy_from_slice(&text.as_bytes()[..n]);
 }
 
-/// The payload of `DM_TABLE_LOAD` for one target from sector 0.
-pub(crate) fn one_target(sectors: u64, target: &str, params: &str) -> Vec<u8> {
-    let length = (size_of::<Spec>() + params.len() + 1).next_multiple_of(8);
-    let mut out = vec![0; length];
-    out[8..16].copy_from_slice(&sectors.to_ne_bytes());
-    let next = u32::try_from(length).unwrap_or(u32::MAX);
-    out[20..24].copy_from_slice(&next.to_ne_bytes());
-    text_into(&mut out[24..40], target);
-    out[40..40 + params.len()].copy_from_slice(params.as_bytes());
+/// The payload of `DM_TABLE_LOAD`; here `next` counts from each target itself.
+pub(crate) fn targets(lines: &[Target]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for line in lines {
+        let first = out.len();
+        let length = (size_of::<Spec>() + line.params.len() + 1).next_multiple_of(8);
+        out.resize(first + length, 0);
+        let spec = &mut out[first..];
+        spec[0..8].copy_from_slice(&line.start.to_ne_bytes());
+        spec[8..16].copy_from_slice(&line.sectors.to_ne_bytes());
+        let next = u32::try_from(length).unwrap_or(u32::MAX);
+        spec[20..24].copy_from_slice(&next.to_ne_bytes());
+        text_into(&mut spec[24..40], &line.kind);
+        spec[40..40 + line.params.len()].copy_from_slice(line.params.as_bytes());
+    }
     out
 }
 
@@ -289,6 +295,13 @@ pub(crate) struct NameRow {
     pub(crate) event_nr: u32,
     /// `None` when this kernel does not say.
     pub(crate) uuid: Option<Option<String>>,
+}
+
+impl Target {
+    /// A whole table of one target.
+    pub fn whole(sectors: u64, kind: &str, params: &str) -> Target {
+        Target { start: 0, sectors, kind: kind.to_owned(), params: params.to_owned() }
+    }
 }
 
 impl Reply {

@@ -45,7 +45,7 @@ fn create_is_header_only() {
 fn table_load_of_the_reference_pool() {
     let mut request = Request::new(Command::TableLoad, Key::Name("pool"));
     request.target_count = 1;
-    request.payload = one_target(4_194_304, "thin-pool", "7:0 7:1 2048 32768");
+    request.payload = targets(&[Target::whole(4_194_304, "thin-pool", "7:0 7:1 2048 32768")]);
     let buf = request.encode(0);
     let mut want = vec![0; 312 + 64];
     want[0..4].copy_from_slice(&le(4));
@@ -58,6 +58,16 @@ fn table_load_of_the_reference_pool() {
     want[336..345].copy_from_slice(b"thin-pool");
     want[352..370].copy_from_slice(b"7:0 7:1 2048 32768");
     assert_eq!(buf, want);
+}
+
+#[test]
+fn a_load_of_two_targets_counts_next_from_each() {
+    let second = Target { start: 8, ..Target::whole(92, "error", "") };
+    let payload = targets(&[Target::whole(8, "linear", "7:0 0"), second]);
+    assert_eq!(&payload[20..24], &le(48));
+    assert_eq!(&payload[48..56], &8_u64.to_le_bytes());
+    assert_eq!(&payload[48 + 20..48 + 24], &le(48));
+    assert_eq!(payload.len(), 96);
 }
 
 #[test]
@@ -88,7 +98,7 @@ fn reply_with(payload: &[u8], targets: u32) -> Reply {
 }
 
 fn spec(sectors: u64, next: u32, kind: &str, params: &str) -> Vec<u8> {
-    let mut out = one_target(sectors, kind, params);
+    let mut out = targets(&[Target::whole(sectors, kind, params)]);
     out[20..24].copy_from_slice(&le(next));
     out
 }

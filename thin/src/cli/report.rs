@@ -66,7 +66,13 @@ fn to_value(value: impl Serialize) -> Value {
 fn word(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.chars().map(|c| c.escape_debug().to_string()).collect(),
+        Value::String(text) => text
+            .chars()
+            .map(|c| match c {
+                '\'' | '"' => c.to_string(),
+                other => other.escape_debug().to_string(),
+            })
+            .collect(),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),

@@ -43,9 +43,9 @@ pub struct Applied {
     pub aufs: u64,
     /// Bytes of all regular files.
     pub content_bytes: u64,
-    /// sha256 of the layer's manifest: the nodes that the layer itself made, as they are at its
-    /// end, in path order. It covers nothing of the layers below, so it is the same wherever the
-    /// layer is applied; [`crate::tree_digest`] covers a whole tree.
+    /// sha256 of the layer's manifest: the nodes that the layer has entries for, as they are at
+    /// its end, in path order. It covers nothing of the layers below and no implicit parents, so
+    /// it is the same wherever the layer is applied; [`crate::tree_digest`] covers a whole tree.
     #[serde(serialize_with = "digest")]
     pub tree_digest: [u8; 32],
     /// Extended attributes that policy dropped.

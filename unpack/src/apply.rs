@@ -22,7 +22,7 @@ use crate::error::{Class, Error, Fault, Refusal, Space};
 use crate::limits::Limits;
 use crate::pax::Time;
 use crate::pipeline;
-use crate::record::{Record, Records, What};
+use crate::record::Records;
 use crate::remove::{Budget, remove, stream};
 use crate::root::{Root, io_fault, is_dir, mode, stat};
 use crate::touched::{Below, Touched};
@@ -161,7 +161,7 @@ impl<'l> Writer<'l> {
         let Some(slot) = self.dirs.resolve(parent, Missing::Make, &mut self.touched)? else {
             return Err(Fault::fs("open directory", parent)(nix::errno::Errno::ENOENT));
         };
-        self.implicit_records();
+        self.count_implicit();
         let dir = self.dirs.get_mut(slot);
         dir.dirty = true;
         let ino = dir.ino;
@@ -182,21 +182,11 @@ impl<'l> Writer<'l> {
         }
     }
 
-    /// The directories that had to be made for a parent.
-    fn implicit_records(&mut self) {
-        for path in self.dirs.made.drain(..) {
-            self.inodes = self.inodes.saturating_sub(1);
-            self.counts.implicit_dirs += 1;
-            self.records.push(&Record {
-                path,
-                what: What::Dir,
-                mode: 0o755,
-                uid: self.ids.0,
-                gid: self.ids.1,
-                mtime: Time::default(),
-                xattrs: Vec::new(),
-            });
-        }
+    /// Accounts for the directories that had to be made for a parent.
+    fn count_implicit(&mut self) {
+        let made = std::mem::take(&mut self.dirs.made);
+        self.inodes = self.inodes.saturating_sub(made);
+        self.counts.implicit_dirs += made;
     }
 
     fn whiteout(&mut self, path: &[u8]) -> Result<(), Fault> {
@@ -234,8 +224,6 @@ impl<'l> Writer<'l> {
         dir.setgid = false;
         dir.acl = false;
         dir.dirty = true;
-        self.dirs.made.push(path.to_vec());
-        self.implicit_records();
         Ok(())
     }
 

@@ -75,14 +75,15 @@ pub(crate) struct Dirs {
     /// Whether a default ACL can be met at all.
     pub(crate) acls: bool,
     /// Directories made because an entry's parent was missing, since last taken.
-    pub(crate) made: Vec<Vec<u8>>,
+    pub(crate) made: u64,
 }
 
 /// Opens a directory below `at`, never through a symlink.
 pub(crate) fn open_dir(at: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-        .resolve(
+    // Without O_NOFOLLOW: with it a symlink at the end would be ENOTDIR like any other file, and
+    // RESOLVE_NO_SYMLINKS says ELOOP.
+    let how =
+        OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(
             ResolveFlag::RESOLVE_IN_ROOT
                 | ResolveFlag::RESOLVE_NO_MAGICLINKS
                 | ResolveFlag::RESOLVE_NO_XDEV
@@ -110,7 +111,7 @@ impl Dirs {
             by_path: HashMap::new(),
             tick: 0,
             acls: true,
-            made: Vec::new(),
+            made: 0,
         };
         dirs.insert(root, Vec::new())?;
         Ok(dirs)
@@ -346,7 +347,7 @@ impl Dirs {
             self.slots[slot].dirty = true;
         }
         self.slots[slot].chained = true;
-        self.made.push(path.to_vec());
+        self.made += 1;
         Ok(slot)
     }
 

@@ -162,7 +162,8 @@ pub(crate) fn entry(
         return Err(Refusal::new(Class::Path, "a file's name ends in a slash").into());
     }
     let (path, node) = whiteout(path, node)?;
-    if path.is_empty() && !matches!(node, Node::Dir | Node::Opaque) {
+    let root_dir = framing.typeflag == b'5' || matches!(node, Node::Opaque);
+    if path.is_empty() && !root_dir {
         return Err(Refusal::new(Class::Path, "only a directory can be the root").into());
     }
 

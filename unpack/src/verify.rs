@@ -1,6 +1,6 @@
 //! Reading a layer without writing: to list it, or to hold a tree against it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
@@ -98,9 +98,10 @@ pub struct Verified {
 /// Holds the tree under `root` against one layer: every node that the layer makes is read back
 /// and compared, contents too. `alone` says that the tree has to hold nothing else.
 ///
-/// A parent that no entry names is compared (0755, root's, at the epoch) unless the tree has
-/// another directory there, which then has to be a lower layer's. Where a layer lists a name
-/// twice the last one counts.
+/// A parent that no entry names has to be as [`crate::apply`] makes it if `alone`, else it may be
+/// a lower layer's. Where a layer lists a name twice the last one counts; parents are resolved in
+/// the tree as it is, so that a symlink which the layer itself replaces half way is taken for what
+/// it became.
 ///
 /// # Errors
 /// As [`crate::apply`]; a tree that differs is no error.
@@ -115,22 +116,18 @@ pub fn verify(
         let checker = Checker::new(root).map_err(Fault::nowhere)?;
         checker.run(archive)
     })?;
-    let Layer { counts, mut records, paths, hidden } = layer;
-    let tree = Tree { top: root.reopen().map_err(Fault::nowhere)? };
-    let mut parents: Vec<&Vec<u8>> =
-        paths.iter().filter(|(_, own)| !**own).map(|(p, _)| p).collect();
-    parents.sort();
-    for path in parents {
-        let implicit = implicit(path);
-        let found = tree.record(path, None).map_err(Fault::nowhere)?;
-        if found.is_none() || found.as_ref() == Some(&implicit) {
-            records.push(&implicit);
-        }
-    }
+    let Layer { counts, records, paths, hidden } = layer;
+    let tree = Tree { top: root.reopen().map_err(Fault::nowhere)?, hidden };
+    let mut parents = BTreeSet::new();
     let mut differences = 0;
     let mut hash = Sha256::new();
     let mut fault = None;
     let digest = records.finish(|path, link, line| {
+        for (slash, _) in path.iter().enumerate().filter(|&(_, &b)| b == b'/') {
+            if !paths.contains(&path[..slash]) {
+                parents.insert(path[..slash].to_vec());
+            }
+        }
         let found = match tree.record(path, link) {
             Ok(Some(found)) => found.line(),
             Ok(None) => Vec::new(),
@@ -155,16 +152,30 @@ pub fn verify(
         (Ok(digest), None) => digest,
         (Err(source), None) => return Err(Error::Stream { source }),
     };
-    for path in hidden.into_iter().filter(|path| !paths.contains_key(path)) {
-        if tree.stat(&path).map_err(Fault::nowhere)?.is_some() {
+    for path in tree.hidden.iter().filter(|&path| !paths.contains(path) && !parents.contains(path))
+    {
+        if tree.stat(path).map_err(Fault::nowhere)?.is_some() {
             differences += 1;
-            report(Difference::Hidden { path });
+            report(Difference::Hidden { path: path.clone() });
         }
     }
     let mut extra = 0;
     if alone {
+        for path in &parents {
+            let expected = implicit(path);
+            let found = tree.record(path, None).map_err(Fault::nowhere)?;
+            if found.as_ref() != Some(&expected) {
+                differences += 1;
+                let text = |r: &Record| String::from_utf8_lossy(r.line().trim_ascii()).into_owned();
+                let (expected, found) = (text(&expected), found.as_ref().map(text));
+                report(match found {
+                    None => Difference::Missing { expected },
+                    Some(found) => Difference::Changed { expected, found },
+                });
+            }
+        }
         walk(root, |_, _, path, _| {
-            if path != b"lost+found" && !paths.contains_key(path) {
+            if path != b"lost+found" && !paths.contains(path) && !parents.contains(path) {
                 extra += 1;
                 report(Difference::Extra { path: path.to_vec() });
             }
@@ -192,6 +203,8 @@ fn implicit(path: &[u8]) -> Record {
 /// The tree being checked, by canonical path.
 struct Tree {
     top: OwnedFd,
+    /// What the layer hides.
+    hidden: Vec<Vec<u8>>,
 }
 
 impl Tree {
@@ -218,10 +231,15 @@ impl Tree {
     /// What is at `path`; as a hard link to `link` if that is the same inode.
     fn record(&self, path: &[u8], link: Option<&[u8]>) -> Result<Option<Record>, Fault> {
         let Some(here) = self.stat(path)? else { return Ok(None) };
-        if let Some(link) = link
-            && self.stat(link)?.is_some_and(|there| there.st_ino == here.st_ino)
-        {
-            return Ok(Some(hardlink(path, link)));
+        if let Some(link) = link {
+            let linked = match self.stat(link)? {
+                Some(there) => there.st_ino == here.st_ino,
+                // Linked first and hidden after: what it was can no longer be told.
+                None => self.hidden.iter().any(|hidden| hidden == link),
+            };
+            if linked {
+                return Ok(Some(hardlink(path, link)));
+            }
         }
         match (path, self.parent(path)?) {
             (b"", _) => read_node(&self.top, b".", Vec::new(), &here).map(Some),
@@ -235,8 +253,8 @@ impl Tree {
 struct Layer {
     counts: Counts,
     records: Records,
-    /// Every path the layer has a part in; whether by an entry, or only as a parent.
-    paths: HashMap<Vec<u8>, bool>,
+    /// Every path that an entry names.
+    paths: HashSet<Vec<u8>>,
     hidden: Vec<Vec<u8>>,
 }
 
@@ -252,7 +270,7 @@ impl Checker {
         let layer = Layer {
             counts: Counts::default(),
             records: Records::default(),
-            paths: HashMap::new(),
+            paths: HashSet::new(),
             hidden: Vec::new(),
         };
         let dirs = Dirs::new(root.reopen()?)?;
@@ -308,10 +326,7 @@ impl Checker {
             true => Vec::new(),
             false => self.real(&entry.path)?,
         };
-        for (slash, _) in path.iter().enumerate().filter(|&(_, &b)| b == b'/') {
-            self.layer.paths.entry(path[..slash].to_vec()).or_insert(false);
-        }
-        self.layer.paths.insert(path.clone(), true);
+        self.layer.paths.insert(path.clone());
         self.layer.records.push(&Record::of(entry, path, what));
         Ok(())
     }

@@ -1,0 +1,176 @@
+//! Whiteouts: they hide what lower layers have, and never what their own layer has, in whatever
+//! order (OCI image spec, layer.md).
+
+mod forge;
+
+use forge::{Head, tar};
+
+fn lower() -> Vec<u8> {
+    tar()
+        .file("foo", "low")
+        .file("d/one", "low")
+        .file("d/two", "low")
+        .file("d/e/three", "low")
+        .end()
+}
+
+const FOO: &str = "foo file 0644 0:0 1000 low";
+const D: &str = "d dir 0755 0:0 0";
+const ONE: &str = "d/one file 0644 0:0 1000 low";
+const TWO: &str = "d/two file 0644 0:0 1000 low";
+const E: &str = "d/e dir 0755 0:0 0";
+const THREE: &str = "d/e/three file 0644 0:0 1000 low";
+
+refused! {
+    w04_whiteout_of_nothing Whiteout: lower(), tar().file(".wh.", "").end();
+    w04b_whiteout_of_nothing_below Whiteout: lower(), tar().file("d/.wh.", "").end();
+    w05_whiteout_of_dot Whiteout: lower(), tar().file("d/.wh..", "").end();
+    w06_whiteout_of_dotdot Whiteout: lower(), tar().file("d/.wh...", "").end();
+    w06b_whiteout_of_dotdot_at_the_root Whiteout: lower(), tar().file(".wh...", "").end();
+    w06c_whiteout_as_a_parent Whiteout: lower(), tar().file("d/.wh.one/x", "").end();
+    w12_whiteout_directory Whiteout: lower(), tar().dir(".wh.foo").end();
+    w13_whiteout_symlink Whiteout: lower(), tar().sym(".wh.foo", "x").end();
+    w13b_whiteout_hard_link Whiteout: lower(), tar().hard(".wh.foo", "d/one").end();
+    w13c_whiteout_fifo Whiteout: lower(), tar().node(".wh.foo", b'6', 0, 0).end();
+    w13d_opaque_directory Whiteout: lower(), tar().dir("d/.wh..wh..opq").end();
+    w13e_opaque_symlink Whiteout: lower(), tar().sym("d/.wh..wh..opq", "x").end();
+    w10b_hard_link_into_plnk Link: tar().dir(".wh..wh.plnk").hard("h", ".wh..wh.plnk/1.2").end();
+    w16_whiteout_below_a_lower_file Path: lower(), tar().file("foo/.wh.x", "").end();
+}
+
+accepted! {
+    w00_whiteout: lower(), tar().file(".wh.foo", "").end() => [D, ONE, TWO, E, THREE];
+    w00b_whiteout_of_a_tree: lower(), tar().file(".wh.d", "").end() => [FOO];
+    w00c_whiteout_below: lower(), tar().file("d/.wh.one", "").file("d/e/.wh.three", "").end()
+        => [FOO, D, TWO, E];
+    w01_file_then_whiteout: lower(), tar().file("foo", "new").file(".wh.foo", "").end()
+        => ["foo file 0644 0:0 1000 new", D, ONE, TWO, E, THREE];
+    w02_whiteout_then_file: lower(), tar().file(".wh.foo", "").file("foo", "new").end()
+        => ["foo file 0644 0:0 1000 new", D, ONE, TWO, E, THREE];
+    w03_new_then_opaque: lower(), tar().file("d/new", "up").file("d/.wh..wh..opq", "").end()
+        => [FOO, D, "d/new file 0644 0:0 1000 up"];
+    w03b_opaque_then_new: lower(), tar().file("d/.wh..wh..opq", "").file("d/new", "up").end()
+        => [FOO, D, "d/new file 0644 0:0 1000 up"];
+    w03c_opaque_between: lower(),
+        tar().dir("d").file("d/one", "up").file("d/.wh..wh..opq", "").file("d/new", "up").end()
+        => [FOO, "d dir 0755 0:0 1000", "d/one file 0644 0:0 1000 up", "d/new file 0644 0:0 1000 up"];
+    /// The implicit parent `d/e` of `d/e/new` survives, what lower layers had in it does not.
+    w03d_opaque_spares_implicit_parents: lower(),
+        tar().file("d/e/new", "up").file("d/.wh..wh..opq", "").end()
+        => [FOO, D, E, "d/e/new file 0644 0:0 1000 up"];
+    w03e_opaque_root: lower(), tar().file("new", "up").file(".wh..wh..opq", "").end()
+        => ["new file 0644 0:0 1000 up"];
+    w03f_opaque_twice: lower(),
+        tar().file("d/.wh..wh..opq", "").file("d/a", "1").file("d/.wh..wh..opq", "").file("d/b", "2").end()
+        => [FOO, D, "d/a file 0644 0:0 1000 1", "d/b file 0644 0:0 1000 2"];
+    w03g_opaque_on_nothing: lower(), tar().file("nope/.wh..wh..opq", "").end()
+        => [FOO, D, ONE, TWO, E, THREE];
+    w03h_opaque_in_a_new_directory: lower(),
+        tar().dir("n").file("n/a", "1").file("n/.wh..wh..opq", "").end()
+        => [FOO, D, ONE, TWO, E, THREE, "n dir 0755 0:0 1000", "n/a file 0644 0:0 1000 1"];
+    w05b_whiteout_of_a_dot_name: tar().file(".baz", "low").end(), tar().file(".wh..baz", "").end() => [];
+    w05c_whiteout_of_wh: tar().file("wh", "low").end(), tar().file(".wh.wh", "").end() => [];
+    w07_whiteout_through_escaping_symlink: tar().sym("s", "../outside").end(),
+        tar().file("s/.wh.secret", "").end() => ["s symlink 0777 0:0 1000 ../outside"];
+    w08_opaque_through_escaping_symlink: tar().sym("s", "../outside").end(),
+        tar().file("s/.wh..wh..opq", "").end() => ["s symlink 0777 0:0 1000 ../outside"];
+    w08b_whiteout_through_symlink_inside: tar().file("usr/lib/f", "low").sym("lib", "usr/lib").end(),
+        tar().file("lib/.wh.f", "").end()
+        => ["usr dir 0755 0:0 0", "usr/lib dir 0755 0:0 0", "lib symlink 0777 0:0 1000 usr/lib"];
+    w09_whiteout_of_a_symlink: tar().file("t", "low").sym("s", "t").end(), tar().file(".wh.s", "").end()
+        => ["t file 0644 0:0 1000 low"];
+    w09b_whiteout_of_nothing: lower(), tar().file(".wh.nope", "").file("no/such/.wh.x", "").end()
+        => [FOO, D, ONE, TWO, E, THREE];
+    w09c_opaque_after_a_symlink_became_a_directory:
+        tar().file("t/f", "low").sym("s", "t").end(),
+        tar().dir("s").file("s/new", "up").file("s/.wh..wh..opq", "").end()
+        => ["t dir 0755 0:0 0", "t/f file 0644 0:0 1000 low", "s dir 0755 0:0 1000",
+            "s/new file 0644 0:0 1000 up"];
+    w10_aufs_metadata: lower(), tar().dir(".wh..wh.plnk").file(".wh..wh.plnk/12.34", "x")
+        .file(".wh..wh.aufs", "").dir(".wh..wh.orph").end() => [FOO, D, ONE, TWO, E, THREE];
+    w11_whiteout_with_data: lower(), tar().file(".wh.foo", "body").file("bar", "1").end()
+        => [D, ONE, TWO, E, THREE, "bar file 0644 0:0 1000 1"];
+    w14b_whiteout_then_directory: lower(), tar().file(".wh.d", "").dir("d").file("d/new", "up").end()
+        => [FOO, "d dir 0755 0:0 1000", "d/new file 0644 0:0 1000 up"];
+    /// The directory is this layer's; what lower layers had in it is not.
+    w14c_directory_then_whiteout: lower(), tar().dir("d").file("d/new", "up").file(".wh.d", "").end()
+        => [FOO, "d dir 0755 0:0 1000", "d/new file 0644 0:0 1000 up"];
+    w14d_implicit_directory_then_whiteout:
+        tar().dir_mode("d", 0o700).file("d/one", "low").end(),
+        tar().file("d/new", "up").file(".wh.d", "").end()
+        => ["d dir 0755 0:0 0", "d/new file 0644 0:0 1000 up"];
+    w14e_whiteout_then_implicit_directory:
+        tar().dir_mode("d", 0o700).file("d/one", "low").end(),
+        tar().file(".wh.d", "").file("d/new", "up").end()
+        => ["d dir 0755 0:0 0", "d/new file 0644 0:0 1000 up"];
+    w15_whiteout_of_lost_and_found: tar().dir("lost+found").end(), tar().file(".wh.lost+found", "").end()
+        => [];
+    w17_whiteout_then_hard_link_to_what_it_hid: lower(),
+        tar().hard("keep", "foo").file(".wh.foo", "").end()
+        => ["keep file 0644 0:0 1000 low", D, ONE, TWO, E, THREE];
+    w18_three_layers: lower(), tar().file(".wh.d", "").file("d/new", "mid").end(),
+        tar().file("d/.wh.new", "").file("d/top", "top").end()
+        => [FOO, D, "d/top file 0644 0:0 1000 top"];
+    w19_directory_replaces_and_merges: lower(),
+        tar().file("d", "file").dir_mode("d", 0o711).file("d/x", "1").file("d/.wh..wh..opq", "").end()
+        => [FOO, "d dir 0711 0:0 1000", "d/x file 0644 0:0 1000 1"];
+    w20_merge_keeps_children: lower(), tar().dir_mode("d", 0o750).end()
+        => [FOO, "d dir 0750 0:0 1000", ONE, TWO, E, THREE];
+    w21_file_with_whiteout_prefix_inside: lower(), tar().file("d/a.wh.b", "1").end()
+        => [FOO, D, ONE, TWO, E, THREE, "d/a.wh.b file 0644 0:0 1000 1"];
+}
+
+/// A lower directory that gets or loses children, but no entry, keeps its time.
+#[test]
+fn touched_directories_keep_their_time() {
+    let pen = forge::Pen::new();
+    let limits = unpack::Limits::default();
+    pen.apply(&tar().dir("d").file("d/a", "1").dir("d/e").file("d/e/x", "1").end(), &limits)
+        .unwrap();
+    pen.apply(
+        &tar().file("d/b", "1").file("d/.wh.a", "").file("d/e/.wh..wh..opq", "").end(),
+        &limits,
+    )
+    .unwrap();
+    let expected = ["d dir 0755 0:0 1000", "d/b file 0644 0:0 1000 1", "d/e dir 0755 0:0 1000"];
+    assert_eq!(pen.tree(), expected);
+}
+
+/// Every marker after the first has nothing left to do: half a million cost what one does.
+#[test]
+fn w14_many_opaque_markers() {
+    let mut low = tar();
+    for n in 0..2000 {
+        low = low.file(format!("d/{n}"), "");
+    }
+    let mut up = tar();
+    for n in 0..20_000 {
+        up = up.file("d/.wh..wh..opq", "");
+        if n % 10 == 0 {
+            up = up.file(format!("d/new{n}"), "");
+        }
+    }
+    let pen = forge::Pen::new();
+    pen.apply(&low.end(), &unpack::Limits::default()).unwrap();
+    // Each lower name may be looked at once or so, and no more.
+    let limits = unpack::Limits { removals_max: 5000, ..unpack::Limits::default() };
+    let applied = pen.apply(&up.end(), &limits).unwrap();
+    assert_eq!(applied.opaques, 20_000);
+    assert_eq!(pen.tree().len(), 2001);
+}
+
+#[test]
+fn w22_removals_are_bounded() {
+    let mut low = tar();
+    for n in 0..100 {
+        low = low.file(format!("d/{n}"), "");
+    }
+    let limits = unpack::Limits { removals_max: 50, ..unpack::Limits::default() };
+    forge::refuse(&[low.end(), tar().file(".wh.d", "").end()], &limits, unpack::Class::Limit);
+}
+
+#[test]
+fn whiteouts_with_odd_headers_are_still_whiteouts() {
+    let layer = tar().with(Head::new(".wh.foo", 0, 0), "", |_| {}).end();
+    forge::accept(&[lower(), layer], &unpack::Limits::default(), &[D, ONE, TWO, E, THREE]);
+}

@@ -7,7 +7,9 @@
 pub mod guest;
 pub mod host;
 pub mod images;
+pub mod oracle;
 pub mod protocol;
 pub mod s3;
 pub mod scenario;
 pub mod scenarios;
+pub mod tree;

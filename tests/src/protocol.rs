@@ -85,3 +85,17 @@ pub enum Outcome {
     /// The next phase runs after a reboot, with the same disks.
     Reboot,
 }
+
+/// A line for a terminal: control characters are escaped, the rest is as it is.
+#[must_use]
+pub fn printable(line: &str) -> String {
+    let mut text = String::with_capacity(line.len());
+    for char in line.chars() {
+        if char.is_control() && char != '\t' {
+            text.extend(char.escape_default());
+        } else {
+            text.push(char);
+        }
+    }
+    text
+}

@@ -8,6 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::protocol::printable;
+
 /// A program about to run; stdin is empty unless told otherwise.
 #[derive(Debug)]
 pub struct Cmd(Command);
@@ -223,7 +225,7 @@ impl fmt::Display for Ran {
         let stdout = String::from_utf8_lossy(&self.stdout);
         for (name, text) in [("stdout", &*stdout), ("stderr", &*self.stderr)] {
             for line in tail(text, 40) {
-                write!(f, "\n  {name}: {}", line.escape_debug())?;
+                write!(f, "\n  {name}: {}", printable(line))?;
             }
         }
         Ok(())

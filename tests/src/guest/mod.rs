@@ -1,21 +1,24 @@
 //! What a scenario has in its hands inside the VM.
 //!
 //! Each scenario is a process of its own, started by [`init`], which also checks afterwards that
-//! nothing was left behind ([`leftovers`]). Nothing here knows of veneer's crates.
+//! nothing was left behind ([`leftovers`]). Of veneer's crates only `thin` is used, to make pools ([`disk`]).
 
 pub mod cmd;
+pub mod disk;
 pub mod init;
 pub mod kmsg;
 pub mod leftovers;
 pub mod proxy;
 pub mod store;
+pub mod veneer;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 pub use cmd::{Cmd, Ran, Running};
-pub use store::S3;
+pub use disk::{PoolSize, ScratchExt4, ScratchPool};
+pub use store::{S3, STORE};
 
 /// The guest, as one scenario sees it.
 #[derive(Debug)]
@@ -41,6 +44,22 @@ impl Guest {
     #[must_use]
     pub fn cmd(&self, program: impl AsRef<std::ffi::OsStr>) -> Cmd {
         Cmd::new(program)
+    }
+
+    /// A fresh reference pool of this name, on sparse files in memory.
+    ///
+    /// # Errors
+    /// What `thin` says.
+    pub fn pool(&self, name: &str) -> Result<ScratchPool> {
+        ScratchPool::open(&self.scratch, name, PoolSize::REFERENCE)
+    }
+
+    /// A fresh ext4 of this name and size, on a sparse file in memory.
+    ///
+    /// # Errors
+    /// mkfs or mount fails.
+    pub fn ext4(&self, name: &str, mib: u64) -> Result<ScratchExt4> {
+        ScratchExt4::on_file(&self.scratch.join(name), mib)
     }
 
     /// An S3 server over the store, for anonymous requests only.

@@ -8,8 +8,9 @@ use super::cmd::Cmd;
 use super::proxy::{Exchange, Proxy};
 use crate::s3::{self, Keys, Server};
 
-/// Where the store's disk is mounted, or an empty folder without one.
-pub(crate) const STORE: &str = "/srv/s3";
+/// Where the store's disk is mounted, or an empty folder without one. An object is the file
+/// `<bucket>/<key>` below it.
+pub const STORE: &str = "/srv/s3";
 const PROGRAM: &str = "/usr/local/bin/s3s-fs";
 
 /// One server. It ends when this is dropped.

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::protocol::Figures;
+use crate::protocol::{Figures, printable};
 
 /// One scenario's result over all its phases.
 #[derive(Debug, Clone, Serialize)]
@@ -79,7 +79,7 @@ impl Results {
 
 fn show<'a>(name: &str, lines: impl Iterator<Item = &'a str>) {
     for line in lines {
-        println!("      {name}: {}", line.escape_debug());
+        println!("      {name}: {}", printable(line));
     }
 }
 

@@ -1,0 +1,98 @@
+//! The main job: three families from S3 to activated devices, each tree equal to the oracle's, every
+//! distinct layer fetched and unpacked once, and what a second time costs.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::guest::Guest;
+use crate::guest::veneer::{FAMILIES, Mounted, PROGRAMS, Veneer, expected, image};
+use crate::scenario::{Images, Needs, Report, Scenario};
+
+/// See the module.
+pub const SCENARIO: Scenario = Scenario {
+    name: "activate",
+    needs: Needs { images: Images::Small, timeout_s: 400, ..Needs::DEFAULT },
+    run,
+};
+
+fn run(guest: &mut Guest) -> Result<Report> {
+    let veneer = Veneer::new(guest)?;
+    let mut report = Report::new();
+
+    let dry = veneer.ok(&["activate", &image("golang"), "--name", "golang-1", "--dry-run"])?;
+    ensure!(dry["ensured"]["fetched_objects"] == 5 && dry["volume"].is_null(), "the plan: {dry}");
+    ensure!(veneer.s3.object_gets().is_empty(), "--dry-run fetched something");
+    ensure!(veneer.pool.pool().ids()?.is_empty(), "--dry-run made a volume");
+
+    let begun = Instant::now();
+    for family in FAMILIES {
+        veneer.activate(family, &format!("{family}-1"))?;
+    }
+    report = report.figure("all_three_ms", millis(begun));
+    report = report.figure("pool_blocks", veneer.used_blocks()?);
+    veneer.check()?;
+
+    // Eight layers are distinct; the server and the registry agree that each came once.
+    let mut gets: BTreeMap<String, u32> = BTreeMap::new();
+    for get in veneer.s3.object_gets() {
+        *gets.entry(get.target).or_default() += 1;
+    }
+    ensure!(gets.len() == 8 && gets.values().all(|count| *count == 1), "fetched: {gets:?}");
+    let bytes: u64 = veneer.s3.object_gets().iter().map(|get| get.bytes).sum();
+    let listing = veneer.ok(&["ls"])?;
+    ensure!(listing["layer_bytes"] == bytes, "{bytes} bytes came, the registry says {listing}");
+    report = report.figure("fetched_bytes", bytes);
+    report = report.figure("unshared_bytes", listing["unshared_bytes"].clone());
+
+    for (family, program, line) in PROGRAMS {
+        let mounted = Mounted::new(guest.scratch(), &format!("{family}-1"))?;
+        let expected = expected(guest, family, 256)?;
+        ensure!(expected.len() > 100, "{family} has only {} paths", expected.len());
+        expected.expect_equal(&mounted.tree()?).with_context(|| format!("the tree of {family}"))?;
+        let said = mounted.run(program)?;
+        ensure!(said.starts_with(line), "{family} says {said:?}");
+        std::fs::write(mounted.path().join("written"), family)?;
+        report = report.figure(&format!("{family}_paths"), expected.len());
+    }
+
+    // What is active is left alone, without a word to the server.
+    veneer.s3.proxy.clear();
+    let again = veneer.activate("golang", "golang-1")?;
+    ensure!(again["already"] == true, "the same again: {again}");
+    let asked = veneer.s3.proxy.exchanges();
+    ensure!(asked.is_empty(), "the same again asked {asked:?}");
+    report = report.figure("again_ms", again["ms"].clone());
+    report = report.figure("again_ioctls", again["ioctls"].clone());
+
+    // A second name costs one snapshot: no object, no mkfs, no data block.
+    let (blocks, ids) = (veneer.used_blocks()?, veneer.pool.pool().ids()?.len());
+    let second = veneer.cmd(&["activate", &image("golang"), "--name", "golang-2", "--json"]);
+    // Were mkfs run, there would be none.
+    let second = second.env("VENEER_MKFS", "/nowhere/mkfs").run()?.expect(0)?.json()?;
+    ensure!(veneer.s3.object_gets().is_empty(), "a second name fetched an object");
+    ensure!(veneer.pool.pool().ids()?.len() == ids + 1, "a second name is not one volume");
+    ensure!(veneer.used_blocks()? == blocks, "a second name took data blocks");
+    report = report.figure("second_ms", second["ms"].clone());
+    report = report.figure("second_ioctls", second["ioctls"].clone());
+    let fresh = Mounted::new(guest.scratch(), "golang-2")?;
+    ensure!(!fresh.path().join("written").exists(), "two activations share what is written");
+    drop(fresh);
+
+    // Down keeps what was written, rm does not.
+    veneer.ok(&["deactivate", "golang-1"])?;
+    ensure!(!std::path::Path::new("/dev/mapper/golang-1").exists(), "golang-1 is still there");
+    veneer.activate("golang", "golang-1")?;
+    let back = Mounted::new(guest.scratch(), "golang-1")?;
+    ensure!(back.path().join("written").exists(), "what was written to golang-1 is gone");
+    drop(back);
+    veneer.cmd(&["rm", &image("golang")]).run()?.expect_message(100, "golang-1, golang-2")?;
+
+    veneer.close()?;
+    Ok(report)
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,52 @@
+//! `kill -9` in the middle of an unpack, then the same command again: the right end state, and no id,
+//! node, mount or loop device left over.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::guest::Guest;
+use crate::guest::veneer::{Mounted, Veneer, expected, image};
+use crate::scenario::{Images, Needs, Report, Scenario};
+
+/// See the module.
+pub const SCENARIO: Scenario = Scenario {
+    name: "killed",
+    needs: Needs { images: Images::Small, timeout_s: 300, ..Needs::DEFAULT },
+    run,
+};
+
+/// Where it is killed: the layer, and how many of its bytes have come by then.
+const PLACES: [(&str, u64); 3] =
+    [("golang/1.tar", 9_000_000), ("golang/3.tar", 1), ("golang/5.tar", 3_000_000)];
+
+fn run(guest: &mut Guest) -> Result<Report> {
+    let veneer = Veneer::new(guest)?;
+    let activate = ["activate", &image("golang"), "--name", "golang-1"];
+    let mut fetched_twice = 0;
+    for (suffix, after) in PLACES {
+        veneer.s3.proxy.hold(suffix, after);
+        let mut running = veneer.cmd(&activate).spawn()?;
+        veneer.s3.proxy.wait_held(Duration::from_secs(60))?;
+        running.kill()?;
+        running.wait()?;
+        veneer.s3.proxy.release();
+        fetched_twice += after;
+        let left = veneer.ok(&["recover", "--dry-run"])?;
+        let repairs = left["repairs"].as_array().context("a list of repairs")?;
+        ensure!(!repairs.is_empty(), "killed at {suffix}, and nothing to mend: {left}");
+        // No other command in between: the same one mends and goes on.
+    }
+    veneer.cmd(&activate).run()?.expect(0)?;
+    veneer.check()?;
+    let mounted = Mounted::new(guest.scratch(), "golang-1")?;
+    expected(guest, "golang", 256)?.expect_equal(&mounted.tree()?)?;
+    drop(mounted);
+
+    // Sealed layers were not fetched again.
+    let gets = veneer.s3.object_gets();
+    let whole = |key: &str| gets.iter().filter(|get| get.target.ends_with(key)).count();
+    ensure!(whole("golang/2.tar") == 1, "layer 2 was sealed and came again: {gets:?}");
+    veneer.close()?;
+    Ok(Report::new().figure("kills", PLACES.len()).figure("bytes_lost_at_most", fetched_twice))
+}

@@ -3,6 +3,7 @@
 //! The last bytes are handed out only after length and digest are found right, so even a consumer
 //! that never asks for the end of file cannot take a wrong object for a whole one.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,12 +11,15 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 
 use crate::checksum::Checksum;
+use crate::client::Client;
 use crate::digest::hex;
 use crate::error::Error;
+use crate::object::ObjectRef;
 use crate::options::{Event, Watch};
 use crate::ranges::Ranges;
 use crate::spool::Spool;
-use crate::stream::Stream;
+use crate::stream::{Pin, Stream};
+use crate::wording::chain;
 
 /// What a body was, known at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,10 +42,13 @@ pub struct Summary {
 /// error. The `io::Error` holds an [`Error`]: `get_ref()`, then `downcast_ref::<fetch::Error>()`.
 #[derive(Debug)]
 pub struct Body {
+    pub(crate) object: ObjectRef,
     pub(crate) subject: String,
-    pub(crate) size: u64,
     pub(crate) etag: Option<String>,
+    pub(crate) pin: Pin,
     pub(crate) flow: Flow,
+    /// Whom to ask if the flow breaks for good.
+    pub(crate) rest: VecDeque<Client>,
     pub(crate) at: u64,
     pub(crate) hash: Sha256,
     pub(crate) sha256: Option<[u8; 32]>,
@@ -50,6 +57,8 @@ pub struct Body {
     pub(crate) output: Option<PathBuf>,
     pub(crate) deadline: Option<(Instant, Duration)>,
     pub(crate) watch: Watch,
+    /// Requests and resumptions of flows that broke for good.
+    pub(crate) counts: (u32, u32),
     pub(crate) state: State,
 }
 
@@ -91,7 +100,7 @@ pub(crate) enum State {
 impl Body {
     /// Size, bytes.
     pub fn size(&self) -> u64 {
-        self.size
+        self.pin.size
     }
 
     /// Entity tag, as in [`crate::Object::etag`].
@@ -134,11 +143,11 @@ impl Body {
         if let Some((end, deadline)) = self.deadline
             && Instant::now() >= end
         {
-            let (subject, at, size) = (self.subject.clone(), self.at, self.size);
+            let (subject, at, size) = (self.subject.clone(), self.at, self.pin.size);
             return Err(Error::Overdue { subject, at, size, deadline });
         }
         let kept = self.spool.as_mut().map_or(Ok(0), |spool| spool.read(buffer))?;
-        let count = if kept > 0 { kept } else { self.flow.read(buffer)? };
+        let count = if kept > 0 { kept } else { self.flow_on(buffer)? };
         let bytes = &buffer[..count];
         if let Some(spool) = &mut self.spool
             && kept == 0
@@ -151,17 +160,34 @@ impl Body {
             checksum.update(bytes);
         }
         self.at += count as u64;
-        if count == 0 && self.at < self.size {
-            let (subject, at, size) = (self.subject.clone(), self.at, self.size);
+        if count == 0 && self.at < self.pin.size {
+            let (subject, at, size) = (self.subject.clone(), self.at, self.pin.size);
             return Err(Error::Short { subject, at, size });
         }
         self.verify_at_end()?;
         Ok(count)
     }
 
+    /// Reads from the flow; where it breaks for good, the next source goes on at the byte.
+    fn flow_on(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        loop {
+            let error = match self.flow.read(buffer) {
+                Ok(count) => return Ok(count),
+                Err(error) => error,
+            };
+            let Some(next) = self.rest.pop_front() else { return Err(error) };
+            let (at, error) = (self.at, chain(&error));
+            let text = format!("broken at byte {at}, going on at {}: {error}", next.endpoint());
+            self.watch.tell(&Event::Note { text: &text });
+            let (tries, resumed) = self.flow.counts();
+            self.counts = (self.counts.0 + tries, self.counts.1 + resumed);
+            self.flow = next.go_on(&self.object, &self.pin.anywhere(), self.at)?;
+        }
+    }
+
     /// Digest and checksum, once all bytes are through.
     pub(crate) fn verify_at_end(&mut self) -> Result<(), Error> {
-        if self.at < self.size {
+        if self.at < self.pin.size {
             return Ok(());
         }
         let got: [u8; 32] = std::mem::take(&mut self.hash).finalize().into();
@@ -186,8 +212,9 @@ impl Body {
             return Err(error);
         }
         let (tries, resumed) = self.flow.counts();
+        let (tries, resumed) = (self.counts.0 + tries, self.counts.1 + resumed);
         self.state = State::Done(Summary {
-            bytes: self.size,
+            bytes: self.pin.size,
             sha256: got,
             etag: self.etag.clone(),
             tries,

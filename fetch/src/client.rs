@@ -3,24 +3,39 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ureq::Body as HttpBody;
 use ureq::http::Response;
 
 use crate::checksum::Checksum;
-use crate::credentials::{self, Keys};
+use crate::credentials::Source;
 use crate::endpoint::{Endpoint, check_region};
 use crate::error::Error;
 use crate::http::Http;
 use crate::listing;
 use crate::object::{ImageRef, Layer, Object, ObjectRef, check_bucket};
-use crate::options::Options;
+use crate::options::{Addressing, CredentialsFrom, Options};
+use crate::redirect::{self, HOPS_MAX};
 use crate::retry::Trial;
 use crate::sign::{Op, Target, sign};
 use crate::stream;
 
 /// A page of 1,000 keys of 1,024 bytes, each byte spelled as an entity, is smaller.
 const PAGE_BYTES_MAX: u64 = 16 << 20;
+
+/// A cache or a peer is nobody to show a signature to, and nobody to wait for.
+fn source(options: &Options, url: &str) -> Options {
+    Options {
+        endpoint: Some(url.to_owned()),
+        addressing: Addressing::Path,
+        credentials: CredentialsFrom::Anonymous,
+        tries_max: options.tries_max.min(2),
+        connect_timeout: options.connect_timeout.min(Duration::from_secs(3)),
+        sources: Vec::new(),
+        ..options.clone()
+    }
+}
 
 /// Speaks to one server. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
@@ -35,7 +50,9 @@ pub(crate) struct Inner {
     target: Target,
     /// The canonical endpoint.
     url: String,
-    keys: Option<Keys>,
+    keys: Source,
+    /// Other servers of the same objects, to be asked before this one.
+    pub(crate) sources: Vec<Client>,
 }
 
 impl Client {
@@ -49,8 +66,9 @@ impl Client {
             Some(text) => Endpoint::parse(text)?,
             None => Endpoint::amazon(&options.region),
         };
-        let look = |name: &str| std::env::var(name).ok();
-        let keys = credentials::find(&options.credentials, &look, &options.watch)?;
+        let keys = Source::new(&options.credentials, &options.watch)?;
+        let sources = options.sources.iter().map(|url| Client::new(&source(options, url)));
+        let sources = sources.collect::<Result<_, _>>()?;
         let http = Http::new(options, &endpoint)?;
         let url = endpoint.url();
         let (region, addressing) = (options.region.clone(), options.addressing);
@@ -61,13 +79,18 @@ impl Client {
                 *limit = deadline.min(*limit);
             }
         }
-        Ok(Client { inner: Arc::new(Inner { options, http, target, url, keys }) })
+        Ok(Client { inner: Arc::new(Inner { options, http, target, url, keys, sources }) })
     }
 
     /// The endpoint in its canonical spelling: `scheme://host[:port]`, lower case, the scheme's own
     /// port left out. It is the identity of the source, whatever spelling the options had.
     pub fn endpoint(&self) -> &str {
         &self.inner.url
+    }
+
+    /// The same client without its other sources.
+    pub fn origin(&self) -> Result<Client, Error> {
+        Client::new(&Options { sources: Vec::new(), ..self.inner.options.clone() })
     }
 
     /// All objects under a prefix, of all pages, in the server's order.
@@ -170,8 +193,39 @@ impl Client {
         bucket: &str,
         op: Op<'_>,
     ) -> Result<Response<HttpBody>, Error> {
-        let signed = sign(&self.inner.target, bucket, op, self.inner.keys.as_ref())?;
-        self.inner.http.send(subject, signed)
+        let mut target = &self.inner.target;
+        let mut moved;
+        let (mut hops, mut renewed) = (0, false);
+        loop {
+            let keys = self.inner.keys.keys()?;
+            let signed = sign(target, bucket, op, keys.as_ref())?;
+            let url = signed.url.clone();
+            match self.inner.http.send(subject, signed) {
+                Err(Error::Redirect { subject, status, to, .. }) if !to.is_empty() => {
+                    let listed = &self.inner.options.redirect_hosts;
+                    let next = redirect::follow(target, bucket, &url, &to, listed);
+                    hops += 1;
+                    match next {
+                        Ok(next) if hops <= HOPS_MAX => moved = next,
+                        Ok(_) => {
+                            let why = "there were too many before it";
+                            return Err(Error::Redirect { subject, status, to, why });
+                        }
+                        Err(why) => return Err(Error::Redirect { subject, status, to, why }),
+                    }
+                    target = &moved;
+                }
+                // Temporary keys may end in the middle of a long object.
+                Err(Error::Answer { answer, .. })
+                    if answer.code.as_deref() == Some("ExpiredToken")
+                        && !renewed
+                        && self.inner.keys.renew(keys.as_ref())? =>
+                {
+                    renewed = true;
+                }
+                answered => return answered,
+            }
+        }
     }
 
     /// Repeats a small request for as long as that makes sense.

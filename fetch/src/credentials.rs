@@ -1,11 +1,14 @@
-//! Where the signing keys come from: flags, environment, shared files.
+//! Where the signing keys come from: options, environment, shared files, metadata; and when anew.
 //!
 //! No key, secret or token is ever printed, nor part of an error.
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
+use crate::metadata;
 use crate::options::{CredentialsFrom, Event, Watch};
 use crate::profile;
 
@@ -15,6 +18,8 @@ pub(crate) struct Keys {
     pub(crate) access_key: String,
     pub(crate) secret_key: String,
     pub(crate) session_token: Option<String>,
+    /// When lent keys end, seconds since 1970.
+    pub(crate) expires: Option<u64>,
 }
 
 impl Keys {
@@ -23,6 +28,7 @@ impl Keys {
             access_key: access_key.to_owned(),
             secret_key: secret_key.to_owned(),
             session_token: session_token.map(str::to_owned),
+            expires: None,
         }
     }
 
@@ -87,6 +93,19 @@ pub(crate) fn find(
                     why: "no such profile with keys in the shared files",
                 }),
                 (None, None) => {
+                    if let Some(keys) = metadata::from_container(&get)? {
+                        return Ok(Some(keys));
+                    }
+                    if get("AWS_WEB_IDENTITY_TOKEN_FILE").is_some() {
+                        return Err(Error::Credentials {
+                            place: "AWS_WEB_IDENTITY_TOKEN_FILE".to_owned(),
+                            why: "web identity is not supported: export keys to the environment \
+                                  (`aws configure export-credentials`), or --anonymous",
+                        });
+                    }
+                    if let Some(keys) = metadata::from_instance(&get)? {
+                        return Ok(Some(keys));
+                    }
                     watch.tell(&Event::Note { text: "no credentials found: anonymous" });
                     Ok(None)
                 }
@@ -130,6 +149,56 @@ fn from_files(name: &str, get: Lookup<'_>) -> Result<Option<Keys>, Error> {
     Ok(None)
 }
 
+/// Lent keys are renewed this long before they end.
+const MARGIN_SECONDS: u64 = 300;
+
+/// The keys of a client, found when they are first needed and again when they end.
+#[derive(Debug)]
+pub(crate) struct Source {
+    from: CredentialsFrom,
+    watch: Watch,
+    /// None until they have been looked for.
+    found: Mutex<Option<Option<Keys>>>,
+}
+
+impl Source {
+    /// Looks for the keys at once, so that what is wrong with them is known before a request.
+    pub(crate) fn new(from: &CredentialsFrom, watch: &Watch) -> Result<Source, Error> {
+        let source = Source { from: from.clone(), watch: watch.clone(), found: Mutex::new(None) };
+        source.keys()?;
+        Ok(source)
+    }
+
+    /// The keys to sign with now; none is anonymous.
+    ///
+    /// # Errors
+    /// As [`find`].
+    pub(crate) fn keys(&self) -> Result<Option<Keys>, Error> {
+        // A panic while it was held left the keys whole: they are only ever replaced.
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keys) = &*found
+            && !keys.as_ref().and_then(|keys| keys.expires).is_some_and(ends_soon)
+        {
+            return Ok(keys.clone());
+        }
+        let look = |name: &str| std::env::var(name).ok();
+        let keys = find(&self.from, &look, &self.watch)?;
+        *found = Some(keys.clone());
+        Ok(keys)
+    }
+
+    /// Forgets keys that the server calls expired; false if the same ones would be found again.
+    pub(crate) fn renew(&self, old: Option<&Keys>) -> Result<bool, Error> {
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(self.keys()?.as_ref() != old)
+    }
+}
+
+fn ends_soon(expires: u64) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    expires < now + MARGIN_SECONDS
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,11 +213,13 @@ mod tests {
     fn the_environment_gives_keys_or_none() {
         let got = auto(&[("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s")]).unwrap();
         assert_eq!(got, Some(Keys::new("a", "s", None)));
+        let off = ("AWS_EC2_METADATA_DISABLED", "true");
         assert_eq!(
-            auto(&[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")]).unwrap(),
+            auto(&[off, ("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")]).unwrap(),
             None
         );
-        assert_eq!(auto(&[]).unwrap(), None);
+        assert_eq!(auto(&[off]).unwrap(), None);
+        assert!(auto(&[off, ("AWS_WEB_IDENTITY_TOKEN_FILE", "/x")]).is_err());
     }
 
     #[test]

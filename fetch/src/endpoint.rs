@@ -29,7 +29,19 @@ impl Endpoint {
     /// # Errors
     /// [`Error::Setting`].
     pub(crate) fn parse(text: &str) -> Result<Endpoint, Error> {
-        parse(text).map_err(|why| Error::Setting { name: "endpoint", value: redact(text), why })
+        let bad = |why| Error::Setting { name: "endpoint", value: redact(text), why };
+        let endpoint = parse(text).map_err(bad)?;
+        if let Ok(address) = endpoint.host.trim_matches(['[', ']']).parse::<IpAddr>()
+            && is_link_local(address)
+        {
+            return Err(bad("a link-local address holds instance metadata, not objects"));
+        }
+        Ok(endpoint)
+    }
+
+    /// As [`Endpoint::parse`], for the services that do live on link-local addresses.
+    pub(crate) fn parse_any(text: &str) -> Result<Endpoint, &'static str> {
+        parse(text)
     }
 
     pub(crate) fn is_https(&self) -> bool {
@@ -113,11 +125,6 @@ fn parse(text: &str) -> Result<Endpoint, &'static str> {
     }
     if host.is_empty() || host.len() > 253 || (!host.starts_with('[') && !host.bytes().all(named)) {
         return Err("not a host name");
-    }
-    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>()
-        && is_link_local(address)
-    {
-        return Err("a link-local address holds instance metadata, not objects");
     }
     Ok(Endpoint { https, host, port })
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::answer::Answer;
+use crate::guard::Forbidden;
 
 /// The classes of failure, for callers that decide what to do next. Exhaustive on purpose: a new
 /// kind must be classed by every caller before it compiles.
@@ -331,6 +332,7 @@ fn transport_kind(source: &ureq::Error) -> Kind {
         ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => Kind::Refused,
         ureq::Error::Io(e) if is_tls(e) => Kind::Refused,
         ureq::Error::LargeResponseHeader(..) => Kind::Refused,
+        ureq::Error::Other(e) if e.is::<Forbidden>() => Kind::Refused,
         ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl | ureq::Error::Http(_) => Kind::Usage,
         _ => Kind::Network,
     }

@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use ureq::http::{HeaderMap, Response};
 use ureq::tls::{PemItem, RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
 use crate::answer::Answer;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::guard::Guard;
 use crate::options::Options;
+use crate::proxy;
 use crate::sign::Signed;
 
 /// No error document is longer.
@@ -32,11 +35,13 @@ impl Http {
     /// # Errors
     /// [`Error::File`] and [`Error::Setting`] for a certificate file.
     pub(crate) fn new(options: &Options, endpoint: &Endpoint) -> Result<Http, Error> {
+        let look = |name: &str| std::env::var(name).ok();
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(concat!("veneer-fetch/", env!("CARGO_PKG_VERSION")))
             .accept("*/*")
+            .proxy(proxy::find(endpoint, &look)?)
             .timeout_resolve(Some(options.connect_timeout))
             .timeout_connect(Some(options.connect_timeout))
             .timeout_send_request(Some(options.first_byte_timeout))
@@ -49,7 +54,8 @@ impl Http {
             let roots = roots(options.ca_file.as_deref())?;
             config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
         }
-        Ok(Http { agent: config.build().new_agent(), server: endpoint.url() })
+        let agent = Agent::with_parts(config.build(), DefaultConnector::new(), Guard::default());
+        Ok(Http { agent, server: endpoint.url() })
     }
 
     /// Sends `signed` and returns an answer with status 200 or 206.
@@ -72,7 +78,7 @@ impl Http {
                 subject: subject.to_owned(),
                 status,
                 to: text(response.headers(), "location").unwrap_or_default(),
-                why: "redirects are not followed",
+                why: "a redirect",
             }),
             _ => Err(Error::Answer {
                 subject: subject.to_owned(),

@@ -19,7 +19,7 @@ use fetch::{Client, CredentialsFrom, Event, Expect, ImageRef, Kind, ObjectRef, O
 Flags beat environment: AWS_ENDPOINT_URL[_S3], AWS_REGION, AWS_DEFAULT_REGION, AWS_CA_BUNDLE,
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE,
 VENEER_FETCH_{{ADDRESSING,CONNECT_TIMEOUT,FIRST_BYTE_TIMEOUT,STALL_TIMEOUT,PATIENCE,DEADLINE,
-RATE_FLOOR,TRIES,JOBS,LIST_KEYS}}.",
+RATE_FLOOR,TRIES,JOBS,LIST_KEYS,REDIRECT_TO,SOURCES}}; HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY.",
     example = "{command_name} --list s3://bucket/images/golang/",
     example = "{command_name} s3://bucket/images/golang/1.tar -o 1.tar",
     error_code(0, "done"),
@@ -72,6 +72,12 @@ struct Args {
     /// where the bucket goes: auto, path or virtual-host
     #[argh(option)]
     addressing: Option<String>,
+    /// another server of the same objects, asked first; several are asked in order; needs --digest
+    #[argh(option, arg_name = "url")]
+    source: Vec<String>,
+    /// host[:port] that a redirect may lead to
+    #[argh(option, arg_name = "host")]
+    redirect_to: Vec<String>,
     /// do not sign requests
     #[argh(switch)]
     anonymous: bool,
@@ -169,7 +175,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let Some(reference) = &args.reference else {
         return Err(usage("reference", "", "name an object, s3://bucket/key"));
     };
-    let client = Client::new(&options(args)?)?;
+    let options = options(args)?;
+    let client = Client::new(&options)?;
     if args.list {
         let image: ImageRef = reference.parse()?;
         return output::list(&client, &image, args.all, args.json);
@@ -178,7 +185,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let expect = expect(args)?;
     let show = output::Show { quiet: args.quiet, json: args.json };
     match (&args.output, &args.spool) {
-        (Some(path), None) => output::to_file(&client, &object, &expect, path, show),
+        (Some(path), None) => {
+            let several = !options.sources.is_empty();
+            output::to_file(&client, &object, &expect, path, several, show)
+        }
         (None, Some(dir)) => output::to_stdout_spooled(&client, &object, &expect, dir, show),
         (None, None) => output::to_stdout(&client, &object, &expect, show),
         (Some(_), Some(dir)) => {
@@ -240,6 +250,10 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     }
     options.rate_floor = args.rate_floor.unwrap_or(options.rate_floor);
     options.tries_max = args.tries.unwrap_or(options.tries_max);
+    if !args.source.is_empty() {
+        options.sources.clone_from(&args.source);
+    }
+    options.redirect_hosts.extend(args.redirect_to.iter().cloned());
     if args.jobs.is_some() {
         options.jobs = args.jobs;
     }

@@ -2,6 +2,7 @@
 //!
 //! The decisions only; requests are `client.rs`'s, the flow of bytes is `stream.rs` and `ranges.rs`.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use crate::options::Event;
 use crate::ranges::{JOBS, JOBS_MAX, PART_BYTES, Ranges, SIZE_MIN};
 use crate::spool::{Identity, Place, Spool, parent};
 use crate::stream::{Pin, Stream, Tag, check_size};
+use crate::wording;
 
 impl Client {
     /// Opens an object: the first request is made here, so that what is absent, forbidden or not
@@ -25,8 +27,8 @@ impl Client {
     /// As any request; [`Error::Changed`] and [`Error::TooLarge`] by `expect`.
     pub fn open(&self, object: &ObjectRef, expect: &Expect) -> Result<Body, Error> {
         object.check()?;
-        let (flow, pin, checksum) = self.begin(object, expect)?;
-        self.body(object, expect, flow, &pin, checksum, None)
+        let opened = self.begin(object, expect)?;
+        self.body(object, expect, opened, None)
     }
 
     /// As [`Client::open`], with a copy of what comes in `spool_dir`: what an earlier process left
@@ -77,11 +79,11 @@ impl Client {
         let sha256 = expect.sha256.as_ref();
         let identify = |pin: Option<&Pin>| Identity::new(self.endpoint(), object, pin, sha256);
         if !place.has_any(&identify(None)) {
-            let (flow, pin, checksum) = self.begin(object, expect)?;
-            let spool = Spool::open(place, &identify(Some(&pin)), pin.size)?;
+            let opened = self.begin(object, expect)?;
+            let spool = Spool::open(place, &identify(Some(&opened.pin)), opened.pin.size)?;
             // Somebody else may have begun and ended meanwhile; what is kept then is not ours.
             if spool.as_ref().is_none_or(|spool| spool.kept() == 0) {
-                return self.body(object, expect, flow, &pin, checksum, spool);
+                return self.body(object, expect, opened, spool);
             }
         }
         let (pin, checksum) = self.identify(object, expect)?;
@@ -94,12 +96,15 @@ impl Client {
                     etag: pin.etag.text().map(str::to_owned),
                     ..expect.clone()
                 };
-                let (flow, pin, checksum) = self.begin(object, &pinned)?;
-                self.body(object, expect, flow, &pin, checksum, spool)
+                let opened = self.begin(object, &pinned)?;
+                self.body(object, expect, opened, spool)
             }
             kept => {
-                let flow = self.go_on(object, &pin, kept)?;
-                self.body(object, expect, flow, &pin, checksum, spool)
+                let mut rest = self.chain(expect);
+                let first = rest.pop_front().unwrap_or_else(|| self.clone());
+                let theirs = if rest.is_empty() { pin.clone() } else { pin.anywhere() };
+                let flow = first.go_on(object, &theirs, kept)?;
+                self.body(object, expect, Opened { flow, rest, pin, checksum }, spool)
             }
         }
     }
@@ -111,12 +116,15 @@ impl Client {
         expect: &Expect,
     ) -> Result<(Pin, Option<Checksum>), Error> {
         let digest = expect.sha256.is_some();
-        if let (Some(size), Some(etag)) = (expect.size, &expect.etag)
-            && (digest || !etag.starts_with("W/"))
+        let etag = match &expect.etag {
+            Some(etag) => Tag::Known(Some(etag.clone())),
+            None => Tag::Unknown,
+        };
+        if let Some(size) = expect.size
+            && (digest || etag.strong().is_some())
         {
-            let subject = object.to_string();
-            check_size(&subject, size, expect)?;
-            return Ok((Pin { size, etag: Tag::Known(Some(etag.clone())), digest }, None));
+            check_size(&object.to_string(), size, expect)?;
+            return Ok((Pin { size, etag, digest }, None));
         }
         let (found, checksum) = self.head_with_checksum(object)?;
         let subject = object.to_string();
@@ -129,36 +137,72 @@ impl Client {
         Ok((Pin { size: found.size, etag: Tag::Known(found.etag), digest }, checksum))
     }
 
-    /// Opens at the first byte.
-    fn begin(
+    /// Whom to ask, in order. Who gives the bytes does not matter where a digest judges them, and
+    /// matters where none does.
+    fn chain(&self, expect: &Expect) -> VecDeque<Client> {
+        let mut chain = VecDeque::new();
+        if expect.sha256.is_some() {
+            chain.extend(self.inner.sources.iter().cloned());
+        } else if !self.inner.sources.is_empty() {
+            self.note("no digest is given: the other sources are not asked");
+        }
+        chain.push_back(self.clone());
+        chain
+    }
+
+    fn note(&self, text: &str) {
+        self.inner.options.watch.tell(&Event::Note { text });
+    }
+
+    /// Opens at the first byte, at the first source that can.
+    fn begin(&self, object: &ObjectRef, expect: &Expect) -> Result<Opened, Error> {
+        let mut chain = self.chain(expect);
+        loop {
+            let Some(client) = chain.pop_front() else {
+                return Err(Error::Spent { subject: object.to_string() });
+            };
+            if chain.is_empty() {
+                return client.begin_here(object, expect, chain);
+            }
+            // Entity tags are the origin's own.
+            let expect = Expect { etag: None, ..expect.clone() };
+            match client.begin_here(object, &expect, chain.clone()) {
+                Ok(opened) => return Ok(opened),
+                Err(error) => {
+                    self.note(&format!("source {}: {}", client.endpoint(), wording::chain(&error)));
+                }
+            }
+        }
+    }
+
+    fn begin_here(
         &self,
         object: &ObjectRef,
         expect: &Expect,
-    ) -> Result<(Flow, Pin, Option<Checksum>), Error> {
+        rest: VecDeque<Client>,
+    ) -> Result<Opened, Error> {
         let jobs = self.jobs(expect.size);
         let first = (jobs > 1).then_some(PART_BYTES);
         let mut stream = Stream::open(self, object, expect, first)?;
         let pin = stream.pin.clone();
         let mut checksum = stream.checksum.take();
         if stream.end() == pin.size {
-            return Ok((Flow::One(Box::new(stream)), pin, checksum));
+            return Ok(Opened { flow: Flow::One(Box::new(stream)), rest, pin, checksum });
         }
         if !pin.digest {
             // A range comes without the checksum of the whole; that is an extra, so is its absence.
             match self.head_with_checksum(object) {
                 Ok((found, told)) if found.etag.as_deref() == pin.etag.text() => checksum = told,
-                Ok(_) | Err(_) => {
-                    self.inner.options.watch.tell(&Event::Note { text: "no object checksum" });
-                }
+                Ok(_) | Err(_) => self.note("no object checksum"),
             }
         }
         let range = 0..pin.size;
         let ranges = Ranges::start(self, object, &pin, Some(stream), range, jobs)?;
-        Ok((Flow::Many(ranges), pin, checksum))
+        Ok(Opened { flow: Flow::Many(ranges), rest, pin, checksum })
     }
 
-    /// Opens at byte `at` of a known object; the first request is sent by the first read.
-    fn go_on(&self, object: &ObjectRef, pin: &Pin, at: u64) -> Result<Flow, Error> {
+    /// Goes on at byte `at` of a known object; the first request is sent by the first read.
+    pub(crate) fn go_on(&self, object: &ObjectRef, pin: &Pin, at: u64) -> Result<Flow, Error> {
         let left = pin.size - at;
         let jobs = self.jobs(Some(left));
         if left == 0 {
@@ -184,19 +228,20 @@ impl Client {
         &self,
         object: &ObjectRef,
         expect: &Expect,
-        flow: Flow,
-        pin: &Pin,
-        checksum: Option<Checksum>,
+        opened: Opened,
         spool: Option<Spool>,
     ) -> Result<Body, Error> {
+        let Opened { flow, rest, pin, checksum } = opened;
         let options = &self.inner.options;
         let end =
             options.deadline.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
         let mut body = Body {
+            object: object.clone(),
             subject: object.to_string(),
-            size: pin.size,
             etag: pin.etag.text().map(str::to_owned),
+            pin,
             flow,
+            rest,
             at: 0,
             hash: Sha256::new(),
             sha256: expect.sha256,
@@ -205,9 +250,19 @@ impl Client {
             output: None,
             deadline: end,
             watch: options.watch.clone(),
+            counts: (0, 0),
             state: State::Reading,
         };
         body.verify_at_end()?;
         Ok(body)
     }
+}
+
+/// An object whose bytes can flow.
+struct Opened {
+    flow: Flow,
+    /// Whom to ask if that breaks for good.
+    rest: VecDeque<Client>,
+    pin: Pin,
+    checksum: Option<Checksum>,
 }

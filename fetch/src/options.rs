@@ -138,6 +138,11 @@ pub struct Options {
     pub deadline: Option<Duration>,
     /// Ranges in flight, at most 16: 1 is a single stream, none lets the object's size choose.
     pub jobs: Option<usize>,
+    /// Hosts (`host` or `host:port`) that a redirect may lead to, besides the same one.
+    pub redirect_hosts: Vec<String>,
+    /// Other servers of the same objects, tried in order before the endpoint: a site's cache, a
+    /// peer. They are asked without signature, and only for objects whose digest is known.
+    pub sources: Vec<String>,
     /// Keys of one listing.
     pub list_keys_max: usize,
     /// Is told of retries and resumes.
@@ -160,6 +165,8 @@ impl Default for Options {
             patience: Duration::from_secs(120),
             deadline: None,
             jobs: None,
+            redirect_hosts: Vec::new(),
+            sources: Vec::new(),
             list_keys_max: 100_000,
             watch: Watch::default(),
         }
@@ -212,6 +219,12 @@ impl Options {
         if let Some(text) = get("VENEER_FETCH_JOBS") {
             options.jobs = Some(parse_number("VENEER_FETCH_JOBS", &text)?);
         }
+        let list = |name| -> Vec<String> {
+            let text = get(name).unwrap_or_default();
+            text.split([',', ' ']).filter(|t| !t.is_empty()).map(str::to_owned).collect()
+        };
+        options.redirect_hosts = list("VENEER_FETCH_REDIRECT_TO");
+        options.sources = list("VENEER_FETCH_SOURCES");
         if let Some(text) = get("VENEER_FETCH_LIST_KEYS") {
             options.list_keys_max = parse_number("VENEER_FETCH_LIST_KEYS", &text)?;
         }

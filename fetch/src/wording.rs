@@ -132,6 +132,17 @@ impl fmt::Display for Error {
     }
 }
 
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
 /// ureq's wording, with the act that helps where we know one.
 struct Transport<'a>(&'a ureq::Error);
 

@@ -1,0 +1,375 @@
+//! Hostile listings, redirects, names and services; other sources; lent keys.
+
+mod fault;
+
+use std::io::Read;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fault::{Pace, Plan, Reply, Request, Server, good, noise};
+use fetch::{Client, CredentialsFrom, Error, Expect, Kind, ObjectRef, Options};
+use sha2::{Digest as _, Sha256};
+
+fn program(url: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fetch"));
+    command.env_clear().env("HOME", "/nonexistent").env("AWS_ENDPOINT_URL", url);
+    command
+}
+
+fn run(command: &mut Command) -> (Option<i32>, Vec<u8>, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), stdout, String::from_utf8_lossy(&stderr).into_owned())
+}
+
+fn serve(plan: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static) -> Server {
+    Server::start(b"hello".to_vec(), Arc::new(plan))
+}
+
+fn client(server: &Server) -> Client {
+    let options = Options {
+        endpoint: Some(server.url()),
+        credentials: CredentialsFrom::Anonymous,
+        tries_max: 2,
+        list_keys_max: 5000,
+        ..Options::default()
+    };
+    Client::new(&options).unwrap()
+}
+
+fn object() -> ObjectRef {
+    "s3://bkt/key".parse().unwrap()
+}
+
+fn page(inside: &str) -> String {
+    format!("<?xml version=\"1.0\"?><ListBucketResult>{inside}</ListBucketResult>")
+}
+
+const ENTRY: &str = "<Contents><Key>p/1.tar</Key><Size>5</Size></Contents>";
+
+#[test]
+fn listings_that_lie_are_refused() {
+    let more = "<IsTruncated>true</IsTruncated><NextContinuationToken>T</NextContinuationToken>";
+    let bomb = "<!DOCTYPE r [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;\">]>";
+    let external = "<!DOCTYPE r [<!ENTITY x SYSTEM \"file:///etc/passwd\">]>";
+    for (name, document) in [
+        ("the same page for ever", page(&format!("{ENTRY}{more}"))),
+        ("truncated without a token", page(&format!("{ENTRY}<IsTruncated>true</IsTruncated>"))),
+        ("an entity bomb", format!("{bomb}{}", page("<Contents><Key>&b;</Key></Contents>"))),
+        (
+            "an external entity",
+            format!("{external}{}", page("<Contents><Key>&x;</Key></Contents>")),
+        ),
+        ("an undefined entity", page("<Contents><Key>&nbsp;</Key><Size>1</Size></Contents>")),
+        ("a key outside", page("<Contents><Key>q/1.tar</Key><Size>1</Size></Contents>")),
+        ("a negative size", page("<Contents><Key>p/1.tar</Key><Size>-1</Size></Contents>")),
+        (
+            "a huge size",
+            page("<Contents><Key>p/1.tar</Key><Size>99999999999999999999</Size></Contents>"),
+        ),
+        (
+            "two keys in one",
+            page("<Contents><Key>p/1</Key><Key>p/2</Key><Size>1</Size></Contents>"),
+        ),
+        ("deep nesting", "<ListBucketResult>".repeat(100_000)),
+        ("half a document", page(ENTRY)[..60].to_owned()),
+        ("a login page", "<html><body>sign in</body></html>".to_owned()),
+        ("an error with status 200", "<Error><Code>InternalError</Code></Error>".to_owned()),
+        ("nothing", String::new()),
+        ("no text", "\u{0}\u{1}".to_owned()),
+    ] {
+        let server = serve(move |_, _| Reply::new(200, document.as_bytes()));
+        let error = client(&server).list("bkt", "p/").unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused, "{name}: {error}");
+        assert!(!error.to_string().chars().any(char::is_control), "{name}: {error}");
+        assert!(server.count() <= 2, "{name}: {} requests", server.count());
+    }
+}
+
+#[test]
+fn endless_listings_end() {
+    // Each page has another token and a new key.
+    let server = serve(|q, _| {
+        let n = q.number;
+        let keys: String = (0..1000)
+            .map(|k| format!("<Contents><Key>p/{n}-{k}</Key><Size>1</Size></Contents>"))
+            .collect();
+        let token = format!(
+            "<IsTruncated>true</IsTruncated><NextContinuationToken>{n}</NextContinuationToken>"
+        );
+        Reply::new(200, page(&format!("{keys}{token}")).as_bytes())
+    });
+    let error = client(&server).list("bkt", "p/").unwrap_err();
+    assert!(matches!(error, Error::ListingTooLong { keys_max: 5000, .. }), "{error}");
+    // Each page is empty and promises another.
+    let server = serve(|q, _| {
+        let n = q.number;
+        let token = format!(
+            "<IsTruncated>true</IsTruncated><NextContinuationToken>{n}</NextContinuationToken>"
+        );
+        Reply::new(200, page(&token).as_bytes())
+    });
+    let error = client(&server).list("bkt", "p/").unwrap_err();
+    assert!(matches!(error, Error::ListingTooLong { .. }) && server.count() < 200, "{error}");
+}
+
+#[test]
+fn a_listing_of_a_gibibyte_is_not_read() {
+    let server = serve(|_, _| {
+        let reply = Reply::new(200, &vec![b' '; 20 << 20]);
+        reply.with("Content-Length", &(1_u64 << 30).to_string())
+    });
+    let error = client(&server).list("bkt", "p/").unwrap_err();
+    assert!(error.to_string().contains("16 MiB"), "{error}");
+}
+
+#[test]
+fn listed_keys_are_shown_escaped_and_never_leave_the_prefix() {
+    let evil = "p/&#x1b;[2J&#xa;../../etc/passwd";
+    let server = serve(move |_, _| {
+        let entry = format!("<Contents><Key>{evil}</Key><Size>1</Size></Contents>");
+        Reply::new(200, page(&entry).as_bytes())
+    });
+    let (code, out, said) = run(program(&server.url()).args(["--list", "s3://bkt/p/"]));
+    assert_eq!((code, out.len()), (Some(100), 0), "{said}");
+    assert!(said.contains("\\u{1b}[2J\\n") && !said.contains('\x1b'), "{said}");
+    let (code, out, _) = run(program(&server.url()).args(["--list", "--all", "s3://bkt/p/"]));
+    let out = String::from_utf8(out).unwrap();
+    assert_eq!((code, out.lines().count()), (Some(0), 1), "{out:?}");
+    assert!(!out.contains('\x1b'));
+    // As data it is whole; asking for it is what is refused.
+    let key = &client(&server).list("bkt", "p/").unwrap()[0].object;
+    assert!(matches!(client(&server).head(key), Err(Error::Unaddressable { .. })));
+}
+
+#[test]
+fn redirects_go_to_listed_hosts_only() {
+    let target = serve(|_, reply| reply);
+    let to = format!("{}/bkt/key", target.url());
+    let server = serve(move |_, _| Reply::new(307, b"").with("Location", &to));
+    let (code, _, said) = run(program(&server.url()).arg("s3://bkt/key"));
+    assert!(code == Some(100) && said.contains("--redirect-to"), "{said}");
+    assert_eq!(target.count(), 0);
+    let host = format!("127.0.0.1:{}", target.port);
+    let mut command = program(&server.url());
+    command.env("AWS_ACCESS_KEY_ID", "AK").env("AWS_SECRET_ACCESS_KEY", "SK");
+    let (code, out, said) = run(command.args(["--redirect-to", &host, "s3://bkt/key"]));
+    assert!(code == Some(0) && out == b"hello", "{said}");
+    // Signed anew for the new host, not handed on.
+    let sign = |server: &Server| {
+        let requests = server.requests.lock().unwrap();
+        requests.last().unwrap().headers["authorization"].clone()
+    };
+    assert_ne!(sign(&server), sign(&target));
+}
+
+#[test]
+fn names_do_not_lead_to_instance_metadata() {
+    // Numbers of any notation are addresses to somebody; nothing is sent to this one.
+    for host in ["0xa9fea9fe", "2852039166", "169.254.43518"] {
+        let url = format!("http://{host}");
+        let start = Instant::now();
+        let (code, _, said) = run(program(&url).args(["--anonymous", "s3://bkt/key"]));
+        assert_eq!(code, Some(100), "{host}: {said}");
+        assert!(said.contains("169.254.169.254"), "{host}: {said}");
+        assert!(start.elapsed() < Duration::from_secs(5), "{host}: it was tried again");
+    }
+}
+
+#[test]
+fn dead_ends_are_told_in_time() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = listener.local_addr().unwrap();
+    drop(listener);
+    // RFC 5737: 192.0.2.0/24 leads nowhere; here it may also be refused at once.
+    for (url, says) in [
+        ("http://no-such-host.invalid".to_owned(), "lookup"),
+        (format!("http://{closed}"), "refused"),
+        ("http://192.0.2.1".to_owned(), ""),
+    ] {
+        let start = Instant::now();
+        let (code, _, said) = run(program(&url).args([
+            "--anonymous",
+            "--tries",
+            "3",
+            "--connect-timeout",
+            "1",
+            "s3://bkt/key",
+        ]));
+        assert_eq!(code, Some(111), "{said}");
+        assert!(said.contains("gave up after 3 tries") && said.contains(says), "{said}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{url} took {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn a_deadline_ends_a_slow_object() {
+    let server = Server::start(
+        noise(3_000_000, 20),
+        Arc::new(|_, reply: Reply| reply.pace(Pace::Steady(100_000))),
+    );
+    let (code, _, said) =
+        run(program(&server.url()).args(["--anonymous", "--deadline", "1", "s3://bkt/key"]));
+    assert!(code == Some(111) && said.contains("deadline"), "{code:?} {said}");
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[test]
+fn sources_are_asked_in_order_and_believed_in_nothing() {
+    let bytes = noise(9_000_000, 21);
+    let (liar, other) = (noise(9_000_000, 22), noise(9_000_000, 22));
+    let broken: Plan = Arc::new(|q, r: Reply| {
+        if q.number == 0 {
+            r.with("ETag", "\"cache\"").pace(Pace::Cut(1_000_000))
+        } else {
+            Reply::error(503, "x")
+        }
+    });
+    let absent: Plan = Arc::new(|_, _| Reply::error(404, "NoSuchKey"));
+    let lying: Plan = Arc::new(move |q, _| good(q, &liar));
+    for jobs in ["1", "3"] {
+        // One that has nothing, one that breaks off, then the origin.
+        let servers: Vec<Server> =
+            [absent.clone(), broken.clone(), Arc::new(|_: &Request, r: Reply| r)]
+                .into_iter()
+                .map(|plan| Server::start(bytes.clone(), plan))
+                .collect();
+        let ask = |digest: Option<&str>| {
+            let mut command = program(&servers[2].url());
+            command.args(["--anonymous", "-v", "--jobs", jobs, "s3://bkt/key"]);
+            command.args(["--source", &servers[0].url(), "--source", &servers[1].url()]);
+            if let Some(digest) = digest {
+                command.args(["--digest", digest]);
+            }
+            run(&mut command)
+        };
+        let (code, out, said) = ask(Some(&digest(&bytes)));
+        assert!(code == Some(0) && out == bytes, "jobs {jobs}: {code:?} {said}");
+        assert!(servers.iter().all(|server| server.count() > 0), "{said}");
+        // Without a digest nobody else is asked.
+        let before = servers[0].count() + servers[1].count();
+        let (code, out, said) = ask(None);
+        assert!(code == Some(0) && out == bytes, "{code:?} {said}");
+        assert_eq!(servers[0].count() + servers[1].count(), before);
+    }
+    // A liar is found out; into a file the origin repairs it, a stream ends with the error.
+    let liar = Server::start(other, lying);
+    let origin = Server::start(bytes.clone(), Arc::new(|_, r| r));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("f");
+    let ask = |args: &[&str]| {
+        let mut command = program(&origin.url());
+        command.args(["--anonymous", "--source", &liar.url(), "--digest", &digest(&bytes)]);
+        run(command.arg("s3://bkt/key").args(args))
+    };
+    let (code, _, said) = ask(&[]);
+    assert!(code == Some(100) && said.contains("digest mismatch"), "{said}");
+    let (code, _, said) = ask(&["-o", file.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(std::fs::read(&file).unwrap() == bytes);
+}
+
+fn lent(access_key: &str, expires: &str) -> Reply {
+    let text = format!(
+        "{{\"Code\":\"Success\",\"AccessKeyId\":\"{access_key}\",\"SecretAccessKey\":\"SK\",\
+         \"Token\":\"TOK\",\"Expiration\":\"{expires}\"}}"
+    );
+    Reply::new(200, text.as_bytes())
+}
+
+#[test]
+fn containers_and_instances_lend_keys() {
+    let s3 = serve(|_, reply| reply);
+    let container = serve(|q, _| match q.headers.get("authorization").map(String::as_str) {
+        Some("let-me") => lent("CONTAINER", "2099-01-01T00:00:00Z"),
+        _ => Reply::error(403, "no"),
+    });
+    let instance = serve(|q, _| match (q.method.as_str(), q.path.as_str()) {
+        ("PUT", "/latest/api/token") => Reply::new(200, b"T2"),
+        (_, _) if q.headers.get("x-aws-ec2-metadata-token").is_none_or(|t| t != "T2") => {
+            Reply::error(401, "version 1")
+        }
+        (_, "/latest/meta-data/iam/security-credentials/") => Reply::new(200, b"my-role"),
+        (_, "/latest/meta-data/iam/security-credentials/my-role") => {
+            lent("INSTANCE", "2099-01-01T00:00:00Z")
+        }
+        _ => Reply::error(404, "x"),
+    });
+    let signed_by = |server: &Server| {
+        let headers = server.requests.lock().unwrap().last().unwrap().headers.clone();
+        assert_eq!(headers.get("x-amz-security-token").map(String::as_str), Some("TOK"));
+        headers["authorization"].clone()
+    };
+    let url = format!("{}/v1/credentials", container.url());
+    let (code, _, said) = run(program(&s3.url())
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url)
+        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "let-me")
+        .arg("s3://bkt/key"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(signed_by(&s3).contains("CONTAINER/"));
+    let (code, _, said) = run(program(&s3.url())
+        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", instance.url())
+        .arg("s3://bkt/key"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(signed_by(&s3).contains("INSTANCE/"));
+    // A token is not sent to just anybody, and a refusal does not turn into anonymity.
+    for (url, says) in [("http://192.0.2.7/x", "loopback"), (url.as_str(), "refuses")] {
+        let (code, _, said) = run(program(&s3.url())
+            .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+            .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "hunter2")
+            .arg("s3://bkt/key"));
+        assert!(code == Some(100) && said.contains(says), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn keys_that_end_are_renewed() {
+    // Lent keys in their last minutes are asked for anew with every request.
+    let server = serve(|_, reply| reply);
+    let container = serve(|q, _| lent(&format!("KEY{}", q.number), "2020-01-01T00:00:00Z"));
+    let url = format!("{}/c", container.url());
+    let (code, _, said) = run(program(&server.url())
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url)
+        .arg("s3://bkt/key"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(container.count() >= 2, "{}", container.count());
+    // And when the server says so, once.
+    let expired = serve(|q, reply| {
+        let old = q.headers["authorization"].contains("KEY0/");
+        if old { Reply::error(400, "ExpiredToken") } else { reply }
+    });
+    let container = serve(|q, _| lent(&format!("KEY{}", q.number), "2099-01-01T00:00:00Z"));
+    let url = format!("{}/c", container.url());
+    let (code, out, said) = run(program(&expired.url())
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url)
+        .arg("s3://bkt/key"));
+    assert!(code == Some(0) && out == b"hello", "{said}");
+    assert_eq!((container.count(), expired.count()), (2, 2));
+}
+
+#[test]
+fn a_consumer_that_leaves_is_no_scandal() {
+    let server = Server::start(noise(3_000_000, 23), Arc::new(|_, reply| reply));
+    let mut child = program(&server.url())
+        .args(["--anonymous", "s3://bkt/key"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut some = [0; 10];
+    child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert_eq!((out.status.code(), out.stderr.len()), (Some(111), 0));
+}
+
+#[test]
+fn expectations_hold_for_what_a_source_says() {
+    let server = serve(|_, reply| reply);
+    let expect = Expect { size: Some(6), sha256: Some([1; 32]), ..Expect::default() };
+    let error = client(&server).open(&object(), &expect).unwrap_err();
+    assert_eq!(error.kind(), Kind::Changed, "{error}");
+}

@@ -82,6 +82,19 @@ impl Tree {
         Ok(Tree(nodes))
     }
 
+    /// Reads the root of an ext4 that layers were applied to: without "lost+found", and without the
+    /// root's own time, which is mkfs's unless a layer names the root.
+    ///
+    /// # Errors
+    /// As [`Tree::read`].
+    pub fn read_volume(root: &Path) -> Result<Tree> {
+        let mut tree = Tree::read(root)?.without("lost+found");
+        if let Some(top) = tree.0.get_mut(Path::new(".")) {
+            top.mtime = (0, 0);
+        }
+        Ok(tree)
+    }
+
     /// How many paths.
     #[must_use]
     pub fn len(&self) -> usize {

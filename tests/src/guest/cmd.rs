@@ -5,6 +5,7 @@ use std::fmt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -85,7 +86,7 @@ impl Cmd {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {line}"))?;
-        Ok(Running { line, child })
+        Ok(Running { line, child, started: Instant::now() })
     }
 
     fn line(&self) -> String {
@@ -103,6 +104,7 @@ impl Cmd {
 pub struct Running {
     line: String,
     child: Child,
+    started: Instant,
 }
 
 impl Running {
@@ -136,6 +138,7 @@ impl Running {
         let output = self.child.wait_with_output().with_context(|| self.line.clone())?;
         let ran = Ran {
             line: self.line,
+            seconds: self.started.elapsed().as_secs_f64(),
             code: output.status.code(),
             status: output.status,
             stdout: output.stdout,
@@ -152,6 +155,8 @@ impl Running {
 pub struct Ran {
     /// The command line, for people.
     pub line: String,
+    /// Wall time from start to end.
+    pub seconds: f64,
     /// Exit code; none if a signal ended it.
     pub code: Option<i32>,
     /// The whole status.
@@ -216,11 +221,11 @@ impl Ran {
 
 impl fmt::Display for Ran {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "$ {}", self.line)?;
+        write!(f, "$ {}\n  {:.2} s", self.line, self.seconds)?;
         match (self.status.code(), self.status.signal()) {
-            (Some(code), _) => write!(f, "\n  exit code {code}")?,
-            (None, Some(signal)) => write!(f, "\n  ended by signal {signal}")?,
-            (None, None) => write!(f, "\n  {}", self.status)?,
+            (Some(code), _) => write!(f, ", exit code {code}")?,
+            (None, Some(signal)) => write!(f, ", ended by signal {signal}")?,
+            (None, None) => write!(f, ", {}", self.status)?,
         }
         let stdout = String::from_utf8_lossy(&self.stdout);
         for (name, text) in [("stdout", &*stdout), ("stderr", &*self.stderr)] {

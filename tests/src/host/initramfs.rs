@@ -16,9 +16,10 @@ use crate::protocol::{MODULES, PLAN, Plan};
 const PROGRAMS: [&str; 5] = ["fetch", "unpack", "thin", "registry", "orchestrate"];
 
 /// Real tools: the outside program of the product (mkfs.ext4), the oracle's, and checkers.
-const TOOLS: [&str; 9] = [
+const TOOLS: [&str; 10] = [
     "mke2fs",
     "e2fsck",
+    "dmsetup",
     "dumpe2fs",
     "debugfs",
     "tar",

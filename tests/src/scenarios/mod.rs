@@ -11,11 +11,42 @@ pub mod pool;
 pub mod reboot;
 pub mod refuse;
 pub mod s3;
+pub mod thin_full_data;
+pub mod thin_grow;
+pub mod thin_host_full;
+mod thin_invariants;
+pub mod thin_killed;
+pub mod thin_latency;
+pub mod thin_many_devices;
+pub mod thin_needs_check;
+pub mod thin_recycled;
+pub mod thin_stuck;
+pub mod thin_thousand;
+pub mod thin_wrong_metadata;
 
 /// All scenarios. A new one is a file, a `pub mod` line above, and a line here.
-pub const ALL: &[Scenario] =
-    &[boot::SCENARIO, pool::SCENARIO, s3::SCENARIO, oracle::SCENARIO, reboot::SCENARIO,
-    activate::SCENARIO, killed::SCENARIO, refuse::SCENARIO, by_hand::SCENARIO];
+pub const ALL: &[Scenario] = &[
+    boot::SCENARIO,
+    pool::SCENARIO,
+    s3::SCENARIO,
+    oracle::SCENARIO,
+    reboot::SCENARIO,
+    activate::SCENARIO,
+    killed::SCENARIO,
+    refuse::SCENARIO,
+    by_hand::SCENARIO,
+    thin_full_data::SCENARIO,
+    thin_grow::SCENARIO,
+    thin_host_full::SCENARIO,
+    thin_killed::SCENARIO,
+    thin_latency::SCENARIO,
+    thin_many_devices::SCENARIO,
+    thin_needs_check::SCENARIO,
+    thin_recycled::SCENARIO,
+    thin_stuck::SCENARIO,
+    thin_thousand::SCENARIO,
+    thin_wrong_metadata::SCENARIO,
+];
 
 /// The scenario of this name.
 #[must_use]

@@ -18,11 +18,8 @@ use crate::guest::Guest;
 use crate::scenario::{Needs, Report, Scenario};
 
 /// See the module.
-pub const SCENARIO: Scenario = Scenario {
-    name: "thin_full_data",
-    needs: Needs { timeout_s: 900, ..Needs::DEFAULT },
-    run,
-};
+pub const SCENARIO: Scenario =
+    Scenario { name: "thin_full_data", needs: Needs { timeout_s: 900, ..Needs::DEFAULT }, run };
 
 const ROUNDS: u32 = 50;
 const SECTORS: u64 = 512 << 11;

@@ -28,7 +28,3 @@ images KIND="small" *FLAGS: static
 # A shell in the VM, with the programs in PATH.
 vm: static
     {{ bin }}/e2e --vm
-
-# Build the image families out of Debian packages: small (every test run) or full (1.5 GiB, for e2e-full).
-images KIND="small":
-    cargo run --quiet --package tests --bin images -- {{ KIND }}

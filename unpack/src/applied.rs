@@ -1,19 +1,19 @@
 //! What became of a layer: counts and digests.
 
-use serde::ser::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::encoding::{Blob, Compression, Diff};
 use crate::entry::{Entry, Node};
-use crate::record::Hex;
+use crate::sandbox::Standing;
 
 /// A layer that was applied whole.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// sha256 of the uncompressed tar (OCI: DiffID).
-    #[serde(serialize_with = "digest")]
+    #[serde(with = "digest")]
     pub diff_id: [u8; 32],
     /// sha256 of the layer as it was read.
-    #[serde(serialize_with = "digest")]
+    #[serde(with = "digest")]
     pub blob_digest: [u8; 32],
     /// Bytes of the layer as it was read.
     pub blob_bytes: u64,
@@ -46,10 +46,12 @@ pub struct Applied {
     /// sha256 of the layer's manifest: the nodes that the layer has entries for, as they are at
     /// its end, in path order. It covers nothing of the layers below and no implicit parents, so
     /// it is the same wherever the layer is applied; [`crate::tree_digest`] covers a whole tree.
-    #[serde(serialize_with = "digest")]
+    #[serde(with = "digest")]
     pub tree_digest: [u8; 32],
     /// Extended attributes that policy dropped.
     pub dropped_xattrs: u64,
+    /// Which fences stood around the process that did it; empty if it was the caller's own.
+    pub sandbox: Vec<Standing>,
 }
 
 /// What is counted on the way.
@@ -109,6 +111,7 @@ impl Applied {
             content_bytes: counts.content_bytes,
             tree_digest,
             dropped_xattrs: counts.dropped_xattrs,
+            sandbox: Vec::new(),
         }
     }
 
@@ -122,12 +125,28 @@ impl Applied {
     }
 }
 
-pub(crate) fn digest<S: Serializer>(digest: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
-    format!("sha256:{}", Hex(digest)).serialize(to)
-}
+/// Digests as `sha256:<hex>`.
+mod digest {
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
 
-impl Serialize for Compression {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(self.name())
+    use crate::record::Hex;
+
+    pub(super) fn serialize<S: Serializer>(digest: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("sha256:{}", Hex(digest)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(from)?;
+        let hex = text.strip_prefix("sha256:").unwrap_or_default();
+        let mut digest = [0; 32];
+        if hex.len() != 64 || !hex.is_ascii() {
+            return Err(D::Error::custom("not a digest"));
+        }
+        for (at, byte) in digest.iter_mut().enumerate() {
+            let pair = &hex[2 * at..2 * at + 2];
+            *byte = u8::from_str_radix(pair, 16).map_err(D::Error::custom)?;
+        }
+        Ok(digest)
     }
 }

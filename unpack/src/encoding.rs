@@ -16,7 +16,8 @@ use crate::error::{Class, Refusal};
 use crate::limits::Limits;
 
 /// How a layer is wrapped (OCI image spec, layer.md, media types).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Not at all.
     Plain,

@@ -7,10 +7,12 @@
 use std::borrow::Cow;
 use std::{error, fmt, io};
 
+use serde::{Deserialize, Serialize};
+
 use crate::escape::escaped;
 
 /// The family of rules that a refused layer broke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Class {
     /// Blocks, magic, checksum, end marker, truncation.
     Frame,
@@ -98,7 +100,7 @@ pub enum Kind {
 }
 
 /// Where in the layer an error belongs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Entries seen before this one.
     pub index: u64,
@@ -115,7 +117,7 @@ impl fmt::Display for Place {
 }
 
 /// The value that broke a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
     /// The rule says it all.
     None,
@@ -126,7 +128,7 @@ pub enum Value {
 }
 
 /// One broken rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The family of the rule.
     pub class: Class,
@@ -179,7 +181,7 @@ impl fmt::Display for Refusal {
 }
 
 /// Which resource of the file system ran out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Space {
     /// Data blocks, counted in bytes.
     Bytes,

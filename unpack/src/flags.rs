@@ -52,6 +52,10 @@ pub(crate) struct Flags {
     /// devices a layer may make: standard (char 1:* and 5:*, the default), keep (all), refuse
     #[argh(option)]
     devices: Option<String>,
+    /// apply in a fenced child process: on (default; does with fewer fences where the kernel has
+    /// fewer, and says so), require (all fences or nothing), off
+    #[argh(option)]
+    sandbox: Option<String>,
     /// compression the layer must have: any (default), plain, gzip or zstd
     #[argh(option)]
     compression: Option<String>,
@@ -112,6 +116,17 @@ pub(crate) struct Flags {
     /// write everything out before exiting (syncfs)
     #[argh(switch)]
     sync: bool,
+}
+
+/// Whether a child does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sandbox {
+    /// With what fences there are.
+    On,
+    /// With all of them.
+    Require,
+    /// In this process.
+    Off,
 }
 
 /// Wrong flags.
@@ -180,6 +195,18 @@ impl Flags {
         }
     }
 
+    pub(crate) fn sandbox(&self) -> Result<Sandbox, Usage> {
+        let Some((name, text)) = text(self.sandbox.as_ref(), "sandbox")? else {
+            return Ok(Sandbox::On);
+        };
+        match text.as_str() {
+            "on" => Ok(Sandbox::On),
+            "require" => Ok(Sandbox::Require),
+            "off" => Ok(Sandbox::Off),
+            _ => Err(Usage(format!("{name} {text:?}: on, require or off"))),
+        }
+    }
+
     pub(crate) fn limits(&self) -> Result<Limits, Usage> {
         let base = Limits::default();
         let n = |flag: &Option<String>, name, default| number(flag.as_ref(), name, default);
@@ -235,6 +262,7 @@ impl Flags {
             diff_id: sha256(self.diff_id.as_ref(), "diff-id")?,
             preallocate_min,
             sync: self.sync,
+            fences_required: self.sandbox()? == Sandbox::Require,
             ..base
         })
     }

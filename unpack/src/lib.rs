@@ -27,6 +27,7 @@ mod pipeline;
 mod record;
 mod remove;
 mod root;
+pub mod sandbox;
 mod sys;
 mod touched;
 mod tree;

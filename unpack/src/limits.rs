@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::encoding::Compression;
 
 /// Which device nodes a layer may make. FIFOs are always kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Devices {
     /// Character devices with major 1 (memory: null, zero, random ..) or 5 (tty, console, ptmx);
     /// all else is refused.
@@ -18,7 +20,7 @@ pub enum Devices {
 
 /// What a layer may cost. Everything is refused before it takes effect, with the limit and the
 /// value in the message.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of the layer as it is read, compressed or not.
     pub blob_bytes_max: u64,
@@ -68,6 +70,8 @@ pub struct Limits {
     pub preallocate_min: u64,
     /// Call `syncfs` at the end.
     pub sync: bool,
+    /// In a sandbox: fail unless every fence stands.
+    pub fences_required: bool,
 }
 
 impl Default for Limits {
@@ -96,6 +100,7 @@ impl Default for Limits {
             reader_verifies: false,
             preallocate_min: 1,
             sync: false,
+            fences_required: false,
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
@@ -11,13 +10,14 @@ use unpack::{Applied, Difference, Entry, Error, Kind, Root, escaped};
 
 mod flags;
 
-use flags::Flags;
+use flags::{Flags, Sandbox};
 
 const NO: u8 = 1;
 const NEVER: u8 = 100;
 const LATER: u8 = 111;
 
 fn main() -> ExitCode {
+    unpack::sandbox::child_entry();
     let args: Vec<String> = match std::env::args_os().map(|a| a.into_string()).collect() {
         Ok(args) => args,
         Err(bad) => {
@@ -100,26 +100,33 @@ fn run(flags: &Flags) -> anyhow::Result<bool> {
     if flags.verify {
         return verify(flags, &limits, layer, &root);
     }
-    let applied = match &flags.manifest {
-        None => unpack::apply(layer, &root, &limits)?,
+    let manifest = match &flags.manifest {
+        None => None,
         Some(path) => {
-            let mut manifest = create(path)?;
+            Some(File::create(path).with_context(|| format!("unable to create {path:?}"))?)
+        }
+    };
+    let applied = match (flags.sandbox()?, manifest) {
+        (Sandbox::Off, None) => unpack::apply(layer, &root, &limits)?,
+        (Sandbox::Off, Some(file)) => {
+            let mut manifest = BufWriter::new(file);
             let applied = unpack::apply_with(layer, &root, &limits, Some(&mut manifest))?;
-            manifest.flush().with_context(|| format!("unable to write {path:?}"))?;
+            manifest.flush().context("unable to write the manifest")?;
             applied
+        }
+        (Sandbox::On | Sandbox::Require, manifest) => {
+            unpack::sandbox::apply_with(layer, &root, &limits, manifest.as_ref())?
         }
     };
     say(flags, &applied)?;
     Ok(true)
 }
 
-fn create(path: &PathBuf) -> anyhow::Result<BufWriter<File>> {
-    let file = File::create(path).with_context(|| format!("unable to create {path:?}"))?;
-    Ok(BufWriter::new(file))
-}
-
 fn say(flags: &Flags, applied: &Applied) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
+    for fence in applied.sandbox.iter().filter(|fence| !fence.stands && !flags.quiet) {
+        eprintln!("unpack: without the fence {}: {}", fence.fence.name(), fence.note);
+    }
     if flags.json {
         writeln!(out, "{}", serde_json::to_string(applied)?)?;
     } else if !flags.quiet {

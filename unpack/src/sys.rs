@@ -1,4 +1,5 @@
-//! The system calls that `nix` 0.31 does not have: extended attributes and FICLONE.
+//! The system calls that `nix` 0.31 does not have: extended attributes, FICLONE, and those that
+//! fence a process in.
 //!
 //! The only file of this crate with `unsafe`. Every function takes borrowed fds and slices,
 //! hands the kernel pointers that live as long as the call, and gives back an errno. Knows
@@ -6,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_int, c_void};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -129,4 +130,176 @@ pub(crate) fn clone_file(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     let (from, to) = (from.as_fd().as_raw_fd(), to.as_fd().as_raw_fd());
     // SAFETY: FICLONE takes an fd by value and touches no memory of ours.
     done(unsafe { libc::ioctl(to, libc::FICLONE, from) })
+}
+
+/// capset(2) header and data, version 3 (linux/capability.h).
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const _: () = assert!(size_of::<CapHeader>() == 8 && size_of::<CapData>() == 12);
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// Reduces this thread's capabilities to `keep` (bit n is capability n), as far as it has them,
+/// and its bounding set with them.
+pub(crate) fn keep_capabilities(keep: u64) -> Result<(), Errno> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: both point to what version 3 of the call reads and writes: one header, two data.
+    let got = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
+    Errno::result(got)?;
+    for capability in 0..64 {
+        if keep & (1 << capability) == 0 {
+            // SAFETY: PR_CAPBSET_DROP takes a number and touches no memory. It fails for numbers
+            // beyond the last capability and without CAP_SETPCAP, where there is less to drop.
+            match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } {
+                0 => {}
+                _ => break,
+            }
+        }
+    }
+    for (data, keep) in data.iter_mut().zip([keep & 0xffff_ffff, keep >> 32]) {
+        let keep = u32::try_from(keep).unwrap_or(0) & data.permitted;
+        *data = CapData { effective: keep, permitted: keep, inheritable: 0 };
+    }
+    // SAFETY: as for capget.
+    let got = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) };
+    Errno::result(got).map(drop)
+}
+
+/// Closes every fd from `first` on.
+pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: only called at the start of a sandboxed child, where no code of ours holds an fd
+    // beyond stdio yet.
+    let got = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    Errno::result(got).map(drop)
+}
+
+/// struct mount_attr (linux/mount.h).
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+const _: () = assert!(size_of::<MountAttr>() == 32);
+
+/// A detached copy of the mount at `fd`, rooted there: nodev, nosuid, noexec.
+pub(crate) fn detached(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    const OPEN_TREE_CLONE: u32 = 1;
+    let flags =
+        OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned() | libc::AT_EMPTY_PATH.cast_unsigned();
+    // SAFETY: the path is a NUL-terminated literal.
+    let got = unsafe { libc::syscall(libc::SYS_open_tree, fd.as_raw_fd(), c"".as_ptr(), flags) };
+    let raw = c_int::try_from(Errno::result(got)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the call has just made this fd and nobody else has it.
+    let mount = unsafe { OwnedFd::from_raw_fd(raw) };
+    let attr = MountAttr {
+        set: libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC,
+        clear: 0,
+        propagation: 0,
+        userns: 0,
+    };
+    // SAFETY: `attr` is a mount_attr of the size given; the path is a NUL-terminated literal.
+    let got = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    Errno::result(got)?;
+    Ok(mount)
+}
+
+/// struct landlock_ruleset_attr (linux/landlock.h, ABI 6); older kernels take a prefix.
+#[repr(C)]
+struct LandlockRuleset {
+    fs: u64,
+    net: u64,
+    scoped: u64,
+}
+
+/// struct landlock_path_beneath_attr; packed in the header.
+#[repr(C, packed)]
+struct LandlockBeneath {
+    allowed: u64,
+    parent: c_int,
+}
+
+const _: () = assert!(size_of::<LandlockRuleset>() == 24 && size_of::<LandlockBeneath>() == 12);
+
+/// The Landlock ABI of this kernel (landlock_create_ruleset(2), LANDLOCK_CREATE_RULESET_VERSION).
+pub(crate) fn landlock_abi() -> Result<i64, Errno> {
+    let none = std::ptr::null::<c_void>();
+    // SAFETY: with this flag the call takes a null pointer and size 0.
+    Errno::result(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0usize, 1u32) })
+}
+
+/// Restricts this thread: of the file system rights `handled` it keeps `allowed` below `root`.
+/// `size` is how much of the ruleset this ABI knows.
+pub(crate) fn landlock(
+    root: BorrowedFd<'_>,
+    (handled, allowed): (u64, u64),
+    (net, scoped): (u64, u64),
+    size: usize,
+) -> Result<(), Errno> {
+    let attr = LandlockRuleset { fs: handled, net, scoped };
+    let size = size.min(size_of::<LandlockRuleset>());
+    // SAFETY: `attr` is readable for `size` bytes, which is at most its own.
+    let got =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attr, size, 0u32) };
+    let raw = c_int::try_from(Errno::result(got)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the call has just made this fd and nobody else has it.
+    let ruleset = unsafe { OwnedFd::from_raw_fd(raw) };
+    let rule = LandlockBeneath { allowed, parent: root.as_raw_fd() };
+    // SAFETY: rule type 1 (PATH_BENEATH) reads one landlock_path_beneath_attr.
+    let got = unsafe {
+        libc::syscall(libc::SYS_landlock_add_rule, ruleset.as_raw_fd(), 1u32, &raw const rule, 0u32)
+    };
+    Errno::result(got)?;
+    // SAFETY: takes an fd and flags.
+    let got = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0u32) };
+    Errno::result(got).map(drop)
+}
+
+/// Installs a seccomp filter on this thread (seccomp(2), SECCOMP_SET_MODE_FILTER).
+pub(crate) fn seccomp(filter: &mut [libc::sock_filter]) -> Result<(), Errno> {
+    let len = libc::c_ushort::try_from(filter.len()).map_err(|_| Errno::E2BIG)?;
+    let program = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
+    // SAFETY: `program` and the instructions it points to live until the call has copied them.
+    let got = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0u32, &raw const program)
+    };
+    Errno::result(got).map(drop)
+}
+
+/// Ignores SIGXFSZ, so that a file over RLIMIT_FSIZE is EFBIG and not a death.
+pub(crate) fn ignore_sigxfsz() -> Result<(), Errno> {
+    // SAFETY: SIG_IGN runs no code of ours.
+    match unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(Errno::last()),
+        _ => Ok(()),
+    }
+}
+
+/// Owns an fd that came in a message (SCM_RIGHTS): the kernel has made it for us.
+pub(crate) fn received(raw: c_int) -> OwnedFd {
+    // SAFETY: the caller has taken the number out of a control message just received, once.
+    unsafe { OwnedFd::from_raw_fd(raw) }
 }

@@ -1,0 +1,226 @@
+//! The program: its exit codes, its messages, and that it works inside its sandbox.
+
+mod forge;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use forge::{Pen, gzip, tar};
+
+fn unpack(args: &[&str], root: Option<&Path>, layer: &[u8]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_unpack"));
+    command.args(args);
+    if let Some(root) = root {
+        command.arg("--root").arg(root);
+    }
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let layer = layer.to_vec();
+    let writer = std::thread::spawn(move || match stdin.write_all(&layer) {
+        Ok(()) | Err(_) => {}
+    });
+    let out = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    out
+}
+
+fn json(out: &Output) -> serde_json::Value {
+    serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"))
+}
+
+fn stderr(out: &Output) -> String {
+    String::from_utf8(out.stderr.clone()).unwrap()
+}
+
+fn layer() -> Vec<u8> {
+    tar()
+        .dir("d")
+        .pax(&[("SCHILY.xattr.user.a", b"1"), ("mtime", b"5.5")])
+        .file("d/f", "content")
+        .hard("h", "d/f")
+        .sym("s", "../d")
+        .node("null", b'3', 1, 3)
+        .node("pipe", b'6', 0, 0)
+        .end()
+}
+
+#[test]
+fn every_fence_stands_and_the_tree_is_the_same_as_without() {
+    let (fenced, bare) = (Pen::new(), Pen::new());
+    let out = unpack(&["--json", "--sandbox", "require"], Some(&fenced.root()), &gzip(&layer()));
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    let summary = json(&out);
+    let standing = summary["sandbox"].as_array().unwrap();
+    assert_eq!(standing.len(), 7);
+    assert!(standing.iter().all(|fence| fence["stands"] == true), "{standing:#?}");
+    let out = unpack(&["--json", "--sandbox", "off"], Some(&bare.root()), &gzip(&layer()));
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    assert_eq!(json(&out)["tree_digest"], summary["tree_digest"]);
+    assert_eq!(fenced.tree(), bare.tree());
+    assert_eq!(forge::xattr(&fenced.root().join("d/f"), "user.a"), Some(b"1".to_vec()));
+    fenced.unharmed();
+}
+
+#[test]
+fn the_manifest_is_what_the_digest_says() {
+    use sha2::{Digest, Sha256};
+    let pen = Pen::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("manifest");
+    let out =
+        unpack(&["--json", "--manifest", path.to_str().unwrap()], Some(&pen.root()), &layer());
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    let manifest = std::fs::read(&path).unwrap();
+    let digest: String = Sha256::digest(&manifest).iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(json(&out)["tree_digest"], format!("sha256:{digest}"));
+    let lines: Vec<serde_json::Value> = manifest
+        .split(|&b| b == b'\n')
+        .filter(|l| !l.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    let paths: Vec<&str> = lines.iter().map(|line| line["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["d", "d/f", "h", "null", "pipe", "s"]);
+    assert_eq!(lines[1]["xattrs"]["user.a"], "31");
+    assert_eq!(lines[2]["link"], "d/f");
+}
+
+#[test]
+fn verify_says_yes_and_no() {
+    let pen = Pen::new();
+    assert_eq!(unpack(&["-q"], Some(&pen.root()), &layer()).status.code(), Some(0));
+    let out = unpack(&["--verify", "--json"], Some(&pen.root()), &layer());
+    assert_eq!((out.status.code(), &json(&out)["equal"]), (Some(0), &true.into()), "{out:?}");
+    type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+    let changes: [Change<'_>; 6] = [
+        ("content", &|root| std::fs::write(root.join("d/f"), "Content").unwrap()),
+        ("extra", &|root| std::fs::write(root.join("extra"), "").unwrap()),
+        ("missing", &|root| std::fs::remove_file(root.join("s")).unwrap()),
+        ("mode", &|root| {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(root.join("d"), PermissionsExt::from_mode(0o700)).unwrap();
+        }),
+        ("link", &|root| {
+            std::fs::remove_file(root.join("h")).unwrap();
+            std::fs::copy(root.join("d/f"), root.join("h")).unwrap();
+        }),
+        ("owner", &|root| std::os::unix::fs::lchown(root.join("s"), Some(1), None).unwrap()),
+    ];
+    for (what, change) in changes {
+        let pen = Pen::new();
+        assert_eq!(unpack(&["-q"], Some(&pen.root()), &layer()).status.code(), Some(0));
+        change(&pen.root());
+        let out = unpack(&["--verify", "--json"], Some(&pen.root()), &layer());
+        assert_eq!((out.status.code(), &json(&out)["equal"]), (Some(1), &false.into()), "{what}");
+    }
+}
+
+#[test]
+fn list_writes_nothing() {
+    let out = unpack(&["--list", "--json"], None, &layer());
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    let text = String::from_utf8(out.stdout).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 7);
+    assert_eq!((&lines[1]["path"], &lines[1]["nsec"]), (&"d/f".into(), &500_000_000.into()));
+    assert_eq!(lines[6]["summary"]["files"], 1);
+}
+
+#[test]
+fn a_refusal_names_everything_and_is_100() {
+    for sandbox in ["require", "off"] {
+        let pen = Pen::new();
+        let bad = tar().file("ok", "").file("a\x1b[2J/../../etc/shadow", "x").end();
+        let out = unpack(&["--json", "--sandbox", sandbox], Some(&pen.root()), &bad);
+        assert_eq!(out.status.code(), Some(100));
+        assert_eq!(
+            stderr(&out),
+            "unpack: fatal: refused entry 1 \"a\\x1b[2J/../../etc/shadow\" at byte 512: path: \
+             path holds \"..\": \"a\\x1b[2J/../../etc/shadow\"\n"
+        );
+        let value = json(&out);
+        assert_eq!((&value["class"], &value["entry"]), (&"path".into(), &1.into()));
+        pen.unharmed();
+    }
+}
+
+#[test]
+fn a_limit_says_its_flag_and_value() {
+    let pen = Pen::new();
+    let big = tar().file("f", [0; 5000]).end();
+    let out = unpack(&["--file-bytes-max", "4K"], Some(&pen.root()), &big);
+    assert_eq!(out.status.code(), Some(100));
+    let text = stderr(&out);
+    assert!(text.contains("limit: file too large: 5000 (limit --file-bytes-max 4096)"), "{text}");
+    let out = Command::new(env!("CARGO_BIN_EXE_unpack"))
+        .args(["--list"])
+        .env("VENEER_UNPACK_ENTRIES_MAX", "many")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(100));
+    assert!(stderr(&out).contains("VENEER_UNPACK_ENTRIES_MAX \"many\" is not a number"));
+}
+
+#[test]
+fn usage_is_100_and_help_is_0() {
+    for args in [
+        &["--nope"][..],
+        &["--devices", "all", "--root", "/tmp"],
+        &[],
+        &["--digest", "x", "--list"],
+    ] {
+        let out = unpack(args, None, b"");
+        assert_eq!(out.status.code(), Some(100), "{args:?} {out:?}");
+        assert!(!out.stderr.is_empty() && out.stdout.is_empty(), "{args:?}");
+    }
+    let out = unpack(&["--help"], None, b"");
+    assert_eq!(out.status.code(), Some(0));
+    let help = String::from_utf8(out.stdout).unwrap();
+    for code in ["0", "1", "100", "111"] {
+        assert!(help.lines().any(|l| l.trim_start().starts_with(&format!("{code} "))), "{help}");
+    }
+    let out = unpack(&[], Some(Path::new("/no/such/directory")), &layer());
+    assert_eq!(out.status.code(), Some(100), "{out:?}");
+}
+
+#[test]
+fn a_full_file_system_is_111() {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1m,nr_inodes=50", "none"])
+        .arg(dir.path())
+        .status()
+        .expect("mount(8)");
+    assert!(mounted.success(), "this test mounts a tmpfs: run it as root");
+    let mut many = tar();
+    for n in 0..100 {
+        many = many.file(format!("{n}"), "");
+    }
+    let layers = [
+        ("bytes", tar().file("f", vec![1; 2 << 20]).end()),
+        ("small bytes", (0..40).fold(tar(), |t, n| t.file(format!("{n}"), vec![1; 60_000])).end()),
+        ("inodes", many.end()),
+    ];
+    let mut codes = Vec::new();
+    for (what, layer) in layers {
+        for sandbox in ["require", "off"] {
+            let root = dir.path().join("root");
+            std::fs::create_dir(&root).unwrap();
+            let out = unpack(&["--sandbox", sandbox], Some(&root), &layer);
+            codes.push((what, out.status.code(), stderr(&out)));
+            std::fs::remove_dir_all(&root).unwrap();
+        }
+    }
+    assert!(Command::new("umount").arg(dir.path()).status().unwrap().success());
+    for (what, code, text) in codes {
+        assert_eq!(code, Some(111), "{what}: {text}");
+        assert!(text.to_lowercase().contains("no space"), "{what}: {text}");
+    }
+}

@@ -125,8 +125,11 @@ impl Ranges {
                 return Ok(count);
             }
             let worker = &self.workers[self.turn % self.workers.len()];
-            // A worker that is through with its parts needs no buffers any more.
-            drop(worker.empty.send(std::mem::take(&mut self.buffer)));
+            let spent = std::mem::take(&mut self.buffer);
+            if !spent.is_empty() {
+                // A worker that is through with its parts needs no buffers any more.
+                drop(worker.empty.send(spent));
+            }
             self.taken = 0;
             match worker.full.recv() {
                 Ok(Message::Bytes(bytes)) => self.buffer = bytes,

@@ -13,6 +13,8 @@ mod digest;
 mod endpoint;
 mod error;
 mod feed;
+#[cfg(test)]
+mod fuzz;
 mod guard;
 mod http;
 mod listing;

@@ -5,10 +5,13 @@
 //! [`Header::judge`] compares what is on the device with what this file says, before a table is
 //! loaded.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -16,6 +19,10 @@ use crate::ondisk::{Fault, Superblock};
 
 /// The file's name in the pool's directory.
 pub(crate) const FILE: &str = "pool.json";
+/// The one before it.
+const ASIDE: &str = ".pool.json.old";
+/// One block of any file system.
+const SIZE: usize = 4096;
 const FORMAT: u32 = 1;
 
 /// One device or file below the pool.
@@ -173,17 +180,27 @@ impl Header {
         Ok(header)
     }
 
-    /// Replaces the file as a whole: a crash leaves the old one or the new one.
+    /// Replaces the file as a whole: a crash leaves the old one or the new one. The one replaced
+    /// stays as [`ASIDE`] and is written over the next time, so that a full file system, which
+    /// is when a pool must be taken down, cannot prevent it.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), Error> {
-        let (path, aside) = (dir.join(FILE), dir.join(".pool.json.new"));
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|err| Error::io("write", &path, std::io::Error::other(err)))?;
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&aside)?;
-            file.write_all(text.as_bytes())?;
-            file.write_all(b"\n")?;
+        let (path, aside) = (dir.join(FILE), dir.join(ASIDE));
+        let mut text = serde_json::to_string_pretty(self)
+            .map_err(|err| Error::io("write", &path, io::Error::other(err)))?;
+        // White space to a fixed size: nothing of a longer predecessor is left at the end.
+        text.extend(std::iter::repeat_n(' ', SIZE.saturating_sub(text.len() + 1)));
+        text.push('\n');
+        let write = || -> io::Result<()> {
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&aside)?;
+            file.write_all_at(text.as_bytes(), 0)?;
+            file.set_len(u64::try_from(text.len()).unwrap_or(u64::MAX))?;
             file.sync_all()?;
-            fs::rename(&aside, &path)?;
+            match renameat2(AT_FDCWD, &aside, AT_FDCWD, &path, RenameFlags::RENAME_EXCHANGE) {
+                Ok(()) => {}
+                // The first time there is nothing to exchange with; and not every file system can.
+                Err(Errno::ENOENT | Errno::EINVAL) => fs::rename(&aside, &path)?,
+                Err(errno) => return Err(errno.into()),
+            }
             File::open(dir)?.sync_all()
         };
         write().map_err(|err| Error::io("write", &path, err))
@@ -291,6 +308,13 @@ mod tests {
         fs::create_dir_all(&dir).unwrap();
         header().write(&dir).unwrap();
         assert_eq!(Header::read(&dir).unwrap(), header());
+        // Longer, then shorter again: the exchange keeps one whole file each time.
+        let mut long = header();
+        long.name = "n".repeat(127);
+        for wanted in [long, header(), header()] {
+            wanted.write(&dir).unwrap();
+            assert_eq!(Header::read(&dir).unwrap(), wanted);
+        }
         for (bad, word) in
             [("", "not a pool header"), ("{}", "not a pool header"), ("[1", "not a pool header")]
         {

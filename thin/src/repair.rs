@@ -2,7 +2,8 @@
 //! (`thin_check`, `thin_repair`: run, never linked). The damaged metadata is kept.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -107,7 +108,10 @@ impl Store {
     /// Whether the metadata is sound apart from the flag: checked on a copy without it.
     fn check_without_flag(&self, check: &Path, path: &Path) -> Result<bool, Error> {
         let copy = self.dir().join(".metadata.check");
-        fs::copy(path, &copy).map_err(|err| Error::io("copy", &copy, err))?;
+        // Not `fs::copy`, which wants regular files.
+        let copied =
+            File::open(path).and_then(|mut from| io::copy(&mut from, &mut File::create(&copy)?));
+        copied.map_err(|err| Error::io("copy", &copy, err))?;
         let device = loopdev::attach(&copy, LoopOptions::default());
         // Attached, it lives on without its name, and goes with the last descriptor.
         fs::remove_file(&copy).map_err(|err| Error::io("remove", &copy, err))?;

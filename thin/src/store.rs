@@ -204,22 +204,25 @@ impl Store {
     pub fn down(&mut self, dm: &Dm) -> Result<bool, Error> {
         let live = self.live(dm)?;
         let was_up = live.is_some();
+        let mut mark = None;
         if let Some(pool) = live {
             let read_only = pool.table().features.read_only;
             // Held open, or a loop that clears itself would be gone before it is read.
             let metadata = self.attach(&self.header.metadata, UpOptions::default())?;
             pool.remove_pool()?;
             let superblock = Reader::open(metadata.path())?.superblock(0);
-            if let (Ok(superblock), false) = (superblock, read_only) {
-                self.header.transaction_floor = superblock.transaction_id;
-                self.header.last_down = Some(LastDown { superblock: superblock.checksum });
-                self.save()?;
-            }
+            mark = superblock.ok().filter(|_| !read_only);
         }
         for part in [&self.header.metadata, &self.header.data] {
             if let Some(Held::File(device)) = self.find(part)? {
                 device.detach()?;
             }
+        }
+        // Last: the pool is down whether this can be written or not.
+        if let Some(superblock) = mark {
+            self.header.transaction_floor = superblock.transaction_id;
+            self.header.last_down = Some(LastDown { superblock: superblock.checksum });
+            self.save()?;
         }
         Ok(was_up)
     }

@@ -5,6 +5,8 @@ use crate::scenario::Scenario;
 pub mod activate;
 pub mod boot;
 pub mod by_hand;
+pub mod demo;
+pub mod full;
 pub mod killed;
 pub mod oracle;
 pub mod pool;
@@ -35,6 +37,8 @@ pub const ALL: &[Scenario] = &[
     killed::SCENARIO,
     refuse::SCENARIO,
     by_hand::SCENARIO,
+    demo::SCENARIO,
+    full::SCENARIO,
     thin_full_data::SCENARIO,
     thin_grow::SCENARIO,
     thin_host_full::SCENARIO,

@@ -24,7 +24,10 @@ fn run(guest: &mut Guest) -> Result<Report> {
     put("gap/3.tar", &good)?;
     put("strange/1.tar", &good)?;
     put("strange/readme.txt", b"not a layer")?;
-    put("text/1.tar", b"this is no tar, and it is long enough to be asked for its header".repeat(20).as_slice())?;
+    put(
+        "text/1.tar",
+        b"this is no tar, and it is long enough to be asked for its header".repeat(20).as_slice(),
+    )?;
     put("cut/1.tar", &good[..good.len() / 2])?;
 
     let cases: [(&str, i32, &str); 8] = [
@@ -69,7 +72,8 @@ fn run(guest: &mut Guest) -> Result<Report> {
 
     // No such pool, and nobody but root.
     let other = guest.scratch().join("other");
-    let missing = veneer.cmd(&["ls"]).env("VENEER_STORE", "thin:nowhere").env("VENEER_STATE", &other);
+    let missing =
+        veneer.cmd(&["ls"]).env("VENEER_STORE", "thin:nowhere").env("VENEER_STATE", &other);
     missing.run()?.expect_message(100, "nowhere")?;
     ensure!(!other.exists(), "a state directory was made for a pool that is not there");
     let nobody = veneer.cmd(&["ls"]).env("VENEER_STATE", "/tmp/nobody").user(65534);

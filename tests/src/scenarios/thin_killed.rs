@@ -1,7 +1,7 @@
 //! Processes killed anywhere, two at once on one thin, a holder in another mount namespace: `pool up`
 //! and `tidy` find what is half made, the second one is refused, the holder is named.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use thin::{Access, Act, By, ThinId};
@@ -74,6 +74,12 @@ fn storm(guest: &Guest, scratch: &ScratchPool) -> Result<u32> {
     let (origin, snap) = (ThinId::new(1)?, ThinId::new(2)?);
     pool.create_thin(origin)?;
     let mut mended = 0;
+    // How long a command takes here, from its start to its end.
+    let clock = Instant::now();
+    for _ in 0..5 {
+        thin(guest, &["exists", "1"]).run()?.expect(0)?;
+    }
+    let life = clock.elapsed() / 5;
     let scripts: [&[&str]; 5] = [
         &["snap", "2", "1"],
         &["activate", "2", "victim", "--size", "8M"],
@@ -84,8 +90,8 @@ fn storm(guest: &Guest, scratch: &ScratchPool) -> Result<u32> {
     for kill in 0..KILLS {
         let words = scripts[usize::try_from(kill)? % scripts.len()];
         let mut running = thin(guest, words).spawn()?;
-        // From before its first ioctl to after its last.
-        std::thread::sleep(Duration::from_micros(u64::from(kill) * 700));
+        // From half its life to twice: its ioctls are in there somewhere, on any host.
+        std::thread::sleep(life / 2 + life * kill / KILLS * 3 / 2);
         running.kill()?;
         running.wait()?;
         pool.release_held_root()?;
@@ -148,7 +154,7 @@ fn holder(guest: &Guest, scratch: &ScratchPool) -> Result<()> {
     guest.cmd("mkfs.ext4").arg("-q").arg(volume.path()).run()?.expect(0)?;
     let flag = guest.scratch().join("mounted");
     let script = format!(
-        "mount -t ext4 {} /mnt && touch {} && sleep 600",
+        "mount -t ext4 {} /mnt && touch {} && exec sleep 600",
         volume.path().display(),
         flag.display()
     );
@@ -158,8 +164,6 @@ fn holder(guest: &Guest, scratch: &ScratchPool) -> Result<()> {
     let refused = thin(guest, &["--wait-ms", "300", "deactivate", "held"]).run()?;
     let refused = refused.expect_message(111, "still open after")?;
     ensure!(refused.stderr.contains("/mnt"), "the mount is not named: {refused}");
-    // The shell forks `sleep`: both are in the namespace.
-    guest.cmd("pkill").args(["-9", "-f", "sleep 600"]).run()?;
     sleeper.kill()?;
     sleeper.wait()?;
     thin(guest, &["deactivate", "held"]).run()?.expect(0)?;

@@ -28,12 +28,12 @@ fn run(guest: &mut Guest) -> Result<Report> {
     scratch.close()?;
 
     // The control: the same, without the zeroing.
-    let loops = ScratchPool::open(guest.scratch(), "control", SIZE)?;
+    let loops = ScratchPool::open(guest.scratch(), "unzeroed", SIZE)?;
     let control_table = loops.table.clone();
     let dm = Dm::open()?;
     loops.pool().clone().remove_pool()?;
     let line = format!("{control_table} 1 skip_block_zeroing");
-    let control = Pool::create_from_table(dm, "control", &line)
+    let control = Pool::create_from_table(dm, "unzeroed", &line)
         .with_context(|| format!("{table} and {line}"))?;
     let leaked = marks_seen(&control)?;
     control.remove_pool()?;

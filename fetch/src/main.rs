@@ -162,7 +162,7 @@ fn parse() -> Result<Args, ExitCode> {
         },
         Err(()) => {
             let wrong = early.output.trim_end();
-            output::complain(&format!("fetch: fatal: {wrong}\nTry `fetch --help`."));
+            output::complain(&format!("fetch: fatal: {wrong}; see fetch --help"));
             ExitCode::from(NEVER)
         }
     })

@@ -28,6 +28,9 @@ pub(crate) struct Flags {
     /// directory to apply to, or to verify (VENEER_UNPACK_ROOT)
     #[argh(option)]
     root: Option<PathBuf>,
+    /// print the version
+    #[argh(switch)]
+    pub(crate) version: bool,
     /// say what the layer holds, entry by entry, and write nothing
     #[argh(switch)]
     pub(crate) list: bool,

@@ -41,6 +41,12 @@ fn main() -> ExitCode {
             };
         }
     };
+    if flags.version {
+        let line = concat!("unpack ", env!("CARGO_PKG_VERSION"), "\n");
+        return match io::stdout().write_all(line.as_bytes()) {
+            Ok(()) | Err(_) => ExitCode::SUCCESS,
+        };
+    }
     match run(&flags) {
         Ok(yes) => ExitCode::from(if yes { 0 } else { NO }),
         Err(error) => fail(&flags, &error),

@@ -5,9 +5,11 @@
 //! known to `touched`. The calls per kind of node are in `make`.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::mpsc::{channel, sync_channel};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::umask;
@@ -22,9 +24,9 @@ use crate::error::{Class, Error, Fault, Refusal, Space};
 use crate::limits::Limits;
 use crate::pax::Time;
 use crate::pipeline;
-use crate::record::Records;
 use crate::remove::{Budget, remove, stream};
 use crate::root::{Root, io_fault, is_dir, mode, stat};
+use crate::spill::{Records, unnamed_file};
 use crate::touched::{Below, Touched};
 
 /// Applies one layer, plain, gzip or zstd by its content, to the tree under `root`.
@@ -50,9 +52,34 @@ pub fn apply_with(
     limits: &Limits,
     manifest: Option<&mut (dyn Write + Send)>,
 ) -> Result<Applied, Error> {
-    let (mut applied, blob, diff) = pipeline::run(layer, limits, |archive| {
-        let writer = Writer::new(root, limits).map_err(Fault::nowhere)?;
-        writer.run(archive, manifest)
+    let work = Work { manifest, spill: unnamed_file() };
+    apply_work(layer, root, limits, work)
+}
+
+/// What an application may write besides the tree.
+pub(crate) struct Work<'a> {
+    pub(crate) manifest: Option<&'a mut (dyn Write + Send)>,
+    /// Records that do not fit in memory.
+    pub(crate) spill: Option<File>,
+}
+
+pub(crate) fn apply_work(
+    layer: impl Read,
+    root: &Root,
+    limits: &Limits,
+    work: Work<'_>,
+) -> Result<Applied, Error> {
+    let (mut applied, blob, diff) = pipeline::run(layer, limits, |mut archive| {
+        let (digests, hashed) = channel();
+        let (noted, hasher) = sync_channel(16);
+        let empty = archive.buffers().hash_contents(noted);
+        let thread = std::thread::Builder::new().name("hash".into());
+        thread.spawn(move || crate::content::hash(hasher, digests, empty)).map_err(|source| {
+            Fault::Fs { call: "start a thread", name: b"hash".to_vec(), source }.nowhere()
+        })?;
+        let records = Records::new(work.spill, hashed);
+        let writer = Writer::new(root, limits, records).map_err(Fault::nowhere)?;
+        writer.run(archive, work.manifest)
     })?;
     applied.sealed(&blob, &diff);
     if limits.sync {
@@ -78,7 +105,7 @@ pub(crate) struct Writer<'l> {
 }
 
 impl<'l> Writer<'l> {
-    fn new(root: &Root, limits: &'l Limits) -> Result<Writer<'l>, Fault> {
+    fn new(root: &Root, limits: &'l Limits, records: Records) -> Result<Writer<'l>, Fault> {
         // This thread's own umask: modes are exact at creation. Threads share it otherwise.
         unshare(CloneFlags::CLONE_FS).map_err(Fault::fs("unshare", b"fs"))?;
         umask(mode(0));
@@ -91,7 +118,7 @@ impl<'l> Writer<'l> {
             touched: Touched::new(below),
             budget: Budget { done: 0, max: limits.removals_max },
             counts: Counts::default(),
-            records: Records::default(),
+            records,
             ids: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
             inodes: 0,
             preallocates: true,
@@ -117,7 +144,7 @@ impl<'l> Writer<'l> {
         let mut sink = manifest;
         let tree_digest = self
             .records
-            .finish(|_, _, line| match &mut sink {
+            .finish(|_, line| match &mut sink {
                 Some(sink) => sink.write_all(line),
                 None => Ok(()),
             })

@@ -7,6 +7,7 @@
 
 use std::io::{self, BufRead};
 
+use crate::encoding::Buffers;
 use crate::entry::{Entry, Extensions, Framing, entry};
 use crate::error::{Class, Error, Fault, Place, Refusal};
 use crate::header::{self, BLOCK};
@@ -276,6 +277,23 @@ impl<'l, R: BufRead> Archive<'l, R> {
                 return Err(Refusal::limit("--bytes-max", rule, self.pos, max).into());
             }
         }
+    }
+}
+
+impl Archive<'_, Buffers> {
+    pub(crate) fn buffers(&mut self) -> &mut Buffers {
+        &mut self.input
+    }
+
+    /// [`Archive::consume`] for contents that are to be hashed.
+    pub(crate) fn consume_content(&mut self, len: usize) {
+        self.input.note_part(len);
+        self.consume(len);
+    }
+
+    /// The body just consumed was a file's, and is whole.
+    pub(crate) fn end_content(&mut self) {
+        self.input.note_end();
     }
 }
 

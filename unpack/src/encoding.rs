@@ -10,10 +10,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync
 use std::time::Instant;
 use std::{error, fmt};
 
-use sha2::{Digest, Sha256};
-
+use crate::content::{Note, Noted};
 use crate::error::{Class, Refusal};
 use crate::limits::Limits;
+use crate::sha::Sha256;
 
 /// How a layer is wrapped (OCI image spec, layer.md, media types).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -97,6 +97,9 @@ pub(crate) struct Buffers {
     at: usize,
     deadline: Instant,
     time_max: u64,
+    /// Where buffers go whose contents are to be hashed, and what is noted of the current one.
+    hasher: Option<SyncSender<Noted>>,
+    notes: Vec<Note>,
 }
 
 /// The sending end.
@@ -117,8 +120,16 @@ pub(crate) fn channel(limits: &Limits, start: Instant) -> (Filler, Buffers) {
     let filler = Filler { full, empty, made: 0 };
     let deadline = start + limits.time_max;
     let time_max = limits.time_max.as_secs();
-    let buffers =
-        Buffers { full: full_rx, empty: empty_tx, now: Vec::new(), at: 0, deadline, time_max };
+    let buffers = Buffers {
+        full: full_rx,
+        empty: empty_tx,
+        now: Vec::new(),
+        at: 0,
+        deadline,
+        time_max,
+        hasher: None,
+        notes: Vec::new(),
+    };
     (filler, buffers)
 }
 
@@ -182,6 +193,37 @@ impl Filler {
     }
 }
 
+impl Buffers {
+    /// Has contents hashed: `note_part` and `note_end` say which. The receiving end of `hasher`
+    /// is served by [`crate::content::hash`], with the sender given back here.
+    pub(crate) fn hash_contents(&mut self, hasher: SyncSender<Noted>) -> SyncSender<Vec<u8>> {
+        self.hasher = Some(hasher);
+        self.empty.clone()
+    }
+
+    /// The next `len` bytes are a file's.
+    pub(crate) fn note_part(&mut self, len: usize) {
+        self.notes.push(Note::Part { from: self.at, to: self.at + len });
+    }
+
+    /// The file is whole.
+    pub(crate) fn note_end(&mut self) {
+        self.notes.push(Note::End);
+    }
+
+    /// Lets go of a buffer that was read.
+    fn release(&mut self, old: Vec<u8>) {
+        let notes = std::mem::take(&mut self.notes);
+        let gone = match &self.hasher {
+            Some(hasher) if !notes.is_empty() => hasher.send((old, notes)).is_err(),
+            _ => old.capacity() > 0 && self.empty.try_send(old).is_err(),
+        };
+        if gone {
+            // Whoever would have it is done; the buffer may go.
+        }
+    }
+}
+
 impl BufRead for Buffers {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.now.len() {
@@ -190,12 +232,15 @@ impl BufRead for Buffers {
                 Ok(Ok(next)) => {
                     let old = std::mem::replace(&mut self.now, next);
                     self.at = 0;
-                    if old.capacity() > 0 && self.empty.try_send(old).is_err() {
-                        // The filler is done; the buffer may go.
-                    }
+                    self.release(old);
                 }
                 Ok(Err(e)) => return Err(e),
-                Err(RecvTimeoutError::Disconnected) => return Ok(&[]),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let last = std::mem::take(&mut self.now);
+                    self.at = 0;
+                    self.release(last);
+                    return Ok(&[]);
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     let rule = "layer takes too long, in seconds";
                     return Err(
@@ -273,7 +318,7 @@ pub(crate) fn pump_blob(
         hash.update(piece);
         Ok(())
     })?;
-    Ok(Blob { digest: hash.finalize().into(), bytes, compression })
+    Ok(Blob { digest: hash.finish(), bytes, compression })
 }
 
 /// Inflates `blob` into `filler`, hashing what comes out.
@@ -309,7 +354,7 @@ pub(crate) fn inflate(
             Err(e) => filler.send(Err(e))?,
         },
     }
-    Ok(Diff { digest: hash.finalize().into(), bytes })
+    Ok(Diff { digest: hash.finish(), bytes })
 }
 
 fn zstd_decoder<R: BufRead>(

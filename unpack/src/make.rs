@@ -12,7 +12,6 @@ use nix::sys::stat::{
     FchmodatFlags, SFlag, UtimensatFlags, fchmodat, futimens, makedev, mkdirat, mknodat, utimensat,
 };
 use nix::unistd::{linkat, symlinkat, write};
-use sha2::{Digest, Sha256};
 
 use crate::apply::{Target, Writer, missing_target};
 use crate::archive::Archive;
@@ -20,9 +19,8 @@ use crate::dirs::{Dir, spec};
 use crate::encoding::Buffers;
 use crate::entry::{Entry, Node};
 use crate::error::{Class, Fault, Refusal};
-use crate::pax::Time;
 use crate::record::{Record, What};
-use crate::root::{drop_acl, is_dir, mode, own, own_name, set_mode, stat};
+use crate::root::{drop_acl, io_fault, is_dir, mode, own, own_name, set_mode, stat};
 use crate::sys::{self, On};
 
 /// Bits that a change of owner clears.
@@ -60,8 +58,12 @@ impl Writer<'_> {
         (entry.uid, entry.gid) != self.ids || dir.setgid
     }
 
-    fn record(&mut self, entry: &Entry, path: Vec<u8>, what: What) {
-        self.records.push(&Record::of(entry, path, what));
+    fn record(&mut self, entry: &Entry, path: Vec<u8>, what: What) -> Result<(), Fault> {
+        self.keep(&Record::of(entry, path, what), false)
+    }
+
+    fn keep(&mut self, record: &Record, later: bool) -> Result<(), Fault> {
+        self.records.push(record, later).map_err(io_fault("keep the record of", &record.path))
     }
 
     pub(crate) fn file(
@@ -80,7 +82,7 @@ impl Writer<'_> {
             openat(dir, name, flags, mode(entry.mode))
         })?;
         self.preallocate(&fd, &path, size)?;
-        let sha256 = body(&fd, &path, archive)?;
+        body(&fd, &path, archive)?;
         let dir = self.dirs.get(slot);
         let owned = self.owner_differs(entry, dir);
         if owned {
@@ -96,8 +98,9 @@ impl Writer<'_> {
         let time = spec(entry.mtime);
         futimens(&fd, &time, &time).map_err(Fault::fs("set time of", &path))?;
         self.counts.content_bytes += size;
-        self.record(entry, path, What::File { size, sha256 });
-        Ok(())
+        // The digest follows from the thread that hashes.
+        let record = Record::of(entry, path, What::File { size, sha256: [0; 32] });
+        self.keep(&record, true)
     }
 
     fn preallocate(&mut self, fd: &OwnedFd, path: &[u8], size: u64) -> Result<(), Fault> {
@@ -163,16 +166,14 @@ impl Writer<'_> {
                 self.own_dir(ino);
             }
         }
-        self.record(entry, path, What::Dir);
-        Ok(())
+        self.record(entry, path, What::Dir)
     }
 
     /// An entry for the root itself.
     pub(crate) fn root_entry(&mut self, entry: &Entry) -> Result<(), Fault> {
         let fd = self.dirs.get(0).fd.clone();
         self.dir_attributes(&fd, entry, b".", false, false)?;
-        self.record(entry, Vec::new(), What::Dir);
-        Ok(())
+        self.record(entry, Vec::new(), What::Dir)
     }
 
     /// Gives an open directory all that its entry says; what a lower layer said goes.
@@ -219,8 +220,7 @@ impl Writer<'_> {
             own_name(dir, name, entry.uid, entry.gid)?;
         }
         set_time(dir, name, entry)?;
-        self.record(entry, path, What::Symlink { target: target.to_vec() });
-        Ok(())
+        self.record(entry, path, What::Symlink { target: target.to_vec() })
     }
 
     pub(crate) fn special(
@@ -262,8 +262,7 @@ impl Writer<'_> {
         }
         set_xattrs(On::Name(dir.as_fd(), name), &path, entry)?;
         set_time(dir, name, entry)?;
-        self.record(entry, path, what);
-        Ok(())
+        self.record(entry, path, what)
     }
 
     /// The target itself is never followed; its owner, mode and time stay as they are.
@@ -305,16 +304,8 @@ impl Writer<'_> {
             Err(Errno::EMLINK) => return Err(refuse(Class::Fs, "too many links to one inode")),
             Err(errno) => return Err(Fault::fs("link", &path)(errno)),
         }
-        self.records.push(&Record {
-            path,
-            what: What::Hardlink { target: target.path.clone() },
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mtime: Time::default(),
-            xattrs: Vec::new(),
-        });
-        Ok(())
+        let record = crate::tree::hardlink(&path, &target.path);
+        self.keep(&record, false)
     }
 }
 
@@ -324,13 +315,13 @@ fn set_time(dir: &Dir, name: &[u8], entry: &Entry) -> Result<(), Fault> {
         .map_err(Fault::fs("set time of", name))
 }
 
-/// Writes the current body of the archive; its sha256.
-fn body(fd: &OwnedFd, path: &[u8], archive: &mut Archive<'_, Buffers>) -> Result<[u8; 32], Fault> {
-    let mut hash = Sha256::new();
+/// Writes the current body of the archive.
+fn body(fd: &OwnedFd, path: &[u8], archive: &mut Archive<'_, Buffers>) -> Result<(), Fault> {
     loop {
         let piece = archive.chunk()?;
         if piece.is_empty() {
-            return Ok(hash.finalize().into());
+            archive.end_content();
+            return Ok(());
         }
         let len = match write(fd, piece) {
             Ok(len) => len,
@@ -341,8 +332,7 @@ fn body(fd: &OwnedFd, path: &[u8], archive: &mut Archive<'_, Buffers>) -> Result
             }
             Err(errno) => return Err(Fault::fs("write", path)(errno)),
         };
-        hash.update(&piece[..len]);
-        archive.consume(len);
+        archive.consume_content(len);
     }
 }
 

@@ -6,8 +6,6 @@
 
 use std::io::{self, Write};
 
-use sha2::{Digest, Sha256};
-
 use crate::entry::Entry;
 use crate::escape::escaped_whole;
 use crate::pax::Time;
@@ -138,66 +136,92 @@ pub(crate) fn key(path: &[u8]) -> Vec<u8> {
     path.iter().map(|&b| if b == b'/' { 0 } else { b }).collect()
 }
 
-struct Row {
-    key: Vec<u8>,
-    seq: u64,
-    dir: bool,
-    link: Option<Vec<u8>>,
-    line: Vec<u8>,
-}
-
-/// The nodes a layer has made, in the order of the layer.
-#[derive(Default)]
-pub(crate) struct Records {
-    rows: Vec<Row>,
-    seq: u64,
-}
-
-impl Records {
-    pub(crate) fn push(&mut self, record: &Record) {
-        self.seq += 1;
-        let dir = matches!(record.what, What::Dir);
-        let link = match &record.what {
-            What::Hardlink { target } => Some(target.clone()),
-            _ => None,
-        };
-        let (key, line) = (key(&record.path), record.line());
-        self.rows.push(Row { key, seq: self.seq, dir, link, line });
+/// What a record is when it is kept, not shown: all but the path.
+impl Record {
+    pub(crate) fn encode(&self, to: &mut Vec<u8>) {
+        let (tag, size, sha256, link, device): (u8, u64, &[u8], &[u8], (u32, u32)) =
+            match &self.what {
+                What::File { size, sha256 } => (0, *size, sha256, &[], (0, 0)),
+                What::Dir => (1, 0, &[], &[], (0, 0)),
+                What::Symlink { target } => (2, 0, &[], target, (0, 0)),
+                What::Hardlink { target } => (3, 0, &[], target, (0, 0)),
+                &What::Char { major, minor } => (4, 0, &[], &[], (major, minor)),
+                &What::Block { major, minor } => (5, 0, &[], &[], (major, minor)),
+                What::Fifo => (6, 0, &[], &[], (0, 0)),
+            };
+        to.push(tag);
+        to.extend_from_slice(sha256);
+        for number in [self.mode, self.uid, self.gid, self.mtime.nsec, device.0, device.1] {
+            to.extend_from_slice(&number.to_le_bytes());
+        }
+        to.extend_from_slice(&self.mtime.sec.to_le_bytes());
+        to.extend_from_slice(&size.to_le_bytes());
+        bytes(to, link);
+        to.extend_from_slice(&(self.xattrs.len() as u64).to_le_bytes());
+        for (key, value) in &self.xattrs {
+            bytes(to, key);
+            bytes(to, value);
+        }
     }
 
-    /// Hands every line that is still true at the end to `sink`, in path order: the last one of
-    /// a path, unless something that is no directory took the place of one of its parents since.
-    /// `sink` gets the path, a hard link's target, and the line.
-    pub(crate) fn finish(
-        mut self,
-        mut sink: impl FnMut(&[u8], Option<&[u8]>, &[u8]) -> io::Result<()>,
-    ) -> io::Result<[u8; 32]> {
-        self.rows.sort_unstable_by(|a, b| (&a.key, a.seq).cmp(&(&b.key, b.seq)));
-        let mut hash = Sha256::new();
-        // Parents that were something else at some time: their key and when that was.
-        let mut killers: Vec<(&[u8], u64)> = Vec::new();
-        for group in self.rows.chunk_by(|a, b| a.key == b.key) {
-            let Some(last) = group.last() else { continue };
-            while let Some((parent, _)) = killers.last() {
-                let below = last.key.starts_with(parent)
-                    && (parent.is_empty() || last.key.get(parent.len()) == Some(&0));
-                if below {
-                    break;
-                }
-                killers.pop();
-            }
-            let gone = killers.iter().map(|&(_, seq)| seq).max().unwrap_or(0);
-            if last.seq > gone {
-                hash.update(&last.line);
-                let path: Vec<u8> =
-                    last.key.iter().map(|&b| if b == 0 { b'/' } else { b }).collect();
-                sink(&path, last.link.as_deref(), &last.line)?;
-            }
-            if let Some(killer) = group.iter().rev().find(|row| !row.dir) {
-                killers.push((&killer.key, killer.seq));
-            }
+    /// The inverse of [`Record::encode`]; `None` if `from` is no record.
+    pub(crate) fn decode(path: Vec<u8>, from: &[u8]) -> Option<Record> {
+        let mut from = Reader(from);
+        let tag = from.take(1)?[0];
+        let sha256: [u8; 32] = match tag {
+            0 => from.take(32)?.try_into().ok()?,
+            _ => [0; 32],
+        };
+        let (mode, uid, gid) = (from.u32()?, from.u32()?, from.u32()?);
+        let (nsec, major, minor) = (from.u32()?, from.u32()?, from.u32()?);
+        let (sec, size) = (from.u64()?.cast_signed(), from.u64()?);
+        let target = from.bytes()?;
+        let mut xattrs = Vec::new();
+        for _ in 0..from.u64()? {
+            xattrs.push((from.bytes()?, from.bytes()?));
         }
-        Ok(hash.finalize().into())
+        let what = match tag {
+            0 => What::File { size, sha256 },
+            1 => What::Dir,
+            2 => What::Symlink { target },
+            3 => What::Hardlink { target },
+            4 => What::Char { major, minor },
+            5 => What::Block { major, minor },
+            6 => What::Fifo,
+            _ => return None,
+        };
+        Some(Record { path, what, mode, uid, gid, mtime: Time { sec, nsec }, xattrs })
+    }
+}
+
+/// Where [`Record::encode`] puts a file's digest.
+pub(crate) const SHA256_AT: usize = 1;
+
+fn bytes(to: &mut Vec<u8>, bytes: &[u8]) {
+    to.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    to.extend_from_slice(bytes);
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    fn bytes(&mut self) -> Option<Vec<u8>> {
+        let len = usize::try_from(self.u64()?).ok()?;
+        Some(self.take(len)?.to_vec())
     }
 }
 
@@ -217,32 +241,27 @@ mod tests {
         }
     }
 
-    fn lines(records: Vec<Record>) -> Vec<String> {
-        let mut all = Records::default();
-        records.iter().for_each(|record| all.push(record));
-        let mut out = Vec::new();
-        all.finish(|_, _, line| {
-            let line = String::from_utf8(line.to_vec()).unwrap();
-            let path = line.split('"').nth(3).unwrap().to_owned();
-            out.push(format!("{path} {}", line.split('"').nth(7).unwrap()));
-            Ok(())
-        })
-        .unwrap();
-        out
-    }
-
     #[test]
-    fn the_last_of_a_path_counts_and_a_file_ends_what_was_below() {
-        let file = || What::File { size: 0, sha256: [0; 32] };
-        let got = lines(vec![
-            record("a", What::Dir),
-            record("a/old", file()),
-            record("a", file()),
-            record("a", What::Dir),
-            record("a/new", file()),
-            record("a-b", file()),
-        ]);
-        assert_eq!(got, ["a dir", "a/new file", "a-b file"]);
+    fn what_is_kept_comes_back() {
+        let all = [
+            What::File { size: 7, sha256: [9; 32] },
+            What::Dir,
+            What::Symlink { target: b"t".to_vec() },
+            What::Hardlink { target: b"h".to_vec() },
+            What::Char { major: 1, minor: 3 },
+            What::Block { major: 8, minor: 1 },
+            What::Fifo,
+        ];
+        for what in all {
+            let mut record = record("a/b", what);
+            record.mtime = Time { sec: -5, nsec: 3 };
+            record.xattrs =
+                vec![(b"user.a".to_vec(), b"1\0".to_vec()), (b"user.b".to_vec(), vec![])];
+            let mut kept = Vec::new();
+            record.encode(&mut kept);
+            assert_eq!(Record::decode(b"a/b".to_vec(), &kept), Some(record));
+            assert_eq!(Record::decode(Vec::new(), &kept[..kept.len() - 1]), None);
+        }
     }
 
     #[test]

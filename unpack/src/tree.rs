@@ -10,7 +10,6 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, major, minor};
 use nix::unistd::read;
-use sha2::{Digest, Sha256};
 
 use crate::dirs::{join, open_dir};
 use crate::entry::Xattrs;
@@ -19,6 +18,7 @@ use crate::pax::Time;
 use crate::record::{Record, What};
 use crate::remove::stream;
 use crate::root::{Root, is_dir, stat};
+use crate::sha::Sha256;
 use crate::sys::{self, On};
 
 /// sha256 over every node below `root` (and `root` itself), read from the file system: the lines
@@ -54,7 +54,7 @@ pub fn tree_digest(root: &Root) -> Result<[u8; 32], Error> {
         Ok(())
     })
     .map_err(Fault::nowhere)?;
-    Ok(hash.finalize().into())
+    Ok(hash.finish())
 }
 
 pub(crate) fn hardlink(path: &[u8], target: &[u8]) -> Record {
@@ -181,7 +181,7 @@ fn contents(fd: &OwnedFd, path: &[u8]) -> Result<(u64, [u8; 32]), Fault> {
     let mut buffer = vec![0; 128 << 10];
     loop {
         match read(fd, &mut buffer) {
-            Ok(0) => return Ok((size, hash.finalize().into())),
+            Ok(0) => return Ok((size, hash.finish())),
             Ok(len) => {
                 hash.update(&buffer[..len]);
                 size += len as u64;

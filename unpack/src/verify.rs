@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
-use sha2::{Digest, Sha256};
 
 use crate::applied::{Applied, Counts};
 use crate::apply::split;
@@ -18,8 +17,10 @@ use crate::error::{Error, Fault};
 use crate::limits::Limits;
 use crate::pax::Time;
 use crate::pipeline;
-use crate::record::{Record, Records, What};
-use crate::root::{Root, stat};
+use crate::record::{Record, What};
+use crate::root::{Root, io_fault, stat};
+use crate::sha::Sha256;
+use crate::spill::Records;
 use crate::touched::{Below, Touched};
 use crate::tree::{hardlink, read_node, walk};
 
@@ -122,7 +123,12 @@ pub fn verify(
     let mut differences = 0;
     let mut hash = Sha256::new();
     let mut fault = None;
-    let digest = records.finish(|path, link, line| {
+    let digest = records.finish(|record, line| {
+        let path = record.path.as_slice();
+        let link = match &record.what {
+            What::Hardlink { target } => Some(target.as_slice()),
+            _ => None,
+        };
         for (slash, _) in path.iter().enumerate().filter(|&(_, &b)| b == b'/') {
             if !paths.contains(&path[..slash]) {
                 parents.insert(path[..slash].to_vec());
@@ -185,7 +191,7 @@ pub fn verify(
     }
     let mut layer = Applied::new(counts, digest);
     layer.sealed(&blob, &diff);
-    Ok(Verified { layer, found_digest: hash.finalize().into(), differences, extra })
+    Ok(Verified { layer, found_digest: hash.finish(), differences, extra })
 }
 
 fn implicit(path: &[u8]) -> Record {
@@ -327,8 +333,11 @@ impl Checker {
             false => self.real(&entry.path)?,
         };
         self.layer.paths.insert(path.clone());
-        self.layer.records.push(&Record::of(entry, path, what));
-        Ok(())
+        let record = Record::of(entry, path, what);
+        self.layer
+            .records
+            .push(&record, false)
+            .map_err(io_fault("keep the record of", &record.path))
     }
 }
 
@@ -337,7 +346,7 @@ fn body(archive: &mut Archive<'_, Buffers>) -> Result<[u8; 32], Fault> {
     loop {
         let piece = archive.chunk()?;
         if piece.is_empty() {
-            return Ok(hash.finalize().into());
+            return Ok(hash.finish());
         }
         let len = piece.len();
         hash.update(piece);

@@ -4,7 +4,6 @@
 //! The child is this program again. It exits 0 if it got its way, 3 if it was told no.
 
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -125,8 +124,8 @@ fn misbehave(act: &str, fences: &str, dir: &Path) -> Result<(), Box<dyn std::err
     match act {
         "write_much" => {
             let file = dir.join("root/much");
-            let mut file = OpenOptions::new().write(true).create_new(true).open(file)?;
-            file.write_all(&vec![1; 2 << 20])?;
+            let file = OpenOptions::new().write(true).create_new(true).open(file)?;
+            file.set_len(5 << 30)?;
         }
         "open_device" => {
             drop(OpenOptions::new().read(true).open(inside("null"))?);

@@ -11,6 +11,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::{Mode, umask};
 
 use crate::applied::Applied;
+use crate::apply::Work;
 use crate::error::Error;
 use crate::root::Root;
 use crate::sandbox::fences::{Fence, confine};
@@ -48,12 +49,13 @@ fn run() -> i32 {
 
 fn work(socket: &UnixStream) -> Result<Applied, Error> {
     let (order, mut fds) = receive(socket).map_err(failed("take the order"))?;
-    let limits = wire::limits(&order)
+    let (limits, has_spill) = wire::read_order(&order)
         .ok_or_else(|| failed("take the order")(io::Error::from(io::ErrorKind::InvalidData)))?;
     if fds.is_empty() {
         return Err(failed("take the order")(io::Error::other("no root")));
     }
     let root = Root::from_fd(fds.remove(0))?;
+    let spill = if has_spill && !fds.is_empty() { Some(File::from(fds.remove(0))) } else { None };
     let mut manifest = fds.pop().map(|fd| BufWriter::new(File::from(fd)));
     let (root, standing) = confine(root, &limits, &Fence::ALL)?;
     if let Some(down) = standing.iter().find(|fence| !fence.stands)
@@ -63,7 +65,8 @@ fn work(socket: &UnixStream) -> Result<Applied, Error> {
         return Err(failed("put up every fence")(io::Error::other(text)));
     }
     let sink = manifest.as_mut().map(|m| m as &mut (dyn Write + Send));
-    let mut applied = crate::apply::apply_with(io::stdin(), &root, &limits, sink)?;
+    let mut applied =
+        crate::apply::apply_work(io::stdin(), &root, &limits, Work { manifest: sink, spill })?;
     if let Some(mut manifest) = manifest {
         manifest.flush().map_err(|e| crate::root::io_fault("write", b"manifest")(e).nowhere())?;
     }
@@ -74,7 +77,7 @@ fn work(socket: &UnixStream) -> Result<Applied, Error> {
 /// The order and the fds that came with it.
 fn receive(socket: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut order = vec![0; 64 << 10];
-    let mut space = nix::cmsg_space!([i32; 2]);
+    let mut space = nix::cmsg_space!([i32; 3]);
     let mut fds = Vec::new();
     let len = {
         let mut parts = [IoSliceMut::new(&mut order)];

@@ -127,7 +127,8 @@ fn rlimits(limits: &Limits) -> Result<String, Errno> {
     sys::ignore_sigxfsz()?;
     let set = |resource, value: u64| setrlimit(resource, value, value);
     set(Resource::RLIMIT_CORE, 0)?;
-    set(Resource::RLIMIT_FSIZE, limits.file_bytes_max.max(1 << 20))?;
+    // Not less than the records of a layer can take.
+    set(Resource::RLIMIT_FSIZE, limits.file_bytes_max.max(4 << 30))?;
     set(Resource::RLIMIT_NOFILE, 1024)?;
     // Buffers, stacks and the largest zstd window are far below this.
     set(Resource::RLIMIT_AS, (2 << 30) + (1 << limits.zstd_window_log_max.min(31)))?;

@@ -25,13 +25,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::Pid;
-use sha2::{Digest, Sha256};
 
 use crate::applied::Applied;
 use crate::encoding::Compression;
 use crate::error::{Class, Error, Fault, Refusal};
 use crate::limits::Limits;
 use crate::root::Root;
+use crate::sha::Sha256;
 
 pub use child::child_entry;
 pub use fences::{Fence, Standing, confine};
@@ -118,9 +118,12 @@ fn start_child(
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed("run /proc/self/exe again"))?;
-    let order = wire::order(limits);
     let mut fds = vec![std::os::fd::AsFd::as_fd(root).as_raw_fd()];
+    // The child cannot name a place for it. Without one it keeps all in memory.
+    let spill = crate::spill::unnamed_file();
+    fds.extend(spill.as_ref().map(AsRawFd::as_raw_fd));
     fds.extend(manifest.map(AsRawFd::as_raw_fd));
+    let order = wire::order(limits, spill.is_some());
     let sent = sendmsg::<()>(
         ours.as_raw_fd(),
         &[IoSlice::new(&order)],
@@ -182,7 +185,7 @@ fn watch(
         }
     }
     drop(stream);
-    seen.digest = hash.finalize().into();
+    seen.digest = hash.finish();
     seen.compression = Compression::sniff(&start);
     let mut verdict = Vec::new();
     socket

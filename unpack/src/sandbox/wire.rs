@@ -18,12 +18,13 @@ enum Verdict {
     Sandbox { step: String, errno: Option<i32>, text: String },
 }
 
-pub(super) fn order(limits: &Limits) -> Vec<u8> {
+/// The limits, and whether the second fd is a place for records.
+pub(super) fn order(limits: &Limits, spill: bool) -> Vec<u8> {
     // Only maps with odd keys can fail here, and there are none.
-    serde_json::to_vec(limits).unwrap_or_default()
+    serde_json::to_vec(&(limits, spill)).unwrap_or_default()
 }
 
-pub(super) fn limits(order: &[u8]) -> Option<Limits> {
+pub(super) fn read_order(order: &[u8]) -> Option<(Limits, bool)> {
     serde_json::from_slice(order).ok()
 }
 

@@ -118,7 +118,11 @@ impl Dm {
         let file = match open() {
             Err(Errno::ENOENT) => {
                 make_control_node()?;
-                open()
+                open().inspect_err(|_| {
+                    // Without the driver behind it the node would only mislead; that it cannot
+                    // be removed again is no news.
+                    drop(std::fs::remove_file(CONTROL));
+                })
             }
             other => other,
         };

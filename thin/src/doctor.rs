@@ -59,7 +59,7 @@ pub fn examine(dir: Option<&Path>) -> Result<Vec<Finding>, Error> {
     let dm = match Dm::open() {
         Ok(dm) => dm,
         Err(err) if matches!(err.kind(), Kind::NoDeviceMapper | Kind::Denied) => {
-            let advice = "as root: `modprobe dm_thin_pool`, or a kernel that has it";
+            let advice = "without it only `orchestrate --store dir:PATH` works";
             out.push(finding(Level::Bad, "device-mapper", err.to_string(), advice));
             return Ok(out);
         }

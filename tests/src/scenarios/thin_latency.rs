@@ -12,9 +12,9 @@ use crate::scenario::{Needs, Report, Scenario};
 
 /// See the module.
 pub const SCENARIO: Scenario =
-    Scenario { name: "thin_latency", needs: Needs { timeout_s: 300, ..Needs::DEFAULT }, run };
+    Scenario { name: "thin_latency", needs: Needs { timeout_s: 600, ..Needs::DEFAULT }, run };
 
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 60;
 const SIZE: PoolSize = PoolSize { data_mib: 64, metadata_kib: 4096, block_sectors: 128 };
 
 fn run(guest: &mut Guest) -> Result<Report> {

@@ -17,9 +17,30 @@ build:
 static:
     cargo build --workspace {{ static }}
 
+# Formatting and lints; licences and bans are held by tests/tests/architecture.rs.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets {{ static }} -- -D warnings
+
+# All tests: the native ones, then every scenario in the VM.
+test: test-native e2e
+
+# The tests that need no VM, with the very flags of the static programs, so that nothing builds twice.
+test-native: static
+    cargo test --workspace {{ static }}
+
 # Run scenarios in the VM: all, or those named (or whose names begin so).
 e2e *NAMES: static
     {{ bin }}/e2e {{ NAMES }}
+
+# The scenarios on full-size images (1.5 GiB of Debian packages, built at the first time).
+e2e-full: static
+    {{ bin }}/e2e --full
+
+# Three image families from an S3 server to activated devices, in the VM, ending with a table.
+demo: static
+    {{ bin }}/e2e demo
+    @echo "to look around in such a VM yourself: just vm"
 
 # Build the image families for tests: small (every run) or full (e2e-full), kept under target/images.
 images KIND="small" *FLAGS: static

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use argh::FromArgs;
 use tests::host::places::Places;
-use tests::host::{qemu, run};
+use tests::host::{qemu, run, store};
 use tests::scenario::{Images, Scenario};
 use tests::scenarios;
 
@@ -15,7 +15,7 @@ struct Args {
     /// list the scenarios and stop
     #[argh(switch)]
     list: bool,
-    /// run the scenarios on the full-size images instead
+    /// the full-size images, and the scenarios on them, instead of the small ones
     #[argh(switch)]
     full: bool,
     /// give a shell in the VM on this terminal
@@ -50,7 +50,10 @@ fn start(args: &Args) -> Result<bool> {
     let places = Places::find()?;
     let accel = qemu::accel(&places)?;
     if args.vm {
-        let machine = qemu::Machine { accel, memory_mib: args.memory, disks: Vec::new() };
+        let images = if args.full { Images::Full } else { Images::Small };
+        let store = store::disk(&places, images)?.map(|disk| ("store".to_owned(), disk, true));
+        let disks = store.into_iter().collect();
+        let machine = qemu::Machine { accel, memory_mib: args.memory, disks };
         qemu::shell(&places, &machine)?;
         return Ok(true);
     }

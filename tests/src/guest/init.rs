@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::kmsg::KernelLog;
 use super::leftovers::{Seen, processes};
+use super::store::S3;
 use crate::protocol::{Ended, Event, Figures, MODULES, Outcome, PLAN, Plan, Stage};
+use crate::s3::{BUCKET, KEYS};
 use crate::scenario::{Next, Report};
 
 /// The running scenario's directory.
@@ -284,13 +286,22 @@ fn uptime() -> Result<f64> {
     Ok(text.split(' ').next().unwrap_or_default().parse()?)
 }
 
-/// A shell on the console; ends when the shell does.
+/// A shell on the console beside both S3 servers; ends when the shell does.
 fn shell() -> Result<()> {
-    let shell = PathBuf::from("/usr/bin/bash");
+    let (anonymous, signed) = (S3::start(None)?, S3::start(Some(KEYS))?);
+    let url = anonymous.url();
+    println!(
+        "S3 with the images at AWS_ENDPOINT_URL={url}, signed requests only at {}",
+        signed.url()
+    );
+    println!("   (AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={})", KEYS.access, KEYS.secret);
+    println!("a pool to start with: thin pool init /root/pool --name veneer --data 2G");
+    println!("an image: orchestrate activate s3://{BUCKET}/images/golang/ --name golang-1");
+    println!("to leave: exit");
     Command::new("/busybox/setsid")
-        .args(["-c", "/busybox/sh", "-c", "exec \"$0\" -l <>/dev/ttyS0 >&0 2>&1"])
-        .arg(shell)
+        .args(["/busybox/sh", "-c", "exec /usr/bin/bash -l <>/dev/ttyS0 >&0 2>&1"])
         .envs([("PATH", PATH), ("HOME", "/root"), ("TERM", "vt100"), ("PS1", "vm:\\w# ")])
+        .env("AWS_ENDPOINT_URL", url)
         .current_dir("/root")
         .status()
         .context("shell")?;

@@ -1,0 +1,150 @@
+//! What all five programs promise alike, as one table: help, version, exit codes, streams.
+
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+const PROGRAMS: [&str; 5] = ["fetch", "unpack", "thin", "registry", "orchestrate"];
+
+/// The folder of the programs that belong to this very build: `target/[<triple>/]<profile>`. They
+/// are brought up to date first, which does nothing where cargo has just built the workspace.
+fn programs() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let test = std::env::current_exe().expect("this test's path");
+        let folder = test.ancestors().nth(2).expect("target/<profile>/deps/<test>").to_owned();
+        let profile = folder.file_name().expect("a profile").to_string_lossy().into_owned();
+        let above = folder.parent().expect("a target folder");
+        let triple = above.file_name().expect("a name").to_string_lossy().into_owned();
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--quiet", "--workspace", "--bins"]);
+        if profile == "release" {
+            cargo.arg("--release");
+        }
+        if triple.contains("-linux-") {
+            let flags =
+                format!("target.{triple}.rustflags=[\"-C\",\"target-feature=+crt-static\"]");
+            cargo.args(["--target", &triple, "--config", &flags, "--target-dir"]);
+            cargo.arg(above.parent().expect("a target folder"));
+        } else {
+            cargo.arg("--target-dir").arg(above);
+        }
+        let status = cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).status();
+        assert!(status.expect("run cargo").success(), "the programs do not build");
+        folder
+    })
+}
+
+fn command(program: &str) -> Command {
+    let mut command = Command::new(programs().join(program));
+    // A program's own settings must not decide these tests.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("VENEER_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(program: &str, args: &[&str]) -> Output {
+    command(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+/// Checks every program and names all that fail, not only the first.
+fn each(check: impl Fn(&str) -> Result<(), String>) {
+    let failed: Vec<String> = PROGRAMS
+        .iter()
+        .filter_map(|program| check(program).err().map(|why| format!("{program}: {why}")))
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+fn expect(good: bool, what: &str, output: &Output) -> Result<(), String> {
+    if good { Ok(()) } else { Err(format!("{what}: {output:?}")) }
+}
+
+#[test]
+fn help_goes_to_stdout_and_names_the_exit_codes() {
+    each(|program| {
+        let output = run(program, &["--help"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        expect(output.status.code() == Some(0), "exit code", &output)?;
+        expect(output.stderr.is_empty(), "stderr", &output)?;
+        expect(text.contains("100") && text.contains("111"), "100 and 111 in it", &output)
+    });
+}
+
+#[test]
+fn version_is_one_line_with_the_programs_name() {
+    each(|program| {
+        let output = run(program, &["--version"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let wanted = format!("{program} {}\n", env!("CARGO_PKG_VERSION"));
+        expect(output.status.code() == Some(0), "exit code", &output)?;
+        expect(*text == wanted, "stdout", &output)
+    });
+}
+
+#[test]
+fn an_unknown_option_is_a_usage_error_that_says_so() {
+    each(|program| {
+        let output = run(program, &["--no-such-option"]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        expect(output.status.code() == Some(100), "exit code", &output)?;
+        expect(output.stdout.is_empty(), "stdout", &output)?;
+        expect(text.starts_with(&format!("{program}: fatal: ")), "its first words", &output)?;
+        expect(text.contains("--no-such-option"), "the option in it", &output)?;
+        expect(text.lines().count() == 1, "one line", &output)
+    });
+}
+
+#[test]
+fn an_argument_that_is_not_utf8_is_refused_and_escaped() {
+    use std::os::unix::ffi::OsStrExt;
+    each(|program| {
+        let bytes = std::ffi::OsStr::from_bytes(b"--\xff\x1b[31m");
+        let output = command(program).arg(bytes).output().expect("run");
+        expect(output.status.code() == Some(100), "exit code", &output)?;
+        expect(output.stdout.is_empty(), "stdout", &output)?;
+        expect(!output.stderr.contains(&0x1b), "no raw control bytes", &output)
+    });
+}
+
+#[test]
+fn nothing_at_all_on_the_command_line_is_not_a_crash() {
+    each(|program| {
+        // Without even a name of its own, as execve allows (the kernel makes it one empty string).
+        let output = command(program).arg0("").output().expect("run");
+        let code = output.status.code();
+        expect(matches!(code, Some(0 | 1 | 100 | 111)), "exit code", &output)?;
+        expect(!String::from_utf8_lossy(&output.stderr).contains("panicked"), "a panic", &output)
+    });
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_reason_to_complain() {
+    each(|program| {
+        // A pipe whose reading end is closed before the program writes.
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut child =
+            command(program).arg("--help").stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        child.stderr.take().expect("stderr").read_to_string(&mut said).expect("read stderr");
+        child.wait().expect("wait");
+        if said.is_empty() { Ok(()) } else { Err(format!("it says {said:?}")) }
+    });
+}
+
+#[test]
+fn a_full_disk_at_stdout_is_no_crash() {
+    each(|program| {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let output = command(program).arg("--help").stdout(full).output().expect("run");
+        let text = String::from_utf8_lossy(&output.stderr);
+        expect(!text.contains("panicked"), "a panic", &output)
+    });
+}

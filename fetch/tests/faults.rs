@@ -4,6 +4,7 @@
 
 mod fault;
 
+use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use sha2::{Digest as _, Sha256};
 
 /// More than two ranges of 4 MiB, and not a multiple of anything.
 const SIZE: usize = 9_000_001;
+
+/// Longer than any fault may take, even on a busy machine.
+const HANG: Duration = Duration::from_secs(60);
 
 /// How it must end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -127,7 +131,7 @@ fn run(fault: &Fault, jobs: &str, object: &[u8]) -> Option<String> {
     let end = if jobs == "1" { fault.single } else { fault.ranges };
     let server = Server::start(object.to_vec(), fault.plan.clone());
     let start = Instant::now();
-    let child = Command::new(env!("CARGO_BIN_EXE_fetch"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fetch"))
         .args(["s3://bkt/key", "--anonymous", "--endpoint", &server.url(), "--jobs", jobs])
         .args(["--digest", &hex(object), "--tries", "4", "--stall-timeout", "0.5"])
         .args(["--first-byte-timeout", "0.5", "--patience", "20"])
@@ -137,13 +141,25 @@ fn run(fault: &Fault, jobs: &str, object: &[u8]) -> Option<String> {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut pipe = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    // A fault that is not noticed would otherwise be waited for to the end of days.
+    while child.try_wait().unwrap().is_none() && start.elapsed() < HANG {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().ok();
     let out = child.wait_with_output().unwrap();
+    let stdout = reader.join().unwrap();
     let took = start.elapsed();
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     let what =
         format!("{} (jobs {jobs}, {took:?}, {} requests): {said}", fault.name, server.count());
     let code = out.status.code();
-    if code == Some(0) && out.stdout != object {
+    if code == Some(0) && stdout != object {
         return Some(format!("WRONG BYTES WITH EXIT 0: {what}"));
     }
     let due = match end {
@@ -160,8 +176,7 @@ fn run(fault: &Fault, jobs: &str, object: &[u8]) -> Option<String> {
     if said.chars().any(|c| c.is_control() && c != '\n') {
         return Some(format!("control characters on the terminal: {what:?}"));
     }
-    // Four tries of at most half a second of silence each, and the waits between: far below.
-    (took > Duration::from_secs(20)).then(|| format!("took too long: {what}"))
+    (took > HANG).then(|| format!("took too long: {what}"))
 }
 
 #[test]

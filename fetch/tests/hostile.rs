@@ -91,6 +91,9 @@ fn endless_listings_end() {
     // Each page has another token and a new key.
     let server = serve(|q, _| {
         let n = q.number;
+        if n > 300 {
+            return Reply::error(404, "NobodyStops");
+        }
         let keys: String = (0..1000)
             .map(|k| format!("<Contents><Key>p/{n}-{k}</Key><Size>1</Size></Contents>"))
             .collect();
@@ -104,6 +107,9 @@ fn endless_listings_end() {
     // Each page is empty and promises another.
     let server = serve(|q, _| {
         let n = q.number;
+        if n > 300 {
+            return Reply::error(404, "NobodyStops");
+        }
         let token = format!(
             "<IsTruncated>true</IsTruncated><NextContinuationToken>{n}</NextContinuationToken>"
         );

@@ -337,7 +337,12 @@ impl fmt::Display for Error {
             }
             Error::Mount { device, call, errno, log } => {
                 write!(f, "mount {}: {call}: {}", device.display(), errno.desc())?;
-                if log.is_empty() { Ok(()) } else { write!(f, ": {}", clean(log)) }
+                match (log.is_empty(), errno) {
+                    // The kernel says so only in its own log.
+                    (true, Errno::EINVAL) => write!(f, ": is there such a file system on it?"),
+                    (true, _) => Ok(()),
+                    (false, _) => write!(f, ": {}", clean(log)),
+                }
             }
             Error::NoProgram { program, source } => {
                 write!(f, "cannot run {program}: {source}")

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use crate::dm::{By, Dm};
 use crate::error::Error;
+use crate::units::Dev;
 use crate::{holders, node};
 
 /// What became of a device that was to go.
@@ -34,12 +35,23 @@ pub(crate) fn remove_by_name(dm: &Dm, name: &str, wait: Duration) -> Result<Remo
 
 fn within(dm: &Dm, by: By<'_>, name: &str, wait: Duration) -> Result<Removal, Error> {
     let Some(state) = dm.state(by)? else { return Ok(Removal::WasAbsent) };
+    known(dm, by, state.dev, name, wait)
+}
+
+/// As [`remove`], of a device whose number the caller has just read.
+pub(crate) fn known(
+    dm: &Dm,
+    by: By<'_>,
+    dev: Dev,
+    name: &str,
+    wait: Duration,
+) -> Result<Removal, Error> {
     let start = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
         match dm.remove(by) {
             Ok(removed) => {
-                node::forget(state.dev, name)?;
+                node::forget(dev, name)?;
                 return Ok(if removed { Removal::Removed } else { Removal::WasAbsent });
             }
             Err(err) if err.raw_errno() == Some(Errno::EBUSY) => {
@@ -48,7 +60,7 @@ fn within(dm: &Dm, by: By<'_>, name: &str, wait: Duration) -> Result<Removal, Er
                     return Err(Error::Held {
                         name: name.to_owned(),
                         waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
-                        holders: holders::of(state.dev),
+                        holders: holders::of(dev),
                     });
                 }
                 sleep(pause.min(wait.saturating_sub(waited)));

@@ -36,7 +36,9 @@ pub enum Act {
 }
 
 impl Pool {
-    /// Puts this pool's devices right. Harmless when nothing is wrong, and when killed.
+    /// Puts this pool's devices right. Harmless when nothing is wrong, and when killed; but not
+    /// for a process that is activating meanwhile, whose half-made device looks just like one
+    /// of a dead process: the caller keeps those away.
     ///
     /// # Errors
     /// Those of the commands.

@@ -222,7 +222,8 @@ impl Pool {
             return Ok(Removal::WasAbsent);
         };
         let id = self.thin_id_of(name.as_str(), state.uuid)?;
-        removal::remove(&self.dm, &self.thin_uuid(id), name.as_str(), self.remove_wait)
+        let uuid = self.thin_uuid(id);
+        removal::known(&self.dm, By::Uuid(&uuid), state.dev, name.as_str(), self.remove_wait)
     }
 
     /// After a resume that failed: reads what the device really is, throws a table away that

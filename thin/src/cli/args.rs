@@ -12,7 +12,7 @@ use super::pool_args::PoolArgs;
     error_code(
         100,
         "never retry: wrong usage, not found, exists already, no permission, \
-         no device-mapper, refused or damaged metadata"
+         no device-mapper, no mkfs.ext4, refused or damaged metadata"
     ),
     error_code(111, "try again later: busy, no space, input/output error, mkfs failed"),
     note = "The pool is --pool, else $VENEER_POOL, else \"pool\".",
@@ -199,7 +199,8 @@ pub(crate) struct Transaction {
 /// Run a program inside an active volume, mounted where nobody else sees it.
 ///
 /// Its working directory is the volume's root; stdin, stdout and stderr are yours. When it ends
-/// the volume is synced and unmounted, and its exit code is ours.
+/// the volume is synced and unmounted, and its exit code is ours: 126 when it could not be
+/// started, 128 and its number when a signal ended it.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "run")]
 pub(crate) struct Run {

@@ -90,7 +90,7 @@ pub(crate) fn run() -> ExitCode {
         }
         Err(err) => {
             eprintln!("thin: fatal: {err}");
-            ExitCode::from(exit_code(err.kind()))
+            ExitCode::from(exit_code(&err))
         }
     }
 }
@@ -129,8 +129,10 @@ fn perform(context: &Context, verb: Verb) -> Result<Done, Error> {
 }
 
 /// Kept beside the text in `--help`.
-fn exit_code(kind: Kind) -> u8 {
-    match kind {
+fn exit_code(err: &Error) -> u8 {
+    match err.kind() {
+        // One that is not installed will not be there the next time either.
+        Kind::Program if matches!(err, Error::NoProgram { .. }) => NEVER,
         Kind::Busy | Kind::NoSpace | Kind::Program | Kind::Io => LATER,
         Kind::Exists
         | Kind::Absent

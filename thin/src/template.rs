@@ -15,6 +15,11 @@ pub const DEFAULT_OPTIONS: &[(&str, &str)] = &[
     ("-O", "^has_journal,^resize_inode"),
     // Few, large inode tables: one inode per 32 KiB is still three times what images need.
     ("-i", "32768"),
+    // One flex group for the whole volume: inodes and directories stay together at the front, file
+    // contents follow in the order they were written, so a layer copies few of its parent's blocks
+    // (measured with mb_optimize_scan=0, 2 KiB blocks: 1.09 pool bytes per tar byte, with the default
+    // of 16 groups 1.16). Growth on 6.1 works with it.
+    ("-G", "256"),
     ("-m", "0"),
 ];
 

@@ -19,6 +19,8 @@ use serde_json::json;
 const VOLUME_BYTES: u64 = 10 << 30;
 
 fn main() -> ExitCode {
+    // Layers are applied by this very program, run again behind fences.
+    unpack::sandbox::child_entry();
     let words: Option<Vec<String>> =
         std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
     let Some(words) = words else {
@@ -44,11 +46,8 @@ fn finish(outcome: anyhow::Result<()>, json: bool) -> ExitCode {
     if error.downcast_ref::<io::Error>().is_some_and(broken_pipe) {
         return ExitCode::SUCCESS;
     }
-    // Our own errors name their source in their text; what anyhow wrapped does not.
-    let (class, message) = match error.downcast_ref::<Error>() {
-        Some(ours) => (Some(class(ours)), ours.to_string()),
-        None => (None, format!("{error:#}")),
-    };
+    let class = error.downcast_ref::<Error>().map(class);
+    let message = whole(&error);
     eprintln!("orchestrate: fatal: {message}");
     if json {
         let word = class.map_or("usage", |class| class.word());
@@ -57,6 +56,17 @@ fn finish(outcome: anyhow::Result<()>, json: bool) -> ExitCode {
         drop(say(&format!("{line}\n")));
     }
     ExitCode::from(class.map_or(100, |class| class.exit_code()))
+}
+
+/// The error and its causes; a cause that the text before it names already is not said twice.
+fn whole(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+        match text.is_empty() {
+            true => cause,
+            false if text.contains(&cause) => text,
+            false => format!("{text}: {cause}"),
+        }
+    })
 }
 
 fn run(args: Args) -> anyhow::Result<()> {

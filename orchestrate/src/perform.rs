@@ -193,7 +193,7 @@ fn apply(host: &Host, wanted: &Wanted, volume: &Volume, mut stream: Stream) -> R
     let mut work = host.store.open(volume.id, volume.bytes)?;
     let plain = wanted.blob.as_ref().map_or(wanted.layer.object.size, |blob| blob.diff_size);
     work.make_room(plain)?;
-    let applied = unpack::apply(&mut stream, work.root(), &host.settings.limits)
+    let applied = unpack::sandbox::apply(&mut stream, work.root(), &host.settings.limits)
         .map_err(|source| Error::Unpack { layer: title.clone(), source })?;
     let found = Digest(applied.blob_digest);
     let expected = [

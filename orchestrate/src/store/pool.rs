@@ -87,9 +87,15 @@ impl Store for ThinStore {
     }
 
     fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error> {
-        self.delete(id)?;
         let thin = thin_id(id)?;
-        self.pool.create_thin(thin)?;
+        match self.pool.create_thin(thin) {
+            Err(error) if error.kind() == thin::Kind::Exists => {
+                // The id is ours since its row was committed: a killed run came this far.
+                self.delete(id)?;
+                self.pool.create_thin(thin)?;
+            }
+            made => made?,
+        }
         let name = self.work_name(id);
         let sectors = self.sectors(bytes);
         let volume = self.pool.activate(thin, &name, sectors, Access::ReadWrite)?;
@@ -202,6 +208,19 @@ impl Store for ThinStore {
     fn ioctls(&self) -> u64 {
         Dm::ioctls()
     }
+}
+
+/// A root directory that no layer names is of time 0, like any other. `lost+found` stays: without it
+/// e2fsck calls the file system damaged.
+fn blank(volume: &Volume) -> Result<(), Error> {
+    let (_mount, root) = mount(volume)?;
+    let epoch = nix::sys::time::TimeSpec::new(0, 0);
+    nix::sys::stat::futimens(&root, &epoch, &epoch).map_err(|errno| Error::Io {
+        doing: "set the time of",
+        path: volume.path(),
+        source: errno.into(),
+    })?;
+    unpack::sync(&root).map_err(|source| Error::Tree { doing: "sync the template", source })
 }
 
 fn mount(volume: &Volume) -> Result<(OwnedFd, unpack::Root), Error> {

@@ -58,6 +58,9 @@ impl Results {
         if finished.passed {
             self.passed += 1;
             println!("ok    {scenario}  {seconds:.1} s  {}", figures(&finished.figures));
+            for table in finished.figures.values().filter_map(table) {
+                println!("\n{table}");
+            }
             return Ok(());
         }
         self.failed += 1;
@@ -84,6 +87,12 @@ fn show<'a>(name: &str, lines: impl Iterator<Item = &'a str>) {
 }
 
 fn figures(figures: &Figures) -> String {
-    let all: Vec<String> = figures.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let short = figures.iter().filter(|(_, value)| table(value).is_none());
+    let all: Vec<String> = short.map(|(name, value)| format!("{name}={value}")).collect();
     all.join(" ")
+}
+
+/// A figure of several lines is a table for people.
+fn table(value: &serde_json::Value) -> Option<&str> {
+    value.as_str().filter(|text| text.contains('\n'))
 }

@@ -13,7 +13,7 @@ use crate::scenario::{Images, Needs, Report, Scenario};
 /// See the module.
 pub const SCENARIO: Scenario = Scenario {
     name: "activate",
-    needs: Needs { images: Images::Small, timeout_s: 400, ..Needs::DEFAULT },
+    needs: Needs { images: Images::Small, timeout_s: 900, ..Needs::DEFAULT },
     run,
 };
 

@@ -11,7 +11,7 @@ use crate::scenario::{Images, Needs, Report, Scenario};
 /// See the module.
 pub const SCENARIO: Scenario = Scenario {
     name: "by_hand",
-    needs: Needs { images: Images::Small, timeout_s: 300, ..Needs::DEFAULT },
+    needs: Needs { images: Images::Small, timeout_s: 900, ..Needs::DEFAULT },
     run,
 };
 

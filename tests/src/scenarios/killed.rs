@@ -12,7 +12,7 @@ use crate::scenario::{Images, Needs, Report, Scenario};
 /// See the module.
 pub const SCENARIO: Scenario = Scenario {
     name: "killed",
-    needs: Needs { images: Images::Small, timeout_s: 300, ..Needs::DEFAULT },
+    needs: Needs { images: Images::Small, timeout_s: 900, ..Needs::DEFAULT },
     run,
 };
 
@@ -27,7 +27,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     for (suffix, after) in PLACES {
         veneer.s3.proxy.hold(suffix, after);
         let mut running = veneer.cmd(&activate).spawn()?;
-        veneer.s3.proxy.wait_held(Duration::from_secs(60))?;
+        veneer.s3.proxy.wait_held(Duration::from_secs(300))?;
         running.kill()?;
         running.wait()?;
         veneer.s3.proxy.release();

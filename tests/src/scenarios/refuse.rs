@@ -10,7 +10,7 @@ use crate::scenario::{Images, Needs, Report, Scenario};
 /// See the module.
 pub const SCENARIO: Scenario = Scenario {
     name: "refuse",
-    needs: Needs { images: Images::Small, timeout_s: 300, ..Needs::DEFAULT },
+    needs: Needs { images: Images::Small, timeout_s: 900, ..Needs::DEFAULT },
     run,
 };
 

@@ -14,14 +14,14 @@ use crate::scenario::{Needs, Report, Scenario};
 
 /// See the module.
 pub const SCENARIO: Scenario =
-    Scenario { name: "thin_stuck", needs: Needs { timeout_s: 900, ..Needs::DEFAULT }, run };
+    Scenario { name: "thin_stuck", needs: Needs { timeout_s: 1200, ..Needs::DEFAULT }, run };
 
 const WRITERS: usize = 10;
 const FAILURES: u32 = 1000;
 const SECTORS: u64 = 64 << 11;
 
 fn run(guest: &mut Guest) -> Result<Report> {
-    let size = PoolSize { data_mib: 8, metadata_kib: 2048, block_sectors: 128 };
+    let size = PoolSize { data_mib: 2, metadata_kib: 2048, block_sectors: 128 };
     let mut scratch = ScratchPool::open(guest.scratch(), "pool", size)?;
     let freed_in = drill(guest, &scratch)?;
     let (seconds, log) = failures(&mut scratch)?;
@@ -74,7 +74,7 @@ fn failures(scratch: &mut ScratchPool) -> Result<(f64, Vec<String>)> {
     let origin = ThinId::new(2)?;
     pool.create_thin(origin)?;
     let start = Instant::now();
-    let chunk = vec![0xa5; 1 << 20];
+    let chunk = vec![0xa5; 256 << 10];
     for round in 0..FAILURES {
         let id = ThinId::new(u64::from(round) + 10)?;
         pool.create_snap(id, origin)?;
@@ -82,13 +82,13 @@ fn failures(scratch: &mut ScratchPool) -> Result<(f64, Vec<String>)> {
         let file = std::fs::OpenOptions::new().write(true).open(volume.path())?;
         let mut failed = None;
         for at in 0..10_u64 {
-            let write = std::os::unix::fs::FileExt::write_all_at(&file, &chunk, at << 20);
+            let write = std::os::unix::fs::FileExt::write_all_at(&file, &chunk, at << 18);
             if let Err(err) = write.and_then(|()| file.sync_data()) {
                 failed = Some(err);
                 break;
             }
         }
-        ensure!(failed.is_some(), "round {round}: 10 MiB fitted into 8");
+        ensure!(failed.is_some(), "round {round}: 2.5 MiB fitted into 2");
         drop(file);
         pool.deactivate("fails")?;
         match pool.delete(id) {

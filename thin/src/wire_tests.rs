@@ -29,6 +29,26 @@ fn request_numbers_are_the_kernels() {
     }
 }
 
+/// A short answer is asked for again with more room: that must never apply a change twice.
+#[test]
+fn only_what_changes_nothing_may_be_sent_again() {
+    use Command as C;
+    for command in [C::Version, C::ListDevices, C::DevStatus, C::TableStatus, C::GetTargetVersion] {
+        assert!(command.repeatable(), "{}", command.name());
+    }
+    for command in [
+        C::DevCreate,
+        C::DevRemove,
+        C::DevSuspend,
+        C::TableLoad,
+        C::TableClear,
+        C::TargetMsg,
+        C::DevArmPoll,
+    ] {
+        assert!(!command.repeatable(), "{}", command.name());
+    }
+}
+
 #[test]
 fn create_is_header_only() {
     let buf = Request::new(Command::DevCreate, Key::Both("vol", "VENEER-a-7")).encode(0);

@@ -1,10 +1,12 @@
 //! The empty ext4 every first layer starts from: the only call of an outside program in this
 //! crate, once per pool. All `mke2fs` options are in one table here.
 
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::Error;
+use crate::mount;
 
 /// The options, each for one reason. Measured on 1 MiB pool blocks; what is touched costs a
 /// whole pool block, so the aim is few and neighbouring metadata blocks.
@@ -93,7 +95,19 @@ fn arguments(device: &Path, options: &FormatOptions) -> Vec<std::ffi::OsString> 
 pub fn format(device: &Path, options: &FormatOptions) -> Result<(), Error> {
     let program =
         options.program.clone().unwrap_or_else(|| find_program("VENEER_MKFS", "mkfs.ext4"));
-    run(&program, &arguments(device, options), device).map(drop)
+    run(&program, &arguments(device, options), device)?;
+    set_root_time(device)
+}
+
+/// A root directory that no layer names is of time 0, like every other directory that none names;
+/// mke2fs gives it the hour.
+fn set_root_time(device: &Path) -> Result<(), Error> {
+    let mounted = mount::detached(device, "ext4", &[("noinit_itable", None)], false)?;
+    let root = mount::open_root(mounted.as_fd())?;
+    let epoch = nix::sys::time::TimeSpec::new(0, 0);
+    nix::sys::stat::futimens(&root, &epoch, &epoch)
+        .map_err(|errno| Error::errno("set the root's time on", device, errno))?;
+    mount::sync(mounted.as_fd())
 }
 
 /// Runs an outside program to its end; gives its stdout.

@@ -239,11 +239,14 @@ fn make_dir(path: &Path) -> Result<(), Error> {
     builder.recursive(true).mode(0o700).create(path).map_err(io_error("make", path))
 }
 
-/// The root of a volume is the root of an image: 0755 whatever the umask.
+/// The root of a volume is a directory that no layer names: 0755 whatever the umask, of time 0.
 fn make_tree(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt as _;
+    let epoch = std::time::UNIX_EPOCH;
+    let times = fs::FileTimes::new().set_accessed(epoch).set_modified(epoch);
     fs::create_dir(path)
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::File::open(path)?.set_times(times))
         .map_err(io_error("make", path))
 }
 

@@ -210,19 +210,6 @@ impl Store for ThinStore {
     }
 }
 
-/// A root directory that no layer names is of time 0, like any other. `lost+found` stays: without it
-/// e2fsck calls the file system damaged.
-fn blank(volume: &Volume) -> Result<(), Error> {
-    let (_mount, root) = mount(volume)?;
-    let epoch = nix::sys::time::TimeSpec::new(0, 0);
-    nix::sys::stat::futimens(&root, &epoch, &epoch).map_err(|errno| Error::Io {
-        doing: "set the time of",
-        path: volume.path(),
-        source: errno.into(),
-    })?;
-    unpack::sync(&root).map_err(|source| Error::Tree { doing: "sync the template", source })
-}
-
 fn mount(volume: &Volume) -> Result<(OwnedFd, unpack::Root), Error> {
     let mount = thin::mount::detached(&volume.path(), "ext4", WORK_OPTIONS, false)?;
     let root = thin::mount::open_root(mount.as_fd())?;

@@ -43,7 +43,7 @@ pub(crate) struct Args {
     /// refuse a layer of more plain bytes than this
     #[argh(option)]
     pub(crate) bytes_max: Option<u64>,
-    /// size of a new volume in bytes (default 10 GiB); layers grow beyond it where they must
+    /// size of a new volume in bytes (default 4 GiB); layers grow beyond it where they must
     #[argh(option)]
     pub(crate) volume_bytes: Option<u64>,
     /// seconds to wait for another process (default 3600)

@@ -50,9 +50,13 @@ impl std::fmt::Debug for Host {
 impl Host {
     /// Opens the store first, so that a wrong one leaves no registry behind; then the registry,
     /// which is tied to the store when it is new.
-    pub fn open(settings: Settings) -> Result<Host, Error> {
+    pub fn open(mut settings: Settings) -> Result<Host, Error> {
         let store: Box<dyn Store> = match &settings.store {
-            StoreName::Thin(pool) => Box::new(ThinStore::open(pool)?),
+            StoreName::Thin(pool) => {
+                // Delayed allocation packs small files closer than one call for each: docs/space.md.
+                settings.limits.preallocate_min = u64::MAX;
+                Box::new(ThinStore::open(pool)?)
+            }
             StoreName::Dir(path) => Box::new(DirStore::open(path)?),
         };
         std::fs::DirBuilder::new()

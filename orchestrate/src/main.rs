@@ -15,8 +15,8 @@ use orchestrate::{Error, Host, Settings, class};
 use serde::Serialize;
 use serde_json::json;
 
-/// Large enough for most images, and little of it is ever written: see docs/space.md.
-const VOLUME_BYTES: u64 = 10 << 30;
+/// One ext4 flex group of 2 KiB blocks; little of it is ever written: see docs/space.md.
+const VOLUME_BYTES: u64 = 4 << 30;
 
 fn main() -> ExitCode {
     // Layers are applied by this very program, run again behind fences.
@@ -183,6 +183,8 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
     if args.anonymous {
         fetch.credentials = fetch::CredentialsFrom::Anonymous;
     }
+    // Two layers are on their way at a time, each with buffers of its own.
+    fetch.jobs = fetch.jobs.or(Some(2));
     let mut limits = unpack::Limits::default();
     if let Some(bytes) = number(args.bytes_max, "VENEER_BYTES_MAX")? {
         limits.bytes_max = bytes;

@@ -101,12 +101,15 @@ pub fn sync(mount: BorrowedFd<'_>) -> Result<(), Error> {
     nix::unistd::syncfs(root).map_err(|errno| Error::errno("sync", "mount", errno))
 }
 
-/// Grows a mounted ext4 to `blocks` of its own blocks.
+/// Grows a mounted ext4 to `bytes`, less what does not fill a block of it.
 ///
 /// # Errors
 /// [`Error::Io`]: ENOSPC or EINVAL when the device is smaller than that.
-pub fn grow_ext4(mount: BorrowedFd<'_>, blocks: u64) -> Result<(), Error> {
+pub fn grow_ext4(mount: BorrowedFd<'_>, bytes: u64) -> Result<(), Error> {
     let root = open_root(mount)?;
-    sys::ext4_resize(root.as_fd(), blocks)
-        .map_err(|errno| Error::errno("grow the ext4 of", "mount", errno))
+    let grow = || -> nix::Result<()> {
+        let block = nix::sys::statvfs::fstatvfs(&root)?.block_size();
+        sys::ext4_resize(root.as_fd(), bytes / block.max(1))
+    };
+    grow().map_err(|errno| Error::errno("grow the ext4 of", "mount", errno))
 }

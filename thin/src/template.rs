@@ -7,11 +7,13 @@ use std::process::{Command, Stdio};
 
 use crate::error::Error;
 use crate::mount;
+use crate::node;
 
 /// The options, each for one reason. Measured on 1 MiB pool blocks; what is touched costs a
 /// whole pool block, so the aim is few and neighbouring metadata blocks.
+///
+/// The block size is not here: see [`BLOCK_BYTES`].
 pub const DEFAULT_OPTIONS: &[(&str, &str)] = &[
-    ("-b", "4096"),
     // A journal would be copied into every snapshot that writes; a layer is sealed by sync and
     // unmount or thrown away, so it protects nothing here.
     ("-O", "^has_journal,^resize_inode"),
@@ -24,6 +26,10 @@ pub const DEFAULT_OPTIONS: &[(&str, &str)] = &[
     ("-G", "256"),
     ("-m", "0"),
 ];
+
+/// File system block, bytes, where the device's logical block allows it: half of a small file's last
+/// block is not wasted then (1.07 pool bytes per tar byte, with 4096 1.13).
+pub const BLOCK_BYTES: u32 = 2048;
 
 /// Extended (`-E`) options.
 pub const EXTENDED_OPTIONS: &[&str] = &[
@@ -51,8 +57,8 @@ pub struct FormatOptions {
     pub label: Option<String>,
     /// Bytes per inode in place of the table's.
     pub bytes_per_inode: Option<u64>,
-    /// Size in 4 KiB blocks, if not the whole device.
-    pub blocks: Option<u64>,
+    /// Size in KiB, if not the whole device.
+    pub kib: Option<u64>,
     /// Further words for mke2fs, last, so that they win.
     pub extra: Vec<String>,
     /// The program; else `$VENEER_MKFS`, else `mkfs.ext4` in PATH, `/sbin` or `/usr/sbin`.
@@ -60,8 +66,9 @@ pub struct FormatOptions {
 }
 
 /// The words that follow the program.
-fn arguments(device: &Path, options: &FormatOptions) -> Vec<std::ffi::OsString> {
-    let mut words: Vec<std::ffi::OsString> = vec!["-q".into(), "-F".into()];
+fn arguments(device: &Path, options: &FormatOptions, block: u32) -> Vec<std::ffi::OsString> {
+    let mut words: Vec<std::ffi::OsString> =
+        vec!["-q".into(), "-F".into(), "-b".into(), block.to_string().into()];
     let bytes_per_inode = options.bytes_per_inode.map(|bytes| bytes.to_string());
     for (flag, value) in DEFAULT_OPTIONS {
         words.push(flag.into());
@@ -84,7 +91,7 @@ fn arguments(device: &Path, options: &FormatOptions) -> Vec<std::ffi::OsString> 
     }
     words.extend(options.extra.iter().map(Into::into));
     words.push(device.into());
-    words.extend(options.blocks.map(|blocks| blocks.to_string().into()));
+    words.extend(options.kib.map(|kib| format!("{kib}k").into()));
     words
 }
 
@@ -95,8 +102,21 @@ fn arguments(device: &Path, options: &FormatOptions) -> Vec<std::ffi::OsString> 
 pub fn format(device: &Path, options: &FormatOptions) -> Result<(), Error> {
     let program =
         options.program.clone().unwrap_or_else(|| find_program("VENEER_MKFS", "mkfs.ext4"));
-    run(&program, &arguments(device, options), device)?;
+    let block = BLOCK_BYTES.max(logical_block(device)?);
+    run(&program, &arguments(device, options, block), device)?;
     set_root_time(device)
+}
+
+/// What the device reads and writes at least, bytes; ext4 cannot have smaller blocks. A plain file,
+/// or a kernel that does not say, has no such bound.
+fn logical_block(device: &Path) -> Result<u32, Error> {
+    let Some(dev) = node::block_dev(device).map_err(|err| Error::io("look at", device, err))?
+    else {
+        return Ok(0);
+    };
+    let told = format!("/sys/dev/block/{}:{}/queue/logical_block_size", dev.major, dev.minor);
+    let text = std::fs::read_to_string(told).unwrap_or_default();
+    Ok(text.trim().parse().unwrap_or(0))
 }
 
 /// A root directory that no layer names is of time 0, like every other directory that none names;
@@ -161,17 +181,18 @@ mod tests {
             uuid: Some("U".to_owned()),
             hash_seed: Some("H".to_owned()),
             bytes_per_inode: Some(65536),
-            blocks: Some(1024),
+            kib: Some(1024),
             extra: vec!["-x".to_owned()],
             ..FormatOptions::default()
         };
-        let words: Vec<String> = arguments(Path::new("/dev/dm-1"), &options)
+        let words: Vec<String> = arguments(Path::new("/dev/dm-1"), &options, 2048)
             .into_iter()
             .map(|w| w.into_string().unwrap())
             .collect();
         let text = words.join(" ");
+        assert!(text.starts_with("-q -F -b 2048 "), "{text}");
         assert!(text.contains("-i 65536"), "{text}");
-        assert!(text.contains(",hash_seed=H -U U -x /dev/dm-1 1024"), "{text}");
+        assert!(text.contains(",hash_seed=H -U U -x /dev/dm-1 1024k"), "{text}");
         assert!(!text.contains("32768"), "{text}");
     }
 }

@@ -21,6 +21,8 @@ const WORK_OPTIONS: &[(&str, Option<&str>)] = &[
     ("noinit_itable", None),
     ("nodiscard", None),
     ("barrier", Some("0")),
+    // The older search for free blocks keeps what is written together in one place: docs/space.md.
+    ("mb_optimize_scan", Some("0")),
     ("errors", Some("remount-ro")),
 ];
 
@@ -173,7 +175,7 @@ impl Store for ThinStore {
             return Err(Error::Taken { name: name.into(), by: format!("thin {}", volume.id) });
         }
         let (mount, _root) = mount(&volume)?;
-        thin::mount::grow_ext4(mount.as_fd(), volume.sectors.bytes() / 4096)?;
+        thin::mount::grow_ext4(mount.as_fd(), volume.sectors.bytes())?;
         Ok(thin::mount::sync(mount.as_fd())?)
     }
 
@@ -212,10 +214,18 @@ impl Store for ThinStore {
 
 fn mount(volume: &Volume) -> Result<(OwnedFd, unpack::Root), Error> {
     let mount = thin::mount::detached(&volume.path(), "ext4", WORK_OPTIONS, false)?;
+    gather(volume);
     let root = thin::mount::open_root(mount.as_fd())?;
     let root = unpack::Root::from_fd(root)
         .map_err(|source| Error::Tree { doing: "open the volume's root", source })?;
     Ok((mount, root))
+}
+
+/// Has ext4 put every file where the last one ended, small ones too: 2 % fewer pool blocks. A kernel
+/// or a container without this file does without.
+fn gather(volume: &Volume) {
+    let knob = format!("/sys/fs/ext4/dm-{}/mb_stream_req", volume.dev.minor);
+    drop(std::fs::write(knob, "0"));
 }
 
 /// An active work volume with its detached mount.
@@ -241,7 +251,7 @@ impl ThinWork {
         let stat = self.stat()?;
         // Metadata is not counted in `blocks`, so only a difference of a group means something.
         if stat.blocks() * stat.fragment_size() + bytes / 8 + GROUP_BYTES < bytes {
-            thin::mount::grow_ext4(self.mount.as_fd(), bytes / 4096)?;
+            thin::mount::grow_ext4(self.mount.as_fd(), bytes)?;
         }
         Ok(())
     }
@@ -271,7 +281,7 @@ impl Work for ThinWork {
             let more = (needs - room).div_ceil(GROUP_BYTES) * GROUP_BYTES;
             let grown = self.volume.sectors.bytes() + more;
             self.volume = self.volume.grow(&self.pool, grown.div_ceil(SECTOR_BYTES))?;
-            thin::mount::grow_ext4(self.mount.as_fd(), self.volume.sectors.bytes() / 4096)?;
+            thin::mount::grow_ext4(self.mount.as_fd(), self.volume.sectors.bytes())?;
         }
         Ok(())
     }

@@ -70,7 +70,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     let mounted = mount::detached(&volume.path(), "ext4", &[], false)?;
     let before = rustix::fs::fstatvfs(mount::open_root(mounted.as_fd())?)?.f_blocks;
     let volume = volume.grow(&pool, 64 << 11)?;
-    mount::grow_ext4(mounted.as_fd(), volume.sectors.bytes() / 4096)?;
+    mount::grow_ext4(mounted.as_fd(), volume.sectors.bytes())?;
     let after = rustix::fs::fstatvfs(mount::open_root(mounted.as_fd())?)?.f_blocks;
     ensure!(after > before * 3, "the file system had {before} blocks, has {after}");
     drop(mounted);

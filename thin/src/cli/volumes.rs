@@ -113,7 +113,7 @@ pub(crate) fn grow(context: &Context, verb: &args::Grow) -> Result<Report, Error
     let volume = pool.volume(&verb.name)?.grow(&pool, sectors.0)?;
     if !verb.device_only {
         let mounted = mount::detached(&volume.path(), "ext4", &[("noexec", None)], false)?;
-        mount::grow_ext4(mounted.as_fd(), volume.sectors.bytes() / 4096)?;
+        mount::grow_ext4(mounted.as_fd(), volume.sectors.bytes())?;
         mount::sync(mounted.as_fd())?;
     }
     Ok(Report::one(&volume))

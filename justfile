@@ -49,3 +49,8 @@ images KIND="small" *FLAGS: static
 # A shell in the VM, with the programs in PATH.
 vm: static
     {{ bin }}/e2e --vm
+
+# Fuzz unpack (parser and apply) and all that fetch reads of foreign text; SECONDS for each, seeded.
+fuzz SECONDS="600" SEED="1":
+    cargo run --release --package unpack --example fuzz -- {{ SECONDS }} {{ SEED }}
+    VENEER_FUZZ_ROUNDS=400000 VENEER_FUZZ_SEED={{ SEED }} cargo test --release --package fetch --lib fuzz

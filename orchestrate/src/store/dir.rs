@@ -34,6 +34,9 @@ impl DirStore {
     pub fn open(path: &Path) -> Result<DirStore, Error> {
         make_dir(path)?;
         let path = path.canonicalize().map_err(io_error("find", path))?;
+        // Two processes may come to an empty directory at once.
+        let lock = fs::File::open(&path).map_err(io_error("open", &path))?;
+        lock.lock().map_err(io_error("lock", &path))?;
         let header = path.join("veneer-store");
         match fs::read_to_string(&header) {
             Ok(id) if !id.trim().is_empty() => Ok(DirStore { id: id.trim().into(), path }),

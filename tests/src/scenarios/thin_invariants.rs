@@ -76,9 +76,9 @@ pub(crate) fn within(limit: Duration, mut holds: impl FnMut() -> Result<bool>) -
     holds()
 }
 
-/// Runs `thin` with these words.
+/// `thin` with these words, on the pool named "pool" unless they say another.
 pub(crate) fn thin(guest: &Guest, words: &[&str]) -> Cmd {
-    guest.cmd("thin").args(words)
+    guest.cmd("thin").env("VENEER_POOL", "pool").args(words)
 }
 
 /// A device that passes everything to another one until it is told not to.

@@ -10,7 +10,7 @@ use argh::FromArgs;
 #[argh(
     example = "orchestrate activate s3://images-bucket/images/golang/ --name golang-1",
     example = "orchestrate --store dir:/srv/veneer ensure s3://images-bucket/images/node/ --anonymous",
-    note = "Environment: VENEER_STATE, VENEER_STORE, VENEER_VOLUME_BYTES, VENEER_BYTES_MAX, AWS_ENDPOINT_URL, AWS_REGION,\n\
+    note = "Environment: VENEER_STATE, VENEER_STORE, VENEER_POOL, VENEER_VOLUME_BYTES, VENEER_BYTES_MAX, AWS_ENDPOINT_URL, AWS_REGION,\n\
             AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE. A flag beats the environment.",
     note = "The options above may stand before or after the command.",
     error_code(0, "done"),

@@ -172,7 +172,11 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
         (None, None) => Ok(None),
     };
     let state = args.state.clone().or_else(|| env("VENEER_STATE").map(PathBuf::from));
-    let store = args.store.clone().or_else(|| env("VENEER_STORE"));
+    let store = args
+        .store
+        .clone()
+        .or_else(|| env("VENEER_STORE"))
+        .or_else(|| env("VENEER_POOL").map(|pool| format!("thin:{pool}")));
     let mut fetch = fetch::Options::from_env()?;
     if let Some(endpoint) = &args.endpoint {
         fetch.endpoint = Some(endpoint.clone());

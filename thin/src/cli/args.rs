@@ -15,7 +15,7 @@ use super::pool_args::PoolArgs;
          no device-mapper, no mkfs.ext4, refused or damaged metadata"
     ),
     error_code(111, "try again later: busy, no space, input/output error, mkfs failed"),
-    note = "The pool is --pool, else $VENEER_POOL, else \"pool\".",
+    note = "The pool is --pool, else $VENEER_POOL, else \"veneer\".",
     example = "Make a pool, a formatted volume, a snapshot of it, and look inside:\n\
   thin pool create --table '0 4194304 thin-pool /dev/loop0 /dev/loop1 2048 32768'\n\
   thin create 1\n\

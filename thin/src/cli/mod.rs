@@ -74,7 +74,7 @@ pub(crate) fn run() -> ExitCode {
         Err(text) => return usage(&text),
     };
     let context = Context {
-        pool: top.pool.or_else(from_env).unwrap_or_else(|| "pool".to_owned()),
+        pool: top.pool.or_else(from_env).unwrap_or_else(|| "veneer".to_owned()),
         wait,
         json: top.json,
     };

@@ -50,6 +50,10 @@ images KIND="small" *FLAGS: static
 vm: static
     {{ bin }}/e2e --vm
 
+# Faults on the pool by the hundred, in the VM: minutes each.
+soak-thin *NAMES: static
+    {{ bin }}/e2e --soak {{ NAMES }}
+
 # Fuzz unpack (parser and apply) and all that fetch reads of foreign text; SECONDS for each, seeded.
 fuzz SECONDS="600" SEED="1":
     cargo run --release --package unpack --example fuzz -- {{ SECONDS }} {{ SEED }}

@@ -18,6 +18,9 @@ struct Args {
     /// the full-size images, and the scenarios on them, instead of the small ones
     #[argh(switch)]
     full: bool,
+    /// run the long fault scenarios instead
+    #[argh(switch)]
+    soak: bool,
     /// give a shell in the VM on this terminal
     #[argh(switch)]
     vm: bool,
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
 
 fn start(args: &Args) -> Result<bool> {
     if args.list {
-        for scenario in scenarios::ALL {
+        for scenario in scenarios::every() {
             println!("{}", scenario.name);
         }
         return Ok(true);
@@ -64,16 +67,19 @@ fn chosen(args: &Args) -> Result<Vec<&'static Scenario>> {
     let mut chosen: Vec<&'static Scenario> = Vec::new();
     if args.names.is_empty() {
         let full = |scenario: &&Scenario| (scenario.needs.images == Images::Full) == args.full;
-        chosen.extend(scenarios::ALL.iter().filter(full));
+        match args.soak {
+            true => chosen.extend(scenarios::SOAK),
+            false => chosen.extend(scenarios::ALL.iter().filter(full)),
+        }
     }
     for name in &args.names {
         let before = chosen.len();
         match scenarios::find(name) {
             Some(scenario) => chosen.push(scenario),
-            None => chosen.extend(scenarios::ALL.iter().filter(|s| s.name.starts_with(name))),
+            None => chosen.extend(scenarios::every().filter(|s| s.name.starts_with(name))),
         }
         if chosen.len() == before {
-            let all: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
+            let all: Vec<&str> = scenarios::every().map(|scenario| scenario.name).collect();
             bail!("no scenario \"{}\": there are {}", name.escape_debug(), all.join(", "));
         }
     }

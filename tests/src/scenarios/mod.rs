@@ -26,7 +26,8 @@ pub mod thin_stuck;
 pub mod thin_thousand;
 pub mod thin_wrong_metadata;
 
-/// All scenarios. A new one is a file, a `pub mod` line above, and a line here.
+/// What every test run runs, and by [`Images::Full`](crate::scenario::Images::Full) what `just e2e-full`
+/// does. A new one is a file, a `pub mod` line above, and a line here.
 pub const ALL: &[Scenario] = &[
     boot::SCENARIO,
     pool::SCENARIO,
@@ -39,21 +40,30 @@ pub const ALL: &[Scenario] = &[
     by_hand::SCENARIO,
     demo::SCENARIO,
     full::SCENARIO,
-    thin_full_data::SCENARIO,
     thin_grow::SCENARIO,
     thin_host_full::SCENARIO,
+    thin_needs_check::SCENARIO,
+    thin_recycled::SCENARIO,
+    thin_wrong_metadata::SCENARIO,
+];
+
+/// Faults by the hundred, for `just soak-thin`: minutes each.
+pub const SOAK: &[Scenario] = &[
+    thin_full_data::SCENARIO,
     thin_killed::SCENARIO,
     thin_latency::SCENARIO,
     thin_many_devices::SCENARIO,
-    thin_needs_check::SCENARIO,
-    thin_recycled::SCENARIO,
     thin_stuck::SCENARIO,
     thin_thousand::SCENARIO,
-    thin_wrong_metadata::SCENARIO,
 ];
+
+/// Every scenario there is.
+pub fn every() -> impl Iterator<Item = &'static Scenario> {
+    ALL.iter().chain(SOAK)
+}
 
 /// The scenario of this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Scenario> {
-    ALL.iter().find(|scenario| scenario.name == name)
+    every().find(|scenario| scenario.name == name)
 }

@@ -132,8 +132,10 @@ impl Host {
     /// An activation that nobody was told of leaves nothing behind when it fails.
     fn unborn(&mut self, name: &str, error: Error) -> Result<(), Error> {
         let row = self.registry.activation(name)?;
-        if row.is_some_and(|row| row.state == ActivationState::Reserved) {
-            self.drive(name, Wish::Gone)?;
+        if row.is_some_and(|row| row.state == ActivationState::Reserved)
+            && let Err(second) = self.drive(name, Wish::Gone)
+        {
+            self.say(1, format_args!("activation {name} is left to recovery: {second}"));
         }
         Err(error)
     }

@@ -118,18 +118,17 @@ pub(crate) fn build(
     }
     let mut bytes = parent.bytes;
     for size in 1.. {
-        let volume = reserve(host, &begun.key, parent, bytes)?;
         let stream = match begun.stream.take() {
             Some(stream) => stream,
             None => wanted.stream(host)?,
         };
+        let volume = reserve(host, &begun.key, parent, bytes)?;
         ahead(host, volume.id);
         let applied = apply(host, wanted, &volume, stream);
         match applied.and_then(|applied| seal(host, wanted, parent, &volume, &applied)) {
             Ok(built) => return Ok(built),
             Err(error) => {
-                discard(host, &volume)?;
-                host.registry.write(|write| write.settle_attempt(&begun.key))?;
+                let error = abandon(host, &volume, error);
                 // The file system was full and the pool was not: a compressed layer whose size
                 // nobody knew beforehand.
                 if size < SIZES_MAX && volume_was_full(host, &error) {
@@ -159,7 +158,7 @@ fn volume_was_full(host: &Host, error: &Error) -> bool {
 
 /// Commits a fresh id and makes it a snapshot of the parent.
 fn reserve(host: &mut Host, build: &str, parent: &Volume, bytes: u64) -> Result<Volume, Error> {
-    let _alone = host.locks.store()?;
+    let alone = host.locks.store()?;
     let new = NewVolume { role: Role::Layer, parent: Some(parent.id), build, bytes };
     let id = host.fenced(|write| write.reserve_volume(&new))?;
     let volume = Volume {
@@ -173,8 +172,8 @@ fn reserve(host: &mut Host, build: &str, parent: &Volume, bytes: u64) -> Result<
     match host.store.snapshot(id, parent.id) {
         Ok(()) => Ok(volume),
         Err(error) => {
-            discard_alone(host, &volume)?;
-            Err(error)
+            drop(alone);
+            Err(abandon(host, &volume, error))
         }
     }
 }
@@ -272,10 +271,18 @@ fn put_blob(
     }
 }
 
-/// Throws away a volume that was being built.
-pub(crate) fn discard(host: &mut Host, volume: &Volume) -> Result<(), Error> {
-    let _alone = host.locks.store()?;
-    discard_alone(host, volume)
+/// Throws away a volume that was being built, and gives back why. Where that fails too, the next
+/// command's recovery does it.
+fn abandon(host: &mut Host, volume: &Volume, why: Error) -> Error {
+    let discarded = host
+        .locks
+        .store()
+        .and_then(|_alone| discard_alone(host, volume))
+        .and_then(|()| Ok(host.registry.write(|write| write.settle_attempt(&volume.build))?));
+    if let Err(error) = discarded {
+        host.say(1, format_args!("volume {} is left to recovery: {error}", volume.id));
+    }
+    why
 }
 
 fn discard_alone(host: &mut Host, volume: &Volume) -> Result<(), Error> {
@@ -319,7 +326,7 @@ pub(crate) fn template(host: &mut Host) -> Result<Volume, Error> {
         return Ok(template);
     }
     let bytes = host.settings.volume_bytes;
-    let _alone = host.locks.store()?;
+    let alone = host.locks.store()?;
     host.say(1, format_args!("making the template file system, once for this store"));
     let before = host.store.space()?;
     let new = NewVolume { role: Role::Template, parent: None, build: BUILD, bytes };
@@ -335,8 +342,8 @@ pub(crate) fn template(host: &mut Host) -> Result<Volume, Error> {
     match host.store.make_template(id, bytes) {
         Ok(bytes) => volume.bytes = bytes,
         Err(error) => {
-            discard_alone(host, &volume)?;
-            return Err(error);
+            drop(alone);
+            return Err(abandon(host, &volume, error));
         }
     }
     let own_bytes = host.store.space()?.used.saturating_sub(before.used);

@@ -27,7 +27,7 @@ test: test-native e2e
 
 # The tests that need no VM, with the very flags of the static programs, so that nothing builds twice.
 test-native: static
-    cargo test --workspace {{ static }}
+    cargo test --workspace --no-fail-fast {{ static }}
 
 # Run scenarios in the VM: all, or those named (or whose names begin so).
 e2e *NAMES: static

@@ -1,7 +1,7 @@
 //! Opens the database: connection rules, identity, migrations. No query of the product is here.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -80,12 +80,10 @@ impl Registry {
             Connection::open_with_flags(path, flags).map_err(Error::sqlite("open the file"))?;
         let registry = Registry { conn, path: path.into() };
         registry.set_rules().map_err(Error::sqlite("read the file"))?;
-        let found = registry.pragma("application_id")?;
-        let empty = registry.user_version()? == 0 && registry.is_empty()?;
-        if found != APPLICATION_ID && !(found == 0 && empty) {
+        let (found, version, empty) = registry.identity()?;
+        if found != APPLICATION_ID && !(found == 0 && version == 0 && empty) {
             return Err(Error::Foreign { path: path.into(), found });
         }
-        let version = registry.user_version()?;
         if version > SCHEMA_VERSION {
             return Err(Error::Newer { path: path.into(), found: version, known: SCHEMA_VERSION });
         }
@@ -107,7 +105,19 @@ impl Registry {
     /// FULL: our effects are outside the database, so an intent must be on disk before them; in
     /// WAL mode NORMAL may lose the last commits at a power cut (sqlite.org/pragma.html).
     fn set_wal(&self) -> rusqlite::Result<()> {
-        self.conn.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
+        // Turning it on needs the file alone, and SQLite does not wait for that by itself.
+        let deadline = Instant::now() + BUSY;
+        let busy = |error: &rusqlite::Error| {
+            error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+        };
+        loop {
+            match self.conn.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(())) {
+                Err(error) if busy(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                set => break set?,
+            }
+        }
         self.conn.pragma_update(None, "synchronous", "FULL")
     }
 
@@ -139,10 +149,15 @@ impl Registry {
         self.pragma("user_version")
     }
 
-    fn is_empty(&self) -> Result<bool, Error> {
+    /// Application id, schema version, and whether there is nothing: in one statement, since
+    /// another process may be making the file ours just now.
+    fn identity(&self) -> Result<(i64, i64, bool), Error> {
+        const SQL: &str = "SELECT (SELECT application_id FROM pragma_application_id),
+            (SELECT user_version FROM pragma_user_version),
+            (SELECT count(*) = 0 FROM sqlite_schema)";
         self.conn
-            .query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
-            .map_err(Error::sqlite("read the schema"))
+            .query_row(SQL, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .map_err(Error::sqlite("read the file's header"))
     }
 
     fn pragma(&self, name: &str) -> Result<i64, Error> {

@@ -212,6 +212,24 @@ fn an_image_reads_back_in_order() {
 }
 
 #[test]
+fn many_open_a_new_registry_at_once() {
+    for _ in 0..20 {
+        let place = place();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| reserve_one(&mut Registry::open(&place.path).unwrap()));
+            }
+        });
+        assert_eq!(Registry::open(&place.path).unwrap().check().unwrap(), []);
+    }
+}
+
+fn reserve_one(registry: &mut Registry) {
+    let new = NewVolume { role: Role::Template, parent: None, build: "template", bytes: 1 };
+    registry.write(|write| write.reserve_volume(&new)).unwrap();
+}
+
+#[test]
 fn a_registry_belongs_to_one_store() {
     let place = place();
     let mut registry = Registry::open(&place.path).unwrap();

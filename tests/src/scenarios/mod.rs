@@ -13,6 +13,7 @@ pub mod pool;
 pub mod reboot;
 pub mod refuse;
 pub mod s3;
+pub mod sizes;
 pub mod thin_full_data;
 pub mod thin_grow;
 pub mod thin_host_full;
@@ -38,6 +39,7 @@ pub const ALL: &[Scenario] = &[
     killed::SCENARIO,
     refuse::SCENARIO,
     by_hand::SCENARIO,
+    sizes::SCENARIO,
     demo::SCENARIO,
     full::SCENARIO,
     thin_grow::SCENARIO,

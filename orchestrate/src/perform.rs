@@ -153,7 +153,7 @@ fn volume_was_full(host: &Host, error: &Error) -> bool {
     let full =
         matches!(error, Error::Unpack { source, .. } if source.kind() == unpack::Kind::NoSpace);
     let room = host.store.space().is_ok_and(|space| space.free() > space.total / 50 + space.block);
-    full && room && host.store.binding().kind == "thin"
+    full && room && host.store.alone()
 }
 
 /// Commits a fresh id and makes it a snapshot of the parent.
@@ -207,7 +207,7 @@ fn apply(host: &Host, wanted: &Wanted, volume: &Volume, mut stream: Stream) -> R
     }
     let bytes = work.bytes();
     work.close()?;
-    let own_bytes = host.store.space()?.used.saturating_sub(before.used);
+    let own_bytes = host.store.taken(&before, applied.content_bytes)?;
     Ok(Done { fetched: applied.blob_bytes, applied, bytes, own_bytes })
 }
 
@@ -346,7 +346,7 @@ pub(crate) fn template(host: &mut Host) -> Result<Volume, Error> {
             return Err(abandon(host, &volume, error));
         }
     }
-    let own_bytes = host.store.space()?.used.saturating_sub(before.used);
+    let own_bytes = host.store.taken(&before, 0)?;
     let blank = Seal {
         chain: None,
         diff: None,

@@ -207,6 +207,10 @@ impl Store for DirStore {
         Ok(Space { total, used: total.saturating_sub(free), block })
     }
 
+    fn alone(&self) -> bool {
+        false
+    }
+
     fn ioctls(&self) -> u64 {
         0
     }

@@ -134,6 +134,17 @@ pub trait Store {
     /// Its room.
     fn space(&self) -> Result<Space, Error>;
 
+    /// What a volume of `content` bytes of files took, by the room there was `before`.
+    fn taken(&self, before: &Space, content: u64) -> Result<u64, Error> {
+        match self.alone() {
+            true => Ok(self.space()?.used.saturating_sub(before.used)),
+            false => Ok(content),
+        }
+    }
+
+    /// Whether nobody else takes room here, so that differences mean something.
+    fn alone(&self) -> bool;
+
     /// Device-mapper calls made so far; 0 where there are none.
     fn ioctls(&self) -> u64;
 }

@@ -207,6 +207,10 @@ impl Store for ThinStore {
         Ok(Space { total: total * block, used: used * block, block })
     }
 
+    fn alone(&self) -> bool {
+        true
+    }
+
     fn ioctls(&self) -> u64 {
         Dm::ioctls()
     }

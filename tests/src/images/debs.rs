@@ -166,8 +166,10 @@ impl Debs {
             Path::new(KEYRING).exists(),
             "{KEYRING} is missing: apt-get install debian-archive-keyring"
         );
-        let mirror = std::env::var("VENEER_DEBIAN_MIRROR")
-            .unwrap_or_else(|_| "".to_owned());
+        let mirror = match std::env::var("VENEER_DEBIAN_MIRROR") {
+            Ok(mirror) => mirror,
+            Err(_) => host_mirror()?,
+        };
         let source = format!("deb [signed-by={KEYRING}] {mirror} {SUITE} main\n");
         fs::write(self.root.join("apt/sources.list"), source)?;
         fs::write(self.root.join("apt/status"), "")?;
@@ -349,6 +351,23 @@ impl Write for Hashed {
     fn flush(&mut self) -> std::io::Result<()> {
         self.file.flush()
     }
+}
+
+/// The mirror that this host's own apt takes the suite from.
+fn host_mirror() -> Result<String> {
+    let format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
+    let mut apt = Command::new("apt-get");
+    apt.args(["indextargets", "--format", format, "Identifier: Packages"]);
+    let output = apt.output().context("run apt-get")?;
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found = lines.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let mirror = words.next()?;
+        (words.next() == Some(SUITE) && words.next() == Some("main")).then(|| mirror.to_owned())
+    });
+    found.with_context(|| {
+        format!("this host's apt has no {SUITE} main: set VENEER_DEBIAN_MIRROR to a mirror's URL")
+    })
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 use registry::{Activation, Volume, VolumeState};
 use serde::Serialize;
 
-use crate::plan::{self, ActivationStep, Fence, Mapping, VolumeStep, Wish};
-use crate::store::Mapped;
+use crate::plan::{self, ActivationStep, Fence, VolumeStep, Wish};
+use crate::store::{Mapped, mapping_of};
 use crate::{Error, Host, perform};
 
 /// One thing to mend.
@@ -81,15 +81,11 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
         Fence::InFlight => repairs.push(Repair::CatchUp { from: store, to: registry }),
         Fence::Apart => return Err(Error::Fence { registry, store }),
     }
-    let mapping_of = |id: u32| {
-        facts.mapped.iter().find(|mapped| mapped.id == id).map_or(Mapping::Absent, |m| m.mapping)
-    };
     for row in &facts.activations {
         if facts.live_activations.contains(&row.name) {
             continue;
         }
-        let wish = plan::settled(row.state);
-        if plan::activation(Some(row.state), mapping_of(row.id), wish) != ActivationStep::Done {
+        if let Some(wish) = unsettled(row, &facts.mapped) {
             repairs.push(Repair::Settle { name: row.name.clone(), wish: word(wish) });
         }
     }
@@ -98,7 +94,7 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
         if facts.live_volumes.contains(&row.id) {
             continue;
         }
-        match plan::volume(&row.state, mapping_of(row.id)) {
+        match plan::volume(&row.state, mapping_of(&facts.mapped, row.id)) {
             VolumeStep::Keep => {}
             VolumeStep::Unmap => repairs.push(Repair::Unmap { volume: row.id }),
             VolumeStep::Discard => repairs.push(Repair::Discard { volume: row.id }),
@@ -113,6 +109,13 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
         repairs.push(Repair::UnmapStray { name: mapped.name.clone(), volume: mapped.id });
     }
     Ok(repairs)
+}
+
+/// What an activation has yet to become; none when it is as its row says.
+fn unsettled(row: &Activation, mapped: &[Mapped]) -> Option<Wish> {
+    let wish = plan::settled(row.state);
+    let step = plan::activation(Some(row.state), mapping_of(mapped, row.id), wish);
+    (step != ActivationStep::Done).then_some(wish)
 }
 
 fn word(wish: Wish) -> &'static str {
@@ -170,11 +173,8 @@ impl Host {
         let mapped = self.store.mapped()?;
         let mut live_activations = Vec::new();
         for row in &activations {
-            let mapping =
-                mapped.iter().find(|m| m.id == row.id).map_or(Mapping::Absent, |m| m.mapping);
-            let wish = plan::settled(row.state);
-            let settled = plan::activation(Some(row.state), mapping, wish) == ActivationStep::Done;
-            if !settled && self.locks.try_activation(&row.name)?.is_none() {
+            if unsettled(row, &mapped).is_some() && self.locks.try_activation(&row.name)?.is_none()
+            {
                 live_activations.push(row.name.clone());
             }
         }
@@ -223,8 +223,7 @@ impl Host {
             let _alone = self.locks.store()?;
             let Some(row) = self.registry.volume(id)? else { return Ok(()) };
             let mapped = self.store.mapped()?;
-            let mapping = mapped.iter().find(|m| m.id == id).map_or(Mapping::Absent, |m| m.mapping);
-            match plan::volume(&row.state, mapping) {
+            match plan::volume(&row.state, mapping_of(&mapped, id)) {
                 VolumeStep::Keep => return Ok(()),
                 step @ (VolumeStep::Unmap | VolumeStep::Discard | VolumeStep::Delete) => {
                     perform::settle_volume(self, &row, step)?;
@@ -240,6 +239,7 @@ mod tests {
     use registry::{ActivationState, Role, Seal};
 
     use super::*;
+    use crate::plan::Mapping;
 
     fn volume(id: u32, parent: Option<u32>, state: VolumeState) -> Volume {
         let role = if parent.is_some() { Role::Layer } else { Role::Template };

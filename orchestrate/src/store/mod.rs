@@ -51,6 +51,11 @@ pub struct Mapped {
     pub mapping: Mapping,
 }
 
+/// What the store has of the volume `id`.
+pub fn mapping_of(mapped: &[Mapped], id: u32) -> Mapping {
+    mapped.iter().find(|mapped| mapped.id == id).map_or(Mapping::Absent, |mapped| mapped.mapping)
+}
+
 /// Room in a store, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Space {

@@ -131,6 +131,12 @@ impl Body {
         }
     }
 
+    /// The file of the spool, while there is one. Whoever has this body may remove it at any time:
+    /// the body goes on, and nothing is left.
+    pub fn spool_path(&self) -> Option<&Path> {
+        self.spool.as_ref().map(Spool::path)
+    }
+
     /// Removes the spool, for a caller that has put the bytes to use.
     ///
     /// # Errors

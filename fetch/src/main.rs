@@ -19,7 +19,7 @@ use fetch::{Client, CredentialsFrom, Event, Expect, ImageRef, Kind, ObjectRef, O
 Flags beat environment: AWS_ENDPOINT_URL[_S3], AWS_REGION, AWS_DEFAULT_REGION, AWS_CA_BUNDLE,
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE,
 VENEER_FETCH_{{ADDRESSING,CONNECT_TIMEOUT,FIRST_BYTE_TIMEOUT,STALL_TIMEOUT,PATIENCE,DEADLINE,
-RATE_FLOOR,TRIES,JOBS,LIST_KEYS,REDIRECT_TO,SOURCES}}; HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY.",
+RATE_FLOOR,TRIES,JOBS,SPOOL_MIN,SPOOL_RESERVE,LIST_KEYS,REDIRECT_TO,SOURCES}}; HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY.",
     example = "{command_name} --list s3://bucket/images/golang/",
     example = "{command_name} s3://bucket/images/golang/1.tar -o 1.tar",
     error_code(0, "done"),
@@ -39,6 +39,12 @@ struct Args {
     /// keep what came in this folder until all has come; a second try goes on from there
     #[argh(option, arg_name = "dir")]
     spool: Option<PathBuf>,
+    /// do not spool a smaller object, bytes (1 MiB)
+    #[argh(option, arg_name = "bytes")]
+    spool_min: Option<u64>,
+    /// bytes of the disk that a spool leaves free (256 MiB)
+    #[argh(option, arg_name = "bytes")]
+    spool_reserve: Option<u64>,
     /// ranges in flight, 1 to 16 (1 below 16 MiB, else 4)
     #[argh(option)]
     jobs: Option<usize>,
@@ -262,6 +268,8 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     {
         return Err(usage("--jobs", &jobs.to_string(), "expected 1 to 16"));
     }
+    options.spool_min = args.spool_min.unwrap_or(options.spool_min);
+    options.spool_reserve = args.spool_reserve.unwrap_or(options.spool_reserve);
     options.list_keys_max = args.list_keys.unwrap_or(options.list_keys_max);
     if args.verbose {
         options.watch = Watch::new(tell);

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::object::{Expect, ObjectRef};
 use crate::options::Event;
 use crate::ranges::{JOBS, JOBS_MAX, PART_BYTES, Ranges, SIZE_MIN};
-use crate::spool::{Identity, Place, Spool, parent};
+use crate::spool::{Identity, Place, STEM, Spool, parent};
 use crate::stream::{Pin, Stream, Tag, check_size};
 use crate::wording;
 
@@ -33,7 +33,8 @@ impl Client {
 
     /// As [`Client::open`], with a copy of what comes in `spool_dir`: what an earlier process left
     /// there of the same version is read again instead of fetched. A full disk ends the copy, not
-    /// the body. The copy stays until [`Body::discard_spool`].
+    /// the body. The copy stays until [`Body::discard_spool`]. An object below
+    /// [`crate::Options::spool_min`] is not copied.
     ///
     /// # Errors
     /// As [`Client::open`]; [`Error::File`] if the spool cannot be opened.
@@ -43,8 +44,16 @@ impl Client {
         expect: &Expect,
         spool_dir: &Path,
     ) -> Result<Body, Error> {
-        let place = Place { dir: spool_dir, stem: "fetch-".to_owned(), strict: false };
-        self.open_at(object, expect, &place)
+        if expect.size.is_some_and(|size| size < self.inner.options.spool_min) {
+            return self.open(object, expect);
+        }
+        let reserve = self.inner.options.spool_reserve;
+        let place = Place { dir: spool_dir, stem: STEM.to_owned(), strict: false, reserve };
+        let body = self.open_at(object, expect, &place)?;
+        if body.spool.as_ref().is_some_and(Spool::is_broken) {
+            self.note("no room for a spool: what is fetched now is fetched again after a crash");
+        }
+        Ok(body)
     }
 
     /// As [`Client::open_spooled`], with the spool as the purpose: beside `path`, whose name it
@@ -63,7 +72,7 @@ impl Client {
             return Err(Error::Setting { name: "output", value: path.display().to_string(), why });
         };
         let stem = format!(".{}.", name.to_string_lossy());
-        let place = Place { dir: parent(path), stem, strict: true };
+        let place = Place { dir: parent(path), stem, strict: true, reserve: 0 };
         let mut body = self.open_at(object, expect, &place)?;
         body.output = Some(path.to_owned());
         Ok(body)
@@ -80,6 +89,9 @@ impl Client {
         let identify = |pin: Option<&Pin>| Identity::new(self.endpoint(), object, pin, sha256);
         if !place.has_any(&identify(None)) {
             let opened = self.begin(object, expect)?;
+            if !place.strict && opened.pin.size < self.inner.options.spool_min {
+                return self.body(object, expect, opened, None);
+            }
             let spool = Spool::open(place, &identify(Some(&opened.pin)), opened.pin.size)?;
             // Somebody else may have begun and ended meanwhile; what is kept then is not ours.
             if spool.as_ref().is_none_or(|spool| spool.kept() == 0) {

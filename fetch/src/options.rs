@@ -143,6 +143,11 @@ pub struct Options {
     /// Other servers of the same objects, tried in order before the endpoint: a site's cache, a
     /// peer. They are asked without signature, and only for objects whose digest is known.
     pub sources: Vec<String>,
+    /// Smaller objects than this, bytes, are not spooled: to fetch one again costs less than to
+    /// keep a copy of each.
+    pub spool_min: u64,
+    /// Bytes of its file system that a spool leaves free.
+    pub spool_reserve: u64,
     /// Keys of one listing.
     pub list_keys_max: usize,
     /// Is told of retries and resumes.
@@ -167,6 +172,8 @@ impl Default for Options {
             jobs: None,
             redirect_hosts: Vec::new(),
             sources: Vec::new(),
+            spool_min: 1 << 20,
+            spool_reserve: 256 << 20,
             list_keys_max: 100_000,
             watch: Watch::default(),
         }
@@ -225,6 +232,12 @@ impl Options {
         };
         options.redirect_hosts = list("VENEER_FETCH_REDIRECT_TO");
         options.sources = list("VENEER_FETCH_SOURCES");
+        if let Some(text) = get("VENEER_FETCH_SPOOL_MIN") {
+            options.spool_min = parse_bytes("VENEER_FETCH_SPOOL_MIN", &text)?;
+        }
+        if let Some(text) = get("VENEER_FETCH_SPOOL_RESERVE") {
+            options.spool_reserve = parse_bytes("VENEER_FETCH_SPOOL_RESERVE", &text)?;
+        }
         if let Some(text) = get("VENEER_FETCH_LIST_KEYS") {
             options.list_keys_max = parse_number("VENEER_FETCH_LIST_KEYS", &text)?;
         }
@@ -257,6 +270,11 @@ pub(crate) fn parse_seconds(name: &'static str, text: &str) -> Result<Duration, 
         Ok(time) if !time.is_zero() => Ok(time),
         _ => Err(bad("expected seconds, more than 0")),
     }
+}
+
+fn parse_bytes(name: &'static str, text: &str) -> Result<u64, Error> {
+    let why = "expected a number of bytes";
+    text.parse().map_err(|_| Error::Setting { name, value: text.to_owned(), why })
 }
 
 fn parse_number<T: FromStr + Default + PartialEq>(

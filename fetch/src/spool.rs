@@ -4,6 +4,10 @@
 //! A spool of another version is therefore never continued, it is removed. Bytes without a digest
 //! to judge them count only within one boot: after a power cut a file may have its length and not
 //! its contents, after `kill -9` it has both. One process at a time, by `flock`.
+//!
+//! A spool is an extra, so it never takes the last room of a disk: it ends, and gives back what it
+//! has, before that. Nothing is synced: bytes that a power cut takes are fetched again, and a spool
+//! that is removed before the kernel writes it back never reaches the disk at all.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -67,9 +71,13 @@ pub(crate) struct Place<'a> {
     pub(crate) stem: String,
     /// Whether the file is what the caller wants, so that failing to write it is an error.
     pub(crate) strict: bool,
+    /// Bytes of the file system that are left free; only where it is not strict.
+    pub(crate) reserve: u64,
 }
 
-const ENDING: &str = ".partial";
+/// How the files of a spool directory begin.
+pub(crate) const STEM: &str = "fetch-";
+pub(crate) const ENDING: &str = ".partial";
 
 impl Place<'_> {
     /// The spools of this object, whatever their version.
@@ -98,8 +106,15 @@ pub(crate) struct Spool {
     /// Of those, bytes handed out.
     read: u64,
     strict: bool,
+    reserve: u64,
+    /// Bytes written since the room was last looked at.
+    unseen: u64,
+    /// Nothing is written any more.
     broken: bool,
 }
+
+/// The room is looked at after so many bytes.
+const LOOK_BYTES: u64 = 16 << 20;
 
 impl Spool {
     /// Opens or makes the spool; none if another process has it and the place is not strict.
@@ -153,8 +168,28 @@ impl Spool {
             file.set_len(0).map_err(failed("truncate"))?;
             kept = 0;
         }
-        let strict = place.strict;
-        Ok(Some(Spool { file, path, kept, read: 0, strict, broken: false }))
+        let (strict, reserve) = (place.strict, place.reserve);
+        let mut spool =
+            Spool { file, path, kept, read: 0, strict, reserve, unseen: 0, broken: false };
+        // What is kept is of use also where nothing more may be.
+        spool.broken = !strict && !spool.has_room(size - kept);
+        Ok(Some(spool))
+    }
+
+    /// Whether `bytes` more leave the reserve alone. A file system that cannot say has no room: one
+    /// in memory without a limit says 0.
+    fn has_room(&self, bytes: u64) -> bool {
+        free(&self.file).is_ok_and(|free| free >= bytes.saturating_add(self.reserve))
+    }
+
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether what comes is no longer written to it.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Bytes that need not be fetched.
@@ -188,11 +223,20 @@ impl Spool {
         if self.broken {
             return Ok(false);
         }
-        match self.file.write_all(bytes) {
-            Ok(()) => Ok(false),
+        let written = self.file.write_all(bytes);
+        self.unseen += bytes.len() as u64;
+        match written {
             Err(source) if self.strict => Err(self.failed("write", source)),
-            Err(_) => {
+            Ok(()) if self.strict || self.unseen < LOOK_BYTES => Ok(false),
+            Ok(()) if self.has_room(0) => {
+                self.unseen = 0;
+                Ok(false)
+            }
+            Ok(()) | Err(_) => {
                 self.broken = true;
+                // Whoever needs the room gets it at once. A file that keeps it all the same is
+                // removed by its owner in the end.
+                self.file.set_len(0).ok();
                 Ok(true)
             }
         }
@@ -210,9 +254,14 @@ impl Spool {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync the folder of"))
     }
 
-    /// Removes the file, whose bytes are worth nothing (any more).
+    /// Removes the file, whose bytes are worth nothing (any more). It may be gone already.
     pub(crate) fn discard(self) -> Result<(), Error> {
-        fs::remove_file(&self.path).map_err(|source| self.failed("remove", source))
+        match fs::remove_file(&self.path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(self.failed("remove", source))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn failed(&self, act: &'static str, source: std::io::Error) -> Error {
@@ -228,12 +277,32 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
+/// Bytes that this process may still write to the file system of `file`.
+fn free(file: &File) -> std::io::Result<u64> {
+    let stat = nix::sys::statvfs::fstatvfs(file)?;
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
 /// Removes a leftover unless a process is at it. One that cannot be opened or removed stays: it is
 /// in nobody's way.
 fn remove_unlocked(path: &Path) {
+    remove_if_unlocked(path).ok();
+}
+
+/// Whether it is gone now.
+pub(crate) fn remove_if_unlocked(path: &Path) -> std::io::Result<bool> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(path) else { return };
-    if file.try_lock().is_ok() {
-        fs::remove_file(path).ok();
+    let gone = |result: std::io::Result<()>| match result {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        Ok(()) | Err(_) => Ok(true),
+    };
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(e) => return gone(Err(e)),
+    };
+    match file.try_lock() {
+        Ok(()) => gone(fs::remove_file(path)),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(e)) => Err(e),
     }
 }

@@ -21,6 +21,7 @@ fn client(server: &Server, jobs: usize) -> Client {
         credentials: CredentialsFrom::Anonymous,
         stall_timeout: Duration::from_secs(2),
         jobs: Some(jobs),
+        spool_min: 0,
         ..Options::default()
     };
     Client::new(&options).unwrap()

@@ -10,7 +10,7 @@ use argh::FromArgs;
 #[argh(
     example = "orchestrate activate s3://images-bucket/images/golang/ --name golang-1",
     example = "orchestrate --store dir:/srv/veneer ensure s3://images-bucket/images/node/ --anonymous",
-    note = "Environment: VENEER_STATE, VENEER_STORE, VENEER_POOL, VENEER_VOLUME_BYTES, VENEER_BYTES_MAX, AWS_ENDPOINT_URL, AWS_REGION,\n\
+    note = "Environment: VENEER_STATE, VENEER_STORE, VENEER_POOL, VENEER_VOLUME_BYTES, VENEER_BYTES_MAX, VENEER_SPOOL_AGE, VENEER_FETCH_* (see fetch --help), AWS_ENDPOINT_URL, AWS_REGION,\n\
             AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE. A flag beats the environment.",
     note = "The options above may stand before or after the command.",
     error_code(0, "done"),
@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// seconds to wait for another process (default 3600)
     #[argh(option)]
     pub(crate) wait: Option<u64>,
+    /// seconds for which what a killed run had fetched is kept (default 86400)
+    #[argh(option)]
+    pub(crate) spool_age: Option<u64>,
     /// one JSON object on stdout
     #[argh(switch)]
     pub(crate) json: bool,
@@ -158,8 +161,16 @@ pub(crate) struct Recover {
 }
 
 /// The options of [`Args`] that take a value, and those that take none.
-const WITH_VALUE: &[&str] =
-    &["--state", "--store", "--endpoint", "--region", "--bytes-max", "--volume-bytes", "--wait"];
+const WITH_VALUE: &[&str] = &[
+    "--state",
+    "--store",
+    "--endpoint",
+    "--region",
+    "--bytes-max",
+    "--volume-bytes",
+    "--wait",
+    "--spool-age",
+];
 const SWITCHES: &[&str] =
     &["--anonymous", "--no-etag-dedup", "--json", "--quiet", "-q", "--verbose", "-v"];
 

@@ -6,6 +6,7 @@ use fetch::ImageRef;
 use registry::{Blob, Digest, Source, Volume, VolumeState};
 use serde::Serialize;
 
+use crate::error::class;
 use crate::perform::{self, Begun, Wanted};
 use crate::plan::{self, Below, LayerStep};
 use crate::{Error, Host};
@@ -155,7 +156,18 @@ impl Host {
         let mut layers = Vec::new();
         for (pos, this) in wanted.iter().enumerate() {
             let begun = Instant::now();
-            let (blob, mut line) = self.layer(this, wanted.get(pos + 1), &mut stack)?;
+            let (blob, mut line) = match self.layer(this, wanted.get(pos + 1), &mut stack) {
+                Ok(done) => done,
+                Err(error) => {
+                    // The layers above it will not be asked for again either.
+                    if !class(&error).may_retry()
+                        && let Some(ahead) = stack.ahead.take()
+                    {
+                        ahead.discard_spool();
+                    }
+                    return Err(error);
+                }
+            };
             line.ms = millis(begun);
             ensured.add(line);
             layers.push((this.clone(), stack.parent.id, blob));
@@ -177,10 +189,12 @@ impl Host {
         stack: &mut Stack,
     ) -> Result<(Blob, LayerReport), Error> {
         let mut wanted = wanted.clone();
-        let begun = stack.ahead.take().filter(|begun| begun.is_for(&wanted, stack.parent.id));
-        let begun = match begun {
-            Some(begun) => begun,
-            None => {
+        let begun = match stack.ahead.take() {
+            Some(begun) if begun.is_for(&wanted, stack.parent.id) => begun,
+            ahead => {
+                if let Some(ahead) = ahead {
+                    ahead.discard_spool();
+                }
                 if let Some(found) = self.find(&mut wanted, stack)? {
                     return Ok(found);
                 }

@@ -14,7 +14,7 @@ use crate::store::{DirStore, Store, StoreName, ThinStore};
 /// What the caller chose.
 #[derive(Debug)]
 pub struct Settings {
-    /// The state directory: registry.db and locks.
+    /// The state directory: registry.db, locks, spools.
     pub state: PathBuf,
     /// The store.
     pub store: StoreName,
@@ -26,6 +26,8 @@ pub struct Settings {
     pub volume_bytes: u64,
     /// How long to wait for another process.
     pub wait: Duration,
+    /// Spools of killed runs go when nobody wrote to them for so long.
+    pub spool_age: Duration,
     /// Whether an ETag seen before stands for the bytes seen before, whatever the key.
     pub etag_dedup: bool,
     /// Lines for people on stderr: 0 none, 1 steps, 2 more.

@@ -165,10 +165,9 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let number = |flag: Option<u64>, name: &str| match (flag, env(name)) {
         (Some(value), _) => Ok(Some(value)),
-        (None, Some(text)) => text
-            .parse()
-            .map(Some)
-            .with_context(|| format!("{name}={text:?}: not a number of bytes")),
+        (None, Some(text)) => {
+            text.parse().map(Some).with_context(|| format!("{name}={text:?}: not a whole number"))
+        }
         (None, None) => Ok(None),
     };
     let state = args.state.clone().or_else(|| env("VENEER_STATE").map(PathBuf::from));
@@ -200,6 +199,9 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
         limits,
         volume_bytes: number(args.volume_bytes, "VENEER_VOLUME_BYTES")?.unwrap_or(VOLUME_BYTES),
         wait: Duration::from_secs(args.wait.unwrap_or(3600)),
+        spool_age: Duration::from_secs(
+            number(args.spool_age, "VENEER_SPOOL_AGE")?.unwrap_or(86_400),
+        ),
         etag_dedup: !args.no_etag_dedup,
         talk: match (args.quiet, args.verbose) {
             (true, _) => 0,

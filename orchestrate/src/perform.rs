@@ -8,9 +8,10 @@ use registry::{
     Seal, Source, Volume, VolumeState, chain_id,
 };
 
+use crate::error::class;
 use crate::lock::Lock;
 use crate::plan::{self, VolumeStep};
-use crate::stream::Stream;
+use crate::stream::{self, Stream};
 use crate::{Error, Host};
 
 /// A build that began this often without any end is not begun again.
@@ -73,7 +74,8 @@ impl Wanted {
         let mut expect = object.expect();
         expect.sha256 = self.blob.as_ref().map(|blob| blob.digest.0);
         expect.size_max = Some(host.settings.limits.bytes_max);
-        Ok(Stream::begin(host.client()?.clone(), object.object.clone(), expect))
+        let spool = stream::spool_dir(&host.settings.state)?;
+        Ok(Stream::begin(host.client()?.clone(), object.object.clone(), expect, spool))
     }
 }
 
@@ -101,6 +103,13 @@ impl Begun {
     pub(crate) fn is_for(&self, wanted: &Wanted, parent: u32) -> bool {
         self.key == wanted.key(parent)
     }
+
+    /// It will not be built: nothing of it stays.
+    pub(crate) fn discard_spool(self) {
+        if let Some(stream) = &self.stream {
+            stream.discard_spool();
+        }
+    }
 }
 
 /// Fetches, applies and seals one layer. `ahead` is called with the new volume's id once the
@@ -118,15 +127,18 @@ pub(crate) fn build(
     }
     let mut bytes = parent.bytes;
     for size in 1.. {
-        let stream = match begun.stream.take() {
+        let mut stream = match begun.stream.take() {
             Some(stream) => stream,
             None => wanted.stream(host)?,
         };
         let volume = reserve(host, &begun.key, parent, bytes)?;
         ahead(host, volume.id);
-        let applied = apply(host, wanted, &volume, stream);
+        let applied = apply(host, wanted, &volume, &mut stream);
         match applied.and_then(|applied| seal(host, wanted, parent, &volume, &applied)) {
-            Ok(built) => return Ok(built),
+            Ok(built) => {
+                stream.discard_spool();
+                return Ok(built);
+            }
             Err(error) => {
                 let error = abandon(host, &volume, error);
                 // The file system was full and the pool was not: a compressed layer whose size
@@ -140,7 +152,11 @@ pub(crate) fn build(
                             wanted.title()
                         ),
                     );
+                    stream.release();
                     continue;
+                }
+                if !class(&error).may_retry() {
+                    stream.discard_spool();
                 }
                 return Err(error);
             }
@@ -186,13 +202,18 @@ struct Done {
     own_bytes: u64,
 }
 
-fn apply(host: &Host, wanted: &Wanted, volume: &Volume, mut stream: Stream) -> Result<Done, Error> {
+fn apply(
+    host: &Host,
+    wanted: &Wanted,
+    volume: &Volume,
+    stream: &mut Stream,
+) -> Result<Done, Error> {
     let title = wanted.title();
     let before = host.store.space()?;
     let mut work = host.store.open(volume.id, volume.bytes)?;
     let plain = wanted.blob.as_ref().map_or(wanted.layer.object.size, |blob| blob.diff_size);
     work.make_room(plain)?;
-    let applied = unpack::sandbox::apply(&mut stream, work.root(), &host.settings.limits)
+    let applied = unpack::sandbox::apply(&mut *stream, work.root(), &host.settings.limits)
         .map_err(|source| Error::Unpack { layer: title.clone(), source })?;
     let found = Digest(applied.blob_digest);
     let expected = [
@@ -208,7 +229,8 @@ fn apply(host: &Host, wanted: &Wanted, volume: &Volume, mut stream: Stream) -> R
     let bytes = work.bytes();
     work.close()?;
     let own_bytes = host.store.taken(&before, applied.content_bytes)?;
-    Ok(Done { fetched: applied.blob_bytes, applied, bytes, own_bytes })
+    let reused = stream.summary().map_or(0, |summary| summary.reused);
+    Ok(Done { fetched: applied.blob_bytes.saturating_sub(reused), applied, bytes, own_bytes })
 }
 
 /// Commits what was proven. Where the stack turns out to exist already, that one is kept.

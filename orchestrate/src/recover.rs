@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::plan::{self, ActivationStep, Fence, VolumeStep, Wish};
 use crate::store::{Mapped, mapping_of};
-use crate::{Error, Host, perform};
+use crate::{Error, Host, perform, stream};
 
 /// One thing to mend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -141,6 +141,9 @@ impl Host {
                 compare(&self.facts()?)?
             };
             if repairs.is_empty() {
+                if !dry_run {
+                    self.sweep_spools();
+                }
                 return Ok(done);
             }
             if dry_run {
@@ -153,6 +156,24 @@ impl Host {
             done.extend(repairs);
         }
         Ok(done)
+    }
+
+    /// Spools that nobody came back for go. It is no repair: nothing waits for it or fails by it.
+    fn sweep_spools(&self) {
+        let age = self.settings.spool_age;
+        match stream::sweep(&self.settings.state, age) {
+            Ok((0, _)) => {}
+            Ok((count, bytes)) => {
+                self.say(
+                    1,
+                    format_args!(
+                        "removed {count} spools of {bytes} bytes, {} h old",
+                        age.as_secs() / 3600
+                    ),
+                );
+            }
+            Err(error) => self.say(1, format_args!("old spools stay: {error}")),
+        }
     }
 
     /// Allows builds again that were begun too often.

@@ -75,7 +75,18 @@ impl Records {
         if self.run.len() >= RUN && self.spill.is_some() { self.flush() } else { Ok(()) }
     }
 
-    /// Fills in digests that were still on their way, and sorts the run.
+    /// Fills in the digests that have come; those of what the writer still holds have not, and to
+    /// wait for them here would be to wait for ourselves.
+    fn fill(&mut self) {
+        let Some(digests) = &self.digests else { return };
+        while let Some(&at) = self.pending.front() {
+            let Ok(digest) = digests.try_recv() else { return };
+            self.run[at..at + 32].copy_from_slice(&digest);
+            self.pending.pop_front();
+        }
+    }
+
+    /// Waits for all digests, and sorts the run.
     fn settle(&mut self) -> io::Result<()> {
         for at in self.pending.drain(..) {
             let digest = self
@@ -85,17 +96,24 @@ impl Records {
                 .ok_or_else(|| io::Error::other("a file's digest is missing"))?;
             self.run[at..at + 32].copy_from_slice(&digest);
         }
-        let run = &self.run;
-        self.rows.sort_unstable_by(|&a, &b| {
-            let (a, b) = (Row::at(&run[a..]), Row::at(&run[b..]));
-            (a.key, a.seq).cmp(&(b.key, b.seq))
-        });
+        sort(&self.run, &mut self.rows);
         Ok(())
     }
 
+    /// Writes out the rows that are complete, once they are worth a run of their own.
     fn flush(&mut self) -> io::Result<()> {
-        self.settle()?;
+        self.fill();
+        let whole = match self.pending.front() {
+            None => self.rows.len(),
+            Some(&at) => self.rows.partition_point(|&row| row < at) - 1,
+        };
+        let cut = self.rows.get(whole).copied().unwrap_or(self.run.len());
         let Some(file) = &mut self.spill else { return Ok(()) };
+        if cut < RUN / 2 {
+            return Ok(());
+        }
+        let kept = self.rows.split_off(whole);
+        sort(&self.run, &mut self.rows);
         let start = file.seek(SeekFrom::End(0))?;
         let mut out = BufWriter::new(&*file);
         for &row in &self.rows {
@@ -103,9 +121,10 @@ impl Records {
         }
         out.flush()?;
         drop(out);
-        self.runs.push((start, start + self.run.len() as u64));
-        self.run.clear();
-        self.rows.clear();
+        self.runs.push((start, start + cut as u64));
+        self.run.drain(..cut);
+        self.rows = kept.into_iter().map(|row| row - cut).collect();
+        self.pending.iter_mut().for_each(|at| *at -= cut);
         Ok(())
     }
 
@@ -147,6 +166,13 @@ impl Records {
             }
         }
     }
+}
+
+fn sort(run: &[u8], rows: &mut [usize]) {
+    rows.sort_unstable_by(|&a, &b| {
+        let (a, b) = (Row::at(&run[a..]), Row::at(&run[b..]));
+        (a.key, a.seq).cmp(&(b.key, b.seq))
+    });
 }
 
 fn length(len: usize) -> io::Result<u32> {

@@ -224,3 +224,27 @@ fn a_full_file_system_is_111() {
         assert!(text.to_lowercase().contains("no space"), "{what}: {text}");
     }
 }
+
+/// More records than are held in memory, whose digests come later than they do.
+#[test]
+fn a_layer_of_many_files_gets_through() {
+    let mut layer = tar();
+    for n in 0..40_000 {
+        layer = layer.file(format!("d{}/f{n}", n % 100), if n % 3 == 0 { "" } else { "body" });
+    }
+    let layer = layer.end();
+    let mut digests = Vec::new();
+    for sandbox in ["require", "off"] {
+        let pen = Pen::new();
+        let out = unpack(
+            &["--json", "--sandbox", sandbox, "--time-max", "120"],
+            Some(&pen.root()),
+            &layer,
+        );
+        assert_eq!(out.status.code(), Some(0), "{out:?}");
+        digests.push(json(&out)["tree_digest"].clone());
+        let out = unpack(&["--verify", "-q"], Some(&pen.root()), &layer);
+        assert_eq!(out.status.code(), Some(0), "{out:?}");
+    }
+    assert_eq!(digests[0], digests[1]);
+}

@@ -30,6 +30,10 @@ pub struct Stage {
     pub name: String,
     /// 0 in its first boot, one more in each further boot.
     pub phase: u32,
+    /// Power cuts that the host makes in it, all phases together.
+    pub power_cuts: u32,
+    /// In its long form.
+    pub long: bool,
 }
 
 /// One line from the guest.
@@ -46,6 +50,8 @@ pub enum Event {
         /// Which.
         stage: Stage,
     },
+    /// The running scenario may lose its power from now on; see `Needs::power_cuts`.
+    Armed,
     /// A scenario ended.
     End(Box<Ended>),
     /// Every scenario of the plan has ended.

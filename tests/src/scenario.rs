@@ -1,5 +1,7 @@
 //! What a scenario is: a name, what it needs of the VM, and a function that runs in the guest.
 
+use std::time::Duration;
+
 use crate::guest::Guest;
 use crate::protocol::Figures;
 
@@ -28,6 +30,31 @@ pub struct Needs {
     pub own_boot: bool,
     /// Bound on one phase in seconds of wall time, under emulation on a busy host of two cores.
     pub timeout_s: u32,
+    /// The host cuts the power at random moments.
+    pub power_cuts: Option<PowerCuts>,
+    /// Of a scenario that has a long form, the bound on one phase of that; `just soak-thin` runs
+    /// those, and [`Guest::long`] tells.
+    pub soak_timeout_s: Option<u32>,
+}
+
+/// Power cuts at moments of the host's choosing.
+///
+/// `run` is called in one boot after the other, with [`Guest::phase`] counting from 0. It looks at
+/// what the cut before has left on its [`Needs::disks`]; then, as long as `phase < count`, it calls
+/// [`Guest::arm_power_cut`] and works until it is gone. In phase `count` it looks once more, and ends.
+/// A phase that ends by itself after arming fails. What it must remember it keeps, synced, on a disk:
+/// figures of a phase that was cut do not come through.
+///
+/// The moments come from `VENEER_SEED` (default 1), so that a run can be had again, as far as the
+/// guest's timing allows; `VENEER_POWER_CUTS` overrides `count`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PowerCuts {
+    /// How many.
+    pub count: u32,
+    /// How many in the long form.
+    pub soak: u32,
+    /// Each at a random moment within so many milliseconds after arming.
+    pub within_ms: u32,
 }
 
 impl Needs {
@@ -38,7 +65,15 @@ impl Needs {
         memory_mib: 2048,
         own_boot: false,
         timeout_s: 120,
+        power_cuts: None,
+        soak_timeout_s: None,
     };
+
+    /// The bound on one phase.
+    pub(crate) fn bound(&self, long: bool) -> Duration {
+        let seconds = self.soak_timeout_s.filter(|_| long).unwrap_or(self.timeout_s);
+        Duration::from_secs(u64::from(seconds))
+    }
 }
 
 /// An image set.

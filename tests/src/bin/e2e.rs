@@ -18,7 +18,7 @@ struct Args {
     /// the full-size images, and the scenarios on them, instead of the small ones
     #[argh(switch)]
     full: bool,
-    /// run the long fault scenarios instead
+    /// the long form of scenarios that have one: faults by the hundred
     #[argh(switch)]
     soak: bool,
     /// give a shell in the VM on this terminal
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 fn start(args: &Args) -> Result<bool> {
     if args.list {
-        for scenario in scenarios::every() {
+        for scenario in scenarios::ALL.iter() {
             println!("{}", scenario.name);
         }
         return Ok(true);
@@ -54,32 +54,29 @@ fn start(args: &Args) -> Result<bool> {
     let accel = qemu::accel(&places)?;
     if args.vm {
         let images = if args.full { Images::Full } else { Images::Small };
-        let store = store::disk(&places, images)?.map(|disk| ("store".to_owned(), disk, true));
-        let disks = store.into_iter().collect();
+        let disks = store::disk(&places, images)?.into_iter().collect();
         let machine = qemu::Machine { accel, memory_mib: args.memory, disks };
         qemu::shell(&places, &machine)?;
         return Ok(true);
     }
-    run::run(&places, accel, &chosen(args)?)
+    run::run(&places, accel, &chosen(args)?, args.soak)
 }
 
 fn chosen(args: &Args) -> Result<Vec<&'static Scenario>> {
     let mut chosen: Vec<&'static Scenario> = Vec::new();
     if args.names.is_empty() {
         let full = |scenario: &&Scenario| (scenario.needs.images == Images::Full) == args.full;
-        match args.soak {
-            true => chosen.extend(scenarios::SOAK),
-            false => chosen.extend(scenarios::ALL.iter().filter(full)),
-        }
+        let long = |scenario: &&Scenario| !args.soak || scenario.needs.soak_timeout_s.is_some();
+        chosen.extend(scenarios::ALL.iter().filter(full).filter(long));
     }
     for name in &args.names {
         let before = chosen.len();
         match scenarios::find(name) {
             Some(scenario) => chosen.push(scenario),
-            None => chosen.extend(scenarios::every().filter(|s| s.name.starts_with(name))),
+            None => chosen.extend(scenarios::ALL.iter().filter(|s| s.name.starts_with(name))),
         }
         if chosen.len() == before {
-            let all: Vec<&str> = scenarios::every().map(|scenario| scenario.name).collect();
+            let all: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
             bail!("no scenario \"{}\": there are {}", name.escape_debug(), all.join(", "));
         }
     }

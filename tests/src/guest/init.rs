@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::system::RebootCommand;
 use serde::{Deserialize, Serialize};
 
+use super::hang;
 use super::kmsg::KernelLog;
 use super::leftovers::{Seen, processes};
 use super::store::S3;
@@ -24,6 +25,8 @@ use crate::scenario::{Next, Report};
 /// The running scenario's directory.
 pub(crate) const SCRATCH: &str = "/run/scratch";
 const REPORT: &str = "/run/report.json";
+/// Made by a scenario that may lose its power from then on.
+pub(crate) const ARMED: &str = "/run/armed";
 const OUTPUT: &str = "/run/output";
 const RESULTS: &str = "/dev/virtio-ports/results";
 const PATH: &str = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin:/busybox";
@@ -55,10 +58,9 @@ impl From<Result<Report>> for ChildReport {
 pub fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [_, "scenario", name, phase] => phase
-            .parse()
-            .context("phase")
-            .and_then(|phase| super::run_scenario(name, phase, Path::new(REPORT))),
+        [_, "scenario", stage] => serde_json::from_str(stage)
+            .context("stage")
+            .and_then(|stage| super::run_scenario(&stage, Path::new(REPORT))),
         _ if std::process::id() == 1 => init(),
         _ => Err(anyhow::anyhow!("this is /init of the test VM: run `just e2e` or `just vm`")),
     };
@@ -153,14 +155,14 @@ fn say(results: &mut File, event: &Event) -> Result<()> {
 fn run_stage(stage: &Stage, results: &mut File) -> Result<bool> {
     let scenario = crate::scenarios::find(&stage.name)
         .with_context(|| format!("the plan names an unknown scenario \"{}\"", stage.name))?;
-    let bound = Duration::from_secs(u64::from(scenario.needs.timeout_s));
+    let bound = scenario.needs.bound(stage.long);
     say(results, &Event::Start { stage: stage.clone() })?;
     std::fs::create_dir_all(SCRATCH)?;
     let before = Seen::now()?;
     let mut log = KernelLog::from_now()?;
     let started = Instant::now();
 
-    let timed_out = run_child(stage, bound)?;
+    let timed_out = run_child(stage, bound, results)?;
     let seconds = started.elapsed().as_secs_f64();
     let report = child_report(timed_out.then_some(bound));
     let power_cut = matches!(report, ChildReport::PowerCut(_));
@@ -204,25 +206,30 @@ fn run_stage(stage: &Stage, results: &mut File) -> Result<bool> {
 }
 
 /// Runs the scenario and then ends every process it left; true if it ran out of time.
-fn run_child(stage: &Stage, bound: Duration) -> Result<bool> {
-    let output = File::create(OUTPUT)?;
+fn run_child(stage: &Stage, bound: Duration, results: &mut File) -> Result<bool> {
+    File::create(OUTPUT)?;
+    let mut output = OpenOptions::new().append(true).open(OUTPUT)?;
     if Path::new(REPORT).exists() {
         std::fs::remove_file(REPORT)?;
     }
     let child = Command::new("/init")
-        .args(["scenario", &stage.name, &stage.phase.to_string()])
+        .args(["scenario", &serde_json::to_string(stage)?])
         .env_clear()
         .envs([("PATH", PATH), ("HOME", "/root"), ("RUST_BACKTRACE", "1"), ("TERM", "dumb")])
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
-        .stderr(output)
+        .stderr(output.try_clone()?)
         .process_group(0)
         .spawn()?;
     let child = Pid::from_child(&child);
     let started = Instant::now();
     while !reap(Some(child))? {
+        if std::fs::remove_file(ARMED).is_ok() {
+            say(results, &Event::Armed)?;
+        }
         if started.elapsed() > bound {
+            hang::report(&mut output)?;
             rustix::process::kill_process_group(child, Signal::KILL)?;
             return Ok(true);
         }

@@ -5,6 +5,7 @@
 
 pub mod cmd;
 pub mod disk;
+pub mod hang;
 pub mod init;
 pub mod kmsg;
 pub mod leftovers;
@@ -24,6 +25,8 @@ pub use store::{S3, STORE};
 #[derive(Debug)]
 pub struct Guest {
     phase: u32,
+    power_cuts: u32,
+    long: bool,
     scratch: PathBuf,
 }
 
@@ -32,6 +35,26 @@ impl Guest {
     #[must_use]
     pub fn phase(&self) -> u32 {
         self.phase
+    }
+
+    /// How many power cuts there are to be; see [`PowerCuts`](crate::scenario::PowerCuts).
+    #[must_use]
+    pub fn power_cuts(&self) -> u32 {
+        self.power_cuts
+    }
+
+    /// Whether this is the long form, for `just soak-thin`; every run has the short one.
+    #[must_use]
+    pub fn long(&self) -> bool {
+        self.long
+    }
+
+    /// From here on the host cuts the power at a moment of its choosing: work until it does.
+    ///
+    /// # Errors
+    /// Process 1 cannot be told.
+    pub fn arm_power_cut(&self) -> Result<()> {
+        Ok(std::fs::write(init::ARMED, "")?)
     }
 
     /// An empty directory in memory, gone when the scenario ends.
@@ -100,11 +123,13 @@ pub(crate) fn virtio_disk(serial: &str) -> Result<PathBuf> {
 }
 
 /// Runs one scenario in this process and writes its report for [`init`].
-pub(crate) fn run_scenario(name: &str, phase: u32, report: &Path) -> Result<()> {
+pub(crate) fn run_scenario(stage: &crate::protocol::Stage, report: &Path) -> Result<()> {
+    let name = &stage.name;
     let scenario =
         crate::scenarios::find(name).with_context(|| format!("no scenario \"{name}\""))?;
     let scratch = PathBuf::from(init::SCRATCH);
-    let mut guest = Guest { phase, scratch };
+    let &crate::protocol::Stage { phase, power_cuts, long, .. } = stage;
+    let mut guest = Guest { phase, power_cuts, long, scratch };
     let outcome = (scenario.run)(&mut guest);
     let line = init::ChildReport::from(outcome);
     std::fs::write(report, serde_json::to_vec(&line)?)?;

@@ -1,6 +1,7 @@
 //! The host side: packs the guest, boots QEMU, runs scenarios and reports.
 
 pub mod cpio;
+pub mod cuts;
 pub mod initramfs;
 pub mod modules;
 pub mod places;
@@ -8,3 +9,4 @@ pub mod qemu;
 pub mod results;
 pub mod run;
 pub mod store;
+pub mod volatile;

@@ -30,8 +30,30 @@ pub struct Machine {
     pub accel: Accel,
     /// Memory in MiB.
     pub memory_mib: u32,
-    /// Disks: serial number, file, and whether what the guest writes is thrown away.
-    pub disks: Vec<(String, PathBuf, bool)>,
+    /// Its disks.
+    pub disks: Vec<Disk>,
+}
+
+/// A disk of the guest.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// Serial number, by which the guest finds it.
+    pub serial: String,
+    /// Its content.
+    pub file: PathBuf,
+    /// What it keeps.
+    pub keeps: Keeps,
+}
+
+/// What a disk keeps of what the guest writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keeps {
+    /// Nothing: each boot begins with the same.
+    Nothing,
+    /// All that has come to it.
+    Written,
+    /// At a power cut only what was flushed, for sure: see `volatile.rs`, which serves it here.
+    Flushed(PathBuf),
 }
 
 /// A VM that runs scenarios.
@@ -162,9 +184,13 @@ fn command(places: &Places, machine: &Machine, plan: &Plan) -> Result<Command> {
         "console=ttyS0 {level} reboot=t panic=-1 oops=panic mitigations=off random.trust_cpu=on \
          no_timer_check"
     ));
-    for (n, (serial, file, discard)) in machine.disks.iter().enumerate() {
-        let snapshot = if *discard { "on" } else { "off" };
-        let file = file.to_str().context("a disk's path is not UTF-8")?;
+    for (n, Disk { serial, file, keeps }) in machine.disks.iter().enumerate() {
+        let path = |path: &Path| path.to_str().map(str::to_owned).context("a path is not UTF-8");
+        let (file, snapshot) = match keeps {
+            Keeps::Nothing => (path(file)?, "on"),
+            Keeps::Written => (path(file)?, "off"),
+            Keeps::Flushed(socket) => (format!("nbd+unix:///?socket={}", path(socket)?), "off"),
+        };
         command.arg("-drive").arg(format!(
             "file={file},format=raw,if=none,id=d{n},snapshot={snapshot},discard=unmap"
         ));

@@ -2,15 +2,17 @@
 //! the scenario that ran, and the others go on in a fresh VM.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::cuts;
 use super::places::Places;
-use super::qemu::{Accel, Heard, Machine, Vm};
+use super::qemu::{Accel, Disk, Heard, Keeps, Machine, Vm};
 use super::results::{Finished, Results};
 use super::store;
+use super::volatile::VolatileDisk;
 use crate::protocol::{Ended, Event, Figures, Outcome, Plan, Stage};
 use crate::scenario::{Images, Scenario};
 
@@ -28,15 +30,20 @@ struct Group {
     scenarios: Vec<&'static Scenario>,
 }
 
-/// Runs these scenarios; true if all passed.
+/// Runs these scenarios, `long` in the long form of those that have one; true if all passed.
 ///
 /// # Errors
 /// The harness itself fails: something is missing, or QEMU does not start.
-pub fn run(places: &Places, accel: Accel, scenarios: &[&'static Scenario]) -> Result<bool> {
+pub fn run(
+    places: &Places,
+    accel: Accel,
+    scenarios: &[&'static Scenario],
+    long: bool,
+) -> Result<bool> {
     let mut results = Results::create(&places.work.join("results.jsonl"))?;
     let mut boots = 0;
     for group in group(scenarios) {
-        run_group(places, accel, &group, &mut boots, &mut results)?;
+        run_group(places, accel, long, &group, &mut boots, &mut results)?;
     }
     Ok(results.close())
 }
@@ -71,45 +78,54 @@ fn group(scenarios: &[&'static Scenario]) -> Vec<Group> {
 fn run_group(
     places: &Places,
     accel: Accel,
+    long: bool,
     group: &Group,
     boots: &mut u32,
     results: &mut Results,
 ) -> Result<()> {
     let disks = make_disks(places, group)?;
     let mut attached = disks.clone();
-    if let Some(store) = store::disk(places, group.images)? {
-        attached.push(("store".to_owned(), store, true));
-    }
+    attached.extend(store::disk(places, group.images)?);
     let machine = Machine { accel, memory_mib: group.memory_mib, disks: attached };
-    let mut pending: VecDeque<Stage> = group
-        .scenarios
-        .iter()
-        .map(|scenario| Stage { name: scenario.name.to_owned(), phase: 0 })
-        .collect();
+    let mut pending: VecDeque<Stage> =
+        group.scenarios.iter().map(|scenario| cuts::first_stage(scenario, long)).collect();
     let mut phases = Phases::default();
     while !pending.is_empty() {
         *boots += 1;
         let console = places.work.join(format!("console-{boots}.log"));
-        boot(places, &machine, &mut pending, &console, &mut phases, results)?;
+        let mut served = Vec::new();
+        for disk in &machine.disks {
+            if let Keeps::Flushed(socket) = &disk.keeps {
+                served.push(VolatileDisk::serve(&disk.file, socket)?);
+            }
+        }
+        let lose = boot(places, &machine, &mut pending, &console, &mut phases, results)?;
+        for disk in served {
+            disk.end(lose)?;
+        }
     }
-    for (_, file, _) in disks {
+    for Disk { file, .. } in disks {
         std::fs::remove_file(&file).with_context(|| file.display().to_string())?;
     }
     Ok(())
 }
 
 /// Empty sparse files for the disks that survive a reboot.
-fn make_disks(places: &Places, group: &Group) -> Result<Vec<(String, PathBuf, bool)>> {
+fn make_disks(places: &Places, group: &Group) -> Result<Vec<Disk>> {
+    let cuts = group.scenarios.iter().any(|scenario| scenario.needs.power_cuts.is_some());
     let mut disks = Vec::new();
     for (n, mib) in group.disks.iter().enumerate() {
         let file = places.work.join(format!("disk{n}.raw"));
         std::fs::File::create(&file)?.set_len(mib << 20)?;
-        disks.push((format!("disk{n}"), file, false));
+        let socket = places.work.join(format!("disk{n}.socket"));
+        let keeps = if cuts { Keeps::Flushed(socket) } else { Keeps::Written };
+        disks.push(Disk { serial: format!("disk{n}"), file, keeps });
     }
     Ok(disks)
 }
 
-/// Boots once and runs what is pending until it is done, something is dirty, or the VM fails.
+/// Boots once and runs what is pending until it is done, something is dirty, or the VM fails. Gives
+/// the seed of what the disks lose when it ended with a power cut.
 fn boot(
     places: &Places,
     machine: &Machine,
@@ -117,11 +133,12 @@ fn boot(
     console: &Path,
     phases: &mut Phases,
     results: &mut Results,
-) -> Result<()> {
+) -> Result<Option<u64>> {
     let plan = Plan { stages: pending.iter().cloned().collect(), shell: false };
     let started = Instant::now();
     let vm = Vm::boot(places, machine, &plan, console)?;
     let mut deadline = started + BOOT_BOUND;
+    let mut cut = false;
     loop {
         let why = match vm.hear(deadline)? {
             Heard::Event(Event::Booted { .. }) => {
@@ -131,21 +148,35 @@ fn boot(
             }
             Heard::Event(Event::Start { stage }) => {
                 let bound = crate::scenarios::find(&stage.name)
-                    .map_or(Duration::ZERO, |found| secs(found.needs.timeout_s));
+                    .map_or(Duration::ZERO, |found| found.needs.bound(stage.long));
                 deadline = Instant::now() + bound + GRACE;
                 continue;
+            }
+            Heard::Event(Event::Armed) => {
+                if let Some(after) = pending.front().and_then(cuts::moment) {
+                    cut = true;
+                    deadline = Instant::now() + after;
+                }
+                continue;
+            }
+            Heard::Silence if cut => {
+                vm.kill()?;
+                let Some(stage) = pending.pop_front() else { return Ok(None) };
+                let lose = cuts::roll(&stage);
+                phases.take(cuts::ended(stage, started.elapsed()), pending, results)?;
+                return Ok(Some(lose));
             }
             Heard::Event(Event::End(ended)) => {
                 pending.pop_front();
                 let dirty = ended.dirty;
                 phases.take(*ended, pending, results)?;
                 if dirty {
-                    return vm.end();
+                    return vm.end().map(|()| None);
                 }
                 deadline = Instant::now() + GRACE;
                 continue;
             }
-            Heard::Event(Event::Done) => return vm.end(),
+            Heard::Event(Event::Done) => return vm.end().map(|()| None),
             Heard::Ended => {
                 vm.end()?;
                 "the VM stopped: its kernel may have panicked"
@@ -167,12 +198,8 @@ fn boot(
             };
             phases.take(ended, pending, results)?;
         }
-        return Ok(());
+        return Ok(None);
     }
-}
-
-fn secs(seconds: u32) -> Duration {
-    Duration::from_secs(u64::from(seconds))
 }
 
 fn console_lines(console: &Path) -> Vec<String> {
@@ -192,13 +219,13 @@ impl Phases {
         pending: &mut VecDeque<Stage>,
         results: &mut Results,
     ) -> Result<()> {
-        let Stage { name, phase } = ended.stage;
+        let Stage { name, phase, .. } = ended.stage.clone();
         let (mut seconds, mut figures) = self.0.remove(&name).unwrap_or_default();
         seconds += ended.seconds;
         figures.extend(ended.figures);
         let why = match ended.outcome {
             Outcome::Reboot => {
-                pending.push_front(Stage { name: name.clone(), phase: phase + 1 });
+                pending.push_front(Stage { phase: phase + 1, ..ended.stage });
                 self.0.insert(name, (seconds, figures));
                 return Ok(());
             }

@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::places::{Places, host_program};
+use super::qemu::{Disk, Keeps};
 use crate::images::{self, Set};
 use crate::s3::{self, BUCKET, Server};
 use crate::scenario::Images;
@@ -17,24 +18,29 @@ use crate::scenario::Images;
 ///
 /// # Errors
 /// The images cannot be built, or the disk cannot be made.
-pub fn disk(places: &Places, wanted: Images) -> Result<Option<PathBuf>> {
+pub fn disk(places: &Places, wanted: Images) -> Result<Option<Disk>> {
     let set = match wanted {
         Images::None => return Ok(None),
         Images::Small => Set::Small,
         Images::Full => Set::Full,
     };
+    let file = image(places, set)?;
+    Ok(Some(Disk { serial: "store".to_owned(), file, keeps: Keeps::Nothing }))
+}
+
+fn image(places: &Places, set: Set) -> Result<PathBuf> {
     let folder = places.images.join(set.name());
     images::build(set, &places.images, false).context("build the images")?;
     let manifest = std::fs::read_to_string(folder.join("manifest.json"))?;
     let disk = places.work.join(format!("store-{}.img", set.name()));
     let made_of = disk.with_extension("json");
     if disk.exists() && std::fs::read_to_string(&made_of).is_ok_and(|old| old == manifest) {
-        return Ok(Some(disk));
+        return Ok(disk);
     }
     println!("store {}: put through the S3 server into a disk image", set.name());
     make(places, &folder, &disk)?;
     std::fs::write(made_of, manifest)?;
-    Ok(Some(disk))
+    Ok(disk)
 }
 
 fn make(places: &Places, folder: &Path, disk: &Path) -> Result<()> {

@@ -18,6 +18,7 @@ pub const SCENARIO: Scenario = Scenario {
         memory_mib: 2048,
         own_boot: true,
         timeout_s: 3600,
+        ..Needs::DEFAULT
     },
     run,
 };

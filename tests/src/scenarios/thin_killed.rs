@@ -11,22 +11,25 @@ use crate::guest::{Guest, PoolSize, ScratchPool};
 use crate::scenario::{Needs, Report, Scenario};
 
 /// See the module.
-pub const SCENARIO: Scenario =
-    Scenario { name: "thin_killed", needs: Needs { timeout_s: 600, ..Needs::DEFAULT }, run };
+pub const SCENARIO: Scenario = Scenario {
+    name: "thin_killed",
+    needs: Needs { soak_timeout_s: Some(600), ..Needs::DEFAULT },
+    run,
+};
 
-const KILLS: u32 = 150;
 const RIVALS: usize = 8;
 const SIZE: PoolSize = PoolSize { data_mib: 64, metadata_kib: 4096, block_sectors: 128 };
 
 fn run(guest: &mut Guest) -> Result<Report> {
     let scratch = ScratchPool::open(guest.scratch(), "pool", SIZE)?;
     half_made(&scratch)?;
-    let mended = storm(guest, &scratch)?;
+    let kills = if guest.long() { 150 } else { 10 };
+    let mended = storm(guest, &scratch, kills)?;
     rivals(guest, &scratch)?;
     holder(guest, &scratch)?;
     check(scratch.pool(), &[])?;
     scratch.close()?;
-    Ok(Report::new().figure("kills", KILLS).figure("half_made_and_mended", mended))
+    Ok(Report::new().figure("kills", kills).figure("half_made_and_mended", mended))
 }
 
 /// Each state that a kill between two ioctls can leave, made on purpose.
@@ -69,7 +72,7 @@ fn half_made(scratch: &ScratchPool) -> Result<()> {
 }
 
 /// `kill -9` at moments spread over the whole of a command's life.
-fn storm(guest: &Guest, scratch: &ScratchPool) -> Result<u32> {
+fn storm(guest: &Guest, scratch: &ScratchPool, kills: u32) -> Result<u32> {
     let pool = scratch.pool();
     let (origin, snap) = (ThinId::new(1)?, ThinId::new(2)?);
     pool.create_thin(origin)?;
@@ -87,11 +90,11 @@ fn storm(guest: &Guest, scratch: &ScratchPool) -> Result<u32> {
         &["delete", "2"],
         &["usage"],
     ];
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         let words = scripts[usize::try_from(kill)? % scripts.len()];
         let mut running = thin(guest, words).spawn()?;
         // Its ioctls come late in its life, on any host: from 0.7 to 1.2 of it.
-        std::thread::sleep(life * 7 / 10 + life * kill / KILLS / 2);
+        std::thread::sleep(life * 7 / 10 + life * kill / kills / 2);
         running.kill()?;
         running.wait()?;
         pool.release_held_root()?;

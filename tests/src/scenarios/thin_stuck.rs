@@ -8,30 +8,34 @@ use anyhow::{Result, ensure};
 use thin::{Access, Kind, ThinId, WhenFull};
 
 use super::thin_invariants::{check, stuck, thin, used, within};
+use crate::guest::hang::Watchdog;
 use crate::guest::kmsg::KernelLog;
 use crate::guest::{Guest, PoolSize, Running, ScratchPool};
 use crate::scenario::{Needs, Report, Scenario};
 
 /// See the module.
-pub const SCENARIO: Scenario =
-    Scenario { name: "thin_stuck", needs: Needs { timeout_s: 1200, ..Needs::DEFAULT }, run };
+pub const SCENARIO: Scenario = Scenario {
+    name: "thin_stuck",
+    needs: Needs { soak_timeout_s: Some(3000), ..Needs::DEFAULT },
+    run,
+};
 
 const WRITERS: usize = 10;
-const FAILURES: u32 = 1000;
 const SECTORS: u64 = 64 << 11;
 
 fn run(guest: &mut Guest) -> Result<Report> {
     let size = PoolSize { data_mib: 2, metadata_kib: 2048, block_sectors: 128 };
     let mut scratch = ScratchPool::open(guest.scratch(), "pool", size)?;
     let freed_in = drill(guest, &scratch)?;
-    let (seconds, log) = failures(&mut scratch)?;
+    let rounds = if guest.long() { 1000 } else { 10 };
+    let (seconds, log) = failures(&mut scratch, rounds)?;
     ensure!(log.is_empty(), "the kernel complained: {log:?}");
     check(scratch.pool(), &[])?;
     scratch.close()?;
     Ok(Report::new()
         .figure("writers", WRITERS)
         .figure("freed_in_s", freed_in.as_secs_f64())
-        .figure("failures_cleaned_up", FAILURES)
+        .figure("failures_cleaned_up", rounds)
         .figure("failures_took_s", seconds))
 }
 
@@ -66,7 +70,7 @@ fn drill(guest: &Guest, scratch: &ScratchPool) -> Result<Duration> {
 }
 
 /// Snapshot, activate, write until it fails, remove, delete: at once, with no pause.
-fn failures(scratch: &mut ScratchPool) -> Result<(f64, Vec<String>)> {
+fn failures(scratch: &mut ScratchPool, rounds: u32) -> Result<(f64, Vec<String>)> {
     let mut pool = scratch.pool().clone();
     pool.set_when_full(WhenFull::Error)?;
     let mut log = KernelLog::from_now()?;
@@ -75,11 +79,14 @@ fn failures(scratch: &mut ScratchPool) -> Result<(f64, Vec<String>)> {
     pool.create_thin(origin)?;
     let start = Instant::now();
     let chunk = vec![0xa5; 256 << 10];
-    for round in 0..FAILURES {
+    let watch = Watchdog::start(Duration::from_secs(60));
+    for round in 0..rounds {
         let id = ThinId::new(u64::from(round) + 10)?;
+        watch.beat(format!("round {round}: snap"));
         pool.create_snap(id, origin)?;
         let volume = pool.activate(id, "fails", SECTORS, Access::ReadWrite)?;
         let file = std::fs::OpenOptions::new().write(true).open(volume.path())?;
+        watch.beat(format!("round {round}: write"));
         let mut failed = None;
         for at in 0..10_u64 {
             let write = std::os::unix::fs::FileExt::write_all_at(&file, &chunk, at << 18);
@@ -89,8 +96,11 @@ fn failures(scratch: &mut ScratchPool) -> Result<(f64, Vec<String>)> {
             }
         }
         ensure!(failed.is_some(), "round {round}: 2.5 MiB fitted into 2");
+        watch.beat(format!("round {round}: close"));
         drop(file);
+        watch.beat(format!("round {round}: deactivate"));
         pool.deactivate("fails")?;
+        watch.beat(format!("round {round}: delete"));
         match pool.delete(id) {
             Ok(()) => {}
             Err(err) => ensure!(err.kind() == Kind::NoSpace, "round {round}: {err}"),

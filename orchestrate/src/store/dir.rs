@@ -49,8 +49,16 @@ impl DirStore {
     }
 
     fn make(path: PathBuf) -> Result<DirStore, Error> {
+        // The header comes last, so a killed run may have left any of these.
+        let ours = |entry: &fs::DirEntry| match entry.file_name().to_str() {
+            Some("lost+found" | "transaction" | ".transaction.new" | ".veneer-store.new") => true,
+            Some("volumes" | "active") => {
+                fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none())
+            }
+            Some(_) | None => false,
+        };
         let mut entries = fs::read_dir(&path).map_err(io_error("list", &path))?;
-        if entries.any(|entry| entry.is_ok_and(|e| e.file_name() != "lost+found")) {
+        if entries.any(|entry| !entry.is_ok_and(|entry| ours(&entry))) {
             return Err(Error::Usage(format!(
                 "--store dir:{}: not empty and not a veneer store; name an empty directory",
                 path.display()

@@ -59,6 +59,10 @@ fuzz SECONDS="600" SEED="1":
     cargo run --release --package unpack --example fuzz -- {{ SECONDS }} {{ SEED }}
     VENEER_FUZZ_ROUNDS=400000 VENEER_FUZZ_SEED={{ SEED }} cargo test --release --package fetch --lib fuzz
 
+# Kill orchestrate before and after every call that changes anything, and again in the recovery; every STEPth.
+soak-matrix STEP="1":
+    VENEER_MATRIX_STEP={{ STEP }} cargo test --release --package orchestrate --test proofs killed_at_every -- --nocapture
+
 # Kill orchestrate that many times at moments spread over a run, on a directory store.
 soak-kills KILLS="200":
-    VENEER_KILLS={{ KILLS }} cargo test --release --package orchestrate --test dir_store killed
+    VENEER_KILLS={{ KILLS }} cargo test --release --package orchestrate --test proofs killed_at_any

@@ -12,4 +12,5 @@ pub mod protocol;
 pub mod s3;
 pub mod scenario;
 pub mod scenarios;
+pub mod trace;
 pub mod tree;

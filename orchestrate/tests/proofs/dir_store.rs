@@ -1,0 +1,132 @@
+//! The whole job on a `dir:` store: sharing, kills at random, many processes at once, removal.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::bench::{Bench, json};
+
+fn bench() -> Bench {
+    Bench::new(&[("a", &[1, 2, 3]), ("b", &[1, 2, 4])], 150, 1 << 14)
+}
+
+#[test]
+fn layers_are_shared_and_a_second_time_costs_nothing() {
+    let bench = bench();
+    let host = bench.host("host");
+    let a = host.ok(&["activate", "s3://bucket/a/", "--name", "a-1"]);
+    assert_eq!(a["ensured"]["fetched_objects"], 3);
+    let b = host.ok(&["activate", "s3://bucket/b/", "--name", "b-1"]);
+    assert_eq!(b["ensured"]["fetched_objects"], 1);
+    host.check_tree("a-1", 3);
+    host.check_tree("b-1", 4);
+    let again = host.ok(&["activate", "s3://bucket/a/", "--name", "a-1"]);
+    assert_eq!((&again["already"], &again["ensured"]), (&true.into(), &Value::Null));
+    let second = host.ok(&["activate", "s3://bucket/a/", "--name", "a-2"]);
+    assert_eq!(second["ensured"]["fetched_objects"], 0);
+    host.check();
+
+    // A name belongs to one image, and an image that is in use stays.
+    let taken = host.command(&["activate", "s3://bucket/b/", "--name", "a-1"]).output().unwrap();
+    assert_eq!(taken.status.code(), Some(100));
+    let used = host.command(&["rm", "s3://bucket/a/"]).output().unwrap();
+    assert_eq!(used.status.code(), Some(100));
+
+    for name in ["a-1", "a-2"] {
+        host.ok(&["rm", name]);
+    }
+    let dry = host.ok(&["rm", "s3://bucket/a/", "--dry-run"]);
+    let done = host.ok(&["rm", "s3://bucket/a/"]);
+    assert_eq!(done["volumes"], dry["volumes"]);
+    assert_eq!(done["volumes"].as_array().unwrap().len(), 1, "only layer 3 is a's alone");
+    host.check();
+    host.check_tree("b-1", 4);
+}
+
+#[test]
+fn killed_at_any_moment_the_same_command_ends_well() {
+    let bench = bench();
+    let host = bench.host("host");
+    // The delays spread over one whole run, however fast the machine is.
+    let begun = Instant::now();
+    host.ok(&["activate", "s3://bucket/a/", "--name", "a-1"]);
+    let whole = begun.elapsed();
+    let kills: u32 = std::env::var("VENEER_KILLS").map_or(10, |text| text.parse().unwrap());
+    for kill in 0..kills {
+        host.ok(&["rm", "a-1"]);
+        host.ok(&["rm", "s3://bucket/a/"]);
+        let mut running = host
+            .command(&["activate", "s3://bucket/a/", "--name", "a-1"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(whole * kill / kills);
+        running.kill().unwrap();
+        running.wait().unwrap();
+        host.ok(&["activate", "s3://bucket/a/", "--name", "a-1"]);
+        host.check();
+        host.check_tree("a-1", 3);
+    }
+}
+
+#[test]
+fn many_processes_build_each_layer_once() {
+    let bench = bench();
+    let host = bench.host("host");
+    let jobs: Vec<(String, &str)> = (0..12)
+        .map(|n| (format!("n-{n}"), if n % 2 == 0 { "s3://bucket/a/" } else { "s3://bucket/b/" }))
+        .collect();
+    let running: Vec<Child> = jobs
+        .iter()
+        .map(|(name, image)| {
+            host.command(&["activate", image, "--name", name])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let mut built = 0;
+    for (child, (name, image)) in running.into_iter().zip(&jobs) {
+        let done = json(&["activate", image, "--name", name], &child.wait_with_output().unwrap());
+        let layers = done["ensured"]["layers"].as_array().unwrap();
+        built += layers.iter().filter(|layer| layer["how"] != "reused").count();
+    }
+    assert_eq!(built, 4, "four layers are distinct");
+    host.check();
+    for (name, image) in &jobs {
+        host.check_tree(name, if image.ends_with("a/") { 3 } else { 4 });
+    }
+}
+
+#[test]
+fn a_registry_of_another_day_is_refused_and_nothing_is_changed() {
+    let bench = bench();
+    let host = bench.host("host");
+    host.ok(&["activate", "s3://bucket/a/", "--name", "a-1"]);
+    let (state, kept) = (host.state(), bench.path("kept"));
+    copy(&state, &kept);
+    host.ok(&["activate", "s3://bucket/b/", "--name", "b-1"]);
+    fs::remove_dir_all(&state).unwrap();
+    copy(&kept, &state);
+    let volumes = || fs::read_dir(host.store().join("volumes")).unwrap().count();
+    let before = volumes();
+    let refused = host.command(&["activate", "s3://bucket/b/", "--name", "b-2"]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(100), "{said}");
+    assert!(said.contains("not of the same moment"), "{said}");
+    assert_eq!(volumes(), before);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Crash matrix: `kill -9` before and after every call of a run that changes anything outside of the
+//! process, then the same command again; and again at every such call of that recovery.
+//!
+//! The list of places is the program's own: the system calls of its main thread, and those of the
+//! child that applies a layer, as ptrace shows them. A short form runs with every test, the whole one
+//! as `just soak-matrix`.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use tests::trace::{self, Act, Call, Effect, Ended, Side, Whose};
+
+use crate::bench::{Bench, Host};
+
+/// A command, on a host that is ready for it.
+struct Case {
+    name: &'static str,
+    /// What was done before.
+    before: &'static [&'static [&'static str]],
+    words: &'static [&'static str],
+    /// Whether the same command, once it has been carried out, says that there is no such thing.
+    gone_after: bool,
+}
+
+const A: &str = "s3://bucket/a/";
+const B: &str = "s3://bucket/b/";
+
+const CASES: &[Case] = &[
+    Case {
+        name: "activate, fresh host",
+        before: &[],
+        words: &["activate", A, "--name", "a-1"],
+        gone_after: false,
+    },
+    Case {
+        name: "activate, layers shared",
+        before: &[&["activate", B, "--name", "b-1"]],
+        words: &["activate", A, "--name", "a-1"],
+        gone_after: false,
+    },
+    Case {
+        name: "deactivate",
+        before: &[&["activate", A, "--name", "a-1"]],
+        words: &["deactivate", "a-1"],
+        gone_after: false,
+    },
+    Case {
+        name: "activate what is down",
+        before: &[&["activate", A, "--name", "a-1"], &["deactivate", "a-1"]],
+        words: &["activate", A, "--name", "a-1"],
+        gone_after: false,
+    },
+    Case {
+        name: "rm an activation",
+        before: &[&["activate", A, "--name", "a-1"]],
+        words: &["rm", "a-1"],
+        gone_after: true,
+    },
+];
+
+/// What a case came to.
+#[derive(Default, Debug)]
+struct Figures {
+    points: usize,
+    child_points: usize,
+    kills: usize,
+    states: usize,
+    recovery_points: usize,
+    recovery_states: usize,
+}
+
+/// Kills at every `step`th place; and at every place of the recovery from the first `deep` of the
+/// states that this leaves.
+fn matrix(case: &Case, step: usize, deep: usize) -> Figures {
+    let bench = Bench::small();
+    let start = bench.host("start");
+    for words in case.before {
+        start.ok(words);
+    }
+    let whole = start.copy_to("whole");
+    let points = record(&whole, case.words, Whose::Main);
+    whole.check();
+    let end = whole.end_text();
+    let child_points = record(&start.copy_to("whole"), case.words, Whose::Children);
+    let mut figures = Figures { points, child_points, ..Figures::default() };
+    let mut found = BTreeSet::new();
+    // What some recovery has gone through already.
+    let mut seen = BTreeSet::new();
+    for whose in [Whose::Main, Whose::Children] {
+        let mut at = 0;
+        loop {
+            let mut ended_by_itself = false;
+            for side in [Side::Before, Side::After] {
+                let host = start.copy_to("host");
+                let (ended, call) = killed_at(&host, case.words, whose, at, side);
+                if ended.code == Some(0) && call.is_none() {
+                    ended_by_itself = true;
+                    break;
+                }
+                let place = format!("{}: killed {side:?} {whose:?} {at}: {call:?}", case.name);
+                assert_eq!(ended.signal, Some(Signal::SIGKILL), "{place}: {}", ended.stderr);
+                figures.kills += 1;
+                if found.insert(host.state_text()) && found.len() <= deep {
+                    recovery(case, &host, &end, &mut seen, &mut figures, &place);
+                }
+                again(&bench, case, &host, &end, &place);
+            }
+            if ended_by_itself {
+                break;
+            }
+            at += step;
+        }
+        let least = if whose == Whose::Main { 8 } else { 0 };
+        assert!(at >= least, "{}: only {at} places to kill at", case.name);
+    }
+    figures.states = found.len();
+    figures
+}
+
+/// Counts the calls of an undisturbed run; `VENEER_MATRIX_LIST` prints them.
+fn record(host: &Host<'_>, words: &[&str], whose: Whose) -> usize {
+    let list = std::env::var_os("VENEER_MATRIX_LIST").is_some();
+    let mut points = 0;
+    let each = |call: &Call, side: Side| {
+        if call.effect == Effect::Changes && side == Side::Before {
+            points += 1;
+            if list {
+                eprintln!("{whose:?} {points} {call}");
+            }
+        }
+        Act::Go
+    };
+    let ended = trace::run(&host.command(words), &[&host.dir], whose, each).unwrap();
+    assert_eq!(ended.code, Some(0), "{words:?}: {}", ended.stderr);
+    points
+}
+
+/// Runs it and kills it at the `at`th place; gives that place, if it came so far.
+fn killed_at(
+    host: &Host<'_>,
+    words: &[&str],
+    whose: Whose,
+    at: usize,
+    side: Side,
+) -> (Ended, Option<Call>) {
+    let mut seen = 0;
+    let mut place = None;
+    let each = |call: &Call, now: Side| {
+        if call.effect != Effect::Changes || now != side {
+            return Act::Go;
+        }
+        seen += 1;
+        if seen <= at || place.is_some() {
+            return Act::Go;
+        }
+        place = Some(call.clone());
+        Act::Kill
+    };
+    let ended = trace::run(&host.command(words), &[&host.dir], whose, each).unwrap();
+    (ended, place)
+}
+
+/// The same command again: it mends by itself, and what was finished is not fetched again.
+fn again(bench: &Bench, case: &Case, host: &Host<'_>, end: &str, place: &str) {
+    let finished = host.finished();
+    let before = bench.gets().len();
+    let output = host.command(case.words).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => {}
+        Some(100) if case.gone_after && said.contains("no activation or image") => {}
+        _ => panic!("{place}: the second run ends with {}: {said}", output.status),
+    }
+    let repairs = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| host.check()));
+    assert!(repairs.is_ok(), "{place}: not clean after the second run");
+    assert_eq!(host.end_text(), end, "{place}");
+    for key in &bench.gets()[before..] {
+        let again = finished.iter().any(|done| key.ends_with(&format!("/{done}")));
+        assert!(!again, "{place}: {key} was sealed and is fetched again");
+    }
+}
+
+/// `recover`, stopped at each of its places: the host as it is there is what a kill leaves. Each
+/// that was not seen before is mended by the command itself.
+fn recovery(
+    case: &Case,
+    host: &Host<'_>,
+    end: &str,
+    seen: &mut BTreeSet<String>,
+    figures: &mut Figures,
+    place: &str,
+) {
+    let bench = host.bench();
+    let mending = host.copy_to("mending");
+    seen.insert(host.state_text());
+    let mut left = 0;
+    let each = |call: &Call, side: Side| {
+        // After one call is before the next; between them the main thread changes nothing.
+        if call.effect == Effect::Changes && side == Side::After {
+            figures.recovery_points += 1;
+            if seen.insert(mending.state_text()) {
+                mending.copy_to(&format!("left-{left}"));
+                left += 1;
+            }
+        }
+        Act::Go
+    };
+    let words = ["recover"];
+    let ended = trace::run(&mending.command(&words), &[&mending.dir], Whose::Main, each).unwrap();
+    assert_eq!(ended.code, Some(0), "{place}: recover: {}", ended.stderr);
+    mending.check();
+    for number in 0..left {
+        figures.recovery_states += 1;
+        let host = bench.host(&format!("left-{number}"));
+        again(bench, case, &host, end, &format!("{place}, and in recovery state {number}"));
+        host.wipe();
+    }
+}
+
+/// Every case, two at a time; the figures go to stderr.
+fn all(step: usize, deep: usize) {
+    let begun = Instant::now();
+    let next = AtomicUsize::new(0);
+    let sum = Mutex::new(Figures::default());
+    let work = || {
+        while let Some(case) = CASES.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let figures = matrix(case, step, deep);
+            eprintln!("{}: {figures:?}, {:.0} s", case.name, begun.elapsed().as_secs_f64());
+            let mut sum = sum.lock().unwrap();
+            sum.points += figures.points;
+            sum.child_points += figures.child_points;
+            sum.kills += figures.kills;
+            sum.states += figures.states;
+            sum.recovery_points += figures.recovery_points;
+            sum.recovery_states += figures.recovery_states;
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        work();
+    });
+    eprintln!("all: {:?}, every one passed", sum.lock().unwrap());
+}
+
+#[test]
+fn killed_at_every_kth_call_the_same_command_ends_well() {
+    // 1 is every one, and each recovery: `just soak-matrix`.
+    match std::env::var("VENEER_MATRIX_STEP") {
+        Ok(step) => all(step.parse().unwrap(), usize::MAX),
+        Err(_) => all(67, 2),
+    }
+}

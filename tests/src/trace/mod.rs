@@ -1,0 +1,316 @@
+//! A program under ptrace(2), stopped before and after each of its system calls: to list the places
+//! where it can be killed, to kill it there, or to have a call fail. The program under test has no
+//! hook for this; what it does is seen from outside, so that a new step of it cannot be forgotten.
+//!
+//! What a call is and what it touches is in [`call`].
+
+pub mod call;
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+pub use call::{Call, Effect};
+
+/// Which side of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    /// It has done nothing yet.
+    Before,
+    /// It has done all it does; its answer has not been seen.
+    After,
+}
+
+/// What becomes of a program that stands before or after a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// It goes on.
+    Go,
+    /// `kill -9`.
+    Kill,
+    /// Before a call only: the call does nothing and fails so.
+    Fail(Errno),
+}
+
+/// Whose calls are stopped at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Those of the program's main thread.
+    Main,
+    /// Those of its child processes, with their threads; the program's own are not.
+    Children,
+}
+
+/// How it ended, and what it said.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<Signal>,
+    /// All of stdout.
+    pub stdout: String,
+    /// All of stderr.
+    pub stderr: String,
+}
+
+/// More than any run takes; a program that hangs under a fault is killed and told of.
+const BOUND: Duration = Duration::from_secs(120);
+
+/// Runs `command` and stops at each call of the kinds that [`call`] knows, on a path below `within`
+/// or on a device. `each` is asked before and after each, and says what happens.
+///
+/// Only the calling thread may trace what it started, so this returns when the program has ended.
+///
+/// # Errors
+/// It cannot be started or traced, or does not end within two minutes.
+pub fn run(
+    command: &Command,
+    within: &[&Path],
+    whose: Whose,
+    mut each: impl FnMut(&Call, Side) -> Act,
+) -> Result<Ended> {
+    let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let mut tracer = Tracer::start(command, within, whose, [&stdout, &stderr])?;
+    let main = tracer.main;
+    let (over, wait) = channel::<()>();
+    let status = std::thread::scope(|scope| {
+        let hung = scope.spawn(move || match wait.recv_timeout(BOUND) {
+            Err(RecvTimeoutError::Timeout) => kill(main, Signal::SIGKILL).is_ok(),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => false,
+        });
+        let status = tracer.follow(&mut each);
+        drop(over);
+        match hung.join() {
+            Ok(true) => bail!("{command:?} hangs: {:?}", tracer.tasks),
+            Ok(false) | Err(_) => status,
+        }
+    })?;
+    let (code, signal) = match status {
+        WaitStatus::Exited(_, code) => (Some(code), None),
+        WaitStatus::Signaled(_, signal, _) => (None, Some(signal)),
+        other => bail!("an odd end: {other:?}"),
+    };
+    Ok(Ended { code, signal, stdout: whole(&mut stdout)?, stderr: whole(&mut stderr)? })
+}
+
+fn whole(file: &mut File) -> Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A traced process or thread.
+#[derive(Debug)]
+struct Task {
+    pid: Pid,
+    /// The call it is in.
+    call: Option<Call>,
+    /// What the call in progress is to answer.
+    fail: Option<Errno>,
+}
+
+struct Tracer {
+    main: Pid,
+    within: Vec<PathBuf>,
+    whose: Whose,
+    tasks: Vec<Task>,
+}
+
+impl Tracer {
+    /// The program is started by a shell that waits until it is traced, so that nothing has to
+    /// happen between fork and exec.
+    fn start(
+        command: &Command,
+        within: &[&Path],
+        whose: Whose,
+        [stdout, stderr]: [&File; 2],
+    ) -> Result<Tracer> {
+        let shell = ["/bin/sh", "/busybox/sh"].into_iter().find(|shell| Path::new(shell).exists());
+        let shell = shell.context("there is no shell")?;
+        let mut started = Command::new(shell);
+        started.args(["-c", "read line; exec \"$@\"", "sh"]);
+        started.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => started.env(name, value),
+                None => started.env_remove(name),
+            };
+        }
+        if let Some(dir) = command.get_current_dir() {
+            started.current_dir(dir);
+        }
+        let mut child = started
+            .stdin(Stdio::piped())
+            .stdout(stdout.try_clone()?)
+            .stderr(stderr.try_clone()?)
+            .spawn()
+            .with_context(|| format!("start {command:?}"))?;
+        let main = Pid::from_raw(i32::try_from(child.id())?);
+        let mut options = Options::PTRACE_O_EXITKILL
+            | Options::PTRACE_O_TRACESYSGOOD
+            | Options::PTRACE_O_TRACEEXEC;
+        if whose == Whose::Children {
+            options |= Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK;
+        }
+        ptrace::seize(main, options).context("trace")?;
+        let mut stdin = child.stdin.take().context("a pipe")?;
+        stdin.write_all(b"\n")?;
+        drop(stdin);
+        let mut first = waitpid(main, Some(WaitPidFlag::__WALL))?;
+        // The shell's own start may be seen before that of the program.
+        while matches!(first, WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_EXEC))
+            && std::fs::read(format!("/proc/{main}/cmdline"))?.starts_with(shell.as_bytes())
+        {
+            ptrace::cont(main, None)?;
+            first = waitpid(main, Some(WaitPidFlag::__WALL))?;
+        }
+        ensure!(
+            matches!(first, WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_EXEC)),
+            "{command:?} was not started: {first:?}"
+        );
+        let task = Task { pid: main, call: None, fail: None };
+        let tracer = Tracer {
+            main,
+            within: within.iter().map(|path| path.to_path_buf()).collect(),
+            whose,
+            tasks: vec![task],
+        };
+        tracer.go(main, None)?;
+        Ok(tracer)
+    }
+
+    fn follow(&mut self, each: &mut impl FnMut(&Call, Side) -> Act) -> Result<WaitStatus> {
+        let mut end = None;
+        loop {
+            // Of this thread only: other threads trace programs of their own.
+            let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+            let status = match waitpid(None, Some(flags)) {
+                Err(Errno::ECHILD) => break,
+                Err(Errno::EINTR) => continue,
+                status => status?,
+            };
+            let Some(pid) = status.pid() else { continue };
+            if let WaitStatus::Exited(..) | WaitStatus::Signaled(..) = status {
+                self.tasks.retain(|task| task.pid != pid);
+                if pid == self.main {
+                    end = Some(status);
+                }
+                if end.is_some() && self.tasks.is_empty() {
+                    break;
+                }
+                continue;
+            }
+            let signal = self.stopped(pid, status, each)?;
+            self.go(pid, signal)?;
+        }
+        end.context("the program's end was not seen")
+    }
+
+    /// One stop; gives the signal that the program is to see, if one came.
+    fn stopped(
+        &mut self,
+        pid: Pid,
+        status: WaitStatus,
+        each: &mut impl FnMut(&Call, Side) -> Act,
+    ) -> Result<Option<Signal>> {
+        match status {
+            WaitStatus::PtraceSyscall(_) => self.at_call(pid, each).map(|()| None),
+            WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_STOP) => {
+                // A new child or thread; it inherits the options of whoever made it.
+                if self.whose == Whose::Children && pid != self.main {
+                    let options = Options::PTRACE_O_EXITKILL
+                        | Options::PTRACE_O_TRACESYSGOOD
+                        | Options::PTRACE_O_TRACEEXEC
+                        | Options::PTRACE_O_TRACECLONE;
+                    ptrace::setoptions(pid, options)?;
+                }
+                Ok(None)
+            }
+            WaitStatus::Stopped(_, signal) => Ok(Some(signal)),
+            _ => Ok(None),
+        }
+    }
+
+    fn at_call(&mut self, pid: Pid, each: &mut impl FnMut(&Call, Side) -> Act) -> Result<()> {
+        let at = match self.tasks.iter().position(|task| task.pid == pid) {
+            Some(at) => at,
+            None => {
+                self.tasks.push(Task { pid, call: None, fail: None });
+                self.tasks.len() - 1
+            }
+        };
+        if self.whose == Whose::Children && pid == self.main {
+            return Ok(());
+        }
+        // Gone between the stop and now: killed from elsewhere.
+        let Ok(info) = ptrace::syscall_info(pid) else { return Ok(()) };
+        let Ok(mut regs) = ptrace::getregs(pid) else { return Ok(()) };
+        if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
+            // A fenced child sees other paths than we do; what it works on is all of interest.
+            let anywhere = pid != self.main;
+            let call = Call::at_entry(pid, &regs, &self.within, anywhere);
+            let act = call.as_ref().map_or(Act::Go, |call| each(call, Side::Before));
+            self.tasks[at].call = call;
+            match act {
+                Act::Go => {}
+                Act::Kill => self.kill()?,
+                Act::Fail(errno) => {
+                    // A call that changes nothing, which every sandbox allows, in its place.
+                    regs.orig_rax = u64::try_from(libc::SYS_getpid)?;
+                    ptrace::setregs(pid, regs)?;
+                    self.tasks[at].fail = Some(errno);
+                }
+            }
+            return Ok(());
+        }
+        if let Some(errno) = self.tasks[at].fail.take() {
+            regs.rax = i64::from(-(errno as i32)).cast_unsigned();
+            ptrace::setregs(pid, regs)?;
+        }
+        if let Some(mut call) = self.tasks[at].call.take() {
+            call.answer = regs.rax.cast_signed();
+            match each(&call, Side::After) {
+                Act::Go | Act::Fail(_) => {}
+                Act::Kill => self.kill()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn kill(&self) -> Result<()> {
+        Ok(kill(self.main, Signal::SIGKILL)?)
+    }
+
+    fn go(&self, pid: Pid, signal: Option<Signal>) -> Result<()> {
+        match ptrace::syscall(pid, signal) {
+            // Killed meanwhile.
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // After a failure: nothing of it stays.
+        if !self.tasks.is_empty() {
+            drop(self.kill());
+            while waitpid(self.main, Some(WaitPidFlag::__WALL)).is_ok_and(|status| {
+                !matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..))
+            }) {}
+        }
+    }
+}

@@ -124,7 +124,10 @@ impl<'b> Host<'b> {
     }
 
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrate"));
+        // Another build of it may be held against the same proofs.
+        let program = std::env::var_os("VENEER_PROOFS_PROGRAM");
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_orchestrate").into());
+        let mut command = Command::new(program);
         let url = format!("http://{}", self.bench.proxy.address);
         command
             .args(["--json", "--anonymous", "--endpoint", &url, "--state"])

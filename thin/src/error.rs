@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use crate::holders::Holder;
 use crate::room::Room;
 use crate::status::PoolStatus;
-use crate::units::ThinId;
+use crate::units::{Bytes, ThinId};
 use crate::wire::Command;
 
 /// Every failure of this crate.
@@ -75,6 +75,11 @@ pub enum Error {
         name: String,
         /// Its first target, or "no table".
         target: String,
+    },
+    /// The directory has no pool.
+    NoStore {
+        /// The header that is not there.
+        path: PathBuf,
     },
     /// The pool does not take changes now.
     NotWritable {
@@ -270,6 +275,12 @@ impl fmt::Display for Error {
                 "no pool \"{}\": bring it up with `thin pool up`, or name another with --pool",
                 clean(pool)
             ),
+            Error::NoStore { path } => write!(
+                f,
+                "no pool here, for there is no \"{}\": name its directory, or make one with \
+                 `thin pool init`",
+                clean(&path.to_string_lossy())
+            ),
             Error::NotAPool { name, target } => {
                 write!(f, "device \"{}\" is not a thin pool: {target}", clean(name))
             }
@@ -277,31 +288,42 @@ impl fmt::Display for Error {
                 write!(f, "pool \"{}\" takes no changes: {}", clean(pool), status.refusal())
             }
             Error::NoRoom { pool, room } => {
-                let mib = |blocks: u64| blocks.saturating_mul(room.block_bytes) >> 20;
+                let size = |blocks: u64| Bytes(blocks.saturating_mul(room.block_bytes));
                 write!(
                     f,
-                    "no space in pool \"{}\": needs {} MiB and {} metadata blocks, free {} MiB and \
-                     {}: delete volumes (`orchestrate gc`) or `thin pool grow`",
+                    "no space in pool \"{}\": needs {} of data, free {}; needs {} metadata blocks, \
+                     free {}: `orchestrate gc` may free some, else delete volumes or `thin pool grow`",
                     clean(pool),
-                    mib(room.needs_data),
+                    size(room.needs_data),
+                    size(room.free_data),
                     room.needs_metadata,
-                    mib(room.free_data),
                     room.free_metadata
                 )
             }
             Error::ThinAbsent { pool, id } => {
-                write!(f, "pool \"{}\" has no thin {id}", clean(pool))
+                write!(f, "pool \"{}\" has no thin {id}: see `thin ls`", clean(pool))
             }
             Error::ThinExists { pool, id } => {
-                write!(f, "pool \"{}\" already has thin {id}", clean(pool))
+                write!(
+                    f,
+                    "pool \"{}\" already has thin {id}: take an id that `thin ls` lacks",
+                    clean(pool)
+                )
             }
             Error::AlreadyActive { id, name } => {
-                write!(f, "thin {id} is already active as \"{}\"", clean(name))
+                let name = clean(name);
+                write!(
+                    f,
+                    "thin {id} is already active as \"{name}\": `thin deactivate {name}` first"
+                )
             }
             Error::NameTaken { name } => {
-                write!(f, "a device-mapper device \"{}\" already exists", clean(name))
+                let name = clean(name);
+                write!(f, "a device-mapper device \"{name}\" already exists: choose another name")
             }
-            Error::VolumeAbsent { name } => write!(f, "no active volume \"{}\"", clean(name)),
+            Error::VolumeAbsent { name } => {
+                write!(f, "no active volume \"{}\": see `thin ls`", clean(name))
+            }
             Error::NotOurs { name, uuid } => write!(
                 f,
                 "device \"{}\" is not a volume of this pool: its uuid is \"{}\"",
@@ -311,8 +333,11 @@ impl fmt::Display for Error {
             Error::Held { name, waited_ms, holders } => {
                 write!(f, "device \"{}\" is still open after {waited_ms} ms", clean(name))?;
                 match holders.as_slice() {
-                    [] => write!(f, ", by nobody that /proc or /sys shows"),
-                    some => some.iter().try_for_each(|holder| write!(f, "; {holder}")),
+                    [] => write!(f, ", by nobody that /proc or /sys shows: try again"),
+                    some => {
+                        some.iter().try_for_each(|holder| write!(f, "; {holder}"))?;
+                        write!(f, ": end that, then try again")
+                    }
                 }
             }
             Error::TransactionId { pool, expected, found } => write!(
@@ -369,6 +394,7 @@ impl std::error::Error for Error {
             Error::Garbled { .. }
             | Error::Unit { .. }
             | Error::PoolMissing { .. }
+            | Error::NoStore { .. }
             | Error::NotAPool { .. }
             | Error::NotWritable { .. }
             | Error::NoRoom { .. }

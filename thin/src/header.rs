@@ -163,7 +163,10 @@ impl Header {
 
     pub(crate) fn read(dir: &Path) -> Result<Header, Error> {
         let path = dir.join(FILE);
-        let text = fs::read_to_string(&path).map_err(|err| Error::io("read", &path, err))?;
+        let text = fs::read_to_string(&path).map_err(|err| match err.kind() {
+            io::ErrorKind::NotFound => Error::NoStore { path: path.clone() },
+            _ => Error::io("read", &path, err),
+        })?;
         let refuse = |why: String| Error::Refused {
             path: path.clone(),
             why,

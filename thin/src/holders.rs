@@ -20,6 +20,8 @@ pub enum Holder {
     Device {
         /// Its kernel name, such as `dm-3`.
         name: String,
+        /// Its device-mapper name, if it is one.
+        mapped: Option<String>,
     },
     /// A process with a mount of it in its mount namespace.
     Mount {
@@ -42,7 +44,10 @@ pub enum Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Holder::Device { name } => write!(f, "held by device {}", clean(name)),
+            Holder::Device { name, mapped: None } => write!(f, "held by device {}", clean(name)),
+            Holder::Device { name, mapped: Some(mapped) } => {
+                write!(f, "held by device \"{}\" ({})", clean(mapped), clean(name))
+            }
             Holder::Mount { pid, command, target } => write!(
                 f,
                 "mounted at \"{}\" for process {pid} ({})",
@@ -61,7 +66,9 @@ impl fmt::Display for Holder {
 pub fn of(dev: Dev) -> Vec<Holder> {
     let mut found = BTreeSet::new();
     for entry in entries(Path::new(&format!("/sys/dev/block/{dev}/holders"))) {
-        found.insert(Holder::Device { name: entry });
+        let mapped = fs::read_to_string(format!("/sys/block/{entry}/dm/name")).ok();
+        let mapped = mapped.map(|name| name.trim_end().to_owned());
+        found.insert(Holder::Device { name: entry, mapped });
     }
     let mut namespaces = BTreeSet::new();
     for entry in entries(Path::new("/proc")) {

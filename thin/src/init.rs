@@ -18,7 +18,10 @@ use crate::sys;
 use crate::table::Features;
 use crate::units::{DataBlockSize, DmName};
 
+/// The kernel docs' least ("the smallest metadata device is 2 MiB"); less holds a toy.
 const METADATA_MIN: u64 = 2 << 20;
+/// A file of ext4 can have no more.
+const DATA_MAX: u64 = 16 << 40;
 
 /// What a new pool is to be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +40,29 @@ pub struct InitOptions {
     pub metadata_device: Option<PathBuf>,
     /// Leave the data file with holes. A host file system that fills up then means I/O errors.
     pub sparse: bool,
+}
+
+impl InitOptions {
+    /// Before a file is made, so that what is told is the size asked for.
+    fn check_sizes(&self) -> Result<(), Error> {
+        let within = |what, bytes: u64, least: u64, most: u64, rule| match bytes {
+            bytes if bytes < least || bytes > most => {
+                Err(Error::Unit { what, value: bytes.to_string(), rule })
+            }
+            _ => Ok(()),
+        };
+        if self.data_device.is_none() {
+            let rule = "at least one data block, at most 16 TiB";
+            within("data size in bytes", self.data_bytes, self.block.bytes(), DATA_MAX, rule)?;
+        }
+        match (self.metadata_bytes, &self.metadata_device) {
+            (Some(bytes), None) => {
+                let rule = "2 MiB to 17045913600: the kernel uses no more";
+                within("metadata size in bytes", bytes, METADATA_MIN, METADATA_MAX, rule)
+            }
+            (Some(_), Some(_)) | (None, _) => Ok(()),
+        }
+    }
 }
 
 /// Metadata for `blocks` data blocks: four times the kernel docs' 48 bytes a block, since every
@@ -84,6 +110,7 @@ fn make_parts(dir: &Path, options: &InitOptions, made: &mut Vec<PathBuf>) -> Res
             hint: "bring it up with `thin pool up`",
         });
     }
+    options.check_sizes()?;
     let mut file = |name: &str, bytes: u64, sparse: bool| -> Result<Part, Error> {
         let path = dir.join(name);
         let bytes = bytes.next_multiple_of(4096);

@@ -59,7 +59,9 @@ impl Error {
             Error::PoolMissing { .. } => Kind::PoolMissing,
             Error::NotWritable { status, .. } => status.refusal_kind(),
             Error::NoRoom { .. } => Kind::NoSpace,
-            Error::ThinAbsent { .. } | Error::VolumeAbsent { .. } => Kind::Absent,
+            Error::ThinAbsent { .. } | Error::VolumeAbsent { .. } | Error::NoStore { .. } => {
+                Kind::Absent
+            }
             Error::ThinExists { .. } | Error::NameTaken { .. } => Kind::Exists,
             Error::AlreadyActive { .. } | Error::Held { .. } => Kind::Busy,
             Error::TransactionId { .. } | Error::Refused { .. } => Kind::Refused,
@@ -82,6 +84,7 @@ impl Error {
             Error::Garbled { .. }
             | Error::Unit { .. }
             | Error::PoolMissing { .. }
+            | Error::NoStore { .. }
             | Error::NotAPool { .. }
             | Error::NotWritable { .. }
             | Error::NoRoom { .. }

@@ -20,6 +20,7 @@ mod message;
 mod metadata;
 pub mod mount;
 mod node;
+pub mod notes;
 mod ondisk;
 mod pool;
 mod removal;
@@ -55,7 +56,8 @@ pub use store::{Store, Up, UpOptions};
 pub use table::{DeviceRef, Features, PoolTable, ThinTable};
 pub use tidy::{Act, Tidied};
 pub use units::{
-    DataBlockSize, DataBlocks, Dev, DmName, SECTOR_BYTES, Sectors, ThinId, parse_bytes,
+    Bytes, DataBlockSize, DataBlocks, Dev, DmName, SECTOR_BYTES, Sectors, ThinId, parse_bytes,
+    parse_length,
 };
 pub use volume::{Access, ActiveThin, Volume};
 pub use wire::{Command, Target};

@@ -52,7 +52,7 @@ impl Pool {
             Some(Errno::EEXIST) => Error::ThinExists { pool: self.name.clone(), id },
             _ => err,
         })?;
-        self.require(PoolStatus::is_writable).map(drop)
+        self.made(id, None)
     }
 
     /// Makes thin `new` a snapshot of thin `origin`.
@@ -74,7 +74,13 @@ impl Pool {
             Some(Errno::ENODATA) => self.absent(origin),
             _ => err,
         })?;
-        self.require(PoolStatus::is_writable).map(drop)
+        self.made(new, Some(origin))
+    }
+
+    fn made(&self, id: ThinId, parent: Option<ThinId>) -> Result<(), Error> {
+        let status = self.require(PoolStatus::is_writable)?;
+        self.note_made(id, parent, status.transaction_id().unwrap_or_default());
+        Ok(())
     }
 
     /// Deletes a thin; blocks that no other thin maps become free.
@@ -84,7 +90,11 @@ impl Pool {
     /// [`Error::AlreadyActive`]; [`Error::NotWritable`].
     pub fn delete(&self, id: ThinId) -> Result<(), Error> {
         match self.send(&format!("delete {id}")) {
-            Ok(()) => self.require(PoolStatus::takes_deletes).map(drop),
+            Ok(()) => {
+                self.require(PoolStatus::takes_deletes)?;
+                self.note_gone(id);
+                Ok(())
+            }
             Err(err) => match err.raw_errno() {
                 Some(Errno::ENODATA) => Err(self.absent(id)),
                 Some(Errno::EBUSY) => {

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use crate::dm::{By, Dm};
 use crate::error::Error;
 use crate::node;
+use crate::notes::Notes;
 use crate::removal;
 use crate::status::{PoolStatus, WhenFull};
 use crate::sys;
@@ -80,6 +81,7 @@ pub struct Pool {
     pub(crate) dev: Dev,
     pub(crate) table: PoolTable,
     pub(crate) remove_wait: Duration,
+    pub(crate) notes: Option<Notes>,
 }
 
 impl Pool {
@@ -134,8 +136,8 @@ impl Pool {
             .and_then(|state| node::ensure(state.dev, name).map(|()| state));
         match made {
             Ok(state) => {
-                let remove_wait = REMOVE_WAIT;
-                Ok(Pool { dm, name: name.to_owned(), id, dev: state.dev, table, remove_wait })
+                let (name, dev) = (name.to_owned(), state.dev);
+                Ok(Pool { dm, name, id, dev, table, remove_wait: REMOVE_WAIT, notes: None })
             }
             Err(err) => {
                 // The first failure is the one to tell; a device left is found by the next `up`.
@@ -170,7 +172,7 @@ impl Pool {
             // Left by a process that was killed in between; no thin can be loaded meanwhile.
             dm.resume(By::Name(&name))?;
         }
-        Ok(Pool { dm, name, id, dev: state.dev, table, remove_wait: REMOVE_WAIT })
+        Ok(Pool { dm, name, id, dev: state.dev, table, remove_wait: REMOVE_WAIT, notes: None })
     }
 
     /// How long [`Pool::deactivate`] and [`Pool::remove_pool`] wait for an open device.

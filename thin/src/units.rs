@@ -36,6 +36,40 @@ impl fmt::Display for Sectors {
     }
 }
 
+/// A length in whole sectors, read as [`parse_bytes`] does.
+///
+/// # Errors
+/// [`Error::Unit`] for one that is none, is 0, or has a part of a sector.
+pub fn parse_length(text: &str) -> Result<Sectors, Error> {
+    match parse_bytes(text)? {
+        bytes if bytes > 0 && bytes % SECTOR_BYTES == 0 => Ok(Sectors::within(bytes)),
+        _ => Err(Error::Unit {
+            what: "length",
+            value: text.to_owned(),
+            rule: "at least 512 bytes, and a multiple of 512",
+        }),
+    }
+}
+
+/// A number of bytes, for people: `512 B`, `1.5 GiB`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut tenths, mut units) = (u128::from(self.0) * 10, ["KiB", "MiB", "GiB"].iter());
+        let mut unit = "B";
+        while tenths >= 10_240 {
+            let Some(next) = units.next() else { break };
+            (tenths, unit) = (tenths.div_ceil(1024), next);
+        }
+        match tenths % 10 {
+            0 => write!(f, "{} {unit}", tenths / 10),
+            tenth => write!(f, "{}.{tenth} {unit}", tenths / 10),
+        }
+    }
+}
+
 /// A count of pool data blocks; the size of one is the pool's [`DataBlockSize`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize)]
 #[serde(transparent)]
@@ -103,14 +137,16 @@ pub fn parse_bytes(text: &str) -> Result<u64, Error> {
     bytes.ok_or_else(|| Error::Unit {
         what: "size",
         value: text.to_owned(),
-        rule: "a number with K, M, G, T (powers of 1024) or s (sectors)",
+        rule: "a number with K, M, G, T (powers of 1024) or s (sectors), below 16 EiB",
     })
 }
 
 /// The number of a thin device within its pool: 24 bits (kernel docs, thin-provisioning,
 /// "Internal snapshots"). The pool does not hand them out: the caller does.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
-#[serde(transparent)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Deserialize, Serialize,
+)]
+#[serde(try_from = "u64", into = "u32")]
 pub struct ThinId(u32);
 
 impl ThinId {
@@ -135,6 +171,12 @@ impl ThinId {
     /// The number.
     pub fn get(self) -> u32 {
         self.0
+    }
+}
+
+impl From<ThinId> for u32 {
+    fn from(id: ThinId) -> u32 {
+        id.0
     }
 }
 
@@ -292,6 +334,21 @@ mod tests {
         }
         for good in [128, 256, 2048, 2_097_152] {
             assert_eq!(DataBlockSize::new(good).unwrap().sectors(), good);
+        }
+    }
+
+    #[test]
+    fn bytes_for_people_never_say_less_than_there_is() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1025, "1.1 KiB"),
+            (200 << 20, "200 MiB"),
+            ((1 << 30) + 1, "1.1 GiB"),
+            (u64::MAX, "17179869184 GiB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), text);
         }
     }
 

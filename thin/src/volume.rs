@@ -91,6 +91,7 @@ impl Volume {
             pool.mend(by)?;
             return Err(err);
         }
+        pool.note_size(self.id, new_sectors);
         Ok(Volume { sectors: Sectors(new_sectors), ..self.clone() })
     }
 }
@@ -133,7 +134,10 @@ impl Pool {
             .and_then(|()| self.dm.resume(by))
             .and_then(|state| node::ensure(state.dev, name.as_str()).map(|()| state.dev));
         match made {
-            Ok(dev) => Ok(Volume { name: name.to_string(), id, dev, sectors: Sectors(sectors) }),
+            Ok(dev) => {
+                self.note_size(id, sectors);
+                Ok(Volume { name: name.to_string(), id, dev, sectors: Sectors(sectors) })
+            }
             Err(err) => {
                 // A node that stays is without a live table: recovery knows it by that.
                 let removed = removal::remove(&self.dm, &uuid, name.as_str(), self.remove_wait);

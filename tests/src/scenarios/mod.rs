@@ -26,6 +26,7 @@ pub mod thin_power_cut;
 pub mod thin_recycled;
 pub mod thin_stuck;
 pub mod thin_thousand;
+pub mod thin_verbs;
 pub mod thin_wrong_metadata;
 
 /// What every test run runs, and by [`Images::Full`](crate::scenario::Images::Full) what `just e2e-full`
@@ -47,6 +48,7 @@ pub const ALL: &[Scenario] = &[
     thin_host_full::SCENARIO,
     thin_needs_check::SCENARIO,
     thin_recycled::SCENARIO,
+    thin_verbs::SCENARIO,
     thin_wrong_metadata::SCENARIO,
     thin_full_data::SCENARIO,
     thin_killed::SCENARIO,

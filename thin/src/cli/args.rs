@@ -15,7 +15,9 @@ use super::pool_args::PoolArgs;
          no device-mapper, no mkfs.ext4, refused or damaged metadata"
     ),
     error_code(111, "try again later: busy, no space, input/output error, mkfs failed"),
-    note = "The pool is --pool, else $VENEER_POOL, else \"veneer\".",
+    note = "The pool is --pool, else $VENEER_POOL, else \"veneer\".\n\
+  Parent, age, owner and last size, which no pool keeps, are noted below /var/lib/veneer/thin,\n\
+  else $VENEER_NOTES; `ls` shows - where there is no note, and nothing depends on one.",
     example = "Make a pool, a formatted volume, a snapshot of it, and look inside:\n\
   thin pool create --table '0 4194304 thin-pool /dev/loop0 /dev/loop1 2048 32768'\n\
   thin create 1\n\

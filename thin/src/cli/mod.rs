@@ -33,7 +33,7 @@ struct Context {
 
 impl Context {
     fn pool(&self) -> Result<Pool, Error> {
-        let pool = Pool::adopt(Dm::open()?, &self.pool)?;
+        let pool = Pool::adopt(Dm::open()?, &self.pool)?.with_notes(&thin::notes::dir(), "thin");
         Ok(match self.wait {
             Some(ms) => pool.with_remove_wait(std::time::Duration::from_millis(ms)),
             None => pool,

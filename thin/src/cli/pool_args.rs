@@ -59,7 +59,11 @@ pub(crate) struct PoolAdopt {
 /// Show the pool's figures without writing.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "status")]
-pub(crate) struct PoolStatusArgs {}
+pub(crate) struct PoolStatusArgs {
+    /// its directory, when it was made by init; else the pool that --pool names
+    #[argh(positional)]
+    pub(crate) dir: Option<PathBuf>,
+}
 
 /// Take a pool down; its volumes must be inactive.
 #[derive(FromArgs, Debug)]
@@ -92,7 +96,8 @@ pub(crate) struct PoolInit {
     /// a whole disk for the metadata, whose first 4 KiB are zero
     #[argh(option)]
     pub(crate) meta_dev: Option<PathBuf>,
-    /// leave holes in the data file; a full host file system then means I/O errors
+    /// leave holes in the data file: a full host file system then means I/O errors, and a deleted
+    /// thin's blocks go to the next one, not back to the host (fstrim in the volume before does that)
     #[argh(switch)]
     pub(crate) sparse: bool,
 }

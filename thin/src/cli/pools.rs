@@ -22,7 +22,14 @@ pub(crate) fn perform(context: &Context, verb: PoolVerb) -> Result<Report, Error
             show(&pool)
         }
         PoolVerb::Adopt(adopt) => show(&Pool::adopt(Dm::open()?, &adopt.name)?),
-        PoolVerb::Status(_) => show(&context.pool()?),
+        PoolVerb::Status(status) => match status.dir {
+            Some(dir) => {
+                let (store, dm) = (Store::open(&dir)?, Dm::open()?);
+                let pool = store.header().name.clone();
+                show(&store.live(&dm)?.ok_or(Error::PoolMissing { pool })?)
+            }
+            None => show(&context.pool()?),
+        },
         PoolVerb::Down(down) => match down.dir {
             Some(dir) => {
                 let was_up = Store::open(&dir)?.down(&Dm::open()?)?;
@@ -59,6 +66,10 @@ pub(crate) fn perform(context: &Context, verb: PoolVerb) -> Result<Report, Error
         PoolVerb::Grow(grow) => {
             let bytes = |given: &Option<String>| given.as_deref().map(parse_bytes).transpose();
             let (data, metadata) = (bytes(&grow.data)?, bytes(&grow.metadata)?);
+            if data.or(metadata).is_none() {
+                let (what, value) = ("--data or --metadata", String::new());
+                return Err(Error::Unit { what, value, rule: "given: the new size" });
+            }
             Store::open(&grow.dir)?.grow(&Dm::open()?, data, metadata).map(Report::one)
         }
         PoolVerb::Repair(repair) => {
@@ -92,7 +103,8 @@ fn init_options(context: &Context, init: &PoolInit) -> Result<InitOptions, Error
         (None, Some(_)) => 0,
         (Some(_), Some(_)) | (None, None) => {
             let value = init.data.clone().unwrap_or_default();
-            return Err(Error::Unit { what: "--data", value, rule: "given, or else --data-dev" });
+            let rule = "given, or --data-dev in its place, and not both";
+            return Err(Error::Unit { what: "--data", value, rule });
         }
     };
     Ok(InitOptions {

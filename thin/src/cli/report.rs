@@ -10,6 +10,8 @@ pub(crate) enum Report {
     One(Value),
     /// NDJSON, or a table under these columns.
     Rows(&'static [&'static str], Vec<Value>),
+    /// A table of its own for people; the rows as they are for programs.
+    Listing(&'static [&'static str], Vec<Value>, Vec<Value>),
     /// Yes or no, with rows.
     Verdict(bool, &'static [&'static str], Vec<Value>),
     /// Yes or no, with an object.
@@ -34,6 +36,7 @@ impl Report {
             | Report::Verdict(true, ..)
             | Report::One(_)
             | Report::Rows(..)
+            | Report::Listing(..)
             | Report::Spoken(..) => 0,
         }
     }
@@ -43,7 +46,7 @@ impl Report {
             Report::One(value) | Report::Answer(_, value) | Report::Spoken(value, _) => {
                 format!("{value}\n")
             }
-            Report::Rows(_, rows) | Report::Verdict(_, _, rows) => {
+            Report::Rows(_, rows) | Report::Listing(_, _, rows) | Report::Verdict(_, _, rows) => {
                 rows.iter().map(|row| format!("{row}\n")).collect()
             }
         }
@@ -53,7 +56,9 @@ impl Report {
         match self {
             Report::One(value) | Report::Answer(_, value) => lines(value),
             Report::Spoken(_, text) => format!("{text}\n"),
-            Report::Rows(columns, rows) | Report::Verdict(_, columns, rows) => table(columns, rows),
+            Report::Rows(columns, rows)
+            | Report::Listing(columns, rows, _)
+            | Report::Verdict(_, columns, rows) => table(columns, rows),
         }
     }
 }
@@ -90,6 +95,9 @@ fn lines(value: &Value) -> String {
 }
 
 fn table(columns: &[&str], rows: &[Value]) -> String {
+    if columns.is_empty() {
+        return String::new();
+    }
     let mut grid: Vec<Vec<String>> =
         vec![columns.iter().map(|c| c.to_uppercase().replace('_', " ")).collect()];
     for row in rows {

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use thin::template::FormatOptions;
-use thin::{Access, Error, Removal, Sectors, ThinId, loopdev, mount, parse_bytes, template};
+use thin::{
+    Access, Bytes, Error, Removal, SECTOR_BYTES, Sectors, ThinId, ThinRecord, loopdev, mount,
+    parse_length, template,
+};
 
 use super::Context;
 use super::args;
@@ -18,9 +22,26 @@ const SIGNALLED: u8 = 128;
 
 pub(crate) fn list(context: &Context) -> Result<Report, Error> {
     let pool = context.pool()?;
+    let block = pool.block_sectors() * SECTOR_BYTES;
+    let usage = pool.usage()?;
+    let records: Vec<ThinRecord> = usage.iter().map(|row| row.record.clone()).collect();
+    let notes = pool.notes(&records);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let mut rows: BTreeMap<ThinId, Value> = BTreeMap::new();
-    for usage in pool.usage()? {
-        let mut row = json!({"state": "inactive"});
+    for usage in usage {
+        let note = notes.get(&usage.record.id);
+        let made_at = note.map(|note| note.made_at);
+        let mut row = json!({
+            "state": "inactive",
+            "name": null,
+            "sectors": note.and_then(|note| note.sectors),
+            "mapped_bytes": usage.record.mapped_blocks * block,
+            "exclusive_bytes": usage.exclusive_blocks * block,
+            "parent": note.and_then(|note| note.parent),
+            "made_at": made_at,
+            "age_s": made_at.map(|at| now.saturating_sub(at)),
+            "owner": note.map(|note| &note.owner),
+        });
         merge(&mut row, &usage);
         rows.insert(usage.record.id, row);
     }
@@ -35,18 +56,39 @@ pub(crate) fn list(context: &Context) -> Result<Report, Error> {
         merge(row, &active);
         merge(row, &json!({"state": state}));
     }
-    let columns: &[&str] = &[
-        "id",
-        "name",
-        "state",
-        "sectors",
-        "mapped_blocks",
-        "exclusive_blocks",
-        "shared_blocks",
-        "transaction_id",
-        "open_count",
-    ];
-    Ok(Report::rows(columns, rows.into_values().collect::<Vec<Value>>()))
+    let columns: &[&str] =
+        &["id", "name", "state", "size", "mapped", "exclusive", "parent", "age", "owner"];
+    let rows: Vec<Value> = rows.into_values().collect();
+    let text = rows.iter().map(for_people).collect();
+    Ok(Report::Listing(columns, text, rows))
+}
+
+/// The same row with sizes and ages that one can read.
+fn for_people(row: &Value) -> Value {
+    let number = |field: &str| row.get(field).and_then(Value::as_u64);
+    let bytes = |bytes: u64| Value::String(Bytes(bytes).to_string());
+    let size = number("sectors").map(|sectors| Sectors(sectors).bytes());
+    json!({
+        "id": row.get("id"),
+        "name": row.get("name"),
+        "state": row.get("state"),
+        "size": size.map(bytes),
+        "mapped": number("mapped_bytes").map(bytes),
+        "exclusive": number("exclusive_bytes").map(bytes),
+        "parent": row.get("parent"),
+        "age": number("age_s").map(age),
+        "owner": row.get("owner"),
+    })
+}
+
+/// In the largest unit of which there is one.
+fn age(seconds: u64) -> String {
+    let units = [(86400, "d"), (3600, "h"), (60, "min")];
+    let unit = units.iter().find(|(length, _)| seconds >= *length);
+    unit.map_or_else(
+        || format!("{seconds} s"),
+        |(length, name)| format!("{} {name}", seconds / length),
+    )
 }
 
 fn merge(row: &mut Value, more: &impl serde::Serialize) {
@@ -93,7 +135,7 @@ pub(crate) fn exists(context: &Context, verb: &args::Exists) -> Result<Report, E
 }
 
 pub(crate) fn activate(context: &Context, verb: &args::Activate) -> Result<Report, Error> {
-    let sectors = Sectors::within(parse_bytes(&verb.size)?);
+    let sectors = parse_length(&verb.size)?;
     let access = if verb.ro { Access::ReadOnly } else { Access::ReadWrite };
     let volume = context.pool()?.activate(ThinId::new(verb.id)?, &verb.name, sectors.0, access)?;
     let mut row = json!({"path": volume.path(), "mapper_path": volume.mapper_path()});
@@ -109,7 +151,7 @@ pub(crate) fn deactivate(context: &Context, verb: &args::Deactivate) -> Result<R
 
 pub(crate) fn grow(context: &Context, verb: &args::Grow) -> Result<Report, Error> {
     let pool = context.pool()?;
-    let sectors = Sectors::within(parse_bytes(&verb.size)?);
+    let sectors = parse_length(&verb.size)?;
     let volume = pool.volume(&verb.name)?.grow(&pool, sectors.0)?;
     if !verb.device_only {
         let mounted = mount::detached(&volume.path(), "ext4", &[("noexec", None)], false)?;

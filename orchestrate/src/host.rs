@@ -9,6 +9,7 @@ use registry::{Registry, StoreBinding, Write};
 
 use crate::Error;
 use crate::lock::Locks;
+use crate::plan::{self, Fence};
 use crate::store::{DirStore, Store, StoreName, ThinStore};
 
 /// What the caller chose.
@@ -103,6 +104,14 @@ impl Host {
         &mut self,
         change: impl FnOnce(&Write<'_>) -> Result<T, registry::Error>,
     ) -> Result<T, Error> {
+        // A step whose commit was made and whose effect failed has left the store one behind; one
+        // more commit before the store has caught up would put them apart for good.
+        let (registry, store) = (self.registry.transaction_id()?, self.store.transaction_id()?);
+        match plan::fence(registry, store) {
+            Fence::Agree => {}
+            Fence::InFlight => self.store.set_transaction_id(store, registry)?,
+            Fence::Apart => return Err(Error::Fence { registry, store }),
+        }
         let (value, next) = self.registry.write(|write| {
             let value = change(write)?;
             Ok((value, write.next_transaction()?))

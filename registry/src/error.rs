@@ -96,6 +96,12 @@ impl Error {
     pub fn kind(&self) -> Kind {
         use rusqlite::ErrorCode;
         match self {
+            // The shared index could not grow: SQLite calls a full disk an I/O error here.
+            Error::Sqlite { source: rusqlite::Error::SqliteFailure(failure, _), .. }
+                if failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE =>
+            {
+                Kind::NoSpace
+            }
             Error::Sqlite { source, .. } => match source.sqlite_error_code() {
                 Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Kind::Busy,
                 Some(ErrorCode::DiskFull) => Kind::NoSpace,

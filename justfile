@@ -63,6 +63,10 @@ fuzz SECONDS="600" SEED="1":
 soak-matrix STEP="1":
     VENEER_MATRIX_STEP={{ STEP }} cargo test --release --package orchestrate --test proofs killed_at_every -- --nocapture
 
+# Fail each call of orchestrate once and then always; every STEPth.
+soak-failures STEP="1":
+    VENEER_SWEEP_STEP={{ STEP }} cargo test --release --package orchestrate --test proofs each_call -- --nocapture
+
 # Kill orchestrate that many times at moments spread over a run, on a directory store.
 soak-kills KILLS="200":
     VENEER_KILLS={{ KILLS }} cargo test --release --package orchestrate --test proofs killed_at_any

@@ -5,3 +5,4 @@
 mod bench;
 mod dir_store;
 mod matrix;
+mod sweep;

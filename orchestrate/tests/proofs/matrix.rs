@@ -16,19 +16,20 @@ use tests::trace::{self, Act, Call, Effect, Ended, Side, Whose};
 use crate::bench::{Bench, Host};
 
 /// A command, on a host that is ready for it.
-struct Case {
-    name: &'static str,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
     /// What was done before.
-    before: &'static [&'static [&'static str]],
-    words: &'static [&'static str],
+    pub(crate) before: &'static [&'static [&'static str]],
+    pub(crate) words: &'static [&'static str],
     /// Whether the same command, once it has been carried out, says that there is no such thing.
-    gone_after: bool,
+    pub(crate) gone_after: bool,
 }
 
 const A: &str = "s3://bucket/a/";
 const B: &str = "s3://bucket/b/";
 
-const CASES: &[Case] = &[
+/// Every verb that changes something, on hosts where it takes each of its ways.
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "activate, fresh host",
         before: &[],

@@ -8,11 +8,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256};
-
 use crate::checksum::Checksum;
 use crate::client::Client;
-use crate::digest::hex;
+use crate::digest::{Sha256, hex};
 use crate::error::Error;
 use crate::object::ObjectRef;
 use crate::options::{Event, Watch};
@@ -196,7 +194,7 @@ impl Body {
         if self.at < self.pin.size {
             return Ok(());
         }
-        let got: [u8; 32] = std::mem::take(&mut self.hash).finalize().into();
+        let got = std::mem::replace(&mut self.hash, Sha256::new()).finish();
         let wrong = |algorithm, want: &[u8], got: &[u8]| Error::Digest {
             subject: self.subject.clone(),
             algorithm,

@@ -59,14 +59,14 @@ impl Client {
     /// Checks the options and finds the credentials; nothing is sent yet.
     ///
     /// # Errors
-    /// [`Error::Setting`], [`Error::Credentials`], [`Error::File`].
+    /// [`Error::Setting`], [`Error::Credentials`], [`Error::Unreadable`].
     pub fn new(options: &Options) -> Result<Client, Error> {
         check_region(&options.region)?;
         let endpoint = match &options.endpoint {
             Some(text) => Endpoint::parse(text)?,
-            None => Endpoint::amazon(&options.region),
+            None => Endpoint::amazon("s3", &options.region),
         };
-        let keys = Source::new(&options.credentials, &options.watch)?;
+        let keys = Source::new(options)?;
         let sources = options.sources.iter().map(|url| Client::new(&source(options, url)));
         let sources = sources.collect::<Result<_, _>>()?;
         let http = Http::new(options, &endpoint)?;

@@ -1,16 +1,16 @@
-//! Where the signing keys come from: options, environment, shared files, metadata; and when anew.
+//! Where the signing keys come from: options, environment, a web identity, shared files, metadata;
+//! and when anew.
 //!
 //! No key, secret or token is ever printed, nor part of an error.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::date;
 use crate::error::Error;
-use crate::metadata;
-use crate::options::{CredentialsFrom, Event, Watch};
-use crate::profile;
+use crate::options::{CredentialsFrom, Event, Options};
+use crate::{identity, metadata, profile};
 
 /// Keys that sign requests.
 #[derive(Clone, PartialEq, Eq)]
@@ -61,14 +61,10 @@ pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Finds the keys; none is anonymous.
 ///
 /// # Errors
-/// [`Error::Credentials`], and [`Error::File`] for a shared file that is there and unreadable.
-pub(crate) fn find(
-    from: &CredentialsFrom,
-    look: Lookup<'_>,
-    watch: &Watch,
-) -> Result<Option<Keys>, Error> {
+/// [`Error::Credentials`], and [`Error::Unreadable`] for a shared file that is there and unreadable.
+pub(crate) fn find(options: &Options, look: Lookup<'_>) -> Result<Option<Keys>, Error> {
     let get = |name: &str| look(name).filter(|value| !value.is_empty());
-    match from {
+    match &options.credentials {
         CredentialsFrom::Anonymous => Ok(None),
         CredentialsFrom::Static { access_key, secret_key, session_token } => {
             Keys::new(access_key, secret_key, session_token.as_deref()).check("options").map(Some)
@@ -85,6 +81,13 @@ pub(crate) fn find(
                 return Ok(Some(keys));
             }
             let named = get("AWS_PROFILE");
+            // A profile that somebody named is meant; what a cluster sets for all is not that.
+            if named.is_none() {
+                let ca_file = options.ca_file.as_deref();
+                if let Some(keys) = identity::from_web(&get, &options.region, ca_file)? {
+                    return Ok(Some(keys));
+                }
+            }
             let keys = from_files(named.as_deref().unwrap_or("default"), &get)?;
             match (keys, named) {
                 (Some(keys), _) => Ok(Some(keys)),
@@ -96,17 +99,10 @@ pub(crate) fn find(
                     if let Some(keys) = metadata::from_container(&get)? {
                         return Ok(Some(keys));
                     }
-                    if get("AWS_WEB_IDENTITY_TOKEN_FILE").is_some() {
-                        return Err(Error::Credentials {
-                            place: "AWS_WEB_IDENTITY_TOKEN_FILE".to_owned(),
-                            why: "web identity is not supported: export keys to the environment \
-                                  (`aws configure export-credentials`), or --anonymous",
-                        });
-                    }
                     if let Some(keys) = metadata::from_instance(&get)? {
                         return Ok(Some(keys));
                     }
-                    watch.tell(&Event::Note { text: "no credentials found: anonymous" });
+                    options.watch.tell(&Event::Note { text: "no credentials found: anonymous" });
                     Ok(None)
                 }
             }
@@ -155,16 +151,15 @@ const MARGIN_SECONDS: u64 = 300;
 /// The keys of a client, found when they are first needed and again when they end.
 #[derive(Debug)]
 pub(crate) struct Source {
-    from: CredentialsFrom,
-    watch: Watch,
+    options: Options,
     /// None until they have been looked for.
     found: Mutex<Option<Option<Keys>>>,
 }
 
 impl Source {
     /// Looks for the keys at once, so that what is wrong with them is known before a request.
-    pub(crate) fn new(from: &CredentialsFrom, watch: &Watch) -> Result<Source, Error> {
-        let source = Source { from: from.clone(), watch: watch.clone(), found: Mutex::new(None) };
+    pub(crate) fn new(options: &Options) -> Result<Source, Error> {
+        let source = Source { options: options.clone(), found: Mutex::new(None) };
         source.keys()?;
         Ok(source)
     }
@@ -182,7 +177,7 @@ impl Source {
             return Ok(keys.clone());
         }
         let look = |name: &str| std::env::var(name).ok();
-        let keys = find(&self.from, &look, &self.watch)?;
+        let keys = find(&self.options, &look)?;
         *found = Some(keys.clone());
         Ok(keys)
     }
@@ -195,8 +190,7 @@ impl Source {
 }
 
 fn ends_soon(expires: u64) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    expires < now + MARGIN_SECONDS
+    expires < date::now() + MARGIN_SECONDS
 }
 
 #[cfg(test)]
@@ -206,7 +200,7 @@ mod tests {
     fn auto(pairs: &[(&str, &str)]) -> Result<Option<Keys>, Error> {
         let look =
             |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-        find(&CredentialsFrom::Auto, &look, &Watch::default())
+        find(&Options::default(), &look)
     }
 
     #[test]

@@ -18,10 +18,14 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Amazon's own endpoint for a region.
-    pub(crate) fn amazon(region: &str) -> Endpoint {
+    /// Amazon's own endpoint of a service (`s3`, `sts`) in a region.
+    pub(crate) fn amazon(service: &str, region: &str) -> Endpoint {
         let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
-        Endpoint { https: true, host: format!("s3.{region}.amazonaws.com{suffix}"), port: 443 }
+        Endpoint {
+            https: true,
+            host: format!("{service}.{region}.amazonaws.com{suffix}"),
+            port: 443,
+        }
     }
 
     /// Reads `http[s]://host[:port][/]`.
@@ -183,7 +187,7 @@ mod tests {
         ] {
             assert_eq!(Endpoint::parse(text).unwrap().url(), url);
         }
-        assert_eq!(Endpoint::amazon("eu-west-1").url(), "https://s3.eu-west-1.amazonaws.com");
+        assert_eq!(Endpoint::amazon("s3", "eu-west-1").url(), "https://s3.eu-west-1.amazonaws.com");
     }
 
     #[test]
@@ -222,7 +226,7 @@ mod tests {
 
     #[test]
     fn buckets_go_into_the_host_only_where_that_works() {
-        let amazon = Endpoint::amazon("us-east-1");
+        let amazon = Endpoint::amazon("s3", "us-east-1");
         assert!(!amazon.path_style(Addressing::Auto, "bkt"));
         assert!(amazon.path_style(Addressing::Auto, "b.k.t"));
         let own = Endpoint::parse("http://localhost:9000").unwrap();

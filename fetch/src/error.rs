@@ -14,7 +14,8 @@ use crate::guard::Forbidden;
 /// kind must be classed by every caller before it compiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The request makes no sense: a malformed reference, option or credentials file.
+    /// The request makes no sense: a malformed reference, option or credentials file, or a place
+    /// that cannot be written.
     Usage,
     /// No such bucket or object, or nothing under the prefix.
     NotFound,
@@ -65,6 +66,13 @@ pub enum Error {
         /// Where they were looked for.
         place: String,
         /// What is wrong with them.
+        why: &'static str,
+    },
+    /// A service that lends credentials does not answer as it should, for now.
+    Lender {
+        /// The service.
+        place: &'static str,
+        /// What is wrong with it.
         why: &'static str,
     },
     /// The URL or signature could not be made.
@@ -277,6 +285,15 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A file that a setting names and that cannot be read.
+    Unreadable {
+        /// What it was to be.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A local file or pipe failed.
     File {
         /// What was tried, as a verb: `open`, `write`, ...
@@ -296,6 +313,7 @@ impl Error {
             | Error::Setting { .. }
             | Error::Unaddressable { .. }
             | Error::Credentials { .. }
+            | Error::Unreadable { .. }
             | Error::Sign { .. }
             | Error::Spent { .. } => Kind::Usage,
             Error::Answer { answer, .. } => answer.kind(),
@@ -316,10 +334,24 @@ impl Error {
             Error::Digest { .. } => Kind::Digest,
             Error::Transport { source, .. } => transport_kind(source),
             Error::Slow { .. } | Error::Overdue { .. } => Kind::Timeout,
-            Error::Short { .. } | Error::Unresumable { .. } => Kind::Network,
+            Error::Short { .. } | Error::Unresumable { .. } | Error::Lender { .. } => Kind::Network,
             Error::GaveUp { last, .. } => last.kind(),
-            Error::File { .. } | Error::Busy { .. } | Error::Thread { .. } => Kind::Io,
+            Error::File { source, .. } => file_kind(source),
+            Error::Busy { .. } | Error::Thread { .. } => Kind::Io,
         }
+    }
+}
+
+/// A place that is not there, or not ours to write, stays so; a disk may get room.
+fn file_kind(source: &io::Error) -> Kind {
+    match source.kind() {
+        io::ErrorKind::NotFound
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::InvalidFilename => Kind::Usage,
+        _ => Kind::Io,
     }
 }
 
@@ -349,11 +381,14 @@ impl error::Error for Error {
         match self {
             Error::Unresumable { source, .. } => Some(source.as_ref()),
             Error::GaveUp { last, .. } => Some(last.as_ref()),
-            Error::File { source, .. } | Error::Thread { source } => Some(source),
+            Error::File { source, .. }
+            | Error::Unreadable { source, .. }
+            | Error::Thread { source } => Some(source),
             Error::Reference { .. }
             | Error::Setting { .. }
             | Error::Unaddressable { .. }
             | Error::Credentials { .. }
+            | Error::Lender { .. }
             | Error::Sign { .. }
             | Error::Guard { .. }
             | Error::Answer { .. }

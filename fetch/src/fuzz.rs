@@ -13,7 +13,7 @@ use crate::object::{ImageRef, ObjectRef};
 use crate::options::Addressing;
 use crate::range::ContentRange;
 use crate::sign::{Op, Target, sign};
-use crate::{answer, digest, listing, metadata, profile, redirect};
+use crate::{answer, date, digest, identity, listing, metadata, profile, redirect};
 
 /// xorshift64*.
 struct Dice(u64);
@@ -222,7 +222,11 @@ fn try_all(bytes: &[u8]) -> usize {
     if let Err(error) = metadata::keys(&text, "x") {
         quiet(&error.to_string());
     }
-    metadata::seconds(&text);
+    if let Err(error) = identity::keys(bytes) {
+        quiet(&error.to_string());
+    }
+    date::rfc3339(&text);
+    date::http(&text);
     if let Ok(value) = HeaderValue::from_bytes(bytes) {
         let mut headers = HeaderMap::new();
         headers.insert("x-amz-checksum-crc32c", value);

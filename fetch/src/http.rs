@@ -14,6 +14,7 @@ use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
 use crate::answer::Answer;
+use crate::date;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::guard::Guard;
@@ -33,7 +34,7 @@ pub(crate) struct Http {
 
 impl Http {
     /// # Errors
-    /// [`Error::File`] and [`Error::Setting`] for a certificate file.
+    /// [`Error::Unreadable`] and [`Error::Setting`] for a certificate file.
     pub(crate) fn new(options: &Options, endpoint: &Endpoint) -> Result<Http, Error> {
         let look = |name: &str| std::env::var(name).ok();
         let mut config = Agent::config_builder()
@@ -102,7 +103,8 @@ fn answer(response: Response<Body>) -> Answer {
     let mut answer = Answer {
         status: response.status().as_u16(),
         region: text(headers, "x-amz-bucket-region"),
-        retry_after: text(headers, "retry-after").and_then(|t| retry_after(&t)),
+        retry_after: text(headers, "retry-after")
+            .and_then(|time| retry_after(&time, text(headers, "date").as_deref())),
         ..Answer::default()
     };
     let mut document = Vec::new();
@@ -114,9 +116,14 @@ fn answer(response: Response<Body>) -> Answer {
     answer
 }
 
-/// `Retry-After` in its first form, seconds (RFC 9110 10.2.3).
-fn retry_after(text: &str) -> Option<Duration> {
-    text.trim().parse().ok().map(Duration::from_secs)
+/// `Retry-After`: seconds, or a date (RFC 9110 10.2.3). A date is taken by the server's own clock
+/// where it tells it, since ours may be another.
+fn retry_after(text: &str, server_date: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let now = server_date.and_then(date::http).unwrap_or_else(date::now);
+    Some(Duration::from_secs(date::http(text.trim())?.saturating_sub(now)))
 }
 
 /// A header's value, if it is text.
@@ -134,7 +141,7 @@ const BUNDLES: [&str; 4] = [
 
 /// The authorities of `given`, else of `SSL_CERT_FILE`, else the system's, else (on a bare machine)
 /// Mozilla's as built in.
-fn roots(given: Option<&Path>) -> Result<RootCerts, Error> {
+pub(crate) fn roots(given: Option<&Path>) -> Result<RootCerts, Error> {
     if let Some(path) = given {
         return bundle(path);
     }
@@ -148,8 +155,8 @@ fn roots(given: Option<&Path>) -> Result<RootCerts, Error> {
 }
 
 fn bundle(path: &Path) -> Result<RootCerts, Error> {
-    let pem = fs::read(path).map_err(|source| Error::File {
-        act: "read",
+    let pem = fs::read(path).map_err(|source| Error::Unreadable {
+        what: "CA file",
         path: path.to_owned(),
         source,
     })?;
@@ -174,9 +181,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_is_seconds() {
-        assert_eq!(retry_after(" 3 "), Some(Duration::from_secs(3)));
-        assert_eq!(retry_after("-1"), None);
-        assert_eq!(retry_after("99999999999999999999"), None);
+    fn retry_after_is_seconds_or_a_date() {
+        let alone = |text| retry_after(text, None);
+        assert_eq!(alone(" 3 "), Some(Duration::from_secs(3)));
+        assert_eq!(alone("-1"), None);
+        assert_eq!(alone("soon"), None);
+        assert_eq!(alone("99999999999999999999"), None);
+        let past = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(alone(past), Some(Duration::ZERO));
+        let later = "Sun, 06 Nov 1994 08:49:44 GMT";
+        assert_eq!(retry_after(later, Some(past)), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(later, Some("nonsense")), Some(Duration::ZERO));
     }
 }

@@ -18,6 +18,7 @@ use fetch::{Client, CredentialsFrom, Event, Expect, ImageRef, Kind, ObjectRef, O
     note = "Bytes go to stdout as they come: they are worth nothing unless the exit code is 0.
 Flags beat environment: AWS_ENDPOINT_URL[_S3], AWS_REGION, AWS_DEFAULT_REGION, AWS_CA_BUNDLE,
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE,
+AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN,
 VENEER_FETCH_{{ADDRESSING,CONNECT_TIMEOUT,FIRST_BYTE_TIMEOUT,STALL_TIMEOUT,PATIENCE,DEADLINE,
 RATE_FLOOR,TRIES,JOBS,SPOOL_MIN,SPOOL_RESERVE,LIST_KEYS,REDIRECT_TO,SOURCES}}; HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY.",
     example = "{command_name} --list s3://bucket/images/golang/",

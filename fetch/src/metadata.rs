@@ -13,6 +13,7 @@ use serde::Deserialize;
 use ureq::Agent;
 
 use crate::credentials::{Keys, Lookup};
+use crate::date;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 
@@ -23,7 +24,7 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// Keys out of the container's service, if the environment names one.
 ///
 /// # Errors
-/// [`Error::Credentials`].
+/// [`Error::Credentials`], [`Error::Lender`].
 pub(crate) fn from_container(get: Lookup<'_>) -> Result<Option<Keys>, Error> {
     let url = match (
         get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
@@ -105,7 +106,13 @@ fn failed(place: &str, why: &'static str) -> Error {
 }
 
 /// One small request. What goes wrong is told by place only: answers hold secrets.
-fn ask(place: &str, put: bool, url: &str, headers: &[(&str, &str)]) -> Result<String, Error> {
+fn ask(
+    place: &'static str,
+    put: bool,
+    url: &str,
+    headers: &[(&str, &str)],
+) -> Result<String, Error> {
+    let busy = |why| Error::Lender { place, why };
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -120,13 +127,15 @@ fn ask(place: &str, put: bool, url: &str, headers: &[(&str, &str)]) -> Result<St
         let request = agent.get(url);
         headers.iter().fold(request, |r, (name, value)| r.header(*name, *value)).call()
     };
-    let answer = answer.map_err(|_| failed(place, "the service does not answer"))?;
-    if answer.status() != 200 {
-        return Err(failed(place, "the service refuses"));
+    let answer = answer.map_err(|_| busy("the service does not answer"))?;
+    match answer.status().as_u16() {
+        200 => {}
+        429 | 500..600 => return Err(busy("the service is out of order")),
+        _ => return Err(failed(place, "the service refuses")),
     }
     let mut text = String::new();
     let mut reader = answer.into_body().into_reader().take(ANSWER_BYTES_MAX);
-    reader.read_to_string(&mut text).map_err(|_| failed(place, "the answer breaks off"))?;
+    reader.read_to_string(&mut text).map_err(|_| busy("the answer breaks off"))?;
     Ok(text)
 }
 
@@ -148,58 +157,14 @@ pub(crate) fn keys(document: &str, place: &str) -> Result<Keys, Error> {
         return Err(failed(place, "the service has no keys to lend"));
     }
     let mut keys = Keys::new(&lent.access_key_id, &lent.secret_access_key, Some(&lent.token));
-    let expires = seconds(&lent.expiration);
+    let expires = date::rfc3339(&lent.expiration);
     keys.expires = Some(expires.ok_or_else(|| failed(place, "the expiration is not a date"))?);
     keys.check(place)
-}
-
-/// Seconds since 1970 of `2026-11-21T05:35:02Z` (RFC 3339); parts of a second are dropped.
-pub(crate) fn seconds(text: &str) -> Option<u64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let whole = time.split('.').next()?;
-    let numbers = |text: &str, sign| -> Option<Vec<u64>> {
-        let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit()) && part.len() <= 4;
-        text.split(sign).map(|part| part.parse().ok().filter(|_| digits(part))).collect()
-    };
-    let (date, time) = (numbers(date, '-')?, numbers(whole, ':')?);
-    let ([year, month, day], [hour, minute, second]) = (&date[..], &time[..]) else { return None };
-    if !(1970..=9999).contains(year)
-        || !(1..=12).contains(month)
-        || !(1..=31).contains(day)
-        || *hour > 23
-        || *minute > 59
-        || *second > 60
-    {
-        return None;
-    }
-    // Days by the method of Howard Hinnant's "days_from_civil": years begin in March.
-    let year = if *month <= 2 { year - 1 } else { *year };
-    let (era, of_era) = (year / 400, year % 400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
-    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_seconds() {
-        assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
-        assert_eq!(seconds("2026-11-21T05:35:02Z"), Some(1_795_239_302));
-        assert_eq!(seconds("2024-02-29T23:59:59.5Z"), Some(1_709_251_199));
-        for bad in [
-            "",
-            "2026",
-            "2026-13-01T00:00:00Z",
-            "2026-01-01T00:00:00",
-            "x-y-zT1:2:3Z",
-            "+026-01-01T00:00:00Z",
-        ] {
-            assert_eq!(seconds(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn tokens_go_to_known_services_only() {

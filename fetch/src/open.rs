@@ -6,11 +6,10 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Instant;
 
-use sha2::{Digest as _, Sha256};
-
 use crate::body::{Body, Flow, State};
 use crate::checksum::Checksum;
 use crate::client::Client;
+use crate::digest::Sha256;
 use crate::error::Error;
 use crate::object::{Expect, ObjectRef};
 use crate::options::Event;

@@ -25,8 +25,8 @@ pub enum Addressing {
 /// Where the keys that sign requests come from.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub enum CredentialsFrom {
-    /// Environment, shared files, then the container's or the instance's metadata; anonymous if
-    /// there are none.
+    /// Environment, web identity, shared files, then the container's or the instance's metadata;
+    /// anonymous if there are none, an error where what is set cannot be used.
     #[default]
     Auto,
     /// Requests are not signed.

@@ -17,18 +17,19 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Reads the keys of profile `name`; none if the file or the profile is absent or has no keys.
 ///
 /// # Errors
-/// [`Error::File`], [`Error::Credentials`].
+/// [`Error::Unreadable`], [`Error::Credentials`].
 pub(crate) fn read(path: &Path, name: &str, is_config: bool) -> Result<Option<Keys>, Error> {
-    let failed = |act, source| Error::File { act, path: path.to_owned(), source };
+    let failed =
+        |source| Error::Unreadable { what: "credentials file", path: path.to_owned(), source };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);
         }
-        Err(e) => return Err(failed("open", e)),
+        Err(e) => return Err(failed(e)),
     };
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| failed("read", e))?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     let place = || format!("{}, profile {name}", path.display());
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(Error::Credentials { place: place(), why: "the file is larger than 1 MiB" });
@@ -74,8 +75,12 @@ pub(crate) fn parse(
             "aws_secret_access_key" => secret = value,
             "aws_session_token" => token = value.filter(|v| !v.is_empty()),
             "role_arn"
+            | "source_profile"
+            | "credential_source"
             | "sso_start_url"
             | "sso_session"
+            | "sso_account_id"
+            | "login_session"
             | "credential_process"
             | "web_identity_token_file" => elsewhere = true,
             _ => {}

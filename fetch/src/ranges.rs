@@ -6,12 +6,14 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use crate::client::Client;
 use crate::error::Error;
 use crate::object::ObjectRef;
+use crate::pressure::Pressure;
 use crate::stream::{Pin, Stream};
 
 /// Bytes of one range. Smaller ones cost requests, larger ones memory; from 4 MiB on the rate does
@@ -51,8 +53,16 @@ pub(crate) struct Ranges {
     taken: usize,
     at: u64,
     end: u64,
+    pressure: Arc<Pressure>,
     pub(crate) tries: u32,
     pub(crate) resumed: u32,
+}
+
+/// Workers that wait for their turn would wait for ever.
+impl Drop for Ranges {
+    fn drop(&mut self) {
+        self.pressure.close();
+    }
 }
 
 impl Ranges {
@@ -77,6 +87,7 @@ impl Ranges {
             (start < end).then(|| start..end.min(start.saturating_add(PART_BYTES)))
         };
         let mut first = first;
+        let pressure = Arc::new(Pressure::new(jobs));
         let mut workers = Vec::with_capacity(jobs);
         for number in 0..jobs {
             let (full_in, full) = channel();
@@ -86,14 +97,20 @@ impl Ranges {
                 drop(empty.send(Vec::new()));
             }
             let (client, object, pin) = (client.clone(), object.clone(), pin.clone());
+            let pressure = pressure.clone();
             let first = first.take();
             let work = move || {
-                let parts = ((number + jobs - shift) % jobs..).step_by(jobs).map_while(part);
-                let streams = parts.map(|range| Stream::part(&client, &object, &pin, range));
-                for stream in first.into_iter().chain(streams) {
-                    if !deliver(stream, &full_in, &empty_out) {
+                let parts = ((number + jobs - shift) % jobs..).step_by(jobs);
+                let parts = parts.map_while(|number| Some((number + shift, part(number)?)));
+                let streams =
+                    parts.map(|(n, range)| (n, Stream::part(&client, &object, &pin, range)));
+                for (number, mut stream) in first.map(|first| (0, first)).into_iter().chain(streams)
+                {
+                    stream.pressure = Some(pressure.clone());
+                    if !pressure.begin(number) || !deliver(stream, &full_in, &empty_out) {
                         return;
                     }
+                    pressure.end();
                 }
             };
             thread::Builder::new()
@@ -105,7 +122,7 @@ impl Ranges {
         }
         let (turn, buffer, taken, tries, resumed) = (0, Vec::new(), 0, 0, 0);
         let (at, end) = (range.start, range.end);
-        Ok(Ranges { workers, turn, buffer, taken, at, end, tries, resumed })
+        Ok(Ranges { workers, turn, buffer, taken, at, end, pressure, tries, resumed })
     }
 
     /// Reads on; 0 only at the end.

@@ -14,9 +14,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
-use crate::digest::hex;
+use crate::digest::{Sha256, hex};
 use crate::error::Error;
 use crate::object::ObjectRef;
 use crate::stream::Pin;
@@ -52,9 +50,9 @@ fn name(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part.as_bytes());
-        hash.update([0]);
+        hash.update(&[0]);
     }
-    let mut name = hex(&hash.finalize());
+    let mut name = hex(&hash.finish());
     name.truncate(16);
     name
 }

@@ -5,18 +5,20 @@
 //! the pin, since servers were seen to ignore each of the two headers. Digests are in `body.rs`.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use ureq::Body;
 use ureq::http::Response;
 
 use crate::checksum::Checksum;
 use crate::client::Client;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::feed::Feed;
 use crate::http;
 use crate::listing::entity_tag;
 use crate::object::{Expect, ObjectRef};
 use crate::options::Event;
+use crate::pressure::Pressure;
 use crate::range::ContentRange;
 use crate::retry::{Trial, may_retry};
 use crate::sign::Op;
@@ -74,6 +76,8 @@ pub(crate) struct Stream {
     end: u64,
     feed: Option<Feed>,
     trial: Trial,
+    /// Shared with the streams of the other parts.
+    pub(crate) pressure: Option<Arc<Pressure>>,
     /// Requests sent.
     pub(crate) tries: u32,
     /// How often the stream was taken up in the middle.
@@ -120,6 +124,7 @@ impl Stream {
             end,
             feed,
             trial,
+            pressure: None,
             tries,
             resumed,
         })
@@ -143,6 +148,7 @@ impl Stream {
             end: range.end,
             feed: None,
             trial: Trial::new(&client.inner.options),
+            pressure: None,
             tries: 0,
             resumed: 0,
         }
@@ -164,9 +170,20 @@ impl Stream {
                 let (subject, at) = (self.subject.clone(), self.at);
                 return Err(Error::Unresumable { subject, at, source: Box::new(error) });
             }
+            self.ease(&error);
             self.trial.again(&self.subject, error)?;
         }
         Ok(0)
+    }
+
+    /// An overloaded server gets fewer requests at a time, not only later ones.
+    fn ease(&self, error: &Error) {
+        if let (Kind::Throttled, Some(pressure)) = (error.kind(), &self.pressure)
+            && let Some(limit) = pressure.slow_down()
+        {
+            let text = format!("the server is overloaded: {limit} ranges in flight");
+            self.client.inner.options.watch.tell(&Event::Note { text: &text });
+        }
     }
 
     /// The byte after the last that has come.

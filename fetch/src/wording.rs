@@ -34,6 +34,9 @@ impl fmt::Display for Error {
                 write!(f, " by URL: copy the object to another key")
             }
             Error::Credentials { place, why } => write!(f, "credentials in {}: {why}", q(place)),
+            Error::Lender { place, why } => {
+                write!(f, "credentials from {place}: {why}: try again, or --anonymous")
+            }
             Error::Sign { subject, source } => {
                 write!(f, "{}: unable to sign the request: {}", q(subject), q(&source.to_string()))
             }
@@ -125,6 +128,9 @@ impl fmt::Display for Error {
                 write!(f, "another process is fetching into {path:?}: wait for it")
             }
             Error::Thread { .. } => write!(f, "unable to run a thread for a range"),
+            Error::Unreadable { what, path, .. } => {
+                write!(f, "{what} {:?}: unable to read it", path.display().to_string())
+            }
             Error::File { act, path, .. } => {
                 write!(f, "unable to {act} {:?}", path.display().to_string())
             }

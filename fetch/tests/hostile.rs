@@ -1,4 +1,4 @@
-//! Hostile listings, redirects, names and services; other sources; lent keys.
+//! Hostile listings, redirects and names; other sources.
 
 mod fault;
 
@@ -276,85 +276,6 @@ fn sources_are_asked_in_order_and_believed_in_nothing() {
     let (code, _, said) = ask(&["-o", file.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{said}");
     assert!(std::fs::read(&file).unwrap() == bytes);
-}
-
-fn lent(access_key: &str, expires: &str) -> Reply {
-    let text = format!(
-        "{{\"Code\":\"Success\",\"AccessKeyId\":\"{access_key}\",\"SecretAccessKey\":\"SK\",\
-         \"Token\":\"TOK\",\"Expiration\":\"{expires}\"}}"
-    );
-    Reply::new(200, text.as_bytes())
-}
-
-#[test]
-fn containers_and_instances_lend_keys() {
-    let s3 = serve(|_, reply| reply);
-    let container = serve(|q, _| match q.headers.get("authorization").map(String::as_str) {
-        Some("let-me") => lent("CONTAINER", "2099-01-01T00:00:00Z"),
-        _ => Reply::error(403, "no"),
-    });
-    let instance = serve(|q, _| match (q.method.as_str(), q.path.as_str()) {
-        ("PUT", "/latest/api/token") => Reply::new(200, b"T2"),
-        (_, _) if q.headers.get("x-aws-ec2-metadata-token").is_none_or(|t| t != "T2") => {
-            Reply::error(401, "version 1")
-        }
-        (_, "/latest/meta-data/iam/security-credentials/") => Reply::new(200, b"my-role"),
-        (_, "/latest/meta-data/iam/security-credentials/my-role") => {
-            lent("INSTANCE", "2099-01-01T00:00:00Z")
-        }
-        _ => Reply::error(404, "x"),
-    });
-    let signed_by = |server: &Server| {
-        let headers = server.requests.lock().unwrap().last().unwrap().headers.clone();
-        assert_eq!(headers.get("x-amz-security-token").map(String::as_str), Some("TOK"));
-        headers["authorization"].clone()
-    };
-    let url = format!("{}/v1/credentials", container.url());
-    let (code, _, said) = run(program(&s3.url())
-        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url)
-        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "let-me")
-        .arg("s3://bkt/key"));
-    assert_eq!(code, Some(0), "{said}");
-    assert!(signed_by(&s3).contains("CONTAINER/"));
-    let (code, _, said) = run(program(&s3.url())
-        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", instance.url())
-        .arg("s3://bkt/key"));
-    assert_eq!(code, Some(0), "{said}");
-    assert!(signed_by(&s3).contains("INSTANCE/"));
-    // A token is not sent to just anybody, and a refusal does not turn into anonymity.
-    for (url, says) in [("http://192.0.2.7/x", "loopback"), (url.as_str(), "refuses")] {
-        let (code, _, said) = run(program(&s3.url())
-            .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
-            .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "hunter2")
-            .arg("s3://bkt/key"));
-        assert!(code == Some(100) && said.contains(says), "{said}");
-        assert!(!said.contains("hunter2"), "{said}");
-    }
-}
-
-#[test]
-fn keys_that_end_are_renewed() {
-    // Lent keys in their last minutes are asked for anew with every request.
-    let server = serve(|_, reply| reply);
-    let container = serve(|q, _| lent(&format!("KEY{}", q.number), "2020-01-01T00:00:00Z"));
-    let url = format!("{}/c", container.url());
-    let (code, _, said) = run(program(&server.url())
-        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url)
-        .arg("s3://bkt/key"));
-    assert_eq!(code, Some(0), "{said}");
-    assert!(container.count() >= 2, "{}", container.count());
-    // And when the server says so, once.
-    let expired = serve(|q, reply| {
-        let old = q.headers["authorization"].contains("KEY0/");
-        if old { Reply::error(400, "ExpiredToken") } else { reply }
-    });
-    let container = serve(|q, _| lent(&format!("KEY{}", q.number), "2099-01-01T00:00:00Z"));
-    let url = format!("{}/c", container.url());
-    let (code, out, said) = run(program(&expired.url())
-        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url)
-        .arg("s3://bkt/key"));
-    assert!(code == Some(0) && out == b"hello", "{said}");
-    assert_eq!((container.count(), expired.count()), (2, 2));
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub struct Request {
     pub path: String,
     pub query: String,
     pub headers: HashMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 impl Request {
@@ -218,7 +219,10 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    Some(Request { number: 0, method, path, query, headers })
+    let length = headers.get("content-length").map_or(0, |text| text.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { number: 0, method, path, query, headers, body })
 }
 
 /// False when the connection is over.

@@ -1,0 +1,113 @@
+//! Dates as services and servers write them, as seconds since 1970. Pure but for [`now`].
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970 of `2026-11-21T05:35:02Z` (RFC 3339); parts of a second are dropped.
+pub(crate) fn rfc3339(text: &str) -> Option<u64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let whole = time.split('.').next()?;
+    let numbers = |text: &str, sign| -> Option<Vec<u64>> { text.split(sign).map(number).collect() };
+    let (date, time) = (numbers(date, '-')?, numbers(whole, ':')?);
+    let ([year, month, day], [hour, minute, second]) = (&date[..], &time[..]) else { return None };
+    since_1970([*year, *month, *day], [*hour, *minute, *second])
+}
+
+/// Seconds since 1970 of a date in a header, in any of its three forms (RFC 9110 5.6.7):
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`.
+pub(crate) fn http(text: &str) -> Option<u64> {
+    let words: Vec<&str> = text.split([' ', '-', ',']).filter(|word| !word.is_empty()).collect();
+    let (day, month, year, time) = match words[..] {
+        [_, day, month, year, time, "GMT"] => (day, month, year, time),
+        [_, month, day, time, year] => (day, month, year, time),
+        _ => return None,
+    };
+    let names =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = names.iter().position(|name| *name == month)? as u64 + 1;
+    let year = match (year.len(), number(year)?) {
+        (4, year) => year,
+        // The century that makes it no more than 50 years from now, for as long as that is this one.
+        (2, year) if year < 76 => year + 2000,
+        (2, year) => year + 1900,
+        _ => return None,
+    };
+    let time: Vec<&str> = time.split(':').collect();
+    let [hour, minute, second] = time[..] else { return None };
+    since_1970([year, month, number(day)?], [number(hour)?, number(minute)?, number(second)?])
+}
+
+fn number(text: &str) -> Option<u64> {
+    let digits = text.len() <= 4 && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+fn since_1970([year, month, day]: [u64; 3], [hour, minute, second]: [u64; 3]) -> Option<u64> {
+    if !(1970..=9999).contains(&year)
+        || !(1..=12).contains(&month)
+        || !(1..=31).contains(&day)
+        || hour > 23
+        || minute > 59
+        || second > 60
+    {
+        return None;
+    }
+    // Days by the method of Howard Hinnant's "days_from_civil": years begin in March.
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year / 400, year % 400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_of_services() {
+        assert_eq!(rfc3339("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(rfc3339("2026-11-21T05:35:02Z"), Some(1_795_239_302));
+        assert_eq!(rfc3339("2024-02-29T23:59:59.5Z"), Some(1_709_251_199));
+        for bad in [
+            "",
+            "2026",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T00:00:00",
+            "x-y-zT1:2:3Z",
+            "+026-01-01T00:00:00Z",
+        ] {
+            assert_eq!(rfc3339(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn dates_of_headers_in_three_forms() {
+        for text in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            assert_eq!(http(text), Some(784_111_777), "{text}");
+        }
+        assert_eq!(http("Sat, 21 Nov 2026 05:35:02 GMT"), Some(1_795_239_302));
+        for bad in [
+            "",
+            "3",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 06 Foo 1994 08:49:37 GMT",
+            "Sun, 99 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49 GMT",
+            "Sun, 06 Nov 1994 24:49:37 GMT",
+            "Sun, 06 Nov +994 08:49:37 GMT",
+        ] {
+            assert_eq!(http(bad), None, "{bad}");
+        }
+    }
+}

@@ -210,10 +210,14 @@ impl Body {
         };
         if let Err(error) = judged {
             // Nobody can say which of the bytes are wrong, so none is worth keeping.
+            let reused = self.spool.as_ref().map_or(0, Spool::kept);
             if let Some(spool) = self.spool.take() {
                 spool.discard()?;
             }
-            return Err(error);
+            return match reused {
+                0 => Err(error),
+                reused => Err(Error::Rotten { subject: self.subject.clone(), reused }),
+            };
         }
         let (tries, resumed) = self.flow.counts();
         let (tries, resumed) = (self.counts.0 + tries, self.counts.1 + resumed);

@@ -88,9 +88,15 @@ impl Client {
         &self.inner.url
     }
 
-    /// The same client without its other sources.
-    pub fn origin(&self) -> Result<Client, Error> {
-        Client::new(&Options { sources: Vec::new(), ..self.inner.options.clone() })
+    /// The same client without the first of its other sources; none if it has none. For whoever
+    /// got [`Error::Digest`]: that source lied, and the next may not.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn without_first_source(&self) -> Result<Option<Client>, Error> {
+        let options = &self.inner.options;
+        let Some((_, rest)) = options.sources.split_first() else { return Ok(None) };
+        Client::new(&Options { sources: rest.to_vec(), ..options.clone() }).map(Some)
     }
 
     /// All objects under a prefix, of all pages, in the server's order.

@@ -190,6 +190,14 @@ pub enum Error {
         /// The digest of what came.
         got: String,
     },
+    /// All bytes came, some of them out of a spool, and their digest is another one. Who is to blame
+    /// is not known; the spool is gone, so the next try is all the server's.
+    Rotten {
+        /// The object.
+        subject: String,
+        /// Bytes that the spool had.
+        reused: u64,
+    },
     /// Larger than the limit.
     TooLarge {
         /// The object.
@@ -337,7 +345,7 @@ impl Error {
             Error::Short { .. } | Error::Unresumable { .. } | Error::Lender { .. } => Kind::Network,
             Error::GaveUp { last, .. } => last.kind(),
             Error::File { source, .. } => file_kind(source),
-            Error::Busy { .. } | Error::Thread { .. } => Kind::Io,
+            Error::Busy { .. } | Error::Rotten { .. } | Error::Thread { .. } => Kind::Io,
         }
     }
 }
@@ -402,6 +410,7 @@ impl error::Error for Error {
             | Error::Range { .. }
             | Error::Changed { .. }
             | Error::Digest { .. }
+            | Error::Rotten { .. }
             | Error::TooLarge { .. }
             | Error::Malformed { .. }
             | Error::ListingTooLong { .. }

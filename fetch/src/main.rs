@@ -79,7 +79,8 @@ struct Args {
     /// where the bucket goes: auto, path or virtual-host
     #[argh(option)]
     addressing: Option<String>,
-    /// another server of the same objects, asked first; several are asked in order; needs --digest
+    /// another server of the same objects, asked first; several are asked in order; needs --digest;
+    /// before stdout all is verified in a file, in --spool or TMPDIR
     #[argh(option, arg_name = "url")]
     source: Vec<String>,
     /// host[:port] that a redirect may lead to
@@ -191,10 +192,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let object: ObjectRef = reference.parse()?;
     let expect = expect(args)?;
     let show = output::Show { quiet: args.quiet, json: args.json };
+    // Without a digest nobody but the origin is asked.
+    let several = !options.sources.is_empty() && expect.sha256.is_some();
     match (&args.output, &args.spool) {
-        (Some(path), None) => {
-            let several = !options.sources.is_empty();
-            output::to_file(&client, &object, &expect, path, several, show)
+        (Some(path), None) => output::to_file(&client, &object, &expect, path, show),
+        (None, dir) if several => {
+            output::to_stdout_verified(&client, &object, &expect, dir.as_deref(), show)
         }
         (None, Some(dir)) => output::to_stdout_spooled(&client, &object, &expect, dir, show),
         (None, None) => output::to_stdout(&client, &object, &expect, show),

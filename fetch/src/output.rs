@@ -2,10 +2,14 @@
 //!
 //! Part of the program, not of the library.
 
-use std::fs::File;
+use std::env;
+use std::fs::{self, DirBuilder, File};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, IsTerminal as _, Read as _, Write};
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -139,6 +143,79 @@ pub(crate) fn to_stdout_spooled(
     report(object, &summary, start.elapsed(), show, true)
 }
 
+/// As [`to_stdout`], where other sources than the origin are asked: all of it is verified in a file
+/// in `dir` before a byte goes out, since a lie cannot be called back from a pipe.
+pub(crate) fn to_stdout_verified(
+    client: &Client,
+    object: &ObjectRef,
+    expect: &Expect,
+    dir: Option<&Path>,
+    show: Show,
+) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let own = dir.is_none().then(Staging::make).transpose()?;
+    let dir = own.as_ref().map(|staging| staging.0.as_path()).or(dir).context("no folder")?;
+    let (body, summary) = drain(client, object, expect, &dir.join("fetch"), show)?;
+    let path = body.spool_path().context("the body has no file")?;
+    let mut file = File::open(path).with_context(|| format!("unable to open {path:?}"))?;
+    io::copy(&mut file, &mut stdout()?)?;
+    body.discard_spool()?;
+    report(object, &summary, start.elapsed(), show, true)
+}
+
+/// A folder of this process alone, below TMPDIR; gone with it.
+struct Staging(PathBuf);
+
+impl Staging {
+    fn make() -> anyhow::Result<Staging> {
+        let path = env::temp_dir().join(format!(
+            "fetch-{}-{:016x}",
+            process::id(),
+            RandomState::new().hash_one(Instant::now())
+        ));
+        // Fails where somebody has made it first.
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.with_context(|| format!("unable to make {path:?}: set TMPDIR, or pass --spool"))?;
+        Ok(Staging(path))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// Reads an object into a file beside `path`; where a source lied, without that source again.
+fn drain(
+    client: &Client,
+    object: &ObjectRef,
+    expect: &Expect,
+    path: &Path,
+    show: Show,
+) -> anyhow::Result<(Body, Summary)> {
+    let mut client = client.clone();
+    loop {
+        let mut body = client.open_for_file(object, expect, path)?;
+        // The library writes the file as the bytes pass by.
+        let error = match copy(&mut body, &mut io::sink(), show) {
+            Ok(summary) => return Ok((body, summary)),
+            Err(error) => error,
+        };
+        // What an earlier process left is gone by now, so this happens once.
+        let rotten = matches!(error.downcast_ref(), Some(fetch::Error::Rotten { .. }));
+        match client.without_first_source()? {
+            Some(_) | None if rotten => {}
+            Some(rest) if kind(&error) == Some(Kind::Digest) => client = rest,
+            Some(_) | None => return Err(error),
+        }
+        if !show.quiet {
+            let what = if rotten { "beginning anew" } else { "a source lied, going on without it" };
+            complain(&format!("fetch: {what}: {error:#}"));
+        }
+    }
+}
+
 /// stdout without std's line buffer, which for binary data costs a copy and short writes.
 fn stdout() -> io::Result<File> {
     let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
@@ -152,21 +229,10 @@ pub(crate) fn to_file(
     object: &ObjectRef,
     expect: &Expect,
     path: &Path,
-    several: bool,
     show: Show,
 ) -> anyhow::Result<()> {
     let start = Instant::now();
-    let mut body = client.open_for_file(object, expect, path)?;
-    // The library writes the file as the bytes pass by.
-    let summary = match copy(&mut body, &mut io::sink(), show) {
-        Ok(summary) => summary,
-        // One of several sources lied; nobody has seen its bytes, so the origin gets a chance.
-        Err(error) if several && kind(&error) == Some(Kind::Digest) => {
-            body = client.origin()?.open_for_file(object, expect, path)?;
-            copy(&mut body, &mut io::sink(), show)?
-        }
-        Err(error) => return Err(error),
-    };
+    let (body, summary) = drain(client, object, expect, path, show)?;
     body.keep()?;
     report(object, &summary, start.elapsed(), show, false)
 }

@@ -87,6 +87,11 @@ impl fmt::Display for Error {
                 "{}: digest mismatch: {algorithm}:{got}, promised {algorithm}:{want}: discard it",
                 q(subject)
             ),
+            Error::Rotten { subject, reused } => write!(
+                f,
+                "{}: digest mismatch with {reused} bytes of an earlier try, now removed: try again",
+                q(subject)
+            ),
             Error::TooLarge { subject, size, size_max } => {
                 write!(f, "{}: {size} bytes exceed the limit {size_max}", q(subject))
             }

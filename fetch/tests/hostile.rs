@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fault::{Pace, Plan, Reply, Request, Server, good, noise};
+use fault::{Pace, Plan, Reply, Request, Server, noise};
 use fetch::{Client, CredentialsFrom, Error, Expect, Kind, ObjectRef, Options};
 use sha2::{Digest as _, Sha256};
 
@@ -226,7 +226,6 @@ fn digest(bytes: &[u8]) -> String {
 #[test]
 fn sources_are_asked_in_order_and_believed_in_nothing() {
     let bytes = noise(9_000_000, 21);
-    let (liar, other) = (noise(9_000_000, 22), noise(9_000_000, 22));
     let broken: Plan = Arc::new(|q, r: Reply| {
         if q.number == 0 {
             r.with("ETag", "\"cache\"").pace(Pace::Cut(1_000_000))
@@ -235,7 +234,6 @@ fn sources_are_asked_in_order_and_believed_in_nothing() {
         }
     });
     let absent: Plan = Arc::new(|_, _| Reply::error(404, "NoSuchKey"));
-    let lying: Plan = Arc::new(move |q, _| good(q, &liar));
     for jobs in ["1", "3"] {
         // One that has nothing, one that breaks off, then the origin.
         let servers: Vec<Server> =
@@ -261,21 +259,51 @@ fn sources_are_asked_in_order_and_believed_in_nothing() {
         assert!(code == Some(0) && out == bytes, "{code:?} {said}");
         assert_eq!(servers[0].count() + servers[1].count(), before);
     }
-    // A liar is found out; into a file the origin repairs it, a stream ends with the error.
-    let liar = Server::start(other, lying);
+}
+
+#[test]
+fn a_source_that_lies_is_passed_over_and_none_of_it_seen() {
+    let bytes = noise(9_000_000, 21);
+    let lies = [noise(9_000_000, 22), noise(8_999_999, 23), noise(10_000_000, 24)];
+    let mut liars: Vec<Server> =
+        lies.into_iter().map(|lie| Server::start(lie, Arc::new(|_, r| r))).collect();
+    let honest = Server::start(bytes.clone(), Arc::new(|_, r| r));
     let origin = Server::start(bytes.clone(), Arc::new(|_, r| r));
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("f");
-    let ask = |args: &[&str]| {
+    let (file, spool, tmp) = (dir.path().join("f"), dir.path().join("s"), dir.path().join("t"));
+    for path in [&spool, &tmp] {
+        std::fs::create_dir(path).unwrap();
+    }
+    let ask = |sources: &[&Server], args: &[&str]| {
         let mut command = program(&origin.url());
-        command.args(["--anonymous", "--source", &liar.url(), "--digest", &digest(&bytes)]);
-        run(command.arg("s3://bkt/key").args(args))
+        command.args(["--anonymous", "--digest", &digest(&bytes), "s3://bkt/key"]);
+        for source in sources {
+            command.args(["--source", &source.url()]);
+        }
+        let ran = run(command.env("TMPDIR", &tmp).args(args));
+        for path in [&spool, &tmp] {
+            assert_eq!(std::fs::read_dir(path).unwrap().count(), 0, "something is left");
+        }
+        ran
     };
-    let (code, _, said) = ask(&[]);
-    assert!(code == Some(100) && said.contains("digest mismatch"), "{said}");
-    let (code, _, said) = ask(&["-o", file.to_str().unwrap()]);
-    assert_eq!(code, Some(0), "{said}");
-    assert!(std::fs::read(&file).unwrap() == bytes);
+    let all = [&liars[0], &liars[1], &liars[2]];
+    for args in [&[][..], &["--spool", spool.to_str().unwrap()], &["--jobs", "3"]] {
+        let (code, out, said) = ask(&all, args);
+        assert!(code == Some(0) && out == bytes, "{args:?}: {code:?} {said}");
+        assert_eq!(said.matches("a source lied").count(), 3, "{said}");
+    }
+    let (code, _, said) = ask(&all, &["-o", file.to_str().unwrap()]);
+    assert!(code == Some(0) && std::fs::read(&file).unwrap() == bytes, "{said}");
+    // The next source is asked before the origin is.
+    let before = origin.count();
+    let (code, out, said) = ask(&[&liars[1], &honest], &[]);
+    assert!(code == Some(0) && out == bytes && origin.count() == before, "{code:?} {said}");
+    // Where all lie there is an error, and nothing else.
+    let wrong = Server::start(noise(9_000_000, 25), Arc::new(|_, r| r));
+    let last = liars.pop().unwrap();
+    let (code, out, said) = ask(&[&last], &["--endpoint", &wrong.url()]);
+    assert_eq!((code, out.len()), (Some(100), 0), "{said}");
+    assert!(said.contains("digest mismatch"), "{said}");
 }
 
 #[test]

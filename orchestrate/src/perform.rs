@@ -69,13 +69,13 @@ impl Wanted {
         self.layer.object.object.to_string()
     }
 
-    fn stream(&self, host: &Host) -> Result<Stream, Error> {
+    fn stream(&self, host: &Host, client: &fetch::Client) -> Result<Stream, Error> {
         let object = &self.layer.object;
         let mut expect = object.expect();
         expect.sha256 = self.blob.as_ref().map(|blob| blob.digest.0);
         expect.size_max = Some(host.settings.limits.bytes_max);
         let spool = stream::spool_dir(&host.settings.state)?;
-        Ok(Stream::begin(host.client()?.clone(), object.object.clone(), expect, spool))
+        Ok(Stream::begin(client.clone(), object.object.clone(), expect, spool))
     }
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn begin_ahead(
 ) -> Result<Option<Begun>, Error> {
     let key = wanted.key(parent);
     let Some(lock) = host.locks.try_build(&key)? else { return Ok(None) };
-    let stream = wanted.stream(host)?;
+    let stream = wanted.stream(host, host.client()?)?;
     Ok(Some(Begun { key, _lock: lock, stream: Some(stream) }))
 }
 
@@ -126,10 +126,12 @@ pub(crate) fn build(
         return Err(Error::CrashLoop { layer: wanted.title(), begun: attempts });
     }
     let mut bytes = parent.bytes;
-    for size in 1.. {
+    let mut client = host.client()?.clone();
+    let mut size = 1;
+    loop {
         let mut stream = match begun.stream.take() {
             Some(stream) => stream,
-            None => wanted.stream(host)?,
+            None => wanted.stream(host, &client)?,
         };
         let volume = reserve(host, &begun.key, parent, bytes)?;
         ahead(host, volume.id);
@@ -153,6 +155,13 @@ pub(crate) fn build(
                         ),
                     );
                     stream.release();
+                    size += 1;
+                    continue;
+                }
+                if let Some(next) = stream::next(&client, wanted.blob.is_some(), &error)? {
+                    client = next;
+                    stream.discard_spool();
+                    stream.release();
                     continue;
                 }
                 if !class(&error).may_retry() {
@@ -162,7 +171,6 @@ pub(crate) fn build(
             }
         }
     }
-    unreachable!("the loop returns")
 }
 
 fn volume_was_full(host: &Host, error: &Error) -> bool {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use fetch::{Body, Client, Expect, ObjectRef, Summary};
 
 use crate::Error;
+use crate::error::{Class, class, stream_error};
 
 /// Bytes of one chunk.
 const CHUNK_BYTES: usize = 128 * 1024;
@@ -116,6 +117,18 @@ fn announce(body: &Body, shared: &Mutex<Copy>) -> bool {
         (Copy::None | Copy::At(_), None) => {}
     }
     true
+}
+
+/// Whom to ask again after a layer failed, if that can help: what a spool had may be rotten, and a
+/// cache or a peer may have lied, where a known digest lets anybody be asked.
+pub(crate) fn next(client: &Client, known: bool, error: &Error) -> Result<Option<Client>, Error> {
+    if matches!(stream_error(error), Some(fetch::Error::Rotten { .. })) {
+        return Ok(Some(client.clone()));
+    }
+    match known && class(error) == Class::Refused {
+        true => client.without_first_source().map_err(Error::Fetch),
+        false => Ok(None),
+    }
 }
 
 /// The spool directory of a state directory, made when it is not there.

@@ -289,6 +289,55 @@ fn a_refused_layer_leaves_no_spool_of_itself_or_of_the_next() {
     assert_eq!(bench.files(), Vec::<PathBuf>::new());
 }
 
+/// Makes the layer's digest known, and takes the layer away again.
+fn known(bench: &Bench) {
+    json(&bench.command(ACTIVATE).output().unwrap());
+    json(&bench.command(&["rm", "one"]).output().unwrap());
+    json(&bench.command(&["rm", "s3://bucket/image/"]).output().unwrap());
+}
+
+#[test]
+fn a_rotten_spool_of_a_known_layer_is_thrown_away() {
+    let object = layer("file");
+    let bench = Bench::new(vec![("image/1.tar".into(), object.clone())]);
+    known(&bench);
+    bench.run_and_kill(ACTIVATE, "1", 2 * object.len() as u64 - (8 << 20));
+    let spool = bench.files().pop().unwrap();
+    let mut bytes = fs::read(&spool).unwrap();
+    assert!(bytes.len() > 8 << 20);
+    // Inside the file's content, where only the digest can tell.
+    bytes[5 << 20] ^= 1;
+    fs::write(&spool, bytes).unwrap();
+    bench.server.dam.store(u64::MAX, Ordering::SeqCst);
+    json(&bench.command(ACTIVATE).output().unwrap());
+    let tree = fs::read(bench.path("store/active/one/srv/file")).unwrap();
+    assert!(tree == object[512..][..SIZE], "rotten bytes in a sealed layer");
+    assert_eq!(bench.files(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_source_that_lies_does_not_keep_a_layer_from_its_origin() {
+    let bench = Bench::new(vec![("image/1.tar".into(), layer("file"))]);
+    known(&bench);
+    let mut flipped = layer("file");
+    flipped[5 << 20] ^= 1;
+    // One lie is found out at its end, the other is no archive at all.
+    let key = "image/1.tar".to_owned();
+    let liars = [flipped, vec![b'?'; 2 << 20]].map(|lie| Bench {
+        dir: tempfile::tempdir().unwrap(),
+        server: Server::start(vec![(key.clone(), lie)]),
+    });
+    let sources = liars.each_ref().map(|liar| liar.server.url.clone()).join(",");
+    let output = bench.command(ACTIVATE).env("VENEER_FETCH_SOURCES", sources).output().unwrap();
+    json(&output);
+    for liar in &liars {
+        assert!(liar.server.sent.load(Ordering::SeqCst) > 0, "a liar was not asked");
+    }
+    let tree = fs::read(bench.path("store/active/one/srv/file")).unwrap();
+    assert!(tree == layer("file")[512..][..SIZE], "a lie in a sealed layer");
+    assert_eq!(bench.files(), Vec::<PathBuf>::new());
+}
+
 #[test]
 fn an_old_spool_is_swept_and_a_young_one_kept() {
     let bench = Bench::new(vec![("image/1.tar".into(), layer("file"))]);

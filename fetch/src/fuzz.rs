@@ -202,7 +202,8 @@ fn try_all(bytes: &[u8]) -> usize {
     if let Some(range) = ContentRange::parse(&text) {
         taken += 1;
         assert!(range.first <= range.last && range.last < range.size);
-        assert_eq!(range.to_string(), text);
+        // `1*DIGIT` may begin with zeros (RFC 9110 14.4), so the text may be another one.
+        assert_eq!(ContentRange::parse(&range.to_string()), Some(range));
     }
     if let Ok(Some(tag)) = listing::entity_tag(&text) {
         assert!(HeaderValue::from_str(&tag).is_ok(), "{tag:?}");

@@ -54,10 +54,11 @@ vm: static
 soak-thin *NAMES: static
     {{ bin }}/e2e --soak {{ NAMES }}
 
-# Fuzz unpack (parser and apply) and all that fetch reads of foreign text; SECONDS for each, seeded.
+# Fuzz unpack (parser and apply), and all that fetch and thin read of foreign bytes; seeded.
 fuzz SECONDS="600" SEED="1":
     cargo run --release --package unpack --example fuzz -- {{ SECONDS }} {{ SEED }}
     VENEER_FUZZ_ROUNDS=400000 VENEER_FUZZ_SEED={{ SEED }} cargo test --release --package fetch --lib fuzz
+    VENEER_FUZZ_ROUNDS=4000000 VENEER_FUZZ_SEED={{ SEED }} cargo test --release --package thin --lib fuzz
 
 # Kill orchestrate before and after every call that changes anything, and again in the recovery; every STEPth.
 soak-matrix STEP="1":

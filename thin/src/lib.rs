@@ -11,6 +11,8 @@ mod dm;
 pub mod doctor;
 mod error;
 mod events;
+#[cfg(test)]
+mod fuzz;
 mod header;
 mod holders;
 mod init;

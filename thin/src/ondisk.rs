@@ -251,6 +251,16 @@ pub(crate) fn data_block(value: &[u8]) -> Option<u64> {
     u64_at(value, 0).map(|packed| packed >> 24)
 }
 
+/// The block with a checksum and a place (0) that hold, for tests.
+#[cfg(test)]
+pub(crate) fn resealed(block: &[u8], superblock: bool) -> Vec<u8> {
+    let mut out = block.to_vec();
+    out[8..16].fill(0);
+    let sum = crc32c(&out[4..]) ^ if superblock { SUPERBLOCK_XOR } else { NODE_XOR };
+    out[..4].copy_from_slice(&sum.to_le_bytes());
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -318,9 +318,13 @@ impl Reply {
     }
 
     fn text_at(&self, at: usize) -> Option<String> {
+        Some(String::from_utf8_lossy(self.bytes_at(at)?).into_owned())
+    }
+
+    /// Up to a NUL. Another program's device may have a name that is not UTF-8.
+    fn bytes_at(&self, at: usize) -> Option<&[u8]> {
         let rest = self.buf.get(at..)?;
-        let end = rest.iter().position(|&b| b == 0)?;
-        Some(String::from_utf8_lossy(&rest[..end]).into_owned())
+        rest.get(..rest.iter().position(|&b| b == 0)?)
     }
 
     pub(crate) fn version(&self) -> [u32; 3] {
@@ -371,7 +375,13 @@ impl Reply {
                 kind: self.text_at(at.checked_add(24)?)?,
                 params: self.text_at(at.checked_add(40)?)?.trim_end().to_owned(),
             });
-            at = first.checked_add(usize::try_from(self.u32_at(at.checked_add(20)?)?).ok()?)?;
+            let next = usize::try_from(self.u32_at(at.checked_add(20)?)?).ok()?;
+            let after = first.checked_add(next)?;
+            // After the last one it may be anything; before that, back is a loop.
+            if after <= at && out.len() < usize::try_from(self.target_count()).ok()? {
+                return None;
+            }
+            at = after;
         }
         Some(out)
     }
@@ -386,8 +396,9 @@ impl Reply {
                 return Some(out);
             }
             let next = usize::try_from(self.u32_at(at.checked_add(8)?)?).ok()?;
-            let name = self.text_at(at.checked_add(12)?)?;
+            let name = self.bytes_at(at.checked_add(12)?)?;
             let tail = at.checked_add((12 + name.len() + 1).next_multiple_of(8))?;
+            let name = String::from_utf8_lossy(name).into_owned();
             let event_nr = self.u32_at(tail)?;
             // Bit 0: a uuid follows; bit 1: there is none; neither: an older kernel.
             let uuid = match self.u32_at(tail.checked_add(4)?) {

@@ -178,6 +178,32 @@ fn list_with_and_without_uuids() {
     assert!(reply_with(&[0; 16], 0).names().unwrap().is_empty());
 }
 
+/// Of another program: ours are checked. All rows after it must still be found.
+#[test]
+fn a_name_that_is_not_utf8_hides_no_other_device() {
+    let mut tail = le(5).to_vec();
+    tail.extend(le(1));
+    tail.extend(b"VENEER-a-7\0");
+    let mut odd = row(0xfd00, "aXXXXXXXXXXXXb", 0, &tail);
+    for byte in &mut odd[13..25] {
+        *byte = 0xff;
+    }
+    let length = u32::try_from(odd.len()).unwrap();
+    odd[8..12].copy_from_slice(&le(length));
+    odd.extend(row(0xfd01, "ours", 0, &tail));
+    let rows = reply_with(&odd, 0).names().unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0].uuid, Some(Some("VENEER-a-7".to_owned())));
+    assert_eq!(rows[1].name, "ours");
+}
+
+#[test]
+fn lines_that_lead_back_are_none() {
+    let loops = spec(8, 0, "thin", "x");
+    assert!(reply_with(&loops, u32::MAX).targets().is_none());
+    assert_eq!(reply_with(&loops, 1).targets().map(|lines| lines.len()), Some(1));
+}
+
 /// A small deterministic generator: no test here depends on a seed from outside.
 fn noise(state: &mut u64) -> u64 {
     *state ^= *state << 13;

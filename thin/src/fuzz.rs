@@ -151,7 +151,10 @@ fn fuzz() {
             let superblock = Superblock::parse(&resealed(&node, true), 0);
             let node = Node::parse(&resealed(&node, false), 0);
             if let Ok(Node::Leaf(rows)) = &node {
-                rows.iter().for_each(|(_, value)| drop(Details::parse(value)));
+                let whole = |(_, value): &(u64, Vec<u8>)| {
+                    Details::parse(value).is_some() == (value.len() >= 24)
+                };
+                assert!(rows.iter().all(whole));
             }
             let blocks = usize::from(superblock.is_ok()) + usize::from(node.is_ok());
             [try_text(&text), try_reply(buf), blocks]

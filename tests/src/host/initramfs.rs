@@ -40,7 +40,7 @@ const ALIASES: [(&str, &str); 5] = [
 
 const SMALL_FILES: [(&str, &str); 5] = [
     ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"),
-    ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
+    ("etc/group", "root:x:0:\ntty:x:5:\ndisk:x:6:\nkmem:x:15:\nnogroup:x:65534:\n"),
     ("etc/hosts", "127.0.0.1 localhost\n"),
     ("etc/resolv.conf", ""),
     ("etc/profile", "echo 'fetch, unpack, thin, registry, orchestrate are in PATH'\n"),
@@ -72,6 +72,7 @@ pub fn pack(places: &Places, plan: &Plan) -> Result<Vec<u8>> {
     cpio.file("usr/local/bin/s3s-fs", 0o755, &server);
 
     tools(&mut cpio)?;
+    udev(&mut cpio, &places.udev())?;
     busybox(&mut cpio)?;
     for (path, content) in SMALL_FILES {
         cpio.file(path, 0o644, content.as_bytes());
@@ -102,7 +103,7 @@ fn tools(cpio: &mut Cpio) -> Result<()> {
         let sbin = path.parent().is_some_and(|dir| dir.ends_with("sbin"));
         let dir = if sbin { "usr/sbin" } else { "usr/bin" };
         cpio.file(&format!("{dir}/{name}"), 0o755, &std::fs::read(&path)?);
-        libraries.extend(shared_libraries(&path)?);
+        libraries.extend(shared_libraries(&path, None)?);
     }
     for (alias, tool) in ALIASES {
         cpio.link(alias, tool);
@@ -115,9 +116,35 @@ fn tools(cpio: &mut Cpio) -> Result<()> {
     Ok(())
 }
 
-/// Absolute paths of what the loader would load for this program.
-fn shared_libraries(program: &Path) -> Result<Vec<String>> {
-    let output = Command::new("ldd").arg(program).output().context("run ldd")?;
+/// Only a scenario starts it: `systemd-udevd` is what `udevadm` is called then.
+fn udev(cpio: &mut Cpio, dir: &Path) -> Result<()> {
+    let program = dir.join("udevadm");
+    let content = read_needed(&program, "./bootstrap")?;
+    cpio.file("usr/bin/udevadm", 0o755, &content);
+    cpio.dir("usr/lib/systemd");
+    cpio.link("usr/lib/systemd/systemd-udevd", "/usr/bin/udevadm");
+    for library in shared_libraries(&program, Some(dir))? {
+        let name = Path::new(&library).file_name().unwrap_or_default().to_string_lossy();
+        cpio.file(&format!("usr/lib/x86_64-linux-gnu/{name}"), 0o755, &std::fs::read(&library)?);
+    }
+    let mut rules: Vec<_> = std::fs::read_dir(dir.join("rules.d"))?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    let dm = ["55-dm.rules", "60-persistent-storage-dm.rules", "95-dm-notify.rules"];
+    rules.extend(dm.map(|name| Path::new("/usr/lib/udev/rules.d").join(name)));
+    for rule in rules {
+        let name = rule.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let content = read_needed(&rule, "./bootstrap")?;
+        cpio.file(&format!("usr/lib/udev/rules.d/{name}"), 0o644, &content);
+    }
+    Ok(())
+}
+
+/// Absolute paths of what the loader would load for this program, `also` from this folder.
+fn shared_libraries(program: &Path, also: Option<&Path>) -> Result<Vec<String>> {
+    let mut ldd = Command::new("ldd");
+    ldd.arg(program).envs(also.map(|dir| ("LD_LIBRARY_PATH", dir)));
+    let output = ldd.output().context("run ldd")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if text.contains("not found") {
         bail!("{} lacks a shared library: {text}", program.display());

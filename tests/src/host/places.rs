@@ -48,6 +48,12 @@ impl Places {
         self.cache.join("kernel/modules")
     }
 
+    /// Debian's udev: `udevadm`, `rules.d`, and a library.
+    #[must_use]
+    pub fn udev(&self) -> PathBuf {
+        self.cache.join("udev")
+    }
+
     /// The S3 server, a static program.
     #[must_use]
     pub fn s3_server(&self) -> PathBuf {

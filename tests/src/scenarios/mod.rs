@@ -20,12 +20,15 @@ pub mod thin_host_full;
 mod thin_invariants;
 pub mod thin_killed;
 pub mod thin_latency;
+mod thin_lives;
+pub mod thin_log_writes;
 pub mod thin_many_devices;
 pub mod thin_needs_check;
 pub mod thin_power_cut;
 pub mod thin_recycled;
 pub mod thin_stuck;
 pub mod thin_thousand;
+pub mod thin_udev;
 pub mod thin_verbs;
 pub mod thin_wrong_metadata;
 
@@ -48,11 +51,13 @@ pub const ALL: &[Scenario] = &[
     thin_host_full::SCENARIO,
     thin_needs_check::SCENARIO,
     thin_recycled::SCENARIO,
+    thin_udev::SCENARIO,
     thin_verbs::SCENARIO,
     thin_wrong_metadata::SCENARIO,
     thin_full_data::SCENARIO,
     thin_killed::SCENARIO,
     thin_latency::SCENARIO,
+    thin_log_writes::SCENARIO,
     thin_many_devices::SCENARIO,
     thin_stuck::SCENARIO,
     thin_power_cut::SCENARIO,

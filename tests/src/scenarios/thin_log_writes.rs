@@ -137,7 +137,7 @@ struct Entry {
     mark: Option<String>,
 }
 
-const MAGIC: u64 = 0x6a73_6677_7368_72;
+const MAGIC: u64 = 0x006a_7366_7773_6872;
 
 /// Log super block, then per entry its head in a sector of its own and what was written
 /// (`struct log_write_super`, `struct log_write_entry` in the kernel's `drivers/md/dm-log-writes.c`).

@@ -62,6 +62,13 @@ impl Client {
     /// [`Error::Setting`], [`Error::Credentials`], [`Error::Unreadable`].
     pub fn new(options: &Options) -> Result<Client, Error> {
         check_region(&options.region)?;
+        for host in &options.redirect_hosts {
+            Endpoint::parse(&format!("https://{host}")).map_err(|_| Error::Setting {
+                name: "redirect host",
+                value: host.clone(),
+                why: "expected host or host:port, of a server of objects",
+            })?;
+        }
         let endpoint = match &options.endpoint {
             Some(text) => Endpoint::parse(text)?,
             None => Endpoint::amazon("s3", &options.region),

@@ -37,12 +37,16 @@ impl Http {
     /// [`Error::Unreadable`] and [`Error::Setting`] for a certificate file.
     pub(crate) fn new(options: &Options, endpoint: &Endpoint) -> Result<Http, Error> {
         let look = |name: &str| std::env::var(name).ok();
+        let proxy = proxy::find(endpoint, &look)?;
+        // Who did not answer may be the proxy, whose own address can hold a password.
+        let by = if proxy.is_some() { " (by the proxy of the environment)" } else { "" };
+        let server = format!("{}{by}", endpoint.url());
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(concat!("veneer-fetch/", env!("CARGO_PKG_VERSION")))
             .accept("*/*")
-            .proxy(proxy::find(endpoint, &look)?)
+            .proxy(proxy)
             .timeout_resolve(Some(options.connect_timeout))
             .timeout_connect(Some(options.connect_timeout))
             .timeout_send_request(Some(options.first_byte_timeout))
@@ -56,7 +60,7 @@ impl Http {
             config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
         }
         let agent = Agent::with_parts(config.build(), DefaultConnector::new(), Guard::default());
-        Ok(Http { agent, server: endpoint.url() })
+        Ok(Http { agent, server })
     }
 
     /// Sends `signed` and returns an answer with status 200 or 206.

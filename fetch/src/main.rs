@@ -34,7 +34,8 @@ struct Args {
     /// the object, s3://bucket/key; with --list the image, s3://bucket/prefix/
     #[argh(positional)]
     reference: Option<String>,
-    /// write to this file, whole or not at all, instead of stdout
+    /// write to this file, whole or not at all, instead of stdout (-); a device or a pipe that is
+    /// there gets the bytes as they come
     #[argh(option, short = 'o', arg_name = "file")]
     output: Option<PathBuf>,
     /// keep what came in this folder until all has come; a second try goes on from there
@@ -141,7 +142,7 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let code = exit_code(&error, args.etag.is_some());
+            let code = exit_code(&error, args.etag.is_some() || args.size.is_some());
             if !is_broken_pipe(&error) {
                 output::complain(&format!("fetch: fatal: {error:#}"));
             }
@@ -185,6 +186,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     };
     let options = options(args)?;
     let client = Client::new(&options)?;
+    refuse_idle(args)?;
     if args.list {
         let image: ImageRef = reference.parse()?;
         return output::list(&client, &image, args.all, args.json);
@@ -192,19 +194,37 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let object: ObjectRef = reference.parse()?;
     let expect = expect(args)?;
     let show = output::Show { quiet: args.quiet, json: args.json };
-    // Without a digest nobody but the origin is asked.
-    let several = !options.sources.is_empty() && expect.sha256.is_some();
-    match (&args.output, &args.spool) {
-        (Some(path), None) => output::to_file(&client, &object, &expect, path, show),
-        (None, dir) if several => {
-            output::to_stdout_verified(&client, &object, &expect, dir.as_deref(), show)
+    let (out, spool) = match (output::Out::of(args.output.as_deref())?, &args.spool) {
+        (output::Out::File(path), None) => {
+            return output::to_file(&client, &object, &expect, &path, show);
         }
-        (None, Some(dir)) => output::to_stdout_spooled(&client, &object, &expect, dir, show),
-        (None, None) => output::to_stdout(&client, &object, &expect, show),
-        (Some(_), Some(dir)) => {
+        (output::Out::File(_), Some(dir)) => {
             let dir = dir.display().to_string();
-            Err(usage("--spool", &dir, "cannot go with -o, which keeps its own partial file"))
+            let why = "cannot go with -o, which keeps its own partial file";
+            return Err(usage("--spool", &dir, why));
         }
+        (out, spool) => (out, spool.as_deref()),
+    };
+    // Without a digest nobody but the origin is asked.
+    if !options.sources.is_empty() && expect.sha256.is_some() {
+        return output::verified(&client, &object, &expect, spool, out, show);
+    }
+    output::as_it_comes(&client, &object, &expect, spool, out, show)
+}
+
+/// An option that would do nothing is a mistake that somebody should hear of.
+fn refuse_idle(args: &Args) -> anyhow::Result<()> {
+    let given = [
+        ("--output", args.output.is_some()),
+        ("--spool", args.spool.is_some()),
+        ("--digest", args.digest.is_some()),
+        ("--etag", args.etag.is_some()),
+        ("--size", args.size.is_some()),
+    ];
+    match (args.list, given.into_iter().find(|(_, given)| *given)) {
+        (true, Some((name, _))) => Err(usage(name, "", "is for an object, not for --list")),
+        (false, _) if args.all => Err(usage("--all", "", "goes with --list")),
+        (true | false, _) => Ok(()),
     }
 }
 
@@ -217,10 +237,22 @@ fn expect(args: &Args) -> anyhow::Result<Expect> {
         None => None,
         Some(text) => match fetch::parse_digest(text) {
             Some(digest) => Some(digest),
-            None => return Err(usage("--digest", text, "expected sha256:<64 hex digits>")),
+            None => {
+                return Err(usage("--digest", text, "expected sha256:<64 hex digits, lower case>"));
+            }
         },
     };
-    Ok(Expect { sha256, size: args.size, etag: args.etag.clone(), size_max: args.size_max })
+    let etag = match args.etag.as_deref() {
+        Some(text) if text.chars().any(|c| c == ' ' || c.is_control()) || text.is_empty() => {
+            return Err(usage("--etag", text, "an entity tag has no blanks"));
+        }
+        // Many tools show them bare.
+        Some(text) if !text.starts_with('"') && !text.starts_with("W/") => {
+            Some(format!("\"{text}\""))
+        }
+        etag => etag.map(str::to_owned),
+    };
+    Ok(Expect { sha256, size: args.size, etag, size_max: args.size_max })
 }
 
 fn options(args: &Args) -> anyhow::Result<Options> {
@@ -257,6 +289,15 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     }
     if let Some(given) = args.deadline {
         options.deadline = Some(seconds("--deadline", given)?);
+    }
+    for (name, given) in [
+        ("--rate-floor", args.rate_floor),
+        ("--tries", args.tries.map(u64::from)),
+        ("--list-keys", args.list_keys.map(|keys| keys as u64)),
+    ] {
+        if given == Some(0) {
+            return Err(usage(name, "0", "expected a whole number, more than 0"));
+        }
     }
     options.rate_floor = args.rate_floor.unwrap_or(options.rate_floor);
     options.tries_max = args.tries.unwrap_or(options.tries_max);
@@ -314,7 +355,11 @@ fn exit_code(error: &anyhow::Error, pinned: bool) -> u8 {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe && e.get_ref().is_none())
+    let broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    match error.downcast_ref() {
+        Some(fetch::Error::File { source, .. }) => broken(source),
+        Some(_) => false,
+        // A line of text that nobody reads.
+        None => error.downcast_ref().is_some_and(broken),
+    }
 }

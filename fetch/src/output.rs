@@ -3,18 +3,19 @@
 //! Part of the program, not of the library.
 
 use std::env;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, IsTerminal as _, Read as _, Write};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use fetch::{Body, Client, Expect, ImageRef, Kind, Layer, ObjectRef, Summary, write_digest};
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde::Serialize;
 
 /// How talkative.
@@ -85,7 +86,12 @@ pub(crate) fn list(client: &Client, image: &ImageRef, all: bool, json: bool) -> 
         }
         (false, image) => {
             let numbered = |Layer { number, object }| (Some(number), object);
-            client.layers(image)?.into_iter().map(numbered).collect()
+            let layers = client.layers(image).map_err(|error| match (image, error.kind()) {
+                (ImageRef::Object(_), Kind::NotFound) => anyhow::Error::new(error)
+                    .context("no such object; a prefix would end with \"/\""),
+                _ => error.into(),
+            })?;
+            layers.into_iter().map(numbered).collect()
         }
     };
     let mut text = String::new();
@@ -116,40 +122,111 @@ fn escape(text: &str) -> String {
         .collect()
 }
 
-pub(crate) fn to_stdout(
-    client: &Client,
-    object: &ObjectRef,
-    expect: &Expect,
-    show: Show,
-) -> anyhow::Result<()> {
-    let start = Instant::now();
-    let mut body = client.open(object, expect)?;
-    let summary = copy(&mut body, &mut stdout()?, show)?;
-    report(object, &summary, start.elapsed(), show, true)
+/// For so long a pipe may have no reader yet.
+const READER_WAIT: Duration = Duration::from_secs(30);
+
+/// Where the bytes go.
+#[derive(Debug)]
+pub(crate) enum Out {
+    Stdout,
+    /// A device or a pipe with a name: nothing that could be replaced by a whole file.
+    Special(PathBuf),
+    /// Whole or not at all.
+    File(PathBuf),
 }
 
-/// As [`to_stdout`], through a spool that the next process continues.
-pub(crate) fn to_stdout_spooled(
+impl Out {
+    /// What `-o` means. Looked at before anything is asked for.
+    pub(crate) fn of(path: Option<&Path>) -> anyhow::Result<Out> {
+        let Some(path) = path.filter(|path| *path != Path::new("-")) else {
+            return Ok(Out::Stdout);
+        };
+        let refused = |why| {
+            let value = path.display().to_string();
+            Err(fetch::Error::Setting { name: "--output", value, why }.into())
+        };
+        if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            return refused("it names a folder: name the file in it");
+        }
+        let Ok(stat) = fs::metadata(path) else { return Ok(Out::File(path.to_owned())) };
+        let kind = stat.file_type();
+        if kind.is_dir() {
+            return refused("it is a folder: name the file in it");
+        }
+        if kind.is_file() {
+            return Ok(Out::File(path.to_owned()));
+        }
+        if kind.is_char_device() || kind.is_fifo() {
+            return Ok(Out::Special(path.to_owned()));
+        }
+        refused("it is neither a file nor a pipe: write it by way of stdout")
+    }
+
+    fn open(&self) -> anyhow::Result<File> {
+        let (Out::Special(path) | Out::File(path)) = self else { return Ok(stdout()?) };
+        let begun = Instant::now();
+        // A pipe would wait for its reader for ever.
+        let file = loop {
+            let mut how = OpenOptions::new();
+            match how.write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path) {
+                Ok(file) => break file,
+                Err(e)
+                    if e.raw_os_error() == Some(libc::ENXIO) && begun.elapsed() < READER_WAIT =>
+                {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                Err(source) => return Err(failed("open", path, source).into()),
+            }
+        };
+        let blocking = fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()));
+        blocking.map_err(|source| failed("open", path, source.into()))?;
+        Ok(file)
+    }
+
+    fn name(&self) -> &Path {
+        match self {
+            Out::Stdout => Path::new("stdout"),
+            Out::Special(path) | Out::File(path) => path,
+        }
+    }
+
+    fn is_stdout(&self) -> bool {
+        matches!(self, Out::Stdout)
+    }
+}
+
+fn failed(act: &'static str, path: &Path, source: io::Error) -> fetch::Error {
+    fetch::Error::File { act, path: path.to_owned(), source }
+}
+
+/// Passes the bytes on as they come; with `spool`, through a spool that the next process continues.
+pub(crate) fn as_it_comes(
     client: &Client,
     object: &ObjectRef,
     expect: &Expect,
-    dir: &Path,
+    spool: Option<&Path>,
+    out: Out,
     show: Show,
 ) -> anyhow::Result<()> {
     let start = Instant::now();
-    let mut body = client.open_spooled(object, expect, dir)?;
-    let summary = copy(&mut body, &mut stdout()?, show)?;
+    let mut to = out.open()?;
+    let mut body = match spool {
+        Some(dir) => client.open_spooled(object, expect, dir)?,
+        None => client.open(object, expect)?,
+    };
+    let summary = copy(&mut body, Some((&mut to, out.name())), show)?;
     body.discard_spool()?;
-    report(object, &summary, start.elapsed(), show, true)
+    report(object, &summary, start.elapsed(), show, out.is_stdout())
 }
 
-/// As [`to_stdout`], where other sources than the origin are asked: all of it is verified in a file
-/// in `dir` before a byte goes out, since a lie cannot be called back from a pipe.
-pub(crate) fn to_stdout_verified(
+/// As [`as_it_comes`], where other sources than the origin are asked: all of it is verified in a
+/// file in `dir` before a byte goes out, since a lie cannot be called back from a pipe.
+pub(crate) fn verified(
     client: &Client,
     object: &ObjectRef,
     expect: &Expect,
     dir: Option<&Path>,
+    out: Out,
     show: Show,
 ) -> anyhow::Result<()> {
     let start = Instant::now();
@@ -157,10 +234,10 @@ pub(crate) fn to_stdout_verified(
     let dir = own.as_ref().map(|staging| staging.0.as_path()).or(dir).context("no folder")?;
     let (body, summary) = drain(client, object, expect, &dir.join("fetch"), show)?;
     let path = body.spool_path().context("the body has no file")?;
-    let mut file = File::open(path).with_context(|| format!("unable to open {path:?}"))?;
-    io::copy(&mut file, &mut stdout()?)?;
+    let mut file = File::open(path).map_err(|source| failed("open", path, source))?;
+    io::copy(&mut file, &mut out.open()?).map_err(|source| failed("write", out.name(), source))?;
     body.discard_spool()?;
-    report(object, &summary, start.elapsed(), show, true)
+    report(object, &summary, start.elapsed(), show, out.is_stdout())
 }
 
 /// A folder of this process alone, below TMPDIR; gone with it.
@@ -198,7 +275,7 @@ fn drain(
     loop {
         let mut body = client.open_for_file(object, expect, path)?;
         // The library writes the file as the bytes pass by.
-        let error = match copy(&mut body, &mut io::sink(), show) {
+        let error = match copy(&mut body, None, show) {
             Ok(summary) => return Ok((body, summary)),
             Err(error) => error,
         };
@@ -237,7 +314,12 @@ pub(crate) fn to_file(
     report(object, &summary, start.elapsed(), show, false)
 }
 
-fn copy(body: &mut Body, out: &mut dyn Write, show: Show) -> anyhow::Result<Summary> {
+/// Reads a body to its end, into a file with a name for messages, or into nothing.
+fn copy(
+    body: &mut Body,
+    mut out: Option<(&mut File, &Path)>,
+    show: Show,
+) -> anyhow::Result<Summary> {
     let mut progress = Progress::new(body.size(), show);
     let mut buffer = vec![0; 256 << 10];
     let mut done = 0;
@@ -250,9 +332,11 @@ fn copy(body: &mut Body, out: &mut dyn Write, show: Show) -> anyhow::Result<Summ
                 return Err(unwrap(error));
             }
         };
-        if let Err(source) = out.write_all(&buffer[..count]) {
+        if let Some((file, path)) = &mut out
+            && let Err(source) = file.write_all(&buffer[..count])
+        {
             progress.clear();
-            return Err(source.into());
+            return Err(failed("write", path, source).into());
         }
         done += count as u64;
         progress.at(done);

@@ -162,6 +162,9 @@ impl fmt::Display for Transport<'_> {
         match self.0 {
             ureq::Error::HostNotFound => write!(f, "host not found: check the endpoint and DNS"),
             ureq::Error::Timeout(what) => write!(f, "timed out: {what}"),
+            ureq::Error::Io(error) if error.to_string().contains("InvalidContentType") => {
+                write!(f, "it does not speak TLS: is it http://?")
+            }
             ureq::Error::Io(error) => f.write_str(quoted(&error.to_string()).trim_matches('"')),
             other => f.write_str(quoted(&other.to_string()).trim_matches('"')),
         }

@@ -117,8 +117,9 @@ fn without_etag_and_digest_a_broken_stream_is_not_continued() {
     assert!(body.read(&mut [0; 10]).is_err() && body.summary().is_none());
 }
 
-/// Runs the program again and again and kills it at random, `kills` times.
+/// Runs the program again and again and kills it at random, `kills` times, or VENEER_KILLS.
 fn kill_often(kills: usize, args: &dyn Fn(&Path) -> Vec<String>, to_file: bool) {
+    let kills = std::env::var("VENEER_KILLS").map_or(kills, |text| text.parse().unwrap());
     let bytes = noise(12_000_000, 10);
     let server = Server::start(bytes.clone(), Arc::new(|_, reply| reply.pace(Pace::Steady(500))));
     let dir = tempfile::tempdir().unwrap();

@@ -36,6 +36,27 @@ pub enum Error {
         /// The newest this program knows.
         known: i64,
     },
+    /// The file was written by an older veneer, and looking at it may not migrate it.
+    Older {
+        /// The path of the database.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The one this program reads.
+        known: i64,
+    },
+    /// A file that must not be there is.
+    InTheWay {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Facts that a registry cannot be made of.
+    NotFacts {
+        /// About which volume, activation or image.
+        subject: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The registry belongs to another store.
     OtherStore {
         /// The store it is bound to.
@@ -117,6 +138,7 @@ impl Error {
                 _ => Kind::Io,
             },
             Error::Foreign { .. } | Error::Newer { .. } | Error::OtherStore { .. } => Kind::Refused,
+            Error::Older { .. } | Error::InTheWay { .. } | Error::NotFacts { .. } => Kind::Refused,
             Error::Corrupt { .. } => Kind::Refused,
             Error::Conflict { .. } => Kind::Conflict,
             Error::NoEdge { .. } => Kind::Bug,
@@ -148,6 +170,18 @@ impl fmt::Display for Error {
                  use the newer veneer that wrote it",
                 path.display()
             ),
+            Error::Older { path, found, known } => write!(
+                f,
+                "{} has schema {found}, this program reads {known}; any `orchestrate` command \
+                 migrates it",
+                path.display()
+            ),
+            Error::InTheWay { path } => {
+                write!(f, "{} exists already; name another file, or move it away", path.display())
+            }
+            Error::NotFacts { subject, why } => {
+                write!(f, "no registry can be made of these facts: {subject}: {why}")
+            }
             Error::OtherStore { bound, offered } => write!(
                 f,
                 "this registry belongs to store {bound:?}, not to {offered:?}; name that store, \
@@ -179,6 +213,9 @@ impl std::error::Error for Error {
             Error::File { source, .. } => Some(source),
             Error::Foreign { .. }
             | Error::Newer { .. }
+            | Error::Older { .. }
+            | Error::InTheWay { .. }
+            | Error::NotFacts { .. }
             | Error::OtherStore { .. }
             | Error::Conflict { .. }
             | Error::NoEdge { .. }

@@ -2,13 +2,16 @@
 //!
 //! A state, its facts and its history event are written in ONE transaction ([`Registry::write`]).
 //! Knows no pool, no network and no tar: ids, digests and names come from the caller. The states
-//! and their edges are in [`state`]; the tables are in `schema.sql`.
+//! and their edges are in [`state`]; the tables are in `schema/`.
 
 mod check;
+mod copy;
 mod digest;
 mod error;
+mod quarantine;
 mod read;
 mod rows;
+pub mod run;
 mod schema;
 pub mod state;
 mod write;
@@ -16,10 +19,12 @@ mod write;
 pub use check::Finding;
 pub use digest::{Digest, chain_id};
 pub use error::{Error, Kind};
+pub use quarantine::Quarantined;
 pub use read::Totals;
 pub use rows::{
     Activation, Blob, Event, Image, ImageLayer, KnownBy, Role, Source, StoreBinding, Volume,
 };
+pub use run::{Run, RunState, Verb};
 pub use schema::{APPLICATION_ID, Registry, SCHEMA_VERSION};
 pub use state::{ActivationState, Seal, VolumeState};
 pub use write::{NewActivation, NewVolume, Write};

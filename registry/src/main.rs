@@ -1,4 +1,4 @@
-//! The `registry` program: looks into a registry and checks it. Never writes.
+//! The `registry` program: looks into a registry, checks and copies it. Never writes to it.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -36,13 +36,15 @@ enum Command {
     Ls(Ls),
     Show(Show),
     Check(Check),
+    Backup(Backup),
+    Export(Export),
 }
 
-/// List volumes, images, activations, or events.
+/// List volumes, images, activations, runs, refused blobs, or events.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "ls")]
 struct Ls {
-    /// volumes (default), images, activations, or events
+    /// volumes (default), images, activations, runs, quarantine, or events
     #[argh(positional)]
     what: Option<String>,
     /// one JSON object a line
@@ -70,6 +72,20 @@ struct Check {
     #[argh(switch)]
     json: bool,
 }
+
+/// Copy the registry to a new file, of one moment, while others may write.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "backup")]
+struct Backup {
+    /// the file to make; it must not exist
+    #[argh(positional)]
+    file: PathBuf,
+}
+
+/// Print every row of every table as one JSON object a line.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "export")]
+struct Export {}
 
 fn main() -> ExitCode {
     let words: Option<Vec<String>> =
@@ -118,7 +134,7 @@ fn run(args: Args) -> anyhow::Result<bool> {
         return Ok(true);
     }
     let Some(command) = args.command else {
-        bail!("which of ls, show, check? see registry --help");
+        bail!("which of ls, show, check, backup, export? see registry --help");
     };
     let dir = args
         .state
@@ -136,6 +152,11 @@ fn run(args: Args) -> anyhow::Result<bool> {
         Command::Ls(ls) => list(&registry, &ls),
         Command::Show(show) => show_one(&registry, &show),
         Command::Check(check) => check_all(&registry, check.json),
+        Command::Backup(backup) => {
+            registry.backup(&backup.file)?;
+            Ok(true)
+        }
+        Command::Export(_) => export(&registry),
     }
 }
 
@@ -144,8 +165,13 @@ fn list(registry: &Registry, ls: &Ls) -> anyhow::Result<bool> {
         "volumes" => registry.volumes()?.iter().map(volume_json).collect(),
         "images" => to_json(&registry.images()?)?,
         "activations" => registry.activations()?.iter().map(activation_json).collect(),
+        "runs" => to_json(&registry.runs(true)?)?,
+        "quarantine" => to_json(&registry.quarantine()?)?,
         "events" => to_json(&registry.events(None, 0, u32::MAX)?)?,
-        other => bail!("cannot list {other:?}: one of volumes, images, activations, events"),
+        other => bail!(
+            "cannot list {other:?}: one of volumes, images, activations, runs, \
+                       quarantine, events"
+        ),
     };
     for row in rows {
         say(&if ls.json { format!("{row}\n") } else { plain(&row) })?;
@@ -177,6 +203,18 @@ fn show_one(registry: &Registry, show: &Show) -> anyhow::Result<bool> {
         say(&plain(&serde_json::to_value(event)?))?;
     }
     Ok(true)
+}
+
+/// A reader that goes away ends it quietly, as everywhere.
+fn export(registry: &Registry) -> anyhow::Result<bool> {
+    let mut written = Ok(());
+    registry.export(|row| {
+        if written.is_ok() {
+            written = say(&format!("{row}\n"));
+        }
+        Ok(())
+    })?;
+    written.map(|()| true)
 }
 
 fn check_all(registry: &Registry, json: bool) -> anyhow::Result<bool> {

@@ -91,7 +91,7 @@ impl Registry {
     /// The image with this reference.
     pub fn image(&self, reference: &str) -> Result<Option<Image>, Error> {
         let image = self.one(
-            "SELECT reference, endpoint, chain FROM images WHERE reference = ?1",
+            "SELECT reference, endpoint, chain, pinned, used FROM images WHERE reference = ?1",
             [reference],
             image,
         )?;
@@ -101,7 +101,7 @@ impl Registry {
     /// All images, by reference.
     pub fn images(&self) -> Result<Vec<Image>, Error> {
         let images = self.all(
-            "SELECT reference, endpoint, chain FROM images ORDER BY reference",
+            "SELECT reference, endpoint, chain, pinned, used FROM images ORDER BY reference",
             [],
             image,
         )?;
@@ -250,6 +250,8 @@ fn image(row: &Row<'_>) -> Result<Image, Error> {
         endpoint: rows::get(row, 1, "image")?,
         chain: required(row, 2, "image")?,
         layers: Vec::new(),
+        pinned: rows::get(row, 3, "image")?,
+        used: rows::get(row, 4, "image")?,
     })
 }
 

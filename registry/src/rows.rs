@@ -97,6 +97,10 @@ pub struct Image {
     pub chain: Digest,
     /// From the lowest up.
     pub layers: Vec<ImageLayer>,
+    /// Whether it is kept whatever room is needed.
+    pub pinned: bool,
+    /// The history's number when it was last asked for: the order of use.
+    pub used: u64,
 }
 
 /// One layer of an image.

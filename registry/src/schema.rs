@@ -12,10 +12,10 @@ use crate::Error;
 pub const APPLICATION_ID: i64 = 0x566e_6572;
 
 /// `PRAGMA user_version` that this program writes and reads.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = 2;
 
 /// One SQL text per step from version n to n + 1; the first makes an empty file ours.
-const MIGRATIONS: &[&str] = &[include_str!("../schema.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("../schema/1.sql"), include_str!("../schema/2.sql")];
 
 /// The SQLite in which the WAL-reset corruption bug (3.7.0 to 3.51.2) is gone.
 const SQLITE_MIN: i32 = 3_051_003;
@@ -42,6 +42,7 @@ impl Registry {
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         private(path)?;
         let mut registry = Registry::connect(path, flags)?;
+        registry.keep_older()?;
         registry.migrate()?;
         Ok(registry)
     }
@@ -55,8 +56,8 @@ impl Registry {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let registry = Registry::connect(path, flags)?;
         let found = registry.user_version()?;
-        if found != SCHEMA_VERSION {
-            return Err(Error::Newer { path: path.into(), found, known: SCHEMA_VERSION });
+        if found < SCHEMA_VERSION {
+            return Err(Error::Older { path: path.into(), found, known: SCHEMA_VERSION });
         }
         registry
             .conn
@@ -121,6 +122,22 @@ impl Registry {
         self.conn.pragma_update(None, "synchronous", "FULL")
     }
 
+    /// Copies a registry of an older schema to `<file>.schema-<n>` before it is migrated, so that
+    /// the older program can be gone back to.
+    fn keep_older(&self) -> Result<(), Error> {
+        let version = self.user_version()?;
+        if version == 0 || version >= SCHEMA_VERSION {
+            return Ok(());
+        }
+        let mut copy = self.path.clone().into_os_string();
+        copy.push(format!(".schema-{version}"));
+        let copy = PathBuf::from(copy);
+        match copy.exists() {
+            true => Ok(()),
+            false => self.copy_to(&copy),
+        }
+    }
+
     fn migrate(&mut self) -> Result<(), Error> {
         loop {
             let version = self.user_version()?;
@@ -168,7 +185,7 @@ impl Registry {
 }
 
 /// Makes the file 0600 before SQLite does it with the umask.
-fn private(path: &Path) -> Result<(), Error> {
+pub(crate) fn private(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::OpenOptionsExt;
     std::fs::OpenOptions::new()
         .create(true)

@@ -308,6 +308,31 @@ impl Write<'_> {
         self.event(&subject, from, Some("published"), &image.chain.to_string())
     }
 
+    /// The image was asked for just now.
+    pub fn use_image(&self, reference: &str) -> Result<(), Error> {
+        self.run(
+            "UPDATE images SET used = (SELECT ifnull(max(seq), 0) FROM events) WHERE reference = ?1",
+            [reference],
+        )
+        .map(drop)
+    }
+
+    /// Keeps an image whatever room is needed, or no longer. Returns whether there is one.
+    pub fn pin_image(&self, reference: &str, pinned: bool) -> Result<bool, Error> {
+        let changed =
+            self.run("UPDATE images SET pinned = ?2 WHERE reference = ?1", (reference, pinned))?;
+        if changed == 1 {
+            let detail = if pinned { "pinned" } else { "unpinned" };
+            self.event(
+                &format!("image {reference}"),
+                Some("published"),
+                Some("published"),
+                detail,
+            )?;
+        }
+        Ok(changed == 1)
+    }
+
     /// Forgets an image; its layers stay until something removes them.
     pub fn forget_image(&self, reference: &str) -> Result<bool, Error> {
         let changed = self.run("DELETE FROM images WHERE reference = ?1", [reference])?;
@@ -329,7 +354,11 @@ impl Write<'_> {
         Ok(id)
     }
 
-    fn event(
+    pub(crate) fn last_id(&self) -> Result<u64, Error> {
+        u64::try_from(self.tx.last_insert_rowid()).map_err(|_| Error::IdsExhausted)
+    }
+
+    pub(crate) fn event(
         &self,
         subject: &str,
         from: Option<&str>,
@@ -344,14 +373,14 @@ impl Write<'_> {
         .map(drop)
     }
 
-    fn run(&self, sql: &str, params: impl Params) -> Result<usize, Error> {
+    pub(crate) fn run(&self, sql: &str, params: impl Params) -> Result<usize, Error> {
         self.tx
             .prepare(sql)
             .and_then(|mut statement| statement.execute(params))
             .map_err(Error::sqlite("write a row"))
     }
 
-    fn expect_one(
+    pub(crate) fn expect_one(
         &self,
         changed: usize,
         subject: &str,
@@ -376,7 +405,7 @@ fn subject(id: u32) -> String {
 }
 
 /// For people; a clock before 1970 reads as 1970.
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -200,6 +200,8 @@ fn an_image_reads_back_in_order() {
         endpoint: "http://h:1".into(),
         chain: digest(1),
         layers,
+        pinned: false,
+        used: 0,
     };
     registry
         .write(|write| {

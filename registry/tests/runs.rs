@@ -1,0 +1,223 @@
+//! Runs, refused blobs, copies, and the way from an older schema, against real files.
+
+use std::path::Path;
+
+use registry::{
+    Digest, Error, Image, Kind, NewVolume, Registry, Role, RunState, SCHEMA_VERSION, Seal, Source,
+    Verb, VolumeState,
+};
+use rusqlite::Connection;
+
+fn open(dir: &Path) -> Registry {
+    Registry::open(&dir.join("registry.db")).unwrap()
+}
+
+fn failed() -> RunState {
+    RunState::Failed { class: "refused".into(), message: "no".into() }
+}
+
+#[test]
+fn one_run_of_a_kind_lives_at_a_time_and_how_it_ended_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = open(dir.path());
+    let begin = |registry: &mut Registry| {
+        registry.write(|write| write.begin_run(Verb::Ensure, "s3://b/p/", "{}"))
+    };
+    let first = begin(&mut registry).unwrap();
+    assert!(begin(&mut registry).is_err(), "a second live run of one kind");
+    registry.write(|write| write.begin_run(Verb::Rm, "s3://b/p/", "{}")).unwrap();
+    registry.write(|write| write.finish_run(first, &failed())).unwrap();
+    let late = registry.write(|write| write.finish_run(first, &RunState::Done)).unwrap_err();
+    assert_eq!(late.kind(), Kind::Conflict);
+    assert_eq!(registry.run(first).unwrap().unwrap().state, failed());
+    let second = begin(&mut registry).unwrap();
+    assert!(second > first);
+    assert_eq!(registry.runs(false).unwrap().len(), 2);
+    assert_eq!(registry.runs(true).unwrap().len(), 3);
+
+    drop(registry);
+    let stray = Connection::open(dir.path().join("registry.db")).unwrap();
+    assert!(stray.execute("UPDATE runs SET state = 'running' WHERE id = ?1", [first]).is_err());
+}
+
+#[test]
+fn begins_are_counted_until_the_run_comes_forward() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = open(dir.path());
+    let id = registry.write(|write| write.begin_run(Verb::Activate, "web", "{}")).unwrap();
+    for begun in 2..5 {
+        let run = registry.live_run(Verb::Activate, "web").unwrap().unwrap();
+        registry.write(|write| write.take_up_run(&run, "{}")).unwrap();
+        let stale = registry.write(|write| write.take_up_run(&run, "{}")).unwrap_err();
+        assert_eq!(stale.kind(), Kind::Conflict);
+        assert_eq!(registry.run(id).unwrap().unwrap().attempt, begun);
+    }
+    registry.write(|write| write.note_run(id, "layer 2", true)).unwrap();
+    let run = registry.run(id).unwrap().unwrap();
+    assert_eq!((run.attempt, run.step.as_str()), (1, "layer 2"));
+}
+
+#[test]
+fn a_wish_to_cancel_is_kept_and_counts_only_for_what_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = open(dir.path());
+    let id = registry.write(|write| write.begin_run(Verb::Ensure, "s3://b/p/", "{}")).unwrap();
+    assert_eq!(registry.cancel_wish(id).unwrap(), None);
+    assert!(registry.write(|write| write.cancel_run(id, "no longer wanted")).unwrap());
+    assert!(!registry.write(|write| write.cancel_run(id, "again")).unwrap());
+    drop(registry);
+    let mut registry = open(dir.path());
+    assert_eq!(registry.cancel_wish(id).unwrap().as_deref(), Some("no longer wanted"));
+    registry.write(|write| write.finish_run(id, &RunState::Cancelled)).unwrap();
+    assert!(!registry.write(|write| write.cancel_run(id, "late")).unwrap());
+}
+
+#[test]
+fn old_runs_and_old_history_retire_and_live_ones_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = open(dir.path());
+    for _ in 0..6 {
+        let id = registry.write(|write| write.begin_run(Verb::Ensure, "s3://b/p/", "{}")).unwrap();
+        registry.write(|write| write.finish_run(id, &RunState::Done)).unwrap();
+    }
+    let live = registry.write(|write| write.begin_run(Verb::Ensure, "s3://b/p/", "{}")).unwrap();
+    let (runs, lines) = registry.write(|write| write.retire(3, 4)).unwrap();
+    assert_eq!((runs, lines), (4, 9));
+    let kept: Vec<u64> = registry.runs(true).unwrap().iter().map(|run| run.id).collect();
+    assert_eq!(kept, [live - 2, live - 1, live]);
+    assert_eq!(registry.events(None, 0, 99).unwrap().len(), 4);
+}
+
+#[test]
+fn refused_bytes_are_known_by_digest_and_by_what_the_server_calls_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = open(dir.path());
+    let source =
+        Source { endpoint: "https://s3".into(), bucket: "b".into(), etag: "\"e\"".into(), size: 7 };
+    let digest = Digest([9; 32]);
+    registry.write(|write| write.refuse(digest, 7, Some(&source), "p/1.tar", "rule")).unwrap();
+    assert_eq!(registry.refused(digest).unwrap().unwrap().message, "rule");
+    assert!(registry.refused_source(&source, None).unwrap().is_some());
+    assert!(registry.refused_source(&source, Some("p/1.tar")).unwrap().is_some());
+    assert!(registry.refused_source(&source, Some("q/1.tar")).unwrap().is_none());
+    let other = Source { size: 8, ..source.clone() };
+    assert!(registry.refused_source(&other, None).unwrap().is_none());
+    assert!(registry.write(|write| write.release(digest)).unwrap());
+    assert!(!registry.write(|write| write.release(digest)).unwrap());
+    assert!(registry.refused_source(&source, None).unwrap().is_none());
+}
+
+#[test]
+fn a_backup_is_a_registry_and_never_takes_the_place_of_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = open(dir.path());
+    registry.write(|write| write.begin_run(Verb::Ensure, "s3://b/p/", "{}")).unwrap();
+    let copy = dir.path().join("copy.db");
+    registry.backup(&copy).unwrap();
+    let copied = Registry::open_existing(&copy).unwrap();
+    assert_eq!(copied.runs(true).unwrap(), registry.runs(true).unwrap());
+    assert_eq!(copied.check().unwrap(), []);
+    assert!(matches!(registry.backup(&copy), Err(Error::InTheWay { .. })));
+    let names: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".new"))
+        .collect();
+    assert_eq!(names, Vec::<String>::new());
+    let mut tables = Vec::new();
+    registry
+        .export(|row| {
+            tables.push(row["table"].as_str().unwrap().to_owned());
+            Ok(())
+        })
+        .unwrap();
+    tables.dedup();
+    assert_eq!(tables, ["meta", "runs", "events"]);
+}
+
+/// A file as veneer 0.1 left it at schema 1, with a row in every state.
+fn schema_1(path: &Path) {
+    let conn = Connection::open(path).unwrap();
+    conn.execute_batch(include_str!("../schema/1.sql")).unwrap();
+    let hex = |n: u8| format!("{n:02x}").repeat(32);
+    conn.execute_batch(&format!(
+        "PRAGMA application_id = {}; PRAGMA user_version = 1;
+         UPDATE meta SET store_kind = 'dir', store_id = 'x', transaction_id = 9, next_id = 20;
+         INSERT INTO blobs VALUES ('{b1}', '{d1}', 10, 10, 0);
+         INSERT INTO volumes(id, role, parent, build, bytes, state, own_bytes, created_ms, sealed_ms)
+           VALUES (1, 'template', NULL, 'template', 64, 'sealed', 1, 0, 0);
+         INSERT INTO volumes(id, role, parent, build, bytes, state, chain, diff, blob, own_bytes,
+             entries, content_bytes, created_ms, sealed_ms)
+           VALUES (2, 'layer', 1, 'b', 64, 'sealed', '{d1}', '{d1}', '{b1}', 5, 1, 1, 0, 0);
+         INSERT INTO volumes(id, role, parent, build, bytes, state, created_ms)
+           VALUES (3, 'layer', 2, 'c', 64, 'building', 0), (4, 'layer', 2, 'd', 64, 'deleting', 0);
+         INSERT INTO images VALUES ('s3://b/p/', 'https://s3', '{d1}', 0, 0);
+         INSERT INTO image_layers VALUES ('s3://b/p/', 0, 'p/1.tar', '\"e\"', 10, '{b1}', 2);
+         INSERT INTO activations VALUES ('r', 's3://b/p/', 2, 5, 64, 'reserved', 0),
+           ('a', 's3://b/p/', 2, 6, 64, 'active', 0), ('i', 's3://b/p/', 2, 7, 64, 'inactive', 0),
+           ('x', 's3://b/p/', 2, 8, 64, 'deleting', 0);
+         INSERT INTO attempts VALUES ('c', 2, 0);
+         INSERT INTO events(at_ms, subject) VALUES (0, 'volume 2');",
+        registry::APPLICATION_ID,
+        b1 = hex(1),
+        d1 = hex(2),
+    ))
+    .unwrap();
+}
+
+#[test]
+fn a_registry_of_schema_1_is_copied_and_then_migrated_with_rows_in_every_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("registry.db");
+    schema_1(&path);
+    let refused = Registry::open_existing(&path).unwrap_err();
+    assert!(matches!(refused, Error::Older { found: 1, known: SCHEMA_VERSION, .. }), "{refused}");
+
+    let mut registry = Registry::open(&path).unwrap();
+    assert_eq!(registry.check().unwrap(), []);
+    let states: Vec<_> =
+        registry.volumes().unwrap().iter().map(|volume| volume.state.word()).collect();
+    assert_eq!(states, ["sealed", "sealed", "building", "deleting"]);
+    assert_eq!(registry.activations().unwrap().len(), 4);
+    assert_eq!(registry.attempts("c").unwrap(), 2);
+    let image: Image = registry.image("s3://b/p/").unwrap().unwrap();
+    assert_eq!((image.layers.len(), image.pinned), (1, false));
+    // It goes on from where it was.
+    let new = NewVolume { role: Role::Layer, parent: Some(2), build: "n", bytes: 1 };
+    assert_eq!(registry.write(|write| write.reserve_volume(&new)).unwrap(), 20);
+    let building = registry.volume(3).unwrap().unwrap();
+    let seal = Seal {
+        chain: Some(Digest([7; 32])),
+        diff: Some(Digest([8; 32])),
+        blob: None,
+        tree: None,
+        own_bytes: 1,
+        entries: 1,
+        content_bytes: 1,
+    };
+    registry.write(|write| write.advance_volume(&building, &VolumeState::Sealed(seal))).unwrap();
+    registry.write(|write| write.begin_run(Verb::Ensure, "s3://b/p/", "{}")).unwrap();
+
+    let kept = Connection::open(dir.path().join("registry.db.schema-1")).unwrap();
+    let version: i64 = kept.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    let volumes: i64 =
+        kept.query_row("SELECT count(*) FROM volumes", [], |row| row.get(0)).unwrap();
+    assert_eq!((version, volumes), (1, 4));
+}
+
+#[test]
+fn twelve_processes_worth_of_connections_migrate_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("registry.db");
+    schema_1(&path);
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| Registry::open(&path).unwrap());
+        }
+    });
+    assert_eq!(open(dir.path()).check().unwrap(), []);
+    let names: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(names.iter().any(|name| name == "registry.db.schema-1"), "{names:?}");
+    assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".new")), "{names:?}");
+}

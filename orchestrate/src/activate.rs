@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use fetch::ImageRef;
-use registry::{ActivationState, NewActivation};
+use registry::{ActivationState, NewActivation, Verb};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::ensure::{Ensured, millis};
 use crate::perform;
 use crate::plan::{self, ActivationStep, Mapping, Wish};
+use crate::policy::Step;
 use crate::{Error, Host};
 
 /// More than any plan takes; a plan that does not end is a bug and not a loop.
@@ -73,6 +75,31 @@ impl Host {
         dry_run: bool,
     ) -> Result<Activated, Error> {
         check_name(name)?;
+        let reference = image.to_string();
+        // What is up already is no run: it costs no write.
+        if dry_run || self.is_up(name, &reference)? {
+            return self.activate_alone(image, name, bytes, dry_run);
+        }
+        let input = json!({"image": reference, "bytes": bytes});
+        self.as_run(Verb::Activate, name, input, |host| {
+            host.activate_alone(image, name, bytes, false)
+        })
+    }
+
+    fn is_up(&self, name: &str, reference: &str) -> Result<bool, Error> {
+        let row = self.registry.activation(name)?;
+        let Some(row) = row.filter(|row| row.reference == reference) else { return Ok(false) };
+        let step = plan::activation(Some(row.state), self.mapping(name)?, Wish::Up);
+        Ok(step == ActivationStep::Done)
+    }
+
+    fn activate_alone(
+        &mut self,
+        image: &ImageRef,
+        name: &str,
+        bytes: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Activated, Error> {
         let begun = Instant::now();
         let reference = image.to_string();
         let _mine = self.locks.activation(name)?;
@@ -97,7 +124,8 @@ impl Host {
             perform::reserve_activation(self, &new).or_else(|error| self.unborn(name, error))?;
         }
         if !dry_run {
-            self.drive(name, Wish::Up).or_else(|error| self.unborn(name, error))?;
+            self.patiently(Step::Device, |host| host.drive(name, Wish::Up))
+                .or_else(|error| self.unborn(name, error))?;
         }
         let row = self.registry.activation(name)?;
         Ok(Activated {
@@ -118,13 +146,20 @@ impl Host {
     /// Takes away the device of `name` and keeps what was written to it. Returns whether there
     /// was anything to do.
     pub fn deactivate(&mut self, name: &str, dry_run: bool) -> Result<bool, Error> {
+        if dry_run {
+            return self.deactivate_alone(name, true);
+        }
+        self.as_run(Verb::Deactivate, name, json!({}), |host| host.deactivate_alone(name, false))
+    }
+
+    fn deactivate_alone(&mut self, name: &str, dry_run: bool) -> Result<bool, Error> {
         let _mine = self.locks.activation(name)?;
         let Some(row) = self.registry.activation(name)? else {
             return Err(Error::Unknown { what: "activation", name: name.into() });
         };
         let step = plan::activation(Some(row.state), self.mapping(name)?, Wish::Down);
         if !dry_run {
-            self.drive(name, Wish::Down)?;
+            self.patiently(Step::Device, |host| host.drive(name, Wish::Down))?;
         }
         Ok(step != ActivationStep::Done)
     }

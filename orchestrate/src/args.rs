@@ -1,8 +1,11 @@
-//! What was typed: the flags of the `orchestrate` program. What they mean is in `main`.
+//! What was typed: the flags of the `orchestrate` program. The commands are in `commands`;
+//! what all of it means is in `main`.
 
 use std::path::PathBuf;
 
 use argh::FromArgs;
+
+use crate::commands::Command;
 
 /// Container images from S3 become mountable snapshots: every layer is fetched once, unpacked once and sealed;
 /// an activation is one snapshot.
@@ -66,98 +69,6 @@ pub(crate) struct Args {
     pub(crate) version: bool,
     #[argh(subcommand)]
     pub(crate) command: Option<Command>,
-}
-
-#[derive(FromArgs)]
-#[argh(subcommand)]
-pub(crate) enum Command {
-    Ensure(Ensure),
-    Activate(Activate),
-    Deactivate(Deactivate),
-    Ls(Ls),
-    Show(Show),
-    Rm(Rm),
-    Recover(Recover),
-}
-
-/// Make sure that every layer of an image is fetched, applied and sealed on this host.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "ensure")]
-pub(crate) struct Ensure {
-    /// s3://bucket/prefix/ (children 1.tar, 2.tar, ..) or s3://bucket/key.tar
-    #[argh(positional)]
-    pub(crate) image: String,
-    /// say what would be done, and do nothing
-    #[argh(switch, short = 'n')]
-    pub(crate) dry_run: bool,
-}
-
-/// Make an image writable under a name, as a block device /dev/mapper/NAME.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "activate")]
-pub(crate) struct Activate {
-    /// s3://bucket/prefix/ or s3://bucket/key.tar
-    #[argh(positional)]
-    pub(crate) image: String,
-    /// the device's name; one that is active already is left alone
-    #[argh(option)]
-    pub(crate) name: String,
-    /// size of the device in bytes, when it is to be larger than the image's volume
-    #[argh(option)]
-    pub(crate) size: Option<u64>,
-    /// say what would be done, and do nothing
-    #[argh(switch, short = 'n')]
-    pub(crate) dry_run: bool,
-}
-
-/// Take away the device of a name; what was written to it is kept.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "deactivate")]
-pub(crate) struct Deactivate {
-    /// the name
-    #[argh(positional)]
-    pub(crate) name: String,
-    /// say what would be done, and do nothing
-    #[argh(switch, short = 'n')]
-    pub(crate) dry_run: bool,
-}
-
-/// List images and activations.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "ls")]
-pub(crate) struct Ls {}
-
-/// Show one image with its layers, or one activation.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "show")]
-pub(crate) struct Show {
-    /// an image reference or a name
-    #[argh(positional)]
-    pub(crate) subject: String,
-}
-
-/// Remove an activation with what was written to it, or an image with the layers only it has.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "rm")]
-pub(crate) struct Rm {
-    /// a name or an image reference
-    #[argh(positional)]
-    pub(crate) subject: String,
-    /// say what would be done, and do nothing
-    #[argh(switch, short = 'n')]
-    pub(crate) dry_run: bool,
-}
-
-/// Mend what killed runs left behind; every other command does this first.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "recover")]
-pub(crate) struct Recover {
-    /// say what would be done, and do nothing
-    #[argh(switch, short = 'n')]
-    pub(crate) dry_run: bool,
-    /// allow builds again that were begun too often without an end
-    #[argh(switch)]
-    pub(crate) retry: bool,
 }
 
 /// The options of [`Args`] that take a value, and those that take none.

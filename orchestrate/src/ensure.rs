@@ -3,12 +3,15 @@
 use std::time::Instant;
 
 use fetch::ImageRef;
-use registry::{Blob, Digest, Source, Volume, VolumeState};
+use registry::{Blob, Digest, Source, Verb, Volume, VolumeState};
 use serde::Serialize;
+use serde_json::json;
 
+use crate::build::{self, Begun, Wanted};
 use crate::error::class;
-use crate::perform::{self, Begun, Wanted};
+use crate::perform;
 use crate::plan::{self, Below, LayerStep};
+use crate::policy::Step;
 use crate::{Error, Host};
 
 /// How a layer came to be there.
@@ -78,8 +81,14 @@ impl Host {
     /// # Errors
     /// Any; what was sealed before the error stays, everything else is gone.
     pub fn ensure(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error> {
-        let _using = self.locks.images_shared()?;
-        self.ensure_in_use(image, dry_run)
+        if dry_run {
+            return self.ensure_in_use(image, true);
+        }
+        let reference = image.to_string();
+        self.as_run(Verb::Ensure, &reference, json!({"image": reference}), |host| {
+            let _using = host.locks.images_shared()?;
+            host.ensure_in_use(image, false)
+        })
     }
 
     /// As [`Host::ensure`]; the caller holds the images' lock.
@@ -89,9 +98,14 @@ impl Host {
         dry_run: bool,
     ) -> Result<Ensured, Error> {
         let begun = Instant::now();
-        let wanted = self.wanted(image)?;
-        let mut ensured =
-            if dry_run { self.planned(image, &wanted)? } else { self.build_all(image, &wanted)? };
+        let mut ensured = match dry_run {
+            true => self.planned(image, &self.wanted(image)?)?,
+            // Listed anew with each try: an object may have been replaced meanwhile.
+            false => self.patiently(Step::Image, |host| {
+                let wanted = host.wanted(image)?;
+                host.build_all(image, &wanted).map_err(|error| host.with_garbage(error))
+            })?,
+        };
         ensured.ms = millis(begun);
         Ok(ensured)
     }
@@ -111,9 +125,22 @@ impl Host {
                 size: object.size,
             });
             let blob = self.known(source.as_ref(), &object.object.key)?;
-            wanted.push(Wanted { layer, source, blob });
+            wanted.push(Wanted { layer, source, blob, top_of: None });
+        }
+        if let Some(top) = wanted.last_mut() {
+            top.top_of = Some(image.to_string());
         }
         Ok(wanted)
+    }
+
+    /// Who has no room is told what a collection would give.
+    fn with_garbage(&self, error: Error) -> Error {
+        match error {
+            Error::NoSpace { what, needs, free, .. } => {
+                Error::NoSpace { what, needs, free, garbage: self.garbage_bytes() }
+            }
+            other => other,
+        }
     }
 
     fn known(&self, source: Option<&Source>, key: &str) -> Result<Option<Blob>, Error> {
@@ -156,6 +183,7 @@ impl Host {
         let mut layers = Vec::new();
         for (pos, this) in wanted.iter().enumerate() {
             let begun = Instant::now();
+            self.settings.cancel.check()?;
             let (blob, mut line) = match self.layer(this, wanted.get(pos + 1), &mut stack) {
                 Ok(done) => done,
                 Err(error) => {
@@ -198,7 +226,7 @@ impl Host {
                 if let Some(found) = self.find(&mut wanted, stack)? {
                     return Ok(found);
                 }
-                let begun = perform::begin(self, &wanted, stack.parent.id)?;
+                let begun = build::begin(self, &wanted, stack.parent.id)?;
                 // Whoever had the lock until now may have built just this.
                 if let Some(found) = self.find(&mut wanted, stack)? {
                     return Ok(found);
@@ -206,16 +234,15 @@ impl Host {
                 begun
             }
         };
-        self.say(
-            1,
-            format_args!("{}: {} bytes", wanted.layer.object.object, wanted.layer.object.size),
-        );
+        let step = format!("{}: {} bytes", wanted.layer.object.object, wanted.layer.object.size);
+        self.say(1, format_args!("{step}"));
+        self.note(&step, self.sealed > 0);
         // The same object twice in a row is known when its turn comes.
         let next = next.filter(|next| next.blob.is_none() && next.source != wanted.source);
         let parent = stack.parent.clone();
-        let built = perform::build(self, &wanted, begun, &parent, |host, id| {
+        let built = build::build(self, &wanted, begun, &parent, |host, id| {
             // Not having the next layer early is no reason to fail this one.
-            stack.ahead = next.and_then(|next| perform::begin_ahead(host, next, id).ok().flatten());
+            stack.ahead = next.and_then(|next| build::begin_ahead(host, next, id).ok().flatten());
         })?;
         stack.parent =
             self.registry.volume(built.volume)?.ok_or(Error::Lost { volume: built.volume })?;

@@ -69,6 +69,38 @@ pub enum Error {
         needs: u64,
         /// Bytes free.
         free: u64,
+        /// Bytes that a collection would free, where that was looked at.
+        garbage: Option<u64>,
+    },
+    /// These bytes were refused before, and are not unpacked again.
+    Quarantined {
+        /// The object.
+        layer: String,
+        /// What it is.
+        digest: registry::Digest,
+        /// Why it was refused.
+        why: String,
+    },
+    /// A sealed volume does not hold the tree that was sealed.
+    Changed {
+        /// Its id.
+        volume: u32,
+        /// The digest at its seal.
+        sealed: registry::Digest,
+        /// The digest now.
+        found: registry::Digest,
+    },
+    /// A store whose volumes do not say what they are.
+    NoNotes {
+        /// The store.
+        store: String,
+        /// How many volumes it has.
+        volumes: usize,
+    },
+    /// Somebody asked to stop.
+    Cancelled {
+        /// Who, or why.
+        why: String,
     },
     /// The blob that was applied is not the one that was fetched, or not the one that was known.
     Mismatch {
@@ -91,10 +123,10 @@ pub enum Error {
         /// Its id.
         volume: u32,
     },
-    /// A build began this often and never came to an end.
+    /// A build or run began this often and never came to an end.
     CrashLoop {
-        /// The object.
-        layer: String,
+        /// Which.
+        what: String,
         /// How often.
         begun: u32,
     },
@@ -117,6 +149,8 @@ pub enum Class {
     Refused,
     /// No right to it.
     Denied,
+    /// Somebody took it back.
+    Cancelled,
     /// The host needs hands: no device-mapper, damaged pool or registry.
     HostBroken,
     /// A mistake of ours.
@@ -127,7 +161,7 @@ impl Class {
     /// Whether the same command may succeed later with nobody having changed anything.
     pub fn may_retry(self) -> bool {
         match self {
-            Class::Temporary | Class::Throttled | Class::NoSpace => true,
+            Class::Temporary | Class::Throttled | Class::NoSpace | Class::Cancelled => true,
             Class::NotFound
             | Class::Usage
             | Class::Refused
@@ -152,6 +186,7 @@ impl Class {
             Class::Usage => "usage",
             Class::Refused => "refused",
             Class::Denied => "denied",
+            Class::Cancelled => "cancelled",
             Class::HostBroken => "host_broken",
             Class::Bug => "bug",
         }
@@ -181,8 +216,13 @@ pub fn class(error: &Error) -> Class {
         Error::Unknown { .. } => Class::NotFound,
         Error::Locked { .. } => Class::Temporary,
         Error::NoSpace { .. } => Class::NoSpace,
-        Error::Mismatch { .. } => Class::Refused,
-        Error::Fence { .. } | Error::Lost { .. } | Error::CrashLoop { .. } => Class::HostBroken,
+        Error::Mismatch { .. } | Error::Quarantined { .. } => Class::Refused,
+        Error::Cancelled { .. } => Class::Cancelled,
+        Error::NoNotes { .. } => Class::NotFound,
+        Error::Fence { .. }
+        | Error::Lost { .. }
+        | Error::Changed { .. }
+        | Error::CrashLoop { .. } => Class::HostBroken,
     }
 }
 
@@ -280,11 +320,38 @@ impl fmt::Display for Error {
             Error::Locked { what, holder, waited_s } => {
                 write!(f, "{what}: still held by {holder} after {waited_s} s; try again later")
             }
-            Error::NoSpace { what, needs, free } => write!(
+            Error::NoSpace { what, needs, free, garbage } => {
+                write!(f, "no space for {what}: needs {needs} bytes, free {free}")?;
+                match garbage {
+                    Some(bytes) if *bytes > 0 => write!(
+                        f,
+                        "; `orchestrate gc` would free {bytes}, else `orchestrate rm` an image or \
+                         grow the pool"
+                    ),
+                    Some(_) | None => {
+                        write!(f, "; `orchestrate rm` an image, or grow the pool")
+                    }
+                }
+            }
+            Error::Quarantined { layer, digest, why } => write!(
                 f,
-                "no space for {what}: needs {needs} bytes, free {free}; `orchestrate rm` an image \
-                 or grow the pool"
+                "layer {}: these bytes were refused before and are not unpacked again: {why}; \
+                 `orchestrate quarantine --release {digest}` allows it",
+                layer.escape_debug()
             ),
+            Error::Changed { volume, sealed, found } => write!(
+                f,
+                "sealed volume {volume} has changed: its tree is {found}, sealed was {sealed}; do \
+                 not use it: `orchestrate rm` the images on it, then ensure them again"
+            ),
+            Error::NoNotes { store, volumes } => write!(
+                f,
+                "store {store:?}: none of its {volumes} volumes is a template that says so; nothing \
+                 can be rebuilt from it"
+            ),
+            Error::Cancelled { why } => {
+                write!(f, "stopped on request: {}; nothing half done stays", why.escape_debug())
+            }
             Error::Mismatch { layer, expected, found } => write!(
                 f,
                 "layer {}: digest is {found}, expected {expected}; nothing of it is kept",
@@ -302,11 +369,11 @@ impl fmt::Display for Error {
                 "sealed volume {volume} is gone from the store: somebody deleted it by hand; `orchestrate \
                  rm` the images on it, then ensure them again"
             ),
-            Error::CrashLoop { layer, begun } => write!(
+            Error::CrashLoop { what, begun } => write!(
                 f,
-                "layer {}: its build was begun {begun} times and never came to an end; look into \
-                 the kernel log, then `orchestrate recover --retry` to allow it again",
-                layer.escape_debug()
+                "{}: begun {begun} times and never came to an end; look into the kernel log, then \
+                 `orchestrate recover --retry` to allow it again",
+                what.escape_debug()
             ),
         }
     }
@@ -326,8 +393,12 @@ impl std::error::Error for Error {
             | Error::Locked { .. }
             | Error::NoSpace { .. }
             | Error::Mismatch { .. }
+            | Error::Quarantined { .. }
             | Error::Fence { .. }
             | Error::Lost { .. }
+            | Error::Changed { .. }
+            | Error::NoNotes { .. }
+            | Error::Cancelled { .. }
             | Error::CrashLoop { .. } => None,
         }
     }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use registry::{Registry, StoreBinding, Write};
 
-use crate::Error;
 use crate::lock::Locks;
+use crate::manifest::Manifests;
 use crate::plan::{self, Fence};
 use crate::store::{DirStore, Store, StoreName, ThinStore};
+use crate::{Cancel, Error};
 
 /// What the caller chose.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Settings {
     pub spool_age: Duration,
     /// Whether an ETag seen before stands for the bytes seen before, whatever the key.
     pub etag_dedup: bool,
+    /// Stops whatever runs, at its next safe point.
+    pub cancel: Cancel,
     /// Lines for people on stderr: 0 none, 1 steps, 2 more.
     pub talk: u8,
 }
@@ -41,6 +44,11 @@ pub struct Host {
     pub(crate) store: Box<dyn Store>,
     pub(crate) locks: Locks,
     pub(crate) settings: Settings,
+    pub(crate) manifests: Manifests,
+    /// The run that is under way.
+    pub(crate) run: Option<u64>,
+    /// Layers sealed by this process: how far it came.
+    pub(crate) sealed: u64,
     client: OnceCell<fetch::Client>,
 }
 
@@ -54,32 +62,35 @@ impl Host {
     /// Opens the store first, so that a wrong one leaves no registry behind; then the registry,
     /// which is tied to the store when it is new.
     pub fn open(mut settings: Settings) -> Result<Host, Error> {
-        let store: Box<dyn Store> = match &settings.store {
-            StoreName::Thin(pool) => {
-                // Delayed allocation packs small files closer than one call for each: docs/space.md.
-                settings.limits.preallocate_min = u64::MAX;
-                Box::new(ThinStore::open(pool)?)
-            }
-            StoreName::Dir(path) => Box::new(DirStore::open(path)?),
-        };
+        let store = open_store(&mut settings)?;
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&settings.state)
             .map_err(|source| Error::Io { doing: "make", path: settings.state.clone(), source })?;
-        let locks = Locks::new(&settings.state, settings.wait)?;
+        let locks = Locks::new(&settings.state, settings.wait, settings.cancel.clone())?;
         let mut registry = Registry::open(&settings.state.join("registry.db"))?;
         let binding = store.binding();
         if registry.store()?.as_ref() != Some(&binding) {
             let _alone = locks.store()?;
             bind(&mut registry, store.as_ref(), &binding)?;
         }
-        Ok(Host { registry, store, locks, settings, client: OnceCell::new() })
+        let client = OnceCell::new();
+        let manifests = Manifests::new(&settings.state);
+        Ok(Host { registry, store, locks, settings, manifests, run: None, sealed: 0, client })
     }
 
     /// The registry, to look at.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Waits so long, or until somebody asks to stop.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub fn wait(&self, time: Duration) -> Result<(), Error> {
+        self.settings.cancel.sleep(time)
     }
 
     /// The store, to look at.
@@ -93,6 +104,11 @@ impl Host {
         }
         let client = fetch::Client::new(&self.settings.fetch)?;
         Ok(self.client.get_or_init(|| client))
+    }
+
+    /// The next request is made with the settings as they are then.
+    pub(crate) fn forget_client(&mut self) {
+        self.client = OnceCell::new();
     }
 
     /// Changes rows that stand for something in the store: commits them with the next transaction
@@ -126,6 +142,17 @@ impl Host {
             eprintln!("orchestrate: {line}");
         }
     }
+}
+
+pub(crate) fn open_store(settings: &mut Settings) -> Result<Box<dyn Store>, Error> {
+    Ok(match &settings.store {
+        StoreName::Thin(pool) => {
+            // Delayed allocation packs small files closer than one call for each: docs/space.md.
+            settings.limits.preallocate_min = u64::MAX;
+            Box::new(ThinStore::open(pool)?)
+        }
+        StoreName::Dir(path) => Box::new(DirStore::open(path)?),
+    })
 }
 
 fn bind(registry: &mut Registry, store: &dyn Store, binding: &StoreBinding) -> Result<(), Error> {

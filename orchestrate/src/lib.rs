@@ -5,21 +5,36 @@
 //! devices. Bytes never pass through this crate's own hands except in `stream`.
 
 mod activate;
+mod build;
+mod cancel;
 mod ensure;
 mod error;
+pub mod garbage;
+mod gc;
 mod host;
 mod lock;
+mod manifest;
+mod note;
 mod perform;
 pub mod plan;
+pub mod policy;
+mod rebuild;
 pub mod recover;
 mod remove;
 mod report;
+mod runs;
 pub mod store;
 mod stream;
+mod verify;
 
 pub use activate::{Activated, check_name};
+pub use cancel::Cancel;
 pub use ensure::{Ensured, How, LayerReport};
 pub use error::{Class, Error, class};
+pub use gc::{Bound, Collected, ImageUse, Usage};
 pub use host::{Host, Settings};
+pub use rebuild::{Rebuilt, rebuild};
 pub use remove::Removed;
 pub use report::{ActivationLine, ImageLine, Listing};
+pub use runs::{RunLine, TakenUp};
+pub use verify::{Now, VolumeFinding};

@@ -1,8 +1,9 @@
 //! flock(2) on files below the state directory: never a row, so a dead holder blocks nobody.
 //!
-//! Order, to be kept by every caller: images, build or activation, store. Lock files stay; removing one
+//! Order, to be kept by every caller: run, activation, images, build, store. Lock files stay; removing one
 //! while another process opens it would make two locks of one name.
 
+use std::cell::RefCell;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -11,15 +12,24 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::Error;
+use crate::{Cancel, Error};
+
+/// A wait that is longer than this is told.
+const TELL_AFTER: Duration = Duration::from_millis(500);
 
 /// The locks of one state directory.
-#[derive(Debug)]
 pub(crate) struct Locks {
     dir: PathBuf,
     /// How long to wait for another process.
     wait: Duration,
+    /// Ends every wait but those for the store, which are short and needed to clean up.
+    cancel: Cancel,
+    /// Is told what is waited for, and for whom.
+    waiting: RefCell<Option<Waiting>>,
 }
+
+/// Tells what is waited for, and for whom.
+pub(crate) type Waiting = Box<dyn Fn(&str)>;
 
 /// A held lock; dropping it, or dying, lets it go.
 #[derive(Debug)]
@@ -27,20 +37,44 @@ pub(crate) struct Lock {
     _file: File,
 }
 
+impl std::fmt::Debug for Locks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Locks").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
 impl Locks {
-    pub(crate) fn new(state: &Path, wait: Duration) -> Result<Locks, Error> {
+    pub(crate) fn new(state: &Path, wait: Duration, cancel: Cancel) -> Result<Locks, Error> {
         let dir = state.join("locks");
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|source| Error::Io {
             doing: "make",
             path: dir.clone(),
             source,
         })?;
-        Ok(Locks { dir, wait })
+        Ok(Locks { dir, wait, cancel, waiting: RefCell::new(None) })
+    }
+
+    /// From now on `tell` hears of every wait that is longer than a moment.
+    pub(crate) fn on_wait(&self, tell: Option<Waiting>) {
+        *self.waiting.borrow_mut() = tell;
+    }
+
+    /// Held while a run of this verb and subject is at work.
+    pub(crate) fn run(&self, verb: &str, subject: &str) -> Result<Lock, Error> {
+        self.wait_for(&run_file(verb, subject), &format!("{verb} {}", subject.escape_debug()))
+    }
+
+    /// The run's lock, unless a living process has it.
+    pub(crate) fn try_run(&self, verb: &str, subject: &str) -> Result<Option<Lock>, Error> {
+        self.try_lock(&run_file(verb, subject))
     }
 
     /// Held while the store and the registry's rows about it change together: milliseconds.
     pub(crate) fn store(&self) -> Result<Lock, Error> {
-        self.wait_for("store.lock", "the store")
+        let never = Cancel::default();
+        let lock = self.wait_with("store.lock", "the store", &never, File::try_lock)?;
+        name_holder(&lock._file);
+        Ok(lock)
     }
 
     /// Held for the whole of one layer's build.
@@ -65,7 +99,7 @@ impl Locks {
 
     /// Held shared by who makes or uses images, so that nothing they rely on is removed.
     pub(crate) fn images_shared(&self) -> Result<Lock, Error> {
-        self.wait_with("images.lock", "a removal", File::try_lock_shared)
+        self.wait_with("images.lock", "a removal", &self.cancel, File::try_lock_shared)
     }
 
     /// Held by who removes layers.
@@ -74,7 +108,7 @@ impl Locks {
     }
 
     fn wait_for(&self, file: &str, what: &str) -> Result<Lock, Error> {
-        let lock = self.wait_with(file, what, File::try_lock)?;
+        let lock = self.wait_with(file, what, &self.cancel, File::try_lock)?;
         name_holder(&lock._file);
         Ok(lock)
     }
@@ -83,11 +117,13 @@ impl Locks {
         &self,
         name: &str,
         what: &str,
+        cancel: &Cancel,
         lock: impl Fn(&File) -> Result<(), TryLockError>,
     ) -> Result<Lock, Error> {
         let (mut file, path) = self.open(name)?;
         let begun = Instant::now();
         let mut pause = Duration::from_millis(1);
+        let mut told = false;
         loop {
             match lock(&file) {
                 Ok(()) => return Ok(Lock { _file: file }),
@@ -102,7 +138,14 @@ impl Locks {
                     });
                 }
                 Err(TryLockError::WouldBlock) => {
-                    std::thread::sleep(pause);
+                    if let Some(tell) = self.waiting.borrow().as_ref()
+                        && !told
+                        && begun.elapsed() >= TELL_AFTER
+                    {
+                        told = true;
+                        tell(&format!("waits for {what}, held by {}", holder(&mut file)));
+                    }
+                    cancel.sleep(pause)?;
                     pause = (pause * 2).min(Duration::from_millis(100));
                 }
             }
@@ -133,6 +176,10 @@ impl Locks {
             .map_err(|source| Error::Io { doing: "open", path: path.clone(), source })?;
         Ok((file, path))
     }
+}
+
+fn run_file(verb: &str, subject: &str) -> String {
+    format!("run-{verb}-{}.lock", hashed(subject))
 }
 
 fn build_file(build: &str) -> String {
@@ -172,7 +219,7 @@ mod tests {
     use super::*;
 
     fn locks(dir: &Path) -> Locks {
-        Locks::new(dir, Duration::from_millis(50)).unwrap()
+        Locks::new(dir, Duration::from_millis(50), Cancel::default()).unwrap()
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The `orchestrate` program: reads flags, calls the library, prints. No decision is made here.
 
 mod args;
+mod commands;
 mod print;
+mod show;
+mod signals;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -10,8 +13,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use argh::FromArgs as _;
-use args::{Args, Command};
-use orchestrate::{Error, Host, Settings, class};
+use args::Args;
+use commands::Command;
+use orchestrate::{Bound, Cancel, Error, Host, Now, Settings, class};
+use registry::RunState;
 use serde::Serialize;
 use serde_json::json;
 
@@ -29,7 +34,9 @@ fn main() -> ExitCode {
     };
     let args = match Args::from_args(&["orchestrate"], &args::hoist(&words)) {
         Ok(args) => args,
-        Err(exit) if exit.status.is_ok() => return finish(say(&exit.output), false),
+        Err(exit) if exit.status.is_ok() => {
+            return finish(say(&exit.output).map(|()| ExitCode::SUCCESS), false);
+        }
         Err(exit) => {
             let said = exit.output.split_whitespace().collect::<Vec<_>>().join(" ");
             eprintln!("orchestrate: fatal: {said}; see orchestrate --help");
@@ -40,8 +47,11 @@ fn main() -> ExitCode {
     finish(run(args), json)
 }
 
-fn finish(outcome: anyhow::Result<()>, json: bool) -> ExitCode {
-    let Err(error) = outcome else { return ExitCode::SUCCESS };
+fn finish(outcome: anyhow::Result<ExitCode>, json: bool) -> ExitCode {
+    let error = match outcome {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
     let broken_pipe = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
     if error.downcast_ref::<io::Error>().is_some_and(broken_pipe) {
         return ExitCode::SUCCESS;
@@ -69,47 +79,71 @@ fn whole(error: &anyhow::Error) -> String {
     })
 }
 
-fn run(args: Args) -> anyhow::Result<()> {
+fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.version {
-        return say(concat!("orchestrate ", env!("CARGO_PKG_VERSION"), "\n"));
+        say(concat!("orchestrate ", env!("CARGO_PKG_VERSION"), "\n"))?;
+        return Ok(ExitCode::SUCCESS);
     }
     let (settings, json) = (settings(&args)?, args.json);
     let Some(command) = args.command else {
         return Err(anyhow!(
-            "which of ensure, activate, deactivate, ls, show, rm, recover? see orchestrate --help"
+            "which command? ensure, activate, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
+             verify, runs, events, cancel, quarantine, rebuild; see orchestrate --help"
         ));
     };
     // References and names are judged before anything is opened or made.
     match &command {
-        Command::Ensure(ensure) => drop(image(&ensure.image)?),
-        Command::Activate(activate) => {
-            image(&activate.image)?;
-            orchestrate::check_name(&activate.name)?;
+        Command::Ensure(args) => drop(image(&args.image)?),
+        Command::Activate(args) => {
+            image(&args.image)?;
+            orchestrate::check_name(&args.name)?;
         }
+        Command::Gc(args) => drop(bound(args)?),
+        Command::Quarantine(args) => drop(args.release.as_deref().map(digest).transpose()?),
+        Command::Rebuild(args) => return rebuild(settings, args, json),
         Command::Deactivate(_)
         | Command::Ls(_)
         | Command::Show(_)
         | Command::Rm(_)
-        | Command::Recover(_) => {}
+        | Command::Recover(_)
+        | Command::Df(_)
+        | Command::Pin(_)
+        | Command::Unpin(_)
+        | Command::Verify(_)
+        | Command::Runs(_)
+        | Command::Events(_)
+        | Command::Cancel(_) => {}
     }
+    signals::stop_by(settings.cancel.clone())?;
     let mut host = Host::open(settings)?;
-    let dry = matches!(
-        &command,
-        Command::Ensure(args::Ensure { dry_run: true, .. })
-            | Command::Activate(args::Activate { dry_run: true, .. })
-            | Command::Deactivate(args::Deactivate { dry_run: true, .. })
-            | Command::Rm(args::Rm { dry_run: true, .. })
-            | Command::Ls(_)
-            | Command::Show(_)
-            | Command::Recover(_)
-    );
-    if !dry {
+    if mends_first(&command) {
         host.recover(false)?;
     }
     perform(&mut host, command, json)
 }
 
-fn perform(host: &mut Host, command: Command, json: bool) -> anyhow::Result<()> {
+/// Whether the command changes or trusts what is in the store; the others only look.
+fn mends_first(command: &Command) -> bool {
+    match command {
+        Command::Ensure(args) => !args.dry_run,
+        Command::Activate(args) => !args.dry_run,
+        Command::Deactivate(args) => !args.dry_run,
+        Command::Rm(args) => !args.dry_run,
+        Command::Gc(args) => !args.dry_run,
+        Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) => true,
+        Command::Recover(_)
+        | Command::Ls(_)
+        | Command::Show(_)
+        | Command::Df(_)
+        | Command::Runs(_)
+        | Command::Events(_)
+        | Command::Cancel(_)
+        | Command::Quarantine(_)
+        | Command::Rebuild(_) => false,
+    }
+}
+
+fn perform(host: &mut Host, command: Command, json: bool) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ensure(args) => {
             let done = host.ensure(&image(&args.image)?, args.dry_run)?;
@@ -125,36 +159,89 @@ fn perform(host: &mut Host, command: Command, json: bool) -> anyhow::Result<()> 
             output(json, &done, |_| print::deactivated(&args.name, changed, args.dry_run))
         }
         Command::Ls(_) => output(json, &host.list()?, print::listing),
-        Command::Show(args) => show(host, &args.subject, json),
+        Command::Show(args) => show::subject(host, &args.subject, json),
         Command::Rm(args) => {
             let done = host.remove(&args.subject, args.dry_run)?;
             output(json, &done, print::removed)
         }
-        Command::Recover(args) => {
-            if args.retry && !args.dry_run {
-                host.allow_retries()?;
-            }
-            let repairs = host.recover(args.dry_run)?;
-            let done = json!({"repairs": repairs, "dry_run": args.dry_run});
-            output(json, &done, |_| print::repairs(&repairs, args.dry_run))
+        Command::Recover(args) => recover(host, &args, json),
+        Command::Gc(args) => {
+            let done = host.gc(bound(&args)?, args.purge_foreign, args.dry_run)?;
+            output(json, &done, print::collected)
         }
+        Command::Df(_) => output(json, &host.usage()?, print::usage),
+        Command::Pin(args) => pin(host, &args.image, true, json),
+        Command::Unpin(args) => pin(host, &args.image, false, json),
+        Command::Verify(args) => {
+            let findings = host.verify(args.image.as_deref())?;
+            let intact = findings.iter().all(|finding| finding.now == Now::Intact);
+            let done = json!({"intact": intact, "volumes": findings});
+            output(json, &done, |_| print::findings(&findings))?;
+            Ok(if intact { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        }
+        Command::Runs(args) => show::runs(host, args.all, json),
+        Command::Events(args) => show::events(host, &args, json),
+        Command::Cancel(args) => {
+            let run = host.cancel(args.run, "orchestrate cancel")?;
+            let cancelled = run.state == RunState::Cancelled;
+            output(json, &run, |run| print::run(run, false))?;
+            Ok(if cancelled { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        }
+        Command::Quarantine(args) => match args.release.as_deref() {
+            None => show::quarantine(host, json),
+            Some(text) => {
+                let digest = digest(text)?;
+                let released = host.release(digest)?;
+                let done = json!({"digest": digest, "released": released});
+                output(json, &done, |_| print::released(&digest, released))?;
+                Ok(if released { ExitCode::SUCCESS } else { ExitCode::from(1) })
+            }
+        },
+        Command::Rebuild(_) => unreachable!("done before the registry is opened"),
     }
 }
 
-fn show(host: &Host, subject: &str, json: bool) -> anyhow::Result<()> {
-    let listing = host.list()?;
-    let events = |subject: String| host.registry().events(Some(&subject), 0, 1000);
-    if let Some(line) = listing.images.iter().find(|line| line.image == subject) {
-        let history = events(format!("image {subject}")).map_err(Error::from)?;
-        let value = json!({"image": line, "events": history});
-        return output(json, &value, |_| print::image(line));
+/// What a killed run left is mended, then the run is taken up; a run that fails again fails this.
+fn recover(host: &mut Host, args: &commands::Recover, json: bool) -> anyhow::Result<ExitCode> {
+    if args.retry && !args.dry_run {
+        host.allow_retries()?;
     }
-    if let Some(line) = listing.activations.iter().find(|line| line.name == subject) {
-        let history = events(format!("activation {subject}")).map_err(Error::from)?;
-        let value = json!({"activation": line, "events": history});
-        return output(json, &value, |_| print::activation(line, &history));
+    let repairs = host.recover(args.dry_run)?;
+    let resumed = if args.no_resume { Vec::new() } else { host.take_up_runs(args.dry_run)? };
+    let done = json!({"repairs": repairs, "resumed": resumed, "dry_run": args.dry_run});
+    output(json, &done, |_| print::recovered(&repairs, &resumed, args.dry_run))?;
+    let failed = resumed.iter().any(|run| matches!(run.end, RunState::Failed { .. }));
+    Ok(if failed { ExitCode::from(111) } else { ExitCode::SUCCESS })
+}
+
+fn rebuild(settings: Settings, args: &commands::Rebuild, json: bool) -> anyhow::Result<ExitCode> {
+    let done = orchestrate::rebuild(settings, args.dry_run || args.facts)?;
+    match args.facts {
+        true => output(true, &done.facts, |_| String::new()),
+        false => output(json, &done, print::rebuilt),
     }
-    Err(Error::Unknown { what: "activation or image", name: subject.into() }.into())
+}
+
+fn pin(host: &mut Host, image: &str, pinned: bool, json: bool) -> anyhow::Result<ExitCode> {
+    host.pin(image, pinned)?;
+    let done = json!({"image": image, "pinned": pinned});
+    output(json, &done, |_| print::pinned(image, pinned))
+}
+
+fn digest(text: &str) -> Result<registry::Digest, Error> {
+    text.parse().map_err(Error::Usage)
+}
+
+/// `80%` or `80`.
+fn bound(args: &commands::Gc) -> Result<Bound, Error> {
+    let part = |text: &String| {
+        let number = text.strip_suffix('%').unwrap_or(text);
+        number.parse().ok().filter(|part| *part <= 100).ok_or_else(|| {
+            Error::Usage(format!("--max-used {text:?}: expected 0% to 100%, as in --max-used 80%"))
+        })
+    };
+    let max_used = args.max_used.as_ref().map(part).transpose()?;
+    Ok(Bound { keep_bytes: args.keep_bytes, max_used })
 }
 
 fn image(text: &str) -> Result<fetch::ImageRef, Error> {
@@ -203,6 +290,7 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
             number(args.spool_age, "VENEER_SPOOL_AGE")?.unwrap_or(86_400),
         ),
         etag_dedup: !args.no_etag_dedup,
+        cancel: Cancel::default(),
         talk: match (args.quiet, args.verbose) {
             (true, _) => 0,
             (false, false) => 1,
@@ -215,8 +303,9 @@ fn output<T: Serialize>(
     json: bool,
     value: &T,
     text: impl FnOnce(&T) -> String,
-) -> anyhow::Result<()> {
-    if json { say(&format!("{}\n", serde_json::to_string(value)?)) } else { say(&text(value)) }
+) -> anyhow::Result<ExitCode> {
+    let text = if json { format!("{}\n", serde_json::to_string(value)?) } else { text(value) };
+    say(&text).map(|()| ExitCode::SUCCESS)
 }
 
 fn say(text: &str) -> anyhow::Result<()> {

@@ -2,9 +2,13 @@
 
 use std::fmt::Write as _;
 
+use orchestrate::garbage::Sweep;
 use orchestrate::recover::Repair;
-use orchestrate::{Activated, ActivationLine, Ensured, How, ImageLine, Listing, Removed};
-use registry::Event;
+use orchestrate::{
+    Activated, ActivationLine, Collected, Ensured, How, ImageLine, Listing, Now, Rebuilt, Removed,
+    RunLine, TakenUp, Usage, VolumeFinding,
+};
+use registry::{Digest, Event, Quarantined, Run, RunState};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -154,14 +158,209 @@ pub(crate) fn removed(done: &Removed) -> String {
     text
 }
 
-pub(crate) fn repairs(repairs: &[Repair], dry_run: bool) -> String {
+pub(crate) fn recovered(repairs: &[Repair], resumed: &[TakenUp], dry_run: bool) -> String {
     let verb = if dry_run { "would" } else { "did" };
     let mut text = String::new();
     for repair in repairs {
         put(&mut text, format_args!("{verb}: {}\n", safe(&format!("{repair:?}"))));
     }
-    if repairs.is_empty() {
+    for run in resumed {
+        let end = match (&run.end, dry_run) {
+            (RunState::Failed { class, message }, _) => format!("failed ({class}): {message}"),
+            (_, true) => "would be taken up".into(),
+            (end, false) => format!("taken up: {}", end.word()),
+        };
+        put(
+            &mut text,
+            format_args!(
+                "run {} ({} {}): {}\n",
+                run.run,
+                run.verb.word(),
+                safe(&run.subject),
+                safe(&end)
+            ),
+        );
+    }
+    if repairs.is_empty() && resumed.is_empty() {
         text.push_str("nothing to mend\n");
+    }
+    text
+}
+
+pub(crate) fn collected(done: &Collected) -> String {
+    let mut text = String::new();
+    let verb = if done.dry_run { "would remove" } else { "removed" };
+    for sweep in &done.sweeps {
+        let line = match sweep {
+            Sweep::Image { image } => format!("image {}", safe(image)),
+            Sweep::Volume { volume, bytes } => format!("volume {volume}, {}", mib(*bytes)),
+            Sweep::Foreign { volume } => format!("foreign volume {volume}"),
+        };
+        put(&mut text, format_args!("{verb} {line}\n"));
+    }
+    if done.sweeps.is_empty() {
+        text.push_str("nothing to remove\n");
+    }
+    let purged = |id: &u32| {
+        done.sweeps.iter().any(|s| matches!(s, Sweep::Foreign { volume } if volume == id))
+    };
+    let foreign: Vec<String> =
+        done.foreign.iter().filter(|id| !purged(id)).map(u32::to_string).collect();
+    if !foreign.is_empty() {
+        put(
+            &mut text,
+            format_args!(
+                "not ours and left alone: volumes {} (--purge-foreign removes them)\n",
+                foreign.join(", ")
+            ),
+        );
+    }
+    match done.dry_run {
+        true => put(&mut text, format_args!("would free about {}\n", mib(done.layer_bytes))),
+        false => put(&mut text, format_args!("freed {}\n", mib(done.freed_bytes))),
+    }
+    if let Some(bound) = done.bound_bytes.filter(|bound| !done.dry_run && done.used_bytes > *bound)
+    {
+        put(
+            &mut text,
+            format_args!(
+                "{} are still taken, asked at most {}: the rest is pinned or in use\n",
+                mib(done.used_bytes),
+                mib(bound)
+            ),
+        );
+    }
+    text
+}
+
+pub(crate) fn usage(usage: &Usage) -> String {
+    let mut text = format!(
+        "store: {} of {} used; gc would free {}\n{:>12} {:>12} {:>12}  image\n",
+        mib(usage.space.used),
+        mib(usage.space.total),
+        mib(usage.garbage_bytes),
+        "shared",
+        "own",
+        "rm frees",
+    );
+    for image in &usage.images {
+        let pinned = if image.pinned { "  pinned" } else { "" };
+        put(
+            &mut text,
+            format_args!(
+                "{:>12} {:>12} {:>12}  {}{pinned}\n",
+                mib(image.shared_bytes),
+                mib(image.exclusive_bytes),
+                mib(image.would_free_bytes),
+                safe(&image.image)
+            ),
+        );
+    }
+    for (name, bytes) in &usage.activations {
+        let own = bytes.map_or("?".into(), mib);
+        put(&mut text, format_args!("{:>12} {own:>12} {own:>12}  activation {}\n", "", safe(name)));
+    }
+    if !usage.foreign.is_empty() {
+        let ids: Vec<String> = usage.foreign.iter().map(u32::to_string).collect();
+        put(&mut text, format_args!("not ours: volumes {}\n", ids.join(", ")));
+    }
+    text
+}
+
+pub(crate) fn pinned(image: &str, pinned: bool) -> String {
+    let verb = if pinned { "pinned" } else { "no longer pinned" };
+    format!("{} is {verb}\n", safe(image))
+}
+
+pub(crate) fn findings(findings: &[VolumeFinding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let now = match &finding.now {
+            Now::Intact => "intact".to_owned(),
+            Now::Changed { found } => {
+                let sealed = finding.sealed.map_or("?".into(), |digest| digest.short());
+                format!("CHANGED: tree is {}, sealed was {sealed}", found.short())
+            }
+            Now::Unreadable { why } => format!("UNREADABLE: {}", safe(why)),
+            Now::Unknown => "UNKNOWN: sealed without a tree digest".to_owned(),
+        };
+        put(&mut text, format_args!("volume {:<5} {now}\n", finding.volume));
+    }
+    let bad = findings.iter().filter(|finding| finding.now != Now::Intact).count();
+    if bad > 0 {
+        put(
+            &mut text,
+            format_args!(
+                "{bad} of {} volumes are not as they were sealed: `orchestrate rm` the images on \
+                 them, then ensure them again\n",
+                findings.len()
+            ),
+        );
+    }
+    text
+}
+
+pub(crate) fn run_line(line: &RunLine) -> String {
+    run(&line.run, line.interrupted)
+}
+
+pub(crate) fn run(run: &Run, interrupted: bool) -> String {
+    let state = match &run.state {
+        RunState::Running if run.cancel.is_some() => "being cancelled".to_owned(),
+        RunState::Running if interrupted => {
+            "interrupted (`orchestrate recover` takes it up)".to_owned()
+        }
+        RunState::Failed { class, message } => format!("failed ({class}): {message}"),
+        RunState::Running | RunState::Done | RunState::Cancelled => run.state.word().to_owned(),
+    };
+    let step = if run.step.is_empty() { String::new() } else { format!("  {}", run.step) };
+    let begun =
+        if run.attempt > 1 { format!("  begun {} times", run.attempt) } else { String::new() };
+    let (verb, subject) = (run.verb.word(), safe(&run.subject));
+    format!("run {:<5} {verb:<10} {subject}  {}{begun}{}\n", run.id, safe(&state), safe(&step))
+}
+
+pub(crate) fn history(events: &[Event]) -> String {
+    events.iter().map(event).collect()
+}
+
+pub(crate) fn event(event: &Event) -> String {
+    let from = event.from.as_deref().unwrap_or("-");
+    let to = event.to.as_deref().unwrap_or("-");
+    format!("{:>6}  {}  {from} -> {to}  {}\n", event.seq, safe(&event.subject), safe(&event.detail))
+}
+
+pub(crate) fn quarantined(blob: &Quarantined) -> String {
+    format!("{}  {} bytes  {}  {}\n", blob.digest, blob.size, safe(&blob.key), safe(&blob.message))
+}
+
+pub(crate) fn released(digest: &Digest, released: bool) -> String {
+    match released {
+        true => format!("{digest} may be unpacked again\n"),
+        false => format!("{digest} is not in quarantine\n"),
+    }
+}
+
+pub(crate) fn rebuilt(done: &Rebuilt) -> String {
+    let verb = if done.dry_run { "would rebuild" } else { "rebuilt" };
+    let mut text = format!(
+        "{verb} a registry of {} layers, {} images, {} activations\n",
+        done.layers,
+        done.images.len(),
+        done.activations.len()
+    );
+    for image in &done.images {
+        put(&mut text, format_args!("  image {}\n", safe(image)));
+    }
+    for name in &done.activations {
+        put(&mut text, format_args!("  activation {}\n", safe(name)));
+    }
+    if !done.foreign.is_empty() {
+        let ids: Vec<String> = done.foreign.iter().map(u32::to_string).collect();
+        put(&mut text, format_args!("not ours: volumes {}\n", ids.join(", ")));
+    }
+    if let Some(kept) = &done.kept {
+        put(&mut text, format_args!("the registry that was there is {}\n", kept.display()));
     }
     text
 }

@@ -184,14 +184,15 @@ impl Host {
     fn facts(&self) -> Result<Facts, Error> {
         let volumes = self.registry.volumes()?;
         let activations = self.registry.activations()?;
+        let mapped = self.store.mapped()?;
         let mut live_volumes = Vec::new();
         for row in &volumes {
-            let unsettled = !matches!(row.state, VolumeState::Sealed(_));
-            if unsettled && self.locks.try_build(&row.build)?.is_none() {
+            let settled = matches!(row.state, VolumeState::Sealed(_))
+                && mapping_of(&mapped, row.id) == plan::Mapping::Absent;
+            if !settled && self.locks.try_build(&row.build)?.is_none() {
                 live_volumes.push(row.id);
             }
         }
-        let mapped = self.store.mapped()?;
         let mut live_activations = Vec::new();
         for row in &activations {
             if unsettled(row, &mapped).is_some() && self.locks.try_activation(&row.name)?.is_none()

@@ -1,9 +1,14 @@
 //! `rm`: an activation with what was written to it, or an image with the layers only it has.
 
-use registry::VolumeState;
-use serde::Serialize;
+use std::collections::HashSet;
 
+use registry::{Verb, Volume, VolumeState};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::garbage::in_use;
 use crate::plan::Wish;
+use crate::policy::Step;
 use crate::{Error, Host, perform};
 
 /// What `rm` did, or would do.
@@ -29,6 +34,13 @@ impl Host {
     /// # Errors
     /// [`Error::Taken`] for an image of which there are activations.
     pub fn remove(&mut self, name: &str, dry_run: bool) -> Result<Removed, Error> {
+        if dry_run {
+            return self.remove_alone(name, true);
+        }
+        self.as_run(Verb::Rm, name, json!({}), |host| host.remove_alone(name, false))
+    }
+
+    fn remove_alone(&mut self, name: &str, dry_run: bool) -> Result<Removed, Error> {
         let before = self.store.space()?.used;
         let mut removed = if self.registry.activation(name)?.is_some() {
             self.remove_activation(name, dry_run)?
@@ -45,7 +57,7 @@ impl Host {
     fn remove_activation(&mut self, name: &str, dry_run: bool) -> Result<Removed, Error> {
         let _mine = self.locks.activation(name)?;
         if !dry_run {
-            self.drive(name, Wish::Gone)?;
+            self.patiently(Step::Device, |host| host.drive(name, Wish::Gone))?;
         }
         Ok(Removed { activation: Some(name.into()), ..Removed::default() })
     }
@@ -67,57 +79,42 @@ impl Host {
                 by: format!("its activations {}", used.join(", ")),
             });
         }
-        let mut removed = Removed { image: Some(reference.into()), ..Removed::default() };
-        let stack: Vec<u32> = image.layers.iter().rev().map(|layer| layer.volume).collect();
+        let mut stack: Vec<u32> = image.layers.iter().map(|layer| layer.volume).collect();
+        stack.dedup();
+        let used = self.used_without(reference, &stack)?;
+        // From the top down: a layer goes before what it stands on.
+        let (kept, volumes) = stack.into_iter().rev().partition(|id| used.contains(id));
+        let removed =
+            Removed { image: Some(reference.into()), volumes, kept, ..Removed::default() };
         if dry_run {
-            removed.split_by_use(&stack, &self.used_without(reference)?);
             return Ok(removed);
         }
-        self.registry.write(|write| write.forget_image(reference))?;
-        for id in stack {
-            // From the top down: a layer is free once nothing stands on it any more.
-            let free = self.registry.unreferenced()?.into_iter().find(|volume| volume.id == id);
-            match free {
-                Some(volume) => {
-                    let _store = self.locks.store()?;
-                    self.registry
-                        .write(|write| write.advance_volume(&volume, &VolumeState::Deleting))?;
-                    perform::delete_volume(self, id)?;
-                    removed.volumes.push(id);
-                }
-                None if removed.volumes.contains(&id) => {}
-                None => removed.kept.push(id),
-            }
+        let rows = removed.volumes.iter().map(|id| self.registry.volume(*id));
+        let rows: Vec<Volume> = rows.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        let _store = self.locks.store()?;
+        // One commit for the image and its layers: killed after it, recovery does the rest.
+        self.registry.write(|write| {
+            write.forget_image(reference)?;
+            rows.iter().try_for_each(|row| write.advance_volume(row, &VolumeState::Deleting))
+        })?;
+        for row in &rows {
+            perform::delete_volume(self, row.id)?;
         }
         Ok(removed)
     }
 
-    /// Volumes that images but this one, activations, or builds stand on.
-    fn used_without(&self, reference: &str) -> Result<Vec<u32>, Error> {
-        let others = self.registry.images()?.into_iter().filter(|i| i.reference != reference);
-        let mut used: Vec<u32> =
-            others.flat_map(|image| image.layers).map(|layer| layer.volume).collect();
-        used.extend(self.registry.activations()?.iter().map(|activation| activation.origin));
+    /// Volumes that images but this one, activations, or other volumes stand on.
+    fn used_without(&self, reference: &str, stack: &[u32]) -> Result<HashSet<u32>, Error> {
+        let images = self.registry.images()?;
+        let others = images.iter().filter(|image| image.reference != reference);
+        let activations = self.registry.activations()?;
         let volumes = self.registry.volumes()?;
-        let building = volumes.iter().filter(|v| v.state == VolumeState::Building);
-        used.extend(building.filter_map(|volume| volume.parent));
-        let mut next = 0;
-        while let Some(id) = used.get(next).copied() {
-            next += 1;
-            let parent = volumes.iter().find(|v| v.id == id).and_then(|v| v.parent);
-            used.extend(parent.filter(|parent| !used.contains(parent)));
-        }
-        Ok(used)
-    }
-}
-
-impl Removed {
-    fn split_by_use(&mut self, stack: &[u32], used: &[u32]) {
-        for id in stack {
-            let to = if used.contains(id) { &mut self.kept } else { &mut self.volumes };
-            if !to.contains(id) {
-                to.push(*id);
-            }
-        }
+        let roots = others
+            .flat_map(|image| &image.layers)
+            .map(|layer| layer.volume)
+            .chain(activations.iter().map(|activation| activation.origin))
+            // Garbage too: only `gc` takes that away.
+            .chain(volumes.iter().map(|volume| volume.id).filter(|id| !stack.contains(id)));
+        Ok(in_use(&volumes, roots))
     }
 }

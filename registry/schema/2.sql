@@ -30,6 +30,9 @@ CREATE TABLE quarantine(
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX quarantine_source ON quarantine(etag, size);
 
+-- The key under which sealed volumes say what they are: `registry rebuild` believes no other.
+ALTER TABLE meta ADD COLUMN seal_key TEXT CHECK (length(seal_key) = 64);
+
 -- A pinned image is no garbage. `used` is the history's number at the last use: order without a clock.
 ALTER TABLE images ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0 CHECK (pinned IN (0, 1));
 ALTER TABLE images ADD COLUMN used INTEGER NOT NULL DEFAULT 0;

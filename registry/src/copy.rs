@@ -79,7 +79,8 @@ impl Registry {
             let mut rows = statement.query([]).map_err(Error::sqlite("read rows"))?;
             while let Some(row) = rows.next().map_err(Error::sqlite("read rows"))? {
                 let mut line = Map::from_iter([("table".to_owned(), json!(table))]);
-                for (column, name) in names.iter().enumerate() {
+                // A secret is for the file, not for a terminal.
+                for (column, name) in names.iter().enumerate().filter(|(_, n)| *n != "seal_key") {
                     let value = row.get_ref(column).map_err(Error::sqlite("read a column"))?;
                     line.insert(name.clone(), column_value(value));
                 }

@@ -10,6 +10,7 @@ mod digest;
 mod error;
 mod quarantine;
 mod read;
+mod rebuild;
 mod rows;
 pub mod run;
 mod schema;
@@ -21,6 +22,7 @@ pub use digest::{Digest, chain_id};
 pub use error::{Error, Kind};
 pub use quarantine::Quarantined;
 pub use read::Totals;
+pub use rebuild::{ActivationFact, Facts, ImageFact, LayerFact, SourceFact};
 pub use rows::{
     Activation, Blob, Event, Image, ImageLayer, KnownBy, Role, Source, StoreBinding, Volume,
 };

@@ -1,12 +1,13 @@
-//! The `registry` program: looks into a registry, checks and copies it. Never writes to it.
+//! The `registry` program: looks into a registry, checks and copies it, or makes one anew. It never
+//! writes to one that is there.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use argh::FromArgs;
-use registry::{Error, Kind, Registry, VolumeState};
+use registry::{Error, Facts, Kind, Registry, VolumeState};
 use serde::Serialize;
 use serde_json::json;
 
@@ -38,6 +39,7 @@ enum Command {
     Check(Check),
     Backup(Backup),
     Export(Export),
+    Rebuild(Rebuild),
 }
 
 /// List volumes, images, activations, runs, refused blobs, or events.
@@ -87,6 +89,11 @@ struct Backup {
 #[argh(subcommand, name = "export")]
 struct Export {}
 
+/// Make a registry from facts on stdin, as `orchestrate rebuild --facts` prints them. There must be none.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "rebuild")]
+struct Rebuild {}
+
 fn main() -> ExitCode {
     let words: Option<Vec<String>> =
         std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
@@ -134,13 +141,16 @@ fn run(args: Args) -> anyhow::Result<bool> {
         return Ok(true);
     }
     let Some(command) = args.command else {
-        bail!("which of ls, show, check, backup, export? see registry --help");
+        bail!("which of ls, show, check, backup, export, rebuild? see registry --help");
     };
     let dir = args
         .state
         .or_else(|| std::env::var_os("VENEER_STATE").map(PathBuf::from))
         .unwrap_or_else(|| PathBuf::from("/var/lib/veneer"));
     let path = dir.join("registry.db");
+    if let Command::Rebuild(Rebuild {}) = command {
+        return rebuild(&dir, &path);
+    }
     if !path.exists() {
         bail!(
             "no registry at {}: nothing was ever activated with this --state directory",
@@ -156,7 +166,8 @@ fn run(args: Args) -> anyhow::Result<bool> {
             registry.backup(&backup.file)?;
             Ok(true)
         }
-        Command::Export(_) => export(&registry),
+        Command::Export(Export {}) => export(&registry),
+        Command::Rebuild(Rebuild {}) => unreachable!("done above, without a registry"),
     }
 }
 
@@ -202,6 +213,20 @@ fn show_one(registry: &Registry, show: &Show) -> anyhow::Result<bool> {
     for event in events {
         say(&plain(&serde_json::to_value(event)?))?;
     }
+    Ok(true)
+}
+
+fn rebuild(dir: &Path, path: &Path) -> anyhow::Result<bool> {
+    let facts: Facts = serde_json::from_reader(io::stdin().lock()).context(
+        "no facts on stdin: `orchestrate rebuild --facts | registry rebuild --state DIR`",
+    )?;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let registry = Registry::rebuild(path, &facts)?;
+    let totals = registry.totals()?;
+    say(&format!(
+        "{} layers, {} images, {} activations\n",
+        totals.layers, totals.images, totals.activations
+    ))?;
     Ok(true)
 }
 

@@ -38,6 +38,12 @@ impl Registry {
             .ok_or_else(|| Error::Corrupt { subject: "meta".into(), what: "no row".into() })
     }
 
+    /// The key under which sealed volumes say what they are; none before the template.
+    pub fn seal_key(&self) -> Result<Option<Digest>, Error> {
+        self.one("SELECT seal_key FROM meta", [], |row| rows::digest(row, 0, "meta"))
+            .map(Option::flatten)
+    }
+
     /// The volume with this id.
     pub fn volume(&self, id: u32) -> Result<Option<Volume>, Error> {
         self.one(&format!("SELECT {VOLUME} FROM volumes WHERE id = ?1"), [id], rows::volume)

@@ -1,12 +1,12 @@
 //! Rows as the program sees them, and their decoding: a row that does not decode is an error.
 
 use rusqlite::Row;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{ActivationState, Digest, Error, Seal, VolumeState};
 
 /// What a volume is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The empty file system from which each first layer is a snapshot.
@@ -35,7 +35,7 @@ pub enum KnownBy {
 }
 
 /// Which store this registry is about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreBinding {
     /// `thin` or `dir`.
     pub kind: String,

@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{OptionalExtension, Params, Transaction, TransactionBehavior};
 
 use crate::{
-    ActivationState, Blob, Error, Image, KnownBy, Registry, Role, Source, StoreBinding, Volume,
-    VolumeState,
+    Activation, ActivationState, Blob, Digest, Error, Image, KnownBy, Registry, Role, Source,
+    StoreBinding, Volume, VolumeState,
 };
 
 /// The last thin id: 24 bits (kernel's thin-provisioning.rst).
@@ -104,6 +104,11 @@ impl Write<'_> {
             .map_err(Error::sqlite("take a transaction id"))
     }
 
+    /// Keeps the key of the store's seals.
+    pub fn put_seal_key(&self, key: Digest) -> Result<(), Error> {
+        self.run("UPDATE meta SET seal_key = ?1", [key.hex()]).map(drop)
+    }
+
     /// Reserves an id for a volume; its state is Building. Counts one attempt of the build.
     pub fn reserve_volume(&self, new: &NewVolume<'_>) -> Result<u32, Error> {
         let id = self.next_id()?;
@@ -195,6 +200,17 @@ impl Write<'_> {
         let detail = format!("volume {id} of {}", new.reference);
         self.event(&format!("activation {}", new.name), None, Some("reserved"), &detail)?;
         Ok(id)
+    }
+
+    /// Puts the row of an activation that the store was found to have.
+    pub(crate) fn put_activation(&self, row: &Activation) -> Result<(), Error> {
+        self.run(
+            "INSERT INTO activations(name, reference, origin, id, bytes, state, created_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            (&row.name, &row.reference, row.origin, row.id, row.bytes, row.state.word(), now_ms()),
+        )?;
+        let detail = format!("volume {}, found in the store", row.id);
+        self.event(&format!("activation {}", row.name), None, Some(row.state.word()), &detail)
     }
 
     /// Moves an activation along a checked edge, if it is still in `from`.

@@ -28,29 +28,46 @@ use crate::sys::{self, On};
 /// # Errors
 /// [`Error::Fs`].
 pub fn tree_digest(root: &Root) -> Result<[u8; 32], Error> {
+    whole(root, |_, _| None, |_| {})
+}
+
+/// Size and sha256 of a regular file's content.
+pub(crate) type Hashed = (u64, [u8; 32]);
+
+/// Hands every line of the tree's manifest to `each`, and gives the digest over them. What `known`
+/// tells of a regular file's content is taken for it, and the file is not read.
+pub(crate) fn whole(
+    root: &Root,
+    mut known: impl FnMut(&[u8], &FileStat) -> Option<Hashed>,
+    mut each: impl FnMut(&[u8]),
+) -> Result<[u8; 32], Error> {
     let mut hash = Sha256::new();
+    let mut line = |record: &Record| {
+        let line = record.line();
+        hash.update(&line);
+        each(&line);
+    };
     let mut seen: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
     let at = root.reopen().map_err(Fault::nowhere)?;
     let top = stat(&at, b".").map_err(Fault::nowhere)?;
     if let Some(top) = top {
-        let record = read_node(&at, b".", Vec::new(), &top).map_err(Fault::nowhere)?;
-        hash.update(record.line());
+        line(&read_node(&at, b".", Vec::new(), &top).map_err(Fault::nowhere)?);
     }
     walk(root, |at, name, path, stat| {
-        let mut record = None;
+        // Asked for every name, so that who goes along in order misses none.
+        let content = known(path, stat);
         if stat.st_nlink > 1 && !is_dir(stat) {
             match seen.get(&(stat.st_dev, stat.st_ino)) {
-                Some(first) => record = Some(hardlink(path, first)),
+                Some(first) => {
+                    line(&hardlink(path, first));
+                    return Ok(());
+                }
                 None => {
                     seen.insert((stat.st_dev, stat.st_ino), path.to_vec());
                 }
             }
         }
-        let record = match record {
-            Some(record) => record,
-            None => read_node(at, name, path.to_vec(), stat)?,
-        };
-        hash.update(record.line());
+        line(&read_known(at, name, path.to_vec(), stat, content)?);
         Ok(())
     })
     .map_err(Fault::nowhere)?;
@@ -124,6 +141,17 @@ pub(crate) fn read_node(
     path: Vec<u8>,
     stat: &FileStat,
 ) -> Result<Record, Fault> {
+    read_known(at, name, path, stat, None)
+}
+
+/// As [`read_node`]; a regular file whose content is known is not read.
+fn read_known(
+    at: &OwnedFd,
+    name: &[u8],
+    path: Vec<u8>,
+    stat: &FileStat,
+    known: Option<Hashed>,
+) -> Result<Record, Fault> {
     let device = (
         u32::try_from(major(stat.st_rdev)).unwrap_or(u32::MAX),
         u32::try_from(minor(stat.st_rdev)).unwrap_or(u32::MAX),
@@ -131,7 +159,10 @@ pub(crate) fn read_node(
     let (what, xattrs) = match SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT) {
         SFlag::S_IFREG => {
             let fd = open_file(at, name, &path)?;
-            let (size, sha256) = contents(&fd, &path)?;
+            let (size, sha256) = match known {
+                Some(hashed) => hashed,
+                None => contents(&fd, &path)?,
+            };
             (What::File { size, sha256 }, xattrs(On::Fd(fd.as_fd()), &path)?)
         }
         SFlag::S_IFDIR => {

@@ -5,6 +5,7 @@
 //!   PATH/veneer-store     identity, made once
 //!   PATH/transaction      the transaction id, replaced by rename
 //!   PATH/volumes/<id>     one tree a volume
+//!   PATH/notes/<id>       what a sealed volume says of itself
 //!   PATH/active/<name>    a symbolic link to ../volumes/<id>
 //! ```
 
@@ -17,7 +18,7 @@ use registry::StoreBinding;
 
 use crate::Error;
 use crate::plan::Mapping;
-use crate::store::{Mapped, Space, Store, Work};
+use crate::store::{Mapped, Space, Store, View, Work};
 
 /// A directory that is a store.
 #[derive(Debug)]
@@ -39,7 +40,10 @@ impl DirStore {
         lock.lock().map_err(io_error("lock", &path))?;
         let header = path.join("veneer-store");
         match fs::read_to_string(&header) {
-            Ok(id) if !id.trim().is_empty() => Ok(DirStore { id: id.trim().into(), path }),
+            Ok(id) if !id.trim().is_empty() => {
+                make_dir(&path.join("notes"))?;
+                Ok(DirStore { id: id.trim().into(), path })
+            }
             Ok(_) => {
                 Err(Error::Usage(format!("{} is empty; name another --store", header.display())))
             }
@@ -64,7 +68,7 @@ impl DirStore {
                 path.display()
             )));
         }
-        for name in ["volumes", "active"] {
+        for name in ["volumes", "active", "notes"] {
             make_dir(&path.join(name))?;
         }
         let mut random = [0; 16];
@@ -88,14 +92,8 @@ impl DirStore {
         unpack::Root::open(&tree).map_err(tree_error("open a volume"))
     }
 
-    /// Write, sync, rename, sync: the file is the old one or the new one.
     fn replace(&self, name: &str, text: &str) -> Result<(), Error> {
-        let (new, path) = (self.path.join(format!(".{name}.new")), self.path.join(name));
-        let written = fs::File::create(&new)
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&new, &path))
-            .and_then(|()| fs::File::open(&self.path)?.sync_all());
-        written.map_err(io_error("write", &path))
+        replace(&self.path, name, text.as_bytes())
     }
 }
 
@@ -148,7 +146,24 @@ impl Store for DirStore {
     }
 
     fn open(&self, id: u32, bytes: u64) -> Result<Box<dyn Work>, Error> {
-        Ok(Box::new(DirWork { root: self.root(id)?, bytes }))
+        Ok(Box::new(DirWork { root: self.root(id)?, bytes, id, notes: self.path.join("notes") }))
+    }
+
+    fn look(&self, id: u32, _bytes: u64) -> Result<Box<dyn View>, Error> {
+        Ok(Box::new(DirView(self.root(id)?)))
+    }
+
+    fn put_note(&self, id: u32, _bytes: u64, note: &[u8]) -> Result<(), Error> {
+        replace(&self.path.join("notes"), &id.to_string(), note)
+    }
+
+    fn note(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.path.join("notes").join(id.to_string());
+        match fs::read(&path) {
+            Ok(note) => Ok(Some(note)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Io { doing: "read", path, source }),
+        }
     }
 
     fn delete(&self, id: u32) -> Result<(), Error> {
@@ -160,6 +175,13 @@ impl Store for DirStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(Error::Io { doing: "look at", path: tree, source }),
             Ok(_) => {}
+        }
+        let note = self.path.join("notes").join(id.to_string());
+        match fs::remove_file(&note) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("remove", &note)(error));
+            }
+            Ok(()) | Err(_) => {}
         }
         unpack::remove_tree(&self.root(id)?).map_err(tree_error("remove a volume"))?;
         fs::remove_dir(&tree).map_err(io_error("remove", &tree))
@@ -215,6 +237,10 @@ impl Store for DirStore {
         Ok(Space { total, used: total.saturating_sub(free), block })
     }
 
+    fn exclusive(&self) -> Result<Option<Vec<(u32, u64)>>, Error> {
+        Ok(None)
+    }
+
     fn alone(&self) -> bool {
         false
     }
@@ -228,6 +254,21 @@ impl Store for DirStore {
 struct DirWork {
     root: unpack::Root,
     bytes: u64,
+    id: u32,
+    notes: PathBuf,
+}
+
+/// A sealed tree that is open to be read.
+struct DirView(unpack::Root);
+
+impl View for DirView {
+    fn root(&self) -> &unpack::Root {
+        &self.0
+    }
+
+    fn close(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 impl Work for DirWork {
@@ -244,9 +285,23 @@ impl Work for DirWork {
         self.bytes
     }
 
-    fn close(self: Box<Self>) -> Result<(), Error> {
-        unpack::sync(&self.root).map_err(tree_error("sync the layer"))
+    fn close(self: Box<Self>, note: Option<&[u8]>) -> Result<(), Error> {
+        unpack::sync(&self.root).map_err(tree_error("sync the layer"))?;
+        match note {
+            Some(note) => replace(&self.notes, &self.id.to_string(), note),
+            None => Ok(()),
+        }
     }
+}
+
+/// Write, sync, rename, sync: the file is the old one or the new one.
+fn replace(dir: &Path, name: &str, content: &[u8]) -> Result<(), Error> {
+    let (new, path) = (dir.join(format!(".{name}.new")), dir.join(name));
+    let written = fs::File::create(&new)
+        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&new, &path))
+        .and_then(|()| fs::File::open(dir)?.sync_all());
+    written.map_err(io_error("write", &path))
 }
 
 fn make_dir(path: &Path) -> Result<(), Error> {

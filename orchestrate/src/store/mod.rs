@@ -6,6 +6,7 @@
 
 mod dir;
 mod pool;
+mod pool_note;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -88,8 +89,17 @@ pub trait Work {
     /// The volume's size now, bytes.
     fn bytes(&self) -> u64;
 
-    /// Everything that was written is on disk, nothing of it is open or mapped any more, and the
-    /// store is healthy. Only then may the volume be sealed.
+    /// Everything that was written is on disk, then the note about it is; nothing of it is open or
+    /// mapped any more, and the store is healthy. Only then may the volume be sealed.
+    fn close(self: Box<Self>, note: Option<&[u8]>) -> Result<(), Error>;
+}
+
+/// A sealed volume that is open to be read.
+pub trait View {
+    /// The tree.
+    fn root(&self) -> &unpack::Root;
+
+    /// Nothing of it is open or mapped any more.
     fn close(self: Box<Self>) -> Result<(), Error>;
 }
 
@@ -117,6 +127,15 @@ pub trait Store {
 
     /// Opens a snapshot of `bytes` for one apply.
     fn open(&self, id: u32, bytes: u64) -> Result<Box<dyn Work>, Error>;
+
+    /// Opens the sealed `id` of `bytes` to be read; nothing can be written through it.
+    fn look(&self, id: u32, bytes: u64) -> Result<Box<dyn View>, Error>;
+
+    /// Writes the note of the closed volume `id`, of `bytes`, to disk.
+    fn put_note(&self, id: u32, bytes: u64, note: &[u8]) -> Result<(), Error>;
+
+    /// The bytes where the note of `id` is, whoever wrote them; none where there is no such place.
+    fn note(&self, id: u32) -> Result<Option<Vec<u8>>, Error>;
 
     /// Takes away `id` and every mapping of it; an absent one is fine.
     fn delete(&self, id: u32) -> Result<(), Error>;
@@ -146,6 +165,9 @@ pub trait Store {
             false => Ok(content),
         }
     }
+
+    /// Bytes that each volume has and no other; none where volumes cannot be told apart.
+    fn exclusive(&self) -> Result<Option<Vec<(u32, u64)>>, Error>;
 
     /// Whether nobody else takes room here, so that differences mean something.
     fn alone(&self) -> bool;

@@ -12,7 +12,7 @@ use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
 
 use crate::Error;
 use crate::plan::Mapping;
-use crate::store::{Mapped, Space, Store, Work};
+use crate::store::{Mapped, Space, Store, View, Work, pool_note};
 
 /// How a work volume is mounted. Power loss may tear it: an unsealed volume is thrown away, and
 /// sealing syncs and commits the pool before anybody relies on it.
@@ -46,6 +46,10 @@ impl ThinStore {
 
     fn work_name(&self, id: u32) -> String {
         format!("{}-work-{id}", self.pool.name())
+    }
+
+    fn look_name(&self, id: u32) -> String {
+        format!("{}-look-{id}", self.pool.name())
     }
 
     fn block_bytes(&self) -> u64 {
@@ -140,6 +144,57 @@ impl Store for ThinStore {
         }
     }
 
+    fn look(&self, id: u32, bytes: u64) -> Result<Box<dyn View>, Error> {
+        let name = self.look_name(id);
+        let volume =
+            self.pool.activate(thin_id(id)?, &name, self.sectors(bytes), Access::ReadOnly)?;
+        let mounted = thin::mount::detached(&volume.path(), "ext4", &[("noexec", None)], true)
+            .map_err(Error::Thin)
+            .and_then(|mount| {
+                let root = thin::mount::open_root(mount.as_fd())?;
+                let root = unpack::Root::from_fd(root)
+                    .map_err(|source| Error::Tree { doing: "open the volume's root", source })?;
+                Ok((mount, root))
+            });
+        match mounted {
+            Ok((mount, root)) => {
+                Ok(Box::new(ThinView { pool: self.pool.clone(), name, mount, root }))
+            }
+            Err(error) => {
+                self.pool.deactivate(&name)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn put_note(&self, id: u32, bytes: u64, note: &[u8]) -> Result<(), Error> {
+        let name = self.work_name(id);
+        let volume =
+            self.pool.activate(thin_id(id)?, &name, self.sectors(bytes), Access::ReadWrite)?;
+        let written = pool_note::write(&volume.path(), note);
+        self.pool.deactivate(&name)?;
+        written?;
+        self.pool.commit()?;
+        Ok(())
+    }
+
+    fn note(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
+        let thin = thin_id(id)?;
+        if let Some(active) = self.pool.active()?.into_iter().find(|active| active.id == thin) {
+            // Half made, it has nothing to read.
+            return match active.has_table && !active.suspended {
+                true => pool_note::read(&self.path(&active.name)).map(Some),
+                false => Ok(None),
+            };
+        }
+        let name = self.look_name(id);
+        let volume =
+            self.pool.activate(thin, &name, self.pool.block_sectors(), Access::ReadOnly)?;
+        let note = pool_note::read(&volume.path());
+        self.pool.deactivate(&name)?;
+        note.map(Some)
+    }
+
     fn delete(&self, id: u32) -> Result<(), Error> {
         let thin = thin_id(id)?;
         for active in self.pool.active()?.into_iter().filter(|active| active.id == thin) {
@@ -207,6 +262,12 @@ impl Store for ThinStore {
         Ok(Space { total: total * block, used: used * block, block })
     }
 
+    fn exclusive(&self) -> Result<Option<Vec<(u32, u64)>>, Error> {
+        let block = self.block_bytes();
+        let usage = self.pool.usage()?;
+        Ok(Some(usage.iter().map(|of| (of.record.id.get(), of.exclusive_blocks * block)).collect()))
+    }
+
     fn alone(&self) -> bool {
         true
     }
@@ -230,6 +291,27 @@ fn mount(volume: &Volume) -> Result<(OwnedFd, unpack::Root), Error> {
 fn gather(volume: &Volume) {
     let knob = format!("/sys/fs/ext4/dm-{}/mb_stream_req", volume.dev.minor);
     drop(std::fs::write(knob, "0"));
+}
+
+/// A sealed volume, active read-only and mounted detached.
+struct ThinView {
+    pool: Pool,
+    name: String,
+    mount: OwnedFd,
+    root: unpack::Root,
+}
+
+impl View for ThinView {
+    fn root(&self) -> &unpack::Root {
+        &self.root
+    }
+
+    fn close(self: Box<Self>) -> Result<(), Error> {
+        let ThinView { pool, name, mount, root } = *self;
+        drop((root, mount));
+        pool.deactivate(&name)?;
+        Ok(())
+    }
 }
 
 /// An active work volume with its detached mount.
@@ -275,6 +357,7 @@ impl Work for ThinWork {
                 what: format!("the layer in pool {:?}", self.pool.name()),
                 needs: bytes,
                 free,
+                garbage: None,
             });
         }
         let stat = self.stat()?;
@@ -294,10 +377,13 @@ impl Work for ThinWork {
         self.volume.sectors.bytes()
     }
 
-    fn close(self: Box<Self>) -> Result<(), Error> {
+    fn close(self: Box<Self>, note: Option<&[u8]>) -> Result<(), Error> {
         let ThinWork { pool, volume, mount, root } = *self;
         unpack::sync(&root).map_err(|source| Error::Tree { doing: "sync the layer", source })?;
         drop((root, mount));
+        if let Some(note) = note {
+            pool_note::write(&volume.path(), note)?;
+        }
         pool.deactivate(&volume.name)?;
         pool.commit()?;
         Ok(())

@@ -1,0 +1,128 @@
+//! One flag for a whole run: who may stop it, and how those who wait look at it.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use registry::Registry;
+
+use crate::Error;
+
+/// How often a wish to cancel is looked for, and how long a wait may overlook it.
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
+
+/// Asks a run to stop at its next safe point. Clones are the same flag.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    set: AtomicBool,
+    why: Mutex<String>,
+}
+
+impl Cancel {
+    /// Asks to stop; the first reason stays.
+    pub fn request(&self, why: &str) {
+        let mut kept = self.0.why.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.0.set.load(Ordering::Acquire) {
+            *kept = why.into();
+            self.0.set.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether somebody asked to stop.
+    pub fn is_set(&self) -> bool {
+        self.0.set.load(Ordering::Acquire)
+    }
+
+    /// # Errors
+    /// [`Error::Cancelled`] when somebody asked to stop.
+    pub fn check(&self) -> Result<(), Error> {
+        if !self.is_set() {
+            return Ok(());
+        }
+        let why = self.0.why.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Err(Error::Cancelled { why })
+    }
+
+    /// Sleeps for so long, or until somebody asks to stop.
+    ///
+    /// # Errors
+    /// As [`Cancel::check`].
+    pub fn sleep(&self, whole: Duration) -> Result<(), Error> {
+        let begun = Instant::now();
+        loop {
+            self.check()?;
+            let rest = whole.saturating_sub(begun.elapsed());
+            if rest.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(rest.min(LOOK));
+        }
+    }
+}
+
+/// Looks for the wish to cancel of one run, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    _until: Sender<()>,
+}
+
+impl Watch {
+    /// A wish is kept in the registry, so that it reaches a run whatever becomes of who asked.
+    pub(crate) fn over(registry: &Path, run: u64, cancel: &Cancel) -> Watch {
+        let (until, dropped) = channel::<()>();
+        let (path, cancel) = (registry.to_owned(), cancel.clone());
+        thread::spawn(move || {
+            let mut open = None;
+            while dropped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                // A registry that cannot be read now is read the next time.
+                open = open.or_else(|| Registry::open_existing(&path).ok());
+                let wish = open.as_ref().and_then(|registry| registry.cancel_wish(run).ok());
+                if let Some(why) = wish.flatten() {
+                    cancel.request(&why);
+                    return;
+                }
+            }
+        });
+        Watch { _until: until }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reason_stays_and_a_sleeper_wakes() {
+        let cancel = Cancel::default();
+        assert!(cancel.check().is_ok());
+        let asker = cancel.clone();
+        let asking = thread::spawn(move || {
+            asker.request("first");
+            asker.request("second");
+        });
+        let error = cancel.sleep(Duration::from_secs(3600)).unwrap_err();
+        asking.join().unwrap();
+        assert!(error.to_string().contains("first"), "{error}");
+    }
+
+    #[test]
+    fn a_wish_in_the_registry_reaches_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("registry.db");
+        let mut registry = Registry::open(&path).unwrap();
+        let begin = |write: &registry::Write<'_>| {
+            write.begin_run(registry::Verb::Ensure, "s3://b/p/", "{}")
+        };
+        let run = registry.write(begin).unwrap();
+        let cancel = Cancel::default();
+        let _watch = Watch::over(&path, run, &cancel);
+        registry.write(|write| write.cancel_run(run, "not wanted")).unwrap();
+        assert!(cancel.sleep(Duration::from_secs(60)).is_err());
+    }
+}

@@ -1,0 +1,212 @@
+//! The commands of the `orchestrate` program and their flags.
+
+use argh::FromArgs;
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+pub(crate) enum Command {
+    Ensure(Ensure),
+    Activate(Activate),
+    Deactivate(Deactivate),
+    Ls(Ls),
+    Show(Show),
+    Rm(Rm),
+    Recover(Recover),
+    Gc(Gc),
+    Df(Df),
+    Pin(Pin),
+    Unpin(Unpin),
+    Verify(Verify),
+    Runs(Runs),
+    Events(Events),
+    Cancel(Cancel),
+    Quarantine(Quarantine),
+    Rebuild(Rebuild),
+}
+
+/// Make sure that every layer of an image is fetched, applied and sealed on this host.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "ensure")]
+pub(crate) struct Ensure {
+    /// s3://bucket/prefix/ (children 1.tar, 2.tar, ..) or s3://bucket/key.tar
+    #[argh(positional)]
+    pub(crate) image: String,
+    /// say what would be done, and do nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+/// Make an image writable under a name, as a block device /dev/mapper/NAME.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "activate")]
+pub(crate) struct Activate {
+    /// s3://bucket/prefix/ or s3://bucket/key.tar
+    #[argh(positional)]
+    pub(crate) image: String,
+    /// the device's name; one that is active already is left alone
+    #[argh(option)]
+    pub(crate) name: String,
+    /// size of the device in bytes, when it is to be larger than the image's volume
+    #[argh(option)]
+    pub(crate) size: Option<u64>,
+    /// say what would be done, and do nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+/// Take away the device of a name; what was written to it is kept.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "deactivate")]
+pub(crate) struct Deactivate {
+    /// the name
+    #[argh(positional)]
+    pub(crate) name: String,
+    /// say what would be done, and do nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+/// List images and activations.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "ls")]
+pub(crate) struct Ls {}
+
+/// Show one image with its layers, one activation, or one run; and what is under way for it, and why it waits.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "show")]
+pub(crate) struct Show {
+    /// an image reference, a name, or the number of a run
+    #[argh(positional)]
+    pub(crate) subject: String,
+}
+
+/// Remove an activation with what was written to it, or an image with the layers only it has.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "rm")]
+pub(crate) struct Rm {
+    /// a name or an image reference
+    #[argh(positional)]
+    pub(crate) subject: String,
+    /// say what would be done, and do nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+/// Mend what killed runs left behind, as every other command does first, and then take the killed runs up again.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "recover")]
+pub(crate) struct Recover {
+    /// say what would be done, and do nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+    /// allow builds again that were begun too often without an end
+    #[argh(switch)]
+    pub(crate) retry: bool,
+    /// mend only: leave killed runs as they are
+    #[argh(switch)]
+    pub(crate) no_resume: bool,
+}
+
+/// Remove layers that nothing needs; with a bound, also the images not asked for longest. Pinned and activated images stay.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "gc")]
+pub(crate) struct Gc {
+    /// remove images until the store has taken at most so many bytes
+    #[argh(option)]
+    pub(crate) keep_bytes: Option<u64>,
+    /// remove images until at most this part of the store is taken: 80%
+    #[argh(option)]
+    pub(crate) max_used: Option<String>,
+    /// also remove ids that the store has and no row knows
+    #[argh(switch)]
+    pub(crate) purge_foreign: bool,
+    /// say what would be done, and do nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+/// Show what takes the room: for each image what it shares, what only it has, and what removing it would free.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "df")]
+pub(crate) struct Df {}
+
+/// Keep an image whatever room is needed.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "pin")]
+pub(crate) struct Pin {
+    /// the image's reference
+    #[argh(positional)]
+    pub(crate) image: String,
+}
+
+/// Let `gc` remove an image again.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "unpin")]
+pub(crate) struct Unpin {
+    /// the image's reference
+    #[argh(positional)]
+    pub(crate) image: String,
+}
+
+/// Read every sealed layer, or those of one image, and compare it with the digest at its seal. Exit 1 when one differs.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "verify")]
+pub(crate) struct Verify {
+    /// the image's reference; all layers without one
+    #[argh(positional)]
+    pub(crate) image: Option<String>,
+}
+
+/// List the runs that have not ended, and whether a process is at work on them.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "runs")]
+pub(crate) struct Runs {
+    /// also those that have ended
+    #[argh(switch, short = 'a')]
+    pub(crate) all: bool,
+}
+
+/// Print the history, one line an event.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "events")]
+pub(crate) struct Events {
+    /// only events after this number
+    #[argh(option)]
+    pub(crate) since: Option<u64>,
+    /// only of this subject, as the lines name it: "volume 7", "run 3", "activation web-1"
+    #[argh(option)]
+    pub(crate) subject: Option<String>,
+    /// go on as events happen, until a signal
+    #[argh(switch, short = 'f')]
+    pub(crate) follow: bool,
+}
+
+/// Ask a run to stop and wait for its end, also when its process has died. Exit 1 when it had ended otherwise.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "cancel")]
+pub(crate) struct Cancel {
+    /// its number, as `runs` shows it
+    #[argh(positional)]
+    pub(crate) run: u64,
+}
+
+/// List blobs that were refused and are not unpacked again, or allow one.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "quarantine")]
+pub(crate) struct Quarantine {
+    /// allow these bytes again: sha256:..
+    #[argh(option)]
+    pub(crate) release: Option<String>,
+}
+
+/// Make the registry anew from what the store's sealed volumes say of themselves; the old one is kept beside it.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "rebuild")]
+pub(crate) struct Rebuild {
+    /// say what would be found, and write nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+    /// print what `registry rebuild` takes, with the store's secret key, and write nothing
+    #[argh(switch)]
+    pub(crate) facts: bool,
+}

@@ -1,0 +1,293 @@
+//! Runs: what was asked for is committed before anything is done for it, and how it ended after.
+//!
+//! A run whose process died is taken up by the same command, or by `recover`. Begun too often
+//! without coming forward it is given up, so that what kills the process cannot do so for ever.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::time::Instant;
+
+use fetch::ImageRef;
+use registry::{Run, RunState, Verb};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::cancel::Watch;
+use crate::error::class;
+use crate::gc::Bound;
+use crate::policy::{self, Step};
+use crate::{Error, Host};
+
+/// A run that was begun this often and never came forward is given up.
+const BEGINS_MAX: u32 = 5;
+
+/// A run as it is told to people.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunLine {
+    /// The row.
+    #[serde(flatten)]
+    pub run: Run,
+    /// Whether it is at no end and no process is at work on it.
+    pub interrupted: bool,
+}
+
+/// What became of a run that `recover` took up.
+#[derive(Clone, Debug, Serialize)]
+pub struct TakenUp {
+    /// The run.
+    pub run: u64,
+    /// What was asked for.
+    pub verb: Verb,
+    /// Of which image or name.
+    pub subject: String,
+    /// How it ended; `running` while only planned.
+    #[serde(flatten)]
+    pub end: RunState,
+}
+
+impl Host {
+    /// Does `work` as one run. A second run of the same verb and subject waits for the first.
+    pub(crate) fn as_run<T>(
+        &mut self,
+        verb: Verb,
+        subject: &str,
+        mut input: Value,
+        work: impl FnOnce(&mut Host) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        input["s3"] = self.s3_settings();
+        let _mine = self.locks.run(verb.word(), subject)?;
+        let id = self.begin_run(verb, subject, &input.to_string())?;
+        let _watch = Watch::over(self.registry.path(), id, &self.settings.cancel);
+        self.run = Some(id);
+        self.tell_waits(id);
+        let result = self.settings.cancel.check().and_then(|()| work(self));
+        self.run = None;
+        self.locks.on_wait(None);
+        let end = match &result {
+            Ok(_) => RunState::Done,
+            Err(Error::Cancelled { .. }) => RunState::Cancelled,
+            Err(error) => {
+                RunState::Failed { class: class(error).word().into(), message: error.to_string() }
+            }
+        };
+        if let Err(error) = self.registry.write(|write| write.finish_run(id, &end)) {
+            // What it did stands; the next command sees a run that died and finds nothing to do.
+            self.say(1, format_args!("the end of run {id} is not recorded: {error}"));
+        }
+        result
+    }
+
+    /// Who waits for another process says so in its run's row, by a connection of its own: the
+    /// host's is not at hand where locks are taken.
+    fn tell_waits(&self, id: u64) {
+        let (path, talk) = (self.registry.path().to_owned(), self.settings.talk);
+        self.locks.on_wait(Some(Box::new(move |line| {
+            if talk > 0 {
+                eprintln!("orchestrate: {line}");
+            }
+            let noted = registry::Registry::open(&path)
+                .and_then(|mut registry| registry.write(|write| write.note_run(id, line, false)));
+            // For people only; the wait goes on without.
+            drop(noted);
+        })));
+    }
+
+    /// The number of a fresh run, or of the one that a dead process left. The caller holds the lock.
+    fn begin_run(&mut self, verb: Verb, subject: &str, input: &str) -> Result<u64, Error> {
+        if let Some(dead) = self.registry.live_run(verb, subject)? {
+            if dead.cancel.is_none() && dead.attempt < BEGINS_MAX {
+                self.registry.write(|write| write.take_up_run(&dead, input))?;
+                return Ok(dead.id);
+            }
+            let end = given_up(&dead);
+            self.registry.write(|write| write.finish_run(dead.id, &end))?;
+            if dead.cancel.is_none() {
+                return Err(Error::CrashLoop {
+                    what: format!("run {} ({} {subject})", dead.id, verb.word()),
+                    begun: dead.attempt,
+                });
+            }
+        }
+        Ok(self.registry.write(|write| write.begin_run(verb, subject, input))?)
+    }
+
+    /// Says what the present run is at. Nothing depends on it.
+    pub(crate) fn note(&mut self, step: &str, forward: bool) {
+        let Some(id) = self.run else { return };
+        let noted = self.registry.write(|write| write.note_run(id, step, forward));
+        if let Err(error) = noted {
+            self.say(2, format_args!("the step of run {id} is not recorded: {error}"));
+        }
+    }
+
+    /// Tries `work` again as the policy of `step` has it.
+    pub(crate) fn patiently<T>(
+        &mut self,
+        step: Step,
+        mut work: impl FnMut(&mut Host) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let (mut tries, mut since, mut sealed) = (0, Instant::now(), self.sealed);
+        loop {
+            self.settings.cancel.check()?;
+            let error = match work(self) {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            if self.settings.cancel.is_set() {
+                self.settings.cancel.check()?;
+            }
+            if self.sealed > sealed {
+                (tries, since, sealed) = (0, Instant::now(), self.sealed);
+            }
+            tries += 1;
+            let Some(pause) = policy::again(step, &error, tries, since.elapsed(), random()) else {
+                return Err(error);
+            };
+            let of = policy::policy(step).tries;
+            let line = format!("again in {:.1} s ({tries} of {of}): {error}", pause.as_secs_f64());
+            self.say(1, format_args!("{line}"));
+            self.note(&line, false);
+            self.settings.cancel.sleep(pause)?;
+        }
+    }
+
+    /// Runs, the oldest first: those that have not ended, or with `all` every one that is kept.
+    pub fn runs(&self, all: bool) -> Result<Vec<RunLine>, Error> {
+        let runs = self.registry.runs(all)?;
+        runs.into_iter().map(|run| self.run_line(run)).collect()
+    }
+
+    fn run_line(&self, run: Run) -> Result<RunLine, Error> {
+        let interrupted = run.state == RunState::Running
+            && self.locks.try_run(run.verb.word(), &run.subject)?.is_some();
+        Ok(RunLine { run, interrupted })
+    }
+
+    /// Asks a run to stop, and waits for its end. Returns it as it ended: a run that was past the
+    /// point of return may have ended otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`]; [`Error::Locked`] when it has not ended in time, though it will.
+    pub fn cancel(&mut self, id: u64, why: &str) -> Result<Run, Error> {
+        let unknown = || Error::Unknown { what: "run", name: id.to_string() };
+        let run = self.registry.run(id)?.ok_or_else(unknown)?;
+        if run.state != RunState::Running {
+            return Ok(run);
+        }
+        self.registry.write(|write| write.cancel_run(id, why))?;
+        let _ended = self.locks.run(run.verb.word(), &run.subject)?;
+        let run = self.registry.run(id)?.ok_or_else(unknown)?;
+        if run.state != RunState::Running {
+            return Ok(run);
+        }
+        // Its process had died. What it left half done goes, as recovery has it.
+        self.recover(false)?;
+        self.registry.write(|write| write.finish_run(id, &RunState::Cancelled))?;
+        self.registry.run(id)?.ok_or_else(unknown)
+    }
+
+    /// Takes up the runs whose processes died; with `dry_run` only names them. One that fails
+    /// does not keep the others from their end.
+    pub fn take_up_runs(&mut self, dry_run: bool) -> Result<Vec<TakenUp>, Error> {
+        let mut taken = Vec::new();
+        for line in self.runs(false)? {
+            let run = line.run;
+            if !line.interrupted {
+                continue;
+            }
+            let end = match dry_run {
+                true if run.cancel.is_some() => RunState::Cancelled,
+                true => RunState::Running,
+                false => self.take_up(&run)?,
+            };
+            taken.push(TakenUp { run: run.id, verb: run.verb, subject: run.subject, end });
+        }
+        Ok(taken)
+    }
+
+    fn take_up(&mut self, run: &Run) -> Result<RunState, Error> {
+        if run.cancel.is_some() || run.attempt >= BEGINS_MAX {
+            let Some(_dead) = self.locks.try_run(run.verb.word(), &run.subject)? else {
+                return Ok(RunState::Running);
+            };
+            let end = given_up(run);
+            self.registry.write(|write| write.finish_run(run.id, &end))?;
+            return Ok(end);
+        }
+        self.say(1, format_args!("run {}: {} {}", run.id, run.verb.word(), run.subject));
+        let done = self.do_again(run);
+        let row = self.registry.run(run.id)?;
+        if let (Some(row), RunState::Running) =
+            (&row, row.as_ref().map_or(&RunState::Done, |row| &row.state))
+        {
+            // Nothing was left to do, so no run was begun for it.
+            let end = match &done {
+                Ok(()) => RunState::Done,
+                Err(error) => RunState::Failed {
+                    class: class(error).word().into(),
+                    message: error.to_string(),
+                },
+            };
+            self.registry.write(|write| write.finish_run(row.id, &end))?;
+            return Ok(end);
+        }
+        Ok(row.map_or(RunState::Done, |row| row.state))
+    }
+
+    fn do_again(&mut self, run: &Run) -> Result<(), Error> {
+        let input: Value = serde_json::from_str(&run.input)
+            .map_err(|_| Error::Usage(format!("run {}: its input is not JSON", run.id)))?;
+        let image = |input: &Value| -> Result<ImageRef, Error> {
+            input["image"].as_str().unwrap_or_default().parse().map_err(Error::Fetch)
+        };
+        self.use_s3_settings(&input["s3"]);
+        match run.verb {
+            Verb::Ensure => self.ensure(&image(&input)?, false).map(drop),
+            Verb::Activate => {
+                let bytes = input["bytes"].as_u64();
+                self.activate(&image(&input)?, &run.subject, bytes, false).map(drop)
+            }
+            Verb::Deactivate => self.deactivate(&run.subject, false).map(drop),
+            Verb::Rm => match self.remove(&run.subject, false) {
+                Err(Error::Unknown { .. }) => Ok(()),
+                removed => removed.map(drop),
+            },
+            Verb::Gc => self.gc(Bound::from_json(&input["bound"]), false, false).map(drop),
+        }
+    }
+
+    /// What a later process needs to ask the same server: no secret is in it.
+    fn s3_settings(&self) -> Value {
+        let fetch = &self.settings.fetch;
+        let anonymous = matches!(fetch.credentials, fetch::CredentialsFrom::Anonymous);
+        json!({"endpoint": fetch.endpoint, "region": fetch.region, "anonymous": anonymous})
+    }
+
+    fn use_s3_settings(&mut self, kept: &Value) {
+        let fetch = &mut self.settings.fetch;
+        fetch.endpoint = kept["endpoint"].as_str().map(str::to_owned);
+        if let Some(region) = kept["region"].as_str() {
+            fetch.region = region.to_owned();
+        }
+        if kept["anonymous"] == Value::Bool(true) {
+            fetch.credentials = fetch::CredentialsFrom::Anonymous;
+        }
+        self.forget_client();
+    }
+}
+
+fn given_up(run: &Run) -> RunState {
+    match &run.cancel {
+        Some(_) => RunState::Cancelled,
+        None => RunState::Failed {
+            class: "crash_loop".into(),
+            message: format!("begun {} times and never came forward", run.attempt),
+        },
+    }
+}
+
+/// In 0.0..1.0; good enough to spread retries.
+fn random() -> f64 {
+    let bits = RandomState::new().build_hasher().finish();
+    f64::from(u32::try_from(bits >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+}

@@ -1,0 +1,93 @@
+//! Commands that only look: one subject, runs, history, refused blobs.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use orchestrate::{Error, Host, RunLine};
+use serde_json::json;
+
+use crate::commands::Events;
+use crate::{output, print, say};
+
+/// Lines of history that are read at a time.
+const PAGE: u32 = 1000;
+
+/// Runs that `show` has of one subject.
+const RUNS_SHOWN: usize = 5;
+
+/// How often `events --follow` looks.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// An image, an activation, or a run; and what is under way for it.
+pub(crate) fn subject(host: &Host, subject: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let history =
+        |subject: String| host.registry().events(Some(&subject), 0, PAGE).map_err(Error::from);
+    let mut runs: Vec<RunLine> = host.runs(true)?;
+    if let Some(at) =
+        subject.parse().ok().and_then(|id: u64| runs.iter().position(|r| r.run.id == id))
+    {
+        let line = runs.swap_remove(at);
+        let events = history(format!("run {subject}"))?;
+        let value = json!({"run": line, "events": events});
+        return output(json, &value, |_| print::run_line(&line) + &print::history(&events));
+    }
+    runs.retain(|line| line.run.subject == subject);
+    runs.drain(..runs.len().saturating_sub(RUNS_SHOWN));
+    let under_way: String = runs.iter().map(print::run_line).collect();
+    let listing = host.list()?;
+    if let Some(line) = listing.images.iter().find(|line| line.image == subject) {
+        let events = history(format!("image {subject}"))?;
+        let value = json!({"image": line, "runs": runs, "events": events});
+        return output(json, &value, |_| print::image(line) + &under_way);
+    }
+    if let Some(line) = listing.activations.iter().find(|line| line.name == subject) {
+        let events = history(format!("activation {subject}"))?;
+        let value = json!({"activation": line, "runs": runs, "events": events});
+        return output(json, &value, |_| print::activation(line, &events) + &under_way);
+    }
+    if !runs.is_empty() {
+        let value = json!({"runs": runs});
+        return output(json, &value, |_| under_way);
+    }
+    Err(Error::Unknown { what: "activation, image or run", name: subject.into() }.into())
+}
+
+/// Runs, one object or line each.
+pub(crate) fn runs(host: &Host, all: bool, json: bool) -> anyhow::Result<ExitCode> {
+    for line in host.runs(all)? {
+        output(json, &line, print::run_line)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Refused blobs, one object or line each.
+pub(crate) fn quarantine(host: &Host, json: bool) -> anyhow::Result<ExitCode> {
+    for blob in host.registry().quarantine().map_err(Error::from)? {
+        output(json, &blob, print::quarantined)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The history; with `follow` until a signal.
+pub(crate) fn events(host: &Host, args: &Events, json: bool) -> anyhow::Result<ExitCode> {
+    let mut seq = args.since.unwrap_or(0);
+    loop {
+        let page = host.registry().events(args.subject.as_deref(), seq, PAGE);
+        let page = page.map_err(Error::from)?;
+        for event in &page {
+            let line = match json {
+                true => format!("{}\n", serde_json::to_string(event)?),
+                false => print::event(event),
+            };
+            say(&line)?;
+            seq = event.seq;
+        }
+        match (page.is_empty(), args.follow) {
+            (false, _) => {}
+            (true, false) => return Ok(ExitCode::SUCCESS),
+            // A signal is how it ends.
+            (true, true) if host.wait(LOOK).is_err() => return Ok(ExitCode::SUCCESS),
+            (true, true) => {}
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The note on a thin volume: the first 1024 bytes of its device, which ext4 leaves alone.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+
+use crate::Error;
+use crate::note::NOTE_BYTES;
+
+/// Writes the note. The tree is on disk before it: what has a note is whole.
+pub(crate) fn write(device: &Path, note: &[u8]) -> Result<(), Error> {
+    let fail = |source| Error::Io { doing: "write the note on", path: device.into(), source };
+    if note.len() != NOTE_BYTES {
+        return Err(fail(io::ErrorKind::InvalidInput.into()));
+    }
+    let mut file = OpenOptions::new().write(true).open(device).map_err(fail)?;
+    // The mount had no barriers: this makes the disk keep the order.
+    file.sync_all().and_then(|()| file.write_all(note)).and_then(|()| file.sync_all()).map_err(fail)
+}
+
+/// The bytes where a note would be, and the superblock after them.
+pub(crate) fn read(device: &Path) -> Result<Vec<u8>, Error> {
+    // With what follows: the ext4 superblock tells the size of the file system.
+    let mut note = vec![0; 2 * NOTE_BYTES];
+    File::open(device)
+        .and_then(|mut file| file.read_exact(&mut note))
+        .map_err(|source| Error::Io { doing: "read the note on", path: device.into(), source })?;
+    Ok(note)
+}

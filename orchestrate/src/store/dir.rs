@@ -5,7 +5,7 @@
 //!   PATH/veneer-store     identity, made once
 //!   PATH/transaction      the transaction id, replaced by rename
 //!   PATH/volumes/<id>     one tree a volume
-//!   PATH/notes/<id>       what a sealed volume says of itself
+//!   PATH/notes/<id>       what a sealed volume says of itself, or its origin's
 //!   PATH/active/<name>    a symbolic link to ../volumes/<id>
 //! ```
 
@@ -139,6 +139,11 @@ impl Store for DirStore {
 
     fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error> {
         self.delete(id)?;
+        // As on a thin volume, a snapshot begins with its origin's note.
+        if let Some(note) = self.note(origin)? {
+            let path = self.path.join("notes").join(id.to_string());
+            fs::write(&path, note).map_err(io_error("write", &path))?;
+        }
         make_tree(&self.volume(id))?;
         let (from, to) = (self.root(origin)?, self.root(id)?);
         unpack::clone_tree(&from, &to).map_err(tree_error("copy the parent's tree"))?;
@@ -170,18 +175,18 @@ impl Store for DirStore {
         for mapped in self.mapped()?.into_iter().filter(|mapped| mapped.id == id) {
             self.unmap(&mapped.name)?;
         }
-        let tree = self.volume(id);
-        match fs::symlink_metadata(&tree) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(source) => return Err(Error::Io { doing: "look at", path: tree, source }),
-            Ok(_) => {}
-        }
         let note = self.path.join("notes").join(id.to_string());
         match fs::remove_file(&note) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io_error("remove", &note)(error));
             }
             Ok(()) | Err(_) => {}
+        }
+        let tree = self.volume(id);
+        match fs::symlink_metadata(&tree) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(Error::Io { doing: "look at", path: tree, source }),
+            Ok(_) => {}
         }
         unpack::remove_tree(&self.root(id)?).map_err(tree_error("remove a volume"))?;
         fs::remove_dir(&tree).map_err(io_error("remove", &tree))

@@ -88,6 +88,11 @@ impl Bench {
         Bench::new(&[("a", &[1, 2, 3]), ("b", &[1, 2, 4])], 4, 2000)
     }
 
+    pub(crate) fn put(&self, key: &str, content: &[u8]) {
+        let size = content.len() as u64;
+        s3::put(self._server.address, BUCKET, key, &mut &*content, size).unwrap();
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -187,7 +192,13 @@ impl<'b> Host<'b> {
             .collect();
         assert_eq!(active, names(&self.store().join("active")), "activations and links");
         let store = names(&self.store());
-        assert_eq!(store, ["active", "transaction", "veneer-store", "volumes"]);
+        assert_eq!(store, ["active", "notes", "transaction", "veneer-store", "volumes"]);
+        let mut notes: Vec<u32> = names(&self.store().join("notes"))
+            .iter()
+            .map(|name| name.parse().expect("a note's name is its volume's id"))
+            .collect();
+        notes.sort_unstable();
+        assert_eq!(rows, notes, "rows and notes");
     }
 
     pub(crate) fn check_tree(&self, name: &str, top: u8) {
@@ -233,7 +244,7 @@ impl<'b> Host<'b> {
         for table in rows(tables) {
             let columns = format!(
                 "SELECT name FROM pragma_table_info('{table}') WHERE name NOT LIKE '%\\_ms' ESCAPE '\\'
-                 AND name <> 'store_id'"
+                 AND name NOT IN ('store_id', 'seal_key')"
             );
             let columns = rows(&columns).join(", ");
             writeln!(text, "{table}: {columns}").unwrap();

@@ -4,5 +4,6 @@
 
 mod bench;
 mod dir_store;
+mod life;
 mod matrix;
 mod sweep;

@@ -32,7 +32,8 @@ fn begun(host: &Host<'_>, words: &[&str]) -> (Child, u64) {
         .rows("SELECT attempt FROM runs WHERE state = 'running'")
         .first()
         .map_or(0, |text| text.parse().unwrap());
-    let child = host.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        host.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let ids = host.rows(&format!(
@@ -41,7 +42,8 @@ fn begun(host: &Host<'_>, words: &[&str]) -> (Child, u64) {
         if let [id] = ids.as_slice() {
             return (child, id.parse().unwrap());
         }
-        assert!(Instant::now() < deadline, "{words:?} never began");
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none() && Instant::now() < deadline, "{words:?} never began: {ended:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -322,8 +324,15 @@ fn a_run_that_kills_its_process_each_time_is_given_up() {
     let bench = Bench::new(&[("a", &[1])], 40, 1 << 16);
     let host = bench.host("host");
     bench.proxy.hold("/a/1.tar", 1 << 16);
-    for _ in 0..5 {
+    for time in 1..=5 {
         let (mut child, _) = begun(&host, &["ensure", A]);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while host.rows("SELECT begun FROM attempts WHERE build <> 'template'")
+            != [time.to_string()]
+        {
+            assert!(Instant::now() < deadline, "the build never began");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -21,6 +21,8 @@ mod entry;
 mod error;
 mod escape;
 mod header;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 mod limits;
 mod make;
 mod pax;
@@ -35,6 +37,7 @@ mod stack;
 mod sys;
 mod touched;
 mod tree;
+mod twin;
 mod verify;
 
 pub use applied::Applied;

@@ -1,5 +1,6 @@
-//! The system calls that `nix` 0.31 does not have: extended attributes, FICLONE, and those that
-//! fence a process in.
+//! The system calls that `nix` 0.31 does not have: extended attributes, FICLONE, memory shared by
+//! two processes, and those that fence a process in. And the door to code for one processor
+//! family.
 //!
 //! The only file of this crate with `unsafe`. Every function takes borrowed fds and slices,
 //! hands the kernel pointers that live as long as the call, and gives back an errno. Knows
@@ -130,6 +131,115 @@ pub(crate) fn clone_file(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     let (from, to) = (from.as_fd().as_raw_fd(), to.as_fd().as_raw_fd());
     // SAFETY: FICLONE takes an fd by value and touches no memory of ours.
     done(unsafe { libc::ioctl(to, libc::FICLONE, from) })
+}
+
+/// Memory that its maker writes and another process reads: a memfd (memfd_create(2)), sealed so
+/// that no later mapping of it can be written.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    at: *mut u8,
+    len: usize,
+    /// Whether this mapping is the maker's.
+    mine: bool,
+}
+
+// SAFETY: the mapping lives as long as the value and belongs to no thread.
+unsafe impl Send for Shared {}
+// SAFETY: as above; shared references only read.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// New memory, and the fd by which another process gets its view.
+    pub(crate) fn new(len: usize) -> Result<(Shared, OwnedFd), Errno> {
+        // SAFETY: the name is a NUL-terminated literal.
+        let raw = unsafe {
+            libc::memfd_create(c"layer".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
+        };
+        Errno::result(raw)?;
+        // SAFETY: the call has just made this fd and nobody else has it.
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        nix::unistd::ftruncate(&fd, i64::try_from(len).map_err(|_| Errno::EINVAL)?)?;
+        let shared = Shared::map(fd.as_fd(), len, true)?;
+        let seals =
+            libc::F_SEAL_FUTURE_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        // SAFETY: takes an fd and flags.
+        Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+        Ok((shared, fd))
+    }
+
+    /// The other process's view.
+    pub(crate) fn view(fd: BorrowedFd<'_>, len: usize) -> Result<Shared, Errno> {
+        Shared::map(fd, len, false)
+    }
+
+    fn map(fd: BorrowedFd<'_>, len: usize, mine: bool) -> Result<Shared, Errno> {
+        let rights = if mine { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let none = std::ptr::null_mut();
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let at = unsafe { libc::mmap(none, len, rights, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
+        if at == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        Ok(Shared { at: at.cast(), len, mine })
+    }
+
+    pub(crate) fn read(&self, from: usize, to: usize) -> &[u8] {
+        assert!(from <= to && to <= self.len);
+        // SAFETY: within the mapping, which lives as long as `self`.
+        let at = unsafe { self.at.add(from) };
+        // SAFETY: readable for that long. Only the maker writes, through `&mut self`, and the
+        // other process reads a part only between being told of it and giving it back.
+        unsafe { std::slice::from_raw_parts(at, to - from) }
+    }
+
+    pub(crate) fn write(&mut self, from: usize, to: usize) -> &mut [u8] {
+        assert!(self.mine && from <= to && to <= self.len);
+        // SAFETY: within the mapping, which lives as long as `self`.
+        let at = unsafe { self.at.add(from) };
+        // SAFETY: writable for that long, and borrowed mutably. The other process does not look
+        // at a part before it is told of it.
+        unsafe { std::slice::from_raw_parts_mut(at, to - from) }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: this mapping is ours, and no reference into it outlives `self`. What fails here
+        // leaks.
+        unsafe { libc::munmap(self.at.cast(), self.len) };
+    }
+}
+
+/// Whether [`run_lanes`] works here and is of use: not where the processor has SHA instructions.
+pub(crate) fn has_lanes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return !is_x86_feature_detected!("sha")
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// See `lanes::run`. Panics where [`has_lanes`] is false.
+pub(crate) fn run_lanes(pair: &mut crate::twin::Pair, bytes: &[u8], counts: [usize; 2]) {
+    assert!(has_lanes());
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the processor has the features that the function is compiled for.
+    unsafe {
+        crate::lanes::run(pair, bytes, counts);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (pair, bytes, counts);
+}
+
+/// The lanes of a vector, the lowest first.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn words(vector: std::arch::x86_64::__m256i) -> [u32; 8] {
+    // SAFETY: both are 32 bytes, and every bit pattern is eight numbers.
+    unsafe { std::mem::transmute(vector) }
 }
 
 /// capset(2) header and data, version 3 (linux/capability.h).

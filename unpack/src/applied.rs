@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::encoding::{Blob, Compression, Diff};
+use crate::compression::Compression;
 use crate::entry::{Entry, Node};
+use crate::pipeline::{Blob, Diff};
 use crate::sandbox::Standing;
 
 /// A layer that was applied whole.

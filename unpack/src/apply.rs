@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::mpsc::{channel, sync_channel};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::umask;
@@ -17,17 +16,17 @@ use nix::sys::statvfs::fstatvfs;
 
 use crate::applied::{Applied, Counts};
 use crate::archive::{Archive, End};
+use crate::buffers::Buffers;
 use crate::dirs::{Dirs, Missing};
-use crate::encoding::Buffers;
 use crate::entry::{Entry, Node};
 use crate::error::{Class, Error, Fault, Refusal, Space};
 use crate::limits::Limits;
 use crate::pax::Time;
-use crate::pipeline;
+use crate::pipeline::{self, Digests};
 use crate::remove::{Budget, remove, stream};
 use crate::root::{Root, io_fault, is_dir, mode, stat};
 use crate::spill::{Records, unnamed_file};
-use crate::touched::{Below, Touched};
+use crate::touched::{Below, LOST_AND_FOUND, Touched};
 
 /// Applies one layer, plain, gzip or zstd by its content, to the tree under `root`.
 ///
@@ -63,29 +62,33 @@ pub(crate) struct Work<'a> {
     pub(crate) spill: Option<File>,
 }
 
-pub(crate) fn apply_work(
+fn apply_work(
     layer: impl Read,
     root: &Root,
     limits: &Limits,
     work: Work<'_>,
 ) -> Result<Applied, Error> {
-    let (mut applied, blob, diff) = pipeline::run(layer, limits, |mut archive| {
-        let (digests, hashed) = channel();
-        let (noted, hasher) = sync_channel(16);
-        let empty = archive.buffers().hash_contents(noted);
-        let thread = std::thread::Builder::new().name("hash".into());
-        thread.spawn(move || crate::content::hash(hasher, digests, empty)).map_err(|source| {
-            Fault::Fs { call: "start a thread", name: b"hash".to_vec(), source }.nowhere()
-        })?;
-        let records = Records::new(work.spill, hashed);
-        let writer = Writer::new(root, limits, records).map_err(Fault::nowhere)?;
-        writer.run(archive, work.manifest)
+    let (mut applied, blob, diff) = pipeline::run(layer, limits, |archive, digests| {
+        write(archive, digests, root, limits, work)
     })?;
     applied.sealed(&blob, &diff);
     if limits.sync {
         crate::root::sync(root)?;
     }
     Ok(applied)
+}
+
+/// Makes the tree out of an archive, to its end.
+pub(crate) fn write(
+    archive: Archive<'_, Buffers>,
+    digests: Digests,
+    root: &Root,
+    limits: &Limits,
+    work: Work<'_>,
+) -> Result<(Applied, End), Error> {
+    let records = Records::new(work.spill, digests);
+    let writer = Writer::new(root, limits, records).map_err(Fault::nowhere)?;
+    writer.run(archive, work.manifest)
 }
 
 /// A tree being written.
@@ -381,26 +384,29 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 /// What the root holds before the layer: a new file system (nothing, or an empty lost+found)
 /// needs no bookkeeping. Also whether an ACL may be met that children inherit.
 fn below(root: &Root, dirs: &Dirs) -> Result<(Below, bool), Fault> {
-    let mut lower = HashSet::from([dirs.get(0).ino]);
+    let full = || (Below::AllBut(HashSet::new()), true);
+    let mut lost_and_found = None;
     for entry in stream(root, b".")?.iter() {
         let entry = entry.map_err(Fault::fs("read directory", b"."))?;
         let name = entry.file_name().to_bytes();
-        if matches!(name, b"." | b"..") {
-            continue;
+        match name {
+            b"." | b".." => continue,
+            LOST_AND_FOUND => {}
+            _ => return Ok(full()),
         }
         let Some(stat) = stat(root, name)? else { continue };
-        if !is_dir(&stat) || lower.len() > 1 {
-            return Ok((Below::AllBut(HashSet::new()), true));
+        if !is_dir(&stat) {
+            return Ok(full());
         }
         for child in stream(root, name)?.iter() {
             let child = child.map_err(Fault::fs("read directory", name))?;
             if !matches!(child.file_name().to_bytes(), b"." | b"..") {
-                return Ok((Below::AllBut(HashSet::new()), true));
+                return Ok(full());
             }
         }
-        lower.insert(stat.st_ino);
+        lost_and_found = Some(stat.st_ino);
     }
-    Ok((Below::Only(lower), dirs.get(0).acl))
+    Ok((Below::New { root: dirs.get(0).ino, lost_and_found }, dirs.get(0).acl))
 }
 
 /// Only `Class::Link` comes of a missing hard link target.

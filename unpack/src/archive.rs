@@ -7,7 +7,7 @@
 
 use std::io::{self, BufRead};
 
-use crate::encoding::Buffers;
+use crate::buffers::Buffers;
 use crate::entry::{Entry, Extensions, Framing, entry};
 use crate::error::{Class, Error, Fault, Place, Refusal};
 use crate::header::{self, BLOCK};
@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::pax;
 
 /// How a tar stream ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum End {
     /// Two zero blocks, as POSIX has it.
     Marker,
@@ -26,7 +26,6 @@ pub enum End {
 }
 
 /// A tar stream being read.
-#[derive(Debug)]
 pub(crate) struct Archive<'l, R> {
     input: R,
     limits: &'l Limits,
@@ -281,10 +280,6 @@ impl<'l, R: BufRead> Archive<'l, R> {
 }
 
 impl Archive<'_, Buffers> {
-    pub(crate) fn buffers(&mut self) -> &mut Buffers {
-        &mut self.input
-    }
-
     /// [`Archive::consume`] for contents that are to be hashed.
     pub(crate) fn consume_content(&mut self, len: usize) {
         self.input.note_part(len);
@@ -303,7 +298,7 @@ fn truncated(rule: &'static str) -> Refusal {
 
 /// Errors of the pipeline below carry a `Refusal` of their own where the layer is to blame.
 pub(crate) fn stream_fault(error: io::Error) -> Fault {
-    match error.downcast::<crate::encoding::Broken>() {
+    match error.downcast::<crate::buffers::Broken>() {
         Ok(broken) => Fault::Refusal(broken.0),
         Err(source) => Fault::Stream(source),
     }

@@ -110,7 +110,7 @@ pub(crate) struct Flags {
     /// seconds, default 3600
     #[argh(option)]
     time_max: Option<String>,
-    /// preallocate files of at least this many bytes, default 1; "never" is never
+    /// preallocate files of at least this many bytes, default 1M; "never" is never
     #[argh(option)]
     preallocate_min: Option<String>,
     /// refuse extended attributes that would be dropped

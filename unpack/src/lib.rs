@@ -5,18 +5,18 @@
 //! Where layers come from, where trees live and what happens to a tree that was refused are for
 //! the caller.
 //!
-//! Bytes go through these modules: `encoding` (digests, compression) > `archive` (frames) >
-//! `header`, `pax` (fields) > `entry` (meaning) > `apply` (effect), which acts through `dirs`
+//! Bytes go through these modules: `compression` > `buffers` > `archive` (frames) > `header`, `pax` (fields) > `entry` (meaning) > `apply` (effect), which acts through `dirs`
 //! (parents) and `make` (nodes).
 
 mod acl;
 mod applied;
 mod apply;
 mod archive;
+mod buffers;
 mod clone;
+mod compression;
 mod content;
 mod dirs;
-mod encoding;
 mod entry;
 mod error;
 mod escape;
@@ -44,7 +44,7 @@ pub use applied::Applied;
 pub use apply::{apply, apply_with};
 pub use archive::End;
 pub use clone::{Cloned, clone_tree};
-pub use encoding::Compression;
+pub use compression::Compression;
 pub use entry::{Entry, Node, Xattrs};
 pub use error::{Class, Error, Kind, Place, Refusal, Space, Value};
 pub use escape::{Escaped, escaped, escaped_whole};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::encoding::Compression;
+use crate::compression::Compression;
 
 /// Which device nodes a layer may make. FIFOs are always kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +98,7 @@ impl Default for Limits {
             blob_digest: None,
             diff_id: None,
             reader_verifies: false,
-            preallocate_min: 1,
+            preallocate_min: 1 << 20,
             sync: false,
             fences_required: false,
         }

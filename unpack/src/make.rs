@@ -15,8 +15,8 @@ use nix::unistd::{linkat, symlinkat, write};
 
 use crate::apply::{Target, Writer, missing_target};
 use crate::archive::Archive;
+use crate::buffers::Buffers;
 use crate::dirs::{Dir, spec};
-use crate::encoding::Buffers;
 use crate::entry::{Entry, Node};
 use crate::error::{Class, Fault, Refusal};
 use crate::record::{Record, What};
@@ -249,7 +249,7 @@ impl Writer<'_> {
             own_name(dir, name, entry.uid, entry.gid)?;
         }
         if dir.acl {
-            match sys::remove_xattr(On::Name(dir.as_fd(), name), b"system.posix_acl_access") {
+            match sys::remove_xattr(On::Here(dir.as_fd(), name), b"system.posix_acl_access") {
                 Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
                 Err(errno) => return Err(Fault::fs("remove ACL of", &path)(errno)),
             }
@@ -260,7 +260,7 @@ impl Writer<'_> {
             fchmodat(dir, name, mode(entry.mode), FchmodatFlags::FollowSymlink)
                 .map_err(Fault::fs("chmod", &path))?;
         }
-        set_xattrs(On::Name(dir.as_fd(), name), &path, entry)?;
+        set_xattrs(On::Here(dir.as_fd(), name), &path, entry)?;
         set_time(dir, name, entry)?;
         self.record(entry, path, what)
     }

@@ -1,53 +1,143 @@
 //! Runs a consumer of the plain tar beside the reading, inflating and hashing of the blob.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::panic::resume_unwind;
+use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle, scope};
 use std::time::Instant;
 
 use crate::archive::{Archive, End, stream_fault};
-use crate::encoding::{Blob, Buffers, Compression, Diff, channel, inflate, pump_blob, sniffed};
+use crate::buffers::{self, BUFFERS, Buffers, Filler, Gone, Supply};
+use crate::compression::{Compression, inflate, sniffed};
+use crate::content::hash;
 use crate::error::{Class, Error, Fault, Place, Refusal};
 use crate::limits::Limits;
+use crate::sha::Sha256;
+
+/// What was seen of the blob.
+#[derive(Debug)]
+pub(crate) struct Blob {
+    pub(crate) digest: [u8; 32],
+    pub(crate) bytes: u64,
+    pub(crate) compression: Compression,
+}
+
+/// What was seen of the tar in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Diff {
+    pub(crate) digest: [u8; 32],
+    pub(crate) bytes: u64,
+}
+
+/// Digests of the files whose contents were noted, in order; see [`Archive::end_content`]. The
+/// last of them come when the stream has been read to its end.
+pub(crate) type Digests = Receiver<[u8; 32]>;
 
 /// What `consume` made of the tar, and both digests. `consume` gets an archive, has to read it to
 /// its end, and says how it ended.
 pub(crate) fn run<T: Send>(
     layer: impl Read,
     limits: &Limits,
-    consume: impl FnOnce(Archive<'_, Buffers>) -> Result<(T, End), Error> + Send,
+    consume: impl FnOnce(Archive<'_, Buffers>, Digests) -> Result<(T, End), Error> + Send,
 ) -> Result<(T, Blob, Diff), Error> {
     let start = Instant::now();
     scope(|scope| {
         let (compression, layer) = sniffed(layer, limits).map_err(|e| stream_fault(e).nowhere())?;
-        let (filler, buffers) = channel(limits, start);
-        let (consumer, inflater, blob) = match compression {
+        let tar = Tar::start(scope, limits, start, consume)?;
+        let (blob, out, end, diff) = match compression {
             Compression::Plain => {
-                let consumer =
-                    spawn(scope, "apply", move || consume(Archive::new(buffers, limits)))?;
-                (consumer, None, pump_blob(filler, layer, compression, limits))
+                let mut bytes = 0;
+                let pumped = tar.filler.pump(layer, |piece| counted(&mut bytes, piece, limits));
+                let (out, end) = join(tar.consumer)?;
+                let diff = join(tar.hasher);
+                pumped.map_err(|Gone| lost())?;
+                (Blob { digest: diff.digest, bytes, compression }, out, end, diff)
             }
             Compression::Gzip | Compression::Zstd => {
-                let (plain_filler, plain) = channel(limits, start);
+                let (filler, buffers, _) = buffers::channel(limits, start, None);
                 let inflater = spawn(scope, "inflate", move || {
-                    inflate(plain_filler, buffers, compression, limits)
+                    inflate(tar.filler, buffers, compression, limits)
                 })?;
-                let consumer = spawn(scope, "apply", move || consume(Archive::new(plain, limits)))?;
-                (consumer, Some(inflater), pump_blob(filler, layer, compression, limits))
+                let (mut hash, mut bytes) = (Sha256::new(), 0);
+                let pumped = filler.pump(layer, |piece| {
+                    hash.update(piece);
+                    counted(&mut bytes, piece, limits)
+                });
+                let (out, end) = join(tar.consumer)?;
+                let diff = join(tar.hasher);
+                // A consumer that has read to the end has seen the ends of those before it.
+                join(inflater).map_err(|Gone| lost())?;
+                pumped.map_err(|Gone| lost())?;
+                (Blob { digest: hash.finish(), bytes, compression }, out, end, diff)
             }
-        };
-        let consumed = join(consumer);
-        let diff = inflater.map(join);
-        let (out, end) = consumed?;
-        // A consumer that has read to the end has seen the ends of the threads before it.
-        let blob = blob.map_err(|_| lost())?;
-        let diff = match diff {
-            Some(diff) => diff.map_err(|_| lost())?,
-            None => Diff { digest: blob.digest, bytes: blob.bytes },
         };
         vouch(&blob, &diff, end, limits)?;
         Ok((out, blob, diff))
     })
+}
+
+/// [`run`] where somebody else reads and hashes the blob, and has the last word: `supply` gives
+/// its bytes. A plain layer is the tar; its files' digests come back by `digests`.
+pub(crate) fn fed<T: Send>(
+    supply: impl Supply + 'static,
+    digests: Digests,
+    compression: Compression,
+    limits: &Limits,
+    consume: impl FnOnce(Archive<'_, Buffers>, Digests) -> Result<(T, End), Error> + Send,
+) -> Result<(T, End, Option<Diff>), Error> {
+    let start = Instant::now();
+    let blob = Buffers::new(supply, limits, start);
+    match compression {
+        Compression::Plain => {
+            let (out, end) = consume(Archive::new(blob, limits), digests)?;
+            Ok((out, end, None))
+        }
+        Compression::Gzip | Compression::Zstd => scope(|scope| {
+            let tar = Tar::start(scope, limits, start, consume)?;
+            let inflated = inflate(tar.filler, blob, compression, limits);
+            let (out, end) = join(tar.consumer)?;
+            let diff = join(tar.hasher);
+            inflated.map_err(|Gone| lost())?;
+            Ok((out, end, Some(diff)))
+        }),
+    }
+}
+
+/// The end of the line: a tar being consumed and hashed.
+struct Tar<'s, T> {
+    filler: Filler,
+    consumer: ScopedJoinHandle<'s, Result<(T, End), Error>>,
+    hasher: ScopedJoinHandle<'s, Diff>,
+}
+
+impl<'s, T: Send + 's> Tar<'s, T> {
+    fn start(
+        scope: &'s Scope<'s, '_>,
+        limits: &'s Limits,
+        start: Instant,
+        consume: impl FnOnce(Archive<'_, Buffers>, Digests) -> Result<(T, End), Error> + Send + 's,
+    ) -> Result<Tar<'s, T>, Error> {
+        let (noted, buffers_to_hash) = sync_channel(BUFFERS);
+        let (digests, hashed) = channel();
+        let (filler, buffers, empty) = buffers::channel(limits, start, Some(noted));
+        let hasher = spawn(scope, "hash", move || hash(buffers_to_hash, digests, empty))?;
+        let consumer =
+            spawn(scope, "apply", move || consume(Archive::new(buffers, limits), hashed))?;
+        Ok(Tar { filler, consumer, hasher })
+    }
+}
+
+/// Bounds the blob while it is read.
+fn counted(bytes: &mut u64, piece: &[u8], limits: &Limits) -> io::Result<()> {
+    *bytes += piece.len() as u64;
+    match *bytes > limits.blob_bytes_max {
+        true => Err(too_large(*bytes, limits).into()),
+        false => Ok(()),
+    }
+}
+
+pub(crate) fn too_large(bytes: u64, limits: &Limits) -> Refusal {
+    Refusal::limit("--blob-bytes-max", "blob too large", bytes, limits.blob_bytes_max)
 }
 
 fn lost() -> Error {
@@ -74,7 +164,7 @@ fn join<T>(handle: ScopedJoinHandle<'_, T>) -> T {
 }
 
 /// Only the whole stream can be vouched for, so this is the last word.
-fn vouch(blob: &Blob, diff: &Diff, end: End, limits: &Limits) -> Result<(), Error> {
+pub(crate) fn vouch(blob: &Blob, diff: &Diff, end: End, limits: &Limits) -> Result<(), Error> {
     let place = Place { index: 0, offset: diff.bytes, name: Vec::new() };
     let refuse = |rule, digest: &[u8; 32]| {
         let text = format!("sha256:{}", crate::record::Hex(digest));

@@ -19,18 +19,38 @@ pub(crate) enum On<'a> {
     Fd(BorrowedFd<'a>),
     /// A name in a directory, not followed; needs /proc. For what must not be opened.
     Name(BorrowedFd<'a>, &'a [u8]),
+    /// The same without /proc: the thread goes to the directory and stays there, so it must not
+    /// share its place with others (unshare(2), CLONE_FS).
+    Here(BorrowedFd<'a>, &'a [u8]),
+}
+
+impl On<'_> {
+    /// The path for the l*xattr calls, which know no directory fds before 6.13 (xattr(7)); `None`
+    /// for an open file.
+    fn path(&self) -> Result<Option<CString>, Errno> {
+        match *self {
+            On::Fd(_) => Ok(None),
+            On::Name(dir, name) => {
+                let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+                path.extend_from_slice(name);
+                c(&path).map(Some)
+            }
+            On::Here(dir, name) => {
+                nix::unistd::fchdir(dir)?;
+                c(name).map(Some)
+            }
+        }
+    }
+
+    fn fd(&self) -> c_int {
+        match self {
+            On::Fd(fd) | On::Name(fd, _) | On::Here(fd, _) => fd.as_raw_fd(),
+        }
+    }
 }
 
 fn c(bytes: &[u8]) -> Result<CString, Errno> {
     CString::new(bytes).map_err(|_| Errno::EINVAL)
-}
-
-/// The path by which the l*xattr calls reach a name under a directory fd (xattr(7) has no *at
-/// calls before 6.13).
-fn by_proc(dir: BorrowedFd<'_>, name: &[u8]) -> Result<CString, Errno> {
-    let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name);
-    c(&path)
 }
 
 fn length(got: isize) -> Result<usize, Errno> {
@@ -45,29 +65,23 @@ fn done(got: c_int) -> Result<(), Errno> {
 pub(crate) fn set_xattr(on: On<'_>, name: &[u8], value: &[u8]) -> Result<(), Errno> {
     let name = c(name)?;
     let (data, len) = (value.as_ptr().cast::<c_void>(), value.len());
-    match on {
+    match on.path()? {
         // SAFETY: `name` is NUL-terminated and `data` points to `len` readable bytes; both live
         // until the call returns.
-        On::Fd(fd) => done(unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), data, len, 0) }),
-        On::Name(dir, file) => {
-            let path = by_proc(dir, file)?;
-            // SAFETY: as above; `path` is NUL-terminated too.
-            done(unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), data, len, 0) })
-        }
+        None => done(unsafe { libc::fsetxattr(on.fd(), name.as_ptr(), data, len, 0) }),
+        // SAFETY: as above; `path` is NUL-terminated too.
+        Some(path) => done(unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), data, len, 0) }),
     }
 }
 
 /// removexattr(2).
 pub(crate) fn remove_xattr(on: On<'_>, name: &[u8]) -> Result<(), Errno> {
     let name = c(name)?;
-    match on {
+    match on.path()? {
         // SAFETY: `name` is NUL-terminated and lives until the call returns.
-        On::Fd(fd) => done(unsafe { libc::fremovexattr(fd.as_raw_fd(), name.as_ptr()) }),
-        On::Name(dir, file) => {
-            let path = by_proc(dir, file)?;
-            // SAFETY: both strings are NUL-terminated and live until the call returns.
-            done(unsafe { libc::lremovexattr(path.as_ptr(), name.as_ptr()) })
-        }
+        None => done(unsafe { libc::fremovexattr(on.fd(), name.as_ptr()) }),
+        // SAFETY: both strings are NUL-terminated and live until the call returns.
+        Some(path) => done(unsafe { libc::lremovexattr(path.as_ptr(), name.as_ptr()) }),
     }
 }
 
@@ -77,14 +91,11 @@ pub(crate) fn get_xattr(on: On<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, Errn
     // The kernel's own bound (XATTR_SIZE_MAX).
     let mut value = vec![0u8; 65536];
     let (data, len) = (value.as_mut_ptr().cast::<c_void>(), value.len());
-    let got = match on {
+    let got = match on.path()? {
         // SAFETY: `data` points to `len` writable bytes, `name` is NUL-terminated.
-        On::Fd(fd) => unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), data, len) },
-        On::Name(dir, file) => {
-            let path = by_proc(dir, file)?;
-            // SAFETY: as above.
-            unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), data, len) }
-        }
+        None => unsafe { libc::fgetxattr(on.fd(), name.as_ptr(), data, len) },
+        // SAFETY: as above.
+        Some(path) => unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), data, len) },
     };
     match length(got) {
         Ok(len) => {
@@ -104,14 +115,11 @@ pub(crate) fn list_xattr(on: On<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names: &mut [u8] = &mut small;
     let got = loop {
         let (data, len) = (names.as_mut_ptr().cast(), names.len());
-        let got = match on {
+        let got = match on.path()? {
             // SAFETY: `data` points to `len` writable bytes.
-            On::Fd(fd) => unsafe { libc::flistxattr(fd.as_raw_fd(), data, len) },
-            On::Name(dir, file) => {
-                let path = by_proc(dir, file)?;
-                // SAFETY: as above, and `path` is NUL-terminated.
-                unsafe { libc::llistxattr(path.as_ptr(), data, len) }
-            }
+            None => unsafe { libc::flistxattr(on.fd(), data, len) },
+            // SAFETY: as above, and `path` is NUL-terminated.
+            Some(path) => unsafe { libc::llistxattr(path.as_ptr(), data, len) },
         };
         match length(got) {
             Ok(got) => break got,

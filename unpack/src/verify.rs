@@ -10,8 +10,8 @@ use nix::sys::stat::FileStat;
 use crate::applied::{Applied, Counts};
 use crate::apply::split;
 use crate::archive::{Archive, End};
+use crate::buffers::Buffers;
 use crate::dirs::{Dirs, Missing, join, open_dir};
-use crate::encoding::Buffers;
 use crate::entry::{Entry, Node};
 use crate::error::{Error, Fault};
 use crate::limits::Limits;
@@ -36,7 +36,7 @@ pub fn list(
     each: impl FnMut(&Entry) + Send,
 ) -> Result<Applied, Error> {
     let mut each = each;
-    let (counts, blob, diff) = pipeline::run(layer, limits, |mut archive| {
+    let (counts, blob, diff) = pipeline::run(layer, limits, |mut archive, _| {
         let mut counts = Counts::default();
         loop {
             match archive.next()? {
@@ -113,7 +113,7 @@ pub fn verify(
     alone: bool,
     mut report: impl FnMut(Difference),
 ) -> Result<Verified, Error> {
-    let (layer, blob, diff) = pipeline::run(layer, limits, |archive| {
+    let (layer, blob, diff) = pipeline::run(layer, limits, |archive, _| {
         let checker = Checker::new(root).map_err(Fault::nowhere)?;
         checker.run(archive)
     })?;

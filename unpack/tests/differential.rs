@@ -279,7 +279,7 @@ const RULES: &[(&str, &str)] = &[
 
 #[test]
 fn where_all_others_agree_so_do_we() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = forge::scratch();
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     let mut wrong = Vec::new();
     for (at, (name, layer, listed)) in archives().into_iter().enumerate() {

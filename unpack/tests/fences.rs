@@ -27,11 +27,15 @@ const ACTS: &[(&str, &[Fence])] = &[
     ("chmod_outside", &[Fence::Chroot]),
     ("chown_outside", &[Fence::Chroot]),
     ("touch_outside", &[Fence::Chroot]),
+    ("setxattr_outside", &[Fence::Chroot]),
     ("mknod_outside", &[Fence::Chroot, Fence::Landlock]),
     ("mount", &[Fence::Capabilities, Fence::Seccomp]),
     ("leave_chroot", &[Fence::Capabilities, Fence::Seccomp]),
     ("ptrace", &[Fence::Capabilities, Fence::Seccomp]),
     ("gain_by_setuid", &[Fence::NoNewPrivs, Fence::Seccomp]),
+    ("gain_by_unpacked", &[Fence::Mount, Fence::NoNewPrivs, Fence::Landlock, Fence::Seccomp]),
+    ("signal", &[Fence::Landlock, Fence::Seccomp]),
+    ("trusted_xattr", &[Fence::Capabilities]),
     ("connect", &[Fence::Landlock, Fence::Seccomp]),
     ("exec", &[Fence::Seccomp, Fence::Landlock, Fence::Chroot]),
     ("fork", &[Fence::Seccomp]),
@@ -66,11 +70,18 @@ fn main() -> ExitCode {
         assert!(held.is_err(), "{act} with all fences: {held:?}");
     }
     // What Landlock has no right for, which is why it does not stand alone.
-    for act in ["chmod_outside", "chown_outside", "touch_outside"] {
+    for act in ["chmod_outside", "chown_outside", "touch_outside", "setxattr_outside"] {
         assert_eq!(run(act, &[Fence::Landlock]).as_deref(), Ok("done"), "{act}");
     }
+    // Behind noexec nosuid has no act of its own, so it is looked at.
+    assert_eq!(run("mount_flags", &[Fence::Mount]).as_deref(), Ok("done"));
+    assert!(run("mount_flags", &[]).is_err());
     println!("fences: {} acts held", ACTS.len());
     ExitCode::SUCCESS
+}
+
+fn set_xattr(path: &Path, name: &str) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(rustix::fs::lsetxattr(path, name, b"1", rustix::fs::XattrFlags::empty())?)
 }
 
 /// `Ok("done")` if the child got its way, else how it was stopped.
@@ -142,6 +153,25 @@ fn misbehave(act: &str, fences: &str, dir: &Path) -> Result<(), Box<dyn std::err
             let time = TimeSpec::new(7, 7);
             let here = nix::fcntl::AT_FDCWD;
             utimensat(here, &secret, &time, &time, UtimensatFlags::NoFollowSymlink)?;
+        }
+        "setxattr_outside" => set_xattr(&secret, "user.a")?,
+        "trusted_xattr" => set_xattr(Path::new(&inside("id")), "trusted.overlay.opaque")?,
+        "mount_flags" => {
+            use nix::sys::statvfs::{FsFlags, fstatvfs};
+            let wanted = FsFlags::ST_NODEV | FsFlags::ST_NOSUID | FsFlags::ST_NOEXEC;
+            if !fstatvfs(&root)?.flags().contains(wanted) {
+                return Err("flags are missing".into());
+            }
+        }
+        "gain_by_unpacked" => {
+            let out = Command::new(inside("id")).arg("-u").uid(65534).output()?;
+            if out.stdout.trim_ascii() != b"0" {
+                return Err("no gain".into());
+            }
+        }
+        "signal" => {
+            let victim: i32 = std::env::var("VICTIM")?.parse()?;
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(victim), None)?;
         }
         "mknod_outside" => {
             mknod(

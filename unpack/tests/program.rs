@@ -71,7 +71,7 @@ fn every_fence_stands_and_the_tree_is_the_same_as_without() {
 fn the_manifest_is_what_the_digest_says() {
     use sha2::{Digest, Sha256};
     let pen = Pen::new();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = forge::scratch();
     let path = dir.path().join("manifest");
     let out =
         unpack(&["--json", "--manifest", path.to_str().unwrap()], Some(&pen.root()), &layer());
@@ -192,7 +192,7 @@ fn usage_is_100_and_help_is_0() {
 
 #[test]
 fn a_full_file_system_is_111() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = forge::scratch();
     let mounted = Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=1m,nr_inodes=50", "none"])
         .arg(dir.path())

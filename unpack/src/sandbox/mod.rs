@@ -1,24 +1,26 @@
 //! Applies a layer in a child process that has the stream, the root and nothing else.
 //!
-//! The caller's thread reads the layer, hashes it and writes it into a pipe; the child is this
-//! very program, run again from /proc/self/exe, which puts up its fences (see [`Fence`]) before it
-//! reads the first byte. The child's verdict comes back over a socket; the digest of the blob is
-//! the parent's own, and the child's has to agree.
+//! The caller's thread reads the layer into memory that the child can only read, and hashes it;
+//! the child is this very program, run again from /proc/self/exe, which puts up its fences (see
+//! [`Fence`]) before it looks at the first byte. The child's verdict comes back over a socket; the
+//! digest of the blob, which is the diff id of a plain layer, is the parent's own.
 //!
 //! A program that uses this calls [`child_entry`] first thing in its `main`.
 
 mod child;
+mod feed;
 mod fences;
 mod filter;
+mod ring;
 mod wire;
 
 use std::fs::File;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
@@ -27,20 +29,21 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::Pid;
 
 use crate::applied::Applied;
-use crate::encoding::Compression;
+use crate::archive::stream_fault;
+use crate::compression::{Compression, sniffed};
 use crate::error::{Class, Error, Fault, Refusal};
 use crate::limits::Limits;
+use crate::pipeline::{Blob, Diff, vouch};
 use crate::root::Root;
-use crate::sha::Sha256;
+use crate::sandbox::ring::{Seen, serve};
+use crate::sandbox::wire::{Order, SLOT, SLOTS};
+use crate::sys::Shared;
 
 pub use child::child_entry;
 pub use fences::{Fence, Standing, confine};
 
 /// The child's name, by which it knows itself.
 const NAME: &str = "veneer-unpack-child";
-
-/// Bytes of a verdict; the longest names and values in it are bounded far below.
-const VERDICT_MAX: u64 = 1 << 20;
 
 /// Time beyond `Limits::time_max` after which the child is killed.
 const GRACE: Duration = Duration::from_secs(30);
@@ -68,7 +71,8 @@ pub fn apply_with(
     manifest: Option<&File>,
 ) -> Result<Applied, Error> {
     let start = Instant::now();
-    let (mut child, stream, mut socket) = start_child(root, limits, manifest)?;
+    let (compression, layer) = sniffed(layer, limits).map_err(|e| stream_fault(e).nowhere())?;
+    let (mut child, memory, socket) = start_child(root, limits, compression, manifest)?;
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
     scope(|scope| {
         let (over, wait) = channel::<()>();
@@ -82,48 +86,43 @@ pub fn apply_with(
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
             }
         });
-        let result = watch(layer, stream, &mut socket, &mut child, over);
+        let result = serve(layer, memory, &socket, limits);
+        drop(over);
         let status = match &result {
             Ok(_) => child.wait(),
             Err(_) => child.kill().and_then(|()| child.wait()),
         };
-        let (blob, verdict) = result?;
+        let (seen, verdict) = result?;
         let status = status.map_err(failed("wait for the child"))?;
-        judge(&blob, &verdict, status, limits)
+        judge(&seen, compression, &verdict, status, limits)
     })
-}
-
-/// What the parent saw of the blob.
-struct Seen {
-    digest: [u8; 32],
-    bytes: u64,
-    compression: Option<Compression>,
-    /// Whether all of it was handed over.
-    whole: bool,
 }
 
 /// Starts the child and sends it its fds and its limits.
 fn start_child(
     root: &Root,
     limits: &Limits,
+    compression: Compression,
     manifest: Option<&File>,
-) -> Result<(Child, io::PipeWriter, UnixStream), Error> {
-    let (from, stream) = io::pipe().map_err(failed("make a pipe"))?;
+) -> Result<(Child, Shared, UnixStream), Error> {
+    let (memory, view) =
+        Shared::new(SLOT * SLOTS).map_err(|errno| failed("make shared memory")(errno.into()))?;
     let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair"))?;
     let child = Command::new("/proc/self/exe")
         .arg0(NAME)
         .env_clear()
-        .stdin(Stdio::from(OwnedFd::from(from)))
+        .stdin(Stdio::null())
         .stdout(Stdio::from(OwnedFd::from(theirs)))
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed("run /proc/self/exe again"))?;
-    let mut fds = vec![std::os::fd::AsFd::as_fd(root).as_raw_fd()];
+    let mut fds = vec![std::os::fd::AsFd::as_fd(root).as_raw_fd(), view.as_raw_fd()];
     // The child cannot name a place for it. Without one it keeps all in memory.
     let spill = crate::spill::unnamed_file();
     fds.extend(spill.as_ref().map(AsRawFd::as_raw_fd));
     fds.extend(manifest.map(AsRawFd::as_raw_fd));
-    let order = wire::order(limits, spill.is_some());
+    let spilled = spill.is_some();
+    let order = wire::order(&Order { limits: limits.clone(), compression, spill: spilled });
     let sent = sendmsg::<()>(
         ours.as_raw_fd(),
         &[IoSlice::new(&order)],
@@ -133,7 +132,7 @@ fn start_child(
     );
     let mut child = child;
     match sent {
-        Ok(len) if len == order.len() => Ok((child, stream, ours)),
+        Ok(len) if len == order.len() => Ok((child, memory, ours)),
         other => {
             let source = match other {
                 Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
@@ -147,59 +146,10 @@ fn start_child(
     }
 }
 
-/// Hands the layer over, then reads the verdict.
-fn watch(
-    mut layer: impl Read,
-    mut stream: io::PipeWriter,
-    socket: &mut UnixStream,
-    child: &mut Child,
-    over: Sender<()>,
-) -> Result<(Seen, Vec<u8>), Error> {
-    // A larger pipe means fewer switches between the two; the default does as well.
-    match nix::fcntl::fcntl(&stream, nix::fcntl::FcntlArg::F_SETPIPE_SZ(1 << 20)) {
-        Ok(_) | Err(_) => {}
-    }
-    let mut hash = Sha256::new();
-    let mut seen = Seen { digest: [0; 32], bytes: 0, compression: None, whole: true };
-    let mut start = Vec::new();
-    let mut buffer = vec![0; 128 << 10];
-    loop {
-        let len = match layer.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(len) => len,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(source) => return Err(Error::Stream { source }),
-        };
-        if start.len() < 6 {
-            start.extend_from_slice(&buffer[..len.min(6)]);
-        }
-        seen.bytes += len as u64;
-        // Hashing while the child works on what it has.
-        match stream.write_all(&buffer[..len]) {
-            Ok(()) => hash.update(&buffer[..len]),
-            // The child has found a reason to stop, and will say which.
-            Err(_) => {
-                seen.whole = false;
-                break;
-            }
-        }
-    }
-    drop(stream);
-    seen.digest = hash.finish();
-    seen.compression = Compression::sniff(&start);
-    let mut verdict = Vec::new();
-    socket
-        .take(VERDICT_MAX)
-        .read_to_end(&mut verdict)
-        .map_err(failed("read the child's verdict"))?;
-    drop(over);
-    let _: &Child = child;
-    Ok((seen, verdict))
-}
-
 /// The last word is the parent's.
 fn judge(
     seen: &Seen,
+    compression: Compression,
     verdict: &[u8],
     status: ExitStatus,
     limits: &Limits,
@@ -211,27 +161,23 @@ fn judge(
         };
         Error::Sandbox { step: "apply the layer".into(), source: io::Error::other(how) }
     };
-    let applied = wire::verdict(verdict).ok_or_else(died)??;
+    let (mut applied, end) = wire::verdict(verdict).ok_or_else(died)??;
     if !status.success() {
         return Err(died());
     }
-    let refuse = |rule| {
-        let text = format!("sha256:{}", crate::record::Hex(&seen.digest));
-        Fault::from(Refusal::new(Class::Digest, rule).bytes(text.as_bytes())).nowhere()
+    if !seen.whole {
+        let rule = Refusal::new(Class::Digest, "the child has not read all of the blob");
+        return Err(Fault::from(rule).nowhere());
+    }
+    let blob = Blob { digest: seen.digest, bytes: seen.bytes, compression };
+    let diff = match compression {
+        Compression::Plain => Diff { digest: seen.digest, bytes: seen.bytes },
+        // What came out of the blob only the child has seen.
+        Compression::Gzip | Compression::Zstd => {
+            Diff { digest: applied.diff_id, bytes: applied.diff_bytes }
+        }
     };
-    let plain = seen.compression == Some(Compression::Plain);
-    if !seen.whole
-        || applied.blob_bytes != seen.bytes
-        || applied.blob_digest != seen.digest
-        || (plain && applied.diff_id != seen.digest)
-    {
-        return Err(refuse("the child has read another blob than it was given"));
-    }
-    if limits.blob_digest.is_some_and(|expected| expected != seen.digest) {
-        return Err(refuse("the blob's digest is not the one expected, but"));
-    }
-    if limits.diff_id.is_some_and(|expected| expected != applied.diff_id) {
-        return Err(refuse("the diff id is not the one expected"));
-    }
+    vouch(&blob, &diff, end, limits)?;
+    applied.sealed(&blob, &diff);
     Ok(applied)
 }

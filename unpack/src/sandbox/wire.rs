@@ -1,16 +1,20 @@
-//! What goes between parent and child: the limits down, the verdict up, both as JSON.
+//! What goes between parent and child over their socket: the order down and the verdict up, both
+//! as JSON; between them, for each buffer of the stream, that it is filled, and that it was read.
 
-use std::io;
+use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 
 use crate::applied::Applied;
+use crate::archive::End;
+use crate::compression::Compression;
+use crate::content::Note;
 use crate::error::{Error, Place, Refusal, Space};
 use crate::limits::Limits;
 
 #[derive(Serialize, Deserialize)]
 enum Verdict {
-    Applied(Box<Applied>),
+    Applied { applied: Box<Applied>, end: End },
     Refused { place: Place, refusal: Box<Refusal> },
     Stream { text: String },
     Fs { place: Option<Place>, call: String, name: Vec<u8>, errno: Option<i32> },
@@ -18,19 +22,162 @@ enum Verdict {
     Sandbox { step: String, errno: Option<i32>, text: String },
 }
 
-/// The limits, and whether the second fd is a place for records.
-pub(super) fn order(limits: &Limits, spill: bool) -> Vec<u8> {
-    // Only maps with odd keys can fail here, and there are none.
-    serde_json::to_vec(&(limits, spill)).unwrap_or_default()
+/// What a child needs to know.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Order {
+    pub(super) limits: Limits,
+    pub(super) compression: Compression,
+    /// Whether a place for records comes with it.
+    pub(super) spill: bool,
 }
 
-pub(super) fn read_order(order: &[u8]) -> Option<(Limits, bool)> {
+pub(super) fn order(order: &Order) -> Vec<u8> {
+    // Only maps with odd keys can fail here, and there are none.
+    serde_json::to_vec(order).unwrap_or_default()
+}
+
+pub(super) fn read_order(order: &[u8]) -> Option<Order> {
     serde_json::from_slice(order).ok()
 }
 
-pub(super) fn encode(result: &Result<Applied, Error>) -> Vec<u8> {
+/// Bytes of one buffer in the shared memory, and how many there are. A multiple of 512, so that
+/// tar blocks and SHA-256 blocks end where buffers end.
+pub(super) const SLOT: usize = 512 << 10;
+pub(super) const SLOTS: usize = 4;
+
+/// Bytes of a verdict; the longest names and values in it are bounded far below.
+const VERDICT_MAX: u32 = 1 << 20;
+
+/// What the parent says of the stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Next {
+    /// That many bytes are in the next slot.
+    Buffer(usize),
+    /// No more bytes will come.
+    End,
+    /// The blob is larger than it may be.
+    Over(u64),
+    /// Only digests.
+    Nothing,
+}
+
+/// The message: kind, number, count of digests (little-endian), digests.
+pub(super) fn next(next: Next, digests: &[u8]) -> Vec<u8> {
+    let (kind, number) = match next {
+        Next::Nothing => (0u32, 0),
+        Next::Buffer(len) => (1, len as u64),
+        Next::End => (2, 0),
+        Next::Over(bytes) => (3, bytes),
+    };
+    let count = (digests.len() / 32) as u64;
+    let mut message = Vec::with_capacity(20 + digests.len());
+    message.extend_from_slice(&kind.to_le_bytes());
+    message.extend_from_slice(&number.to_le_bytes());
+    message.extend_from_slice(&count.to_le_bytes());
+    message.extend_from_slice(digests);
+    message
+}
+
+/// The head of such a message, and the count of digests that follow.
+pub(super) fn read_next(from: &mut impl Read) -> io::Result<(Next, u64)> {
+    let kind = u32::from_le_bytes(array(from)?);
+    let (number, count) = (u64::from_le_bytes(array(from)?), u64::from_le_bytes(array(from)?));
+    let next = match kind {
+        0 => Next::Nothing,
+        1 => Next::Buffer(usize::try_from(number).unwrap_or(usize::MAX)),
+        2 => Next::End,
+        _ => Next::Over(number),
+    };
+    Ok((next, count))
+}
+
+fn array<const LEN: usize>(from: &mut impl Read) -> io::Result<[u8; LEN]> {
+    let mut bytes = [0; LEN];
+    from.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What the child says.
+pub(super) enum Said {
+    /// It is done with the oldest buffer that it has.
+    Notes(Vec<Note>),
+    /// JSON, for [`verdict`].
+    Verdict(Vec<u8>),
+}
+
+const NOTES: u32 = 1;
+const VERDICT: u32 = 2;
+const FILE_ENDS: u64 = u64::MAX;
+
+/// The message that gives a buffer back: kind, count, a number for each note (little-endian).
+pub(super) fn notes(notes: &[Note]) -> Vec<u8> {
+    let count = u32::try_from(notes.len()).unwrap_or(u32::MAX);
+    let mut message = Vec::with_capacity(8 + 8 * notes.len());
+    message.extend_from_slice(&NOTES.to_le_bytes());
+    message.extend_from_slice(&count.to_le_bytes());
+    for note in notes {
+        let number = match *note {
+            Note::Part { from, to } => (from as u64) << 32 | to as u64,
+            Note::End => FILE_ENDS,
+        };
+        message.extend_from_slice(&number.to_le_bytes());
+    }
+    message
+}
+
+/// The next message of a child that may be anybody's by now: bounded, and checked by [`fit`].
+/// A child that is gone without a word has given an empty verdict.
+pub(super) fn read_said(from: &mut impl Read) -> io::Result<Said> {
+    let kind = match array(from) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => 0,
+        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => 0,
+        kind => u32::from_le_bytes(kind?),
+    };
+    if kind == 0 {
+        return Ok(Said::Verdict(Vec::new()));
+    }
+    let count = u32::from_le_bytes(array(from)?);
+    match kind {
+        // A part and an end for each tar block is more than there can be.
+        NOTES if count as usize <= SLOT / 128 => {
+            let mut notes = Vec::with_capacity(count as usize);
+            for _ in 0..count {
+                let number = u64::from_le_bytes(array(from)?);
+                let half =
+                    |number: u64| usize::try_from(number & 0xffff_ffff).unwrap_or(usize::MAX);
+                notes.push(match number {
+                    FILE_ENDS => Note::End,
+                    number => Note::Part { from: half(number >> 32), to: half(number) },
+                });
+            }
+            Ok(Said::Notes(notes))
+        }
+        VERDICT if count <= VERDICT_MAX => {
+            let mut verdict = vec![0; count as usize];
+            from.read_exact(&mut verdict)?;
+            Ok(Said::Verdict(verdict))
+        }
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Whether notes are in order and within `len` bytes.
+pub(super) fn fit(notes: &[Note], len: usize) -> bool {
+    let mut at = 0;
+    notes.iter().all(|note| match *note {
+        Note::End => true,
+        Note::Part { from, to } => {
+            let fits = at <= from && from <= to && to <= len;
+            at = to;
+            fits
+        }
+    })
+}
+
+/// The message that ends it all.
+pub(super) fn encode(result: &Result<(Applied, End), Error>) -> Vec<u8> {
     let verdict = match result {
-        Ok(applied) => Verdict::Applied(Box::new(applied.clone())),
+        Ok((applied, end)) => Verdict::Applied { applied: Box::new(applied.clone()), end: *end },
         Err(Error::Refused { place, refusal }) => {
             Verdict::Refused { place: place.clone(), refusal: refusal.clone() }
         }
@@ -50,21 +197,25 @@ pub(super) fn encode(result: &Result<Applied, Error>) -> Vec<u8> {
             text: source.to_string(),
         },
     };
-    serde_json::to_vec(&verdict).unwrap_or_default()
+    let json = serde_json::to_vec(&verdict).unwrap_or_default();
+    let mut message = VERDICT.to_le_bytes().to_vec();
+    message.extend_from_slice(&u32::try_from(json.len()).unwrap_or(u32::MAX).to_le_bytes());
+    message.extend_from_slice(&json);
+    message
 }
 
 /// `None` if there is no verdict to be read.
-pub(super) fn verdict(bytes: &[u8]) -> Option<Result<Applied, Error>> {
+pub(super) fn verdict(bytes: &[u8]) -> Option<Result<(Applied, End), Error>> {
     let from = |errno: Option<i32>, text: String| match errno {
         Some(errno) => io::Error::from_raw_os_error(errno),
         None => io::Error::other(text),
     };
     Some(match serde_json::from_slice(bytes).ok()? {
-        Verdict::Applied(applied) => Ok(*applied),
+        Verdict::Applied { applied, end } => Ok((*applied, end)),
         Verdict::Refused { place, refusal } => Err(Error::Refused { place, refusal }),
-        // The child reads a pipe, which does not fail; the layer's reader is the parent's.
+        // The child reads a socket, which does not fail; the layer's reader is the parent's.
         Verdict::Stream { text } => {
-            Err(Error::Sandbox { step: "read the pipe".into(), source: io::Error::other(text) })
+            Err(Error::Sandbox { step: "read the stream".into(), source: io::Error::other(text) })
         }
         Verdict::Fs { place, call, name, errno } => {
             let source = from(errno, "unknown error".into());

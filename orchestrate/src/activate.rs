@@ -76,9 +76,13 @@ impl Host {
     ) -> Result<Activated, Error> {
         check_name(name)?;
         let reference = image.to_string();
-        // What is up already is no run: it costs no write.
-        if dry_run || self.is_up(name, &reference)? {
-            return self.activate_alone(image, name, bytes, dry_run);
+        // What is up already is no run: it costs no write, and waits for nobody.
+        let begun = Instant::now();
+        if self.is_up(name, &reference)? {
+            return self.activated(name, reference, true, None, dry_run, begun);
+        }
+        if dry_run {
+            return self.activate_alone(image, name, bytes, true);
         }
         let input = json!({"image": reference, "bytes": bytes});
         self.as_run(Verb::Activate, name, input, |host| {
@@ -127,6 +131,19 @@ impl Host {
             self.patiently(Step::Device, |host| host.drive(name, Wish::Up))
                 .or_else(|error| self.unborn(name, error))?;
         }
+        self.activated(name, reference, already, ensured, dry_run, begun)
+    }
+
+    /// The activation as it stands.
+    fn activated(
+        &self,
+        name: &str,
+        reference: String,
+        already: bool,
+        ensured: Option<Ensured>,
+        dry_run: bool,
+        begun: Instant,
+    ) -> Result<Activated, Error> {
         let row = self.registry.activation(name)?;
         Ok(Activated {
             name: name.into(),

@@ -139,7 +139,7 @@ impl Veneer {
     }
 }
 
-/// An activation's device, mounted read-write as a user would. Unmounted when dropped.
+/// A device, mounted read-write as a user would. Unmounted when dropped.
 #[derive(Debug)]
 pub struct Mounted(PathBuf);
 
@@ -151,10 +151,17 @@ impl Mounted {
     pub fn new(scratch: &Path, name: &str) -> Result<Mounted> {
         let point = scratch.join(format!("mnt-{name}"));
         std::fs::create_dir_all(&point)?;
-        let device = Path::new("/dev/mapper").join(name);
-        rustix::mount::mount(&device, &point, "ext4", MountFlags::NOATIME, c"")
+        Mounted::of(&Path::new("/dev/mapper").join(name), &point)
+    }
+
+    /// Mounts `device` at `point`.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn of(device: &Path, point: &Path) -> Result<Mounted> {
+        rustix::mount::mount(device, point, "ext4", MountFlags::NOATIME, c"")
             .with_context(|| format!("mount {}", device.display()))?;
-        Ok(Mounted(point))
+        Ok(Mounted(point.to_owned()))
     }
 
     /// Where it is mounted.

@@ -8,6 +8,7 @@ pub mod by_hand;
 pub mod demo;
 pub mod full;
 pub mod killed;
+pub mod operate;
 pub mod oracle;
 pub mod pool;
 pub mod reboot;
@@ -44,6 +45,7 @@ pub const ALL: &[Scenario] = &[
     killed::SCENARIO,
     refuse::SCENARIO,
     by_hand::SCENARIO,
+    operate::SCENARIO,
     sizes::SCENARIO,
     demo::SCENARIO,
     full::SCENARIO,

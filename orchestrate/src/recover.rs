@@ -41,13 +41,6 @@ pub enum Repair {
         /// `up`, `down` or `gone`.
         wish: &'static str,
     },
-    /// A mapping of this store that no row knows is taken away; its volume is not touched.
-    UnmapStray {
-        /// The mapping.
-        name: String,
-        /// The volume.
-        volume: u32,
-    },
 }
 
 /// The facts of one moment.
@@ -101,13 +94,7 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
             VolumeStep::Delete => repairs.push(Repair::Delete { volume: row.id }),
         }
     }
-    let known = |id: u32| {
-        facts.volumes.iter().any(|row| row.id == id)
-            || facts.activations.iter().any(|row| row.id == id)
-    };
-    for mapped in facts.mapped.iter().filter(|mapped| !known(mapped.id)) {
-        repairs.push(Repair::UnmapStray { name: mapped.name.clone(), volume: mapped.id });
-    }
+    // What is mapped and in no row is not ours: a row is there before its mapping and goes after it.
     Ok(repairs)
 }
 
@@ -230,10 +217,6 @@ impl Host {
                     None => Ok(()),
                 }
             }
-            Repair::UnmapStray { name, .. } => {
-                let _alone = self.locks.store()?;
-                self.store.unmap(name)
-            }
         }
     }
 
@@ -353,13 +336,12 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_sealed_volume_and_a_stray_mapping_are_unmapped_and_never_deleted() {
+    fn a_mapped_sealed_volume_is_unmapped_and_what_is_not_ours_is_left_alone() {
         let mut facts = agreeing();
         facts.mapped.push(mapped("x", 2, Mapping::Live));
         facts.mapped.push(mapped("y", 99, Mapping::Live));
         let repairs = compare(&facts).unwrap();
-        let stray = Repair::UnmapStray { name: "y".into(), volume: 99 };
-        assert_eq!(repairs, [Repair::Unmap { volume: 2 }, stray]);
+        assert_eq!(repairs, [Repair::Unmap { volume: 2 }]);
     }
 
     #[test]

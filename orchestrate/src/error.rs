@@ -362,7 +362,7 @@ impl fmt::Display for Error {
                 "registry and store are not of the same moment: the registry is at transaction \
                  {registry}, the store at {store}; one of them was restored from a backup or \
                  written by another program. Nothing was changed. Restore the other half too, or \
-                 start anew with an empty --state directory"
+                 `orchestrate rebuild` makes a registry of what the store has"
             ),
             Error::Lost { volume } => write!(
                 f,

@@ -176,6 +176,20 @@ impl Class {
         if self.may_retry() { 111 } else { 100 }
     }
 
+    /// The class of a word in a run's row.
+    pub fn from_word(word: &str) -> Option<Class> {
+        use Class::{
+            Bug, Cancelled, Denied, HostBroken, NoSpace, NotFound, Refused, Temporary, Throttled,
+            Usage,
+        };
+        [
+            Temporary, Throttled, NoSpace, NotFound, Usage, Refused, Denied, Cancelled, HostBroken,
+            Bug,
+        ]
+        .into_iter()
+        .find(|class| class.word() == word)
+    }
+
     /// The word in JSON and logs.
     pub fn word(self) -> &'static str {
         match self {

@@ -15,7 +15,7 @@ use anyhow::{Context as _, anyhow};
 use argh::FromArgs as _;
 use args::Args;
 use commands::Command;
-use orchestrate::{Bound, Cancel, Error, Host, Now, Settings, class};
+use orchestrate::{Bound, Cancel, Class, Error, Host, Now, Settings, class};
 use registry::RunState;
 use serde::Serialize;
 use serde_json::json;
@@ -210,8 +210,14 @@ fn recover(host: &mut Host, args: &commands::Recover, json: bool) -> anyhow::Res
     let resumed = if args.no_resume { Vec::new() } else { host.take_up_runs(args.dry_run)? };
     let done = json!({"repairs": repairs, "resumed": resumed, "dry_run": args.dry_run});
     output(json, &done, |_| print::recovered(&repairs, &resumed, args.dry_run))?;
-    let failed = resumed.iter().any(|run| matches!(run.end, RunState::Failed { .. }));
-    Ok(if failed { ExitCode::from(111) } else { ExitCode::SUCCESS })
+    let codes = resumed.iter().filter_map(|run| match &run.end {
+        RunState::Failed { class, .. } => {
+            Some(Class::from_word(class).map_or(100, Class::exit_code))
+        }
+        RunState::Running | RunState::Done | RunState::Cancelled => None,
+    });
+    // One that may be tried again is the better news of two.
+    Ok(codes.max().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
 fn rebuild(settings: Settings, args: &commands::Rebuild, json: bool) -> anyhow::Result<ExitCode> {

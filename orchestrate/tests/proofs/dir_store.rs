@@ -120,6 +120,13 @@ fn a_registry_of_another_day_is_refused_and_nothing_is_changed() {
     assert_eq!(refused.status.code(), Some(100), "{said}");
     assert!(said.contains("not of the same moment"), "{said}");
     assert_eq!(volumes(), before);
+
+    // The way out that the message names: nothing of today is lost.
+    let done = host.ok(&["rebuild"]);
+    assert_eq!((&done["layers"], done["activations"].as_array().unwrap().len()), (&4.into(), 2));
+    host.ok(&["activate", "s3://bucket/b/", "--name", "b-2"]);
+    host.check();
+    host.check_tree("b-1", 4);
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -216,22 +216,20 @@ impl Host {
         }
         self.say(1, format_args!("run {}: {} {}", run.id, run.verb.word(), run.subject));
         let done = self.do_again(run);
-        let row = self.registry.run(run.id)?;
-        if let (Some(row), RunState::Running) =
-            (&row, row.as_ref().map_or(&RunState::Done, |row| &row.state))
-        {
-            // Nothing was left to do, so no run was begun for it.
-            let end = match &done {
-                Ok(()) => RunState::Done,
-                Err(error) => RunState::Failed {
-                    class: class(error).word().into(),
-                    message: error.to_string(),
-                },
-            };
-            self.registry.write(|write| write.finish_run(row.id, &end))?;
-            return Ok(end);
+        let state = |host: &Host| -> Result<RunState, Error> {
+            Ok(host.registry.run(run.id)?.map_or(RunState::Done, |row| row.state))
+        };
+        if state(self)? != RunState::Running {
+            return state(self);
         }
-        Ok(row.map_or(RunState::Done, |row| row.state))
+        // Nothing was left to do, so no run was begun for it.
+        let end = ended(&done);
+        match self.registry.write(|write| write.finish_run(run.id, &end)) {
+            Ok(()) => Ok(end),
+            // Another process has finished it meanwhile.
+            Err(error) if error.kind() == registry::Kind::Conflict => state(self),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn do_again(&mut self, run: &Run) -> Result<(), Error> {
@@ -273,6 +271,17 @@ impl Host {
             fetch.credentials = fetch::CredentialsFrom::Anonymous;
         }
         self.forget_client();
+    }
+}
+
+/// How a run ended, by what its work gave.
+fn ended<T>(result: &Result<T, Error>) -> RunState {
+    match result {
+        Ok(_) => RunState::Done,
+        Err(Error::Cancelled { .. }) => RunState::Cancelled,
+        Err(error) => {
+            RunState::Failed { class: class(error).word().into(), message: error.to_string() }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! id stamped into it. Everything after that is in `store.rs`.
 
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -119,7 +120,14 @@ fn make_parts(dir: &Path, options: &InitOptions, made: &mut Vec<PathBuf>) -> Res
             .create_new(true)
             .mode(0o600)
             .open(&path)
-            .map_err(|err| Error::io("create", &path, err))?;
+            .map_err(|err| match err.kind() {
+                io::ErrorKind::AlreadyExists => Error::Refused {
+                    path: path.clone(),
+                    why: "it is there already, and no pool.json beside it".to_owned(),
+                    hint: "if an init was cut off here: `thin pool down` by name, remove the file",
+                },
+                _ => Error::io("create", &path, err),
+            })?;
         made.push(path.clone());
         size_file(&file, &path, bytes, sparse)?;
         let inode = file.metadata().map_err(|err| Error::io("look at", &path, err))?.ino();

@@ -1,6 +1,11 @@
 //! A pool with its files: made once by [`Store::init`] (`init.rs`), brought up at every boot by
 //! [`Store::up`]. The files are attached to loop devices that detach themselves when the pool
 //! goes; whole disks do as well. What may be loaded is decided in `header.rs`.
+//!
+//! Discards: the files are allocated in full and keep what they have, so discards end at the pool. A
+//! sparse pool passes them on to its file, which is the only way it ever shrinks: deleting a thin
+//! frees its blocks for the next thin alone. To discard the whole thin first would cost a request for
+//! each of its blocks, shared ones among them, in the one worker that all volumes of the pool wait for.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

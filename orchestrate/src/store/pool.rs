@@ -41,7 +41,8 @@ impl ThinStore {
     /// # Errors
     /// [`Error::Thin`] naming what is missing: device-mapper, root's rights, or the pool.
     pub fn open(pool: &str) -> Result<ThinStore, Error> {
-        Ok(ThinStore { pool: Pool::adopt(Dm::open()?, pool)? })
+        let pool = Pool::adopt(Dm::open()?, pool)?;
+        Ok(ThinStore { pool: pool.with_notes(&thin::notes::dir(), "orchestrate") })
     }
 
     fn work_name(&self, id: u32) -> String {

@@ -13,14 +13,14 @@ use thin::{
     Access, DataBlockSize, Dm, DmName, InitOptions, Kind, Need, Pool, Reserve, Store, ThinId, mount,
 };
 
-use super::thin_invariants::{check, fsck, stuck, used, within};
+use super::thin_invariants::{check, down, fsck, stuck, used, within};
 use crate::guest::Guest;
 use crate::scenario::{Needs, Report, Scenario};
 
 /// See the module.
 pub const SCENARIO: Scenario = Scenario {
     name: "thin_full_data",
-    needs: Needs { soak_timeout_s: Some(1500), ..Needs::DEFAULT },
+    needs: Needs { timeout_s: 300, soak_timeout_s: Some(1500), ..Needs::DEFAULT },
     run,
 };
 
@@ -73,7 +73,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     check(&pool, &[1, 2])?;
     pool.deactivate("reader")?;
     fsck(&pool, &[1, 2], SECTORS)?;
-    store.down(&Dm::open()?)?;
+    down(&mut store, &guest.scratch().join("pool"))?;
     Ok(Report::new()
         .figure("rounds", rounds)
         .figure("slowest_error_s", slowest.as_secs_f64())

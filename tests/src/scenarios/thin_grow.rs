@@ -13,7 +13,7 @@ use thin::{
     Woken, mount,
 };
 
-use super::thin_invariants::{check, fsck};
+use super::thin_invariants::{check, down, fsck};
 use crate::guest::Guest;
 use crate::scenario::{Needs, Report, Scenario};
 
@@ -78,7 +78,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     fsck(&pool, &[2], 64 << 11)?;
     check(&pool, &[2])?;
     let (thins, end) = full_metadata(&mut store, &dm)?;
-    store.down(&dm)?;
+    down(&mut store, &guest.scratch().join("pool"))?;
     Ok(Report::new().figure("thins_that_fill_4_mib_of_metadata", thins).figure("ended", end))
 }
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use thin::{Access, By, Device, Dm, Pool, Target};
+use thin::loopdev::{LoopOptions, attach};
+use thin::{Access, By, Device, Dm, Pool, Store, Target};
 
 use crate::guest::{Cmd, Guest};
 
@@ -41,6 +42,18 @@ pub(crate) fn fsck(pool: &Pool, thins: &[u32], sectors: u64) -> Result<()> {
         pool.deactivate(&name)?;
         ran.expect(0)?;
     }
+    Ok(())
+}
+
+/// Takes the pool of this directory down, and has thin_check look at its metadata.
+///
+/// # Errors
+/// Something is still active, or the metadata is damaged.
+pub(crate) fn down(store: &mut Store, dir: &Path) -> Result<()> {
+    store.down(&Dm::open()?)?;
+    // By a loop device: thin_check opens past the page cache, and tmpfs has no such open.
+    let metadata = attach(&dir.join(&store.header().metadata.path), LoopOptions::default())?;
+    Cmd::new("thin_check").arg(metadata.path()).run()?.expect(0)?;
     Ok(())
 }
 

@@ -47,7 +47,9 @@ pub(crate) fn step(pool: &Pool, records: &mut Records) -> Result<()> {
     records.note(&format!("try {number}"))?;
     pool.create_snap(id, ThinId::new(u64::from(origin))?)?;
     let volume = pool.activate(id, "work", SECTORS, Access::ReadWrite)?;
-    let mounted = mount::detached(&volume.path(), "ext4", &[("noinit_itable", None)], false)?;
+    // Without barriers nothing but the commit below makes it last, as when layers are built.
+    let options = [("noinit_itable", None), ("barrier", Some("0"))];
+    let mounted = mount::detached(&volume.path(), "ext4", &options, false)?;
     let root = mount::open_root(mounted.as_fd())?;
     let flags = OFlags::CREATE | OFlags::WRONLY;
     let mut file = File::from(rustix::fs::openat(&root, name(number), flags, Mode::from(0o600))?);

@@ -22,6 +22,7 @@ pub const SCENARIO: Scenario = Scenario {
         // Data, metadata, and the file system of header and records.
         disks: &[256, 16, 32],
         power_cuts: Some(PowerCuts { count: 2, soak: 100, within_ms: 3000 }),
+        timeout_s: 300,
         soak_timeout_s: Some(120),
         ..Needs::DEFAULT
     },

@@ -16,7 +16,7 @@ use crate::scenario::{Needs, Report, Scenario};
 /// See the module.
 pub const SCENARIO: Scenario = Scenario {
     name: "thin_stuck",
-    needs: Needs { soak_timeout_s: Some(3000), ..Needs::DEFAULT },
+    needs: Needs { timeout_s: 300, soak_timeout_s: Some(3000), ..Needs::DEFAULT },
     run,
 };
 

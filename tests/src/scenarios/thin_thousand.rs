@@ -14,7 +14,7 @@ use crate::scenario::{Needs, Report, Scenario};
 /// See the module.
 pub const SCENARIO: Scenario = Scenario {
     name: "thin_thousand",
-    needs: Needs { soak_timeout_s: Some(600), ..Needs::DEFAULT },
+    needs: Needs { timeout_s: 300, soak_timeout_s: Some(600), ..Needs::DEFAULT },
     run,
 };
 

@@ -10,7 +10,8 @@ use crate::guest::{Guest, Ran};
 use crate::scenario::{Needs, Report, Scenario};
 
 /// See the module.
-pub const SCENARIO: Scenario = Scenario { name: "thin_verbs", needs: Needs::DEFAULT, run };
+pub const SCENARIO: Scenario =
+    Scenario { name: "thin_verbs", needs: Needs { timeout_s: 300, ..Needs::DEFAULT }, run };
 
 /// A line typed, its exit code, and a part of what it says (on stdout after 0 and 1, else on stderr).
 /// `127` and `128` stand for names so long.
@@ -34,6 +35,8 @@ const TYPED: &[(&str, u8, &str)] = &[
     ("pool init p --data 64M", 100, "thin pool up"),
     ("pool up p", 0, "was_up              yes"),
     ("pool status p", 0, "read_write"),
+    ("pool status p", 0, "zeroing             yes"),
+    ("pool status p", 0, "when_full           error"),
     ("create 1", 0, "made thin 1"),
     ("create 1", 100, "already has thin 1"),
     ("create 16777216", 100, "16777215"),
@@ -97,6 +100,11 @@ fn run(guest: &mut Guest) -> Result<Report> {
         ensure!(says.contains(said), "without \"{said}\": {ran}");
         ensure!(silent.is_empty(), "on the other stream too: {ran}");
     }
+    // As an init leaves it that was killed before its header.
+    std::fs::create_dir(guest.scratch().join("k"))?;
+    std::fs::write(guest.scratch().join("k/data"), "")?;
+    type_in(guest, "pool init k --data 64M")?.expect_message(100, "an init was cut off")?;
+    ensure!(guest.scratch().join("k/data").exists(), "another's file is gone");
     devices(guest)?;
     adopted(guest)?;
     let freed = discards(guest)?;
@@ -158,11 +166,40 @@ fn devices(guest: &Guest) -> Result<()> {
     }
     let listed = rows(guest)?;
     ensure!(listed[1]["owner"] == Value::Null && listed[1]["parent"] == Value::Null, "{listed:?}");
+    half_made(guest)?;
     // Lost notes are no loss.
     std::fs::remove_dir_all(guest.scratch().join("notes"))?;
     ensure!(rows(guest)?.len() == 2, "without notes");
     good(guest, "pool down q")?;
     loops.into_iter().try_for_each(|device| device.detach().context("detach"))
+}
+
+/// What a kill leaves between two ioctls, and `pool up` puts right.
+fn half_made(guest: &Guest) -> Result<()> {
+    good(guest, "activate 7 seven --size 8M")?;
+    let id = good(guest, "--json pool status q")?.json()?["id"].as_str().unwrap_or("").to_owned();
+    let uuid = format!("VENEER-{id}-8");
+    for words in [
+        &["suspend", "seven"][..],
+        &["create", "--noudevsync", "half", "--notable", "--uuid", &uuid],
+        &["message", "pool", "0", "reserve_metadata_snap"],
+    ] {
+        guest.cmd("dmsetup").args(words).run()?.expect(0)?;
+    }
+    type_in(guest, "activate 8 eight --size 8M")?
+        .expect_message(111, "already active as \"half\"")?;
+    let up = good(guest, "--json pool up q")?.json()?;
+    let acts: Vec<&str> = up["tidied"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|act| act["act"].as_str())
+        .collect();
+    ensure!(acts == ["resumed", "removed"] && up["released_held_root"] == true, "{up}");
+    let again = good(guest, "--json pool up q")?.json()?;
+    ensure!(again["tidied"] == serde_json::json!([]), "{again}");
+    good(guest, "deactivate seven")?;
+    Ok(())
 }
 
 /// A pool that dmsetup made is taken as it is.

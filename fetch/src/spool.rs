@@ -34,10 +34,20 @@ impl Identity {
         pin: Option<&Pin>,
         sha256: Option<&[u8; 32]>,
     ) -> Identity {
+        Identity::in_boot(server, object, pin, sha256, &boot_id())
+    }
+
+    fn in_boot(
+        server: &str,
+        object: &ObjectRef,
+        pin: Option<&Pin>,
+        sha256: Option<&[u8; 32]>,
+        boot: &str,
+    ) -> Identity {
         let version = match (sha256, pin.map(|pin| (pin.etag.strong(), pin.size))) {
             (Some(digest), _) => Some(name(&["sha256", &hex(digest)])),
             (None, Some((Some(etag), size))) => {
-                Some(name(&["etag", etag, &size.to_string(), &boot_id()]))
+                Some(name(&["etag", etag, &size.to_string(), boot]))
             }
             (None, Some((None, _)) | None) => None,
         };
@@ -302,5 +312,54 @@ pub(crate) fn remove_if_unlocked(path: &Path) -> std::io::Result<bool> {
         Ok(()) => gone(fs::remove_file(path)),
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(e)) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Tag;
+
+    #[test]
+    fn only_a_digest_outlives_a_boot() {
+        let object: ObjectRef = "s3://bkt/key".parse().unwrap();
+        let pin =
+            |etag: &str| Pin { size: 5, etag: Tag::Known(Some(etag.to_owned())), digest: false };
+        let version = |etag: &str, sha256: Option<&[u8; 32]>, boot: &str| {
+            Identity::in_boot("http://h", &object, Some(&pin(etag)), sha256, boot).version
+        };
+        assert_eq!(version("\"a\"", None, "1"), version("\"a\"", None, "1"));
+        assert_ne!(version("\"a\"", None, "1"), version("\"a\"", None, "2"));
+        assert_ne!(version("\"a\"", None, "1"), version("\"b\"", None, "1"));
+        assert_eq!(version("W/\"a\"", None, "1"), None, "a weak tag pins nothing");
+        let digest = Some(&[7; 32]);
+        assert_eq!(version("\"a\"", digest, "1"), version("\"b\"", digest, "2"));
+        assert_ne!(boot_id(), "", "this kernel does not tell its boots apart");
+    }
+
+    #[test]
+    fn a_spool_gives_its_room_back_when_the_disk_runs_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let object: ObjectRef = "s3://bkt/key".parse().unwrap();
+        let identity = Identity::new("http://h", &object, None, Some(&[7; 32]));
+        let place = |strict| Place { dir: dir.path(), stem: STEM.to_owned(), strict, reserve: 0 };
+        let piece = vec![1; 1 << 20];
+        for strict in [false, true] {
+            let mut spool = Spool::open(&place(strict), &identity, 1 << 30).unwrap().unwrap();
+            assert!(!spool.is_broken());
+            // As if somebody else had taken all that was free.
+            spool.reserve = u64::MAX;
+            let mut told = 0;
+            for _ in 0..40 {
+                told += usize::from(spool.write(&piece).unwrap());
+            }
+            let size = fs::metadata(spool.path()).unwrap().len();
+            // What the caller wants as a file is written for as long as the kernel lets us.
+            assert_eq!(
+                (told, spool.is_broken(), size),
+                if strict { (0, false, 40 << 20) } else { (1, true, 0) }
+            );
+            spool.discard().unwrap();
+        }
     }
 }

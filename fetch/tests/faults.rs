@@ -133,8 +133,8 @@ fn run(fault: &Fault, jobs: &str, object: &[u8]) -> Option<String> {
     let start = Instant::now();
     let mut child = Command::new(env!("CARGO_BIN_EXE_fetch"))
         .args(["s3://bkt/key", "--anonymous", "--endpoint", &server.url(), "--jobs", jobs])
-        .args(["--digest", &hex(object), "--tries", "4", "--stall-timeout", "0.5"])
-        .args(["--first-byte-timeout", "0.5", "--patience", "20"])
+        .args(["--digest", &hex(object), "--tries", "4", "--stall-timeout", "1"])
+        .args(["--first-byte-timeout", "1", "--patience", "20"])
         .args(fault.args)
         .env_clear()
         .stdout(Stdio::piped())

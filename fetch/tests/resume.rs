@@ -19,7 +19,6 @@ fn client(server: &Server, jobs: usize) -> Client {
     let options = Options {
         endpoint: Some(server.url()),
         credentials: CredentialsFrom::Anonymous,
-        stall_timeout: Duration::from_secs(2),
         jobs: Some(jobs),
         spool_min: 0,
         ..Options::default()

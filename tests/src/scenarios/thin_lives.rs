@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{Mode, OFlags};
@@ -60,6 +61,8 @@ pub(crate) fn step(pool: &Pool, records: &mut Records) -> Result<()> {
     pool.deactivate("work")?;
     pool.commit()?;
     records.note(&format!("sealed {number} {origin}"))?;
+    // A power cut now finds a volume that is sealed and nothing after it.
+    std::thread::sleep(Duration::from_millis(100));
     let transaction = records.transaction;
     pool.set_transaction_id(transaction, transaction + 1)?;
     records.note(&format!("transaction {}", transaction + 1))?;

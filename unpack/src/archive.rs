@@ -84,6 +84,7 @@ impl<'l, R: BufRead> Archive<'l, R> {
         loop {
             let offset = self.pos;
             let Some(block) = self.block()? else {
+                self.place.name.clear();
                 if self.pos == 0 {
                     return Err(Refusal::new(Class::Frame, "the layer is empty").into());
                 }
@@ -91,12 +92,14 @@ impl<'l, R: BufRead> Archive<'l, R> {
                 return Ok(Err(End::Bare));
             };
             if block == [0; BLOCK] {
+                self.place.name.clear();
                 self.nothing_pending(pending)?;
                 return self.end().map(Err);
             }
             let framed = header::frame(&block)?;
             match framed.typeflag {
-                b'x' | b'g' | b'L' | b'K' => {}
+                // Until the entry's name is known, that of its extension says most.
+                b'x' | b'g' | b'L' | b'K' => self.place.name = header::name(&block).to_vec(),
                 typeflag => {
                     let pax = extensions.pax.as_ref();
                     let long = extensions.long_name.is_some() || extensions.long_link.is_some();

@@ -310,7 +310,8 @@ impl Dirs {
                 }
                 Err(errno) => return Err(unreachable_parent(path, errno)),
             }
-            real = next;
+            // Not `next`: that may be another name for it, by a symlink.
+            real = self.slots[slot].path.clone();
         }
         self.alias(path.to_vec(), slot);
         Ok(Some(slot))

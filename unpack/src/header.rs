@@ -100,6 +100,11 @@ impl Framed<'_> {
     }
 }
 
+/// The name field, for messages.
+pub(crate) fn name(block: &[u8; BLOCK]) -> &[u8] {
+    text(&block[0..100])
+}
+
 /// A field up to its first NUL.
 fn text(field: &[u8]) -> &[u8] {
     field.split(|&b| b == 0).next().unwrap_or(field)

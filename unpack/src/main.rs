@@ -95,6 +95,9 @@ fn fail(flags: &Flags, error: &anyhow::Error) -> ExitCode {
 /// `false` is the answer no.
 fn run(flags: &Flags) -> anyhow::Result<bool> {
     let limits = flags.limits()?;
+    if flags.list && flags.verify {
+        return Err(anyhow!(flags::Usage("--list and --verify: one of them".into())));
+    }
     let layer = io::stdin();
     if flags.list {
         return list(flags, &limits, layer);

@@ -336,3 +336,12 @@ fn the_readers_own_error_comes_back() {
         assert_eq!(lost.0, 7);
     }
 }
+
+/// Where the entry's own name is not known yet, its extension header's is said.
+#[test]
+fn a_refused_extension_is_named() {
+    let layer = tar().file("ok", "").pax(&[("GNU.sparse.major", b"1")]).file("f", "").end();
+    let error = unpack::list(layer.as_slice(), &Limits::default(), |_| {}).unwrap_err();
+    let place = error.place().unwrap();
+    assert_eq!((place.index, place.offset, place.name.as_slice()), (1, 512, &b"ext"[..]));
+}

@@ -124,6 +124,14 @@ accepted! {
     l17_usrmerge_absolute: tar().dir("usr/lib").sym("lib", "/usr/lib").file("lib/f", "1").end()
         => ["usr dir 0755 0:0 0", "usr/lib dir 0755 0:0 1000", "usr/lib/f file 0644 0:0 1000 1",
             "lib symlink 0777 0:0 1000 /usr/lib"];
+    /// The symlink is known by then, and what is behind it is still found and made there.
+    l17b_usrmerge_again: tar().dir("usr/lib").dir("usr/lib/there").sym("lib", "usr/lib").file("lib/f", "1")
+        .file("lib/there/f", "2").file("lib/new/f", "3").dir("lib/more").file("lib/more/x/y", "4").end()
+        => ["usr dir 0755 0:0 0", "usr/lib dir 0755 0:0 1000", "usr/lib/there dir 0755 0:0 1000",
+            "lib symlink 0777 0:0 1000 usr/lib", "usr/lib/f file 0644 0:0 1000 1",
+            "usr/lib/there/f file 0644 0:0 1000 2", "usr/lib/new dir 0755 0:0 0",
+            "usr/lib/new/f file 0644 0:0 1000 3", "usr/lib/more dir 0755 0:0 1000",
+            "usr/lib/more/x dir 0755 0:0 0", "usr/lib/more/x/y file 0644 0:0 1000 4"];
     l18_directory_over_symlink_to_directory:
         tar().dir("usr/lib").file("usr/lib/f", "1").sym("lib", "usr/lib").dir("lib").end()
         => ["usr dir 0755 0:0 0", "usr/lib dir 0755 0:0 1000", "usr/lib/f file 0644 0:0 1000 1",

@@ -175,6 +175,7 @@ fn usage_is_100_and_help_is_0() {
         &["--devices", "all", "--root", "/tmp"],
         &[],
         &["--digest", "x", "--list"],
+        &["--list", "--verify", "--root", "/tmp"],
     ] {
         let out = unpack(args, None, b"");
         assert_eq!(out.status.code(), Some(100), "{args:?} {out:?}");

@@ -442,3 +442,30 @@ impl From<Error> for io::Error {
         io::Error::new(kind, error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_that_stay_wrong_are_told_from_disks_that_may_get_room() {
+        let kind = |code: i32| {
+            let source = io::Error::from_raw_os_error(code);
+            Error::File { act: "write", path: PathBuf::from("/f"), source }.kind()
+        };
+        for code in [
+            libc::ENOENT,
+            libc::EACCES,
+            libc::EPERM,
+            libc::ENOTDIR,
+            libc::EISDIR,
+            libc::EROFS,
+            libc::ENAMETOOLONG,
+        ] {
+            assert_eq!(kind(code), Kind::Usage, "{code}");
+        }
+        for code in [libc::ENOSPC, libc::EIO, libc::EDQUOT, libc::EMFILE, libc::EPIPE] {
+            assert_eq!(kind(code), Kind::Io, "{code}");
+        }
+    }
+}

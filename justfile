@@ -56,7 +56,7 @@ soak-thin *NAMES: static
 
 # Fuzz unpack (parser and apply), and all that fetch and thin read of foreign bytes; seeded.
 fuzz SECONDS="600" SEED="1":
-    cargo run --release --package unpack --example fuzz -- {{ SECONDS }} {{ SEED }}
+    cargo run --release --package unpack --example fuzz -- {{ SECONDS }} {{ SEED }} both
     VENEER_FUZZ_ROUNDS=400000 VENEER_FUZZ_SEED={{ SEED }} cargo test --release --package fetch --lib fuzz
     VENEER_FUZZ_ROUNDS=1000000 VENEER_FUZZ_SEED={{ SEED }} cargo test --release --package thin --lib fuzz
 
@@ -67,6 +67,11 @@ soak-matrix STEP="1":
 # Fail each call of orchestrate once and then always; every STEPth.
 soak-failures STEP="1":
     VENEER_SWEEP_STEP={{ STEP }} cargo test --release --package orchestrate --test proofs each_call -- --nocapture
+
+# Time unpack, all fences required, against tar, bsdtar and umoci in DIR; LAYER is made if not given.
+bench-unpack DIR *LAYER:
+    cargo build --release --package unpack
+    cargo run --release --package unpack --example versus -- {{ DIR }} {{ LAYER }}
 
 # Kill orchestrate that many times at moments spread over a run, on a directory store.
 soak-kills KILLS="200":

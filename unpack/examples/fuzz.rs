@@ -50,8 +50,10 @@ fn parser(under: &Path, seconds: u64, seed: u64) {
     while Instant::now() < end {
         let mut layer = archive(&mut dice);
         for _ in 0..dice.below(6) {
-            let at = dice.below(layer.len());
-            layer[at] = dice.roll().to_le_bytes()[0];
+            let at = dice.below(layer.len() + 1);
+            if let Some(byte) = layer.get_mut(at) {
+                *byte = dice.roll().to_le_bytes()[0];
+            }
         }
         accepted += u64::from(pit.parse(&layer) == "accepted");
         runs += 1;

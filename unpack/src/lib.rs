@@ -5,8 +5,9 @@
 //! Where layers come from, where trees live and what happens to a tree that was refused are for
 //! the caller.
 //!
-//! Bytes go through these modules: `compression` > `buffers` > `archive` (frames) > `header`, `pax` (fields) > `entry` (meaning) > `apply` (effect), which acts through `dirs`
-//! (parents) and `make` (nodes).
+//! Bytes go through these modules: `compression` > `buffers` > `archive` (frames) > `header`,
+//! `pax` (fields) > `entry` (meaning) > `apply` (effect), which acts through `dirs` (parents) and
+//! `make` (nodes). Beside that, `content` and `twin` hash the stream and the files in it.
 
 mod acl;
 mod applied;

@@ -73,6 +73,10 @@ bench-unpack DIR *LAYER:
     cargo build --release --package unpack
     cargo run --release --package unpack --example versus -- {{ DIR }} {{ LAYER }}
 
-# Kill orchestrate that many times at moments spread over a run, on a directory store.
-soak-kills KILLS="200":
-    VENEER_KILLS={{ KILLS }} cargo test --release --package orchestrate --test proofs killed_at_any
+# Random operations, each killed at a random time or not, on a directory store; one SEED gives the same again.
+soak-kills RUNS="2000" SEED="1":
+    VENEER_KILLS={{ RUNS }} VENEER_SEED={{ SEED }} cargo test --release --package orchestrate --test proofs killed_at_random -- --nocapture
+
+# Many processes on one directory store: three killed together, that many ROUNDS.
+soak-races ROUNDS="100":
+    VENEER_ROUNDS={{ ROUNDS }} cargo test --release --package orchestrate --test proofs race:: -- --nocapture

@@ -1,13 +1,11 @@
-//! The whole job on a `dir:` store: sharing, kills at random, many processes at once, removal.
+//! The whole job on a `dir:` store: sharing, removal, and a registry of another day.
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::bench::{Bench, json};
+use crate::bench::Bench;
 
 fn bench() -> Bench {
     Bench::new(&[("a", &[1, 2, 3]), ("b", &[1, 2, 4])], 150, 1 << 14)
@@ -44,63 +42,6 @@ fn layers_are_shared_and_a_second_time_costs_nothing() {
     assert_eq!(done["volumes"].as_array().unwrap().len(), 1, "only layer 3 is a's alone");
     host.check();
     host.check_tree("b-1", 4);
-}
-
-#[test]
-fn killed_at_any_moment_the_same_command_ends_well() {
-    let bench = bench();
-    let host = bench.host("host");
-    // The delays spread over one whole run, however fast the machine is.
-    let begun = Instant::now();
-    host.ok(&["activate", "s3://bucket/a/", "--name", "a-1"]);
-    let whole = begun.elapsed();
-    let kills: u32 = std::env::var("VENEER_KILLS").map_or(10, |text| text.parse().unwrap());
-    for kill in 0..kills {
-        host.ok(&["rm", "a-1"]);
-        host.ok(&["rm", "s3://bucket/a/"]);
-        let mut running = host
-            .command(&["activate", "s3://bucket/a/", "--name", "a-1"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(whole * kill / kills);
-        running.kill().unwrap();
-        running.wait().unwrap();
-        host.ok(&["activate", "s3://bucket/a/", "--name", "a-1"]);
-        host.check();
-        host.check_tree("a-1", 3);
-    }
-}
-
-#[test]
-fn many_processes_build_each_layer_once() {
-    let bench = bench();
-    let host = bench.host("host");
-    let jobs: Vec<(String, &str)> = (0..12)
-        .map(|n| (format!("n-{n}"), if n % 2 == 0 { "s3://bucket/a/" } else { "s3://bucket/b/" }))
-        .collect();
-    let running: Vec<Child> = jobs
-        .iter()
-        .map(|(name, image)| {
-            host.command(&["activate", image, "--name", name])
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    let mut built = 0;
-    for (child, (name, image)) in running.into_iter().zip(&jobs) {
-        let done = json(&["activate", image, "--name", name], &child.wait_with_output().unwrap());
-        let layers = done["ensured"]["layers"].as_array().unwrap();
-        built += layers.iter().filter(|layer| layer["how"] != "reused").count();
-    }
-    assert_eq!(built, 4, "four layers are distinct");
-    host.check();
-    for (name, image) in &jobs {
-        host.check_tree(name, if image.ends_with("a/") { 3 } else { 4 });
-    }
 }
 
 #[test]

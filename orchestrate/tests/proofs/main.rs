@@ -6,4 +6,6 @@ mod bench;
 mod dir_store;
 mod life;
 mod matrix;
+mod race;
+mod storm;
 mod sweep;

@@ -1,0 +1,104 @@
+//! Many processes at once: what they share is fetched and built once, and killed together they leave
+//! nothing undone.
+
+use std::process::{Child, Stdio};
+use std::time::Instant;
+
+use crate::bench::{Bench, Host, json};
+use crate::storm::Dice;
+
+const IMAGES: &[(&str, &[u8])] = &[("a", &[1, 2, 3]), ("b", &[1, 2, 4]), ("c", &[1, 5])];
+
+fn start(host: &Host<'_>, words: &[&str]) -> Child {
+    let mut command = host.command(words);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn sixty_four_processes_fetch_and_build_each_layer_once() {
+    let bench = Bench::new(IMAGES, 20, 5000);
+    let host = bench.host("host");
+    let jobs: Vec<(String, String)> = (0..64)
+        .map(|n| (format!("n-{n}"), format!("s3://bucket/{}/", ["a", "b", "c"][n % 3])))
+        .collect();
+    let words =
+        |job: &(String, String)| ["activate".into(), job.1.clone(), "--name".into(), job.0.clone()];
+    let running: Vec<Child> = jobs
+        .iter()
+        .map(|job| {
+            let words: [String; 4] = words(job);
+            start(&host, &words.each_ref().map(String::as_str))
+        })
+        .collect();
+    let mut built = 0;
+    for (child, job) in running.into_iter().zip(&jobs) {
+        let words = words(job);
+        let words = words.each_ref().map(String::as_str);
+        let done = json(&words, &child.wait_with_output().unwrap());
+        let layers = done["ensured"]["layers"].as_array().unwrap();
+        built += layers.iter().filter(|layer| layer["how"] != "reused").count();
+    }
+    assert_eq!(built, 5, "five layers are distinct");
+    let gets = bench.gets();
+    assert_eq!(gets.len(), 5, "each blob comes once: {gets:?}");
+    host.check();
+    for (name, image) in &jobs {
+        let top = if image.ends_with("a/") {
+            3
+        } else if image.ends_with("b/") {
+            4
+        } else {
+            5
+        };
+        let files = std::fs::read_dir(
+            host.store().join("active").join(name).join("srv").join(format!("layer-{top}")),
+        );
+        assert_eq!(files.unwrap().count(), 20, "the tree of {name}");
+    }
+}
+
+/// The bug of superfly/fsm: the second and third of the runs that are taken up again skip the steps
+/// that the first had done.
+#[test]
+fn three_runs_killed_together_are_each_taken_up_where_they_were() {
+    let rounds: u64 = std::env::var("VENEER_ROUNDS").map_or(4, |text| text.parse().unwrap());
+    let bench = Bench::new(IMAGES, 30, 9000);
+    let jobs = [
+        ["activate", "s3://bucket/a/", "--name", "n-1"],
+        ["activate", "s3://bucket/b/", "--name", "n-2"],
+        ["activate", "s3://bucket/c/", "--name", "n-3"],
+    ];
+    let undisturbed = bench.host("undisturbed");
+    let begun = Instant::now();
+    let running: Vec<Child> = jobs.iter().map(|words| start(&undisturbed, words)).collect();
+    for (child, words) in running.into_iter().zip(&jobs) {
+        json(words, &child.wait_with_output().unwrap());
+    }
+    let whole = begun.elapsed();
+    undisturbed.check();
+    let end = undisturbed.end_text();
+    let mut dice = Dice::new(7);
+    let mut left_to_do = 0;
+    for round in 0..rounds {
+        let host = bench.host("host");
+        host.wipe();
+        let mut running: Vec<Child> = jobs.iter().map(|words| start(&host, words)).collect();
+        std::thread::sleep(whole * u32::try_from(dice.roll(1000)).unwrap() / 1000);
+        for child in &mut running {
+            child.kill().unwrap();
+        }
+        for mut child in running {
+            child.wait().unwrap();
+        }
+        left_to_do += usize::from(host.end_text() != end);
+        // All at once again: they recover what the others were at, too.
+        let running: Vec<Child> = jobs.iter().map(|words| start(&host, words)).collect();
+        for (child, words) in running.into_iter().zip(&jobs) {
+            json(words, &child.wait_with_output().unwrap());
+        }
+        host.check();
+        assert_eq!(host.end_text(), end, "round {round}");
+    }
+    assert!(left_to_do > 0, "no kill came in time");
+    eprintln!("{rounds} times three runs killed together, {left_to_do} with work left");
+}

@@ -109,8 +109,9 @@ fn storm(seed: u64, runs: u32) -> u32 {
         let place = format!("seed {seed}, run {run}: {:?}", did.words);
         let (before, images_before) = (told(&host), images(&host));
         let whole = longest.get(did.verb).copied().unwrap_or(Duration::from_millis(50));
-        let delay =
-            (dice.roll(3) > 0).then(|| whole * u32::try_from(dice.roll(1100)).unwrap() / 1000);
+        // Early more often than late: most operations find little to do.
+        let late = u32::try_from(dice.roll(1000).pow(2) / 1000).unwrap();
+        let delay = (dice.roll(4) > 0).then(|| whole * late / 1000);
         let code = one(&bench, &host, &did, delay, &mut longest);
         killed += u32::from(code.is_none());
         // As recovery finds it, before it mends anything.

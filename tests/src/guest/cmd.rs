@@ -66,6 +66,12 @@ impl Cmd {
         self
     }
 
+    /// What is about to run, for [`trace`](crate::trace).
+    #[must_use]
+    pub fn command(&self) -> &Command {
+        &self.0
+    }
+
     /// Runs to the end.
     ///
     /// # Errors

@@ -5,12 +5,17 @@ use crate::scenario::Scenario;
 pub mod activate;
 pub mod boot;
 pub mod by_hand;
+pub mod crash_clock;
+mod crash_host;
+pub mod crash_points;
+pub mod crash_random;
 pub mod demo;
 pub mod full;
 pub mod killed;
 pub mod operate;
 pub mod oracle;
 pub mod pool;
+pub mod power_cut;
 pub mod reboot;
 pub mod refuse;
 pub mod s3;
@@ -43,6 +48,10 @@ pub const ALL: &[Scenario] = &[
     reboot::SCENARIO,
     activate::SCENARIO,
     killed::SCENARIO,
+    crash_points::SCENARIO,
+    crash_random::SCENARIO,
+    crash_clock::SCENARIO,
+    power_cut::SCENARIO,
     refuse::SCENARIO,
     by_hand::SCENARIO,
     operate::SCENARIO,

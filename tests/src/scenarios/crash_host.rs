@@ -1,0 +1,158 @@
+//! What the crash scenarios share: tiny images that share layers, and what must hold of a host whenever
+//! nothing runs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+use thin::{Access, Pool, ThinId};
+
+use crate::guest::{Cmd, S3};
+use crate::tree::Tree;
+
+/// The bucket of these images.
+const BUCKET: &str = "crash";
+
+/// The images: `a` and `b` share their first two layers.
+pub(crate) const IMAGES: [&str; 2] = ["s3://crash/a/", "s3://crash/b/"];
+
+/// Files in a layer.
+const FILES: usize = 12;
+
+/// Layer `number`: some files, and the first file of the layer before it is gone.
+fn layer(number: u8) -> Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |path: &str, content: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o640);
+        header.set_uid(1000);
+        header.set_gid(50);
+        header.set_mtime(1_700_000_000);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, path, content)
+    };
+    for file in 0..FILES {
+        let content = vec![number; 20_000 - file];
+        add(&format!("srv/layer-{number}/{file}"), &content)?;
+    }
+    if number > 1 {
+        add(&format!("srv/layer-{}/.wh.0", number - 1), b"")?;
+    }
+    Ok(tar.into_inner()?)
+}
+
+/// Puts the images there.
+pub(crate) fn put_images(s3: &S3) -> Result<()> {
+    s3.make_bucket(BUCKET)?;
+    for (image, numbers) in [("a", [1, 2, 3]), ("b", [1, 2, 4])] {
+        for (pos, number) in numbers.into_iter().enumerate() {
+            s3.put(BUCKET, &format!("{image}/{}.tar", pos + 1), &layer(number)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// A pool with a registry, and the programs on them.
+#[derive(Debug)]
+pub(crate) struct CrashHost<'a> {
+    pub(crate) state: PathBuf,
+    pub(crate) pool: &'a Pool,
+    pub(crate) s3: &'a S3,
+}
+
+impl CrashHost<'_> {
+    /// `orchestrate`, told of this host.
+    pub(crate) fn cmd(&self, words: &[&str]) -> Cmd {
+        let cmd = Cmd::new("orchestrate").args(words).env("VENEER_STATE", &self.state);
+        let store = format!("thin:{}", self.pool.name());
+        self.s3.environment(cmd.env("VENEER_STORE", store)).arg("--json")
+    }
+
+    /// To an exit code of 0, and its JSON.
+    pub(crate) fn ok(&self, words: &[&str]) -> Result<serde_json::Value> {
+        self.cmd(words).run()?.expect(0)?.json()
+    }
+
+    fn rows(&self, what: &str) -> Result<Vec<serde_json::Value>> {
+        let registry = Cmd::new("registry").arg("--state").arg(&self.state);
+        registry.args(["ls", what, "--json"]).run()?.expect(0)?.json_lines()
+    }
+
+    /// Rows and pool agree; nothing is half done.
+    pub(crate) fn check(&self) -> Result<()> {
+        let registry = Cmd::new("registry").arg("--state").arg(&self.state);
+        registry.arg("check").run()?.expect(0)?;
+        let mut rows = Vec::new();
+        for volume in self.rows("volumes")? {
+            ensure!(volume["state"] == "sealed", "left behind: {volume}");
+            rows.push(id(&volume)?);
+        }
+        for row in self.rows("activations")? {
+            let settled = row["state"] == "active" || row["state"] == "inactive";
+            ensure!(settled, "left behind: {row}");
+            rows.push(id(&row)?);
+        }
+        super::thin_invariants::check(self.pool, &rows)?;
+        let recover = self.ok(&["recover", "--dry-run"])?;
+        ensure!(recover["repairs"] == serde_json::json!([]), "not settled: {recover}");
+        Ok(())
+    }
+
+    /// The tree of every sealed layer by its chain id, read from the pool.
+    pub(crate) fn trees(&self) -> Result<BTreeMap<String, String>> {
+        let mut trees = BTreeMap::new();
+        for volume in self.rows("volumes")? {
+            let Some(chain) = volume["chain"].as_str() else { continue };
+            let bytes = volume["bytes"].as_u64().context("a size")?;
+            let tree = self.tree(id(&volume)?, bytes).with_context(|| volume.to_string())?;
+            trees.insert(chain.to_owned(), tree);
+        }
+        Ok(trees)
+    }
+
+    fn tree(&self, id: u32, bytes: u64) -> Result<String> {
+        let thin = ThinId::new(u64::from(id))?;
+        let volume = self.pool.activate(thin, "look", bytes / 512, Access::ReadOnly)?;
+        let looked = read(&volume.path());
+        self.pool.deactivate("look")?;
+        looked
+    }
+
+    /// Every sealed layer has the tree of its chain.
+    pub(crate) fn check_trees(&self, right: &BTreeMap<String, String>) -> Result<usize> {
+        let trees = self.trees()?;
+        for (chain, tree) in &trees {
+            ensure!(right.get(chain) == Some(tree), "the tree of {chain} is {tree}: {right:?}");
+        }
+        Ok(trees.len())
+    }
+
+    /// Every activation and image goes.
+    pub(crate) fn remove_all(&self) -> Result<()> {
+        for row in self.rows("activations")? {
+            self.ok(&["rm", row["name"].as_str().context("a name")?])?;
+        }
+        let listing = self.ok(&["ls"])?;
+        for line in listing["images"].as_array().into_iter().flatten() {
+            self.ok(&["rm", line["image"].as_str().context("an image")?])?;
+        }
+        Ok(())
+    }
+}
+
+/// Mounts a device with no mount point left to anybody and reads what is on it.
+fn read(device: &Path) -> Result<String> {
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+    let point = Path::new("/run/look");
+    std::fs::create_dir_all(point)?;
+    mount(device, point, "ext4", MountFlags::RDONLY, c"noload").context("mount")?;
+    let tree = Tree::read_volume(point);
+    unmount(point, UnmountFlags::empty())?;
+    Ok(format!("{:x}", Sha256::digest(format!("{:?}", tree?))))
+}
+
+fn id(row: &serde_json::Value) -> Result<u32> {
+    let id = row["id"].as_u64().with_context(|| format!("an id in {row}"))?;
+    Ok(u32::try_from(id)?)
+}

@@ -118,6 +118,13 @@ pub enum Error {
         /// The store's transaction id.
         store: u64,
     },
+    /// The registry's file is empty, and the store was written to by a registry.
+    Emptied {
+        /// The file.
+        database: PathBuf,
+        /// The store's transaction id.
+        transaction: u64,
+    },
     /// A sealed volume that the store no longer has.
     Lost {
         /// Its id.
@@ -234,6 +241,7 @@ pub fn class(error: &Error) -> Class {
         Error::Cancelled { .. } => Class::Cancelled,
         Error::NoNotes { .. } => Class::NotFound,
         Error::Fence { .. }
+        | Error::Emptied { .. }
         | Error::Lost { .. }
         | Error::Changed { .. }
         | Error::CrashLoop { .. } => Class::HostBroken,
@@ -378,6 +386,12 @@ impl fmt::Display for Error {
                  written by another program. Nothing was changed. Restore the other half too, or \
                  `orchestrate rebuild` makes a registry of what the store has"
             ),
+            Error::Emptied { database, transaction } => write!(
+                f,
+                "{} is empty, and the store is at transaction {transaction}: the registry was cut \
+                 off. Nothing was changed. Move it away, and restore a backup or `orchestrate rebuild`",
+                database.display()
+            ),
             Error::Lost { volume } => write!(
                 f,
                 "sealed volume {volume} is gone from the store: somebody deleted it by hand; `orchestrate \
@@ -409,6 +423,7 @@ impl std::error::Error for Error {
             | Error::Mismatch { .. }
             | Error::Quarantined { .. }
             | Error::Fence { .. }
+            | Error::Emptied { .. }
             | Error::Lost { .. }
             | Error::Changed { .. }
             | Error::NoNotes { .. }

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use registry::{Registry, StoreBinding, Write};
@@ -69,7 +69,9 @@ impl Host {
             .create(&settings.state)
             .map_err(|source| Error::Io { doing: "make", path: settings.state.clone(), source })?;
         let locks = Locks::new(&settings.state, settings.wait, settings.cancel.clone())?;
-        let mut registry = Registry::open(&settings.state.join("registry.db"))?;
+        let database = settings.state.join("registry.db");
+        not_emptied(&database, store.as_ref())?;
+        let mut registry = Registry::open(&database)?;
         let binding = store.binding();
         if registry.store()?.as_ref() != Some(&binding) {
             let _alone = locks.store()?;
@@ -153,6 +155,20 @@ pub(crate) fn open_store(settings: &mut Settings) -> Result<Box<dyn Store>, Erro
         }
         StoreName::Dir(path) => Box::new(DirStore::open(path)?),
     })
+}
+
+/// SQLite takes an empty file for a new one. Beside a store that some registry has written to it is
+/// a registry that was cut off, and the devices of today would be strays to a new one.
+fn not_emptied(database: &Path, store: &dyn Store) -> Result<(), Error> {
+    // A database has a header of 100 bytes (sqlite.org/fileformat.html).
+    let emptied = std::fs::metadata(database).is_ok_and(|found| found.len() < 100);
+    if !emptied {
+        return Ok(());
+    }
+    match store.transaction_id()? {
+        0 => Ok(()),
+        transaction => Err(Error::Emptied { database: database.into(), transaction }),
+    }
 }
 
 fn bind(registry: &mut Registry, store: &dyn Store, binding: &StoreBinding) -> Result<(), Error> {

@@ -56,7 +56,7 @@ impl DirStore {
         // The header comes last, so a killed run may have left any of these.
         let ours = |entry: &fs::DirEntry| match entry.file_name().to_str() {
             Some("lost+found" | "transaction" | ".transaction.new" | ".veneer-store.new") => true,
-            Some("volumes" | "active") => {
+            Some("volumes" | "active" | "notes") => {
                 fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none())
             }
             Some(_) | None => false,
@@ -175,12 +175,15 @@ impl Store for DirStore {
         for mapped in self.mapped()?.into_iter().filter(|mapped| mapped.id == id) {
             self.unmap(&mapped.name)?;
         }
-        let note = self.path.join("notes").join(id.to_string());
-        match fs::remove_file(&note) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error("remove", &note)(error));
+        // The second is what a killed run had not renamed yet.
+        for name in [id.to_string(), format!(".{id}.new")] {
+            let note = self.path.join("notes").join(name);
+            match fs::remove_file(&note) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("remove", &note)(error));
+                }
+                Ok(()) | Err(_) => {}
             }
-            Ok(()) | Err(_) => {}
         }
         let tree = self.volume(id);
         match fs::symlink_metadata(&tree) {

@@ -246,10 +246,14 @@ impl Host {
                 self.activate(&image(&input)?, &run.subject, bytes, false).map(drop)
             }
             Verb::Deactivate => self.deactivate(&run.subject, false).map(drop),
-            Verb::Rm => match self.remove(&run.subject, false) {
-                Err(Error::Unknown { .. }) => Ok(()),
-                removed => removed.map(drop),
-            },
+            // Gone already: killed after its commit, and recovery did the rest.
+            Verb::Rm
+                if self.registry.activation(&run.subject)?.is_none()
+                    && self.registry.image(&run.subject)?.is_none() =>
+            {
+                Ok(())
+            }
+            Verb::Rm => self.remove(&run.subject, false).map(drop),
             Verb::Gc => self.gc(Bound::from_json(&input["bound"]), false, false).map(drop),
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use registry::Registry;
@@ -69,7 +69,19 @@ impl Cancel {
 /// Looks for the wish to cancel of one run, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    _until: Sender<()>,
+    until: Option<Sender<()>>,
+    looking: Option<JoinHandle<()>>,
+}
+
+impl Drop for Watch {
+    /// Waits for its connection to close: the last one to close copies the log into the registry's file.
+    fn drop(&mut self) {
+        self.until = None;
+        if let Some(looking) = self.looking.take() {
+            // It does not panic; if it did, there is nothing left to wait for.
+            drop(looking.join());
+        }
+    }
 }
 
 impl Watch {
@@ -77,7 +89,7 @@ impl Watch {
     pub(crate) fn over(registry: &Path, run: u64, cancel: &Cancel) -> Watch {
         let (until, dropped) = channel::<()>();
         let (path, cancel) = (registry.to_owned(), cancel.clone());
-        thread::spawn(move || {
+        let looking = thread::spawn(move || {
             let mut open = None;
             while dropped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 // A registry that cannot be read now is read the next time.
@@ -89,7 +101,7 @@ impl Watch {
                 }
             }
         });
-        Watch { _until: until }
+        Watch { until: Some(until), looking: Some(looking) }
     }
 }
 

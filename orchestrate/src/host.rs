@@ -1,6 +1,7 @@
 //! One host: its registry, its store, its locks, and a client for S3 that is made when needed.
 
 use std::cell::OnceCell;
+use std::io::Read as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -160,9 +161,19 @@ pub(crate) fn open_store(settings: &mut Settings) -> Result<Box<dyn Store>, Erro
 /// SQLite takes an empty file for a new one. Beside a store that some registry has written to it is
 /// a registry that was cut off, and the devices of today would be strays to a new one.
 fn not_emptied(database: &Path, store: &dyn Store) -> Result<(), Error> {
-    // A database has a header of 100 bytes (sqlite.org/fileformat.html).
-    let emptied = std::fs::metadata(database).is_ok_and(|found| found.len() < 100);
-    if !emptied {
+    // A database has a header of 100 bytes, with the schema's version at 60 and the application's id
+    // at 68; what is not in the file is in the log (sqlite.org/fileformat.html).
+    let Ok(file) = std::fs::File::open(database) else { return Ok(()) };
+    let mut header = Vec::new();
+    file.take(100).read_to_end(&mut header).map_err(|source| Error::Io {
+        doing: "read",
+        path: database.into(),
+        source,
+    })?;
+    let log = database.with_file_name("registry.db-wal");
+    let logged = std::fs::metadata(log).is_ok_and(|found| found.len() > 0);
+    let blank = header.get(60..64) == Some(&[0; 4]) && header.get(68..72) == Some(&[0; 4]);
+    if header.len() == 100 && (logged || !blank) {
         return Ok(());
     }
     match store.transaction_id()? {

@@ -91,6 +91,7 @@ fn spent(error: &Error) -> bool {
         | Error::Mismatch { .. }
         | Error::Quarantined { .. }
         | Error::Fence { .. }
+        | Error::Emptied { .. }
         | Error::Lost { .. }
         | Error::Changed { .. }
         | Error::NoNotes { .. }

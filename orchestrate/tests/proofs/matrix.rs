@@ -60,6 +60,20 @@ pub(crate) const CASES: &[Case] = &[
         words: &["rm", "a-1"],
         gone_after: true,
     },
+    Case {
+        name: "rm an image",
+        before: &[&["ensure", A], &["ensure", B]],
+        words: &["rm", A],
+        gone_after: true,
+    },
+    Case {
+        name: "gc of every image",
+        before: &[&["ensure", A], &["activate", B, "--name", "b-1"]],
+        words: &["gc", "--keep-bytes", "0"],
+        gone_after: false,
+    },
+    Case { name: "verify", before: &[&["ensure", A]], words: &["verify"], gone_after: false },
+    Case { name: "pin", before: &[&["ensure", A]], words: &["pin", A], gone_after: false },
 ];
 
 /// What a case came to.
@@ -211,7 +225,7 @@ fn recovery(
     };
     let words = ["recover"];
     let ended = trace::run(&mending.command(&words), &[&mending.dir], Whose::Main, each).unwrap();
-    assert_eq!(ended.code, Some(0), "{place}: recover: {}", ended.stderr);
+    assert_eq!(ended.code, Some(0), "{place}: recover: {} {}", ended.stderr, ended.stdout);
     mending.check();
     for number in 0..left {
         figures.recovery_states += 1;

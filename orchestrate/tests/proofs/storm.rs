@@ -36,7 +36,18 @@ impl Dice {
 const IMAGES: &[(&str, &[u8])] = &[("a", &[1, 2, 3]), ("b", &[1, 2, 4]), ("c", &[1, 5])];
 const REFERENCES: &[&str] = &["s3://bucket/a/", "s3://bucket/b/", "s3://bucket/c/"];
 const NAMES: &[&str] = &["n-1", "n-2", "n-3", "n-4"];
-const VERBS: &[&str] = &["ensure", "activate", "activate", "deactivate", "rm", "rm-image"];
+const VERBS: &[&str] = &[
+    "ensure",
+    "activate",
+    "activate",
+    "activate",
+    "deactivate",
+    "rm",
+    "rm-image",
+    "gc",
+    "gc-all",
+    "verify",
+];
 
 /// What is told of activations: name to image and state.
 type Told = BTreeMap<String, (String, String)>;
@@ -90,6 +101,8 @@ fn operation(dice: &mut Dice) -> Operation {
         "ensure" => vec!["ensure", image],
         "activate" => vec!["activate", image, "--name", name],
         "rm-image" => vec!["rm", image],
+        "gc" | "verify" => vec![verb],
+        "gc-all" => vec!["gc", "--keep-bytes", "0"],
         verb => vec![verb, name],
     };
     Operation { verb, words, name, image }
@@ -114,7 +127,14 @@ fn storm(seed: u64, runs: u32) -> u32 {
         let delay = (dice.roll(4) > 0).then(|| whole * late / 1000);
         let code = one(&bench, &host, &did, delay, &mut longest);
         killed += u32::from(code.is_none());
-        // As recovery finds it, before it mends anything.
+        // Some of the killed are cancelled, the others go on.
+        for run in host.rows("SELECT id FROM runs WHERE state = 'running'") {
+            if dice.roll(2) == 0 {
+                let cancelled = host.command(&["cancel", &run]).output().unwrap();
+                let said = String::from_utf8_lossy(&cancelled.stderr);
+                assert!(matches!(cancelled.status.code(), Some(0 | 1)), "{place}: cancel: {said}");
+            }
+        }
         let recover = host.command(&["recover"]).output().unwrap();
         assert!(recover.status.success(), "{place}: {}", String::from_utf8_lossy(&recover.stderr));
         let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| host.check()));
@@ -123,10 +143,14 @@ fn storm(seed: u64, runs: u32) -> u32 {
             assert_eq!(right.get(&chain), Some(&tree), "{place}: the tree of {chain}");
         }
         held(&did, code, &before, &told(&host), &place);
-        // Nothing but `rm` takes an image away, and only the one that it was told to.
+        // Nothing but `rm` takes an image away, and only the one that it was told to; or `gc`, and
+        // only those that are not active.
         let now = images(&host);
+        let used = |image: &String| before.values().any(|(of, _)| of == image);
         for image in images_before.iter().filter(|image| !now.contains(image)) {
-            assert!(did.verb == "rm-image" && image == did.image, "{place}: {image} is gone");
+            let told = did.verb == "rm-image" && image == did.image;
+            let swept = did.verb == "gc-all" && !used(image);
+            assert!(told || swept, "{place}: {image} is gone");
         }
     }
     killed
@@ -167,7 +191,8 @@ fn one(
 
 /// What was acknowledged holds, and what was not asked for has not moved.
 fn held(did: &Operation, code: Option<i32>, before: &Told, now: &Told, place: &str) {
-    let mine = |name: &String| did.verb != "ensure" && did.verb != "rm-image" && name == did.name;
+    let about = ["activate", "deactivate", "rm"].contains(&did.verb);
+    let mine = |name: &String| about && name == did.name;
     let others = |told: &Told| -> Told {
         told.iter().filter(|(name, _)| !mine(name)).map(|(n, s)| (n.clone(), s.clone())).collect()
     };

@@ -98,7 +98,12 @@ fn judge(run: &Faulty, fault: Fault, host: &Host<'_>, end: &str) -> Option<Strin
         (Some(0), _) => return (host.end_text() != end).then(|| "0, and not done".to_owned()),
         (Some(111), Errno::ENOSPC) => class == "no_space",
         // SQLite keeps to itself why it cannot open a file.
-        (Some(100), Errno::ENOSPC) => run.ended.stderr.contains("unable to open database file"),
+        (Some(100), Errno::ENOSPC) => {
+            let kept = ["unable to open database file", "attempt to write a readonly database"];
+            kept.iter().any(|text| run.ended.stderr.contains(text))
+        }
+        // `verify` tells of a layer that it cannot read, and goes on.
+        (Some(1), Errno::EIO) if run.ended.stdout.contains("\"intact\":false") => return None,
         (Some(111), Errno::EIO) => {
             // SQLite has one code for an index that cannot grow; it is a full disk's.
             let index = run.call.as_ref().is_some_and(|call| call.on.ends_with("-shm"));

@@ -48,6 +48,7 @@ pub const ALL: &[Scenario] = &[
     reboot::SCENARIO,
     activate::SCENARIO,
     killed::SCENARIO,
+    crash_random::SCENARIO,
     refuse::SCENARIO,
     by_hand::SCENARIO,
     operate::SCENARIO,

@@ -189,7 +189,7 @@ impl Bench {
     fn run_and_kill(&self, words: &[&str], jobs: &str, dam: u64) {
         self.server.dam.store(dam, Ordering::SeqCst);
         let mut child = self.start(words, jobs);
-        let (deadline, mut last) = (Instant::now() + Duration::from_secs(60), (0, 0));
+        let (deadline, mut last) = (Instant::now() + Duration::from_secs(600), (0, 0));
         loop {
             thread::sleep(Duration::from_millis(300));
             let now = (self.server.sent.load(Ordering::SeqCst), self.spooled());

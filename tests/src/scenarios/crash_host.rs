@@ -106,7 +106,7 @@ impl CrashHost<'_> {
     pub(crate) fn trees(&self) -> Result<BTreeMap<String, String>> {
         let mut trees = BTreeMap::new();
         for volume in self.rows("volumes")? {
-            let Some(chain) = volume["chain"].as_str() else { continue };
+            let Some(chain) = volume["seal"]["chain"].as_str() else { continue };
             let bytes = volume["bytes"].as_u64().context("a size")?;
             let tree = self.tree(id(&volume)?, bytes).with_context(|| volume.to_string())?;
             trees.insert(chain.to_owned(), tree);

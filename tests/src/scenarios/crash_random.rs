@@ -64,6 +64,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     }
     let whole = begun.elapsed();
     let right = host.trees()?;
+    ensure!(right.len() == 4, "four layers are distinct: {right:?}");
     host.remove_all()?;
     let runs = if guest.long() { 200 } else { 5 };
     let (mut dice, mut killed, mut operations) = (Dice::new(), 0, 0);

@@ -48,7 +48,7 @@ pub const ALL: &[Scenario] = &[
     reboot::SCENARIO,
     activate::SCENARIO,
     killed::SCENARIO,
-    crash_random::SCENARIO,
+    crash_clock::SCENARIO,
     refuse::SCENARIO,
     by_hand::SCENARIO,
     operate::SCENARIO,

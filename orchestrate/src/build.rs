@@ -265,6 +265,7 @@ fn volume_was_full(host: &Host, error: &Error) -> bool {
 /// Commits a fresh id and makes it a snapshot of the parent.
 fn reserve(host: &mut Host, build: &str, parent: &Volume, bytes: u64) -> Result<Volume, Error> {
     let alone = host.locks.store()?;
+    host.store.admit(1)?;
     let new = NewVolume { role: Role::Layer, parent: Some(parent.id), build, bytes };
     let id = host.fenced(|write| write.reserve_volume(&new))?;
     let volume = Volume {

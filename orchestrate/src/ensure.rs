@@ -139,6 +139,14 @@ impl Host {
             Error::NoSpace { what, needs, free, .. } => {
                 Error::NoSpace { what, needs, free, garbage: self.garbage_bytes() }
             }
+            // It ran full under the apply: the admission had counted on less.
+            Error::Unpack { layer, source } if source.kind() == unpack::Kind::NoSpace => {
+                let garbage = self.garbage_bytes().filter(|bytes| *bytes > 0);
+                if let Some(bytes) = garbage {
+                    self.say(1, format_args!("`orchestrate gc` would free {bytes} bytes"));
+                }
+                Error::Unpack { layer, source }
+            }
             other => other,
         }
     }

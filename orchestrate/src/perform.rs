@@ -149,6 +149,7 @@ pub(crate) fn publish(
 /// Commits a fresh activation of `origin`; its snapshot does not exist yet.
 pub(crate) fn reserve_activation(host: &mut Host, new: &NewActivation<'_>) -> Result<(), Error> {
     let _alone = host.locks.store()?;
+    host.store.admit(1)?;
     let id = host.fenced(|write| write.reserve_activation(new))?;
     host.store.snapshot(id, new.origin)
 }

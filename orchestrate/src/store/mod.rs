@@ -121,6 +121,12 @@ pub trait Store {
     /// Returns its size.
     fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error>;
 
+    /// Whether there is room for so many volumes more.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], or what the store says of its own bookkeeping's room.
+    fn admit(&self, volumes: u64) -> Result<(), Error>;
+
     /// Makes `id` a snapshot of the sealed `origin`; whatever was under `id` is lost, since the
     /// caller reserved that id.
     fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error>;

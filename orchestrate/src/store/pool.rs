@@ -63,6 +63,24 @@ impl ThinStore {
     }
 }
 
+/// Asked before work: data and metadata, each with a reserve, so that no build takes the last block
+/// from those who write to activations.
+fn admit(pool: &Pool, bytes: u64, volumes: u64) -> Result<(), Error> {
+    let need = thin::Need { bytes, pieces: 0, volumes };
+    match pool.admit(need, thin::Reserve::default()) {
+        Ok(_) => Ok(()),
+        Err(thin::Error::NoRoom { room, .. }) if room.needs_data > room.free_data => {
+            Err(Error::NoSpace {
+                what: format!("the layer in pool {:?}", pool.name()),
+                needs: bytes,
+                free: room.free_data * room.block_bytes,
+                garbage: None,
+            })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn thin_id(id: u32) -> Result<ThinId, Error> {
     Ok(ThinId::new(u64::from(id))?)
 }
@@ -112,6 +130,10 @@ impl Store for ThinStore {
         made?;
         self.pool.commit()?;
         Ok(sectors * SECTOR_BYTES)
+    }
+
+    fn admit(&self, volumes: u64) -> Result<(), Error> {
+        admit(&self.pool, 0, volumes)
     }
 
     fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error> {
@@ -350,17 +372,7 @@ impl Work for ThinWork {
     }
 
     fn make_room(&mut self, bytes: u64) -> Result<(), Error> {
-        let status = self.pool.status()?;
-        let block = self.pool.block_sectors() * SECTOR_BYTES;
-        let free = status.working().map_or(0, |pool| pool.free_data().0 * block);
-        if bytes > free {
-            return Err(Error::NoSpace {
-                what: format!("the layer in pool {:?}", self.pool.name()),
-                needs: bytes,
-                free,
-                garbage: None,
-            });
-        }
+        admit(&self.pool, bytes, 0)?;
         let stat = self.stat()?;
         let room = stat.blocks_available() * stat.fragment_size();
         // Each file ends in a partly used block, and directories and maps come on top.

@@ -23,7 +23,6 @@ mod error;
 mod escape;
 mod header;
 #[cfg(target_arch = "x86_64")]
-mod lanes;
 mod limits;
 mod make;
 mod pax;

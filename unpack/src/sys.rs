@@ -218,38 +218,6 @@ impl Drop for Shared {
     }
 }
 
-/// Whether [`run_lanes`] works here and is of use: not where the processor has SHA instructions.
-pub(crate) fn has_lanes() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return !is_x86_feature_detected!("sha")
-        && is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx2");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
-/// See `lanes::run`. Panics where [`has_lanes`] is false.
-pub(crate) fn run_lanes(pair: &mut crate::twin::Pair, bytes: &[u8], counts: [usize; 2]) {
-    assert!(has_lanes());
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: the processor has the features that the function is compiled for.
-    unsafe {
-        crate::lanes::run(pair, bytes, counts);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (pair, bytes, counts);
-}
-
-/// The lanes of a vector, the lowest first.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub(crate) fn words(vector: std::arch::x86_64::__m256i) -> [u32; 8] {
-    // SAFETY: both are 32 bytes, and every bit pattern is eight numbers.
-    unsafe { std::mem::transmute(vector) }
-}
-
 /// capset(2) header and data, version 3 (linux/capability.h).
 #[repr(C)]
 struct CapHeader {

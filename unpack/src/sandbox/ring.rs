@@ -74,7 +74,7 @@ pub(super) fn serve(
                     return Err(failed("believe the child")(io::Error::other(text)));
                 }
                 let digests = &mut ring.digests;
-                ring.twin.update(bytes, &notes, |digest| digests.extend_from_slice(&digest));
+                ring.twin.update_apart(bytes, &notes, |digest| digests.extend_from_slice(&digest));
                 ring.returned += 1;
             }
         }

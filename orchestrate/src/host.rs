@@ -48,6 +48,8 @@ pub struct Host {
     pub(crate) manifests: Manifests,
     /// The run that is under way.
     pub(crate) run: Option<u64>,
+    /// The server that this process was told of, where a run that is taken up may name another.
+    pub(crate) named_endpoint: Option<Option<String>>,
     /// Layers sealed by this process: how far it came.
     pub(crate) sealed: u64,
     client: OnceCell<fetch::Client>,
@@ -80,7 +82,17 @@ impl Host {
         }
         let client = OnceCell::new();
         let manifests = Manifests::new(&settings.state);
-        Ok(Host { registry, store, locks, settings, manifests, run: None, sealed: 0, client })
+        Ok(Host {
+            registry,
+            store,
+            locks,
+            settings,
+            manifests,
+            run: None,
+            named_endpoint: None,
+            sealed: 0,
+            client,
+        })
     }
 
     /// The registry, to look at.

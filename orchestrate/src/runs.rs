@@ -265,9 +265,11 @@ impl Host {
         json!({"endpoint": fetch.endpoint, "region": fetch.region, "anonymous": anonymous})
     }
 
+    /// A server that is named now is where the bucket is now; else the run's own is asked again.
     fn use_s3_settings(&mut self, kept: &Value) {
         let fetch = &mut self.settings.fetch;
-        fetch.endpoint = kept["endpoint"].as_str().map(str::to_owned);
+        let named = self.named_endpoint.get_or_insert_with(|| fetch.endpoint.clone());
+        fetch.endpoint = named.clone().or_else(|| kept["endpoint"].as_str().map(str::to_owned));
         if let Some(region) = kept["region"].as_str() {
             fetch.region = region.to_owned();
         }

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 fn start(args: &Args) -> Result<bool> {
     if args.list {
-        for scenario in scenarios::ALL.iter() {
+        for scenario in scenarios::ALL.iter().chain(scenarios::LONG) {
             println!("{}", scenario.name);
         }
         return Ok(true);
@@ -68,15 +68,24 @@ fn chosen(args: &Args) -> Result<Vec<&'static Scenario>> {
         let full = |scenario: &&Scenario| (scenario.needs.images == Images::Full) == args.full;
         let long = |scenario: &&Scenario| !args.soak || scenario.needs.soak_timeout_s.is_some();
         chosen.extend(scenarios::ALL.iter().filter(full).filter(long));
+        if args.soak {
+            chosen.extend(scenarios::LONG);
+        }
     }
     for name in &args.names {
         let before = chosen.len();
         match scenarios::find(name) {
             Some(scenario) => chosen.push(scenario),
-            None => chosen.extend(scenarios::ALL.iter().filter(|s| s.name.starts_with(name))),
+            None => chosen.extend(
+                scenarios::ALL.iter().chain(scenarios::LONG).filter(|s| s.name.starts_with(name)),
+            ),
         }
         if chosen.len() == before {
-            let all: Vec<&str> = scenarios::ALL.iter().map(|scenario| scenario.name).collect();
+            let all: Vec<&str> = scenarios::ALL
+                .iter()
+                .chain(scenarios::LONG)
+                .map(|scenario| scenario.name)
+                .collect();
             bail!("no scenario \"{}\": there are {}", name.escape_debug(), all.join(", "));
         }
     }

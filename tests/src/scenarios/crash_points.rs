@@ -20,7 +20,7 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 /// In the short form each of these many places is killed at, from another one on for each command.
-const STEP: usize = 97;
+const STEP: usize = 211;
 
 const ACTIVATE: [&str; 4] = ["activate", IMAGES[0], "--name", "a-1"];
 

@@ -72,8 +72,12 @@ pub const ALL: &[Scenario] = &[
     thin_thousand::SCENARIO,
 ];
 
+/// Only by name, or with `--soak`: each takes minutes also in its short form.
+pub const LONG: &[Scenario] =
+    &[crash_points::SCENARIO, crash_random::SCENARIO, power_cut::SCENARIO];
+
 /// The scenario of this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Scenario> {
-    ALL.iter().find(|scenario| scenario.name == name)
+    ALL.iter().chain(LONG).find(|scenario| scenario.name == name)
 }

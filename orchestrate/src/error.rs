@@ -81,15 +81,6 @@ pub enum Error {
         /// Why it was refused.
         why: String,
     },
-    /// A sealed volume does not hold the tree that was sealed.
-    Changed {
-        /// Its id.
-        volume: u32,
-        /// The digest at its seal.
-        sealed: registry::Digest,
-        /// The digest now.
-        found: registry::Digest,
-    },
     /// A store whose volumes do not say what they are.
     NoNotes {
         /// The store.
@@ -243,7 +234,6 @@ pub fn class(error: &Error) -> Class {
         Error::Fence { .. }
         | Error::Emptied { .. }
         | Error::Lost { .. }
-        | Error::Changed { .. }
         | Error::CrashLoop { .. } => Class::HostBroken,
     }
 }
@@ -361,11 +351,6 @@ impl fmt::Display for Error {
                  `orchestrate quarantine --release {digest}` allows it",
                 layer.escape_debug()
             ),
-            Error::Changed { volume, sealed, found } => write!(
-                f,
-                "sealed volume {volume} has changed: its tree is {found}, sealed was {sealed}; do \
-                 not use it: `orchestrate rm` the images on it, then ensure them again"
-            ),
             Error::NoNotes { store, volumes } => write!(
                 f,
                 "store {store:?}: none of its {volumes} volumes is a template that says so; nothing \
@@ -425,7 +410,6 @@ impl std::error::Error for Error {
             | Error::Fence { .. }
             | Error::Emptied { .. }
             | Error::Lost { .. }
-            | Error::Changed { .. }
             | Error::NoNotes { .. }
             | Error::Cancelled { .. }
             | Error::CrashLoop { .. } => None,

@@ -93,7 +93,6 @@ fn spent(error: &Error) -> bool {
         | Error::Fence { .. }
         | Error::Emptied { .. }
         | Error::Lost { .. }
-        | Error::Changed { .. }
         | Error::NoNotes { .. }
         | Error::Cancelled { .. }
         | Error::CrashLoop { .. } => None,

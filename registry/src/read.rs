@@ -150,21 +150,6 @@ impl Registry {
         )
     }
 
-    /// Sealed layers that nothing refers to: no image, no activation, no other volume.
-    pub fn unreferenced(&self) -> Result<Vec<Volume>, Error> {
-        self.all(
-            &format!(
-                "SELECT {VOLUME} FROM volumes v WHERE role = 'layer' AND state = 'sealed'
-                 AND NOT EXISTS (SELECT 1 FROM image_layers WHERE volume = v.id)
-                 AND NOT EXISTS (SELECT 1 FROM activations WHERE origin = v.id)
-                 AND NOT EXISTS (SELECT 1 FROM volumes WHERE parent = v.id)
-                 ORDER BY id DESC"
-            ),
-            [],
-            rows::volume,
-        )
-    }
-
     /// History after `seq`, at most `limit` lines, of one subject or of all.
     pub fn events(&self, subject: Option<&str>, seq: u64, limit: u32) -> Result<Vec<Event>, Error> {
         self.all(

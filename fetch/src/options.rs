@@ -191,7 +191,10 @@ impl Options {
     }
 
     /// As [`Options::from_env`], with another environment. An empty variable counts as unset.
-    pub(crate) fn from_lookup(look: &dyn Fn(&str) -> Option<String>) -> Result<Options, Error> {
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_lookup(look: &dyn Fn(&str) -> Option<String>) -> Result<Options, Error> {
         let get = |name: &str| look(name).filter(|value| !value.is_empty());
         let mut options = Options {
             endpoint: get("AWS_ENDPOINT_URL_S3").or_else(|| get("AWS_ENDPOINT_URL")),

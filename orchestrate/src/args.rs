@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use argh::FromArgs;
+use orchestrate::config::Flags;
 
 use crate::commands::Command;
 
@@ -13,8 +14,8 @@ use crate::commands::Command;
 #[argh(
     example = "orchestrate activate s3://images-bucket/images/golang/ --name golang-1",
     example = "orchestrate --store dir:/srv/veneer ensure s3://images-bucket/images/node/ --anonymous",
-    note = "Environment: VENEER_STATE, VENEER_STORE, VENEER_POOL, VENEER_VOLUME_BYTES, VENEER_BYTES_MAX, VENEER_SPOOL_AGE, VENEER_FETCH_* (see fetch --help), AWS_ENDPOINT_URL, AWS_REGION,\n\
-            AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE. A flag beats the environment.",
+    note = "A flag counts before the environment, that before /etc/veneer/veneer.toml. `orchestrate config` shows each setting, its value and where it came from; `config --sample`\n\
+            all of them with their variables (VENEER_*, AWS_ENDPOINT_URL, AWS_REGION). Keys: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE and the rest as fetch has them.",
     note = "The options above may stand before or after the command.",
     error_code(0, "done"),
     error_code(
@@ -24,9 +25,12 @@ use crate::commands::Command;
     error_code(111, "try again later: network, busy, no space")
 )]
 pub(crate) struct Args {
+    /// the file of settings (default /etc/veneer/veneer.toml, or VENEER_CONFIG)
+    #[argh(option)]
+    pub(crate) config: Option<PathBuf>,
     /// the state directory: registry and locks (default /var/lib/veneer)
     #[argh(option)]
-    pub(crate) state: Option<PathBuf>,
+    pub(crate) state: Option<String>,
     /// where volumes live: thin:POOL (default thin:veneer), or dir:PATH on a host without
     /// device-mapper
     #[argh(option)]
@@ -71,8 +75,30 @@ pub(crate) struct Args {
     pub(crate) command: Option<Command>,
 }
 
+impl Args {
+    /// What was typed of the settings, by their keys.
+    pub(crate) fn flags(&self) -> Flags {
+        let number = |value: Option<u64>| value.map(|value| value.to_string());
+        let switch = |on: bool, value: &str| on.then(|| value.to_owned());
+        let typed = [
+            ("state", self.state.clone()),
+            ("store", self.store.clone()),
+            ("endpoint", self.endpoint.clone()),
+            ("region", self.region.clone()),
+            ("anonymous", switch(self.anonymous, "yes")),
+            ("etag_dedup", switch(self.no_etag_dedup, "no")),
+            ("bytes_max", number(self.bytes_max)),
+            ("volume_bytes", number(self.volume_bytes)),
+            ("wait", number(self.wait)),
+            ("spool_age", number(self.spool_age)),
+        ];
+        typed.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+}
+
 /// The options of [`Args`] that take a value, and those that take none.
 const WITH_VALUE: &[&str] = &[
+    "--config",
     "--state",
     "--store",
     "--endpoint",

@@ -22,6 +22,7 @@ pub(crate) enum Command {
     Cancel(Cancel),
     Quarantine(Quarantine),
     Rebuild(Rebuild),
+    Config(Config),
 }
 
 /// Make sure that every layer of an image is fetched, applied and sealed on this host.
@@ -209,4 +210,13 @@ pub(crate) struct Rebuild {
     /// print what `registry rebuild` takes, with the store's secret key, and write nothing
     #[argh(switch)]
     pub(crate) facts: bool,
+}
+
+/// Show each setting, its value, and where it came from.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "config")]
+pub(crate) struct Config {
+    /// print a file of every setting with its meaning, all commented out
+    #[argh(switch)]
+    pub(crate) sample: bool,
 }

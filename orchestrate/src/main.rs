@@ -9,19 +9,16 @@ mod signals;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use argh::FromArgs as _;
 use args::Args;
 use commands::Command;
-use orchestrate::{Bound, Cancel, Class, Error, Host, Now, Settings, class};
+use orchestrate::config::Config;
+use orchestrate::{Bound, Class, Error, Host, Now, Settings, class};
 use registry::RunState;
 use serde::Serialize;
 use serde_json::json;
-
-/// One ext4 flex group of 2 KiB blocks; little of it is ever written: see docs/space.md.
-const VOLUME_BYTES: u64 = 4 << 30;
 
 fn main() -> ExitCode {
     // Layers are applied by this very program, run again behind fences.
@@ -84,11 +81,17 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         say(concat!("orchestrate ", env!("CARGO_PKG_VERSION"), "\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (settings, json) = (settings(&args)?, args.json);
+    let (config, json) = (config(&args)?, args.json);
+    let mut settings = config.settings()?;
+    settings.talk = match (args.quiet, args.verbose) {
+        (true, _) => 0,
+        (false, false) => 1,
+        (false, true) => 2,
+    };
     let Some(command) = args.command else {
         return Err(anyhow!(
             "which command? ensure, activate, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
-             verify, runs, events, cancel, quarantine, rebuild; see orchestrate --help"
+             verify, runs, events, cancel, quarantine, rebuild, config; see orchestrate --help"
         ));
     };
     // References and names are judged before anything is opened or made.
@@ -101,6 +104,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Gc(args) => drop(bound(args)?),
         Command::Quarantine(args) => drop(args.release.as_deref().map(digest).transpose()?),
         Command::Rebuild(args) => return rebuild(settings, args, json),
+        Command::Config(args) if args.sample => {
+            return say(&orchestrate::config::sample()).map(|()| ExitCode::SUCCESS);
+        }
+        Command::Config(_) => return show::config(&config, json),
         Command::Deactivate(_)
         | Command::Ls(_)
         | Command::Show(_)
@@ -139,7 +146,8 @@ fn mends_first(command: &Command) -> bool {
         | Command::Events(_)
         | Command::Cancel(_)
         | Command::Quarantine(_)
-        | Command::Rebuild(_) => false,
+        | Command::Rebuild(_)
+        | Command::Config(_) => false,
     }
 }
 
@@ -197,7 +205,9 @@ fn perform(host: &mut Host, command: Command, json: bool) -> anyhow::Result<Exit
                 Ok(if released { ExitCode::SUCCESS } else { ExitCode::from(1) })
             }
         },
-        Command::Rebuild(_) => unreachable!("done before the registry is opened"),
+        Command::Rebuild(_) | Command::Config(_) => {
+            unreachable!("done before the registry is opened")
+        }
     }
 }
 
@@ -254,55 +264,12 @@ fn image(text: &str) -> Result<fetch::ImageRef, Error> {
     text.parse().map_err(Error::Fetch)
 }
 
-fn settings(args: &Args) -> anyhow::Result<Settings> {
-    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let number = |flag: Option<u64>, name: &str| match (flag, env(name)) {
-        (Some(value), _) => Ok(Some(value)),
-        (None, Some(text)) => {
-            text.parse().map(Some).with_context(|| format!("{name}={text:?}: not a whole number"))
-        }
-        (None, None) => Ok(None),
-    };
-    let state = args.state.clone().or_else(|| env("VENEER_STATE").map(PathBuf::from));
-    let store = args
-        .store
-        .clone()
-        .or_else(|| env("VENEER_STORE"))
-        .or_else(|| env("VENEER_POOL").map(|pool| format!("thin:{pool}")));
-    let mut fetch = fetch::Options::from_env()?;
-    if let Some(endpoint) = &args.endpoint {
-        fetch.endpoint = Some(endpoint.clone());
-    }
-    if let Some(region) = &args.region {
-        fetch.region = region.clone();
-    }
-    if args.anonymous {
-        fetch.credentials = fetch::CredentialsFrom::Anonymous;
-    }
-    // Two layers are on their way at a time, each with buffers of its own.
-    fetch.jobs = fetch.jobs.or(Some(2));
-    let mut limits = unpack::Limits::default();
-    if let Some(bytes) = number(args.bytes_max, "VENEER_BYTES_MAX")? {
-        limits.bytes_max = bytes;
-    }
-    Ok(Settings {
-        state: state.unwrap_or_else(|| PathBuf::from("/var/lib/veneer")),
-        store: store.as_deref().unwrap_or("thin:veneer").parse()?,
-        fetch,
-        limits,
-        volume_bytes: number(args.volume_bytes, "VENEER_VOLUME_BYTES")?.unwrap_or(VOLUME_BYTES),
-        wait: Duration::from_secs(args.wait.unwrap_or(3600)),
-        spool_age: Duration::from_secs(
-            number(args.spool_age, "VENEER_SPOOL_AGE")?.unwrap_or(86_400),
-        ),
-        etag_dedup: !args.no_etag_dedup,
-        cancel: Cancel::default(),
-        talk: match (args.quiet, args.verbose) {
-            (true, _) => 0,
-            (false, false) => 1,
-            (false, true) => 2,
-        },
-    })
+/// The settings of this process, as the command line has them and what lies below it.
+fn config(args: &Args) -> Result<Config, Error> {
+    let named = args.config.clone().or_else(|| {
+        std::env::var_os("VENEER_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
+    });
+    Config::load(&args.flags(), named.as_deref())
 }
 
 fn output<T: Serialize>(

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use orchestrate::config::{Origin, Setting, Value};
 use orchestrate::garbage::Sweep;
 use orchestrate::recover::Repair;
 use orchestrate::{
@@ -363,6 +364,15 @@ pub(crate) fn rebuilt(done: &Rebuilt) -> String {
         put(&mut text, format_args!("the registry that was there is {}\n", kept.display()));
     }
     text
+}
+
+/// A line of the settings' file.
+pub(crate) fn setting(setting: &Setting, value: &Value, origin: &Origin) -> String {
+    let line = match value.toml() {
+        Some(value) => format!("{} = {value}", setting.key),
+        None => format!("# {} =", setting.key),
+    };
+    format!("{line:<48}  # {origin}\n")
 }
 
 fn put(text: &mut String, args: std::fmt::Arguments<'_>) {

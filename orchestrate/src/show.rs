@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use orchestrate::config::Config;
 use orchestrate::{Error, Host, RunLine};
 use serde_json::json;
 
@@ -90,4 +91,16 @@ pub(crate) fn events(host: &Host, args: &Events, json: bool) -> anyhow::Result<E
             (true, true) => {}
         }
     }
+}
+
+/// Every setting, one object or line each: a line is what the file would have, and where it is from.
+pub(crate) fn config(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    for (setting, value, origin) in config.iter() {
+        let line = json!({
+            "key": setting.key, "value": value, "origin": origin, "flag": setting.flag,
+            "environment": setting.env, "default": setting.default, "doc": setting.doc,
+        });
+        output(json, &line, |_| print::setting(setting, value, origin))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }

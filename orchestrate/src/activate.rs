@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use fetch::ImageRef;
 use registry::{ActivationState, NewActivation, Verb};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::ensure::{Ensured, millis};
@@ -18,7 +18,7 @@ use crate::{Error, Host};
 const STEPS_MAX: usize = 16;
 
 /// What `activate` did.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Activated {
     /// The activation's name.
     pub name: String,
@@ -42,6 +42,17 @@ pub struct Activated {
     pub dry_run: bool,
     /// Wall time, milliseconds.
     pub ms: u64,
+}
+
+/// What `deactivate` did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Deactivated {
+    /// The activation's name.
+    pub name: String,
+    /// Whether there was anything to do.
+    pub changed: bool,
+    /// Whether nothing was done on purpose.
+    pub dry_run: bool,
 }
 
 /// A name that may be a device's, a file's and a shell word.
@@ -160,16 +171,18 @@ impl Host {
         })
     }
 
-    /// Takes away the device of `name` and keeps what was written to it. Returns whether there
-    /// was anything to do.
-    pub fn deactivate(&mut self, name: &str, dry_run: bool) -> Result<bool, Error> {
+    /// Takes away the device of `name` and keeps what was written to it.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`].
+    pub fn deactivate(&mut self, name: &str, dry_run: bool) -> Result<Deactivated, Error> {
         if dry_run {
             return self.deactivate_alone(name, true);
         }
         self.as_run(Verb::Deactivate, name, json!({}), |host| host.deactivate_alone(name, false))
     }
 
-    fn deactivate_alone(&mut self, name: &str, dry_run: bool) -> Result<bool, Error> {
+    fn deactivate_alone(&mut self, name: &str, dry_run: bool) -> Result<Deactivated, Error> {
         let _mine = self.locks.activation(name)?;
         let Some(row) = self.registry.activation(name)? else {
             return Err(Error::Unknown { what: "activation", name: name.into() });
@@ -178,7 +191,7 @@ impl Host {
         if !dry_run {
             self.patiently(Step::Device, |host| host.drive(name, Wish::Down))?;
         }
-        Ok(step != ActivationStep::Done)
+        Ok(Deactivated { name: name.into(), changed: step != ActivationStep::Done, dry_run })
     }
 
     /// An activation that nobody was told of leaves nothing behind when it fails.

@@ -21,6 +21,7 @@ pub struct Cancel(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     set: AtomicBool,
+    suspends: AtomicBool,
     why: Mutex<String>,
 }
 
@@ -32,6 +33,19 @@ impl Cancel {
             *kept = why.into();
             self.0.set.store(true, Ordering::Release);
         }
+    }
+
+    /// Asks to stop and to be taken up again: the process ends, the wish stands.
+    pub fn suspend(&self, why: &str) {
+        if !self.is_set() {
+            self.0.suspends.store(true, Ordering::Release);
+        }
+        self.request(why);
+    }
+
+    /// Whether what stops is to be taken up again.
+    pub fn suspends(&self) -> bool {
+        self.is_set() && self.0.suspends.load(Ordering::Acquire)
     }
 
     /// Whether somebody asked to stop.

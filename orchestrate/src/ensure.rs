@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use fetch::ImageRef;
 use registry::{Blob, Digest, Source, Verb, Volume, VolumeState};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::build::{self, Begun, Wanted};
@@ -15,7 +15,7 @@ use crate::policy::Step;
 use crate::{Error, Host};
 
 /// How a layer came to be there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum How {
     /// It was sealed before this run.
@@ -29,7 +29,7 @@ pub enum How {
 }
 
 /// One layer of an ensured image.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerReport {
     /// Its place, from 1.
     pub number: u64,
@@ -54,7 +54,7 @@ pub struct LayerReport {
 }
 
 /// What `ensure` did.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ensured {
     /// The image.
     pub image: String,

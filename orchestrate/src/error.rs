@@ -121,6 +121,13 @@ pub enum Error {
         /// Its id.
         volume: u32,
     },
+    /// What the daemon says of its own failure.
+    Told {
+        /// The class, as the daemon has it.
+        class: Class,
+        /// Its words.
+        message: String,
+    },
     /// A build or run began this often and never came to an end.
     CrashLoop {
         /// Which.
@@ -128,6 +135,20 @@ pub enum Error {
         /// How often.
         begun: u32,
     },
+}
+
+/// The error and its causes; a cause that the text before it names already is not said twice.
+pub fn whole(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 /// What a failure means for whoever asked.
@@ -231,6 +252,7 @@ pub fn class(error: &Error) -> Class {
         Error::Mismatch { .. } | Error::Quarantined { .. } => Class::Refused,
         Error::Cancelled { .. } => Class::Cancelled,
         Error::NoNotes { .. } => Class::NotFound,
+        Error::Told { class, .. } => *class,
         Error::Fence { .. }
         | Error::Emptied { .. }
         | Error::Lost { .. }
@@ -382,6 +404,7 @@ impl fmt::Display for Error {
                 "sealed volume {volume} is gone from the store: somebody deleted it by hand; `orchestrate \
                  rm` the images on it, then ensure them again"
             ),
+            Error::Told { message, .. } => f.write_str(message),
             Error::CrashLoop { what, begun } => write!(
                 f,
                 "{}: begun {begun} times and never came to an end; look into the kernel log, then \
@@ -412,6 +435,7 @@ impl std::error::Error for Error {
             | Error::Lost { .. }
             | Error::NoNotes { .. }
             | Error::Cancelled { .. }
+            | Error::Told { .. }
             | Error::CrashLoop { .. } => None,
         }
     }

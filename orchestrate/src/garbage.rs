@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use registry::{Activation, Image, Role, Volume, VolumeState};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a collection is decided by.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,7 @@ pub struct Facts {
 }
 
 /// One removal. They are in the order in which they can be done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "lowercase")]
 pub enum Sweep {
     /// An image is forgotten to make room; its layers follow, where only it had them.

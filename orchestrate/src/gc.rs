@@ -1,6 +1,6 @@
 //! `gc`, pins and `df`: room that nobody needs is found, told, and given back.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::garbage::{Facts, Sweep, garbage, in_use, own_bytes};
@@ -26,7 +26,7 @@ impl Bound {
         [self.keep_bytes, part].into_iter().flatten().min()
     }
 
-    fn to_json(self) -> Value {
+    pub(crate) fn to_json(self) -> Value {
         json!({"keep_bytes": self.keep_bytes, "max_used": self.max_used})
     }
 
@@ -37,7 +37,7 @@ impl Bound {
 }
 
 /// What `gc` did, or would do.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Collected {
     /// Removals, in their order.
     pub sweeps: Vec<Sweep>,
@@ -60,7 +60,7 @@ pub struct Collected {
 }
 
 /// What one image takes.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ImageUse {
     /// Its reference.
     pub image: String,
@@ -79,7 +79,7 @@ pub struct ImageUse {
 }
 
 /// What takes the room of a store.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Usage {
     /// Its room.
     pub space: Space,
@@ -111,7 +111,7 @@ impl Host {
         if dry_run {
             return self.collect(bound, purge_foreign, true);
         }
-        let input = json!({"bound": bound.to_json()});
+        let input = json!({"bound": bound.to_json(), "purge_foreign": purge_foreign});
         self.as_run(registry::Verb::Gc, "store", input, |host| {
             host.collect(bound, purge_foreign, false)
         })

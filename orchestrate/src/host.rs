@@ -1,9 +1,11 @@
 //! One host: its registry, its store, its locks, and a client for S3 that is made when needed.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use registry::{Registry, StoreBinding, Write};
@@ -172,7 +174,21 @@ pub(crate) fn open_store(settings: &mut Settings) -> Result<Box<dyn Store>, Erro
 
 /// SQLite takes an empty file for a new one. Beside a store that some registry has written to it is
 /// a registry that was cut off, and the devices of today would be strays to a new one.
+///
+/// Looked at once in a process: to close the file again would drop the locks that another connection
+/// of this process has on it (sqlite.org/howtocorrupt.html, 2.2).
 fn not_emptied(database: &Path, store: &dyn Store) -> Result<(), Error> {
+    static LOOKED_AT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut looked_at = LOOKED_AT.lock().unwrap_or_else(PoisonError::into_inner);
+    if looked_at.contains(database) {
+        return Ok(());
+    }
+    has_content(database, store)?;
+    looked_at.insert(database.into());
+    Ok(())
+}
+
+fn has_content(database: &Path, store: &dyn Store) -> Result<(), Error> {
     // A database has a header of 100 bytes, with the schema's version at 60 and the application's id
     // at 68; what is not in the file is in the log (sqlite.org/fileformat.html).
     let Ok(file) = std::fs::File::open(database) else { return Ok(()) };

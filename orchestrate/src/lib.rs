@@ -28,10 +28,10 @@ pub mod store;
 mod stream;
 mod verify;
 
-pub use activate::{Activated, check_name};
+pub use activate::{Activated, Deactivated, check_name};
 pub use cancel::Cancel;
 pub use ensure::{Ensured, How, LayerReport};
-pub use error::{Class, Error, class};
+pub use error::{Class, Error, class, whole};
 pub use gc::{Bound, Collected, ImageUse, Usage};
 pub use host::{Host, Settings};
 pub use rebuild::{Rebuilt, rebuild};

@@ -29,7 +29,7 @@ pub(crate) struct Locks {
 }
 
 /// Tells what is waited for, and for whom.
-pub(crate) type Waiting = Box<dyn Fn(&str)>;
+pub(crate) type Waiting = Box<dyn Fn(&str) + Send>;
 
 /// A held lock; dropping it, or dying, lets it go.
 #[derive(Debug)]
@@ -67,6 +67,11 @@ impl Locks {
     /// The run's lock, unless a living process has it.
     pub(crate) fn try_run(&self, verb: &str, subject: &str) -> Result<Option<Lock>, Error> {
         self.try_lock(&run_file(verb, subject))
+    }
+
+    /// Held by a daemon as long as it lives; none while there is one.
+    pub(crate) fn try_serve(&self) -> Result<Option<Lock>, Error> {
+        self.try_lock("serve.lock")
     }
 
     /// Held while the store and the registry's rows about it change together: milliseconds.

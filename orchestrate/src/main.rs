@@ -162,9 +162,8 @@ fn perform(host: &mut Host, command: Command, json: bool) -> anyhow::Result<Exit
             output(json, &done, print::activated)
         }
         Command::Deactivate(args) => {
-            let changed = host.deactivate(&args.name, args.dry_run)?;
-            let done = json!({"name": args.name, "changed": changed, "dry_run": args.dry_run});
-            output(json, &done, |_| print::deactivated(&args.name, changed, args.dry_run))
+            let done = host.deactivate(&args.name, args.dry_run)?;
+            output(json, &done, print::deactivated)
         }
         Command::Ls(_) => output(json, &host.list()?, print::listing),
         Command::Show(args) => show::subject(host, &args.subject, json),
@@ -224,7 +223,7 @@ fn recover(host: &mut Host, args: &commands::Recover, json: bool) -> anyhow::Res
         RunState::Failed { class, .. } => {
             Some(Class::from_word(class).map_or(100, Class::exit_code))
         }
-        RunState::Running | RunState::Done | RunState::Cancelled => None,
+        RunState::Queued | RunState::Running | RunState::Done | RunState::Cancelled => None,
     });
     // One that may be tried again is the better news of two.
     Ok(codes.max().map_or(ExitCode::SUCCESS, ExitCode::from))

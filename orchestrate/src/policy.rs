@@ -95,6 +95,7 @@ fn spent(error: &Error) -> bool {
         | Error::Lost { .. }
         | Error::NoNotes { .. }
         | Error::Cancelled { .. }
+        | Error::Told { .. }
         | Error::CrashLoop { .. } => None,
     };
     match fetch.map(fetch::Error::kind) {

@@ -6,7 +6,7 @@ use orchestrate::config::{Origin, Setting, Value};
 use orchestrate::garbage::Sweep;
 use orchestrate::recover::Repair;
 use orchestrate::{
-    Activated, ActivationLine, Collected, Ensured, How, ImageLine, Listing, Now, Rebuilt, Removed,
+    Activated, ActivationLine, Collected, Deactivated, Ensured, How, ImageLine, Listing, Now, Rebuilt, Removed,
     RunLine, TakenUp, Usage, VolumeFinding,
 };
 use registry::{Digest, Event, Quarantined, Run, RunState};
@@ -68,8 +68,9 @@ pub(crate) fn activated(done: &Activated) -> String {
     text
 }
 
-pub(crate) fn deactivated(name: &str, changed: bool, dry_run: bool) -> String {
-    match (changed, dry_run) {
+pub(crate) fn deactivated(done: &Deactivated) -> String {
+    let name = safe(&done.name);
+    match (done.changed, done.dry_run) {
         (true, false) => format!(
             "{name} is down; what was written to it is kept (`orchestrate rm {name}` deletes it)\n"
         ),
@@ -311,8 +312,13 @@ pub(crate) fn run(run: &Run, interrupted: bool) -> String {
         RunState::Running if interrupted => {
             "interrupted (`orchestrate recover` takes it up)".to_owned()
         }
+        RunState::Queued if interrupted => {
+            "queued, and no daemon runs (`orchestrate recover` takes it up)".to_owned()
+        }
         RunState::Failed { class, message } => format!("failed ({class}): {message}"),
-        RunState::Running | RunState::Done | RunState::Cancelled => run.state.word().to_owned(),
+        RunState::Queued | RunState::Running | RunState::Done | RunState::Cancelled => {
+            run.state.word().to_owned()
+        }
     };
     let step = if run.step.is_empty() { String::new() } else { format!("  {}", run.step) };
     let begun =

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use registry::{Verb, Volume, VolumeState};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::garbage::in_use;
@@ -12,7 +12,7 @@ use crate::policy::Step;
 use crate::{Error, Host, perform};
 
 /// What `rm` did, or would do.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Removed {
     /// The activation that is gone.
     pub activation: Option<String>,

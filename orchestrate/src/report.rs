@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use registry::{ActivationState, Digest, StoreBinding, VolumeState};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::plan::Mapping;
 use crate::store::Space;
 use crate::{Error, Host};
 
 /// All of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Listing {
     /// Kind and identity of the store.
     pub store: StoreBinding,
@@ -27,7 +27,7 @@ pub struct Listing {
 }
 
 /// One image.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ImageLine {
     /// `s3://bucket/prefix/`.
     pub image: String,
@@ -40,7 +40,7 @@ pub struct ImageLine {
 }
 
 /// One layer of an image.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerLine {
     /// Its object.
     pub key: String,
@@ -57,14 +57,14 @@ pub struct LayerLine {
 }
 
 /// One activation.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ActivationLine {
     /// Its name.
     pub name: String,
     /// Its image.
     pub image: String,
     /// Its state.
-    pub state: &'static str,
+    pub state: String,
     /// Whether it is mapped and usable now.
     pub mapped: bool,
     /// Its device, or its directory for `dir` stores.
@@ -134,7 +134,7 @@ impl Host {
                 .map(|row| ActivationLine {
                     name: row.name.clone(),
                     image: row.reference.clone(),
-                    state: row.state.word(),
+                    state: row.state.word().into(),
                     mapped: row.state == ActivationState::Active
                         && mapped.iter().any(|m| m.name == row.name && m.mapping == Mapping::Live),
                     path: self.store.path(&row.name),

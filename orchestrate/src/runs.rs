@@ -9,25 +9,26 @@ use std::time::Instant;
 
 use fetch::ImageRef;
 use registry::{Run, RunState, Verb};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cancel::Watch;
-use crate::error::class;
+use crate::error::{class, whole};
 use crate::gc::Bound;
 use crate::policy::{self, Step};
+use crate::remove::Removed;
 use crate::{Error, Host};
 
 /// A run that was begun this often and never came forward is given up.
 const BEGINS_MAX: u32 = 5;
 
 /// A run as it is told to people.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunLine {
     /// The row.
     #[serde(flatten)]
     pub run: Run,
-    /// Whether it is at no end and no process is at work on it.
+    /// Whether it is at no end and no process is at work on it, or will be by itself.
     pub interrupted: bool,
 }
 
@@ -47,7 +48,7 @@ pub struct TakenUp {
 
 impl Host {
     /// Does `work` as one run. A second run of the same verb and subject waits for the first.
-    pub(crate) fn as_run<T>(
+    pub(crate) fn as_run<T: Serialize>(
         &mut self,
         verb: Verb,
         subject: &str,
@@ -63,14 +64,14 @@ impl Host {
         let result = self.settings.cancel.check().and_then(|()| work(self));
         self.run = None;
         self.locks.on_wait(None);
-        let end = match &result {
-            Ok(_) => RunState::Done,
-            Err(Error::Cancelled { .. }) => RunState::Cancelled,
-            Err(error) => {
-                RunState::Failed { class: class(error).word().into(), message: error.to_string() }
-            }
-        };
-        if let Err(error) = self.registry.write(|write| write.finish_run(id, &end)) {
+        let end = ended(&result);
+        let gave = result.as_ref().ok().and_then(|done| serde_json::to_value(done).ok());
+        let put_by = end == RunState::Cancelled && self.settings.cancel.suspends();
+        let kept = self.registry.write(|write| match put_by {
+            true => write.suspend_run(id, "its process stops in good order"),
+            false => write.finish_run(id, &end, gave.as_ref()),
+        });
+        if let Err(error) = kept {
             // What it did stands; the next command sees a run that died and finds nothing to do.
             self.say(1, format_args!("the end of run {id} is not recorded: {error}"));
         }
@@ -100,7 +101,7 @@ impl Host {
                 return Ok(dead.id);
             }
             let end = given_up(&dead);
-            self.registry.write(|write| write.finish_run(dead.id, &end))?;
+            self.registry.write(|write| write.finish_run(dead.id, &end, None))?;
             if dead.cancel.is_none() {
                 return Err(Error::CrashLoop {
                     what: format!("run {} ({} {subject})", dead.id, verb.word()),
@@ -157,9 +158,12 @@ impl Host {
         runs.into_iter().map(|run| self.run_line(run)).collect()
     }
 
-    fn run_line(&self, run: Run) -> Result<RunLine, Error> {
-        let interrupted = run.state == RunState::Running
-            && self.locks.try_run(run.verb.word(), &run.subject)?.is_some();
+    pub(crate) fn run_line(&self, run: Run) -> Result<RunLine, Error> {
+        let interrupted = match run.state {
+            RunState::Queued => self.locks.try_serve()?.is_some(),
+            RunState::Running => self.locks.try_run(run.verb.word(), &run.subject)?.is_some(),
+            RunState::Done | RunState::Failed { .. } | RunState::Cancelled => false,
+        };
         Ok(RunLine { run, interrupted })
     }
 
@@ -171,18 +175,18 @@ impl Host {
     pub fn cancel(&mut self, id: u64, why: &str) -> Result<Run, Error> {
         let unknown = || Error::Unknown { what: "run", name: id.to_string() };
         let run = self.registry.run(id)?.ok_or_else(unknown)?;
-        if run.state != RunState::Running {
+        if run.state.is_end() {
             return Ok(run);
         }
         self.registry.write(|write| write.cancel_run(id, why))?;
         let _ended = self.locks.run(run.verb.word(), &run.subject)?;
         let run = self.registry.run(id)?.ok_or_else(unknown)?;
-        if run.state != RunState::Running {
+        if run.state.is_end() {
             return Ok(run);
         }
         // Its process had died. What it left half done goes, as recovery has it.
         self.recover(false)?;
-        self.registry.write(|write| write.finish_run(id, &RunState::Cancelled))?;
+        self.registry.write(|write| write.finish_run(id, &RunState::Cancelled, None))?;
         self.registry.run(id)?.ok_or_else(unknown)
     }
 
@@ -205,13 +209,15 @@ impl Host {
         Ok(taken)
     }
 
-    fn take_up(&mut self, run: &Run) -> Result<RunState, Error> {
+    /// Does what a queued or interrupted run is for, and gives its end; that of a run that was put by
+    /// again is `queued`.
+    pub(crate) fn take_up(&mut self, run: &Run) -> Result<RunState, Error> {
         if run.cancel.is_some() || run.attempt >= BEGINS_MAX {
             let Some(_dead) = self.locks.try_run(run.verb.word(), &run.subject)? else {
                 return Ok(RunState::Running);
             };
             let end = given_up(run);
-            self.registry.write(|write| write.finish_run(run.id, &end))?;
+            self.registry.write(|write| write.finish_run(run.id, &end, None))?;
             return Ok(end);
         }
         self.say(1, format_args!("run {}: {} {}", run.id, run.verb.word(), run.subject));
@@ -219,12 +225,13 @@ impl Host {
         let state = |host: &Host| -> Result<RunState, Error> {
             Ok(host.registry.run(run.id)?.map_or(RunState::Done, |row| row.state))
         };
-        if state(self)? != RunState::Running {
-            return state(self);
+        let now = state(self)?;
+        if now.is_end() || self.settings.cancel.suspends() {
+            return Ok(now);
         }
         // Nothing was left to do, so no run was begun for it.
         let end = ended(&done);
-        match self.registry.write(|write| write.finish_run(run.id, &end)) {
+        match self.registry.write(|write| write.finish_run(run.id, &end, done.as_ref().ok())) {
             Ok(()) => Ok(end),
             // Another process has finished it meanwhile.
             Err(error) if error.kind() == registry::Kind::Conflict => state(self),
@@ -232,7 +239,7 @@ impl Host {
         }
     }
 
-    fn do_again(&mut self, run: &Run) -> Result<(), Error> {
+    fn do_again(&mut self, run: &Run) -> Result<Value, Error> {
         let input: Value = serde_json::from_str(&run.input)
             .map_err(|_| Error::Usage(format!("run {}: its input is not JSON", run.id)))?;
         let image = |input: &Value| -> Result<ImageRef, Error> {
@@ -240,21 +247,25 @@ impl Host {
         };
         self.use_s3_settings(&input["s3"]);
         match run.verb {
-            Verb::Ensure => self.ensure(&image(&input)?, false).map(drop),
+            Verb::Ensure => self.ensure(&image(&input)?, false).map(gave),
             Verb::Activate => {
                 let bytes = input["bytes"].as_u64();
-                self.activate(&image(&input)?, &run.subject, bytes, false).map(drop)
+                self.activate(&image(&input)?, &run.subject, bytes, false).map(gave)
             }
-            Verb::Deactivate => self.deactivate(&run.subject, false).map(drop),
+            Verb::Deactivate => self.deactivate(&run.subject, false).map(gave),
             // Gone already: killed after its commit, and recovery did the rest.
             Verb::Rm
-                if self.registry.activation(&run.subject)?.is_none()
+                if run.attempt > 0
+                    && self.registry.activation(&run.subject)?.is_none()
                     && self.registry.image(&run.subject)?.is_none() =>
             {
-                Ok(())
+                Ok(gave(Removed::default()))
             }
-            Verb::Rm => self.remove(&run.subject, false).map(drop),
-            Verb::Gc => self.gc(Bound::from_json(&input["bound"]), false, false).map(drop),
+            Verb::Rm => self.remove(&run.subject, false).map(gave),
+            Verb::Gc => {
+                let purge_foreign = input["purge_foreign"] == Value::Bool(true);
+                self.gc(Bound::from_json(&input["bound"]), purge_foreign, false).map(gave)
+            }
         }
     }
 
@@ -286,9 +297,14 @@ fn ended<T>(result: &Result<T, Error>) -> RunState {
         Ok(_) => RunState::Done,
         Err(Error::Cancelled { .. }) => RunState::Cancelled,
         Err(error) => {
-            RunState::Failed { class: class(error).word().into(), message: error.to_string() }
+            RunState::Failed { class: class(error).word().into(), message: whole(error) }
         }
     }
+}
+
+/// What the command would print as JSON.
+fn gave<T: Serialize>(done: T) -> Value {
+    serde_json::to_value(done).unwrap_or(Value::Null)
 }
 
 fn given_up(run: &Run) -> RunState {

@@ -26,7 +26,7 @@ pub use rebuild::{ActivationFact, Facts, ImageFact, LayerFact, SourceFact};
 pub use rows::{
     Activation, Blob, Event, Image, ImageLayer, KnownBy, Role, Source, StoreBinding, Volume,
 };
-pub use run::{Run, RunState, Verb};
+pub use run::{Enqueued, NewRun, Run, RunState, Verb};
 pub use schema::{APPLICATION_ID, Registry, SCHEMA_VERSION};
 pub use state::{ActivationState, Seal, VolumeState};
 pub use write::{NewActivation, NewVolume, Write};

@@ -136,7 +136,7 @@ pub struct Activation {
 }
 
 /// One line of history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Grows by one or more with each event.
     pub seq: u64,

@@ -1,23 +1,27 @@
 //! Runs: what was asked for, whether it came to an end, and to which.
 //!
 //! ```text
-//!            begin            finish
-//!   run  ·──────────▶ Running ──────▶ Done | Failed | Cancelled      (and never moves again)
-//!                      ▲  │ take up: the process died
-//!                      └──┘
+//!          enqueue            begin              finish
+//!   run  ·─────────▶ Queued ─────────▶ Running ──────▶ Done | Failed | Cancelled   (never moves again)
+//!        ·                 ◀─────────  ▲  │  ▲
+//!        │                   suspend   └──┘  │ take up: the process died
+//!        └───────────────────────────────────┘ begin
 //! ```
+//!
+//! A queued run may also be cancelled, or fail when it turns out to make no sense.
 //!
 //! Whether a process is at work on a running one is told by a lock, never by a row.
 
 use rusqlite::Row;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::rows::get;
 use crate::write::now_ms;
 use crate::{Error, Registry, Write};
 
 /// What was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verb {
     /// Every layer of an image sealed.
@@ -48,9 +52,11 @@ impl Verb {
 }
 
 /// The state of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum RunState {
+    /// It waits for its turn; nothing was done for it, or all of it was put by in good order.
+    Queued,
     /// Not at its end: a process is at work on it, or died over it.
     Running,
     /// What was asked for is so.
@@ -70,6 +76,7 @@ impl RunState {
     /// The word in the table.
     pub fn word(&self) -> &'static str {
         match self {
+            RunState::Queued => "queued",
             RunState::Running => "running",
             RunState::Done => "done",
             RunState::Failed { .. } => "failed",
@@ -77,21 +84,41 @@ impl RunState {
         }
     }
 
-    /// Whether the edge from this state to `next` exists.
-    pub fn may_become(&self, next: &RunState) -> bool {
-        match (self, next) {
-            (RunState::Running, RunState::Done | RunState::Failed { .. } | RunState::Cancelled) => {
-                true
-            }
-            (RunState::Running, RunState::Running) => false,
-            // How a run ended is history.
-            (RunState::Done | RunState::Failed { .. } | RunState::Cancelled, _) => false,
+    /// Whether it is at an end.
+    pub fn is_end(&self) -> bool {
+        match self {
+            RunState::Queued | RunState::Running => false,
+            RunState::Done | RunState::Failed { .. } | RunState::Cancelled => true,
         }
     }
 }
 
+/// What is put into the queue.
+#[derive(Clone, Debug)]
+pub struct NewRun<'a> {
+    /// What is asked for.
+    pub verb: Verb,
+    /// Of which image or name.
+    pub subject: &'a str,
+    /// What doing it needs, as JSON.
+    pub input: &'a str,
+    /// -100 to 100; higher goes first.
+    pub priority: i32,
+    /// An address that is to hear of its end.
+    pub notify: Option<&'a str>,
+}
+
+/// What became of a wish to enqueue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enqueued {
+    /// The run that does it.
+    pub id: u64,
+    /// Whether there was none of this verb and subject that has not ended.
+    pub fresh: bool,
+}
+
 /// One run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     /// Grows with each run.
     pub id: u64,
@@ -104,6 +131,9 @@ pub struct Run {
     /// Its state.
     #[serde(flatten)]
     pub state: RunState,
+    /// -100 to 100; higher goes first.
+    #[serde(default)]
+    pub priority: i32,
     /// What it is at, or waits for; for people.
     pub step: String,
     /// How often it was begun since it last came forward.
@@ -116,10 +146,13 @@ pub struct Run {
     pub updated_ms: i64,
     /// When it ended.
     pub finished_ms: Option<i64>,
+    /// What it gave, as the command prints it; only where one run is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
 }
 
 const RUN: &str = "id, verb, subject, input, state, step, attempt, cancel, class, message, \
-                   created_ms, updated_ms, finished_ms";
+                   created_ms, updated_ms, finished_ms, priority";
 
 fn run(row: &Row<'_>) -> Result<Run, Error> {
     let id: u64 = get(row, 0, "run")?;
@@ -133,6 +166,7 @@ fn run(row: &Row<'_>) -> Result<Run, Error> {
     let verb = verb.ok_or_else(|| corrupt("verb", &word))?;
     let word: String = get(row, 4, &subject)?;
     let state = match word.as_str() {
+        "queued" => RunState::Queued,
         "running" => RunState::Running,
         "done" => RunState::Done,
         "cancelled" => RunState::Cancelled,
@@ -154,13 +188,60 @@ fn run(row: &Row<'_>) -> Result<Run, Error> {
         created_ms: get(row, 10, &subject)?,
         updated_ms: get(row, 11, &subject)?,
         finished_ms: get(row, 12, &subject)?,
+        priority: get(row, 13, &subject)?,
+        result: None,
     })
 }
 
+fn run_with_result(row: &Row<'_>) -> Result<Run, Error> {
+    let mut run = run(row)?;
+    let text: Option<String> = get(row, 14, "run")?;
+    let parsed = text.map(|text| serde_json::from_str(&text)).transpose();
+    run.result = parsed.map_err(|_| Error::Corrupt {
+        subject: format!("run {}", run.id),
+        what: "its result is not JSON".into(),
+    })?;
+    Ok(run)
+}
+
 impl Registry {
-    /// The run of this number.
+    /// The run of this number, with what it gave.
     pub fn run(&self, id: u64) -> Result<Option<Run>, Error> {
-        self.one(&format!("SELECT {RUN} FROM runs WHERE id = ?1"), [id], run)
+        self.one(&format!("SELECT {RUN}, result FROM runs WHERE id = ?1"), [id], run_with_result)
+    }
+
+    /// Runs after this number, the oldest first, at most `limit`; of one state, by its word, or all.
+    pub fn runs_after(&self, state: Option<&str>, id: u64, limit: u32) -> Result<Vec<Run>, Error> {
+        self.all(
+            &format!(
+                "SELECT {RUN} FROM runs WHERE id > ?1 AND (?2 IS NULL OR state = ?2)
+                 ORDER BY id LIMIT ?3"
+            ),
+            (id, state, limit),
+            run,
+        )
+    }
+
+    /// Runs that have ended and whose end somebody is to hear of, with the address.
+    pub fn to_tell(&self, limit: u32) -> Result<Vec<(u64, String)>, Error> {
+        self.all(
+            "SELECT id, notify FROM runs WHERE notify IS NOT NULL AND finished_ms IS NOT NULL
+             ORDER BY id LIMIT ?1",
+            [limit],
+            |row| Ok((get(row, 0, "run")?, get(row, 1, "run")?)),
+        )
+    }
+
+    /// The last run of these verbs that has ended.
+    pub fn last_ended(&self, verbs: [Verb; 2]) -> Result<Option<Run>, Error> {
+        self.one(
+            &format!(
+                "SELECT {RUN} FROM runs WHERE verb IN (?1, ?2) AND state IN ('done', 'failed')
+                 ORDER BY finished_ms DESC, id DESC LIMIT 1"
+            ),
+            verbs.map(Verb::word),
+            run,
+        )
     }
 
     /// The run that has not ended, of this verb and subject.
@@ -195,8 +276,8 @@ impl Write<'_> {
     pub fn begin_run(&self, verb: Verb, subject: &str, input: &str) -> Result<u64, Error> {
         let now = now_ms();
         self.run(
-            "INSERT INTO runs(verb, subject, input, state, created_ms, updated_ms)
-             VALUES (?1, ?2, ?3, 'running', ?4, ?4)",
+            "INSERT INTO runs(verb, subject, input, state, attempt, created_ms, updated_ms)
+             VALUES (?1, ?2, ?3, 'running', 1, ?4, ?4)",
             (verb.word(), subject, input, now),
         )?;
         let id = self.last_id()?;
@@ -205,17 +286,66 @@ impl Write<'_> {
         Ok(id)
     }
 
-    /// Counts one more begin of a run whose process died; committed before any step of it.
-    pub fn take_up_run(&self, run: &Run, input: &str) -> Result<(), Error> {
+    /// Puts a run into the queue, unless one of this verb and subject has not ended: then that one
+    /// stands for it, with the higher of both priorities.
+    pub fn enqueue_run(&self, new: &NewRun<'_>) -> Result<Enqueued, Error> {
+        let now = now_ms();
+        let live: Option<u64> = self.ask(
+            "UPDATE runs SET priority = max(priority, ?3), notify = ifnull(?4, notify)
+             WHERE verb = ?1 AND subject = ?2 AND finished_ms IS NULL RETURNING id",
+            (new.verb.word(), new.subject, new.priority, new.notify),
+        )?;
+        if let Some(id) = live {
+            return Ok(Enqueued { id, fresh: false });
+        }
+        self.run(
+            "INSERT INTO runs(verb, subject, input, state, priority, attempt, notify, created_ms,
+               updated_ms) VALUES (?1, ?2, ?3, 'queued', ?4, 0, ?5, ?6, ?6)",
+            (new.verb.word(), new.subject, new.input, new.priority, new.notify, now),
+        )?;
+        let id = self.last_id()?;
+        let detail = format!("{} {}", new.verb.word(), new.subject);
+        self.event(&format!("run {id}"), None, Some("queued"), &detail)?;
+        Ok(Enqueued { id, fresh: true })
+    }
+
+    /// Puts a running run back into the queue, in good order: its begins count no more.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it has ended meanwhile.
+    pub fn suspend_run(&self, id: u64, why: &str) -> Result<(), Error> {
         let changed = self.run(
-            "UPDATE runs SET attempt = attempt + 1, input = ?3, updated_ms = ?4, step = ''
-             WHERE id = ?1 AND state = 'running' AND attempt = ?2",
-            (run.id, run.attempt, input, now_ms()),
+            "UPDATE runs SET state = 'queued', attempt = 0, step = '', updated_ms = ?2
+             WHERE id = ?1 AND state = 'running'",
+            (id, now_ms()),
+        )?;
+        let (subject, query) = (format!("run {id}"), "SELECT state FROM runs WHERE id = ?1");
+        self.expect_one(changed, &subject, "running", query, id)?;
+        self.event(&subject, Some("running"), Some("queued"), why)
+    }
+
+    /// Somebody was told of the end of this run, or nobody can be.
+    pub fn told_run(&self, id: u64, detail: &str) -> Result<(), Error> {
+        self.run("UPDATE runs SET notify = NULL WHERE id = ?1", [id])?;
+        self.event(&format!("run {id}"), None, None, detail)
+    }
+
+    /// Counts one more begin of a queued run, or of one whose process died; committed before any
+    /// step of it.
+    pub fn take_up_run(&self, run: &Run, input: &str) -> Result<(), Error> {
+        let from = run.state.word();
+        let changed = self.run(
+            "UPDATE runs SET state = 'running', attempt = attempt + 1, input = ?3, updated_ms = ?4,
+               step = '' WHERE id = ?1 AND state = ?5 AND attempt = ?2",
+            (run.id, run.attempt, input, now_ms(), from),
         )?;
         let (subject, query) = (format!("run {}", run.id), "SELECT state FROM runs WHERE id = ?1");
-        self.expect_one(changed, &subject, "running", query, run.id)?;
-        let detail = format!("taken up, begin {}", run.attempt + 1);
-        self.event(&subject, Some("running"), Some("running"), &detail)
+        self.expect_one(changed, &subject, from, query, run.id)?;
+        let detail = match run.attempt {
+            0 => String::new(),
+            begun => format!("taken up, begin {}", begun + 1),
+        };
+        self.event(&subject, Some(from), Some("running"), &detail)
     }
 
     /// Says what a run is at. With `forward` it came forward: earlier begins count no more.
@@ -229,41 +359,53 @@ impl Write<'_> {
         .map(drop)
     }
 
-    /// Asks a run to stop. Returns false when it is at its end already, or was asked before.
+    /// Asks a run to stop; one that is queued ends at once. Returns false when it is at its end
+    /// already, or was asked before.
     pub fn cancel_run(&self, id: u64, why: &str) -> Result<bool, Error> {
-        let changed = self.run(
-            "UPDATE runs SET cancel = ?2, updated_ms = ?3
-             WHERE id = ?1 AND state = 'running' AND cancel IS NULL",
+        let state: Option<String> = self.ask(
+            "UPDATE runs SET cancel = ?2, updated_ms = ?3,
+               state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END,
+               finished_ms = CASE state WHEN 'queued' THEN ?3 END
+             WHERE id = ?1 AND finished_ms IS NULL AND cancel IS NULL RETURNING state",
             (id, why, now_ms()),
         )?;
-        if changed == 1 {
-            let detail = format!("to be cancelled: {why}");
-            self.event(&format!("run {id}"), Some("running"), Some("running"), &detail)?;
-        }
-        Ok(changed == 1)
+        let Some(state) = state else { return Ok(false) };
+        let from = if state == "cancelled" { "queued" } else { "running" };
+        let detail = format!("to be cancelled: {why}");
+        self.event(&format!("run {id}"), Some(from), Some(&state), &detail)?;
+        Ok(true)
     }
 
-    /// Ends a run.
+    /// Ends a run, with what it gave.
     ///
     /// # Errors
     /// [`Error::NoEdge`], or [`Error::Conflict`] when it has ended meanwhile.
-    pub fn finish_run(&self, id: u64, next: &RunState) -> Result<(), Error> {
+    pub fn finish_run(
+        &self,
+        id: u64,
+        next: &RunState,
+        result: Option<&Value>,
+    ) -> Result<(), Error> {
         let subject = format!("run {id}");
-        if !RunState::Running.may_become(next) {
+        if !next.is_end() {
             return Err(Error::NoEdge { subject, from: "running", to: next.word() });
         }
         let (class, message) = match next {
             RunState::Failed { class, message } => (Some(class.as_str()), Some(message.as_str())),
-            RunState::Running | RunState::Done | RunState::Cancelled => (None, None),
+            RunState::Queued | RunState::Running | RunState::Done | RunState::Cancelled => {
+                (None, None)
+            }
         };
+        let query = "SELECT state FROM runs WHERE id = ?1";
+        let from: Option<String> = self.ask(query, [id])?;
+        let result = result.filter(|_| *next == RunState::Done).map(Value::to_string);
         let changed = self.run(
             "UPDATE runs SET state = ?2, class = ?3, message = ?4, updated_ms = ?5,
-               finished_ms = ?5, step = '' WHERE id = ?1 AND state = 'running'",
-            (id, next.word(), class, message, now_ms()),
+               finished_ms = ?5, step = '', result = ?6 WHERE id = ?1 AND finished_ms IS NULL",
+            (id, next.word(), class, message, now_ms(), result),
         )?;
-        let query = "SELECT state FROM runs WHERE id = ?1";
         self.expect_one(changed, &subject, "running", query, id)?;
-        self.event(&subject, Some("running"), Some(next.word()), message.unwrap_or(""))
+        self.event(&subject, from.as_deref(), Some(next.word()), message.unwrap_or(""))
     }
 
     /// Forgets ended runs but the last `keep` of each subject, and all but the last `events` lines

@@ -12,10 +12,14 @@ use crate::Error;
 pub const APPLICATION_ID: i64 = 0x566e_6572;
 
 /// `PRAGMA user_version` that this program writes and reads.
-pub const SCHEMA_VERSION: i64 = 2;
+pub const SCHEMA_VERSION: i64 = 3;
 
 /// One SQL text per step from version n to n + 1; the first makes an empty file ours.
-const MIGRATIONS: &[&str] = &[include_str!("../schema/1.sql"), include_str!("../schema/2.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../schema/1.sql"),
+    include_str!("../schema/2.sql"),
+    include_str!("../schema/3.sql"),
+];
 
 /// The SQLite in which the WAL-reset corruption bug (3.7.0 to 3.51.2) is gone.
 const SQLITE_MIN: i32 = 3_051_003;
@@ -185,14 +189,14 @@ impl Registry {
 }
 
 /// Makes the file 0600 before SQLite does it with the umask.
+///
+/// One that is there is not opened: closing it again would drop every lock that another connection of
+/// this process has on it (sqlite.org/howtocorrupt.html, 2.2).
 pub(crate) fn private(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map(drop)
-        .map_err(|source| Error::File { path: path.into(), source })
+    match std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(Error::File { path: path.into(), source }),
+    }
 }

@@ -396,6 +396,18 @@ impl Write<'_> {
             .map_err(Error::sqlite("write a row"))
     }
 
+    /// The first column of the first row.
+    pub(crate) fn ask<T: rusqlite::types::FromSql>(
+        &self,
+        sql: &str,
+        params: impl Params,
+    ) -> Result<Option<T>, Error> {
+        self.tx
+            .query_row(sql, params, |row| row.get(0))
+            .optional()
+            .map_err(Error::sqlite("write a row"))
+    }
+
     pub(crate) fn expect_one(
         &self,
         changed: usize,

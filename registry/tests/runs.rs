@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use registry::{
-    Digest, Error, Image, Kind, NewVolume, Registry, Role, RunState, SCHEMA_VERSION, Seal, Source,
+    Digest, Error, Image, Kind, NewRun, NewVolume, Registry, Role, RunState, SCHEMA_VERSION, Seal, Source,
     Verb, VolumeState,
 };
 use rusqlite::Connection;
@@ -26,8 +26,8 @@ fn one_run_of_a_kind_lives_at_a_time_and_how_it_ended_stays() {
     let first = begin(&mut registry).unwrap();
     assert!(begin(&mut registry).is_err(), "a second live run of one kind");
     registry.write(|write| write.begin_run(Verb::Rm, "s3://b/p/", "{}")).unwrap();
-    registry.write(|write| write.finish_run(first, &failed())).unwrap();
-    let late = registry.write(|write| write.finish_run(first, &RunState::Done)).unwrap_err();
+    registry.write(|write| write.finish_run(first, &failed(), None)).unwrap();
+    let late = registry.write(|write| write.finish_run(first, &RunState::Done, None)).unwrap_err();
     assert_eq!(late.kind(), Kind::Conflict);
     assert_eq!(registry.run(first).unwrap().unwrap().state, failed());
     let second = begin(&mut registry).unwrap();
@@ -68,8 +68,61 @@ fn a_wish_to_cancel_is_kept_and_counts_only_for_what_lives() {
     drop(registry);
     let mut registry = open(dir.path());
     assert_eq!(registry.cancel_wish(id).unwrap().as_deref(), Some("no longer wanted"));
-    registry.write(|write| write.finish_run(id, &RunState::Cancelled)).unwrap();
+    registry.write(|write| write.finish_run(id, &RunState::Cancelled, None)).unwrap();
     assert!(!registry.write(|write| write.cancel_run(id, "late")).unwrap());
+}
+
+fn queued(priority: i32, notify: Option<&str>) -> NewRun<'_> {
+    let (verb, subject, input) = (Verb::Ensure, "s3://b/p/", "{}");
+    NewRun { verb, subject, input, priority, notify }
+}
+
+#[test]
+fn a_wish_waits_in_the_queue_and_a_second_one_joins_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = open(dir.path());
+    let first = registry.write(|write| write.enqueue_run(&queued(0, None))).unwrap();
+    assert!(first.fresh);
+    let address = Some("http://h/");
+    let second = registry.write(|write| write.enqueue_run(&queued(7, address))).unwrap();
+    assert_eq!((second.id, second.fresh), (first.id, false));
+    let run = registry.live_run(Verb::Ensure, "s3://b/p/").unwrap().unwrap();
+    assert_eq!((&run.state, run.attempt, run.priority), (&RunState::Queued, 0, 7));
+    registry.write(|write| write.take_up_run(&run, "{}")).unwrap();
+    assert!(registry.write(|write| write.take_up_run(&run, "{}")).is_err(), "taken up by another");
+    registry.write(|write| write.suspend_run(run.id, "the daemon stops")).unwrap();
+    let run = registry.run(run.id).unwrap().unwrap();
+    assert_eq!((&run.state, run.attempt), (&RunState::Queued, 0));
+    registry.write(|write| write.take_up_run(&run, "{}")).unwrap();
+    assert_eq!(registry.to_tell(9).unwrap(), [], "it has not ended");
+    let gave = serde_json::json!({"layers": 3});
+    registry.write(|write| write.finish_run(run.id, &RunState::Done, Some(&gave))).unwrap();
+    assert_eq!(registry.run(run.id).unwrap().unwrap().result, Some(gave));
+    assert_eq!(registry.to_tell(9).unwrap(), [(run.id, "http://h/".to_owned())]);
+    registry.write(|write| write.told_run(run.id, "told")).unwrap();
+    assert_eq!(registry.to_tell(9).unwrap(), []);
+    assert!(registry.write(|write| write.suspend_run(run.id, "late")).is_err());
+    let states: Vec<_> = registry.events(None, 0, 99).unwrap().into_iter().map(|e| e.to).collect();
+    let words = ["queued", "running", "queued", "running", "done"].map(|w| Some(w.to_owned()));
+    assert_eq!(states[..5], words);
+}
+
+#[test]
+fn a_queued_run_is_cancelled_at_once_and_may_end_without_a_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = open(dir.path());
+    let first = registry.write(|write| write.enqueue_run(&queued(0, None))).unwrap().id;
+    assert!(registry.write(|write| write.cancel_run(first, "no")).unwrap());
+    let run = registry.run(first).unwrap().unwrap();
+    assert_eq!((run.state, run.finished_ms.is_some()), (RunState::Cancelled, true));
+    let second = registry.write(|write| write.enqueue_run(&queued(0, None))).unwrap();
+    assert!(second.fresh && second.id > first);
+    registry.write(|write| write.finish_run(second.id, &failed(), None)).unwrap();
+    assert_eq!(registry.runs_after(Some("failed"), 0, 9).unwrap().len(), 1);
+    assert_eq!(registry.runs_after(None, first, 9).unwrap().len(), 1);
+    assert_eq!(registry.last_ended([Verb::Ensure, Verb::Activate]).unwrap().unwrap().id, second.id);
+    let too_high = registry.write(|write| write.enqueue_run(&queued(101, None)));
+    assert!(too_high.is_err());
 }
 
 #[test]
@@ -78,7 +131,7 @@ fn old_runs_and_old_history_retire_and_live_ones_stay() {
     let mut registry = open(dir.path());
     for _ in 0..6 {
         let id = registry.write(|write| write.begin_run(Verb::Ensure, "s3://b/p/", "{}")).unwrap();
-        registry.write(|write| write.finish_run(id, &RunState::Done)).unwrap();
+        registry.write(|write| write.finish_run(id, &RunState::Done, None)).unwrap();
     }
     let live = registry.write(|write| write.begin_run(Verb::Ensure, "s3://b/p/", "{}")).unwrap();
     let (runs, lines) = registry.write(|write| write.retire(3, 4)).unwrap();
@@ -203,6 +256,45 @@ fn a_registry_of_schema_1_is_copied_and_then_migrated_with_rows_in_every_state()
     let volumes: i64 =
         kept.query_row("SELECT count(*) FROM volumes", [], |row| row.get(0)).unwrap();
     assert_eq!((version, volumes), (1, 4));
+}
+
+/// A file of schema 2, with a run in every state and one number that is gone.
+fn schema_2(path: &Path) {
+    let conn = Connection::open(path).unwrap();
+    for step in [include_str!("../schema/1.sql"), include_str!("../schema/2.sql")] {
+        conn.execute_batch(step).unwrap();
+    }
+    conn.execute_batch(&format!(
+        "PRAGMA application_id = {}; PRAGMA user_version = 2;
+         INSERT INTO runs(id, verb, subject, input, state, step, attempt, cancel, class, message,
+             created_ms, updated_ms, finished_ms)
+           VALUES (3, 'ensure', 's3://b/p/', '{{}}', 'running', 'x', 2, 'why', NULL, NULL, 1, 2, NULL),
+                  (5, 'rm', 'a', '{{}}', 'done', '', 1, NULL, NULL, NULL, 1, 2, 3),
+                  (6, 'gc', 'store', '{{}}', 'failed', '', 1, NULL, 'bug', 'm', 1, 2, 3),
+                  (9, 'gc', 'store', '{{}}', 'cancelled', '', 1, NULL, NULL, NULL, 1, 2, 3);
+         DELETE FROM runs WHERE id = 9;",
+        registry::APPLICATION_ID,
+    ))
+    .unwrap();
+}
+
+#[test]
+fn runs_of_schema_2_are_kept_and_no_number_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    schema_2(&dir.path().join("registry.db"));
+    let mut registry = open(dir.path());
+    assert_eq!(registry.check().unwrap(), []);
+    let runs = registry.runs(true).unwrap();
+    let states: Vec<_> = runs.iter().map(|run| (run.id, run.state.word())).collect();
+    assert_eq!(states, [(3, "running"), (5, "done"), (6, "failed")]);
+    assert_eq!((runs[0].attempt, runs[0].cancel.as_deref()), (2, Some("why")));
+    let next = registry.write(|write| write.begin_run(Verb::Rm, "b", "{}")).unwrap();
+    assert_eq!(next, 10);
+    assert!(dir.path().join("registry.db.schema-2").exists());
+    drop(registry);
+    let stray = Connection::open(dir.path().join("registry.db")).unwrap();
+    assert!(stray.execute("UPDATE runs SET priority = 1 WHERE id = 5", []).is_err());
+    stray.execute("UPDATE runs SET notify = NULL WHERE id = 5", []).unwrap();
 }
 
 #[test]

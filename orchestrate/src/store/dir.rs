@@ -18,7 +18,7 @@ use registry::StoreBinding;
 
 use crate::Error;
 use crate::plan::Mapping;
-use crate::store::{Mapped, Space, Store, View, Work};
+use crate::store::{Condition, Mapped, Space, Store, View, Work};
 
 /// A directory that is a store.
 #[derive(Debug)]
@@ -248,6 +248,15 @@ impl Store for DirStore {
         let block = stat.fragment_size();
         let (total, free) = (stat.blocks() * block, stat.blocks_available() * block);
         Ok(Space { total, used: total.saturating_sub(free), block })
+    }
+
+    fn condition(&self) -> Result<Condition, Error> {
+        Ok(Condition {
+            mode: "directory".into(),
+            data: self.space()?,
+            metadata: None,
+            transaction_id: Some(self.transaction_id()?),
+        })
     }
 
     fn exclusive(&self) -> Result<Option<Vec<(u32, u64)>>, Error> {

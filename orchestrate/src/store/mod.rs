@@ -14,6 +14,7 @@ use std::str::FromStr;
 pub use dir::DirStore;
 pub use pool::ThinStore;
 use registry::StoreBinding;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::plan::Mapping;
@@ -58,7 +59,7 @@ pub fn mapping_of(mapped: &[Mapped], id: u32) -> Mapping {
 }
 
 /// Room in a store, bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Space {
     /// All of it.
     pub total: u64,
@@ -73,6 +74,19 @@ impl Space {
     pub fn free(&self) -> u64 {
         self.total.saturating_sub(self.used)
     }
+}
+
+/// What a store says of its own condition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Condition {
+    /// `rw`, `out_of_data_space`, `ro`, `needs_check`, `fail`; `directory` where there is no pool.
+    pub mode: String,
+    /// Bytes for data.
+    pub data: Space,
+    /// Bytes for the store's own bookkeeping; none where it has none of its own.
+    pub metadata: Option<Space>,
+    /// The number that ties it to a registry; none when it cannot say.
+    pub transaction_id: Option<u64>,
 }
 
 /// A volume that is open for one apply.
@@ -104,7 +118,7 @@ pub trait View {
 }
 
 /// A store of volumes.
-pub trait Store {
+pub trait Store: Send {
     /// Its kind and identity.
     fn binding(&self) -> StoreBinding;
 
@@ -163,6 +177,9 @@ pub trait Store {
 
     /// Its room.
     fn space(&self) -> Result<Space, Error>;
+
+    /// How it is; also where it takes no change any more.
+    fn condition(&self) -> Result<Condition, Error>;
 
     /// What a volume of `content` bytes of files took, by the room there was `before`.
     fn taken(&self, before: &Space, content: u64) -> Result<u64, Error> {

@@ -12,7 +12,7 @@ use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
 
 use crate::Error;
 use crate::plan::Mapping;
-use crate::store::{Mapped, Space, Store, View, Work, pool_note};
+use crate::store::{Condition, Mapped, Space, Store, View, Work, pool_note};
 
 /// How a work volume is mounted. Power loss may tear it: an unsealed volume is thrown away, and
 /// sealing syncs and commits the pool before anybody relies on it.
@@ -25,6 +25,9 @@ const WORK_OPTIONS: &[(&str, Option<&str>)] = &[
     ("mb_optimize_scan", Some("0")),
     ("errors", Some("remount-ro")),
 ];
+
+/// Of a thin pool's metadata (kernel's thin-provisioning.rst).
+const METADATA_BLOCK_BYTES: u64 = 4096;
 
 /// A volume grows by whole ext4 block groups.
 const GROUP_BYTES: u64 = 128 << 20;
@@ -283,6 +286,31 @@ impl Store for ThinStore {
         let (used, total) =
             status.working().map_or((0, 0), |pool| (pool.used_data.0, pool.total_data.0));
         Ok(Space { total: total * block, used: used * block, block })
+    }
+
+    fn condition(&self) -> Result<Condition, Error> {
+        let block = self.block_bytes();
+        let status = self.pool.status()?;
+        let Some(pool) = status.working() else {
+            let (mode, data) = ("fail".into(), Space { total: 0, used: 0, block });
+            return Ok(Condition { mode, data, metadata: None, transaction_id: None });
+        };
+        let mode = match pool.mode {
+            _ if pool.needs_check => "needs_check",
+            thin::Mode::ReadWrite => "rw",
+            thin::Mode::ReadOnly => "ro",
+            thin::Mode::OutOfDataSpace => "out_of_data_space",
+        };
+        Ok(Condition {
+            mode: mode.into(),
+            data: Space { total: pool.total_data.0 * block, used: pool.used_data.0 * block, block },
+            metadata: Some(Space {
+                total: pool.total_metadata * METADATA_BLOCK_BYTES,
+                used: pool.used_metadata * METADATA_BLOCK_BYTES,
+                block: METADATA_BLOCK_BYTES,
+            }),
+            transaction_id: Some(pool.transaction_id),
+        })
     }
 
     fn exclusive(&self) -> Result<Option<Vec<(u32, u64)>>, Error> {

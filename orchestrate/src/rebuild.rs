@@ -53,6 +53,11 @@ pub fn rebuild(mut settings: Settings, dry_run: bool) -> Result<Rebuilt, Error> 
     }
     fs::create_dir_all(&settings.state).map_err(io_error("make", &settings.state))?;
     let locks = Locks::new(&settings.state, settings.wait, settings.cancel.clone())?;
+    let Some(_no_daemon) = locks.try_serve()? else {
+        // It would go on with the registry that is moved away.
+        let (what, holder) = ("the registry".into(), "`orchestrate serve`: stop it first".into());
+        return Err(Error::Locked { what, holder, waited_s: 0 });
+    };
     let _images = locks.images_alone()?;
     let _store = locks.store()?;
     // Nobody is at work now: these are what killed builds and looks left.

@@ -244,7 +244,7 @@ impl<'b> Host<'b> {
         for table in rows(tables) {
             let columns = format!(
                 "SELECT name FROM pragma_table_info('{table}') WHERE name NOT LIKE '%\\_ms' ESCAPE '\\'
-                 AND name NOT IN ('store_id', 'seal_key')"
+                 AND name NOT IN ('store_id', 'seal_key', 'result')"
             );
             let columns = rows(&columns).join(", ");
             writeln!(text, "{table}: {columns}").unwrap();

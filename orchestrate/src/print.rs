@@ -6,8 +6,8 @@ use orchestrate::config::{Origin, Setting, Value};
 use orchestrate::garbage::Sweep;
 use orchestrate::recover::Repair;
 use orchestrate::{
-    Activated, ActivationLine, Collected, Deactivated, Ensured, How, ImageLine, Listing, Now, Rebuilt, Removed,
-    RunLine, TakenUp, Usage, VolumeFinding,
+    Activated, ActivationLine, Collected, Deactivated, Ensured, How, ImageLine, Listing, Now,
+    Rebuilt, Removed, RunLine, TakenUp, Usage, VolumeFinding,
 };
 use registry::{Digest, Event, Quarantined, Run, RunState};
 

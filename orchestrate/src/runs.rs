@@ -296,9 +296,7 @@ fn ended<T>(result: &Result<T, Error>) -> RunState {
     match result {
         Ok(_) => RunState::Done,
         Err(Error::Cancelled { .. }) => RunState::Cancelled,
-        Err(error) => {
-            RunState::Failed { class: class(error).word().into(), message: whole(error) }
-        }
+        Err(error) => RunState::Failed { class: class(error).word().into(), message: whole(error) },
     }
 }
 

@@ -1,6 +1,8 @@
 //! Opens the database: connection rules, identity, migrations. No query of the product is here.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -188,15 +190,26 @@ impl Registry {
     }
 }
 
-/// Makes the file 0600 before SQLite does it with the umask.
+/// Makes the file 0600 before SQLite does it with the umask, and has the system say what is wrong
+/// with a place that cannot be written to.
 ///
-/// One that is there is not opened: closing it again would drop every lock that another connection of
-/// this process has on it (sqlite.org/howtocorrupt.html, 2.2).
+/// One that is there is opened only by the first of a process: closing it again would drop every lock
+/// that another connection of this process has on it (sqlite.org/howtocorrupt.html, 2.2).
 pub(crate) fn private(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::OpenOptionsExt;
-    match std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(Error::File { path: path.into(), source }),
+    static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).mode(0o600);
+    let opened = match seen.contains(path) {
+        true => options.create_new(true).open(path),
+        false => options.create(true).truncate(false).open(path),
+    };
+    match opened {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(Error::File { path: path.into(), source }),
     }
+    seen.insert(path.into());
+    Ok(())
 }

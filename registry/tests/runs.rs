@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use registry::{
-    Digest, Error, Image, Kind, NewRun, NewVolume, Registry, Role, RunState, SCHEMA_VERSION, Seal, Source,
-    Verb, VolumeState,
+    Digest, Error, Image, Kind, NewRun, NewVolume, Registry, Role, RunState, SCHEMA_VERSION, Seal,
+    Source, Verb, VolumeState,
 };
 use rusqlite::Connection;
 

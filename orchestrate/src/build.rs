@@ -359,7 +359,11 @@ fn seal(
     let twin = host.registry.layer(chain)?;
     let volume = Volume { bytes: done.bytes, ..volume.clone() };
     if let Some(twin) = twin {
-        host.registry.write(|write| put_blob(write, wanted, &blob))?;
+        host.registry.write(|write| {
+            put_blob(write, wanted, &blob)?;
+            write.count("fetch_bytes_total", "", done.fetched)?;
+            write.count("layers_total", "how=\"adopted\"", 1)
+        })?;
         discard_alone(host, &volume)?;
         return Ok(Built { volume: twin.id, chain, blob, fetched: done.fetched, own: false });
     }
@@ -374,6 +378,7 @@ fn seal(
     });
     host.fenced(|write| {
         put_blob(write, wanted, &blob)?;
+        write.count("fetch_bytes_total", "", done.fetched)?;
         write.advance_volume(&volume, &sealed)
     })?;
     host.sealed += 1;

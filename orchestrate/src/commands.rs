@@ -23,6 +23,7 @@ pub(crate) enum Command {
     Quarantine(Quarantine),
     Rebuild(Rebuild),
     Config(Config),
+    Metrics(Metrics),
 }
 
 /// Make sure that every layer of an image is fetched, applied and sealed on this host.
@@ -220,3 +221,8 @@ pub(crate) struct Config {
     #[argh(switch)]
     pub(crate) sample: bool,
 }
+
+/// Print metrics as Prometheus text, also of a host that cannot be opened: a sick part is veneer_up 0.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "metrics")]
+pub(crate) struct Metrics {}

@@ -211,7 +211,9 @@ impl Host {
         let Below::Chain(chain) = stack.below else {
             return Err(Error::Unknown { what: "layer", name: image.to_string() });
         };
-        perform::publish(self, &image.to_string(), chain, &layers)?;
+        let reused = ensured.layers.iter().filter(|line| line.how == How::Reused);
+        let reused = reused.fold((0, 0), |(n, bytes), line| (n + 1, bytes + line.bytes));
+        perform::publish(self, &image.to_string(), chain, &layers, reused)?;
         ensured.chain = Some(chain);
         ensured.top = Some(stack.parent);
         Ok(ensured)

@@ -144,10 +144,12 @@ impl Host {
             self.settings.cancel.check()?;
             self.sweep(sweep)?;
         }
-        (done.runs_forgotten, done.events_forgotten) =
-            self.registry.write(|write| write.retire(RUNS_KEPT, EVENTS_KEPT))?;
         done.used_bytes = self.store.space()?.used;
         done.freed_bytes = before.used.saturating_sub(done.used_bytes);
+        (done.runs_forgotten, done.events_forgotten) = self.registry.write(|write| {
+            write.count("gc_freed_bytes_total", "", done.freed_bytes)?;
+            write.retire(RUNS_KEPT, EVENTS_KEPT)
+        })?;
         Ok(done)
     }
 

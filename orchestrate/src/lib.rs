@@ -15,6 +15,7 @@ mod gc;
 mod host;
 mod lock;
 mod manifest;
+pub mod metrics;
 mod note;
 mod perform;
 pub mod plan;

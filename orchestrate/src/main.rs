@@ -91,7 +91,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Some(command) = args.command else {
         return Err(anyhow!(
             "which command? ensure, activate, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
-             verify, runs, events, cancel, quarantine, rebuild, config; see orchestrate --help"
+             verify, runs, events, cancel, quarantine, rebuild, config, \
+             metrics; see orchestrate --help"
         ));
     };
     // References and names are judged before anything is opened or made.
@@ -108,6 +109,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             return say(&orchestrate::config::sample()).map(|()| ExitCode::SUCCESS);
         }
         Command::Config(_) => return show::config(&config, json),
+        Command::Metrics(_) => return show::metrics(settings, config.settings()?),
         Command::Deactivate(_)
         | Command::Ls(_)
         | Command::Show(_)
@@ -147,7 +149,8 @@ fn mends_first(command: &Command) -> bool {
         | Command::Cancel(_)
         | Command::Quarantine(_)
         | Command::Rebuild(_)
-        | Command::Config(_) => false,
+        | Command::Config(_)
+        | Command::Metrics(_) => false,
     }
 }
 
@@ -204,7 +207,7 @@ fn perform(host: &mut Host, command: Command, json: bool) -> anyhow::Result<Exit
                 Ok(if released { ExitCode::SUCCESS } else { ExitCode::from(1) })
             }
         },
-        Command::Rebuild(_) | Command::Config(_) => {
+        Command::Rebuild(_) | Command::Config(_) | Command::Metrics(_) => {
             unreachable!("done before the registry is opened")
         }
     }

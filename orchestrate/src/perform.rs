@@ -104,12 +104,14 @@ fn make_template(host: &mut Host, id: u32, bytes: u64) -> Result<u64, Error> {
     Ok(bytes)
 }
 
-/// Publishes an image, with what was learnt of its blobs by ETag.
+/// Publishes an image, with what was learnt of its blobs by ETag, and counts what was `reused`:
+/// layers, and the bytes that were not fetched for it.
 pub(crate) fn publish(
     host: &mut Host,
     reference: &str,
     chain: Digest,
     layers: &[(Wanted, u32, Blob)],
+    reused: (u64, u64),
 ) -> Result<Image, Error> {
     let before = host.registry.image(reference)?;
     let image = Image {
@@ -130,10 +132,14 @@ pub(crate) fn publish(
             .collect(),
     };
     if before.as_ref() == Some(&image) {
-        host.registry.write(|write| write.use_image(reference))?;
+        host.registry.write(|write| {
+            count_reused(write, reused)?;
+            write.use_image(reference)
+        })?;
         return Ok(image);
     }
     host.registry.write(|write| {
+        count_reused(write, reused)?;
         for (wanted, _, blob) in layers {
             let key = &wanted.layer.object.object.key;
             if let Some(source) = &wanted.source {
@@ -144,6 +150,14 @@ pub(crate) fn publish(
         write.use_image(reference)
     })?;
     Ok(image)
+}
+
+fn count_reused(
+    write: &registry::Write<'_>,
+    (layers, bytes): (u64, u64),
+) -> Result<(), registry::Error> {
+    write.count("layers_total", "how=\"reused\"", layers)?;
+    write.count("fetch_dedup_bytes_total", "", bytes)
 }
 
 /// Commits a fresh activation of `origin`; its snapshot does not exist yet.

@@ -121,6 +121,14 @@ impl Host {
         }
     }
 
+    fn count_retry(&mut self, class: &str) {
+        let label = format!("class=\"{class}\"");
+        let counted = self.registry.write(|write| write.count("retries_total", &label, 1));
+        if let Err(error) = counted {
+            self.say(2, format_args!("a retry is not counted: {error}"));
+        }
+    }
+
     /// Tries `work` again as the policy of `step` has it.
     pub(crate) fn patiently<T>(
         &mut self,
@@ -148,6 +156,7 @@ impl Host {
             let line = format!("again in {:.1} s ({tries} of {of}): {error}", pause.as_secs_f64());
             self.say(1, format_args!("{line}"));
             self.note(&line, false);
+            self.count_retry(class(&error).word());
             self.settings.cancel.sleep(pause)?;
         }
     }

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use orchestrate::config::Config;
-use orchestrate::{Error, Host, RunLine};
+use orchestrate::metrics::Facts;
+use orchestrate::{Error, Host, RunLine, Settings};
 use serde_json::json;
 
 use crate::commands::Events;
@@ -103,4 +104,16 @@ pub(crate) fn config(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
         output(json, &line, |_| print::setting(setting, value, origin))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Metrics; `again` are the same settings, for when the host cannot be opened with the first.
+pub(crate) fn metrics(settings: Settings, again: Settings) -> anyhow::Result<ExitCode> {
+    let facts = match Host::open(settings) {
+        Ok(host) => host.metrics(),
+        Err(error) => {
+            eprintln!("orchestrate: warning: {error}");
+            Facts::of_sick(again)
+        }
+    };
+    say(&orchestrate::metrics::text(&facts)).map(|()| ExitCode::SUCCESS)
 }

@@ -20,6 +20,9 @@ const TABLES: &[&str] = &[
     "attempts",
     "runs",
     "quarantine",
+    "counters",
+    "scans",
+    "findings",
     "events",
 ];
 

@@ -6,6 +6,7 @@
 
 mod check;
 mod copy;
+mod counters;
 mod digest;
 mod error;
 mod quarantine;
@@ -18,6 +19,7 @@ pub mod state;
 mod write;
 
 pub use check::Finding;
+pub use counters::{Counter, DURATION_MS, seconds};
 pub use digest::{Digest, chain_id};
 pub use error::{Error, Kind};
 pub use quarantine::Quarantined;

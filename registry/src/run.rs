@@ -37,7 +37,8 @@ pub enum Verb {
 }
 
 impl Verb {
-    const ALL: [Verb; 5] = [Verb::Ensure, Verb::Activate, Verb::Deactivate, Verb::Rm, Verb::Gc];
+    /// Each.
+    pub const ALL: [Verb; 5] = [Verb::Ensure, Verb::Activate, Verb::Deactivate, Verb::Rm, Verb::Gc];
 
     /// The word in the table and on the command line.
     pub fn word(self) -> &'static str {
@@ -345,6 +346,7 @@ impl Write<'_> {
             0 => String::new(),
             begun => format!("taken up, begin {}", begun + 1),
         };
+        self.count("runs_resumed_total", "", u64::from(run.attempt > 0))?;
         self.event(&subject, Some(from), Some("running"), &detail)
     }
 
@@ -405,6 +407,7 @@ impl Write<'_> {
             (id, next.word(), class, message, now_ms(), result),
         )?;
         self.expect_one(changed, &subject, "running", query, id)?;
+        self.count_end(id, next)?;
         self.event(&subject, from.as_deref(), Some(next.word()), message.unwrap_or(""))
     }
 

@@ -41,7 +41,7 @@ pub struct NewActivation<'a> {
 /// An open write transaction: all of it lands, or none.
 #[derive(Debug)]
 pub struct Write<'a> {
-    tx: Transaction<'a>,
+    pub(crate) tx: Transaction<'a>,
 }
 
 impl Registry {

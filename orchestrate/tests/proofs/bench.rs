@@ -239,7 +239,7 @@ impl<'b> Host<'b> {
         let mut text = String::new();
         let aside = self.aside();
         let rows = |sql: &str| aside.as_ref().map_or_else(Vec::new, |aside| aside.rows(sql));
-        let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'events'
+        let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('events', 'counters')
                       AND name NOT LIKE 'sqlite_%' ORDER BY name";
         for table in rows(tables) {
             let columns = format!(

@@ -7,6 +7,7 @@ mod damage;
 mod dir_store;
 mod life;
 mod matrix;
+mod metrics;
 mod race;
 mod storm;
 mod sweep;

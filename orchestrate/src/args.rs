@@ -59,6 +59,9 @@ pub(crate) struct Args {
     /// seconds for which what a killed run had fetched is kept (default 86400)
     #[argh(option)]
     pub(crate) spool_age: Option<u64>,
+    /// what stderr is: text, logfmt or json (default text)
+    #[argh(option)]
+    pub(crate) log: Option<String>,
     /// one JSON object on stdout
     #[argh(switch)]
     pub(crate) json: bool,
@@ -90,6 +93,7 @@ impl Args {
             ("bytes_max", number(self.bytes_max)),
             ("volume_bytes", number(self.volume_bytes)),
             ("wait", number(self.wait)),
+            ("log", self.log.clone()),
             ("spool_age", number(self.spool_age)),
         ];
         typed.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
@@ -106,6 +110,7 @@ const WITH_VALUE: &[&str] = &[
     "--bytes-max",
     "--volume-bytes",
     "--wait",
+    "--log",
     "--spool-age",
 ];
 const SWITCHES: &[&str] =

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::build::{self, Begun, Wanted};
 use crate::error::class;
+use crate::log::Field;
 use crate::perform;
 use crate::plan::{self, Below, LayerStep};
 use crate::policy::Step;
@@ -205,6 +206,7 @@ impl Host {
                 }
             };
             line.ms = millis(begun);
+            self.event("layer is there", &layer_fields(image, &line));
             ensured.add(line);
             layers.push((this.clone(), stack.parent.id, blob));
         }
@@ -245,7 +247,8 @@ impl Host {
             }
         };
         let step = format!("{}: {} bytes", wanted.layer.object.object, wanted.layer.object.size);
-        self.say(1, format_args!("{step}"));
+        let (key, bytes) = (&wanted.layer.object.object.key, wanted.layer.object.size);
+        self.tell(1, &step, &[("layer", key.as_str().into()), ("bytes", bytes.into())]);
         self.note(&step, self.sealed > 0);
         // The same object twice in a row is known when its turn comes.
         let next = next.filter(|next| next.blob.is_none() && next.source != wanted.source);
@@ -312,6 +315,24 @@ impl Ensured {
         self.fetched_objects += u64::from(line.fetched_bytes > 0);
         self.layers.push(line);
     }
+}
+
+fn layer_fields(image: &ImageRef, line: &LayerReport) -> Vec<(&'static str, Field)> {
+    let state = match line.how {
+        How::Reused => "reused",
+        How::Built => "built",
+        How::Adopted => "adopted",
+        How::Planned => "planned",
+    };
+    vec![
+        ("image", image.to_string().into()),
+        ("layer", line.key.as_str().into()),
+        ("state", state.into()),
+        ("volume", line.volume.map_or(0, u64::from).into()),
+        ("bytes", line.bytes.into()),
+        ("fetched", line.fetched_bytes.into()),
+        ("ms", line.ms.into()),
+    ]
 }
 
 fn empty(image: &ImageRef, dry_run: bool) -> Ensured {

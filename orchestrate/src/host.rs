@@ -11,6 +11,7 @@ use std::time::Duration;
 use registry::{Registry, StoreBinding, Write};
 
 use crate::lock::Locks;
+use crate::log::{self, Field, Level};
 use crate::manifest::Manifests;
 use crate::plan::{self, Fence};
 use crate::store::{DirStore, Store, StoreName, ThinStore};
@@ -155,8 +156,23 @@ impl Host {
 
     /// A line for people.
     pub(crate) fn say(&self, level: u8, line: std::fmt::Arguments<'_>) {
-        if self.settings.talk >= level {
-            eprintln!("orchestrate: {line}");
+        self.tell(level, &line.to_string(), &[]);
+    }
+
+    /// A line for people, with what machines read of it.
+    pub(crate) fn tell(&self, level: u8, msg: &str, fields: &[(&str, Field)]) {
+        if self.settings.talk < level {
+            return;
+        }
+        let mut all: Vec<(&str, Field)> = self.run.iter().map(|id| ("run", (*id).into())).collect();
+        all.extend_from_slice(fields);
+        log::line(if level > 1 { Level::Debug } else { Level::Info }, msg, &all);
+    }
+
+    /// As [`Host::tell`], for machines alone.
+    pub(crate) fn event(&self, msg: &str, fields: &[(&str, Field)]) {
+        if log::for_machines() {
+            self.tell(1, msg, fields);
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod garbage;
 mod gc;
 mod host;
 mod lock;
+pub mod log;
 mod manifest;
 pub mod metrics;
 mod note;

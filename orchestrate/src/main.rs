@@ -15,6 +15,7 @@ use argh::FromArgs as _;
 use args::Args;
 use commands::Command;
 use orchestrate::config::Config;
+use orchestrate::log::{self, Level, Log};
 use orchestrate::{Bound, Class, Error, Host, Now, Settings, class};
 use registry::RunState;
 use serde::Serialize;
@@ -55,9 +56,9 @@ fn finish(outcome: anyhow::Result<ExitCode>, json: bool) -> ExitCode {
     }
     let class = error.downcast_ref::<Error>().map(class);
     let message = whole(&error);
-    eprintln!("orchestrate: fatal: {message}");
+    let word = class.map_or("usage", |class| class.word());
+    log::line(Level::Error, &message, &[("class", word.into())]);
     if json {
-        let word = class.map_or("usage", |class| class.word());
         let line = json!({"error": {"class": word, "message": message}});
         // The exit code says it as well; a closed stdout changes nothing.
         drop(say(&format!("{line}\n")));
@@ -82,6 +83,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let (config, json) = (config(&args)?, args.json);
+    let form = config.text("log").and_then(log::Form::from_word).unwrap_or_default();
+    log::set(Log::of_stderr(form));
     let mut settings = config.settings()?;
     settings.talk = match (args.quiet, args.verbose) {
         (true, _) => 0,

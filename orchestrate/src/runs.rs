@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cancel::Watch;
+use crate::ensure::millis;
 use crate::error::{class, whole};
 use crate::gc::Bound;
+use crate::log::{self, Field, Level};
 use crate::policy::{self, Step};
 use crate::remove::Removed;
 use crate::{Error, Host};
@@ -60,11 +62,15 @@ impl Host {
         let id = self.begin_run(verb, subject, &input.to_string())?;
         let _watch = Watch::over(self.registry.path(), id, &self.settings.cancel);
         self.run = Some(id);
+        let asked = [("verb", verb.word().into()), (subject_field(verb), subject.into())];
+        self.event("run begins", &asked);
+        let begun = Instant::now();
         self.tell_waits(id);
         let result = self.settings.cancel.check().and_then(|()| work(self));
+        let end = ended(&result);
+        self.event("run ended", &end_fields(&asked, &end, begun));
         self.run = None;
         self.locks.on_wait(None);
-        let end = ended(&result);
         let gave = result.as_ref().ok().and_then(|done| serde_json::to_value(done).ok());
         let put_by = end == RunState::Cancelled && self.settings.cancel.suspends();
         let kept = self.registry.write(|write| match put_by {
@@ -84,7 +90,7 @@ impl Host {
         let (path, talk) = (self.registry.path().to_owned(), self.settings.talk);
         self.locks.on_wait(Some(Box::new(move |line| {
             if talk > 0 {
-                eprintln!("orchestrate: {line}");
+                log::line(Level::Info, line, &[("run", id.into())]);
             }
             let noted = registry::Registry::open(&path)
                 .and_then(|mut registry| registry.write(|write| write.note_run(id, line, false)));
@@ -154,7 +160,9 @@ impl Host {
             };
             let of = policy::policy(step).tries;
             let line = format!("again in {:.1} s ({tries} of {of}): {error}", pause.as_secs_f64());
-            self.say(1, format_args!("{line}"));
+            let fields =
+                [("attempt", u64::from(tries).into()), ("class", class(&error).word().into())];
+            self.tell(1, &line, &fields);
             self.note(&line, false);
             self.count_retry(class(&error).word());
             self.settings.cancel.sleep(pause)?;
@@ -298,6 +306,27 @@ impl Host {
         }
         self.forget_client();
     }
+}
+
+/// What a line of the log calls the subject of such a run.
+fn subject_field(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Ensure => "image",
+        Verb::Activate | Verb::Deactivate | Verb::Rm | Verb::Gc => "subject",
+    }
+}
+
+fn end_fields<'a>(
+    asked: &[(&'a str, Field)],
+    end: &RunState,
+    begun: Instant,
+) -> Vec<(&'a str, Field)> {
+    let mut fields = asked.to_vec();
+    fields.extend([("state", end.word().into()), ("ms", millis(begun).into())]);
+    if let RunState::Failed { class, .. } = end {
+        fields.push(("class", class.as_str().into()));
+    }
+    fields
 }
 
 /// How a run ended, by what its work gave.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use orchestrate::config::Config;
+use orchestrate::log::{self, Level};
 use orchestrate::metrics::Facts;
 use orchestrate::{Error, Host, RunLine, Settings};
 use serde_json::json;
@@ -111,7 +112,7 @@ pub(crate) fn metrics(settings: Settings, again: Settings) -> anyhow::Result<Exi
     let facts = match Host::open(settings) {
         Ok(host) => host.metrics(),
         Err(error) => {
-            eprintln!("orchestrate: warning: {error}");
+            log::line(Level::Warning, &error.to_string(), &[]);
             Facts::of_sick(again)
         }
     };

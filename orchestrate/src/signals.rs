@@ -5,6 +5,7 @@ use std::thread;
 use anyhow::Context as _;
 use nix::sys::signal::{SigSet, Signal};
 use orchestrate::Cancel;
+use orchestrate::log::{self, Level};
 
 /// From now on signals stop what `cancel` is for. To be called while there is one thread, since
 /// others inherit what is blocked.
@@ -19,7 +20,8 @@ pub(crate) fn stop_by(cancel: Cancel) -> anyhow::Result<()> {
                 // Every state may be killed at any moment; recovery does the rest.
                 std::process::exit(111);
             }
-            eprintln!("orchestrate: {signal}: stopping; once more stops at once");
+            let line = format!("{signal}: stopping; once more stops at once");
+            log::line(Level::Info, &line, &[]);
             cancel.request(signal.as_str());
         }
     });

@@ -72,6 +72,8 @@ pub const SETTINGS: &[Setting] = &[
         "seconds for which what a killed run had fetched is kept"),
     set("etag_dedup", "", &["VENEER_ETAG_DEDUP"], Kind::Switch, "yes",
         "whether an ETag seen before stands for the bytes seen before; --no-etag-dedup says no"),
+    set("log", "--log", &["VENEER_LOG"], Kind::Word(&["text", "logfmt", "json"]), "",
+        "what stderr is: text for people, logfmt or json for programs; none: text, and logfmt of a daemon"),
     set("endpoint", "--endpoint", &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"], Kind::Text, "",
         "the S3 server; none: Amazon's of the region"),
     set("region", "--region", &["AWS_REGION", "AWS_DEFAULT_REGION"], Kind::Text, "us-east-1",

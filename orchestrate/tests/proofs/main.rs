@@ -6,6 +6,7 @@ mod bench;
 mod damage;
 mod dir_store;
 mod life;
+mod log;
 mod matrix;
 mod metrics;
 mod race;

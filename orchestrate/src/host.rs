@@ -199,31 +199,39 @@ fn not_emptied(database: &Path, store: &dyn Store) -> Result<(), Error> {
     if looked_at.contains(database) {
         return Ok(());
     }
-    has_content(database, store)?;
+    not_cut_off(database, store)?;
     looked_at.insert(database.into());
     Ok(())
 }
 
-fn has_content(database: &Path, store: &dyn Store) -> Result<(), Error> {
+fn not_cut_off(database: &Path, store: &dyn Store) -> Result<(), Error> {
+    if has_content(database)? {
+        return Ok(());
+    }
+    match store.transaction_id()? {
+        0 => Ok(()),
+        // What the store knows of was there before this look: another process may have made it.
+        _ if has_content(database)? => Ok(()),
+        transaction => Err(Error::Emptied { database: database.into(), transaction }),
+    }
+}
+
+/// Whether the file, or its log, has what some registry wrote; also where there is no file.
+fn has_content(database: &Path) -> Result<bool, Error> {
+    // The log first: another process may be copying it into the file, after which it goes.
+    let log = database.with_file_name("registry.db-wal");
+    let logged = std::fs::metadata(log).is_ok_and(|found| found.len() > 0);
     // A database has a header of 100 bytes, with the schema's version at 60 and the application's id
     // at 68; what is not in the file is in the log (sqlite.org/fileformat.html).
-    let Ok(file) = std::fs::File::open(database) else { return Ok(()) };
+    let Ok(file) = std::fs::File::open(database) else { return Ok(true) };
     let mut header = Vec::new();
     file.take(100).read_to_end(&mut header).map_err(|source| Error::Io {
         doing: "read",
         path: database.into(),
         source,
     })?;
-    let log = database.with_file_name("registry.db-wal");
-    let logged = std::fs::metadata(log).is_ok_and(|found| found.len() > 0);
     let blank = header.get(60..64) == Some(&[0; 4]) && header.get(68..72) == Some(&[0; 4]);
-    if header.len() == 100 && (logged || !blank) {
-        return Ok(());
-    }
-    match store.transaction_id()? {
-        0 => Ok(()),
-        transaction => Err(Error::Emptied { database: database.into(), transaction }),
-    }
+    Ok(header.len() == 100 && (logged || !blank))
 }
 
 fn bind(registry: &mut Registry, store: &dyn Store, binding: &StoreBinding) -> Result<(), Error> {

@@ -77,6 +77,6 @@ bench-unpack DIR *LAYER:
 soak-kills RUNS="2000" SEED="1":
     VENEER_KILLS={{ RUNS }} VENEER_SEED={{ SEED }} cargo test --release --package orchestrate --test proofs killed_at_random -- --nocapture
 
-# Many processes on one directory store: three killed together, that many ROUNDS.
-soak-races ROUNDS="100":
-    VENEER_ROUNDS={{ ROUNDS }} cargo test --release --package orchestrate --test proofs race:: -- --nocapture
+# Many processes on one directory store: gc among others, and three killed together; that many ROUNDS.
+soak-races ROUNDS="500" SEED="1":
+    VENEER_ROUNDS={{ ROUNDS }} VENEER_SEED={{ SEED }} cargo test --release --package orchestrate --test proofs race:: -- --nocapture

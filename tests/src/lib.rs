@@ -4,6 +4,7 @@
 //! results; `guest` ([`guest`]) is `/init` inside and runs [`scenarios`]. They speak [`protocol`].
 //! `README.md` in this folder says how to add a scenario.
 
+pub mod dice;
 pub mod guest;
 pub mod host;
 pub mod images;

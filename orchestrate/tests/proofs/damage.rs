@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use rusqlite::Connection;
+use tests::dice::Dice;
 use tests::trace::{self, Act, Call, Effect, Side, Whose};
 
 use crate::bench::{Bench, Host, names};
-use crate::storm::Dice;
 
 const ACTIVATE: &[&str] = &["activate", "s3://bucket/a/", "--name", "a-1"];
 const SECOND: &[&str] = &["activate", "s3://bucket/b/", "--name", "b-1"];

@@ -5,6 +5,7 @@
 mod bench;
 mod damage;
 mod dir_store;
+mod gc_race;
 mod life;
 mod log;
 mod matrix;

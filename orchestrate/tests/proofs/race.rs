@@ -4,8 +4,9 @@
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
+use tests::dice::Dice;
+
 use crate::bench::{Bench, Host, json};
-use crate::storm::Dice;
 
 const IMAGES: &[(&str, &[u8])] = &[("a", &[1, 2, 3]), ("b", &[1, 2, 4]), ("c", &[1, 5])];
 

@@ -8,33 +8,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tests::dice::Dice;
 use tests::tree::Tree;
 
 use crate::bench::{Bench, Host};
 
-/// xorshift64*: small, seeded, good enough for choices.
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Dice {
-        Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// One of 0 to `sides` - 1.
-    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % sides
-    }
-
-    pub(crate) fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
-        choices[usize::try_from(self.roll(choices.len() as u64)).unwrap()]
-    }
-}
-
 const IMAGES: &[(&str, &[u8])] = &[("a", &[1, 2, 3]), ("b", &[1, 2, 4]), ("c", &[1, 5])];
-const REFERENCES: &[&str] = &["s3://bucket/a/", "s3://bucket/b/", "s3://bucket/c/"];
+pub(crate) const REFERENCES: &[&str] = &["s3://bucket/a/", "s3://bucket/b/", "s3://bucket/c/"];
 const NAMES: &[&str] = &["n-1", "n-2", "n-3", "n-4"];
 const VERBS: &[&str] = &[
     "ensure",
@@ -50,9 +30,9 @@ const VERBS: &[&str] = &[
 ];
 
 /// What is told of activations: name to image and state.
-type Told = BTreeMap<String, (String, String)>;
+pub(crate) type Told = BTreeMap<String, (String, String)>;
 
-fn told(host: &Host<'_>) -> Told {
+pub(crate) fn told(host: &Host<'_>) -> Told {
     let rows = host.rows("SELECT name, reference, state FROM activations");
     rows.iter()
         .map(|row| {
@@ -63,12 +43,12 @@ fn told(host: &Host<'_>) -> Told {
         .collect()
 }
 
-fn images(host: &Host<'_>) -> Vec<String> {
+pub(crate) fn images(host: &Host<'_>) -> Vec<String> {
     host.rows("SELECT reference FROM images ORDER BY 1")
 }
 
 /// The right tree of each chain.
-fn right_trees(bench: &Bench) -> BTreeMap<String, String> {
+pub(crate) fn right_trees(bench: &Bench) -> BTreeMap<String, String> {
     let host = bench.host("right");
     for image in REFERENCES {
         host.ok(&["ensure", image]);
@@ -76,7 +56,7 @@ fn right_trees(bench: &Bench) -> BTreeMap<String, String> {
     trees(&host)
 }
 
-fn trees(host: &Host<'_>) -> BTreeMap<String, String> {
+pub(crate) fn trees(host: &Host<'_>) -> BTreeMap<String, String> {
     let rows = host.rows("SELECT chain, id FROM volumes WHERE state = 'sealed' AND chain NOT NULL");
     rows.iter()
         .map(|row| {

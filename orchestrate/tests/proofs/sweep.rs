@@ -47,6 +47,7 @@ fn may_fail(call: &Call, errno: Errno) -> bool {
                 && (fills.contains(&call.name) || makes.contains(&call.name))
         }
         Errno::EINTR => waits.contains(&call.name),
+        _ if call.effect == Effect::Waits => false,
         // Of a process's start only the kernel's own limits are known: that is another proof.
         _ => !["execve", "clone3", "vfork", "clone"].contains(&call.name),
     }

@@ -18,6 +18,8 @@ pub enum Effect {
     Changes,
     /// It only looks, or takes a lock.
     Looks,
+    /// It lets time pass: whoever sleeps waits for somebody else.
+    Waits,
 }
 
 /// One system call that a program is about to make, or has made.
@@ -109,7 +111,7 @@ impl Call {
 
 /// A call's name, what it does, and where its paths are; none for what is not looked at.
 fn kind(number: i64, args: &[u64; 6]) -> Option<(&'static str, Effect, On)> {
-    use Effect::{Changes, Looks};
+    use Effect::{Changes, Looks, Waits};
     let opens = |flags: u64| {
         let made = libc::O_CREAT | libc::O_TRUNC;
         if flags & u64::from(made.cast_unsigned()) != 0 { Changes } else { Looks }
@@ -164,6 +166,8 @@ fn kind(number: i64, args: &[u64; 6]) -> Option<(&'static str, Effect, On)> {
         libc::SYS_statx => ("statx", Looks, dir_1),
         libc::SYS_readlink => ("readlink", Looks, On::Path(0)),
         libc::SYS_readlinkat => ("readlinkat", Looks, dir_1),
+        libc::SYS_nanosleep => ("nanosleep", Waits, On::None),
+        libc::SYS_clock_nanosleep => ("clock_nanosleep", Waits, On::None),
         libc::SYS_ioctl => ("ioctl", Changes, On::Ioctl),
         libc::SYS_mount => ("mount", Changes, On::None),
         libc::SYS_umount2 => ("umount2", Changes, On::None),

@@ -74,16 +74,21 @@ pub fn garbage(facts: &Facts, purge_foreign: bool) -> Vec<Sweep> {
     sweeps
 }
 
+/// The layers of the image `reference`, from the top down: those that go with it, and those that
+/// stay, since other images, activations or volumes stand on them.
+pub fn with_image(facts: &Facts, reference: &str) -> (Vec<u32>, Vec<u32>) {
+    let mut stack = facts.stack(reference);
+    // Garbage on top of it keeps it too: only `gc` takes that away.
+    let above = facts.volumes.iter().map(|volume| volume.id).filter(|id| !stack.contains(id));
+    let others = facts.images.iter().filter(|image| image.reference != reference);
+    let used = facts.in_use(others, &facts.activations, above);
+    stack.reverse();
+    stack.into_iter().partition(|id| !used.contains(id))
+}
+
 /// Sealed layers that no image of `images` and no activation stands on, children first.
 fn unused<'a>(facts: &'a Facts, images: &[&Image]) -> Vec<&'a Volume> {
-    let used = in_use(
-        &facts.volumes,
-        images
-            .iter()
-            .flat_map(|image| &image.layers)
-            .map(|layer| layer.volume)
-            .chain(facts.activations.iter().map(|activation| activation.origin)),
-    );
+    let used = facts.in_use(images.iter().copied(), &facts.activations, []);
     let garbage = |volume: &&Volume| {
         volume.role == Role::Layer
             && matches!(volume.state, VolumeState::Sealed(_))
@@ -95,19 +100,41 @@ fn unused<'a>(facts: &'a Facts, images: &[&Image]) -> Vec<&'a Volume> {
     gone
 }
 
-/// The volumes that `roots`, or a build, stand on.
-pub(crate) fn in_use(volumes: &[Volume], roots: impl Iterator<Item = u32>) -> HashSet<u32> {
-    let mut used = HashSet::new();
-    let building = volumes.iter().filter(|volume| volume.state == VolumeState::Building);
-    let mut look: Vec<u32> = roots.chain(building.filter_map(|volume| volume.parent)).collect();
-    while let Some(id) = look.pop() {
-        if used.insert(id)
-            && let Ok(at) = volumes.binary_search_by_key(&id, |volume| volume.id)
-        {
-            look.extend(volumes[at].parent);
-        }
+impl Facts {
+    /// The volumes of an image, from the lowest up.
+    pub(crate) fn stack(&self, reference: &str) -> Vec<u32> {
+        let image = self.images.iter().find(|image| image.reference == reference);
+        let layers = image.into_iter().flat_map(|image| &image.layers);
+        let mut stack: Vec<u32> = layers.map(|layer| layer.volume).collect();
+        stack.dedup();
+        stack
     }
-    used
+
+    /// The volumes that these images, activations or others stand on; or a build, or what a killed
+    /// run has not taken out yet, for its row names its parent.
+    pub(crate) fn in_use<'a>(
+        &self,
+        images: impl IntoIterator<Item = &'a Image>,
+        activations: impl IntoIterator<Item = &'a Activation>,
+        others: impl IntoIterator<Item = u32>,
+    ) -> HashSet<u32> {
+        let unsettled =
+            self.volumes.iter().filter(|volume| !matches!(volume.state, VolumeState::Sealed(_)));
+        let layers = images.into_iter().flat_map(|image| &image.layers);
+        let mut look: Vec<u32> = layers.map(|layer| layer.volume).collect();
+        look.extend(activations.into_iter().map(|activation| activation.origin));
+        look.extend(others);
+        look.extend(unsettled.filter_map(|volume| volume.parent));
+        let mut used = HashSet::new();
+        while let Some(id) = look.pop() {
+            if used.insert(id)
+                && let Ok(at) = self.volumes.binary_search_by_key(&id, |volume| volume.id)
+            {
+                look.extend(self.volumes[at].parent);
+            }
+        }
+        used
+    }
 }
 
 /// What a volume was measured to take when it was sealed, bytes.
@@ -201,12 +228,27 @@ mod tests {
     }
 
     #[test]
-    fn the_foundation_of_a_build_and_the_template_stay() {
+    fn the_foundation_of_what_is_half_made_or_half_gone_and_the_template_stay() {
+        for state in [VolumeState::Building, VolumeState::Deleting] {
+            let mut facts = facts();
+            facts.volumes.push(Volume { state, ..volume(7, Some(5)) });
+            facts.images.clear();
+            assert_eq!(ids(&garbage(&facts, false)), [6, 3]);
+        }
+    }
+
+    #[test]
+    fn with_an_image_go_the_layers_that_only_it_has() {
         let mut facts = facts();
-        let state = VolumeState::Building;
-        facts.volumes.push(Volume { state, ..volume(7, Some(5)) });
-        facts.images.clear();
-        assert_eq!(ids(&garbage(&facts, false)), [6, 3]);
+        assert_eq!(with_image(&facts, "a"), (vec![3], vec![2]));
+        // 5 stands on 4.
+        assert_eq!(with_image(&facts, "b"), (vec![], vec![4, 2]));
+        facts.volumes.retain(|volume| volume.id != 5);
+        facts.images.remove(0);
+        facts.volumes.retain(|volume| volume.id != 3);
+        assert_eq!(with_image(&facts, "b"), (vec![4, 2], vec![]));
+        facts.activations.push(activation("gone", 2));
+        assert_eq!(with_image(&facts, "b"), (vec![4], vec![2]));
     }
 
     #[test]

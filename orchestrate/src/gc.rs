@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::garbage::{Facts, Sweep, garbage, in_use, own_bytes};
+use crate::garbage::{Facts, Sweep, garbage, own_bytes};
 use crate::store::Space;
 use crate::{Error, Host, perform};
 
@@ -174,7 +174,7 @@ impl Host {
     }
 
     /// The caller holds the images' lock, or only looks.
-    fn garbage_facts(&self, bound: Option<u64>) -> Result<Facts, Error> {
+    pub(crate) fn garbage_facts(&self, bound: Option<u64>) -> Result<Facts, Error> {
         let (volumes, activations) = (self.registry.volumes()?, self.registry.activations()?);
         let ours = |id: &u32| {
             volumes.iter().any(|row| row.id == *id) || activations.iter().any(|row| row.id == *id)
@@ -217,18 +217,9 @@ impl Host {
             .iter()
             .map(|image| {
                 let others = facts.images.iter().filter(|other| other.reference != image.reference);
-                let kept = in_use(
-                    &facts.volumes,
-                    others.flat_map(|other| &other.layers).map(|layer| layer.volume).chain(
-                        facts
-                            .activations
-                            .iter()
-                            .filter(|a| a.reference != image.reference)
-                            .map(|a| a.origin),
-                    ),
-                );
-                let mut stack: Vec<u32> = image.layers.iter().map(|layer| layer.volume).collect();
-                stack.dedup();
+                let of_others = facts.activations.iter().filter(|a| a.reference != image.reference);
+                let kept = facts.in_use(others, of_others, []);
+                let stack = facts.stack(&image.reference);
                 let bytes = stack.iter().map(|id| of(*id)).sum();
                 let shared_bytes =
                     stack.iter().filter(|id| kept.contains(id)).map(|id| of(*id)).sum();

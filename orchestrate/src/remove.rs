@@ -1,12 +1,10 @@
 //! `rm`: an activation with what was written to it, or an image with the layers only it has.
 
-use std::collections::HashSet;
-
 use registry::{Verb, Volume, VolumeState};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::garbage::in_use;
+use crate::garbage::with_image;
 use crate::plan::Wish;
 use crate::policy::Step;
 use crate::{Error, Host, perform};
@@ -64,11 +62,12 @@ impl Host {
 
     fn remove_image(&mut self, reference: &str, dry_run: bool) -> Result<Removed, Error> {
         let _alone = self.locks.images_alone()?;
-        let Some(image) = self.registry.image(reference)? else {
+        if self.registry.image(reference)?.is_none() {
             return Err(Error::Unknown { what: "image", name: reference.into() });
-        };
-        let activations = self.registry.activations()?;
-        let used: Vec<_> = activations
+        }
+        let facts = self.garbage_facts(None)?;
+        let used: Vec<_> = facts
+            .activations
             .iter()
             .filter(|activation| activation.reference == reference)
             .map(|activation| activation.name.as_str())
@@ -79,42 +78,23 @@ impl Host {
                 by: format!("its activations {}", used.join(", ")),
             });
         }
-        let mut stack: Vec<u32> = image.layers.iter().map(|layer| layer.volume).collect();
-        stack.dedup();
-        let used = self.used_without(reference, &stack)?;
-        // From the top down: a layer goes before what it stands on.
-        let (kept, volumes) = stack.into_iter().rev().partition(|id| used.contains(id));
+        let (volumes, kept) = with_image(&facts, reference);
         let removed =
             Removed { image: Some(reference.into()), volumes, kept, ..Removed::default() };
         if dry_run {
             return Ok(removed);
         }
-        let rows = removed.volumes.iter().map(|id| self.registry.volume(*id));
-        let rows: Vec<Volume> = rows.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        let of = |id: &u32| facts.volumes.iter().find(|row| row.id == *id);
+        let rows: Vec<&Volume> = removed.volumes.iter().filter_map(of).collect();
         let _store = self.locks.store()?;
         // One commit for the image and its layers: killed after it, recovery does the rest.
         self.registry.write(|write| {
             write.forget_image(reference)?;
             rows.iter().try_for_each(|row| write.advance_volume(row, &VolumeState::Deleting))
         })?;
-        for row in &rows {
+        for row in rows {
             perform::delete_volume(self, row.id)?;
         }
         Ok(removed)
-    }
-
-    /// Volumes that images but this one, activations, or other volumes stand on.
-    fn used_without(&self, reference: &str, stack: &[u32]) -> Result<HashSet<u32>, Error> {
-        let images = self.registry.images()?;
-        let others = images.iter().filter(|image| image.reference != reference);
-        let activations = self.registry.activations()?;
-        let volumes = self.registry.volumes()?;
-        let roots = others
-            .flat_map(|image| &image.layers)
-            .map(|layer| layer.volume)
-            .chain(activations.iter().map(|activation| activation.origin))
-            // Garbage too: only `gc` takes that away.
-            .chain(volumes.iter().map(|volume| volume.id).filter(|id| !stack.contains(id)));
-        Ok(in_use(&volumes, roots))
     }
 }

@@ -101,7 +101,8 @@ impl Host {
         })
     }
 
-    fn is_up(&self, name: &str, reference: &str) -> Result<bool, Error> {
+    /// Whether `name` is an activation of this image and mapped.
+    pub(crate) fn is_up(&self, name: &str, reference: &str) -> Result<bool, Error> {
         let row = self.registry.activation(name)?;
         let Some(row) = row.filter(|row| row.reference == reference) else { return Ok(false) };
         let step = plan::activation(Some(row.state), self.mapping(name)?, Wish::Up);

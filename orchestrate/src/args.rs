@@ -62,6 +62,12 @@ pub(crate) struct Args {
     /// what stderr is: text, logfmt or json (default text)
     #[argh(option)]
     pub(crate) log: Option<String>,
+    /// the daemon's unix socket (default serve.sock in the state directory)
+    #[argh(option)]
+    pub(crate) socket: Option<String>,
+    /// do the work in this process, also where a daemon runs
+    #[argh(switch)]
+    pub(crate) no_daemon: bool,
     /// one JSON object on stdout
     #[argh(switch)]
     pub(crate) json: bool,
@@ -83,7 +89,12 @@ impl Args {
     pub(crate) fn flags(&self) -> Flags {
         let number = |value: Option<u64>| value.map(|value| value.to_string());
         let switch = |on: bool, value: &str| on.then(|| value.to_owned());
+        let mut flags = match &self.command {
+            Some(Command::Serve(serve)) => serve.flags(),
+            _ => Flags::new(),
+        };
         let typed = [
+            ("serve.socket", self.socket.clone()),
             ("state", self.state.clone()),
             ("store", self.store.clone()),
             ("endpoint", self.endpoint.clone()),
@@ -96,7 +107,8 @@ impl Args {
             ("log", self.log.clone()),
             ("spool_age", number(self.spool_age)),
         ];
-        typed.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+        flags.extend(typed.into_iter().filter_map(|(key, value)| Some((key, value?))));
+        flags
     }
 }
 
@@ -112,9 +124,18 @@ const WITH_VALUE: &[&str] = &[
     "--wait",
     "--log",
     "--spool-age",
+    "--socket",
 ];
-const SWITCHES: &[&str] =
-    &["--anonymous", "--no-etag-dedup", "--json", "--quiet", "-q", "--verbose", "-v"];
+const SWITCHES: &[&str] = &[
+    "--anonymous",
+    "--no-etag-dedup",
+    "--json",
+    "--quiet",
+    "-q",
+    "--verbose",
+    "-v",
+    "--no-daemon",
+];
 
 /// Moves the common options before the command, since argh takes them only there.
 pub(crate) fn hoist(words: &[String]) -> Vec<&str> {

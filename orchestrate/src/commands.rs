@@ -1,6 +1,7 @@
 //! The commands of the `orchestrate` program and their flags.
 
 use argh::FromArgs;
+use orchestrate::config::Flags;
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
@@ -22,6 +23,8 @@ pub(crate) enum Command {
     Cancel(Cancel),
     Quarantine(Quarantine),
     Rebuild(Rebuild),
+    Serve(Serve),
+    Health(Health),
     Config(Config),
     Metrics(Metrics),
 }
@@ -226,3 +229,41 @@ pub(crate) struct Config {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "metrics")]
 pub(crate) struct Metrics {}
+
+/// Do the same verbs for others, over HTTP on a unix socket, from a queue that outlives the process. The other commands
+/// ask it when it runs. SIGTERM puts everything by, a second one stops at once, SIGHUP reads limits and token again.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "serve")]
+pub(crate) struct Serve {
+    /// also listen on this address and port; needs --token-file
+    #[argh(option)]
+    pub(crate) listen: Option<String>,
+    /// the file with the token that clients over TCP have to know
+    #[argh(option)]
+    pub(crate) token_file: Option<String>,
+    /// who may use the socket besides root: user:NAME or group:NAME; may be repeated
+    #[argh(option)]
+    pub(crate) allow: Vec<String>,
+    /// runs at once that fetch and unpack (default 2)
+    #[argh(option)]
+    pub(crate) concurrency: Option<u64>,
+}
+
+impl Serve {
+    /// What was typed of the settings, by their keys.
+    pub(crate) fn flags(&self) -> Flags {
+        let allow = (!self.allow.is_empty()).then(|| self.allow.join(","));
+        let typed = [
+            ("serve.listen", self.listen.clone()),
+            ("serve.token_file", self.token_file.clone()),
+            ("serve.allow", allow),
+            ("serve.concurrency", self.concurrency.map(|number| number.to_string())),
+        ];
+        typed.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+}
+
+/// Tell whether this host can do its work, check by check, as the daemon's /readyz does. Exit 1 when it cannot.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "health")]
+pub(crate) struct Health {}

@@ -18,7 +18,7 @@ use crate::store::{DirStore, Store, StoreName, ThinStore};
 use crate::{Cancel, Error};
 
 /// What the caller chose.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The state directory: registry.db, locks, spools.
     pub state: PathBuf,

@@ -69,7 +69,12 @@ impl Locks {
         self.try_lock(&run_file(verb, subject))
     }
 
-    /// Held by a daemon as long as it lives; none while there is one.
+    /// Held by a daemon as long as it lives.
+    pub(crate) fn serve(&self) -> Result<Lock, Error> {
+        self.wait_for("serve.lock", "the place of the daemon")
+    }
+
+    /// The daemon's lock; none while there is one.
     pub(crate) fn try_serve(&self) -> Result<Option<Lock>, Error> {
         self.try_lock("serve.lock")
     }

@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod desk;
 mod print;
 mod show;
 mod signals;
@@ -16,7 +17,7 @@ use args::Args;
 use commands::Command;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
-use orchestrate::{Bound, Class, Error, Host, Now, Settings, class};
+use orchestrate::{Bound, Class, Error, Host, Now, Settings, Verbs, class};
 use registry::RunState;
 use serde::Serialize;
 use serde_json::json;
@@ -83,7 +84,11 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let (config, json) = (config(&args)?, args.json);
-    let form = config.text("log").and_then(log::Form::from_word).unwrap_or_default();
+    let form = match (config.text("log").and_then(log::Form::from_word), &args.command) {
+        (Some(form), _) => form,
+        (None, Some(Command::Serve(_))) => log::Form::Logfmt,
+        (None, _) => log::Form::default(),
+    };
     log::set(Log::of_stderr(form));
     let mut settings = config.settings()?;
     settings.talk = match (args.quiet, args.verbose) {
@@ -91,10 +96,11 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         (false, false) => 1,
         (false, true) => 2,
     };
+    let (no_daemon, flags, named) = (args.no_daemon, args.flags(), config_file(&args));
     let Some(command) = args.command else {
         return Err(anyhow!(
             "which command? ensure, activate, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
-             verify, runs, events, cancel, quarantine, rebuild, config, \
+             verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
              metrics; see orchestrate --help"
         ));
     };
@@ -112,6 +118,11 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             return say(&orchestrate::config::sample()).map(|()| ExitCode::SUCCESS);
         }
         Command::Config(_) => return show::config(&config, json),
+        Command::Serve(_) => {
+            let again = move || Config::load(&flags, named.as_deref());
+            return desk::serve(&config, again);
+        }
+        Command::Health(_) => return desk::health(&config, &settings, json),
         Command::Metrics(_) => return show::metrics(settings, config.settings()?),
         Command::Deactivate(_)
         | Command::Ls(_)
@@ -127,11 +138,22 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         | Command::Cancel(_) => {}
     }
     signals::stop_by(settings.cancel.clone())?;
+    if !no_daemon
+        && desk::may_be_asked(&command)
+        && let Some(mut daemon) = desk::daemon(&config, &settings)
+    {
+        return perform(&mut daemon, command, json);
+    }
     let mut host = Host::open(settings)?;
     if mends_first(&command) {
         host.recover(false)?;
     }
-    perform(&mut host, command, json)
+    match command {
+        Command::Recover(args) => recover(&mut host, &args, json),
+        Command::Verify(args) => verify(&mut host, &args, json),
+        Command::Quarantine(args) => quarantine(&mut host, &args, json),
+        command => perform(&mut host, command, json),
+    }
 }
 
 /// Whether the command changes or trusts what is in the store; the others only look.
@@ -152,12 +174,15 @@ fn mends_first(command: &Command) -> bool {
         | Command::Cancel(_)
         | Command::Quarantine(_)
         | Command::Rebuild(_)
+        | Command::Serve(_)
+        | Command::Health(_)
         | Command::Config(_)
         | Command::Metrics(_) => false,
     }
 }
 
-fn perform(host: &mut Host, command: Command, json: bool) -> anyhow::Result<ExitCode> {
+/// What this process and a daemon can do alike.
+fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ensure(args) => {
             let done = host.ensure(&image(&args.image)?, args.dry_run)?;
@@ -177,7 +202,6 @@ fn perform(host: &mut Host, command: Command, json: bool) -> anyhow::Result<Exit
             let done = host.remove(&args.subject, args.dry_run)?;
             output(json, &done, print::removed)
         }
-        Command::Recover(args) => recover(host, &args, json),
         Command::Gc(args) => {
             let done = host.gc(bound(&args)?, args.purge_foreign, args.dry_run)?;
             output(json, &done, print::collected)
@@ -185,13 +209,6 @@ fn perform(host: &mut Host, command: Command, json: bool) -> anyhow::Result<Exit
         Command::Df(_) => output(json, &host.usage()?, print::usage),
         Command::Pin(args) => pin(host, &args.image, true, json),
         Command::Unpin(args) => pin(host, &args.image, false, json),
-        Command::Verify(args) => {
-            let findings = host.verify(args.image.as_deref())?;
-            let intact = findings.iter().all(|finding| finding.now == Now::Intact);
-            let done = json!({"intact": intact, "volumes": findings});
-            output(json, &done, |_| print::findings(&findings))?;
-            Ok(if intact { ExitCode::SUCCESS } else { ExitCode::from(1) })
-        }
         Command::Runs(args) => show::runs(host, args.all, json),
         Command::Events(args) => show::events(host, &args, json),
         Command::Cancel(args) => {
@@ -200,20 +217,36 @@ fn perform(host: &mut Host, command: Command, json: bool) -> anyhow::Result<Exit
             output(json, &run, |run| print::run(run, false))?;
             Ok(if cancelled { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
-        Command::Quarantine(args) => match args.release.as_deref() {
-            None => show::quarantine(host, json),
-            Some(text) => {
-                let digest = digest(text)?;
-                let released = host.release(digest)?;
-                let done = json!({"digest": digest, "released": released});
-                output(json, &done, |_| print::released(&digest, released))?;
-                Ok(if released { ExitCode::SUCCESS } else { ExitCode::from(1) })
-            }
-        },
-        Command::Rebuild(_) | Command::Config(_) | Command::Metrics(_) => {
-            unreachable!("done before the registry is opened")
-        }
+        Command::Recover(_)
+        | Command::Verify(_)
+        | Command::Quarantine(_)
+        | Command::Rebuild(_)
+        | Command::Serve(_)
+        | Command::Health(_)
+        | Command::Config(_)
+        | Command::Metrics(_) => unreachable!("done by this process, and before"),
     }
+}
+
+fn verify(host: &mut Host, args: &commands::Verify, json: bool) -> anyhow::Result<ExitCode> {
+    let findings = host.verify(args.image.as_deref())?;
+    let intact = findings.iter().all(|finding| finding.now == Now::Intact);
+    let done = json!({"intact": intact, "volumes": findings});
+    output(json, &done, |_| print::findings(&findings))?;
+    Ok(if intact { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn quarantine(
+    host: &mut Host,
+    args: &commands::Quarantine,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let Some(text) = args.release.as_deref() else { return show::quarantine(host, json) };
+    let digest = digest(text)?;
+    let released = host.release(digest)?;
+    let done = json!({"digest": digest, "released": released});
+    output(json, &done, |_| print::released(&digest, released))?;
+    Ok(if released { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// What a killed run left is mended, then the run is taken up; a run that fails again fails this.
@@ -243,7 +276,7 @@ fn rebuild(settings: Settings, args: &commands::Rebuild, json: bool) -> anyhow::
     }
 }
 
-fn pin(host: &mut Host, image: &str, pinned: bool, json: bool) -> anyhow::Result<ExitCode> {
+fn pin(host: &mut dyn Verbs, image: &str, pinned: bool, json: bool) -> anyhow::Result<ExitCode> {
     host.pin(image, pinned)?;
     let done = json!({"image": image, "pinned": pinned});
     output(json, &done, |_| print::pinned(image, pinned))
@@ -271,10 +304,13 @@ fn image(text: &str) -> Result<fetch::ImageRef, Error> {
 
 /// The settings of this process, as the command line has them and what lies below it.
 fn config(args: &Args) -> Result<Config, Error> {
-    let named = args.config.clone().or_else(|| {
+    Config::load(&args.flags(), config_file(args).as_deref())
+}
+
+fn config_file(args: &Args) -> Option<PathBuf> {
+    args.config.clone().or_else(|| {
         std::env::var_os("VENEER_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
-    });
-    Config::load(&args.flags(), named.as_deref())
+    })
 }
 
 fn output<T: Serialize>(

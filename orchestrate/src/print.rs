@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use orchestrate::config::{Origin, Setting, Value};
 use orchestrate::garbage::Sweep;
+use orchestrate::health::Readiness;
 use orchestrate::recover::Repair;
 use orchestrate::{
     Activated, ActivationLine, Collected, Deactivated, Ensured, How, ImageLine, Listing, Now,
@@ -298,6 +299,19 @@ pub(crate) fn findings(findings: &[VolumeFinding]) -> String {
                 findings.len()
             ),
         );
+    }
+    text
+}
+
+pub(crate) fn readiness(found: &Readiness) -> String {
+    let mut text = String::new();
+    for check in &found.checks {
+        let word = if check.ok { "ok" } else { "NOT OK" };
+        put(&mut text, format_args!("{word:<7} {:<16} {}\n", check.name, safe(&check.reason)));
+    }
+    if let Some(why) = &found.why {
+        let mode = found.mode.as_deref().unwrap_or_default();
+        put(&mut text, format_args!("mode {mode}: {}\n", safe(why)));
     }
     text
 }

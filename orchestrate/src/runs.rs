@@ -16,6 +16,7 @@ use crate::cancel::Watch;
 use crate::ensure::millis;
 use crate::error::{class, whole};
 use crate::gc::Bound;
+use crate::lock::Locks;
 use crate::log::{self, Field, Level};
 use crate::policy::{self, Step};
 use crate::remove::Removed;
@@ -172,16 +173,7 @@ impl Host {
     /// Runs, the oldest first: those that have not ended, or with `all` every one that is kept.
     pub fn runs(&self, all: bool) -> Result<Vec<RunLine>, Error> {
         let runs = self.registry.runs(all)?;
-        runs.into_iter().map(|run| self.run_line(run)).collect()
-    }
-
-    pub(crate) fn run_line(&self, run: Run) -> Result<RunLine, Error> {
-        let interrupted = match run.state {
-            RunState::Queued => self.locks.try_serve()?.is_some(),
-            RunState::Running => self.locks.try_run(run.verb.word(), &run.subject)?.is_some(),
-            RunState::Done | RunState::Failed { .. } | RunState::Cancelled => false,
-        };
-        Ok(RunLine { run, interrupted })
+        runs.into_iter().map(|run| line(&self.locks, run)).collect()
     }
 
     /// Asks a run to stop, and waits for its end. Returns it as it ended: a run that was past the
@@ -327,6 +319,16 @@ fn end_fields<'a>(
         fields.push(("class", class.as_str().into()));
     }
     fields
+}
+
+/// The run with whether anybody is at work on it.
+pub(crate) fn line(locks: &Locks, run: Run) -> Result<RunLine, Error> {
+    let interrupted = match run.state {
+        RunState::Queued => locks.try_serve()?.is_some(),
+        RunState::Running => locks.try_run(run.verb.word(), &run.subject)?.is_some(),
+        RunState::Done | RunState::Failed { .. } | RunState::Cancelled => false,
+    };
+    Ok(RunLine { run, interrupted })
 }
 
 /// How a run ended, by what its work gave.

@@ -6,14 +6,11 @@ use std::time::Duration;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level};
 use orchestrate::metrics::Facts;
-use orchestrate::{Error, Host, RunLine, Settings};
+use orchestrate::{Error, Host, RunLine, Settings, Verbs};
 use serde_json::json;
 
 use crate::commands::Events;
 use crate::{output, print, say};
-
-/// Lines of history that are read at a time.
-const PAGE: u32 = 1000;
 
 /// Runs that `show` has of one subject.
 const RUNS_SHOWN: usize = 5;
@@ -22,15 +19,15 @@ const RUNS_SHOWN: usize = 5;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// An image, an activation, or a run; and what is under way for it.
-pub(crate) fn subject(host: &Host, subject: &str, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn subject(host: &mut dyn Verbs, subject: &str, json: bool) -> anyhow::Result<ExitCode> {
     let history =
-        |subject: String| host.registry().events(Some(&subject), 0, PAGE).map_err(Error::from);
+        |host: &mut dyn Verbs, subject: String| host.events(Some(&subject), 0, Duration::ZERO);
     let mut runs: Vec<RunLine> = host.runs(true)?;
     if let Some(at) =
         subject.parse().ok().and_then(|id: u64| runs.iter().position(|r| r.run.id == id))
     {
         let line = runs.swap_remove(at);
-        let events = history(format!("run {subject}"))?;
+        let events = history(host, format!("run {subject}"))?;
         let value = json!({"run": line, "events": events});
         return output(json, &value, |_| print::run_line(&line) + &print::history(&events));
     }
@@ -39,12 +36,12 @@ pub(crate) fn subject(host: &Host, subject: &str, json: bool) -> anyhow::Result<
     let under_way: String = runs.iter().map(print::run_line).collect();
     let listing = host.list()?;
     if let Some(line) = listing.images.iter().find(|line| line.image == subject) {
-        let events = history(format!("image {subject}"))?;
+        let events = history(host, format!("image {subject}"))?;
         let value = json!({"image": line, "runs": runs, "events": events});
         return output(json, &value, |_| print::image(line) + &under_way);
     }
     if let Some(line) = listing.activations.iter().find(|line| line.name == subject) {
-        let events = history(format!("activation {subject}"))?;
+        let events = history(host, format!("activation {subject}"))?;
         let value = json!({"activation": line, "runs": runs, "events": events});
         return output(json, &value, |_| print::activation(line, &events) + &under_way);
     }
@@ -56,7 +53,7 @@ pub(crate) fn subject(host: &Host, subject: &str, json: bool) -> anyhow::Result<
 }
 
 /// Runs, one object or line each.
-pub(crate) fn runs(host: &Host, all: bool, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn runs(host: &mut dyn Verbs, all: bool, json: bool) -> anyhow::Result<ExitCode> {
     for line in host.runs(all)? {
         output(json, &line, print::run_line)?;
     }
@@ -72,11 +69,16 @@ pub(crate) fn quarantine(host: &Host, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 /// The history; with `follow` until a signal.
-pub(crate) fn events(host: &Host, args: &Events, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn events(host: &mut dyn Verbs, args: &Events, json: bool) -> anyhow::Result<ExitCode> {
     let mut seq = args.since.unwrap_or(0);
+    // A page that is full may have more behind it, so only an empty one is the last.
+    let time = if args.follow { LOOK } else { Duration::ZERO };
     loop {
-        let page = host.registry().events(args.subject.as_deref(), seq, PAGE);
-        let page = page.map_err(Error::from)?;
+        let page = match host.events(args.subject.as_deref(), seq, time) {
+            // A signal is how it ends.
+            Err(Error::Cancelled { .. }) if args.follow => return Ok(ExitCode::SUCCESS),
+            page => page?,
+        };
         for event in &page {
             let line = match json {
                 true => format!("{}\n", serde_json::to_string(event)?),
@@ -85,12 +87,8 @@ pub(crate) fn events(host: &Host, args: &Events, json: bool) -> anyhow::Result<E
             say(&line)?;
             seq = event.seq;
         }
-        match (page.is_empty(), args.follow) {
-            (false, _) => {}
-            (true, false) => return Ok(ExitCode::SUCCESS),
-            // A signal is how it ends.
-            (true, true) if host.wait(LOOK).is_err() => return Ok(ExitCode::SUCCESS),
-            (true, true) => {}
+        if page.is_empty() && !args.follow {
+            return Ok(ExitCode::SUCCESS);
         }
     }
 }

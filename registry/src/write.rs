@@ -63,6 +63,14 @@ impl Registry {
         Ok(value)
     }
 
+    /// Commits a change that changes nothing, so that it is known whether a commit comes to disk.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn touch(&mut self) -> Result<(), Error> {
+        self.write(|write| write.run("UPDATE meta SET next_id = next_id", []).map(drop))
+    }
+
     /// Ties this registry to a store, once. `transaction_id` is the store's own; `next_id` is
     /// above every id the store already has, so that a foreign volume is never taken for ours.
     ///

@@ -2,6 +2,7 @@
 //! mean to a run is in `settings`.
 
 mod file;
+mod serve;
 mod settings;
 mod table;
 

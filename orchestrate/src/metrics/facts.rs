@@ -12,6 +12,7 @@ use registry::{
 use super::{LIFE, Life, Process};
 use crate::garbage::{self, Sweep};
 use crate::host::open_store;
+use crate::runs;
 use crate::store::{Space, Store, StoreName};
 use crate::{Error, Host, Settings};
 
@@ -108,7 +109,8 @@ impl Facts {
 impl Host {
     /// What there is to tell of this host.
     pub fn metrics(&self) -> Facts {
-        let interrupted = |run: &Run| self.run_line(run.clone()).is_ok_and(|line| line.interrupted);
+        let interrupted =
+            |run: &Run| runs::line(&self.locks, run.clone()).is_ok_and(|line| line.interrupted);
         gather(Some(&self.registry), Some(self.store()), &self.settings.state, interrupted)
     }
 }

@@ -42,6 +42,15 @@ impl FromStr for StoreName {
     }
 }
 
+impl std::fmt::Display for StoreName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StoreName::Thin(pool) => write!(f, "thin:{pool}"),
+            StoreName::Dir(path) => write!(f, "dir:{}", path.display()),
+        }
+    }
+}
+
 /// One device or tree that is mapped under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapped {

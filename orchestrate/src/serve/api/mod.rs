@@ -1,0 +1,141 @@
+//! What each route does. Questions are in `reads`, wishes in `asks`.
+
+mod asks;
+mod reads;
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::daemon::Daemon;
+use super::http::{Method, Request, Response};
+use super::problem;
+use super::routes::{Miss, Route, route};
+use crate::Error;
+
+pub(super) use reads::Status;
+
+/// The longest that one question may wait.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes of a name or reference that comes in a request.
+const NAME_MAX: usize = 2048;
+
+/// The answer to a request.
+pub(super) fn answer(daemon: &Daemon, request: &Request) -> Response {
+    let route = match route(request.method, &request.path) {
+        Ok(route) => route,
+        Err(Miss::NotFound) => return problem::missing(None),
+        Err(Miss::Method(methods)) => return problem::missing(Some(methods)),
+    };
+    let known = params(&route);
+    if let Some((name, _)) = request.query.iter().find(|(name, _)| !known.contains(&&**name)) {
+        let shown = name.chars().take(64).collect::<String>();
+        let error = Error::Usage(format!("no parameter {shown:?} here; there are {known:?}"));
+        return problem::of(&error);
+    }
+    if !request.body.is_empty() && !matches!(request.method, Some(Method::Put | Method::Post)) {
+        return problem::of(&Error::Usage("this request takes no body".into()));
+    }
+    let answered = match &route {
+        Route::Healthz => reads::healthz(daemon),
+        Route::Readyz => Ok(reads::readyz(daemon)),
+        Route::Metrics => Ok(reads::metrics(daemon)),
+        Route::OpenApi => Ok(reads::openapi()),
+        Route::Status => Ok(reads::status(daemon)),
+        Route::Images => reads::images(daemon, request),
+        Route::Activations => reads::activations(daemon),
+        Route::Activation(name) => reads::activation(daemon, name),
+        Route::Runs => reads::runs(daemon, request),
+        Route::Run(id) => reads::run(daemon, request, *id),
+        Route::Events => reads::events(daemon, request),
+        Route::Listing => reads::listing(daemon),
+        Route::Usage => reads::usage(daemon),
+        Route::Pool => reads::pool(daemon),
+        Route::Inventory => reads::inventory(daemon, request),
+        Route::SetMode => asks::mode(daemon, request),
+        Route::EnsureImage => asks::ensure(daemon, request),
+        Route::RemoveImage => asks::remove_image(daemon, request),
+        Route::Pin => asks::pin(daemon, request),
+        Route::Activate => asks::activate(daemon, request),
+        Route::RemoveActivation(name) => asks::remove_activation(daemon, request, name),
+        Route::Deactivate(name) => asks::deactivate(daemon, request, name),
+        Route::CancelRun(id) => asks::cancel(daemon, request, *id),
+        Route::RetryRun(id) => asks::retry(daemon, request, *id),
+        Route::Gc => asks::gc(daemon, request),
+    };
+    answered.unwrap_or_else(|error| problem::of(&error))
+}
+
+/// The parameters that a route takes: a wrong one would be overlooked in silence.
+fn params(route: &Route) -> &'static [&'static str] {
+    match route {
+        Route::Healthz
+        | Route::Readyz
+        | Route::Metrics
+        | Route::OpenApi
+        | Route::Status
+        | Route::SetMode
+        | Route::Pin
+        | Route::Activations
+        | Route::Activation(_)
+        | Route::Listing
+        | Route::Usage
+        | Route::Pool
+        | Route::Inventory => &[],
+        Route::Images => &["image"],
+        Route::EnsureImage | Route::Activate | Route::Run(_) => &["wait"],
+        Route::RemoveImage => &["image", "dry_run", "wait"],
+        Route::RemoveActivation(_) | Route::Deactivate(_) | Route::Gc => &["dry_run", "wait"],
+        Route::CancelRun(_) | Route::RetryRun(_) => &["wait"],
+        Route::Runs => &["status", "after", "limit"],
+        Route::Events => &["after", "limit", "subject", "wait"],
+    }
+}
+
+/// The `wait` parameter: seconds, with or without an `s`, at most a minute.
+fn wait(request: &Request) -> Result<Duration, Error> {
+    let Some(text) = request.param("wait") else { return Ok(Duration::ZERO) };
+    let digits = text.strip_suffix('s').unwrap_or(text);
+    let whole = digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.len() < 10;
+    match digits.parse().ok().filter(|_| whole) {
+        Some(seconds) => Ok(Duration::from_secs(seconds).min(WAIT_MAX)),
+        None => Err(Error::Usage(format!("wait={text:?}: expected seconds, as in wait=30s"))),
+    }
+}
+
+fn number(request: &Request, name: &str, default: u64, most: u64) -> Result<u64, Error> {
+    let Some(text) = request.param(name) else { return Ok(default) };
+    let parsed = text.parse().ok().filter(|number| *number <= most && !text.starts_with('+'));
+    parsed.ok_or_else(|| Error::Usage(format!("{name}={text:?}: expected 0 to {most}")))
+}
+
+fn switch(request: &Request, name: &str) -> Result<bool, Error> {
+    match request.param(name) {
+        None | Some("0" | "false") => Ok(false),
+        Some("" | "1" | "true") => Ok(true),
+        Some(text) => Err(Error::Usage(format!("{name}={text:?}: expected 1 or 0"))),
+    }
+}
+
+/// A name or reference that is not absurdly long.
+fn short(text: &str) -> Result<&str, Error> {
+    match text.len() {
+        1..=NAME_MAX => Ok(text),
+        length => Err(Error::Usage(format!("a name of {length} bytes: expected 1 to {NAME_MAX}"))),
+    }
+}
+
+/// The body as JSON of a known form.
+fn body<T: DeserializeOwned>(request: &Request) -> Result<T, Error> {
+    serde_json::from_slice(&request.body)
+        .map_err(|error| Error::Usage(format!("the body is not what is expected here: {error}")))
+}
+
+/// As [`body`]; none at all is an empty object.
+fn body_or_empty<T: DeserializeOwned>(request: &Request) -> Result<T, Error> {
+    match request.body.is_empty() {
+        true => serde_json::from_slice(b"{}").map_err(|error| Error::Usage(error.to_string())),
+        false => body(request),
+    }
+}

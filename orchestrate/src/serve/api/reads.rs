@@ -1,0 +1,221 @@
+//! Questions: they change nothing. Those about runs and history need the registry alone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use registry::{Event, Role, Run, VolumeState};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::super::daemon::Daemon;
+use super::super::http::{Request, Response};
+use super::{number, short, wait};
+use crate::error::Class;
+use crate::metrics::Facts;
+use crate::{Error, runs};
+
+/// The loop comes round each five seconds; late by this much, it hangs.
+const TICK_LATE: Duration = Duration::from_secs(15);
+
+/// Lines of one answer.
+const LINES: u64 = 1000;
+
+/// What the daemon says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) version: String,
+    pub(crate) mode: String,
+    pub(crate) why: Option<String>,
+    pub(crate) pid: u32,
+    pub(crate) started_ms: i64,
+    pub(crate) stopping: bool,
+    pub(crate) queued: usize,
+    pub(crate) working: usize,
+    /// Settings that decide what comes out of a run.
+    pub(crate) settings: BTreeMap<String, String>,
+}
+
+pub(super) fn healthz(daemon: &Daemon) -> Result<Response, Error> {
+    let age = daemon.ticked();
+    if age > TICK_LATE {
+        let message = format!("the daemon's loop has not come round for {} s", age.as_secs());
+        return Err(Error::Told { class: Class::Temporary, message });
+    }
+    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    Ok(Response::json(200, &json!({"ok": true, "age_ms": age_ms})))
+}
+
+pub(super) fn readyz(daemon: &Daemon) -> Response {
+    let readiness = daemon.readiness();
+    Response::json(if readiness.ready { 200 } else { 503 }, &readiness)
+}
+
+pub(super) fn metrics(daemon: &Daemon) -> Response {
+    let facts = daemon.with_host(|host| Ok(host.metrics()));
+    let mut facts = facts.unwrap_or_else(|_| Facts::of_sick(daemon.settings.clone()));
+    facts.mode = Some(daemon.mode().word().into());
+    let text = crate::metrics::text(&facts);
+    Response::new(200, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes())
+}
+
+pub(super) fn openapi() -> Response {
+    let text = include_str!("../../../../docs/openapi.json");
+    Response::new(200, "application/json", text.into())
+}
+
+pub(super) fn status(daemon: &Daemon) -> Response {
+    let modes = daemon.modes();
+    let (queued, working) = daemon.load();
+    Response::json(
+        200,
+        &Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            mode: modes.now().word().into(),
+            why: modes.why(),
+            pid: std::process::id(),
+            started_ms: daemon.started_ms,
+            stopping: daemon.is_stopping(),
+            queued,
+            working,
+            settings: daemon.options.shown.iter().cloned().collect(),
+        },
+    )
+}
+
+pub(super) fn images(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
+    let listing = daemon.with_host(|host| host.list())?;
+    let Some(name) = request.param("image") else {
+        return Ok(Response::json(200, &json!({"images": listing.images})));
+    };
+    let name = short(name)?;
+    let line = listing.images.into_iter().find(|line| line.image == name);
+    let line = line.ok_or_else(|| Error::Unknown { what: "image", name: name.into() })?;
+    Ok(Response::json(200, &line))
+}
+
+pub(super) fn activations(daemon: &Daemon) -> Result<Response, Error> {
+    let listing = daemon.with_host(|host| host.list())?;
+    Ok(Response::json(200, &json!({"activations": listing.activations})))
+}
+
+pub(super) fn activation(daemon: &Daemon, name: &str) -> Result<Response, Error> {
+    crate::check_name(name)?;
+    let listing = daemon.with_host(|host| host.list())?;
+    let line = listing.activations.into_iter().find(|line| line.name == name);
+    let line = line.ok_or_else(|| Error::Unknown { what: "activation", name: name.into() })?;
+    Ok(Response::json(200, &line))
+}
+
+pub(super) fn listing(daemon: &Daemon) -> Result<Response, Error> {
+    Ok(Response::json(200, &daemon.with_host(|host| host.list())?))
+}
+
+pub(super) fn usage(daemon: &Daemon) -> Result<Response, Error> {
+    Ok(Response::json(200, &daemon.with_host(|host| host.usage())?))
+}
+
+pub(super) fn pool(daemon: &Daemon) -> Result<Response, Error> {
+    let (condition, binding) = daemon.with_host(|host| {
+        let store = host.store();
+        Ok((store.condition()?, store.binding()))
+    })?;
+    let (transaction, totals) =
+        daemon.with_registry(|registry| Ok((registry.transaction_id()?, registry.totals()?)))?;
+    let value = json!({
+        "store": binding,
+        "condition": condition,
+        "registry_transaction_id": transaction,
+        "totals": totals,
+    });
+    Ok(Response::json(200, &value))
+}
+
+/// What may be fetched or placed elsewhere by what is here: changes only when layers or images do.
+pub(super) fn inventory(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
+    let (volumes, images) =
+        daemon.with_registry(|registry| Ok((registry.volumes()?, registry.images()?)))?;
+    let mut layers = Vec::new();
+    for volume in volumes.iter().filter(|volume| volume.role == Role::Layer) {
+        let VolumeState::Sealed(seal) = &volume.state else { continue };
+        let parent = volumes.iter().find(|below| Some(below.id) == volume.parent);
+        let parent = parent.and_then(|below| match &below.state {
+            VolumeState::Sealed(seal) => seal.chain,
+            VolumeState::Building | VolumeState::Deleting => None,
+        });
+        layers.push(json!({
+            "chain": seal.chain, "parent": parent, "diff": seal.diff, "digest": seal.blob,
+            "own_bytes": seal.own_bytes,
+        }));
+    }
+    let images: Vec<_> = images
+        .iter()
+        .map(|image| {
+            let digests: Vec<_> = image.layers.iter().map(|layer| layer.digest).collect();
+            json!({"image": image.reference, "chain": image.chain, "digests": digests})
+        })
+        .collect();
+    let response = Response::json(200, &json!({"layers": layers, "images": images}));
+    let tag = format!("\"{}\"", registry::Digest(Sha256::digest(&response.body).into()).hex());
+    let known = request.if_none_match.as_deref().is_some_and(|known| {
+        let mut tags = known.split(',').map(|tag| tag.trim().trim_start_matches("W/"));
+        tags.any(|known| known == tag || known == "*")
+    });
+    match known {
+        true => Ok(Response::new(304, "application/json", Vec::new()).with("ETag", tag)),
+        false => Ok(response.with("ETag", tag)),
+    }
+}
+
+pub(super) fn runs(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
+    let after = number(request, "after", 0, i64::MAX.unsigned_abs())?;
+    let limit = number(request, "limit", 100, LINES)?;
+    let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+    let status = request.param("status");
+    let words = ["queued", "running", "done", "failed", "cancelled"];
+    let found: Vec<Run> = match status {
+        None | Some("all") => daemon.with_registry(|r| r.runs_after(None, after, limit))?,
+        Some("live") => {
+            let live = daemon.with_registry(|registry| registry.runs(false))?;
+            let after = live.into_iter().filter(|run| run.id > after);
+            after.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect()
+        }
+        Some(word) if words.contains(&word) => {
+            daemon.with_registry(|registry| registry.runs_after(Some(word), after, limit))?
+        }
+        Some(other) => {
+            return Err(Error::Usage(format!(
+                "status={other:?}: expected all, live, or one of {}",
+                words.join(", ")
+            )));
+        }
+    };
+    let locks = daemon.locks()?;
+    let lines = found.into_iter().map(|run| runs::line(&locks, run));
+    let lines = lines.collect::<Result<Vec<_>, _>>()?;
+    Ok(Response::json(200, &json!({"runs": lines})))
+}
+
+/// One run; with `wait`, when it has ended or the time has passed.
+pub(super) fn run(daemon: &Daemon, request: &Request, id: u64) -> Result<Response, Error> {
+    let ended = daemon.wait_for(wait(request)?, || {
+        let line = daemon.run(id)?;
+        Ok(line.run.state.is_end().then_some(line))
+    })?;
+    match ended {
+        Some(line) => Ok(Response::json(200, &line)),
+        None => Ok(Response::json(200, &daemon.run(id)?)),
+    }
+}
+
+/// History, one line an event; with `wait`, when there is any or the time has passed.
+pub(super) fn events(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
+    let after = number(request, "after", 0, i64::MAX.unsigned_abs())?;
+    let limit = u32::try_from(number(request, "limit", LINES, LINES)?).unwrap_or(u32::MAX);
+    let subject = request.param("subject").map(short).transpose()?;
+    let found: Option<Vec<Event>> = daemon.wait_for(wait(request)?, || {
+        let events = daemon.with_registry(|registry| registry.events(subject, after, limit))?;
+        Ok((!events.is_empty()).then_some(events))
+    })?;
+    Ok(Response::lines(&found.unwrap_or_default()))
+}

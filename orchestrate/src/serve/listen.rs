@@ -1,0 +1,240 @@
+//! Sockets: who comes is judged, given a thread of which there are so many, or turned away.
+
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::auth::{Peer, Token};
+use super::daemon::Daemon;
+use super::http::{Conn, Method, Next, Stream, turn_away};
+use super::notify::{self, Handed};
+use super::{api, problem};
+use crate::Error;
+use crate::log::{self, Level};
+use crate::metrics::{LIFE, Refusal};
+
+/// Stack of a connection's thread: answers are built on the heap.
+const STACK: usize = 512 << 10;
+
+/// Bytes of a unix socket's path (`sun_path`, unix(7)), its end included.
+const SOCKET_PATH_MAX: usize = 108;
+
+/// One socket.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+/// Who may come in, and how many at once.
+#[derive(Debug)]
+pub(super) struct Gate {
+    daemon: Arc<Daemon>,
+    token: Mutex<Option<Token>>,
+}
+
+impl Gate {
+    pub(super) fn new(daemon: Arc<Daemon>, token: Option<Token>) -> Gate {
+        Gate { daemon, token: Mutex::new(token) }
+    }
+
+    /// Reads the token's file again.
+    pub(super) fn renew_token(&self) -> Result<(), Error> {
+        let Some(path) = &self.daemon.options.token_file else { return Ok(()) };
+        let token = Token::read(path)?;
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        Ok(())
+    }
+
+    fn is_token(&self, given: Option<&str>) -> bool {
+        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        token.as_ref().zip(given).is_some_and(|(token, given)| token.is(given))
+    }
+}
+
+/// The sockets that were handed over, or the unix socket and, when asked for, a TCP one.
+pub(super) fn open(daemon: &Daemon) -> Result<Vec<Listener>, Error> {
+    let io = |doing, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { doing, path, source }
+    };
+    let mut listeners = Vec::new();
+    for handed in notify::handed().map_err(io("take over", Path::new("LISTEN_FDS")))? {
+        match handed {
+            Handed::Unix(listener) => listeners.push(Listener::Unix(listener)),
+            Handed::Tcp(_) if daemon.options.token_file.is_none() => {
+                return Err(Error::Usage(
+                    "a TCP socket was handed over, and there is no --token-file".into(),
+                ));
+            }
+            Handed::Tcp(listener) => listeners.push(Listener::Tcp(listener)),
+        }
+    }
+    if !listeners.iter().any(|listener| matches!(listener, Listener::Unix(_))) {
+        let path = socket_path(daemon);
+        listeners.push(Listener::Unix(bind(&path).map_err(io("listen on", &path))?));
+    }
+    if let Some(address) = daemon.options.listen {
+        let path = PathBuf::from(address.to_string());
+        let listener = TcpListener::bind(address).map_err(io("listen on", &path))?;
+        if !address.ip().is_loopback() {
+            let msg = format!("{address} is not loopback, and the token goes in plain text");
+            log::line(Level::Warning, &msg, &[]);
+        }
+        // The port may have been left to the system.
+        let address = listener.local_addr().map_err(io("listen on", &path))?;
+        let fields = [("address", address.to_string().into())];
+        log::line(Level::Info, "listening", &fields);
+        listeners.push(Listener::Tcp(listener));
+    }
+    Ok(listeners)
+}
+
+fn socket_path(daemon: &Daemon) -> PathBuf {
+    let options = &daemon.options;
+    options.socket.clone().unwrap_or_else(|| super::socket(&daemon.settings.state))
+}
+
+/// Binds beside and renames, so that there is no moment with other rights, and a socket that a dead
+/// daemon left is replaced. The caller holds the lock of the only daemon.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something else"));
+    }
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    drop(fs::remove_file(&new));
+    let listener = short(&new, |new| UnixListener::bind(new))?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o660))?;
+    // Whose group may use it is the directory's, as with any file that is made there.
+    fs::rename(&new, path)?;
+    Ok(listener)
+}
+
+/// Connects to the socket at `path`.
+pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
+    short(path, |path| UnixStream::connect(path))
+}
+
+/// A path that is too long for a socket is reached by way of its directory's descriptor.
+fn short<T>(path: &Path, call: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    if path.as_os_str().len() < SOCKET_PATH_MAX {
+        return call(path);
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let dir = fs::File::open(parent.unwrap_or(Path::new(".")))?;
+    call(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name))
+}
+
+/// The socket's file goes, so that clients need not find out that nobody answers.
+pub(super) fn remove_socket(daemon: &Daemon) {
+    drop(fs::remove_file(socket_path(daemon)));
+}
+
+/// Accepts in a thread of its own until the process ends.
+pub(super) fn start(gate: &Arc<Gate>, listener: Listener) -> Result<(), Error> {
+    let gate = gate.clone();
+    let inside = Arc::new(AtomicUsize::new(0));
+    let started = thread::Builder::new().name("accept".into()).spawn(move || {
+        loop {
+            match accept(&listener) {
+                Ok(stream) => admit(&gate, &inside, stream),
+                // No descriptors left, most likely: who is inside will give some back.
+                Err(_) => thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    });
+    started.map(drop).map_err(|source| Error::Io {
+        doing: "start a thread of",
+        path: "this process".into(),
+        source,
+    })
+}
+
+fn accept(listener: &Listener) -> io::Result<Stream> {
+    match listener {
+        Listener::Unix(listener) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
+        Listener::Tcp(listener) => {
+            let (stream, _) = listener.accept()?;
+            stream.set_nodelay(true)?;
+            Ok(Stream::Tcp(stream))
+        }
+    }
+}
+
+fn admit(gate: &Arc<Gate>, inside: &Arc<AtomicUsize>, stream: Stream) {
+    if let Stream::Unix(unix) = &stream {
+        let own = nix::unistd::geteuid().as_raw();
+        let may = Peer::of(unix).is_ok_and(|peer| peer.may(own, &gate.daemon.options.allow));
+        if !may {
+            LIFE.refused(Refusal::Denied);
+            return turn_away(stream, &problem::forbidden());
+        }
+    }
+    let most = gate.daemon.limits().connections;
+    let more = |n: usize| (n < most).then_some(n + 1);
+    if inside.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+        LIFE.refused(Refusal::Full);
+        return turn_away(stream, &problem::busy("all connections are taken"));
+    }
+    let place = Place(inside.clone());
+    LIFE.connections.fetch_add(1, Ordering::Relaxed);
+    let gate = gate.clone();
+    let spawned = thread::Builder::new().name("conn".into()).stack_size(STACK).spawn(move || {
+        let _place = place;
+        let open = matches!(stream, Stream::Unix(_));
+        converse(&gate, Conn::new(stream), open);
+    });
+    // The connection went down with the closure; its client tries again.
+    drop(spawned);
+}
+
+/// One of the places inside.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+        LIFE.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers one request after the other.
+fn converse(gate: &Gate, mut conn: Conn, open: bool) {
+    loop {
+        let request = match conn.next() {
+            Next::Request(request) => request,
+            Next::Reject(reject) => {
+                let slow = reject.status == 408;
+                LIFE.refused(if slow { Refusal::Slow } else { Refusal::Malformed });
+                LIFE.answered(reject.status);
+                conn.answer(&problem::rejected(&reject), false, false);
+                return conn.close();
+            }
+            Next::Gone => return,
+        };
+        let response = match open || gate.is_token(request.token.as_deref()) {
+            true => api::answer(&gate.daemon, &request),
+            false => problem::unauthorized("no token, or not the right one"),
+        };
+        LIFE.answered(response.status);
+        if response.status == 401 {
+            LIFE.refused(Refusal::Denied);
+        }
+        let keep_alive = request.keep_alive && response.status != 401;
+        let head = request.method == Some(Method::Head);
+        if !conn.answer(&response, keep_alive, head) {
+            return conn.close();
+        }
+    }
+}

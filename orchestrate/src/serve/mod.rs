@@ -1,0 +1,188 @@
+//! `serve`: the verbs over HTTP, a durable queue, and the hands that work it off. Threads only.
+//!
+//! What each thread does: this one ticks; one waits for signals; one for each socket accepts; each
+//! connection has its own, of which there are so many; workers (`workers`); one tells of ends
+//! (`webhook`). What they share is in `daemon`.
+
+mod api;
+mod auth;
+mod client;
+mod daemon;
+mod http;
+mod listen;
+mod mode;
+mod notify;
+mod problem;
+mod queue;
+mod routes;
+mod stop;
+mod sys;
+mod webhook;
+mod workers;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use auth::Allow;
+pub use client::Client;
+pub use mode::Mode;
+
+use crate::lock::Locks;
+use crate::log::{self, Level};
+use crate::{Cancel, Error, Host, Settings};
+use auth::Token;
+use daemon::Daemon;
+use listen::Gate;
+use queue::Hands;
+
+/// How often the loop comes round: it finds what others have queued, and looks after the host.
+const TICK: Duration = Duration::from_secs(5);
+
+/// How long to wait for a daemon that is on its way out.
+const SECOND_DAEMON_WAIT: Duration = Duration::from_secs(3);
+
+/// What may be changed while the daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Runs at once that fetch and unpack.
+    pub image_workers: usize,
+    /// Runs at once that take devices and rows away.
+    pub device_workers: usize,
+    /// Runs that may wait.
+    pub backlog: usize,
+    /// Connections at once, of each socket.
+    pub connections: usize,
+    /// Questions at once that wait for an answer.
+    pub waits: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { image_workers: 2, device_workers: 1, backlog: 4096, connections: 64, waits: 32 }
+    }
+}
+
+impl Limits {
+    fn workers(&self, hands: Hands) -> usize {
+        match hands {
+            Hands::Image => self.image_workers,
+            Hands::Device => self.device_workers,
+        }
+    }
+}
+
+/// What the daemon is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The unix socket; none: `serve.sock` in the state directory.
+    pub socket: Option<PathBuf>,
+    /// An address for TCP, with the token that clients need.
+    pub listen: Option<SocketAddr>,
+    /// A file with that token.
+    pub token_file: Option<PathBuf>,
+    /// Who may use the socket besides root and the daemon's own user.
+    pub allow: Vec<Allow>,
+    /// What may be changed while it runs.
+    pub limits: Limits,
+    /// Who hears of the end of every run that names nobody.
+    pub webhook: Option<String>,
+    /// The key of the seal on what is told.
+    pub webhook_secret: Option<Vec<u8>>,
+    /// Whether this very host may be told.
+    pub webhook_loopback: bool,
+    /// Settings that decide what comes out of a run, to be shown.
+    pub shown: Vec<(String, String)>,
+}
+
+/// Where the daemon of this state directory listens, unless told otherwise.
+pub fn socket(state: &Path) -> PathBuf {
+    state.join("serve.sock")
+}
+
+/// Serves until a signal, and gives back when everything is put by. `reload` gives the limits as they
+/// are set now.
+///
+/// A broken store or registry is no reason not to start: questions are answered and nothing is begun.
+///
+/// # Errors
+/// What keeps it from listening; [`Error::Locked`] when there is a daemon already.
+pub fn serve(
+    settings: Settings,
+    options: Options,
+    reload: impl Fn() -> Result<Limits, Error> + Send + 'static,
+) -> Result<(), Error> {
+    // Before any other thread: all inherit what is blocked.
+    let signals = stop::block()?;
+    let token = options.token_file.as_deref().map(Token::read).transpose()?;
+    if options.listen.is_some() && token.is_none() {
+        return Err(Error::Usage("--listen needs --token-file: who asks has to know it".into()));
+    }
+    if let Some(address) = &options.webhook {
+        webhook::check(address)?;
+    }
+    make_dir(&settings.state)?;
+    let _only = only_daemon(&settings)?;
+    let daemon = Arc::new(Daemon::new(settings, options));
+    // The registry is looked at by one thread before others have connections of their own.
+    if let Err(error) = open_once(&daemon) {
+        log::line(Level::Error, &crate::whole(&error), &[]);
+    }
+    daemon.examine();
+    let gate = Arc::new(Gate::new(daemon.clone(), token));
+    let listeners = listen::open(&daemon)?;
+    stop::watch(&daemon, signals, gate.clone(), reload);
+    for hands in Hands::ALL {
+        workers::start(&daemon, hands, 0);
+    }
+    webhook::start(&daemon);
+    for listener in listeners {
+        listen::start(&gate, listener)?;
+    }
+    notify::tell("READY=1");
+    tick(&daemon);
+    notify::tell("STOPPING=1");
+    daemon.wait_until_idle();
+    listen::remove_socket(&daemon);
+    Ok(())
+}
+
+fn open_once(daemon: &Daemon) -> Result<(), Error> {
+    let mut host = Host::open(daemon.settings.clone())?;
+    host.recover(false).map(drop)
+}
+
+fn make_dir(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| Error::Io { doing: "make", path: path.into(), source })
+}
+
+/// The lock of the only daemon of this state directory. Somebody who looks whether there is one holds
+/// it for a moment, too.
+fn only_daemon(settings: &Settings) -> Result<crate::lock::Lock, Error> {
+    let locks = Locks::new(&settings.state, SECOND_DAEMON_WAIT, Cancel::default())?;
+    locks.serve()
+}
+
+/// Comes round until the daemon stops.
+fn tick(daemon: &Daemon) {
+    let period = notify::watchdog().map_or(TICK, |watchdog| (watchdog / 2).min(TICK));
+    let mut next_look = std::time::Instant::now();
+    while !daemon.is_stopping() {
+        if next_look <= std::time::Instant::now() {
+            daemon.examine();
+            if let Err(error) = daemon.gather() {
+                daemon.complain(&error);
+            }
+            next_look = std::time::Instant::now() + TICK;
+        }
+        daemon.tick();
+        if notify::watchdog().is_some() {
+            notify::tell("WATCHDOG=1");
+        }
+        daemon.pause(period);
+    }
+}

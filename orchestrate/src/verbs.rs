@@ -1,0 +1,122 @@
+//! The verbs as the program needs them, whoever does the work: this process, or a daemon.
+
+use std::time::Duration;
+
+use fetch::ImageRef;
+use registry::{Event, Run};
+
+use crate::{
+    Activated, Bound, Collected, Deactivated, Ensured, Error, Host, Listing, Removed, RunLine,
+    Usage,
+};
+
+/// What both can do, with the same results.
+pub trait Verbs {
+    /// See [`Host::ensure`].
+    fn ensure(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error>;
+
+    /// See [`Host::activate`].
+    fn activate(
+        &mut self,
+        image: &ImageRef,
+        name: &str,
+        bytes: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Activated, Error>;
+
+    /// See [`Host::deactivate`].
+    fn deactivate(&mut self, name: &str, dry_run: bool) -> Result<Deactivated, Error>;
+
+    /// See [`Host::remove`].
+    fn remove(&mut self, name: &str, dry_run: bool) -> Result<Removed, Error>;
+
+    /// See [`Host::gc`].
+    fn gc(&mut self, bound: Bound, purge_foreign: bool, dry_run: bool) -> Result<Collected, Error>;
+
+    /// See [`Host::pin`].
+    fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error>;
+
+    /// See [`Host::cancel`].
+    fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error>;
+
+    /// See [`Host::list`].
+    fn list(&mut self) -> Result<Listing, Error>;
+
+    /// See [`Host::usage`].
+    fn usage(&mut self) -> Result<Usage, Error>;
+
+    /// See [`Host::runs`].
+    fn runs(&mut self, all: bool) -> Result<Vec<RunLine>, Error>;
+
+    /// History after a number, of one subject or all; with `time` it waits that long for some.
+    fn events(
+        &mut self,
+        subject: Option<&str>,
+        after: u64,
+        time: Duration,
+    ) -> Result<Vec<Event>, Error>;
+}
+
+/// Lines of history that are read at a time.
+const PAGE: u32 = 1000;
+
+impl Verbs for Host {
+    fn ensure(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error> {
+        Host::ensure(self, image, dry_run)
+    }
+
+    fn activate(
+        &mut self,
+        image: &ImageRef,
+        name: &str,
+        bytes: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Activated, Error> {
+        Host::activate(self, image, name, bytes, dry_run)
+    }
+
+    fn deactivate(&mut self, name: &str, dry_run: bool) -> Result<Deactivated, Error> {
+        Host::deactivate(self, name, dry_run)
+    }
+
+    fn remove(&mut self, name: &str, dry_run: bool) -> Result<Removed, Error> {
+        Host::remove(self, name, dry_run)
+    }
+
+    fn gc(&mut self, bound: Bound, purge_foreign: bool, dry_run: bool) -> Result<Collected, Error> {
+        Host::gc(self, bound, purge_foreign, dry_run)
+    }
+
+    fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error> {
+        Host::pin(self, image, pinned)
+    }
+
+    fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {
+        Host::cancel(self, run, why)
+    }
+
+    fn list(&mut self) -> Result<Listing, Error> {
+        Host::list(self)
+    }
+
+    fn usage(&mut self) -> Result<Usage, Error> {
+        Host::usage(self)
+    }
+
+    fn runs(&mut self, all: bool) -> Result<Vec<RunLine>, Error> {
+        Host::runs(self, all)
+    }
+
+    fn events(
+        &mut self,
+        subject: Option<&str>,
+        after: u64,
+        time: Duration,
+    ) -> Result<Vec<Event>, Error> {
+        let events = self.registry().events(subject, after, PAGE)?;
+        if events.is_empty() && !time.is_zero() {
+            self.wait(time.min(crate::cancel::LOOK * 2))?;
+        }
+        Ok(events)
+    }
+}

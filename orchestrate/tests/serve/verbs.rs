@@ -1,0 +1,129 @@
+//! The verbs: through the daemon they say what they say without, and each thing asked for ends.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, Host};
+use crate::daemon::Daemon;
+
+const A: &str = "s3://bucket/a/";
+const B: &str = "s3://bucket/b/";
+
+fn said(output: &Output) -> (Option<i32>, Value) {
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let lines = stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    (output.status.code(), Value::Array(lines.collect()))
+}
+
+/// Without what differs from one host or moment to the next.
+fn plain(mut value: Value, host: &Host<'_>) -> Value {
+    fn walk(value: &mut Value, own: &str) {
+        match value {
+            Value::Object(map) => {
+                for key in ["ms", "at_ms", "created_ms", "updated_ms", "finished_ms", "input"] {
+                    map.remove(key);
+                }
+                // What the daemon refuses at once leaves no run behind, so the history is shorter.
+                for key in ["space", "used_bytes", "freed_bytes", "store", "runs", "seq"] {
+                    map.remove(key);
+                }
+                map.values_mut().for_each(|value| walk(value, own));
+            }
+            Value::Array(values) => values.iter_mut().for_each(|value| walk(value, own)),
+            Value::String(text) => *text = text.replace(own, "HOST"),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    walk(&mut value, host.dir.to_str().unwrap());
+    value
+}
+
+#[test]
+fn every_command_says_the_same_through_the_daemon() {
+    let bench = Bench::small();
+    let (with, without) = (bench.host("with"), bench.host("without"));
+    let daemon = Daemon::start(&with, &[]);
+    let commands: &[&[&str]] = &[
+        &["ensure", A, "-n"],
+        &["ensure", A],
+        &["ensure", A],
+        &["ensure", "s3://bucket/none/"],
+        &["activate", A, "--name", "one"],
+        &["activate", A, "--name", "one"],
+        &["activate", B, "--name", "one"],
+        &["activate", B, "--name", "two", "-n"],
+        &["activate", B, "--name", "two"],
+        &["activate", B, "--name", ".."],
+        &["ls"],
+        &["df"],
+        &["show", "one"],
+        &["show", A],
+        &["show", "nothing"],
+        &["pin", A],
+        &["pin", "s3://bucket/none/"],
+        &["deactivate", "one", "-n"],
+        &["deactivate", "one"],
+        &["deactivate", "one"],
+        &["deactivate", "none"],
+        &["rm", A],
+        &["rm", "one", "-n"],
+        &["rm", "one"],
+        &["rm", "one"],
+        &["rm", "no/name"],
+        &["unpin", A],
+        &["rm", A],
+        &["gc", "-n"],
+        &["gc"],
+        &["gc", "--max-used", "200"],
+        &["runs"],
+        &["cancel", "1"],
+        &["cancel", "999"],
+        &["ls"],
+    ];
+    for words in commands {
+        let asked = said(&with.command(words).output().unwrap());
+        let done = said(&without.command(words).output().unwrap());
+        let (asked, done) = ((asked.0, plain(asked.1, &with)), (done.0, plain(done.1, &without)));
+        assert_eq!(asked, done, "{words:?}: through the daemon, and without");
+    }
+    // It was asked: what the commands did is in its own counts.
+    assert!(daemon.get("/v1/runs?status=all")["runs"].as_array().unwrap().len() >= 8);
+    let text = String::from_utf8(daemon.ask("GET", "/metrics", "").body).unwrap();
+    let answered =
+        text.lines().find_map(|l| l.strip_prefix("veneer_http_requests_total{code=\"2xx\"} "));
+    let answered: u64 = answered.unwrap_or_else(|| panic!("{text}")).parse().unwrap();
+    assert!(answered > 30, "the commands went past the daemon");
+    daemon.stop();
+    with.check();
+    without.check();
+}
+
+#[test]
+fn a_name_asked_for_twice_is_one_run_and_of_another_image_a_conflict() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    let daemon = Daemon::start(&host, &[]);
+    // Held back, so that the run is there while it is asked for again.
+    bench.proxy.hold("a/2.tar", 100);
+    let first = daemon.activate("web", A);
+    assert_eq!(daemon.activate("web", A), first);
+    let other =
+        daemon.ask("POST", "/v1/activations", &json!({"id": "web", "image": B}).to_string());
+    assert_eq!((other.status, other.json()["run"].as_u64()), (409, Some(first)));
+    bench.proxy.release();
+    let run = daemon.end_of(first);
+    assert_eq!(run["state"], "done", "{run}");
+    assert_eq!(run["result"]["name"], "web");
+    // Now it is up: no run at all.
+    let again =
+        daemon.ask("POST", "/v1/activations", &json!({"id": "web", "image": A}).to_string());
+    assert_eq!((again.status, &again.json()["already"]), (200, &json!(true)));
+    let taken =
+        daemon.ask("POST", "/v1/activations", &json!({"id": "web", "image": B}).to_string());
+    assert_eq!((taken.status, &taken.json()["class"]), (409, &json!("usage")));
+    assert_eq!(daemon.get("/v1/activations/web")["mapped"], true);
+    host.check_tree("web", 3);
+    daemon.stop();
+    host.check();
+}

@@ -132,6 +132,13 @@ impl Host {
             ActivationStep::Reserve => Some(self.ensure_in_use(image, dry_run)?),
             _ => None,
         };
+        if first != ActivationStep::Done && !dry_run {
+            let top = ensured.as_ref().and_then(|ensured| ensured.top.clone());
+            let origin = row.as_ref().map(|row| self.registry.volume(row.origin)).transpose()?;
+            if let Some(top) = top.or(origin.flatten()) {
+                self.permit(&reference, &top)?;
+            }
+        }
         if let (Some(top), false) =
             (ensured.as_ref().and_then(|ensured| ensured.top.as_ref()), dry_run)
         {

@@ -27,6 +27,7 @@ pub(crate) enum Command {
     Health(Health),
     Config(Config),
     Metrics(Metrics),
+    Scan(Scan),
 }
 
 /// Make sure that every layer of an image is fetched, applied and sealed on this host.
@@ -267,3 +268,15 @@ impl Serve {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "health")]
 pub(crate) struct Health {}
+
+/// Run the scanner of the settings over the sealed top layer of an image, and keep what it finds. Exit 1 when the policy's severities are among it.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "scan")]
+pub(crate) struct Scan {
+    /// the image's reference
+    #[argh(positional)]
+    pub(crate) image: String,
+    /// print what the last scan found, and scan nothing
+    #[argh(switch)]
+    pub(crate) show: bool,
+}

@@ -33,6 +33,7 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Cancel(_) => true,
         Command::Recover(_)
         | Command::Verify(_)
+        | Command::Scan(_)
         | Command::Quarantine(_)
         | Command::Rebuild(_)
         | Command::Config(_)

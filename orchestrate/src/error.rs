@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::scan::Failure;
+
 /// A failed run. The leaves' errors are kept whole.
 #[derive(Debug)]
 pub enum Error {
@@ -120,6 +122,17 @@ pub enum Error {
     Lost {
         /// Its id.
         volume: u32,
+    },
+    /// A scanner that gave no report.
+    Scan(crate::scan::Failure),
+    /// An image that the scan policy does not let through.
+    Blocked {
+        /// The image.
+        image: String,
+        /// What was found.
+        counts: crate::scan::Counts,
+        /// The worst of it.
+        worst: String,
     },
     /// What the daemon says of its own failure.
     Told {
@@ -253,6 +266,9 @@ pub fn class(error: &Error) -> Class {
         Error::Cancelled { .. } => Class::Cancelled,
         Error::NoNotes { .. } => Class::NotFound,
         Error::Told { class, .. } => *class,
+        Error::Scan(Failure::Time { .. }) => Class::Temporary,
+        Error::Scan(_) => Class::HostBroken,
+        Error::Blocked { .. } => Class::Denied,
         Error::Fence { .. }
         | Error::Emptied { .. }
         | Error::Lost { .. }
@@ -405,6 +421,14 @@ impl fmt::Display for Error {
                  rm` the images on it, then ensure them again"
             ),
             Error::Told { message, .. } => f.write_str(message),
+            Error::Scan(failure) => failure.fmt(f),
+            Error::Blocked { image, counts, worst } => write!(
+                f,
+                "{} is not let through: {counts}; the worst is {}; `orchestrate scan --show {0}` shows \
+                 all, `orchestrate scan {0}` scans again",
+                image.escape_debug(),
+                worst.escape_debug()
+            ),
             Error::CrashLoop { what, begun } => write!(
                 f,
                 "{}: begun {begun} times and never came to an end; look into the kernel log, then \
@@ -431,6 +455,8 @@ impl std::error::Error for Error {
             | Error::Mismatch { .. }
             | Error::Quarantined { .. }
             | Error::Fence { .. }
+            | Error::Scan(_)
+            | Error::Blocked { .. }
             | Error::Emptied { .. }
             | Error::Lost { .. }
             | Error::NoNotes { .. }

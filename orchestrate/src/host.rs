@@ -14,6 +14,7 @@ use crate::lock::Locks;
 use crate::log::{self, Field, Level};
 use crate::manifest::Manifests;
 use crate::plan::{self, Fence};
+use crate::scan::Policy;
 use crate::store::{DirStore, Store, StoreName, ThinStore};
 use crate::{Cancel, Error};
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub wait: Duration,
     /// Spools of killed runs go when nobody wrote to them for so long.
     pub spool_age: Duration,
+    /// Who scans images, and what is not let through.
+    pub scan: Policy,
     /// Whether an ETag seen before stands for the bytes seen before, whatever the key.
     pub etag_dedup: bool,
     /// Stops whatever runs, at its next safe point.

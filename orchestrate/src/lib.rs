@@ -27,6 +27,7 @@ pub mod recover;
 mod remove;
 mod report;
 mod runs;
+pub mod scan;
 pub mod serve;
 pub mod store;
 mod stream;

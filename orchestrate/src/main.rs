@@ -25,6 +25,8 @@ use serde_json::json;
 fn main() -> ExitCode {
     // Layers are applied by this very program, run again behind fences.
     unpack::sandbox::child_entry();
+    // And so are scanners.
+    orchestrate::scan::child_entry();
     let words: Option<Vec<String>> =
         std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
     let Some(words) = words else {
@@ -101,7 +103,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Err(anyhow!(
             "which command? ensure, activate, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
-             metrics; see orchestrate --help"
+             metrics, scan; see orchestrate --help"
         ));
     };
     // References and names are judged before anything is opened or made.
@@ -133,6 +135,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         | Command::Pin(_)
         | Command::Unpin(_)
         | Command::Verify(_)
+        | Command::Scan(_)
         | Command::Runs(_)
         | Command::Events(_)
         | Command::Cancel(_) => {}
@@ -151,6 +154,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     match command {
         Command::Recover(args) => recover(&mut host, &args, json),
         Command::Verify(args) => verify(&mut host, &args, json),
+        Command::Scan(args) => scan(&mut host, &args, json),
         Command::Quarantine(args) => quarantine(&mut host, &args, json),
         command => perform(&mut host, command, json),
     }
@@ -165,6 +169,7 @@ fn mends_first(command: &Command) -> bool {
         Command::Rm(args) => !args.dry_run,
         Command::Gc(args) => !args.dry_run,
         Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) => true,
+        Command::Scan(args) => !args.show,
         Command::Recover(_)
         | Command::Ls(_)
         | Command::Show(_)
@@ -219,6 +224,7 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
         }
         Command::Recover(_)
         | Command::Verify(_)
+        | Command::Scan(_)
         | Command::Quarantine(_)
         | Command::Rebuild(_)
         | Command::Serve(_)
@@ -234,6 +240,12 @@ fn verify(host: &mut Host, args: &commands::Verify, json: bool) -> anyhow::Resul
     let done = json!({"intact": intact, "volumes": findings});
     output(json, &done, |_| print::findings(&findings))?;
     Ok(if intact { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn scan(host: &mut Host, args: &commands::Scan, json: bool) -> anyhow::Result<ExitCode> {
+    let done = if args.show { host.scanned(&args.image)? } else { host.scan(&args.image)? };
+    output(json, &done, print::scanned)?;
+    Ok(if done.blocks { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
 fn quarantine(

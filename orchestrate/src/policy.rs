@@ -91,6 +91,8 @@ fn spent(error: &Error) -> bool {
         | Error::Mismatch { .. }
         | Error::Quarantined { .. }
         | Error::Fence { .. }
+        | Error::Scan(_)
+        | Error::Blocked { .. }
         | Error::Emptied { .. }
         | Error::Lost { .. }
         | Error::NoNotes { .. }

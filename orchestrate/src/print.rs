@@ -6,6 +6,7 @@ use orchestrate::config::{Origin, Setting, Value};
 use orchestrate::garbage::Sweep;
 use orchestrate::health::Readiness;
 use orchestrate::recover::Repair;
+use orchestrate::scan::Scanned;
 use orchestrate::{
     Activated, ActivationLine, Collected, Deactivated, Ensured, How, ImageLine, Listing, Now,
     Rebuilt, Removed, RunLine, TakenUp, Usage, VolumeFinding,
@@ -382,6 +383,30 @@ pub(crate) fn rebuilt(done: &Rebuilt) -> String {
     }
     if let Some(kept) = &done.kept {
         put(&mut text, format_args!("the registry that was there is {}\n", kept.display()));
+    }
+    text
+}
+
+pub(crate) fn scanned(done: &Scanned) -> String {
+    let verdict = if done.blocks { "; the policy does not let it through" } else { "" };
+    let (image, scanner) = (safe(&done.image), safe(&done.scanner));
+    let mut text = format!("{image}: {} ({scanner}){verdict}\n", done.counts);
+    for finding in &done.findings {
+        let fixed = match finding.fixed.as_str() {
+            "" => String::new(),
+            fixed => format!(" (fixed in {})", safe(fixed)),
+        };
+        put(
+            &mut text,
+            format_args!(
+                "  {:<8}  {}  {} {}{fixed}  {}\n",
+                finding.severity.word(),
+                safe(&finding.id),
+                safe(&finding.package),
+                safe(&finding.installed),
+                safe(&finding.title)
+            ),
+        );
     }
     text
 }

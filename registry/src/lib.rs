@@ -14,6 +14,7 @@ mod read;
 mod rebuild;
 mod rows;
 pub mod run;
+mod scans;
 mod schema;
 pub mod state;
 mod write;
@@ -29,6 +30,7 @@ pub use rows::{
     Activation, Blob, Event, Image, ImageLayer, KnownBy, Role, Source, StoreBinding, Volume,
 };
 pub use run::{Enqueued, NewRun, Run, RunState, Verb};
+pub use scans::{Scan, ScanFinding, Severity};
 pub use schema::{APPLICATION_ID, Registry, SCHEMA_VERSION};
 pub use state::{ActivationState, Seal, VolumeState};
 pub use write::{NewActivation, NewVolume, Write};

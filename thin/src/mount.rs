@@ -82,6 +82,21 @@ fn log_of(context: &OwnedFd) -> String {
     out.join("; ")
 }
 
+/// Attaches a detached mount at the directory `target`, in this process's mount namespace.
+///
+/// # Errors
+/// [`Error::Mount`]: EPERM without the right to mount here.
+pub fn attach(mount: BorrowedFd<'_>, target: &Path) -> Result<(), Error> {
+    let fail = |errno| Error::Mount {
+        device: target.to_owned(),
+        call: "move_mount",
+        errno,
+        log: String::new(),
+    };
+    let path = CString::new(target.as_os_str().as_encoded_bytes());
+    sys::move_mount(mount, &path.map_err(|_| fail(Errno::EINVAL))?).map_err(fail)
+}
+
 /// The mount's root directory, readable: for `fchdir`, `syncfs` and listing.
 ///
 /// # Errors

@@ -158,6 +158,7 @@ pub(crate) mod mount {
     pub(crate) const ATTR_NODEV: u32 = 0x04;
     pub(crate) const ATTR_NOEXEC: u32 = 0x08;
     pub(crate) const ATTR_NOATIME: u32 = 0x10;
+    pub(crate) const MOVE_FROM_EMPTY_PATH: u32 = 0x04;
 }
 
 fn owned(code: libc::c_long) -> Result<OwnedFd, Errno> {
@@ -191,4 +192,14 @@ pub(crate) fn fsconfig(
 pub(crate) fn fsmount(fd: BorrowedFd<'_>, flags: u32, attributes: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: takes integers only.
     owned(unsafe { libc::syscall(libc::SYS_fsmount, fd.as_raw_fd(), flags, attributes) })
+}
+
+/// `move_mount(2)`: a whole detached mount to `target`, from the working directory on.
+pub(crate) fn move_mount(mount: BorrowedFd<'_>, target: &CStr) -> Result<(), Errno> {
+    let (from, empty, here) = (mount.as_raw_fd(), c"".as_ptr(), libc::AT_FDCWD);
+    let flags = self::mount::MOVE_FROM_EMPTY_PATH;
+    // SAFETY: both strings are NUL-terminated and outlive the call.
+    let code =
+        unsafe { libc::syscall(libc::SYS_move_mount, from, empty, here, target.as_ptr(), flags) };
+    Errno::result(code).map(drop)
 }

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use registry::Severity;
+
 use super::{Config, Origin};
-use crate::{Cancel, Error, Settings};
+use crate::{Cancel, Error, Settings, scan};
 
 impl Config {
     /// What a host is opened with. How much it talks is the caller's.
@@ -25,10 +27,36 @@ impl Config {
             volume_bytes: number("volume_bytes"),
             wait: Duration::from_secs(number("wait")),
             spool_age: Duration::from_secs(number("spool_age")),
+            scan: self.scan()?,
             etag_dedup: self.switch("etag_dedup"),
             cancel: Cancel::default(),
             talk: 1,
         })
+    }
+
+    fn scan(&self) -> Result<scan::Policy, Error> {
+        let number = |key| self.number(key).unwrap_or_default();
+        let block = self.list("scan.block").iter().map(|word| {
+            Severity::from_word(word).ok_or_else(|| {
+                Error::Usage(format!(
+                    "scan.block {word:?}: expected critical, high, medium, low, unknown"
+                ))
+            })
+        });
+        let policy = scan::Policy {
+            mode: self.text("scan.policy").and_then(scan::Mode::from_word).unwrap_or_default(),
+            command: self.list("scan.command").to_vec(),
+            block: block.collect::<Result<_, _>>()?,
+            timeout_s: number("scan.timeout"),
+            output_max: number("scan.output_max"),
+            memory_max: number("scan.memory_max"),
+        };
+        match (policy.mode, policy.command.is_empty()) {
+            (scan::Mode::Report | scan::Mode::Required, true) => {
+                Err(Error::Usage(scan::Failure::None.to_string()))
+            }
+            (scan::Mode::Off, _) | (_, false) => Ok(policy),
+        }
     }
 
     /// Fetch reads variables; it is given ours, which the file and the flags have changed.

@@ -134,6 +134,15 @@ pub const SETTINGS: &[Setting] = &[
         "file with the key of the seal on what a webhook is told"),
     set("serve.webhook_loopback", "", &["VENEER_SERVE_WEBHOOK_LOOPBACK"], Kind::Switch, "no",
         "whether a webhook may lead to this very host"),
+    set("scan.policy", "", &["VENEER_SCAN_POLICY"], Kind::Word(&["off", "report", "required"]), "off",
+        "what becomes of an image that was not scanned or not well: off, report, required (is not activated)"),
+    set("scan.command", "", &["VENEER_SCAN_COMMAND"], Kind::List, "",
+        "the scanner and its words; {} is the tree; prints Trivy's JSON or SARIF 2.1.0"),
+    set("scan.block", "", &["VENEER_SCAN_BLOCK"], Kind::List, "critical",
+        "severities that are not let through: critical, high, medium, low, unknown"),
+    set("scan.timeout", "", &["VENEER_SCAN_TIMEOUT"], SOME, "600", "seconds that a scan may take"),
+    set("scan.output_max", "", &["VENEER_SCAN_OUTPUT_MAX"], SOME, "67108864", "bytes that a scanner may print"),
+    set("scan.memory_max", "", &["VENEER_SCAN_MEMORY_MAX"], SOME, "8589934592", "bytes that a scanner may map"),
 ];
 
 /// The setting of this key.

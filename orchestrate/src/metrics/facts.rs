@@ -58,6 +58,8 @@ pub struct RegistryFacts {
     pub quarantined: u64,
     /// Bytes that a collection would free.
     pub garbage_bytes: u64,
+    /// Findings in scanned images, by severity, the worst first.
+    pub findings: [u64; 5],
     /// Lines of history ever written.
     pub events: u64,
     /// What the registry counts.
@@ -181,6 +183,7 @@ fn read(
         activations: activation_states.to_vec(),
         quarantined: registry.quarantine()?.len() as u64,
         garbage_bytes: garbage_bytes(volumes, images, activations),
+        findings: registry.findings_here()?,
         events: registry.events_written()?,
         counters: registry.counters()?,
         transaction: registry.transaction_id()?,

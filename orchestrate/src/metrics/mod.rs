@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 pub use facts::{Facts, RegistryFacts, RunFacts, StoreFacts};
 pub use life::{LIFE, Life, Process, Refusal};
-use registry::{DURATION_MS, seconds};
+use registry::{DURATION_MS, Severity, seconds};
 
 /// What a pool may be; each is a series of `veneer_pool_mode`, 1 for the one that holds.
 pub const MODES: [&str; 6] = ["rw", "ro", "out_of_data_space", "needs_check", "fail", "directory"];
@@ -36,6 +36,8 @@ const KEPT: &[(&str, &str)] = &[
     ("unpack_entries_total", "Entries of layers that were sealed."),
     ("blobs_refused_total", "Blobs that were refused and are quarantined."),
     ("gc_freed_bytes_total", "Bytes that collections freed."),
+    ("scans_total", "Scans that ended, by outcome."),
+    ("activations_blocked_total", "Activations that the scan policy refused."),
 ];
 
 struct Text(String);
@@ -129,6 +131,10 @@ fn rows(text: &mut Text, registry: &RegistryFacts) {
     }
     text.gauge("quarantined_blobs", "Blobs that are not unpacked again.", registry.quarantined);
     text.gauge("garbage_bytes", "Bytes that a collection would free.", registry.garbage_bytes);
+    text.family("findings", "gauge", "What scanners found in the images here, by severity.");
+    for (severity, value) in Severity::ALL.iter().zip(registry.findings) {
+        text.sample("findings", &format!("severity=\"{}\"", severity.word()), value);
+    }
     text.family("events_total", "counter", "Lines of history that were ever written.");
     text.sample("events_total", "", registry.events);
 }
@@ -143,7 +149,8 @@ fn kept(text: &mut Text, registry: &RegistryFacts) {
             any = true;
         }
         let labelled =
-            matches!(*name, "runs_total" | "run_failures_total" | "retries_total" | "layers_total");
+            ["runs_total", "run_failures_total", "retries_total", "layers_total", "scans_total"]
+                .contains(name);
         if !any && !labelled {
             text.sample(name, "", 0);
         }

@@ -18,7 +18,7 @@ use registry::StoreBinding;
 
 use crate::Error;
 use crate::plan::Mapping;
-use crate::store::{Condition, Mapped, Space, Store, View, Work};
+use crate::store::{Condition, Mapped, Space, Store, Tree, View, Work};
 
 /// A directory that is a store.
 #[derive(Debug)]
@@ -160,7 +160,7 @@ impl Store for DirStore {
     }
 
     fn look(&self, id: u32, _bytes: u64) -> Result<Box<dyn View>, Error> {
-        Ok(Box::new(DirView(self.root(id)?)))
+        Ok(Box::new(DirView(self.root(id)?, self.volume(id))))
     }
 
     fn put_note(&self, id: u32, _bytes: u64, note: &[u8]) -> Result<(), Error> {
@@ -281,9 +281,13 @@ struct DirWork {
 }
 
 /// A sealed tree that is open to be read.
-struct DirView(unpack::Root);
+struct DirView(unpack::Root, PathBuf);
 
 impl View for DirView {
+    fn tree(&self) -> Tree<'_> {
+        Tree::Directory(&self.1)
+    }
+
     fn root(&self) -> &unpack::Root {
         &self.0
     }

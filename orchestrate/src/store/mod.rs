@@ -8,7 +8,8 @@ mod dir;
 mod pool;
 mod pool_note;
 
-use std::path::PathBuf;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub use dir::DirStore;
@@ -117,8 +118,20 @@ pub trait Work {
     fn close(self: Box<Self>, note: Option<&[u8]>) -> Result<(), Error>;
 }
 
+/// Where a sealed tree is, for who has to mount it somewhere.
+#[derive(Clone, Copy, Debug)]
+pub enum Tree<'a> {
+    /// A detached, read-only mount.
+    Mount(BorrowedFd<'a>),
+    /// A directory, writable for who has the right.
+    Directory(&'a Path),
+}
+
 /// A sealed volume that is open to be read.
 pub trait View {
+    /// Where it is.
+    fn tree(&self) -> Tree<'_>;
+
     /// The tree.
     fn root(&self) -> &unpack::Root;
 

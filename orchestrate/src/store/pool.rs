@@ -12,7 +12,7 @@ use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
 
 use crate::Error;
 use crate::plan::Mapping;
-use crate::store::{Condition, Mapped, Space, Store, View, Work, pool_note};
+use crate::store::{Condition, Mapped, Space, Store, Tree, View, Work, pool_note};
 
 /// How a work volume is mounted. Power loss may tear it: an unsealed volume is thrown away, and
 /// sealing syncs and commits the pool before anybody relies on it.
@@ -353,6 +353,10 @@ struct ThinView {
 }
 
 impl View for ThinView {
+    fn tree(&self) -> Tree<'_> {
+        Tree::Mount(self.mount.as_fd())
+    }
+
     fn root(&self) -> &unpack::Root {
         &self.root
     }

@@ -11,5 +11,6 @@ mod log;
 mod matrix;
 mod metrics;
 mod race;
+mod scan;
 mod storm;
 mod sweep;

@@ -2,7 +2,7 @@
 //! the volumes, a forged note that makes no layer, a flipped byte that `verify` finds, room given back.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -35,6 +35,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     let mounted = Mounted::new(guest.scratch(), "golang-1")?;
     ensure!(mounted.path().join("written").exists(), "a rebuild lost what was written");
     drop(mounted);
+    scanned(&veneer)?;
     flipped(&veneer)?;
 
     // Room: python has no activation and goes, golang is in use and stays.
@@ -93,6 +94,27 @@ fn rebuild(veneer: &Veneer, layers: usize) -> Result<()> {
     // The forged one is the operator's to remove.
     veneer.pool.pool().deactivate("golang-2")?;
     veneer.ok(&["gc", "--purge-foreign"])?;
+    veneer.check()
+}
+
+/// A scanner sees the sealed top layer of a pool, cannot write to it, and leaves no device behind; one
+/// that is killed with its orchestrate does not either.
+fn scanned(veneer: &Veneer) -> Result<()> {
+    let script = veneer.state.join("scanner");
+    let text = |lines: &str| format!("#!/bin/sh\n{lines}\n");
+    let scan = |lines: &str| -> Result<crate::guest::cmd::Ran> {
+        std::fs::write(&script, text(lines))?;
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+        let command = format!("{} {{}}", script.display());
+        let cmd = veneer.cmd(&["scan", &image("python"), "--json"]);
+        cmd.env("VENEER_SCAN_COMMAND", command).env("VENEER_SCAN_TIMEOUT", "2").run()
+    };
+    let good = "echo '{\"SchemaVersion\": 2}'";
+    let look = "test -e $1/srv/app/hello.py || exit 3; touch $1/new 2>/dev/null && exit 4
+                mount -o remount,rw $1 2>/dev/null; touch $1/new 2>/dev/null && exit 5";
+    let done = scan(&format!("{look}; {good}"))?.expect(0)?.json()?;
+    ensure!(done["counts"]["critical"] == 0 && done["format"] == "trivy", "{done}");
+    scan("sleep 600")?.expect_message(111, "killed after 2 s")?;
     veneer.check()
 }
 

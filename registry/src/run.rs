@@ -208,6 +208,10 @@ fn run_with_result(row: &Row<'_>) -> Result<Run, Error> {
 impl Registry {
     /// The run of this number, with what it gave.
     pub fn run(&self, id: u64) -> Result<Option<Run>, Error> {
+        if i64::try_from(id).is_err() {
+            // No number was ever that large.
+            return Ok(None);
+        }
         self.one(&format!("SELECT {RUN}, result FROM runs WHERE id = ?1"), [id], run_with_result)
     }
 

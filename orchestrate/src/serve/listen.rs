@@ -1,16 +1,18 @@
 //! Sockets: who comes is judged, given a thread of which there are so many, or turned away.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::auth::{Peer, Token};
 use super::daemon::Daemon;
@@ -23,6 +25,9 @@ use crate::metrics::{LIFE, Refusal};
 
 /// Stack of a connection's thread: answers are built on the heap.
 const STACK: usize = 512 << 10;
+
+/// How long a connection's thread is kept for the next one.
+const KEPT: Duration = Duration::from_secs(10);
 
 /// Bytes of a unix socket's path (`sun_path`, unix(7)), its end included.
 const SOCKET_PATH_MAX: usize = 108;
@@ -144,11 +149,11 @@ pub(super) fn remove_socket(daemon: &Daemon) {
 /// Accepts in a thread of its own until the process ends.
 pub(super) fn start(gate: &Arc<Gate>, listener: Listener) -> Result<(), Error> {
     let gate = gate.clone();
-    let inside = Arc::new(AtomicUsize::new(0));
+    let hall = Arc::new(Hall::default());
     let started = thread::Builder::new().name("accept".into()).spawn(move || {
         loop {
             match accept(&listener) {
-                Ok(stream) => admit(&gate, &inside, stream),
+                Ok(stream) => admit(&gate, &hall, stream),
                 // No descriptors left, most likely: who is inside will give some back.
                 Err(_) => thread::sleep(Duration::from_millis(100)),
             }
@@ -172,7 +177,7 @@ fn accept(listener: &Listener) -> io::Result<Stream> {
     }
 }
 
-fn admit(gate: &Arc<Gate>, inside: &Arc<AtomicUsize>, stream: Stream) {
+fn admit(gate: &Arc<Gate>, hall: &Arc<Hall>, stream: Stream) {
     if let Stream::Unix(unix) = &stream {
         let own = nix::unistd::geteuid().as_raw();
         let may = Peer::of(unix).is_ok_and(|peer| peer.may(own, &gate.daemon.options.allow));
@@ -182,30 +187,93 @@ fn admit(gate: &Arc<Gate>, inside: &Arc<AtomicUsize>, stream: Stream) {
         }
     }
     let most = gate.daemon.limits().connections;
-    let more = |n: usize| (n < most).then_some(n + 1);
-    if inside.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+    if let Err(stream) = hall.enter(gate, stream, most) {
         LIFE.refused(Refusal::Full);
-        return turn_away(stream, &problem::busy("all connections are taken"));
+        turn_away(stream, &problem::busy("all connections are taken"));
     }
-    let place = Place(inside.clone());
-    LIFE.connections.fetch_add(1, Ordering::Relaxed);
-    let gate = gate.clone();
-    let spawned = thread::Builder::new().name("conn".into()).stack_size(STACK).spawn(move || {
-        let _place = place;
-        let open = matches!(stream, Stream::Unix(_));
-        converse(&gate, Conn::new(stream), open);
-    });
-    // The connection went down with the closure; its client tries again.
-    drop(spawned);
 }
 
-/// One of the places inside.
-struct Place(Arc<AtomicUsize>);
+/// The threads of one socket's connections: made when needed, kept a while, never more than there may
+/// be connections. One for each connection, made and ended with it, would have no such bound: those
+/// that are ending count too.
+#[derive(Debug, Default)]
+struct Hall {
+    state: Mutex<Inside>,
+    came: Condvar,
+}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-        LIFE.connections.fetch_sub(1, Ordering::Relaxed);
+#[derive(Debug, Default)]
+struct Inside {
+    waiting: VecDeque<Stream>,
+    idle: usize,
+    threads: usize,
+}
+
+impl Hall {
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the connection to a thread, or back when there is none.
+    fn enter(
+        self: &Arc<Hall>,
+        gate: &Arc<Gate>,
+        stream: Stream,
+        most: usize,
+    ) -> Result<(), Stream> {
+        let mut inside = self.lock();
+        if inside.idle > inside.waiting.len() {
+            inside.waiting.push_back(stream);
+            self.came.notify_one();
+            return Ok(());
+        }
+        if inside.threads >= most {
+            return Err(stream);
+        }
+        inside.threads += 1;
+        inside.waiting.push_back(stream);
+        let (hall, gate) = (self.clone(), gate.clone());
+        let work = move || hall.work(&gate);
+        match thread::Builder::new().name("conn".into()).stack_size(STACK).spawn(work) {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                inside.threads -= 1;
+                inside.waiting.pop_back().map_or(Ok(()), Err)
+            }
+        }
+    }
+
+    fn work(&self, gate: &Gate) {
+        while let Some(stream) = self.next() {
+            LIFE.connections.fetch_add(1, Ordering::Relaxed);
+            let open = matches!(stream, Stream::Unix(_));
+            // A request that panics ends its connection and no other.
+            let talked = catch_unwind(AssertUnwindSafe(|| converse(gate, Conn::new(stream), open)));
+            LIFE.connections.fetch_sub(1, Ordering::Relaxed);
+            if talked.is_err() {
+                log::line(Level::Error, "a request panicked; this is a bug", &[]);
+            }
+        }
+    }
+
+    /// The next connection; none when none came for a while, and the thread ends.
+    fn next(&self) -> Option<Stream> {
+        let mut inside = self.lock();
+        inside.idle += 1;
+        let deadline = Instant::now() + KEPT;
+        loop {
+            if let Some(stream) = inside.waiting.pop_front() {
+                inside.idle -= 1;
+                return Some(stream);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                inside.idle -= 1;
+                inside.threads -= 1;
+                return None;
+            }
+            inside = self.came.wait_timeout(inside, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 }
 

@@ -50,8 +50,9 @@ pub(crate) fn route(method: Option<Method>, path: &[String]) -> Result<Route, Mi
         Some(Head) => Some(Get),
         method => method,
     };
-    let number = |text: &str| match text.parse() {
-        Ok(id) if !text.starts_with('+') => Ok(id),
+    // What the registry cannot count to is no run either.
+    let number = |text: &str| match text.parse::<i64>().map(u64::try_from) {
+        Ok(Ok(id)) if !text.starts_with(['+', '-']) => Ok(id),
         Ok(_) | Err(_) => Err(Miss::NotFound),
     };
     let get = |route: Route| match method {
@@ -125,7 +126,7 @@ mod tests {
             "v1/runs/+7",
             "v1/runs/-1",
             "v2/runs",
-            "v1/runs/99999999999999999999",
+            "v1/runs/9223372036854775808",
             "v1/runs/7/8",
             "healthz/",
         ] {

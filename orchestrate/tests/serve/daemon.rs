@@ -69,13 +69,18 @@ pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
 impl Daemon {
     /// Starts one, and waits until it answers.
     pub(crate) fn start(host: &Host<'_>, more: &[&str]) -> Daemon {
+        Daemon::start_with(host, more, &[])
+    }
+
+    /// As [`Daemon::start`], with these variables.
+    pub(crate) fn start_with(host: &Host<'_>, more: &[&str], env: &[(&str, &str)]) -> Daemon {
         let mut words = vec!["serve"];
         words.extend(more);
-        let log = std::fs::OpenOptions::new();
-        let mut log = log;
+        let mut log = std::fs::OpenOptions::new();
         std::fs::create_dir_all(&host.dir).unwrap();
         let log = log.create(true).append(true).open(host.dir.join("serve.log")).unwrap();
         let mut command = host.command(&words);
+        command.envs(env.iter().copied());
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let socket = host.state().join("serve.sock");
         let mut daemon = Daemon { child, socket };

@@ -5,6 +5,9 @@
 #[path = "../proofs/bench.rs"]
 #[allow(dead_code)]
 mod bench;
+mod crowd;
 mod daemon;
+mod document;
+mod gate;
 mod life;
 mod verbs;

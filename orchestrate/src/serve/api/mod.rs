@@ -6,6 +6,7 @@ mod reads;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::daemon::Daemon;
 use super::http::{Method, Request, Response};
@@ -128,14 +129,16 @@ fn short(text: &str) -> Result<&str, Error> {
 
 /// The body as JSON of a known form.
 fn body<T: DeserializeOwned>(request: &Request) -> Result<T, Error> {
-    serde_json::from_slice(&request.body)
-        .map_err(|error| Error::Usage(format!("the body is not what is expected here: {error}")))
+    let bad = |error| Error::Usage(format!("the body is not what is expected here: {error}"));
+    // What is derived would also take a list of the values.
+    let object: Map<String, Value> = serde_json::from_slice(&request.body).map_err(bad)?;
+    serde_json::from_value(Value::Object(object)).map_err(bad)
 }
 
 /// As [`body`]; none at all is an empty object.
 fn body_or_empty<T: DeserializeOwned>(request: &Request) -> Result<T, Error> {
     match request.body.is_empty() {
-        true => serde_json::from_slice(b"{}").map_err(|error| Error::Usage(error.to_string())),
+        true => body(&Request { body: b"{}".into(), ..request.clone() }),
         false => body(request),
     }
 }

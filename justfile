@@ -73,6 +73,10 @@ bench-unpack DIR *LAYER:
     cargo build --release --package unpack
     cargo run --release --package unpack --example versus -- {{ DIR }} {{ LAYER }}
 
+# Everything side by side with what one would use instead, medians and ratios: target/bench; needs root.
+bench *FLAGS: static
+    {{ bin }}/bench {{ FLAGS }}
+
 # Random operations, each killed at a random time or not, on a directory store; one SEED gives the same again.
 soak-kills RUNS="2000" SEED="1":
     VENEER_KILLS={{ RUNS }} VENEER_SEED={{ SEED }} cargo test --release --package orchestrate --test proofs killed_at_random -- --nocapture

@@ -72,6 +72,9 @@ pub fn pack(places: &Places, plan: &Plan) -> Result<Vec<u8>> {
     cpio.file("usr/local/bin/s3s-fs", 0o755, &server);
 
     tools(&mut cpio)?;
+    if plan.stages.iter().any(|stage| stage.name.starts_with("bench")) {
+        peers(&mut cpio, &places.peers())?;
+    }
     udev(&mut cpio, &places.udev())?;
     busybox(&mut cpio)?;
     for (path, content) in SMALL_FILES {
@@ -112,6 +115,17 @@ fn tools(cpio: &mut Cpio) -> Result<()> {
         // The loader looks in the same places; /lib is a link to /usr/lib in the guest.
         let merged = library.trim_start_matches('/').trim_start_matches("usr/");
         cpio.file(&format!("usr/{merged}"), 0o755, &std::fs::read(&library)?);
+    }
+    Ok(())
+}
+
+/// containerd, where `./bootstrap --peers` has got it: too large to be in every boot.
+fn peers(cpio: &mut Cpio, dir: &Path) -> Result<()> {
+    for name in ["containerd", "ctr"] {
+        let program = dir.join("bin").join(name);
+        if program.is_file() {
+            cpio.file(&format!("usr/bin/{name}"), 0o755, &std::fs::read(&program)?);
+        }
     }
     Ok(())
 }

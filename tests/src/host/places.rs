@@ -54,6 +54,12 @@ impl Places {
         self.cache.join("udev")
     }
 
+    /// What others would use instead, for `just bench`.
+    #[must_use]
+    pub fn peers(&self) -> PathBuf {
+        self.cache.join("peers")
+    }
+
     /// The S3 server, a static program.
     #[must_use]
     pub fn s3_server(&self) -> PathBuf {

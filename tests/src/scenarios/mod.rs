@@ -3,6 +3,7 @@
 use crate::scenario::Scenario;
 
 pub mod activate;
+pub mod bench;
 pub mod boot;
 pub mod by_hand;
 pub mod crash_clock;
@@ -76,8 +77,11 @@ pub const ALL: &[Scenario] = &[
 pub const LONG: &[Scenario] =
     &[crash_points::SCENARIO, crash_random::SCENARIO, power_cut::SCENARIO];
 
+/// Only by `just bench`, or by name: they measure.
+pub const BENCHES: &[Scenario] = &[bench::SCENARIO, bench::FULL];
+
 /// The scenario of this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Scenario> {
-    ALL.iter().chain(LONG).find(|scenario| scenario.name == name)
+    ALL.iter().chain(LONG).chain(BENCHES).find(|scenario| scenario.name == name)
 }

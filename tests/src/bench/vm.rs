@@ -1,0 +1,95 @@
+//! The jobs that need device-mapper: the scenario `bench` in the VM, and its figures as rows.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::growth::Growth;
+use super::{Outcome, Row, contest};
+use crate::host::places::Places;
+use crate::host::{qemu, run};
+use crate::scenarios;
+
+/// Runs it, on the full images where they have been built and `full` asks for them.
+///
+/// # Errors
+/// The VM does not do its work.
+pub fn rows(
+    places: &Places,
+    full: bool,
+    growth: &mut Vec<Growth>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Row>> {
+    let name = if full { "bench_full" } else { "bench" };
+    let scenario = scenarios::find(name).context("the scenario")?;
+    if !run::run(places, qemu::accel(places)?, &[scenario], true)? {
+        bail!("the scenario {name} failed: see above");
+    }
+    let text = std::fs::read_to_string(places.work.join("results.jsonl"))?;
+    let result: Value = serde_json::from_str(text.lines().next().context("no result")?)?;
+    let figures = &result["figures"];
+    if figures["containerd"] == false {
+        notes.push("containerd is not there: `./bootstrap --peers` gets it".into());
+    }
+    let tars = figures["tar_bytes"].as_f64().context("tar_bytes")?;
+    let what = format!("an image of five layers, {:.0} MB of tars", tars / 1e6);
+    let jobs = &figures["jobs"];
+    let mut rows = Vec::new();
+    for (job, what, aims) in [
+        ("image", format!("VM: {what}, empty pool to activated"), [0.8, 0.35]),
+        ("activation", "VM: one more activation of it".into(), [0.8, 0.1]),
+    ] {
+        let results = results(&jobs[job])?;
+        for (peer, aim) in ["dmsetup and GNU tar", "containerd devmapper"].iter().zip(aims) {
+            let Some(peer) = results.iter().find(|result| result.name == *peer) else { continue };
+            let ratio = results[0].wall / peer.wall;
+            rows.push(Row {
+                job: format!("{job}, to {}", peer.name),
+                what: what.clone(),
+                aim: Some(aim),
+                ratio: Some(ratio),
+                spread: Some((ratio, ratio)),
+                results: vec![results[0].clone(), peer.clone()],
+                missing: Vec::new(),
+            });
+        }
+    }
+    for result in results(&jobs["blocks"])? {
+        let bytes = result.wall * 1_048_576.0;
+        let ratio = bytes / tars;
+        notes.push(format!(
+            "pool space for {what}, by {}: {:.0} blocks of 1 MiB, {ratio:.2} of the tars",
+            result.name, result.wall
+        ));
+    }
+    if let Some(points) = figures["thousand"].as_array() {
+        let pair = |point: &Value| Some((point[0].as_u64()?, point[1].as_f64()?));
+        growth.push(Growth {
+            of: "activations on a thin pool".into(),
+            what: "VM: activate, median of a hundred".into(),
+            unit: "ms",
+            points: points.iter().filter_map(pair).collect(),
+        });
+    }
+    Ok(rows)
+}
+
+/// Of each program the median of all its rounds; what is no time comes in `wall` as well.
+fn results(job: &Value) -> Result<Vec<Outcome>> {
+    let mut results = Vec::new();
+    for result in job.as_array().context("results")? {
+        let rounds = result["rounds"].as_array().context("rounds")?;
+        let figures: Vec<f64> = rounds
+            .iter()
+            .flat_map(|round| round.as_array().into_iter().flatten())
+            .filter_map(Value::as_f64)
+            .collect();
+        results.push(Outcome {
+            name: result["name"].as_str().context("a name")?.to_owned(),
+            line: String::new(),
+            wall: contest::median(&figures),
+            processor: f64::NAN,
+            peak_kib: 0,
+        });
+    }
+    Ok(results)
+}

@@ -20,7 +20,7 @@ id=1
 mkdir -p "$at"
 for url; do
     mount -t ext4 -o noatime /dev/mapper/work "$at"
-    wget -q -O - "$url" | tar -x -p --numeric-owner --xattrs '--xattrs-include=*' -C "$at"
+    wget -q -O - "$url" | tar -x -p -U --recursive-unlink --numeric-owner --xattrs '--xattrs-include=*' -C "$at"
     umount "$at"
     $dm remove work
     next=$((id + 1))

@@ -16,12 +16,12 @@ use crate::object::ObjectRef;
 use crate::pressure::Pressure;
 use crate::stream::{Pin, Stream};
 
-/// Bytes of one range. Smaller ones cost requests, larger ones memory; from 4 MiB on the rate does
-/// not depend on it.
-pub(crate) const PART_BYTES: u64 = 4 << 20;
+/// Bytes of one range. Smaller ones cost requests, larger ones memory: four of these keep the whole
+/// program below 16 MiB.
+pub(crate) const PART_BYTES: u64 = 2 << 20;
 const BUFFER_BYTES: usize = 256 << 10;
 /// A part and one buffer more, which the consumer may be holding.
-const BUFFERS: usize = 17;
+const BUFFERS: usize = 9;
 
 /// From this size on several ranges are faster than one stream.
 pub(crate) const SIZE_MIN: u64 = 16 << 20;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use fault::{ETAG, Pace, Plan, Reply, Request, Server, good, noise};
 use sha2::{Digest as _, Sha256};
 
-/// More than two ranges of 4 MiB, and not a multiple of anything.
+/// More than four ranges of 2 MiB, and not a multiple of anything.
 const SIZE: usize = 9_000_001;
 
 /// Longer than any fault may take, even on a busy machine.

@@ -26,7 +26,7 @@ fn read(server: &Server, jobs: usize) -> Vec<u8> {
 #[test]
 fn an_overloaded_server_gets_half_the_ranges() {
     const ANSWER: Duration = Duration::from_millis(300);
-    let bytes = noise(160 << 20, 31);
+    let bytes = noise(80 << 20, 31);
     // When the ranges were asked for, and when the first was turned away.
     let seen: Arc<Mutex<(Vec<Instant>, Option<Instant>)>> = Arc::default();
     let shared = seen.clone();

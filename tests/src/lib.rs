@@ -1,7 +1,8 @@
 //! The harness: a VM with device-mapper, scenarios, images and the oracle.
 //!
-//! Three programs stand on this library. `bench` ([`bench`]) measures. `e2e` ([`host`]) builds an initramfs, boots QEMU and collects
+//! Three programs stand on this library. `e2e` ([`host`]) builds an initramfs, boots QEMU and collects
 //! results; `guest` ([`guest`]) is `/init` inside and runs [`scenarios`]. They speak [`protocol`].
+//! `bench` ([`bench`]) measures ours beside what one would use instead.
 //! `README.md` in this folder says how to add a scenario.
 
 pub mod bench;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Setup;
+use crate::dice::Dice;
 
 /// The layer of some 600 MB and 13,000 entries, and what to call it.
 ///
@@ -35,7 +36,7 @@ pub fn large(setup: &Setup) -> Result<(PathBuf, String)> {
 /// # Errors
 /// It cannot be written.
 pub fn made(path: &Path, entries: u64, orders: u32) -> Result<()> {
-    let mut roll = dice(0x9e37_79b9_7f4a_7c15);
+    let mut dice = Dice::new(1);
     let noise = noise(8 << 20);
     let file = File::create(path).with_context(|| path.display().to_string())?;
     let mut tar = tar::Builder::new(BufWriter::with_capacity(1 << 20, file));
@@ -52,9 +53,9 @@ pub fn made(path: &Path, entries: u64, orders: u32) -> Result<()> {
             tar.append_data(&mut header, format!("{dir}/"), io::empty())?;
             continue;
         }
-        let most = 1u64 << (6 + roll(u64::from(orders)));
-        let size = most / 2 + roll(most / 2);
-        let from = usize::try_from(roll(4096))?;
+        let most = 1u64 << (6 + dice.roll(u64::from(orders)));
+        let size = most / 2 + dice.roll(most / 2);
+        let from = usize::try_from(dice.roll(4096))?;
         header.set_mode(0o644);
         header.set_size(size);
         tar.append_data(
@@ -88,21 +89,11 @@ pub fn one_file(path: &Path, bytes: u64) -> Result<()> {
 /// Bytes that do not compress, the same every time.
 #[must_use]
 pub fn noise(bytes: usize) -> Vec<u8> {
-    let mut roll = dice(0x2545_f491_4f6c_dd1d);
+    let mut dice = Dice::new(2);
     let mut noise = Vec::with_capacity(bytes + 8);
     while noise.len() < bytes {
-        noise.extend_from_slice(&roll(u64::MAX).to_le_bytes());
+        noise.extend_from_slice(&dice.roll(1 << 31).to_le_bytes()[..3]);
     }
     noise.truncate(bytes);
     noise
-}
-
-/// xorshift64*: gives numbers below what it is asked for.
-fn dice(mut state: u64) -> impl FnMut(u64) -> u64 {
-    move |below| {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d) % below
-    }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Wanted {
     pub(crate) source: Option<Source>,
     /// The blob, where it was read before.
     pub(crate) blob: Option<Blob>,
+    /// What a signed catalog says it is.
+    pub(crate) signed: Option<Digest>,
     /// The image of which this is the last layer.
     pub(crate) top_of: Option<String>,
 }
@@ -111,7 +113,7 @@ impl Wanted {
     fn stream(&self, host: &Host, client: &fetch::Client) -> Result<Stream, Error> {
         let object = &self.layer.object;
         let mut expect = object.expect();
-        expect.sha256 = self.blob.as_ref().map(|blob| blob.digest.0);
+        expect.sha256 = self.signed.or(self.blob.as_ref().map(|blob| blob.digest)).map(|d| d.0);
         expect.size_max = Some(host.settings.limits.bytes_max);
         let spool = stream::spool_dir(&host.settings.state)?;
         Ok(Stream::begin(client.clone(), object.object.clone(), expect, spool))
@@ -312,6 +314,7 @@ fn apply(
         .map_err(|source| Error::Unpack { layer: title.clone(), source })?;
     let found = Digest(applied.blob_digest);
     let expected = [
+        wanted.signed,
         wanted.blob.as_ref().map(|blob| blob.digest),
         stream.summary().map(|summary| Digest(summary.sha256)),
     ];

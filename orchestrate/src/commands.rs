@@ -28,6 +28,7 @@ pub(crate) enum Command {
     Config(Config),
     Metrics(Metrics),
     Scan(Scan),
+    Catalog(Catalog),
 }
 
 /// Make sure that every layer of an image is fetched, applied and sealed on this host.
@@ -279,4 +280,13 @@ pub(crate) struct Scan {
     /// print what the last scan found, and scan nothing
     #[argh(switch)]
     pub(crate) show: bool,
+}
+
+/// Fetch the signed catalog, check it, and print it; or print one of the images here, to be signed with minisign -S.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "catalog")]
+pub(crate) struct Catalog {
+    /// print a catalog of the images here, with this serial; it has to be above that of the last
+    #[argh(option)]
+    pub(crate) make: Option<u64>,
 }

@@ -34,6 +34,7 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         Command::Recover(_)
         | Command::Verify(_)
         | Command::Scan(_)
+        | Command::Catalog(_)
         | Command::Quarantine(_)
         | Command::Rebuild(_)
         | Command::Config(_)

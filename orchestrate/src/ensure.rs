@@ -116,8 +116,10 @@ impl Host {
         let client = self.client()?;
         let endpoint = client.endpoint().to_owned();
         let layers = client.layers(image)?;
+        let signed = self.signed(client, image, &layers)?;
         let mut wanted = Vec::new();
-        for layer in layers {
+        for (pos, layer) in layers.into_iter().enumerate() {
+            let signed = signed.as_ref().map(|digests| digests[pos]);
             let object = &layer.object;
             let source = object.etag.as_ref().map(|etag| Source {
                 endpoint: endpoint.clone(),
@@ -125,8 +127,8 @@ impl Host {
                 etag: etag.clone(),
                 size: object.size,
             });
-            let blob = self.known(source.as_ref(), &object.object.key)?;
-            wanted.push(Wanted { layer, source, blob, top_of: None });
+            let blob = self.known(signed, source.as_ref(), &object.object.key)?;
+            wanted.push(Wanted { layer, source, blob, signed, top_of: None });
         }
         if let Some(top) = wanted.last_mut() {
             top.top_of = Some(image.to_string());
@@ -152,7 +154,16 @@ impl Host {
         }
     }
 
-    fn known(&self, source: Option<&Source>, key: &str) -> Result<Option<Blob>, Error> {
+    /// The blob, where it was read before: by what is signed, else by the ETag's word.
+    fn known(
+        &self,
+        signed: Option<Digest>,
+        source: Option<&Source>,
+        key: &str,
+    ) -> Result<Option<Blob>, Error> {
+        if let Some(digest) = signed {
+            return Ok(self.registry.blob(digest)?);
+        }
         let Some(source) = source else { return Ok(None) };
         let key = (!self.settings.etag_dedup).then_some(key);
         Ok(self.registry.known(source, key)?)
@@ -274,7 +285,8 @@ impl Host {
         stack: &mut Stack,
     ) -> Result<Option<(Blob, LayerReport)>, Error> {
         if wanted.blob.is_none() {
-            wanted.blob = self.known(wanted.source.as_ref(), &wanted.layer.object.object.key)?;
+            let key = &wanted.layer.object.object.key;
+            wanted.blob = self.known(wanted.signed, wanted.source.as_ref(), key)?;
         }
         let Some(blob) = wanted.blob.clone() else { return Ok(None) };
         let chain = match plan::layer(stack.below, Some(blob.diff), |_| None) {

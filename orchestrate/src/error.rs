@@ -123,6 +123,8 @@ pub enum Error {
         /// Its id.
         volume: u32,
     },
+    /// An image, or a catalog, that is not believed.
+    Catalog(crate::catalog::Distrust),
     /// A scanner that gave no report.
     Scan(crate::scan::Failure),
     /// An image that the scan policy does not let through.
@@ -269,6 +271,7 @@ pub fn class(error: &Error) -> Class {
         Error::Scan(Failure::Time { .. }) => Class::Temporary,
         Error::Scan(_) => Class::HostBroken,
         Error::Blocked { .. } => Class::Denied,
+        Error::Catalog(_) => Class::Refused,
         Error::Fence { .. }
         | Error::Emptied { .. }
         | Error::Lost { .. }
@@ -421,6 +424,7 @@ impl fmt::Display for Error {
                  rm` the images on it, then ensure them again"
             ),
             Error::Told { message, .. } => f.write_str(message),
+            Error::Catalog(why) => why.fmt(f),
             Error::Scan(failure) => failure.fmt(f),
             Error::Blocked { image, counts, worst } => write!(
                 f,
@@ -455,6 +459,7 @@ impl std::error::Error for Error {
             | Error::Mismatch { .. }
             | Error::Quarantined { .. }
             | Error::Fence { .. }
+            | Error::Catalog(_)
             | Error::Scan(_)
             | Error::Blocked { .. }
             | Error::Emptied { .. }

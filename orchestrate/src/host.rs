@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use registry::{Registry, StoreBinding, Write};
 
+use crate::catalog::Trust;
 use crate::lock::Locks;
 use crate::log::{self, Field, Level};
 use crate::manifest::Manifests;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub wait: Duration,
     /// Spools of killed runs go when nobody wrote to them for so long.
     pub spool_age: Duration,
+    /// Whose word counts for what an image is.
+    pub trust: Trust,
     /// Who scans images, and what is not let through.
     pub scan: Policy,
     /// Whether an ETag seen before stands for the bytes seen before, whatever the key.

@@ -7,6 +7,7 @@
 mod activate;
 mod build;
 mod cancel;
+pub mod catalog;
 pub mod config;
 mod ensure;
 mod error;

@@ -103,7 +103,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Err(anyhow!(
             "which command? ensure, activate, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
-             metrics, scan; see orchestrate --help"
+             metrics, scan, catalog; see orchestrate --help"
         ));
     };
     // References and names are judged before anything is opened or made.
@@ -136,6 +136,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         | Command::Unpin(_)
         | Command::Verify(_)
         | Command::Scan(_)
+        | Command::Catalog(_)
         | Command::Runs(_)
         | Command::Events(_)
         | Command::Cancel(_) => {}
@@ -155,6 +156,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Recover(args) => recover(&mut host, &args, json),
         Command::Verify(args) => verify(&mut host, &args, json),
         Command::Scan(args) => scan(&mut host, &args, json),
+        Command::Catalog(args) => show::catalog(&host, &args),
         Command::Quarantine(args) => quarantine(&mut host, &args, json),
         command => perform(&mut host, command, json),
     }
@@ -182,6 +184,7 @@ fn mends_first(command: &Command) -> bool {
         | Command::Serve(_)
         | Command::Health(_)
         | Command::Config(_)
+        | Command::Catalog(_)
         | Command::Metrics(_) => false,
     }
 }
@@ -225,6 +228,7 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
         Command::Recover(_)
         | Command::Verify(_)
         | Command::Scan(_)
+        | Command::Catalog(_)
         | Command::Quarantine(_)
         | Command::Rebuild(_)
         | Command::Serve(_)

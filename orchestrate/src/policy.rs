@@ -91,6 +91,7 @@ fn spent(error: &Error) -> bool {
         | Error::Mismatch { .. }
         | Error::Quarantined { .. }
         | Error::Fence { .. }
+        | Error::Catalog(_)
         | Error::Scan(_)
         | Error::Blocked { .. }
         | Error::Emptied { .. }

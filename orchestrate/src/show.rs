@@ -9,7 +9,7 @@ use orchestrate::metrics::Facts;
 use orchestrate::{Error, Host, RunLine, Settings, Verbs};
 use serde_json::json;
 
-use crate::commands::Events;
+use crate::commands::{Catalog, Events};
 use crate::{output, print, say};
 
 /// Runs that `show` has of one subject.
@@ -115,4 +115,16 @@ pub(crate) fn metrics(settings: Settings, again: Settings) -> anyhow::Result<Exi
         }
     };
     say(&orchestrate::metrics::text(&facts)).map(|()| ExitCode::SUCCESS)
+}
+
+/// The catalog that is believed, or one that may be signed.
+pub(crate) fn catalog(host: &Host, args: &Catalog) -> anyhow::Result<ExitCode> {
+    let catalog = match args.make {
+        Some(serial) => host.make_catalog(serial)?,
+        None if !host.trusts() => {
+            return Err(Error::Usage("set catalog.url and catalog.keys first".into()).into());
+        }
+        None => host.trusted_catalog()?,
+    };
+    say(&format!("{}\n", serde_json::to_string_pretty(&catalog)?)).map(|()| ExitCode::SUCCESS)
 }

@@ -23,6 +23,7 @@ const TABLES: &[&str] = &[
     "counters",
     "scans",
     "findings",
+    "catalogs",
     "events",
 ];
 

@@ -4,6 +4,7 @@
 //! Knows no pool, no network and no tar: ids, digests and names come from the caller. The states
 //! and their edges are in [`state`]; the tables are in `schema/`.
 
+mod catalogs;
 mod check;
 mod copy;
 mod counters;

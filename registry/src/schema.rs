@@ -14,7 +14,7 @@ use crate::Error;
 pub const APPLICATION_ID: i64 = 0x566e_6572;
 
 /// `PRAGMA user_version` that this program writes and reads.
-pub const SCHEMA_VERSION: i64 = 4;
+pub const SCHEMA_VERSION: i64 = 5;
 
 /// One SQL text per step from version n to n + 1; the first makes an empty file ours.
 const MIGRATIONS: &[&str] = &[
@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../schema/2.sql"),
     include_str!("../schema/3.sql"),
     include_str!("../schema/4.sql"),
+    include_str!("../schema/5.sql"),
 ];
 
 /// The SQLite in which the WAL-reset corruption bug (3.7.0 to 3.51.2) is gone.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use registry::Severity;
 
 use super::{Config, Origin};
+use crate::catalog::Trust;
 use crate::{Cancel, Error, Settings, scan};
 
 impl Config {
@@ -27,11 +28,24 @@ impl Config {
             volume_bytes: number("volume_bytes"),
             wait: Duration::from_secs(number("wait")),
             spool_age: Duration::from_secs(number("spool_age")),
+            trust: self.trust()?,
             scan: self.scan()?,
             etag_dedup: self.switch("etag_dedup"),
             cancel: Cancel::default(),
             talk: 1,
         })
+    }
+
+    fn trust(&self) -> Result<Trust, Error> {
+        let url = self.text("catalog.url").map(str::to_owned);
+        let trust = Trust { url, keys: self.list("catalog.keys").to_vec() };
+        trust.public_keys().map_err(Error::Catalog)?;
+        // One without the other would look like a protection and be none.
+        match (&trust.url, trust.keys.is_empty()) {
+            (Some(_), true) => Err(Error::Usage("catalog.url is set, and no catalog.keys".into())),
+            (None, false) => Err(Error::Usage("catalog.keys is set, and no catalog.url".into())),
+            (Some(_), false) | (None, true) => Ok(trust),
+        }
     }
 
     fn scan(&self) -> Result<scan::Policy, Error> {

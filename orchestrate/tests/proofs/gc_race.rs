@@ -150,8 +150,7 @@ fn round(scenes: &[Host<'_>], right: &Right, seed: u64, free: bool) -> Round {
     let (mut may_be_gone, mut removed) = (BTreeSet::new(), BTreeSet::new());
     for did in &all {
         let refused = did.verb == "rm"
-            && (did.stderr.contains("no activation or image")
-                || did.stderr.contains(" is taken by "));
+            && (did.stdout.contains("\"not_found\"") || did.stderr.contains(" is taken by "));
         match did.code {
             None | Some(0) => {}
             Some(100) if refused => continue,

@@ -11,7 +11,7 @@ use registry::{
 use crate::error::{class, stream_error};
 use crate::lock::Lock;
 use crate::note::{self, Key, Note};
-use crate::perform::discard_alone;
+use crate::perform::{discard_alone, discard_earlier};
 use crate::stream::{self, Stream};
 use crate::{Error, Host};
 
@@ -267,6 +267,7 @@ fn volume_was_full(host: &Host, error: &Error) -> bool {
 /// Commits a fresh id and makes it a snapshot of the parent.
 fn reserve(host: &mut Host, build: &str, parent: &Volume, bytes: u64) -> Result<Volume, Error> {
     let alone = host.locks.store()?;
+    discard_earlier(host, build)?;
     host.store.admit(1)?;
     let new = NewVolume { role: Role::Layer, parent: Some(parent.id), build, bytes };
     let id = host.fenced(|write| write.reserve_volume(&new))?;

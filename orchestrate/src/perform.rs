@@ -26,6 +26,20 @@ pub(crate) fn delete_volume(host: &mut Host, id: u32) -> Result<(), Error> {
     host.fenced(|write| write.forget_volume(id))
 }
 
+/// Takes out what an earlier try of this build has left: its id was committed, and it never heard so.
+/// The caller holds the build's lock, so that nobody is at work on it, and the store's lock.
+pub(crate) fn discard_earlier(host: &mut Host, build: &str) -> Result<(), Error> {
+    let rows = host.registry.volumes()?;
+    for row in rows.iter().rev().filter(|row| row.build == build) {
+        match row.state {
+            VolumeState::Building => discard_alone(host, row)?,
+            VolumeState::Deleting => delete_volume(host, row.id)?,
+            VolumeState::Sealed(_) => {}
+        }
+    }
+    Ok(())
+}
+
 /// One step of a volume that nobody is building. The caller holds the store's lock.
 pub(crate) fn settle_volume(
     host: &mut Host,
@@ -58,7 +72,7 @@ pub(crate) fn template(host: &mut Host) -> Result<Volume, Error> {
     let bytes = host.settings.volume_bytes;
     let alone = host.locks.store()?;
     host.say(1, format_args!("making the template file system, once for this store"));
-    let before = host.store.space()?;
+    discard_earlier(host, BUILD)?;
     let new = NewVolume { role: Role::Template, parent: None, build: BUILD, bytes };
     let id = host.fenced(|write| write.reserve_volume(&new))?;
     let mut volume = Volume {
@@ -69,13 +83,19 @@ pub(crate) fn template(host: &mut Host) -> Result<Volume, Error> {
         bytes,
         state: VolumeState::Building,
     };
-    match make_template(host, id, bytes) {
-        Ok(bytes) => volume.bytes = bytes,
+    match seal_template(host, &mut volume) {
+        Ok(()) => Ok(volume),
         Err(error) => {
             drop(alone);
-            return Err(abandon(host, &volume, error));
+            Err(abandon(host, &volume, error))
         }
     }
+}
+
+/// Makes the template on its volume, and commits that it is whole.
+fn seal_template(host: &mut Host, volume: &mut Volume) -> Result<(), Error> {
+    let before = host.store.space()?;
+    volume.bytes = make_template(host, volume.id, volume.bytes)?;
     let own_bytes = host.store.taken(&before, 0)?;
     let blank = Seal {
         chain: None,
@@ -87,9 +107,9 @@ pub(crate) fn template(host: &mut Host) -> Result<Volume, Error> {
         content_bytes: 0,
     };
     let sealed = VolumeState::Sealed(blank);
-    host.fenced(|write| write.advance_volume(&volume, &sealed))?;
+    host.fenced(|write| write.advance_volume(volume, &sealed))?;
     volume.state = sealed;
-    Ok(volume)
+    Ok(())
 }
 
 /// Makes the template's file system, and the key under which the volumes on it say what they are.

@@ -11,10 +11,11 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tests::dice::Dice;
 use tests::trace::turns::{Player, play};
-use tests::trace::{self, Act, Call, Effect, Side, Whose};
+use tests::trace::{self, Act, Call, Side, Whose};
 use tests::tree::Tree;
 
 use crate::bench::{Bench, Host};
+use crate::matrix::killed_once;
 use crate::storm::{REFERENCES, images, right_trees, told, trees};
 
 const A: &str = "s3://bucket/a/";
@@ -58,12 +59,7 @@ fn set_up<'b>(bench: &'b Bench, scene: &Scene) -> Host<'b> {
     let host = bench.host(&format!("scene {}", scene.name));
     scene.words.iter().for_each(|words| drop(host.ok(words)));
     if let Some((words, at)) = scene.killed {
-        let each = |call: &Call, side: Side| {
-            let here = call.effect == Effect::Changes && call.on.ends_with(at);
-            if here && side == Side::After { Act::Kill } else { Act::Go }
-        };
-        let ended = trace::run(&host.command(words), &[&host.dir], Whose::Main, each).unwrap();
-        assert_eq!(ended.code, None, "{}: nothing makes {at}: {}", scene.name, ended.stderr);
+        killed_once(&host, words, at);
     }
     host
 }

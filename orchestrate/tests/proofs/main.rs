@@ -3,6 +3,7 @@
 //! Needs root, since layers have owners, and the server that `./bootstrap` installs.
 
 mod bench;
+mod cancel;
 mod catalog;
 mod damage;
 mod dir_store;

@@ -2,8 +2,9 @@
 //! process, then the same command again; and again at every such call of that recovery.
 //!
 //! The list of places is the program's own: the system calls of its main thread, and those of the
-//! child that applies a layer, as ptrace shows them. A short form runs with every test, the whole one
-//! as `just soak-matrix`.
+//! child that applies a layer, as ptrace shows them. A short form runs with every test: where it turns
+//! from the registry to the store or back, so between each commit and its effect, and some of the
+//! others. The whole one is `just soak-matrix`.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -20,6 +21,8 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// What was done before.
     pub(crate) before: &'static [&'static [&'static str]],
+    /// What was begun after that, and killed once it had made this file or directory.
+    pub(crate) killed: Option<(&'static [&'static str], &'static str)>,
     pub(crate) words: &'static [&'static str],
     /// Whether the same command, once it has been carried out, says that there is no such thing.
     pub(crate) gone_after: bool,
@@ -33,48 +36,102 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "activate, fresh host",
         before: &[],
+        killed: None,
         words: &["activate", A, "--name", "a-1"],
         gone_after: false,
     },
     Case {
         name: "activate, layers shared",
         before: &[&["activate", B, "--name", "b-1"]],
+        killed: None,
         words: &["activate", A, "--name", "a-1"],
         gone_after: false,
     },
     Case {
         name: "deactivate",
         before: &[&["activate", A, "--name", "a-1"]],
+        killed: None,
         words: &["deactivate", "a-1"],
         gone_after: false,
     },
     Case {
         name: "activate what is down",
         before: &[&["activate", A, "--name", "a-1"], &["deactivate", "a-1"]],
+        killed: None,
         words: &["activate", A, "--name", "a-1"],
         gone_after: false,
     },
     Case {
         name: "rm an activation",
         before: &[&["activate", A, "--name", "a-1"]],
+        killed: None,
         words: &["rm", "a-1"],
         gone_after: true,
     },
     Case {
         name: "rm an image",
         before: &[&["ensure", A], &["ensure", B]],
+        killed: None,
         words: &["rm", A],
         gone_after: true,
     },
     Case {
         name: "gc of every image",
         before: &[&["ensure", A], &["activate", B, "--name", "b-1"]],
+        killed: None,
         words: &["gc", "--keep-bytes", "0"],
         gone_after: false,
     },
-    Case { name: "verify", before: &[&["ensure", A]], words: &["verify"], gone_after: false },
-    Case { name: "pin", before: &[&["ensure", A]], words: &["pin", A], gone_after: false },
+    Case {
+        name: "verify",
+        before: &[&["ensure", A]],
+        killed: None,
+        words: &["verify"],
+        gone_after: false,
+    },
+    Case {
+        name: "pin",
+        before: &[&["ensure", A]],
+        killed: None,
+        words: &["pin", A],
+        gone_after: false,
+    },
+    Case {
+        name: "cancel what was killed",
+        before: &[],
+        killed: Some((&["activate", A, "--name", "a-1"], "volumes/3")),
+        words: &["cancel", "1"],
+        gone_after: false,
+    },
 ];
+
+/// Those of which `VENEER_CASE` is in the name, or all.
+pub(crate) fn cases() -> Vec<&'static Case> {
+    let wanted = std::env::var("VENEER_CASE").unwrap_or_default();
+    CASES.iter().filter(|case| case.name.contains(&wanted)).collect()
+}
+
+/// The host on which a case begins.
+pub(crate) fn prepared<'b>(bench: &'b Bench, case: &Case) -> Host<'b> {
+    let start = bench.host("start");
+    for words in case.before {
+        start.ok(words);
+    }
+    if let Some((words, at)) = case.killed {
+        killed_once(&start, words, at);
+    }
+    start
+}
+
+/// Runs it, and kills it when it has made the file or directory whose path ends so.
+pub(crate) fn killed_once(host: &Host<'_>, words: &[&str], at: &str) {
+    let each = |call: &Call, side: Side| {
+        let here = call.effect == Effect::Changes && call.on.ends_with(at);
+        if here && side == Side::After { Act::Kill } else { Act::Go }
+    };
+    let ended = trace::run(&host.command(words), &[&host.dir], Whose::Main, each).unwrap();
+    assert_eq!(ended.code, None, "{words:?}: nothing makes {at}: {}", ended.stderr);
+}
 
 /// What a case came to.
 #[derive(Default, Debug)]
@@ -91,10 +148,7 @@ struct Figures {
 /// states that this leaves.
 fn matrix(case: &Case, step: usize, deep: usize) -> Figures {
     let bench = Bench::small();
-    let start = bench.host("start");
-    for words in case.before {
-        start.ok(words);
-    }
+    let start = prepared(&bench, case);
     let whole = start.copy_to("whole");
     let points = record(&whole, case.words, Whose::Main);
     whole.check();
@@ -104,6 +158,11 @@ fn matrix(case: &Case, step: usize, deep: usize) -> Figures {
     let mut found = BTreeSet::new();
     // What some recovery has gone through already.
     let mut seen = BTreeSet::new();
+    // What was killed before is taken up by `recover`: then there is another end.
+    let deep = if case.killed.is_some() { 0 } else { deep };
+    if step > 1 {
+        figures.kills += turns(&bench, case, &start, &end);
+    }
     for whose in [Whose::Main, Whose::Children] {
         let mut at = 0;
         loop {
@@ -133,6 +192,38 @@ fn matrix(case: &Case, step: usize, deep: usize) -> Figures {
     }
     figures.states = found.len();
     figures
+}
+
+/// Kills wherever it turns from the registry to the store or back; gives how often.
+fn turns(bench: &Bench, case: &Case, start: &Host<'_>, end: &str) -> usize {
+    let part = |call: &Call| {
+        let parts = ["state/registry.db", "store/"];
+        parts.iter().position(|part| call.on.starts_with(part))
+    };
+    let mut at = 0;
+    loop {
+        let host = start.copy_to("host");
+        let (mut last, mut turned, mut place) = (None, 0, None);
+        let each = |call: &Call, side: Side| {
+            if call.effect != Effect::Changes || side == Side::After || place.is_some() {
+                return Act::Go;
+            }
+            let Some(now) = part(call) else { return Act::Go };
+            turned += usize::from(last.is_some_and(|last| last != now));
+            last = Some(now);
+            if turned <= at {
+                return Act::Go;
+            }
+            place = Some(call.clone());
+            Act::Kill
+        };
+        let ended = trace::run(&host.command(case.words), &[&host.dir], Whose::Main, each).unwrap();
+        let Some(place) = place else { return at };
+        let place = format!("{}: killed at turn {at}, {place}", case.name);
+        assert_eq!(ended.signal, Some(Signal::SIGKILL), "{place}: {}", ended.stderr);
+        again(bench, case, &host, end, &place);
+        at += 1;
+    }
 }
 
 /// Counts the calls of an undisturbed run; `VENEER_MATRIX_LIST` prints them.
@@ -243,7 +334,7 @@ fn all(step: usize, deep: usize) {
     let next = AtomicUsize::new(0);
     let sum = Mutex::new(Figures::default());
     let work = || {
-        while let Some(case) = CASES.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(case) = cases().get(next.fetch_add(1, Ordering::Relaxed)) {
             let figures = matrix(case, step, deep);
             eprintln!("{}: {figures:?}, {:.0} s", case.name, begun.elapsed().as_secs_f64());
             let mut sum = sum.lock().unwrap();

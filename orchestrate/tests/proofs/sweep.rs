@@ -3,8 +3,9 @@
 //! nothing is left over.
 //!
 //! The calls are those of the main thread on the state directory and the store: reads, writes, syncs,
-//! opens, renames, and so every step of SQLite. A short form runs with every test, the whole one as
-//! `just soak-failures`.
+//! opens, renames, and so every step of SQLite; and those of the child that applies a layer. The
+//! threads that fetch are not among them: `fetch/tests` has their faults. A short form runs with every
+//! test, the whole one as `just soak-failures`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -16,7 +17,7 @@ use serde_json::Value;
 use tests::trace::{self, Act, Call, Effect, Ended, Side, Whose};
 
 use crate::bench::{Bench, Host};
-use crate::matrix::{CASES, Case};
+use crate::matrix::{Case, cases, prepared};
 
 /// A run that is told no ends within this, whatever fails.
 const BOUND: Duration = Duration::from_secs(60);
@@ -39,7 +40,16 @@ const FAULTS: &[Fault] = &[
 /// Whether the kernel may answer so to this call.
 fn may_fail(call: &Call, errno: Errno) -> bool {
     let fills = ["write", "pwrite64", "writev", "fallocate", "ftruncate", "mkdir", "mkdirat"];
-    let makes = ["openat", "rename", "symlink", "symlinkat", "copy_file_range"];
+    let makes = [
+        "openat",
+        "openat2",
+        "rename",
+        "symlink",
+        "symlinkat",
+        "linkat",
+        "mknodat",
+        "copy_file_range",
+    ];
     let waits = ["read", "pread64", "write", "pwrite64", "copy_file_range"];
     match errno {
         Errno::ENOSPC => {
@@ -63,7 +73,7 @@ struct Faulty {
     took: Duration,
 }
 
-fn faulty(host: &Host<'_>, words: &[&str], at: usize, fault: Fault) -> Faulty {
+fn faulty(host: &Host<'_>, words: &[&str], whose: Whose, at: usize, fault: Fault) -> Faulty {
     let (mut seen, mut failed, mut first) = (0, 0, None::<Call>);
     let each = |call: &Call, side: Side| {
         if side == Side::After || !may_fail(call, fault.errno) {
@@ -82,7 +92,7 @@ fn faulty(host: &Host<'_>, words: &[&str], at: usize, fault: Fault) -> Faulty {
         Act::Fail(fault.errno)
     };
     let begun = Instant::now();
-    let ended = trace::run(&host.command(words), &[&host.dir], Whose::Main, each).unwrap();
+    let ended = trace::run(&host.command(words), &[&host.dir], whose, each).unwrap();
     Faulty { ended, call: first, failed, took: begun.elapsed() }
 }
 
@@ -96,7 +106,13 @@ fn judge(run: &Faulty, fault: Fault, host: &Host<'_>, end: &str) -> Option<Strin
     let class = said["error"]["class"].as_str().unwrap_or_default();
     let right = match (run.ended.code, fault.errno) {
         // What it could do without, it did without; then all is there.
-        (Some(0), _) => return (host.end_text() != end).then(|| "0, and not done".to_owned()),
+        (Some(0), _) => {
+            let found = host.end_text();
+            let odd = found.lines().filter(|line| !end.contains(line));
+            let missing = end.lines().filter(|line| !found.contains(line));
+            let lines = || odd.chain(missing).collect::<Vec<_>>().join("; ");
+            return (found != end).then(|| format!("0, and not done: {}", lines()));
+        }
         (Some(111), Errno::ENOSPC) => class == "no_space",
         // SQLite keeps to itself why it cannot open a file.
         (Some(100), Errno::ENOSPC) => {
@@ -121,12 +137,9 @@ fn judge(run: &Faulty, fault: Fault, host: &Host<'_>, end: &str) -> Option<Strin
 }
 
 /// Fails every `step`th call of a case in each way; gives the number of runs, and what was wrong.
-fn sweep(case: &Case, step: usize) -> (usize, Vec<String>) {
+fn sweep(case: &Case, whose: Whose, step: usize) -> (usize, Vec<String>) {
     let bench = Bench::small();
-    let start = bench.host("start");
-    for words in case.before {
-        start.ok(words);
-    }
+    let start = prepared(&bench, case);
     let whole = start.copy_to("whole");
     whole.ok(case.words);
     let end = whole.end_text();
@@ -136,10 +149,10 @@ fn sweep(case: &Case, step: usize) -> (usize, Vec<String>) {
         let mut at = offset * 3 % step;
         loop {
             let host = start.copy_to("host");
-            let run = faulty(&host, case.words, at, *fault);
+            let run = faulty(&host, case.words, whose, at, *fault);
             let Some(call) = &run.call else { break };
             runs += 1;
-            let place = format!("{}: {fault:?} at {at}, {call}", case.name);
+            let place = format!("{}: {fault:?} at {whose:?} {at}, {call}", case.name);
             if let Some(why) = judge(&run, *fault, &host, &end) {
                 wrong.push(format!("{place}: {why}"));
             }
@@ -175,17 +188,19 @@ fn afterwards(case: &Case, host: &Host<'_>, end: &str) -> Result<(), String> {
 
 #[test]
 fn each_call_fails_once_and_then_always() {
-    let step = std::env::var("VENEER_SWEEP_STEP").map_or(211, |text| text.parse().unwrap());
+    let step: usize = std::env::var("VENEER_SWEEP_STEP").map_or(211, |text| text.parse().unwrap());
     let begun = Instant::now();
     let (next, sum) = (AtomicUsize::new(0), Mutex::new((0, Vec::new())));
     let work = || {
-        while let Some(case) = CASES.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let (runs, wrong) = sweep(case, step);
-            let seconds = begun.elapsed().as_secs_f64();
-            eprintln!("{}: {runs} failures, {} wrong, {seconds:.0} s", case.name, wrong.len());
-            let mut sum = sum.lock().unwrap();
-            sum.0 += runs;
-            sum.1.extend(wrong);
+        while let Some(case) = cases().get(next.fetch_add(1, Ordering::Relaxed)) {
+            for (whose, step) in [(Whose::Main, step), (Whose::Children, step.div_ceil(5))] {
+                let (runs, wrong) = sweep(case, whose, step);
+                let (seconds, bad) = (begun.elapsed().as_secs_f64(), wrong.len());
+                eprintln!("{}, {whose:?}: {runs} failures, {bad} wrong, {seconds:.0} s", case.name);
+                let mut sum = sum.lock().unwrap();
+                sum.0 += runs;
+                sum.1.extend(wrong);
+            }
         }
     };
     std::thread::scope(|scope| {

@@ -126,6 +126,17 @@ impl ScratchExt4 {
         ScratchExt4::mount(device.path(), mount)
     }
 
+    /// On a file that holds one already, such as what a disk had when the power went.
+    ///
+    /// # Errors
+    /// mount fails.
+    pub fn of_file(file: &Path, mount: &Path) -> Result<ScratchExt4> {
+        std::fs::create_dir_all(mount)?;
+        let options = LoopOptions { direct_io: false, ..LoopOptions::default() };
+        let device = loopdev::attach(file, options)?;
+        ScratchExt4::mount(device.path(), mount)
+    }
+
     /// On a whole disk, such as [`Guest::disk`](super::Guest::disk). It is made anew unless it holds
     /// an ext4 already, so that what is on it survives a reboot.
     ///

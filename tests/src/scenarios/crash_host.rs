@@ -17,6 +17,9 @@ const BUCKET: &str = "crash";
 /// The images: `a` and `b` share their first two layers.
 pub(crate) const IMAGES: [&str; 2] = ["s3://crash/a/", "s3://crash/b/"];
 
+/// An image of the first of these layers alone.
+pub(crate) const ONE: &str = "s3://crash/one/";
+
 /// Files in a layer.
 const FILES: usize = 12;
 
@@ -48,9 +51,10 @@ pub(crate) fn put_images(s3: &S3) -> Result<()> {
     if let Err(error) = s3.make_bucket(BUCKET) {
         ensure!(error.to_string().contains("409"), "{error:#}");
     }
-    for (image, numbers) in [("a", [1, 2, 3]), ("b", [1, 2, 4])] {
-        for (pos, number) in numbers.into_iter().enumerate() {
-            s3.put(BUCKET, &format!("{image}/{}.tar", pos + 1), &layer(number)?)?;
+    let images: [(&str, &[u8]); 3] = [("a", &[1, 2, 3]), ("b", &[1, 2, 4]), ("one", &[1])];
+    for (image, numbers) in images {
+        for (pos, number) in numbers.iter().enumerate() {
+            s3.put(BUCKET, &format!("{image}/{}.tar", pos + 1), &layer(*number)?)?;
         }
     }
     Ok(())
@@ -100,6 +104,12 @@ impl CrashHost<'_> {
         let recover = self.ok(&["recover", "--dry-run"])?;
         ensure!(recover["repairs"] == serde_json::json!([]), "not settled: {recover}");
         Ok(())
+    }
+
+    /// How many volumes the registry says are sealed, the template among them.
+    pub(crate) fn sealed(&self) -> Result<usize> {
+        let volumes = self.rows("volumes")?;
+        Ok(volumes.iter().filter(|volume| volume["state"] == "sealed").count())
     }
 
     /// The tree of every sealed layer by its chain id, read from the pool.

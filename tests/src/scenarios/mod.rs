@@ -8,6 +8,7 @@ pub mod boot;
 pub mod by_hand;
 pub mod crash_clock;
 mod crash_host;
+pub mod crash_log_writes;
 pub mod crash_points;
 pub mod crash_random;
 pub mod demo;
@@ -38,6 +39,7 @@ pub mod thin_thousand;
 pub mod thin_udev;
 pub mod thin_verbs;
 pub mod thin_wrong_metadata;
+mod write_log;
 
 /// What every test run runs, and by [`Images::Full`](crate::scenario::Images::Full) what `just e2e-full`
 /// does. A new one is a file, a `pub mod` line above, and a line here.
@@ -74,8 +76,12 @@ pub const ALL: &[Scenario] = &[
 ];
 
 /// Only by name, or with `--soak`: each takes minutes also in its short form.
-pub const LONG: &[Scenario] =
-    &[crash_points::SCENARIO, crash_random::SCENARIO, power_cut::SCENARIO];
+pub const LONG: &[Scenario] = &[
+    crash_log_writes::SCENARIO,
+    crash_points::SCENARIO,
+    crash_random::SCENARIO,
+    power_cut::SCENARIO,
+];
 
 /// Only by `just bench`, or by name: they measure.
 pub const BENCHES: &[Scenario] = &[bench::SCENARIO, bench::FULL];

@@ -10,4 +10,5 @@ mod daemon;
 mod document;
 mod gate;
 mod life;
+mod settings;
 mod verbs;

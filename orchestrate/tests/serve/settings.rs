@@ -134,7 +134,7 @@ fn an_idle_daemon_costs_little() {
             bytes.extend_from_slice(&piece[..read]);
         }
         times.push(begun.elapsed());
-        if times.len() % 900 == 0 {
+        if times.len().is_multiple_of(900) {
             stream = daemon.connect();
         }
     }

@@ -21,6 +21,7 @@ pub mod power_cut;
 pub mod reboot;
 pub mod refuse;
 pub mod s3;
+pub mod serve;
 pub mod sizes;
 pub mod thin_full_data;
 pub mod thin_grow;
@@ -55,6 +56,7 @@ pub const ALL: &[Scenario] = &[
     refuse::SCENARIO,
     by_hand::SCENARIO,
     operate::SCENARIO,
+    serve::SCENARIO,
     sizes::SCENARIO,
     demo::SCENARIO,
     full::SCENARIO,

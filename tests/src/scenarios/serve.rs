@@ -1,0 +1,170 @@
+//! Five hundred requests at once for overlapping images, to a daemon on a thin pool that is killed in the
+//! middle: each layer is fetched and unpacked once, and everything that was asked for is there.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::guest::veneer::{FAMILIES, Mounted, Veneer, expected, image};
+use crate::guest::{Guest, Running};
+use crate::scenario::{Images, Needs, Report, Scenario};
+
+/// See the module.
+pub const SCENARIO: Scenario = Scenario {
+    name: "serve",
+    needs: Needs { images: Images::Small, timeout_s: 900, ..Needs::DEFAULT },
+    run,
+};
+
+const REQUESTS: usize = 500;
+
+/// Names: each is asked for by several requests, which is asking once.
+const NAMES: usize = 90;
+
+const PATIENCE: Duration = Duration::from_secs(600);
+
+fn run(guest: &mut Guest) -> Result<Report> {
+    let veneer = Veneer::new(guest)?;
+    let socket = veneer.state.join("serve.sock");
+    let mut daemon = start(&veneer, &socket)?;
+    let begun = Instant::now();
+    crowd(&socket)?;
+    wait(|| {
+        let done = get(&socket, "/v1/runs?status=done&limit=1000")?;
+        Ok(done["runs"].as_array().is_some_and(|runs| runs.len() >= 3))
+    })?;
+    let queued = get(&socket, "/v1/runs?status=queued&limit=1000")?;
+    let queued = queued["runs"].as_array().map_or(0, Vec::len);
+    daemon.kill()?;
+    daemon.wait()?;
+
+    let daemon = start(&veneer, &socket)?;
+    crowd(&socket)?;
+    wait(|| Ok(get(&socket, "/v1/runs?status=live")?["runs"] == serde_json::json!([])))?;
+    let ms = u64::try_from(begun.elapsed().as_millis())?;
+    let failed = get(&socket, "/v1/runs?status=failed")?;
+    ensure!(failed["runs"] == serde_json::json!([]), "{failed}");
+
+    // What was under way at the kill may have come in two pieces; nothing else came twice.
+    let gets = veneer.s3.object_gets();
+    let listing = get(&socket, "/v1/listing")?;
+    let images = listing["images"].as_array().context("images")?;
+    let layers = images.iter().filter_map(|image| image["layers"].as_array()).flatten();
+    let volumes: BTreeSet<u64> = layers.filter_map(|layer| layer["volume"].as_u64()).collect();
+    let keys: BTreeSet<&str> = gets.iter().map(|get| get.target.as_str()).collect();
+    ensure!(keys.len() == volumes.len(), "{} layers by {keys:?}", volumes.len());
+    let sealed = history(&socket)?;
+    ensure!(sealed.len() == volumes.len() + 1, "sealed: {sealed:?}, in use: {volumes:?}");
+    let names = listing["activations"].as_array().context("activations")?;
+    ensure!(names.len() == NAMES, "{} of {NAMES} names are there", names.len());
+    ensure!(names.iter().all(|line| line["mapped"] == true), "not mapped: {listing}");
+
+    let mounted = Mounted::new(guest.scratch(), "n-0")?;
+    expected(guest, FAMILIES[0], 256)?.expect_equal(&mounted.tree()?)?;
+    drop(mounted);
+    let ready = get(&socket, "/readyz")?;
+    ensure!(ready["ready"] == true, "{ready}");
+    terminate(&daemon)?;
+    daemon.wait()?.expect(0)?;
+    veneer.check()?;
+    veneer.close()?;
+    Ok(Report::new()
+        .figure("requests", 2 * REQUESTS)
+        .figure("activations", NAMES)
+        .figure("queued_at_the_kill", queued)
+        .figure("layers", volumes.len())
+        .figure("object_gets", gets.len())
+        .figure("ms", ms))
+}
+
+fn start(veneer: &Veneer, socket: &Path) -> Result<Running> {
+    let daemon = veneer.cmd(&["serve", "--concurrency", "3"]).spawn()?;
+    wait(|| Ok(get(socket, "/healthz").is_ok()))?;
+    Ok(daemon)
+}
+
+fn terminate(daemon: &Running) -> Result<()> {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(daemon.id())?).context("a process")?;
+    Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
+}
+
+fn wait(mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let begun = Instant::now();
+    while !done()? {
+        ensure!(begun.elapsed() < PATIENCE, "waited too long");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// All requests at once, each on a connection of its own; who finds no place comes again.
+fn crowd(socket: &Path) -> Result<()> {
+    std::thread::scope(|scope| {
+        let ask = |number: usize| -> Result<()> {
+            let name = number % NAMES;
+            let body = format!(
+                "{{\"id\":\"n-{name}\",\"image\":\"{}\"}}",
+                image(FAMILIES[name % FAMILIES.len()])
+            );
+            wait(|| match exchange(socket, "POST", "/v1/activations", &body) {
+                Ok((200 | 202, _)) => Ok(true),
+                // Full, or shown the door before all was said.
+                Ok((503, _)) | Err(_) => Ok(false),
+                Ok((status, answer)) => anyhow::bail!("{status}: {answer}"),
+            })
+        };
+        let asking: Vec<_> = (0..REQUESTS)
+            .map(|number| {
+                let small = std::thread::Builder::new().stack_size(128 << 10);
+                small.spawn_scoped(scope, move || ask(number))
+            })
+            .collect::<std::io::Result<_>>()?;
+        asking.into_iter().try_for_each(|thread| thread.join().expect("a request panicked"))
+    })
+}
+
+fn get(socket: &Path, target: &str) -> Result<Value> {
+    let (status, answer) = exchange(socket, "GET", target, "")?;
+    ensure!(status == 200, "{target}: {status} {answer}");
+    Ok(serde_json::from_str(&answer)?)
+}
+
+/// Subjects of the events by which something was sealed.
+fn history(socket: &Path) -> Result<Vec<String>> {
+    let (mut after, mut sealed) = (0, Vec::new());
+    loop {
+        let (_, answer) = exchange(socket, "GET", &format!("/v1/events?after={after}"), "")?;
+        let before = after;
+        for line in answer.lines() {
+            let event: Value = serde_json::from_str(line)?;
+            after = event["seq"].as_u64().context("a number")?;
+            if event["to"] == "sealed" {
+                sealed.push(event["subject"].to_string());
+            }
+        }
+        if after == before {
+            return Ok(sealed);
+        }
+    }
+}
+
+fn exchange(socket: &Path, method: &str, target: &str, body: &str) -> Result<(u16, String)> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // Who is turned away may find the door shut before all is said.
+    stream.write_all(request.as_bytes()).ok();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("half an answer")?;
+    let status = head.split(' ').nth(1).context("a status")?.parse()?;
+    Ok((status, body.to_owned()))
+}

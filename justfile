@@ -84,3 +84,15 @@ soak-kills RUNS="2000" SEED="1":
 # Many processes on one directory store: gc among others, and three killed together; that many ROUNDS.
 soak-races ROUNDS="500" SEED="1":
     VENEER_ROUNDS={{ ROUNDS }} VENEER_SEED={{ SEED }} cargo test --release --package orchestrate --test proofs race:: -- --nocapture
+
+# Install the static programs with man pages, completions and units below PREFIX.
+install PREFIX="/usr/local": static
+    sh packaging/install.sh {{ bin }} {{ PREFIX }} "${DESTDIR:-}"
+
+# Make a Debian package of the static programs in target/deb.
+deb: static
+    sh packaging/deb.sh {{ bin }} {{ target }}/deb
+
+# Install, upgrade, remove and purge that package in a fresh Debian (debootstrap).
+test-deb: static
+    sh packaging/test-deb.sh {{ bin }}

@@ -13,6 +13,7 @@ fail() {
 command -v debootstrap >/dev/null || fail "no debootstrap: run apt-get install debootstrap"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+export DEB_COMPRESSION=gzip
 first=$(sh "$here/deb.sh" "$bin" "$work/out" 0.0.1)
 second=$(sh "$here/deb.sh" "$bin" "$work/out" 0.0.2)
 debootstrap --variant=minbase bookworm "$work/debian" >"$work/log" 2>&1 || fail "debootstrap: $(tail -3 "$work/log")"

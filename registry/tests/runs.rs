@@ -171,6 +171,10 @@ fn a_backup_is_a_registry_and_never_takes_the_place_of_a_file() {
     assert_eq!(copied.runs(true).unwrap(), registry.runs(true).unwrap());
     assert_eq!(copied.check().unwrap(), []);
     assert!(matches!(registry.backup(&copy), Err(Error::InTheWay { .. })));
+    // Also by who may only look, as the program does; and it may only look afterwards.
+    let mut looks = Registry::open_existing(&dir.path().join("registry.db")).unwrap();
+    looks.backup(&dir.path().join("by-who-looks.db")).unwrap();
+    assert!(looks.write(|write| write.cancel_run(1, "x")).is_err());
     let names: Vec<_> = std::fs::read_dir(dir.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -96,3 +96,8 @@ deb: static
 # Install, upgrade, remove and purge that package in a fresh Debian (debootstrap).
 test-deb: static
     sh packaging/test-deb.sh {{ bin }}
+
+# The daemon's page in a headless Chromium (Debian package chromium); with --shots DIR, pictures to look at.
+page-test *FLAGS:
+    cargo build --package orchestrate
+    python3 orchestrate/tests/page/try.py {{ target }}/debug/orchestrate {{ FLAGS }}

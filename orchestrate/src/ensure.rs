@@ -199,10 +199,12 @@ impl Host {
     fn build_all(&mut self, image: &ImageRef, wanted: &[Wanted]) -> Result<Ensured, Error> {
         let mut ensured = empty(image, false);
         let parent = perform::template(self)?;
-        let mut stack = Stack { below: Below::Template, parent, ahead: None };
+        let mut stack =
+            Stack { below: Below::Template, parent, ahead: None, place: (0, wanted.len()) };
         let mut layers = Vec::new();
         for (pos, this) in wanted.iter().enumerate() {
             let begun = Instant::now();
+            stack.place.0 = pos + 1;
             self.settings.cancel.check()?;
             let (blob, mut line) = match self.layer(this, wanted.get(pos + 1), &mut stack) {
                 Ok(done) => done,
@@ -260,7 +262,8 @@ impl Host {
         let step = format!("{}: {} bytes", wanted.layer.object.object, wanted.layer.object.size);
         let (key, bytes) = (&wanted.layer.object.object.key, wanted.layer.object.size);
         self.tell(1, &step, &[("layer", key.as_str().into()), ("bytes", bytes.into())]);
-        self.note(&step, self.sealed > 0);
+        let (at, of) = stack.place;
+        self.note(&format!("layer {at} of {of}: {step}"), self.sealed > 0);
         // The same object twice in a row is known when its turn comes.
         let next = next.filter(|next| next.blob.is_none() && next.source != wanted.source);
         let parent = stack.parent.clone();
@@ -307,6 +310,8 @@ struct Stack {
     below: Below,
     parent: Volume,
     ahead: Option<Begun>,
+    /// Which of how many layers is at work.
+    place: (usize, usize),
 }
 
 impl LayerReport {

@@ -12,6 +12,7 @@ mod http;
 mod listen;
 mod mode;
 mod notify;
+mod page;
 mod problem;
 mod queue;
 mod routes;

@@ -5,6 +5,7 @@ use super::http::Method;
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
+    Page,
     Healthz,
     Readyz,
     Metrics,
@@ -64,6 +65,7 @@ pub(crate) fn route(method: Option<Method>, path: &[String]) -> Result<Route, Mi
         _ => Err(Miss::Method("POST")),
     };
     match parts.as_slice() {
+        [""] => get(Route::Page),
         ["healthz"] => get(Route::Healthz),
         ["readyz"] => get(Route::Readyz),
         ["metrics"] => get(Route::Metrics),
@@ -117,8 +119,10 @@ mod tests {
         assert_eq!(of(Method::Post, "v1/runs/7/cancel"), Ok(Route::CancelRun(7)));
         assert_eq!(of(Method::Put, "v1/images"), Ok(Route::EnsureImage));
         assert_eq!(of(Method::Put, "v1/runs/7"), Err(Miss::Method("GET, HEAD")));
+        assert_eq!(of(Method::Get, ""), Ok(Route::Page));
+        assert_eq!(of(Method::Post, ""), Err(Miss::Method("GET, HEAD")));
         for path in [
-            "",
+            "/",
             "v1",
             "v1/",
             "v1/runs/",

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 
 use super::daemon::Daemon;
 use super::http::{Method, Request, Response};
-use super::problem;
 use super::routes::{Miss, Route, route};
+use super::{page, problem};
 use crate::Error;
 
 pub(super) use reads::Status;
@@ -21,6 +21,13 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Bytes of a name or reference that comes in a request.
 const NAME_MAX: usize = 2048;
+
+/// Whether anybody may ask this: the page holds no data, and a browser that opens it has no token yet.
+pub(super) fn is_for_all(request: &Request) -> bool {
+    request.body.is_empty()
+        && request.query.is_empty()
+        && matches!(route(request.method, &request.path), Ok(Route::Page))
+}
 
 /// The answer to a request.
 pub(super) fn answer(daemon: &Daemon, request: &Request) -> Response {
@@ -39,6 +46,7 @@ pub(super) fn answer(daemon: &Daemon, request: &Request) -> Response {
         return problem::of(&Error::Usage("this request takes no body".into()));
     }
     let answered = match &route {
+        Route::Page => Ok(page::page()),
         Route::Healthz => reads::healthz(daemon),
         Route::Readyz => Ok(reads::readyz(daemon)),
         Route::Metrics => Ok(reads::metrics(daemon)),
@@ -71,7 +79,8 @@ pub(super) fn answer(daemon: &Daemon, request: &Request) -> Response {
 /// The parameters that a route takes: a wrong one would be overlooked in silence.
 fn params(route: &Route) -> &'static [&'static str] {
     match route {
-        Route::Healthz
+        Route::Page
+        | Route::Healthz
         | Route::Readyz
         | Route::Metrics
         | Route::OpenApi

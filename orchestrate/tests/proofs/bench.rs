@@ -70,6 +70,7 @@ impl Bench {
         let base = base.into_iter().find(|base| base.is_dir()).expect("a directory");
         let dir = tempfile::Builder::new().prefix("veneer-proofs-").tempdir_in(base).unwrap();
         fs::create_dir(dir.path().join("s3")).unwrap();
+        fs::write(dir.path().join("settings.toml"), "").unwrap();
         let server = Server::start(&server(), &dir.path().join("s3"), None).unwrap();
         s3::make_bucket(server.address, BUCKET).unwrap();
         for (image, numbers) in images {
@@ -140,6 +141,8 @@ impl<'b> Host<'b> {
             .arg("--store")
             .arg(format!("dir:{}", self.store().display()))
             .args(words)
+            // Not this machine's own settings.
+            .env("VENEER_CONFIG", self.bench.path("settings.toml"))
             .stdin(Stdio::null());
         command
     }

@@ -104,6 +104,7 @@ fn judge(run: &Faulty, fault: Fault, host: &Host<'_>, end: &str) -> Option<Strin
     let last = run.ended.stdout.lines().last().unwrap_or_default();
     let said: Value = serde_json::from_str(last).unwrap_or_default();
     let class = said["error"]["class"].as_str().unwrap_or_default();
+    let kept = ["unable to open database file", "attempt to write a readonly database"];
     let right = match (run.ended.code, fault.errno) {
         // What it could do without, it did without; then all is there.
         (Some(0), _) => {
@@ -114,13 +115,10 @@ fn judge(run: &Faulty, fault: Fault, host: &Host<'_>, end: &str) -> Option<Strin
             return (found != end).then(|| format!("0, and not done: {}", lines()));
         }
         (Some(111), Errno::ENOSPC) => class == "no_space",
-        // SQLite keeps to itself why it cannot open a file.
-        (Some(100), Errno::ENOSPC) => {
-            let kept = ["unable to open database file", "attempt to write a readonly database"];
-            kept.iter().any(|text| run.ended.stderr.contains(text))
-        }
         // `verify` tells of a layer that it cannot read, and goes on.
-        (Some(1), Errno::EIO) if run.ended.stdout.contains("\"intact\":false") => return None,
+        (Some(1), _) if run.ended.stdout.contains("\"intact\":false") => return None,
+        // SQLite keeps to itself why it cannot open a file.
+        (Some(100), _) if kept.iter().any(|text| run.ended.stderr.contains(text)) => true,
         (Some(111), Errno::EIO) => {
             // SQLite has one code for an index that cannot grow; it is a full disk's.
             let index = run.call.as_ref().is_some_and(|call| call.on.ends_with("-shm"));

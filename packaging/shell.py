@@ -37,7 +37,7 @@ class Page:
         """(name, meaning) pairs; what stands further in goes on with the line before."""
         found = []
         for line in self.sections.get(section, []):
-            begins = re.match(r"  (-\S+(?:, \S+)*|\S+)(?: +(.*))?$", line)
+            begins = re.match(r"  (-[^\s,]+(?:, \S+)*|\S+)(?: +(.*))?$", line)
             if begins and not line.startswith("   "):
                 found.append([begins[1], begins[2] or ""])
             elif line.strip() and found:

@@ -148,3 +148,41 @@ fn a_full_disk_at_stdout_is_no_crash() {
         expect(!text.contains("panicked"), "a panic", &output)
     });
 }
+
+/// Man pages and completions are made of what `--help` says, so each command and option is in all four.
+#[test]
+fn manuals_and_completions_have_every_command_and_option() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/shell.py");
+    let made = Command::new("python3")
+        .args([script.as_ref(), programs().as_os_str(), folder.path().as_os_str()])
+        .arg("1")
+        .output()
+        .expect("no python3: run ./bootstrap");
+    assert!(made.status.success(), "{made:?}");
+    let read = |path: String| std::fs::read_to_string(folder.path().join(&path)).expect(&path);
+    each(|program| {
+        let output = run(program, &["--help"]);
+        let help = String::from_utf8_lossy(&output.stdout).into_owned();
+        let texts = [
+            read(format!("man/man1/{program}.1")).replace("\\-", "-"),
+            read(format!("bash-completion/completions/{program}")),
+            read(format!("zsh/vendor-completions/_{program}")),
+            read(format!("fish/vendor_completions.d/{program}.fish")).replace("-l ", "--"),
+        ];
+        let listed = help.lines().filter_map(|line| line.strip_prefix("  "));
+        let listed = listed.filter(|line| line.starts_with(|c: char| c == '-' || c.is_lowercase()));
+        let words = listed.flat_map(|line| line.split([' ', ',']).take(3));
+        let words: Vec<&str> =
+            words.filter(|word| word.starts_with("--") && word.len() > 3).collect();
+        expect(words.len() >= 3, "options in its help", &output)?;
+        for (text, what) in texts.iter().zip(["man", "bash", "zsh", "fish"]) {
+            for word in &words {
+                expect(text.contains(word), &format!("{word} in {what}"), &output)?;
+            }
+        }
+        let bash = folder.path().join(format!("bash-completion/completions/{program}"));
+        let checked = Command::new("bash").arg("-n").arg(bash).output().expect("bash");
+        expect(checked.status.success(), "bash reads it", &checked)
+    });
+}

@@ -101,3 +101,7 @@ test-deb: static
 page-test *FLAGS:
     cargo build --package orchestrate
     python3 orchestrate/tests/page/try.py {{ target }}/debug/orchestrate {{ FLAGS }}
+
+# What an idle daemon costs, how fast it answers, and what ten thousand connections take: figures.
+bench-serve:
+    cargo test --release --package orchestrate --test serve -- --nocapture an_idle ten_thousand

@@ -465,7 +465,8 @@ impl Drop for Seat<'_> {
     }
 }
 
-fn now_ms() -> i64 {
+/// Wall clock, milliseconds since 1970.
+pub(super) fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }

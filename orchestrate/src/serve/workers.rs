@@ -3,12 +3,16 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 
-use super::daemon::Daemon;
+use registry::RunState;
+
+use super::daemon::{Daemon, now_ms};
 use super::queue::{Hands, Item};
 use crate::error::whole;
 use crate::log::{self, Field, Level};
+use crate::metrics::LIFE;
 use crate::{Cancel, Error, Host, Settings};
 
 /// Starts as many workers as the limits have, from number `from` of each kind on.
@@ -37,7 +41,7 @@ fn work(daemon: &Daemon, item: Item, cancel: Cancel) {
     let settings = Settings { cancel, ..daemon.settings.clone() };
     // What it holds is dropped on the way out; its row says `running` and its lock is free, so the
     // next tick takes it up again, and not for ever.
-    let begun = catch_unwind(AssertUnwindSafe(|| perform(settings, item.id)));
+    let begun = catch_unwind(AssertUnwindSafe(|| perform(settings, &item)));
     let again = match begun {
         Ok(Ok(())) => false,
         Ok(Err(error)) => {
@@ -59,11 +63,17 @@ fn work(daemon: &Daemon, item: Item, cancel: Cancel) {
 ///
 /// # Errors
 /// Those that keep it from being begun. How it ended is in its row.
-fn perform(settings: Settings, id: u64) -> Result<(), Error> {
+fn perform(settings: Settings, item: &Item) -> Result<(), Error> {
     let mut host = Host::open(settings)?;
     host.recover(false)?;
-    match host.registry().run(id)? {
-        Some(run) if !run.state.is_end() => host.take_up(&run).map(drop),
+    match host.registry().run(item.id)? {
+        Some(run) if !run.state.is_end() => {
+            if host.take_up(&run)? == RunState::Done && item.hands == Hands::Image {
+                let now = u64::try_from(now_ms()).unwrap_or(0);
+                LIFE.s3_ok_ms.store(now, Ordering::Relaxed);
+            }
+            Ok(())
+        }
         // Somebody else has brought it to its end.
         Some(_) | None => Ok(()),
     }

@@ -101,7 +101,8 @@ fn rebuild(veneer: &Veneer, layers: usize) -> Result<()> {
 /// that is killed with its orchestrate does not either.
 fn scanned(veneer: &Veneer) -> Result<()> {
     let script = veneer.state.join("scanner");
-    let text = |lines: &str| format!("#!/bin/sh\n{lines}\n");
+    // A scanner gets the usual PATH, and the guest has its small programs elsewhere.
+    let text = |lines: &str| format!("#!/bin/sh\nPATH=$PATH:/busybox\n{lines}\n");
     let scan = |lines: &str| -> Result<crate::guest::cmd::Ran> {
         std::fs::write(&script, text(lines))?;
         std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;

@@ -39,7 +39,7 @@ const FAULTS: &[Fault] = &[
 
 /// Whether the kernel may answer so to this call.
 fn may_fail(call: &Call, errno: Errno) -> bool {
-    let fills = ["write", "pwrite64", "writev", "fallocate", "ftruncate", "mkdir", "mkdirat"];
+    let fills = ["write", "pwrite64", "writev", "fallocate", "mkdir", "mkdirat"];
     let makes = [
         "openat",
         "openat2",

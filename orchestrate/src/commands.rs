@@ -29,6 +29,7 @@ pub(crate) enum Command {
     Metrics(Metrics),
     Scan(Scan),
     Catalog(Catalog),
+    Top(Top),
 }
 
 /// Make sure that every layer of an image is fetched, applied and sealed on this host.
@@ -290,3 +291,8 @@ pub(crate) struct Catalog {
     #[argh(option)]
     pub(crate) make: Option<u64>,
 }
+
+/// Show in a terminal what the daemon's page shows, afresh each second: room, live runs, images and what they share, activations, last events. q ends it.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "top")]
+pub(crate) struct Top {}

@@ -40,7 +40,8 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Config(_)
         | Command::Metrics(_)
         | Command::Serve(_)
-        | Command::Health(_) => false,
+        | Command::Health(_)
+        | Command::Top(_) => false,
     }
 }
 

@@ -32,6 +32,7 @@ pub mod scan;
 pub mod serve;
 pub mod store;
 mod stream;
+mod sys;
 mod verbs;
 mod verify;
 
@@ -45,5 +46,6 @@ pub use rebuild::{Rebuilt, rebuild};
 pub use remove::Removed;
 pub use report::{ActivationLine, ImageLine, Listing};
 pub use runs::{RunLine, TakenUp};
+pub use sys::terminal_size;
 pub use verbs::Verbs;
 pub use verify::{Now, VolumeFinding};

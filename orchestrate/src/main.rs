@@ -6,6 +6,7 @@ mod desk;
 mod print;
 mod show;
 mod signals;
+mod top;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -103,7 +104,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Err(anyhow!(
             "which command? ensure, activate, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
-             metrics, scan, catalog; see orchestrate --help"
+             metrics, scan, catalog, top; see orchestrate --help"
         ));
     };
     // References and names are judged before anything is opened or made.
@@ -126,6 +127,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::Health(_) => return desk::health(&config, &settings, json),
         Command::Metrics(_) => return show::metrics(settings, config.settings()?),
+        Command::Top(_) => {
+            signals::stop_by(settings.cancel.clone())?;
+            return top::top(&config, &settings, no_daemon, json);
+        }
         Command::Deactivate(_)
         | Command::Ls(_)
         | Command::Show(_)
@@ -185,7 +190,8 @@ fn mends_first(command: &Command) -> bool {
         | Command::Health(_)
         | Command::Config(_)
         | Command::Catalog(_)
-        | Command::Metrics(_) => false,
+        | Command::Metrics(_)
+        | Command::Top(_) => false,
     }
 }
 
@@ -234,7 +240,8 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
         | Command::Serve(_)
         | Command::Health(_)
         | Command::Config(_)
-        | Command::Metrics(_) => unreachable!("done by this process, and before"),
+        | Command::Metrics(_)
+        | Command::Top(_) => unreachable!("done by this process, and before"),
     }
 }
 

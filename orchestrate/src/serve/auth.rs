@@ -11,8 +11,7 @@ use std::str::FromStr;
 use nix::sys::socket::{getsockopt, sockopt};
 use sha2::{Digest as _, Sha256};
 
-use super::sys;
-use crate::Error;
+use crate::{Error, sys};
 
 /// Bytes that a token has at least: 128 bits in hex are 32.
 const TOKEN_MIN: usize = 16;

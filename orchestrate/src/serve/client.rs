@@ -15,6 +15,7 @@ use super::listen::connect;
 use crate::error::Class;
 use crate::health::Readiness;
 use crate::log::{self, Level};
+use crate::store::Condition;
 use crate::{
     Activated, Bound, Cancel, Collected, Deactivated, Ensured, Error, Listing, Removed, RunLine,
     Usage, Verbs,
@@ -91,6 +92,15 @@ impl Client {
     /// When it does not say.
     pub fn readiness(&self) -> Result<Readiness, Error> {
         parsed(&self.exchange("GET", "/readyz", None)?.body)
+    }
+
+    /// What it says of the store.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub fn condition(&self) -> Result<Condition, Error> {
+        let mut pool: Value = self.ask("GET", "/v1/pool", None)?;
+        serde_json::from_value(pool["condition"].take()).map_err(garbled)
     }
 
     fn ask<T: DeserializeOwned>(

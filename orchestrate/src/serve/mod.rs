@@ -17,7 +17,6 @@ mod problem;
 mod queue;
 mod routes;
 mod stop;
-mod sys;
 mod webhook;
 mod workers;
 

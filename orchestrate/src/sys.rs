@@ -1,4 +1,5 @@
-//! The two calls that no safe crate has: a descriptor that was inherited, and the groups of a peer.
+//! The calls that no safe crate of ours has: a descriptor that was inherited, the groups of a peer, and
+//! the size of a terminal.
 
 #![allow(unsafe_code)]
 
@@ -11,7 +12,7 @@ use nix::libc;
 ///
 /// # Errors
 /// `EBADF` when it is not open.
-pub(super) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: F_GETFD only looks; a number that is not a descriptor gives EBADF.
     if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
@@ -23,7 +24,7 @@ pub(super) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
 
 /// The supplementary groups of the process at the other end of a unix socket, as they were when it
 /// connected (`SO_PEERGROUPS`, socket(7)).
-pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {
+pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {
     let mut groups: Vec<libc::gid_t> = vec![0; 64];
     loop {
         let size = groups.len() * size_of::<libc::gid_t>();
@@ -52,4 +53,18 @@ pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>
             Some(error) => return Err(error),
         }
     }
+}
+
+/// Columns and rows of the terminal behind this descriptor (`TIOCGWINSZ`, ioctl_tty(2)); 80 and 24 where
+/// it does not know.
+///
+/// # Errors
+/// `ENOTTY` when it is none.
+pub fn terminal_size(terminal: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the request writes one winsize, which lives through the call.
+    if unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(if size.ws_col == 0 || size.ws_row == 0 { (80, 24) } else { (size.ws_col, size.ws_row) })
 }

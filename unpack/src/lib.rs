@@ -7,7 +7,7 @@
 //!
 //! Bytes go through these modules: `compression` > `buffers` > `archive` (frames) > `header`,
 //! `pax` (fields) > `entry` (meaning) > `apply` (effect), which acts through `dirs` (parents) and
-//! `make` (nodes). Beside that, `content` and `twin` hash the stream and the files in it.
+//! `make` (nodes). Beside that, `content` hashes the stream and the files in it.
 
 mod acl;
 mod applied;
@@ -22,7 +22,6 @@ mod entry;
 mod error;
 mod escape;
 mod header;
-#[cfg(target_arch = "x86_64")]
 mod limits;
 mod make;
 mod pax;
@@ -37,7 +36,6 @@ mod stack;
 mod sys;
 mod touched;
 mod tree;
-mod twin;
 mod verify;
 
 pub use applied::Applied;

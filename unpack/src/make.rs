@@ -26,6 +26,12 @@ use crate::sys::{self, On};
 /// Bits that a change of owner clears.
 const SET_ID: u32 = 0o6000;
 
+/// Bytes of a file after which the kernel is told to begin writing them out, and the least for
+/// which it is told so at the file's end: the disk then works beside us, and not for the one who
+/// syncs in the end.
+const WRITE_OUT: u64 = 8 << 20;
+const WRITE_OUT_MIN: u64 = 1 << 20;
+
 impl Writer<'_> {
     /// Runs `make`; if something is in its way, removes that and runs it again.
     fn create<T>(
@@ -317,9 +323,13 @@ fn set_time(dir: &Dir, name: &[u8], entry: &Entry) -> Result<(), Fault> {
 
 /// Writes the current body of the archive.
 fn body(fd: &OwnedFd, path: &[u8], archive: &mut Archive<'_, Buffers>) -> Result<(), Fault> {
+    let (mut written, mut begun) = (0, 0);
     loop {
         let piece = archive.chunk()?;
         if piece.is_empty() {
+            if written - begun >= WRITE_OUT_MIN {
+                sys::begin_writing_out(fd.as_fd(), begun);
+            }
             archive.end_content();
             return Ok(());
         }
@@ -333,6 +343,11 @@ fn body(fd: &OwnedFd, path: &[u8], archive: &mut Archive<'_, Buffers>) -> Result
             Err(errno) => return Err(Fault::fs("write", path)(errno)),
         };
         archive.consume_content(len);
+        written += len as u64;
+        if written - begun >= WRITE_OUT {
+            sys::begin_writing_out(fd.as_fd(), begun);
+            begun = written;
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! The system calls that `nix` 0.31 does not have: extended attributes, FICLONE, memory shared by
-//! two processes, and those that fence a process in. And the door to code for one processor
-//! family.
+//! two processes, writing back early, and those that fence a process in.
 //!
 //! The only file of this crate with `unsafe`. Every function takes borrowed fds and slices,
 //! hands the kernel pointers that live as long as the call, and gives back an errno. Knows
@@ -9,6 +8,7 @@
 
 use std::ffi::{CString, c_int, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 
@@ -141,6 +141,14 @@ pub(crate) fn clone_file(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     done(unsafe { libc::ioctl(to, libc::FICLONE, from) })
 }
 
+/// sync_file_range(2): begins to write out what the file holds from `from` on, and waits for
+/// nothing. Says nothing either: what fails here fails again, and is told, when all is synced.
+pub(crate) fn begin_writing_out(file: BorrowedFd<'_>, from: u64) {
+    let from = libc::off64_t::try_from(from).unwrap_or(libc::off64_t::MAX);
+    // SAFETY: takes an fd and numbers.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), from, 0, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// Memory that its maker writes and another process reads: a memfd (memfd_create(2)), sealed so
 /// that no later mapping of it can be written.
 #[derive(Debug)]
@@ -200,13 +208,35 @@ impl Shared {
         unsafe { std::slice::from_raw_parts(at, to - from) }
     }
 
-    pub(crate) fn write(&mut self, from: usize, to: usize) -> &mut [u8] {
-        assert!(self.mine && from <= to && to <= self.len);
-        // SAFETY: within the mapping, which lives as long as `self`.
-        let at = unsafe { self.at.add(from) };
-        // SAFETY: writable for that long, and borrowed mutably. The other process does not look
-        // at a part before it is told of it.
-        unsafe { std::slice::from_raw_parts_mut(at, to - from) }
+    /// The maker's handles to it, each the only way to write its part.
+    pub(crate) fn parts(self, size: usize) -> Vec<Part> {
+        let (count, memory) = (self.len / size, Arc::new(self));
+        (0..count).map(|n| Part { memory: memory.clone(), from: n * size, len: size }).collect()
+    }
+}
+
+/// A part of shared memory.
+#[derive(Debug)]
+pub(crate) struct Part {
+    memory: Arc<Shared>,
+    from: usize,
+    len: usize,
+}
+
+impl Part {
+    pub(crate) fn read(&self, len: usize) -> &[u8] {
+        assert!(len <= self.len);
+        self.memory.read(self.from, self.from + len)
+    }
+
+    pub(crate) fn write(&mut self) -> &mut [u8] {
+        assert!(self.memory.mine);
+        // SAFETY: within the mapping, which lives as long as `self.memory`.
+        let at = unsafe { self.memory.at.add(self.from) };
+        // SAFETY: writable for that long. No two parts overlap and this one is borrowed mutably;
+        // the maker reads by parts alone. The other process does not look at a part before it is
+        // told of it.
+        unsafe { std::slice::from_raw_parts_mut(at, self.len) }
     }
 }
 

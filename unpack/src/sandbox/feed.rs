@@ -25,7 +25,6 @@ pub(super) struct Feed {
     from: BufReader<UnixStream>,
     to: UnixStream,
     memory: Arc<Shared>,
-    slot: usize,
     digests: Sender<[u8; 32]>,
     /// Files noted whose digests have not come.
     owed: u64,
@@ -45,7 +44,6 @@ impl Feed {
             from: BufReader::with_capacity(16 << 10, socket.try_clone()?),
             to: socket.try_clone()?,
             memory: Arc::new(memory),
-            slot: 0,
             digests,
             owed: 0,
             ended: false,
@@ -81,9 +79,8 @@ impl Feed {
                 Next::Nothing => {}
                 Next::End => self.ended = true,
                 Next::Over(bytes) => return Err(too_large(bytes, &self.limits).into()),
-                Next::Buffer(len) => {
-                    let from = self.slot * SLOT;
-                    self.slot = (self.slot + 1) % SLOTS;
+                Next::Buffer { slot, len } => {
+                    let from = slot.min(SLOTS - 1) * SLOT;
                     let to = from + len.min(SLOT);
                     return Ok(Some(Buffer::Shared { memory: self.memory.clone(), from, to }));
                 }

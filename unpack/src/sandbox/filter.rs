@@ -48,6 +48,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_lgetxattr,
     libc::SYS_lremovexattr,
     libc::SYS_syncfs,
+    libc::SYS_sync_file_range,
     libc::SYS_lseek,
     libc::SYS_pread64,
     libc::SYS_fcntl,

@@ -43,7 +43,7 @@ pub(super) fn read_order(order: &[u8]) -> Option<Order> {
 /// Bytes of one buffer in the shared memory, and how many there are. A multiple of 512, so that
 /// tar blocks and SHA-256 blocks end where buffers end.
 pub(super) const SLOT: usize = 512 << 10;
-pub(super) const SLOTS: usize = 4;
+pub(super) const SLOTS: usize = 6;
 
 /// Bytes of a verdict; the longest names and values in it are bounded far below.
 const VERDICT_MAX: u32 = 1 << 20;
@@ -51,8 +51,8 @@ const VERDICT_MAX: u32 = 1 << 20;
 /// What the parent says of the stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Next {
-    /// That many bytes are in the next slot.
-    Buffer(usize),
+    /// That many bytes are in that slot.
+    Buffer { slot: usize, len: usize },
     /// No more bytes will come.
     End,
     /// The blob is larger than it may be.
@@ -65,7 +65,7 @@ pub(super) enum Next {
 pub(super) fn next(next: Next, digests: &[u8]) -> Vec<u8> {
     let (kind, number) = match next {
         Next::Nothing => (0u32, 0),
-        Next::Buffer(len) => (1, len as u64),
+        Next::Buffer { slot, len } => (1, (slot as u64) << 32 | len as u64),
         Next::End => (2, 0),
         Next::Over(bytes) => (3, bytes),
     };
@@ -84,11 +84,16 @@ pub(super) fn read_next(from: &mut impl Read) -> io::Result<(Next, u64)> {
     let (number, count) = (u64::from_le_bytes(array(from)?), u64::from_le_bytes(array(from)?));
     let next = match kind {
         0 => Next::Nothing,
-        1 => Next::Buffer(usize::try_from(number).unwrap_or(usize::MAX)),
+        1 => Next::Buffer { slot: half(number >> 32), len: half(number) },
         2 => Next::End,
         _ => Next::Over(number),
     };
     Ok((next, count))
+}
+
+/// The lower half.
+fn half(number: u64) -> usize {
+    usize::try_from(number & 0xffff_ffff).unwrap_or(usize::MAX)
 }
 
 fn array<const LEN: usize>(from: &mut impl Read) -> io::Result<[u8; LEN]> {
@@ -143,8 +148,6 @@ pub(super) fn read_said(from: &mut impl Read) -> io::Result<Said> {
             let mut notes = Vec::with_capacity(count as usize);
             for _ in 0..count {
                 let number = u64::from_le_bytes(array(from)?);
-                let half =
-                    |number: u64| usize::try_from(number & 0xffff_ffff).unwrap_or(usize::MAX);
                 notes.push(match number {
                     FILE_ENDS => Note::End,
                     number => Note::Part { from: half(number >> 32), to: half(number) },

@@ -297,4 +297,16 @@ mod tests {
             assert_eq!(parse(bad).unwrap_err().class, Class::Extension, "{bad:?}");
         }
     }
+
+    #[test]
+    fn a_record_length_has_no_leading_zero() {
+        assert_eq!(parse(b"11 path=ab\n").unwrap().path.as_deref(), Some(&b"ab"[..]));
+        assert_eq!(parse(b"012 path=ab\n").unwrap_err().class, Class::Extension);
+    }
+
+    #[test]
+    fn the_last_value_of_an_attribute_is_the_only_one() {
+        let pax = parse(b"25 SCHILY.xattr.user.a=1\n25 SCHILY.xattr.user.a=2\n").unwrap();
+        assert_eq!(pax.xattrs, [(b"user.a".to_vec(), b"2".to_vec())]);
+    }
 }

@@ -56,7 +56,6 @@ pub const ALL: &[Scenario] = &[
     refuse::SCENARIO,
     by_hand::SCENARIO,
     operate::SCENARIO,
-    serve::SCENARIO,
     sizes::SCENARIO,
     demo::SCENARIO,
     full::SCENARIO,
@@ -83,6 +82,7 @@ pub const LONG: &[Scenario] = &[
     crash_points::SCENARIO,
     crash_random::SCENARIO,
     power_cut::SCENARIO,
+    serve::SCENARIO,
 ];
 
 /// Only by `just bench`, or by name: they measure.

@@ -68,11 +68,6 @@ soak-matrix STEP="1":
 soak-failures STEP="1":
     VENEER_SWEEP_STEP={{ STEP }} cargo test --release --package orchestrate --test proofs each_call -- --nocapture
 
-# Time unpack, all fences required, against tar, bsdtar and umoci in DIR; LAYER is made if not given.
-bench-unpack DIR *LAYER:
-    cargo build --release --package unpack
-    cargo run --release --package unpack --example versus -- {{ DIR }} {{ LAYER }}
-
 # Everything side by side with what one would use instead, medians and ratios: target/bench; needs root.
 bench *FLAGS: static
     {{ bin }}/bench {{ FLAGS }}

@@ -1,5 +1,5 @@
-//! The calls that no safe crate of ours has: a descriptor that was inherited, the groups of a peer, and
-//! the size of a terminal.
+//! The calls that no safe crate of ours has: a descriptor that was inherited, the groups of a peer,
+//! the size of a terminal, and memory given back.
 
 #![allow(unsafe_code)]
 
@@ -67,4 +67,24 @@ pub fn terminal_size(terminal: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
         return Err(io::Error::last_os_error());
     }
     Ok(if size.ws_col == 0 || size.ws_row == 0 { (80, 24) } else { (size.ws_col, size.ws_row) })
+}
+
+/// Gives memory that was freed back to the system: the allocator keeps what a run's buffers took
+/// (malloc_trim(3)), and a daemon idles for longer than it works.
+pub(crate) fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it touches nothing but the allocator's own free memory, and takes its locks.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// One heap for all threads (mallopt(3)): what one of them frees, the next one takes, and no thread
+/// keeps a heap of its own that was large for one run. To be called before there are threads.
+pub(crate) fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number of the allocator's; no memory that is in use is touched.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
 }

@@ -32,7 +32,7 @@ pub use mode::Mode;
 
 use crate::lock::Locks;
 use crate::log::{self, Level};
-use crate::{Cancel, Error, Host, Settings};
+use crate::{Cancel, Error, Host, Settings, sys};
 use auth::Token;
 use daemon::Daemon;
 use listen::Gate;
@@ -116,6 +116,7 @@ pub fn serve(
 ) -> Result<(), Error> {
     // Before any other thread: all inherit what is blocked.
     let signals = stop::block()?;
+    sys::share_one_heap();
     let token = options.token_file.as_deref().map(Token::read).transpose()?;
     if options.listen.is_some() && token.is_none() {
         return Err(Error::Usage("--listen needs --token-file: who asks has to know it".into()));

@@ -13,7 +13,7 @@ use super::queue::{Hands, Item};
 use crate::error::whole;
 use crate::log::{self, Field, Level};
 use crate::metrics::LIFE;
-use crate::{Cancel, Error, Host, Settings};
+use crate::{Cancel, Error, Host, Settings, sys};
 
 /// Starts as many workers as the limits have, from number `from` of each kind on.
 pub(super) fn start(daemon: &Arc<Daemon>, hands: Hands, from: usize) {
@@ -23,6 +23,7 @@ pub(super) fn start(daemon: &Arc<Daemon>, hands: Hands, from: usize) {
         let started = thread::Builder::new().name(name).spawn(move || {
             while let Some((item, cancel)) = shared.claim(hands, number) {
                 work(&shared, item, cancel);
+                sys::give_back_memory();
             }
         });
         if let Err(error) = started {

@@ -1,10 +1,9 @@
 //! A job's contenders in turn, round after round, and what follows from the figures.
 
-use std::fs;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::measure::{self, Measured};
+use super::out::Out;
 use super::{Job, Outcome, Row, Setup};
 
 /// Runs a job. A contender that fails is named and left out; ours fails the job.
@@ -20,10 +19,9 @@ pub fn run(setup: &Setup, job: &Job) -> Result<Row> {
             if out_of_it[n] {
                 continue;
             }
-            let out = setup.scratch.join("out");
-            fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
-            let measured = measure::run(&contender.line, &out, round == 0);
-            fs::remove_dir_all(&out).with_context(|| out.display().to_string())?;
+            let out = Out::new(&setup.scratch, job.fresh)?;
+            let measured = measure::run(&contender.line, out.path(), round == 0);
+            out.close()?;
             match measured {
                 Ok(measured) => rounds[n].push(measured),
                 Err(error) if n == 0 => return Err(error.context(format!("{}: ours", job.name))),

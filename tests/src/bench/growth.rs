@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
+use super::out::Out;
 use super::{Setup, layers, measure};
 use crate::s3::Server;
 
@@ -187,9 +188,8 @@ fn ten_times(setup: &Setup, line: &str) -> Result<f64> {
 }
 
 fn in_empty(setup: &Setup, line: &str) -> Result<measure::Measured> {
-    let out = setup.scratch.join("out");
-    std::fs::create_dir_all(&out)?;
-    let measured = measure::run(line, &out, true);
-    std::fs::remove_dir_all(&out)?;
+    let out = Out::new(&setup.scratch, false)?;
+    let measured = measure::run(line, out.path(), true);
+    out.close()?;
     measured
 }

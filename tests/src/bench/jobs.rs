@@ -19,12 +19,18 @@ struct Columns<'a> {
     setup: &'a Setup,
     there: Vec<Contender>,
     missing: Vec<&'static str>,
+    fresh: bool,
 }
 
 impl<'a> Columns<'a> {
     /// Begins with ours.
     fn ours(setup: &'a Setup, name: &'static str, line: String) -> Columns<'a> {
-        Columns { setup, there: vec![Contender { name, line }], missing: Vec::new() }
+        Columns { setup, there: vec![Contender { name, line }], missing: Vec::new(), fresh: false }
+    }
+
+    /// `$OUT` is a new ext4 each time.
+    fn onto_ext4(self) -> Columns<'a> {
+        Columns { fresh: true, ..self }
     }
 
     /// One more, if all the `programs` are there; `line` gets their paths.
@@ -42,7 +48,8 @@ impl<'a> Columns<'a> {
     }
 
     fn job(self, name: &'static str, what: String, aim: Option<f64>) -> Job {
-        Job { name, what, aim, times: 1, contenders: self.there, missing: self.missing }
+        let Columns { there, missing, fresh, .. } = self;
+        Job { name, what, aim, times: 1, fresh, contenders: there, missing }
     }
 }
 
@@ -80,7 +87,7 @@ pub fn fetch(setup: &Setup, s3: &Store) -> Result<Job> {
     ))
 }
 
-/// `unpack`: one large layer onto the scratch directory's file system, synced.
+/// `unpack`: one large layer onto a new ext4, synced.
 ///
 /// # Errors
 /// The layer cannot be made.
@@ -94,6 +101,7 @@ pub fn unpack(setup: &Setup) -> Result<Job> {
     let ours = format!("{} -q --sandbox require --sync --root \"$OUT\" < {from}", unpack.display());
     let sync = "sync -f \"$OUT\"";
     let columns = Columns::ours(setup, "unpack", ours)
+        .onto_ext4()
         .peer("GNU tar", &["tar"], &format!("{TAR} -f {from}; {sync}"))
         .peer(
             "bsdtar",
@@ -108,7 +116,11 @@ pub fn unpack(setup: &Setup) -> Result<Job> {
                 image.display()
             ),
         );
-    Ok(columns.job("unpack", format!("{what}, every fence required, synced at the end"), Some(0.8)))
+    Ok(columns.job(
+        "unpack",
+        format!("{what}, every fence required, onto a new ext4 on loop, synced at the end"),
+        Some(0.8),
+    ))
 }
 
 /// `stream`: from S3 to a tree.
@@ -126,7 +138,7 @@ pub fn stream(setup: &Setup, s3: &Store) -> Result<Job> {
         unpack.display()
     );
     let sync = "sync -f \"$OUT\"";
-    let columns = Columns::ours(setup, "fetch | unpack", ours)
+    let columns = Columns::ours(setup, "fetch | unpack", ours).onto_ext4()
         .peer("curl | GNU tar", &["curl", "tar"], &format!("{{curl}} -sf {url} | {TAR}; {sync}"))
         .peer(
             "curl, then GNU tar",
@@ -185,7 +197,7 @@ pub fn compressed(setup: &Setup, name: &'static str) -> Result<Job> {
     let (unpack, from) = (setup.programs.join("unpack"), packed.display());
     let ours = format!("{} -q --sandbox require --sync --root \"$OUT\" < {from}", unpack.display());
     let theirs = format!("{pipe} < {from} | {TAR}; sync -f \"$OUT\"");
-    let columns = Columns::ours(setup, "unpack", ours);
+    let columns = Columns::ours(setup, "unpack", ours).onto_ext4();
     let columns = match name {
         "gzip" => columns.peer("pigz | GNU tar", &programs, &theirs),
         _ => columns.peer("zstd | GNU tar", &programs, &theirs),
@@ -207,6 +219,7 @@ pub fn start_up(setup: &Setup) -> Job {
         what: "one start, with --version".into(),
         aim: None,
         times: 50,
+        fresh: false,
         contenders: contenders.into_iter().chain([truth]).collect(),
         missing: Vec::new(),
     }
@@ -233,6 +246,7 @@ pub fn no_op(setup: &Setup, s3: &Store) -> Result<Job> {
         what: "`activate` of what is active, on a store of directories".into(),
         aim: None,
         times: 20,
+        fresh: false,
         contenders: vec![again],
         missing: Vec::new(),
     })

@@ -12,6 +12,7 @@ pub mod jobs;
 pub mod kept;
 pub mod layers;
 pub mod measure;
+pub mod out;
 pub mod peers;
 pub mod table;
 pub mod vm;
@@ -31,6 +32,9 @@ pub struct Job {
     pub aim: Option<f64>,
     /// How often the work is done in one run; figures are for once.
     pub times: u32,
+    /// Whether `$OUT` is a new ext4 each time: inodes that were deleted a moment ago are passed over one
+    /// by one (ext4's `recently_deleted`), which a second round would pay for the first.
+    pub fresh: bool,
     /// Ours first.
     pub contenders: Vec<Contender>,
     /// Programs that would belong here and are not installed.

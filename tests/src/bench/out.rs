@@ -1,0 +1,69 @@
+//! Where one run of one contender writes to: an empty directory, or an empty ext4 on a loop device.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// Bytes of the file system; sparse.
+const BYTES: u64 = 4 << 30;
+
+/// `$OUT`. To be closed: a drop leaves the mount to whoever looks after the scratch directory.
+#[derive(Debug)]
+pub struct Out {
+    /// Where the file system is mounted.
+    at: PathBuf,
+    path: PathBuf,
+    image: Option<PathBuf>,
+}
+
+impl Out {
+    /// Makes it in the scratch directory. A new file system needs root; without it there is a directory.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn new(scratch: &Path, fresh: bool) -> Result<Out> {
+        let at = scratch.join("out");
+        let path = at.join("empty");
+        fs::create_dir_all(&at).with_context(|| at.display().to_string())?;
+        let mut image = None;
+        if fresh && rustix::process::geteuid().is_root() {
+            let file = scratch.join("out.img");
+            File::create(&file)?.set_len(BYTES)?;
+            let (from, at) = (file.display().to_string(), at.display().to_string());
+            run("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0,nodiscard", &from])?;
+            run("mount", &["-o", "loop,noatime", &from, &at])?;
+            image = Some(file);
+        }
+        fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        Ok(Out { at, path, image })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Away with it and all that is in it.
+    ///
+    /// # Errors
+    /// It cannot be unmounted or removed.
+    pub fn close(self) -> Result<()> {
+        if let Some(image) = &self.image {
+            run("umount", &[&self.at.display().to_string()])?;
+            fs::remove_file(image)?;
+        }
+        fs::remove_dir_all(&self.at).with_context(|| self.at.display().to_string())
+    }
+}
+
+fn run(program: &str, args: &[&str]) -> Result<()> {
+    let program = crate::host::places::host_program(program)?;
+    let ran = Command::new(&program).args(args).output();
+    let ran = ran.with_context(|| program.display().to_string())?;
+    let said = String::from_utf8_lossy(&ran.stderr);
+    ensure!(ran.status.success(), "{} {args:?}: {}", program.display(), said.escape_debug());
+    Ok(())
+}

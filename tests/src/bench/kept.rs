@@ -11,11 +11,11 @@ use super::Row;
 /// on a quiet machine.
 const SLACK: f64 = 1.15;
 
-/// The rows with a ratio, a line each: the job, a tab, ours to the best peer.
+/// The rows with a ratio to peers, a line each: the job, a tab, ours to the best peer.
 #[must_use]
 pub fn write(rows: &[Row]) -> String {
     let mut text = String::from("# job\tours to the best peer\n");
-    for row in rows {
+    for row in rows.iter().filter(|row| row.compares()) {
         if let Some(ratio) = row.ratio {
             // Writing to a string does not fail.
             writeln!(text, "{}\t{ratio:.3}", row.job).ok();
@@ -50,7 +50,7 @@ mod tests {
         Row {
             job: job.into(),
             what: String::new(),
-            aim: None,
+            aim: Some(1.0),
             ratio: Some(ratio),
             spread: None,
             results: Vec::new(),

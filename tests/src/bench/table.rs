@@ -65,7 +65,7 @@ impl Lines for String {
 
 impl Row {
     /// Whether the others are peers, and not more of ours.
-    fn compares(&self) -> bool {
+    pub(super) fn compares(&self) -> bool {
         self.aim.is_some() || self.job == "stream"
     }
 }

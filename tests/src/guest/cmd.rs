@@ -2,9 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -86,13 +88,15 @@ impl Cmd {
     /// The program cannot be started.
     pub fn spawn(mut self) -> Result<Running> {
         let line = self.line();
-        let child = self
+        let mut child = self
             .0
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {line}"))?;
-        Ok(Running { line, child, started: Instant::now() })
+        let out = drain(child.stdout.take().context("stdout")?);
+        let err = drain(child.stderr.take().context("stderr")?);
+        Ok(Running { line, child, out, err, started: Instant::now() })
     }
 
     fn line(&self) -> String {
@@ -105,11 +109,23 @@ impl Cmd {
     }
 }
 
+/// Reads on from the start: a daemon whose pipe is full stands still.
+fn drain(mut pipe: impl Read + Send + 'static) -> Drain {
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        pipe.read_to_end(&mut all).map(|_| all)
+    })
+}
+
+type Drain = JoinHandle<std::io::Result<Vec<u8>>>;
+
 /// A program that runs.
 #[derive(Debug)]
 pub struct Running {
     line: String,
     child: Child,
+    out: Drain,
+    err: Drain,
     started: Instant,
 }
 
@@ -140,15 +156,17 @@ impl Running {
     ///
     /// # Errors
     /// Its output cannot be read.
-    pub fn wait(self) -> Result<Ran> {
-        let output = self.child.wait_with_output().with_context(|| self.line.clone())?;
+    pub fn wait(mut self) -> Result<Ran> {
+        let status = self.child.wait().with_context(|| self.line.clone())?;
+        let all = |pipe: Drain| pipe.join().expect("reading does not panic");
+        let (stdout, stderr) = (all(self.out)?, all(self.err)?);
         let ran = Ran {
             line: self.line,
             seconds: self.started.elapsed().as_secs_f64(),
-            code: output.status.code(),
-            status: output.status,
-            stdout: output.stdout,
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: status.code(),
+            status,
+            stdout,
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
         };
         // Into the scenario's output, where a reader of a failure wants it.
         eprintln!("{ran}");

@@ -1,5 +1,6 @@
 //! What there is on this host, as `ls` and `show` tell it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use registry::{ActivationState, Digest, StoreBinding, VolumeState};
@@ -84,16 +85,27 @@ impl Host {
         let volumes = self.registry.volumes()?;
         let rows = self.registry.activations()?;
         let mapped = self.store.mapped()?;
-        let own_bytes = |id: u32| {
-            volumes.iter().find(|volume| volume.id == id).map_or(0, |volume| match &volume.state {
-                VolumeState::Sealed(seal) => seal.own_bytes,
-                VolumeState::Building | VolumeState::Deleting => 0,
+        let live: BTreeSet<&str> = mapped
+            .iter()
+            .filter(|name| name.mapping == Mapping::Live)
+            .map(|name| name.name.as_str())
+            .collect();
+        let sealed: BTreeMap<u32, u64> = volumes
+            .iter()
+            .filter_map(|volume| match &volume.state {
+                VolumeState::Sealed(seal) => Some((volume.id, seal.own_bytes)),
+                VolumeState::Building | VolumeState::Deleting => None,
             })
-        };
-        let shared_with = |volume: u32, but: &str| {
-            let others = images.iter().filter(|image| image.reference != but);
-            others.filter(|image| image.layers.iter().any(|l| l.volume == volume)).count()
-        };
+            .collect();
+        // An image has a volume once: each is the snapshot of the one below.
+        let mut users: BTreeMap<u32, usize> = BTreeMap::new();
+        for layer in images.iter().flat_map(|image| &image.layers) {
+            *users.entry(layer.volume).or_default() += 1;
+        }
+        let mut names: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for row in &rows {
+            names.entry(&row.reference).or_default().push(row.name.clone());
+        }
         let lines = images
             .iter()
             .map(|image| ImageLine {
@@ -107,15 +119,11 @@ impl Host {
                         bytes: layer.size,
                         digest: layer.digest,
                         volume: layer.volume,
-                        own_bytes: own_bytes(layer.volume),
-                        shared_with: shared_with(layer.volume, &image.reference),
+                        own_bytes: sealed.get(&layer.volume).copied().unwrap_or_default(),
+                        shared_with: users[&layer.volume] - 1,
                     })
                     .collect(),
-                activations: rows
-                    .iter()
-                    .filter(|row| row.reference == image.reference)
-                    .map(|row| row.name.clone())
-                    .collect(),
+                activations: names.remove(image.reference.as_str()).unwrap_or_default(),
             })
             .collect();
         let mut layers: Vec<_> =
@@ -136,7 +144,7 @@ impl Host {
                     image: row.reference.clone(),
                     state: row.state.word().into(),
                     mapped: row.state == ActivationState::Active
-                        && mapped.iter().any(|m| m.name == row.name && m.mapping == Mapping::Live),
+                        && live.contains(row.name.as_str()),
                     path: self.store.path(&row.name),
                     volume: row.id,
                     origin: row.origin,

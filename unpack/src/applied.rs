@@ -58,7 +58,7 @@ pub struct Applied {
 /// What is counted on the way.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
-    entries: u64,
+    pub(crate) entries: u64,
     files: u64,
     dirs: u64,
     pub(crate) implicit_dirs: u64,

@@ -68,9 +68,9 @@ fn apply_work(
     limits: &Limits,
     work: Work<'_>,
 ) -> Result<Applied, Error> {
-    let (mut applied, blob, diff) = pipeline::run(layer, limits, |archive, digests| {
-        write(archive, digests, root, limits, work)
-    })?;
+    let write =
+        |archive: Archive<'_, Buffers>, digests| write(archive, digests, root, limits, work);
+    let (mut applied, blob, diff) = pipeline::run(layer, limits, write, |done| done.entries)?;
     applied.sealed(&blob, &diff);
     if limits.sync {
         crate::root::sync(root)?;

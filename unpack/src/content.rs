@@ -2,8 +2,9 @@
 //! each buffer on when it is done with it, with notes of which parts belong to files, and the
 //! buffer goes back to whoever fills it.
 //!
-//! [`hash`] does both on one thread. Where a child writes, its parent has a thread for each: see
-//! `sandbox`. Where the processor has no SHA instructions that is the larger part of all the work.
+//! Each digest has a thread of its own, one after the other; for a plain layer that a child writes
+//! its parent has them, see `sandbox`. Where the processor has no SHA instructions they are the
+//! larger part of all the work.
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
@@ -42,23 +43,34 @@ impl Files {
     }
 }
 
-/// Hashes until there is no more; digests of files come out in their order.
-pub(crate) fn hash(
+/// Hashes files until there is no more, and hands each buffer on; digests come out in their order.
+pub(crate) fn hash_files(
     noted: Receiver<Noted>,
     digests: Sender<[u8; 32]>,
-    empty: SyncSender<Vec<u8>>,
-) -> Diff {
-    let (mut stream, mut files) = (Sha256::new(), Files::new());
-    let mut bytes = 0;
+    onward: SyncSender<Vec<u8>>,
+) {
+    let mut files = Files::new();
     for (buffer, notes) in noted {
-        bytes += buffer.len() as u64;
-        stream.update(&buffer);
         files.update(&buffer, &notes, |digest| match digests.send(digest) {
             // Whoever asked has gone only when the layer was refused.
             Ok(()) | Err(_) => {}
         });
+        match onward.send(buffer) {
+            // The stream's digest is no longer wanted only when a thread died.
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// Hashes the stream until there is no more, and gives the buffers back to be filled.
+pub(crate) fn hash_stream(buffers: Receiver<Vec<u8>>, empty: SyncSender<Vec<u8>>) -> Diff {
+    let mut stream = Sha256::new();
+    let mut bytes = 0;
+    for buffer in buffers {
+        bytes += buffer.len() as u64;
+        stream.update(&buffer);
         match empty.try_send(buffer) {
-            // The filler may have reached the end of the stream; the digests are still wanted.
+            // The filler may have reached the end of the stream; the digest is still wanted.
             Ok(()) | Err(_) => {}
         }
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::archive::{Archive, End, stream_fault};
 use crate::buffers::{self, BUFFERS, Buffers, Filler, Gone, Supply};
 use crate::compression::{Compression, inflate, sniffed};
-use crate::content::hash;
+use crate::content::{hash_files, hash_stream};
 use crate::error::{Class, Error, Fault, Place, Refusal};
 use crate::limits::Limits;
 use crate::sha::Sha256;
@@ -33,12 +33,13 @@ pub(crate) struct Diff {
 /// last of them come when the stream has been read to its end.
 pub(crate) type Digests = Receiver<[u8; 32]>;
 
-/// What `consume` made of the tar, and both digests. `consume` gets an archive, has to read it to
-/// its end, and says how it ended.
+/// What `consume` made of the tar, and both digests, vouched for. `consume` gets an archive, has to
+/// read it to its end, and says how it ended; `entries` tells how many it met.
 pub(crate) fn run<T: Send>(
     layer: impl Read,
     limits: &Limits,
     consume: impl FnOnce(Archive<'_, Buffers>, Digests) -> Result<(T, End), Error> + Send,
+    entries: impl FnOnce(&T) -> u64,
 ) -> Result<(T, Blob, Diff), Error> {
     let start = Instant::now();
     scope(|scope| {
@@ -71,7 +72,7 @@ pub(crate) fn run<T: Send>(
                 (Blob { digest: hash.finish(), bytes, compression }, out, end, diff)
             }
         };
-        vouch(&blob, &diff, end, limits)?;
+        vouch(&blob, &diff, end, limits, entries(&out))?;
         Ok((out, blob, diff))
     })
 }
@@ -120,7 +121,9 @@ impl<'s, T: Send + 's> Tar<'s, T> {
         let (noted, buffers_to_hash) = sync_channel(BUFFERS);
         let (digests, hashed) = channel();
         let (filler, buffers, empty) = buffers::channel(limits, start, Some(noted));
-        let hasher = spawn(scope, "hash", move || hash(buffers_to_hash, digests, empty))?;
+        let (onward, from_files) = sync_channel(BUFFERS);
+        spawn(scope, "hash files", move || hash_files(buffers_to_hash, digests, onward))?;
+        let hasher = spawn(scope, "hash stream", move || hash_stream(from_files, empty))?;
         let consumer =
             spawn(scope, "apply", move || consume(Archive::new(buffers, limits), hashed))?;
         Ok(Tar { filler, consumer, hasher })
@@ -164,8 +167,14 @@ fn join<T>(handle: ScopedJoinHandle<'_, T>) -> T {
 }
 
 /// Only the whole stream can be vouched for, so this is the last word.
-pub(crate) fn vouch(blob: &Blob, diff: &Diff, end: End, limits: &Limits) -> Result<(), Error> {
-    let place = Place { index: 0, offset: diff.bytes, name: Vec::new() };
+pub(crate) fn vouch(
+    blob: &Blob,
+    diff: &Diff,
+    end: End,
+    limits: &Limits,
+    entries: u64,
+) -> Result<(), Error> {
+    let place = Place { index: entries, offset: diff.bytes, name: Vec::new() };
     let refuse = |rule, digest: &[u8; 32]| {
         let text = format!("sha256:{}", crate::record::Hex(digest));
         let refusal = Refusal::new(Class::Digest, rule).bytes(text.as_bytes());

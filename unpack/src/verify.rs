@@ -36,7 +36,7 @@ pub fn list(
     each: impl FnMut(&Entry) + Send,
 ) -> Result<Applied, Error> {
     let mut each = each;
-    let (counts, blob, diff) = pipeline::run(layer, limits, |mut archive, _| {
+    let count = |mut archive: Archive<'_, Buffers>, _| {
         let mut counts = Counts::default();
         loop {
             match archive.next()? {
@@ -50,7 +50,8 @@ pub fn list(
                 }
             }
         }
-    })?;
+    };
+    let (counts, blob, diff) = pipeline::run(layer, limits, count, |counts| counts.entries)?;
     let mut applied = Applied::new(counts, [0; 32]);
     applied.sealed(&blob, &diff);
     Ok(applied)
@@ -113,10 +114,11 @@ pub fn verify(
     alone: bool,
     mut report: impl FnMut(Difference),
 ) -> Result<Verified, Error> {
-    let (layer, blob, diff) = pipeline::run(layer, limits, |archive, _| {
+    let check = |archive: Archive<'_, Buffers>, _| {
         let checker = Checker::new(root).map_err(Fault::nowhere)?;
         checker.run(archive)
-    })?;
+    };
+    let (layer, blob, diff) = pipeline::run(layer, limits, check, |layer| layer.counts.entries)?;
     let Layer { counts, records, paths, hidden } = layer;
     let tree = Tree { top: root.reopen().map_err(Fault::nowhere)?, hidden };
     let mut parents = BTreeSet::new();

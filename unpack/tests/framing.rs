@@ -244,6 +244,8 @@ fn f01_f02_no_end_marker() {
     use sha2::{Digest, Sha256};
     for layer in [tar().file("f", "1").0, tar().file("f", "1").raw([0; 512]).0] {
         forge::refuse(std::slice::from_ref(&layer), &Limits::default(), Class::Digest);
+        let told = forge::Pen::new().apply(&layer, &Limits::default()).unwrap_err().to_string();
+        assert!(told.contains(&format!("entry 1 \"\" at byte {}", layer.len())), "{told}");
         let right = Limits { diff_id: Some(Sha256::digest(&layer).into()), ..Limits::default() };
         assert_eq!(forge::Pen::new().apply(&layer, &right).unwrap().entries, 1);
         let vouched = Limits { reader_verifies: true, ..Limits::default() };

@@ -77,6 +77,10 @@ accepted! {
     w08b_whiteout_through_symlink_inside: tar().file("usr/lib/f", "low").sym("lib", "usr/lib").end(),
         tar().file("lib/.wh.f", "").end()
         => ["usr dir 0755 0:0 0", "usr/lib dir 0755 0:0 0", "lib symlink 0777 0:0 1000 usr/lib"];
+    w08c_opaque_through_symlink_inside: tar().file("usr/lib/f", "low").sym("lib", "usr/lib").end(),
+        tar().file("lib/new", "up").file("lib/.wh..wh..opq", "").end()
+        => ["usr dir 0755 0:0 0", "usr/lib dir 0755 0:0 0", "lib symlink 0777 0:0 1000 usr/lib",
+            "usr/lib/new file 0644 0:0 1000 up"];
     w09_whiteout_of_a_symlink: tar().file("t", "low").sym("s", "t").end(), tar().file(".wh.s", "").end()
         => ["t file 0644 0:0 1000 low"];
     w09b_whiteout_of_nothing: lower(), tar().file(".wh.nope", "").file("no/such/.wh.x", "").end()

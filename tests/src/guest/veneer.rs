@@ -201,13 +201,21 @@ impl Drop for Mounted {
 /// The oracle fails.
 pub fn expected(guest: &Guest, family: &str, mib: u64) -> Result<Tree> {
     let disk = guest.ext4(&format!("oracle-{family}"), mib)?;
+    expected_in(disk.path(), family)
+}
+
+/// [`expected`] in a directory, which is to be empty.
+///
+/// # Errors
+/// The oracle fails.
+pub fn expected_in(root: &Path, family: &str) -> Result<Tree> {
     // As the template: a root directory that no layer names is of time 0.
     let epoch = std::time::UNIX_EPOCH;
     let times = std::fs::FileTimes::new().set_accessed(epoch).set_modified(epoch);
-    std::fs::File::open(disk.path())?.set_times(times)?;
+    std::fs::File::open(root)?.set_times(times)?;
     for number in 1..=5 {
         let layer = format!("{}/{BUCKET}/images/{family}/{number}.tar", super::STORE);
-        oracle::apply(Path::new(&layer), disk.path()).context(layer)?;
+        oracle::apply(Path::new(&layer), root).context(layer)?;
     }
-    Ok(Tree::read(disk.path())?.without("lost+found"))
+    Ok(Tree::read(root)?.without("lost+found"))
 }

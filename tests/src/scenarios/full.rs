@@ -1,11 +1,12 @@
 //! The families at the reference bucket's size: all three fit one 2 GiB pool made with the reference
-//! table line, and are all activated. Reports the pool's blocks after each layer.
+//! table line, and are all activated, with the very trees that the oracle makes. Reports the pool's
+//! blocks after each layer.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::guest::veneer::{FAMILIES, Mounted, Veneer, image};
+use crate::guest::veneer::{FAMILIES, Mounted, Veneer, expected_in, image};
 use crate::guest::{Guest, PoolSize, ScratchExt4, ScratchPool};
 use crate::scenario::{Images, Needs, Report, Scenario};
 
@@ -14,7 +15,7 @@ pub const SCENARIO: Scenario = Scenario {
     name: "full",
     needs: Needs {
         images: Images::Full,
-        disks: &[4096],
+        disks: &[4096, 4096],
         memory_mib: 2048,
         own_boot: true,
         timeout_s: 3600,
@@ -64,6 +65,18 @@ fn run(guest: &mut Guest) -> Result<Report> {
     let used = veneer.used_blocks()?;
     let ratio = used as f64 * 1_048_576.0 / tars as f64;
     veneer.check()?;
+    let oracle = ScratchExt4::on_disk(&guest.disk(1)?, &guest.scratch().join("oracle"))?;
+    let mut paths = 0;
+    for family in FAMILIES {
+        let right = oracle.path().join(family);
+        std::fs::create_dir(&right)?;
+        let mounted = Mounted::new(guest.scratch(), &format!("{family}-1"))?;
+        let tree = mounted.tree()?;
+        expected_in(&right, family)?.expect_equal(&tree).context(family)?;
+        paths += tree.len();
+        std::fs::remove_dir_all(&right)?;
+    }
+    drop(oracle);
     for (family, program, line) in PROGRAMS {
         let mounted = Mounted::new(guest.scratch(), &format!("{family}-1"))?;
         let said = mounted.run(program)?;
@@ -74,6 +87,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
         .figure("blocks", used)
         .figure("blocks_template", template)
         .figure("tar_bytes", tars)
+        .figure("paths_equal", paths)
         .figure("ratio", (ratio * 1000.0).round() / 1000.0)
         .figure("table", table);
     ensure!(ratio <= 1.20, "{ratio:.3} times the bytes of the tars, at most 1.20 is asked");

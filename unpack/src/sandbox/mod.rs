@@ -177,7 +177,7 @@ fn judge(
             Diff { digest: applied.diff_id, bytes: applied.diff_bytes }
         }
     };
-    vouch(&blob, &diff, end, limits)?;
+    vouch(&blob, &diff, end, limits, applied.entries)?;
     applied.sealed(&blob, &diff);
     Ok(applied)
 }

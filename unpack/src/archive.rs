@@ -285,13 +285,17 @@ impl<'l, R: BufRead> Archive<'l, R> {
 impl Archive<'_, Buffers> {
     /// [`Archive::consume`] for contents that are to be hashed.
     pub(crate) fn consume_content(&mut self, len: usize) {
-        self.input.note_part(len);
+        if self.limits.digests {
+            self.input.note_part(len);
+        }
         self.consume(len);
     }
 
     /// The body just consumed was a file's, and is whole.
     pub(crate) fn end_content(&mut self) {
-        self.input.note_end();
+        if self.limits.digests {
+            self.input.note_end();
+        }
     }
 }
 

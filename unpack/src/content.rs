@@ -63,8 +63,11 @@ pub(crate) fn hash_files(
 }
 
 /// Hashes the stream until there is no more, and gives the buffers back to be filled.
-pub(crate) fn hash_stream(buffers: Receiver<Vec<u8>>, empty: SyncSender<Vec<u8>>) -> Diff {
-    let mut stream = Sha256::new();
+pub(crate) fn hash_stream(
+    mut stream: Sha256,
+    buffers: Receiver<Vec<u8>>,
+    empty: SyncSender<Vec<u8>>,
+) -> Diff {
     let mut bytes = 0;
     for buffer in buffers {
         bytes += buffer.len() as u64;

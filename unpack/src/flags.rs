@@ -68,6 +68,9 @@ pub(crate) struct Flags {
     /// sha256 that the uncompressed tar must have
     #[argh(option)]
     diff_id: Option<String>,
+    /// digests to make: all (default) or none, for a layer that its reader has checked: faster
+    #[argh(option)]
+    digests: Option<String>,
     /// bytes of the layer as read, default 64G (suffixes K, M, G, T)
     #[argh(option)]
     blob_bytes_max: Option<String>,
@@ -232,6 +235,14 @@ impl Flags {
                 _ => return Err(Usage(format!("{name} {text:?}: any, plain, gzip or zstd"))),
             },
         };
+        let digests = match text(self.digests.as_ref(), "digests")? {
+            None => true,
+            Some((name, text)) => match text.as_str() {
+                "all" => true,
+                "none" => false,
+                _ => return Err(Usage(format!("{name} {text:?}: all or none"))),
+            },
+        };
         let preallocate_min = match text(self.preallocate_min.as_ref(), "preallocate-min")? {
             Some((_, text)) if text == "never" => u64::MAX,
             _ => n(&self.preallocate_min, "preallocate-min", base.preallocate_min)?,
@@ -263,6 +274,7 @@ impl Flags {
             compression,
             blob_digest: sha256(self.digest.as_ref(), "digest")?,
             diff_id: sha256(self.diff_id.as_ref(), "diff-id")?,
+            digests,
             preallocate_min,
             sync: self.sync,
             fences_required: self.sandbox()? == Sandbox::Require,

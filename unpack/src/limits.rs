@@ -62,6 +62,9 @@ pub struct Limits {
     pub blob_digest: Option<[u8; 32]>,
     /// sha256 the uncompressed tar must have.
     pub diff_id: Option<[u8; 32]>,
+    /// Make the digests: of the blob, of the tar, of each file and of the tree. Without they are void
+    /// (zeros), there are no records for a manifest, and neither digest above may be asked for.
+    pub digests: bool,
     /// The reader itself fails at its end unless the digest matches. Only such a reader, or one
     /// of the two digests above, can vouch for a tar that ends without its end marker.
     pub reader_verifies: bool,
@@ -97,6 +100,7 @@ impl Default for Limits {
             compression: None,
             blob_digest: None,
             diff_id: None,
+            digests: true,
             reader_verifies: false,
             preallocate_min: 1 << 20,
             sync: false,

@@ -98,6 +98,17 @@ fn run(flags: &Flags) -> anyhow::Result<bool> {
     if flags.list && flags.verify {
         return Err(anyhow!(flags::Usage("--list and --verify: one of them".into())));
     }
+    let asked = [
+        (limits.blob_digest.is_some(), "--digest"),
+        (limits.diff_id.is_some(), "--diff-id"),
+        (flags.manifest.is_some(), "--manifest"),
+        (flags.verify, "--verify"),
+    ];
+    if let Some((_, flag)) = asked.iter().find(|(asked, _)| *asked && !limits.digests) {
+        return Err(anyhow!(flags::Usage(format!(
+            "{flag} needs digests: not with --digests none"
+        ))));
+    }
     let layer = io::stdin();
     if flags.list {
         return list(flags, &limits, layer);
@@ -127,27 +138,39 @@ fn run(flags: &Flags) -> anyhow::Result<bool> {
             unpack::sandbox::apply_with(layer, &root, &limits, manifest.as_ref())?
         }
     };
-    say(flags, &applied)?;
+    say(flags, limits.digests, &applied)?;
     Ok(true)
 }
 
-fn say(flags: &Flags, applied: &Applied) -> anyhow::Result<()> {
+fn say(flags: &Flags, digests: bool, applied: &Applied) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     for fence in applied.sandbox.iter().filter(|fence| !fence.stands && !flags.quiet) {
         eprintln!("unpack: without the fence {}: {}", fence.fence.name(), fence.note);
     }
     if flags.json {
-        writeln!(out, "{}", serde_json::to_string(applied)?)?;
+        writeln!(out, "{}", summary(applied, if digests { &[] } else { &DIGESTS })?)?;
     } else if !flags.quiet {
         let id: String = applied.diff_id.iter().map(|b| format!("{b:02x}")).collect();
+        let layer = if digests { format!("sha256:{id}") } else { "a layer".into() };
         eprintln!(
-            "unpack: applied sha256:{id}: {} entries, {} bytes of files, {} whiteouts",
+            "unpack: applied {layer}: {} entries, {} bytes of files, {} whiteouts",
             applied.entries,
             applied.content_bytes,
             applied.whiteouts + applied.opaques
         );
     }
     Ok(())
+}
+
+const DIGESTS: [&str; 3] = ["blob_digest", "diff_id", "tree_digest"];
+
+/// All but the fields that are void.
+fn summary(applied: &Applied, void: &[&str]) -> serde_json::Result<serde_json::Value> {
+    let mut summary = serde_json::to_value(applied)?;
+    if let Some(fields) = summary.as_object_mut() {
+        fields.retain(|name, _| !void.contains(&name.as_str()));
+    }
+    Ok(summary)
 }
 
 fn list(flags: &Flags, limits: &unpack::Limits, layer: impl io::Read) -> anyhow::Result<bool> {
@@ -160,11 +183,9 @@ fn list(flags: &Flags, limits: &unpack::Limits, layer: impl io::Read) -> anyhow:
     })?;
     written.and_then(|()| out.flush())?;
     if flags.json {
-        let mut summary = serde_json::to_value(&applied)?;
-        // Void without a tree.
-        if let Some(fields) = summary.as_object_mut() {
-            fields.remove("tree_digest");
-        }
+        // One of them is void without a tree in any case.
+        let void = if limits.digests { &DIGESTS[2..] } else { &DIGESTS };
+        let summary = summary(&applied, void)?;
         writeln!(out, "{}", serde_json::json!({ "summary": summary }))?;
         out.flush()?;
     }

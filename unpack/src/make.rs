@@ -69,6 +69,9 @@ impl Writer<'_> {
     }
 
     fn keep(&mut self, record: &Record, later: bool) -> Result<(), Fault> {
+        if !self.limits.digests {
+            return Ok(());
+        }
         self.records.push(record, later).map_err(io_fault("keep the record of", &record.path))
     }
 

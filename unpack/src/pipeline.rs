@@ -59,7 +59,7 @@ pub(crate) fn run<T: Send>(
                 let inflater = spawn(scope, "inflate", move || {
                     inflate(tar.filler, buffers, compression, limits)
                 })?;
-                let (mut hash, mut bytes) = (Sha256::new(), 0);
+                let (mut hash, mut bytes) = (Sha256::when(limits.digests), 0);
                 let pumped = filler.pump(layer, |piece| {
                     hash.update(piece);
                     counted(&mut bytes, piece, limits)
@@ -123,7 +123,8 @@ impl<'s, T: Send + 's> Tar<'s, T> {
         let (filler, buffers, empty) = buffers::channel(limits, start, Some(noted));
         let (onward, from_files) = sync_channel(BUFFERS);
         spawn(scope, "hash files", move || hash_files(buffers_to_hash, digests, onward))?;
-        let hasher = spawn(scope, "hash stream", move || hash_stream(from_files, empty))?;
+        let stream = Sha256::when(limits.digests);
+        let hasher = spawn(scope, "hash stream", move || hash_stream(stream, from_files, empty))?;
         let consumer =
             spawn(scope, "apply", move || consume(Archive::new(buffers, limits), hashed))?;
         Ok(Tar { filler, consumer, hasher })

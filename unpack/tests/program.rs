@@ -67,6 +67,45 @@ fn every_fence_stands_and_the_tree_is_the_same_as_without() {
     fenced.unharmed();
 }
 
+/// Who has checked the layer before needs none, and says so: the tree is the same, for less work.
+#[test]
+fn a_layer_that_was_checked_before_needs_no_digests() {
+    for (layer, sandbox) in [
+        (layer(), "require"),
+        (gzip(&layer()), "require"),
+        (layer(), "off"),
+        (gzip(&layer()), "off"),
+    ] {
+        let (all, none) = (Pen::new(), Pen::new());
+        let words = ["--json", "--sandbox", sandbox];
+        let with = json(&unpack(&words, Some(&all.root()), &layer));
+        let out =
+            unpack(&[&words[..], &["--digests", "none"]].concat(), Some(&none.root()), &layer);
+        assert_eq!(out.status.code(), Some(0), "{out:?}");
+        let mut without = json(&out);
+        for digest in ["blob_digest", "diff_id", "tree_digest"] {
+            assert!(with[digest].as_str().is_some_and(|text| !text.contains("00000000")), "{with}");
+            assert_eq!(without.get(digest), None, "{without}");
+            without[digest] = with[digest].clone();
+        }
+        assert_eq!(without, with);
+        assert_eq!(none.tree(), all.tree());
+    }
+    let pen = Pen::new();
+    let digest = "ab".repeat(32);
+    for flag in [["--digest", &digest], ["--diff-id", &digest], ["--manifest", "/dev/null"]] {
+        let out =
+            unpack(&[&flag[..], &["--digests", "none"]].concat(), Some(&pen.root()), &layer());
+        assert_eq!(out.status.code(), Some(100), "{out:?}");
+        assert!(stderr(&out).contains(flag[0]), "{out:?}");
+    }
+    // Nobody vouches for a stream that just stops.
+    let half = &layer()[..layer().len() - 1024];
+    let out = unpack(&["--digests", "none"], Some(&pen.root()), half);
+    assert_eq!(out.status.code(), Some(100), "{out:?}");
+    assert!(stderr(&out).contains("no end marker"), "{out:?}");
+}
+
 #[test]
 fn the_manifest_is_what_the_digest_says() {
     use sha2::{Digest, Sha256};

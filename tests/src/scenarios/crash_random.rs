@@ -60,7 +60,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
         let ran = running.wait()?;
         let refused = ran.stderr.contains("fatal: no ") || ran.stderr.contains("is taken by");
         ensure!(matches!(ran.code, None | Some(0)) || refused, "{ran}");
-        host.ok(&["recover"])?;
+        host.recover()?;
         host.check()?;
         host.check_trees(&right)?;
     }

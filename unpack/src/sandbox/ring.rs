@@ -50,6 +50,7 @@ struct Ring<'a> {
     progress: Mutex<Progress>,
     moved: Condvar,
     socket: &'a UnixStream,
+    digests: bool,
 }
 
 /// Hands the layer over, then reads the verdict.
@@ -64,6 +65,7 @@ pub(super) fn serve(
         progress: Mutex::new(Progress::default()),
         moved: Condvar::new(),
         socket,
+        digests: limits.digests,
     };
     thread::scope(|scope| {
         let named = |name: &str| thread::Builder::new().name(name.into());
@@ -119,7 +121,7 @@ impl Ring<'_> {
 
     /// Hashes the stream.
     fn hash(&self) -> [u8; 32] {
-        let mut stream = Sha256::new();
+        let mut stream = Sha256::when(self.digests);
         loop {
             let progress = self.wait(|now| now.hashed == now.filled && !now.ended);
             let at = progress.hashed;

@@ -186,8 +186,9 @@ impl Host {
 pub(crate) fn open_store(settings: &mut Settings) -> Result<Box<dyn Store>, Error> {
     Ok(match &settings.store {
         StoreName::Thin(pool) => {
-            // Delayed allocation packs small files closer than one call for each: docs/space.md.
-            settings.limits.preallocate_min = u64::MAX;
+            // Delayed allocation packs files closer, and keeps them out from between directories,
+            // which a later layer writes into: docs/space.md.
+            settings.limits.place_min = u64::MAX;
             Box::new(ThinStore::open(pool)?)
         }
         StoreName::Dir(path) => Box::new(DirStore::open(path)?),

@@ -113,9 +113,10 @@ pub(crate) struct Flags {
     /// seconds, default 3600
     #[argh(option)]
     time_max: Option<String>,
-    /// preallocate files of at least this many bytes, default 1M; "never" is never
+    /// files of at least this many bytes get their place and are written out at once, default 1M;
+    /// with "never" the file system places all files in the end, closer together
     #[argh(option)]
-    preallocate_min: Option<String>,
+    place_min: Option<String>,
     /// refuse extended attributes that would be dropped
     #[argh(switch)]
     xattrs_strict: bool,
@@ -243,9 +244,9 @@ impl Flags {
                 _ => return Err(Usage(format!("{name} {text:?}: all or none"))),
             },
         };
-        let preallocate_min = match text(self.preallocate_min.as_ref(), "preallocate-min")? {
+        let place_min = match text(self.place_min.as_ref(), "place-min")? {
             Some((_, text)) if text == "never" => u64::MAX,
-            _ => n(&self.preallocate_min, "preallocate-min", base.preallocate_min)?,
+            _ => n(&self.place_min, "place-min", base.place_min)?,
         };
         let seconds = n(&self.time_max, "time-max", base.time_max.as_secs())?;
         Ok(Limits {
@@ -275,7 +276,7 @@ impl Flags {
             blob_digest: sha256(self.digest.as_ref(), "digest")?,
             diff_id: sha256(self.diff_id.as_ref(), "diff-id")?,
             digests,
-            preallocate_min,
+            place_min,
             sync: self.sync,
             fences_required: self.sandbox()? == Sandbox::Require,
             ..base

@@ -68,9 +68,9 @@ pub struct Limits {
     /// The reader itself fails at its end unless the digest matches. Only such a reader, or one
     /// of the two digests above, can vouch for a tar that ends without its end marker.
     pub reader_verifies: bool,
-    /// Files of at least this many bytes are preallocated before they are written, so that ext4
-    /// allocates exactly; `u64::MAX` is never.
-    pub preallocate_min: u64,
+    /// Files of at least this many bytes get their place at once: preallocated, and written out while
+    /// the rest is applied. `u64::MAX` is never: the file system places all in the end, closer.
+    pub place_min: u64,
     /// Call `syncfs` at the end.
     pub sync: bool,
     /// In a sandbox: fail unless every fence stands.
@@ -102,7 +102,7 @@ impl Default for Limits {
             diff_id: None,
             digests: true,
             reader_verifies: false,
-            preallocate_min: 1 << 20,
+            place_min: 1 << 20,
             sync: false,
             fences_required: false,
         }

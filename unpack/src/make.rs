@@ -26,11 +26,9 @@ use crate::sys::{self, On};
 /// Bits that a change of owner clears.
 const SET_ID: u32 = 0o6000;
 
-/// Bytes of a file after which the kernel is told to begin writing them out, and the least for
-/// which it is told so at the file's end: the disk then works beside us, and not for the one who
-/// syncs in the end.
+/// Bytes of a file after which the kernel is told to begin writing them out: the disk then works
+/// beside us, and not for the one who syncs in the end.
 const WRITE_OUT: u64 = 8 << 20;
-const WRITE_OUT_MIN: u64 = 1 << 20;
 
 impl Writer<'_> {
     /// Runs `make`; if something is in its way, removes that and runs it again.
@@ -91,7 +89,7 @@ impl Writer<'_> {
             openat(dir, name, flags, mode(entry.mode))
         })?;
         self.preallocate(&fd, &path, size)?;
-        body(&fd, &path, archive)?;
+        body(&fd, &path, size >= self.limits.place_min, archive)?;
         let dir = self.dirs.get(slot);
         let owned = self.owner_differs(entry, dir);
         if owned {
@@ -113,7 +111,7 @@ impl Writer<'_> {
     }
 
     fn preallocate(&mut self, fd: &OwnedFd, path: &[u8], size: u64) -> Result<(), Fault> {
-        if size == 0 || size < self.limits.preallocate_min || !self.preallocates {
+        if size == 0 || size < self.limits.place_min || !self.preallocates {
             return Ok(());
         }
         let len = i64::try_from(size).unwrap_or(i64::MAX);
@@ -324,13 +322,18 @@ fn set_time(dir: &Dir, name: &[u8], entry: &Entry) -> Result<(), Fault> {
         .map_err(Fault::fs("set time of", name))
 }
 
-/// Writes the current body of the archive.
-fn body(fd: &OwnedFd, path: &[u8], archive: &mut Archive<'_, Buffers>) -> Result<(), Fault> {
+/// Writes the current body of the archive, and if `early` has the kernel write it out beside us.
+fn body(
+    fd: &OwnedFd,
+    path: &[u8],
+    early: bool,
+    archive: &mut Archive<'_, Buffers>,
+) -> Result<(), Fault> {
     let (mut written, mut begun) = (0, 0);
     loop {
         let piece = archive.chunk()?;
         if piece.is_empty() {
-            if written - begun >= WRITE_OUT_MIN {
+            if early && written > begun {
                 sys::begin_writing_out(fd.as_fd(), begun);
             }
             archive.end_content();
@@ -347,7 +350,7 @@ fn body(fd: &OwnedFd, path: &[u8], archive: &mut Archive<'_, Buffers>) -> Result
         };
         archive.consume_content(len);
         written += len as u64;
-        if written - begun >= WRITE_OUT {
+        if early && written - begun >= WRITE_OUT {
             sys::begin_writing_out(fd.as_fd(), begun);
             begun = written;
         }

@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::oci::Image;
+
 /// Where a peer is: in the folder that bootstrap fills, or installed.
 #[must_use]
 pub fn find(peers: &Path, name: &str) -> Option<PathBuf> {
@@ -46,33 +48,13 @@ pub fn install(root: &Path) -> Result<()> {
 /// # Errors
 /// Files cannot be read or written.
 pub fn oci_layout(layer: &Path, image: &Path) -> Result<()> {
-    use sha2::{Digest as _, Sha256};
-    let blobs = image.join("blobs/sha256");
-    std::fs::create_dir_all(&blobs)?;
-    let mut hash = Sha256::new();
-    let size = std::io::copy(&mut std::fs::File::open(layer)?, &mut hash)?;
-    let diff = format!("{:x}", hash.finalize());
-    std::os::unix::fs::symlink(layer, blobs.join(&diff))?;
-    let blob = |value: serde_json::Value, media: &str| -> Result<serde_json::Value> {
-        let text = value.to_string();
-        let digest = format!("{:x}", Sha256::digest(&text));
-        std::fs::write(blobs.join(&digest), &text)?;
-        let digest = format!("sha256:{digest}");
-        Ok(serde_json::json!({ "mediaType": media, "digest": digest, "size": text.len() }))
-    };
-    let config = blob(
-        serde_json::json!({ "architecture": "amd64", "os": "linux", "config": {},
-            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{diff}")] } }),
-        "application/vnd.oci.image.config.v1+json",
-    )?;
-    let layer = serde_json::json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar",
-        "digest": format!("sha256:{diff}"), "size": size });
-    let mut manifest = blob(
-        serde_json::json!({ "schemaVersion": 2, "config": config, "layers": [layer] }),
-        "application/vnd.oci.image.manifest.v1+json",
-    )?;
-    manifest["annotations"] = serde_json::json!({ "org.opencontainers.image.ref.name": "latest" });
-    std::fs::write(image.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [manifest] });
-    Ok(std::fs::write(image.join("index.json"), index.to_string())?)
+    let made = Image::new(&[layer.to_owned()], ("org.opencontainers.image.ref.name", "latest"))?;
+    std::fs::create_dir_all(image.join("blobs/sha256"))?;
+    for (path, layer) in &made.layers {
+        std::os::unix::fs::symlink(layer, image.join(path))?;
+    }
+    for (path, text) in &made.texts {
+        std::fs::write(image.join(path), text)?;
+    }
+    Ok(())
 }

@@ -38,27 +38,32 @@ pub fn rows(
         ("image", format!("VM: {what}, empty pool to activated"), [0.8, 0.35]),
         ("activation", "VM: one more activation of it".into(), [0.8, 0.1]),
     ] {
-        let results = results(&jobs[job])?;
+        let programs = programs(&jobs[job])?;
         for (peer, aim) in ["dmsetup and GNU tar", "containerd devmapper"].iter().zip(aims) {
-            let Some(peer) = results.iter().find(|result| result.name == *peer) else { continue };
-            let ratio = results[0].wall / peer.wall;
+            let Some(peer) = programs.iter().find(|program| program.name == *peer) else {
+                continue;
+            };
+            let ours = &programs[0];
+            let ratios: Vec<f64> =
+                ours.rounds.iter().zip(&peer.rounds).map(|(a, b)| a / b).collect();
+            let spread = ratios.iter().copied().reduce(f64::min);
             rows.push(Row {
                 job: format!("{job}, to {}", peer.name),
                 what: what.clone(),
                 aim: Some(aim),
-                ratio: Some(ratio),
-                spread: Some((ratio, ratio)),
-                results: vec![results[0].clone(), peer.clone()],
+                ratio: Some(contest::median(&ratios)),
+                spread: spread.zip(ratios.iter().copied().reduce(f64::max)),
+                results: vec![ours.outcome(), peer.outcome()],
                 missing: Vec::new(),
             });
         }
     }
-    for result in results(&jobs["blocks"])? {
-        let bytes = result.wall * 1_048_576.0;
-        let ratio = bytes / tars;
+    for program in programs(&jobs["blocks"])? {
+        let blocks = contest::median(&program.rounds);
+        let ratio = blocks * 1_048_576.0 / tars;
         notes.push(format!(
-            "pool space for {what}, by {}: {:.0} blocks of 1 MiB, {ratio:.2} of the tars",
-            result.name, result.wall
+            "pool space for {what}, by {}: {blocks:.0} blocks of 1 MiB, {ratio:.2} of the tars",
+            program.name
         ));
     }
     if let Some(points) = figures["thousand"].as_array() {
@@ -73,23 +78,35 @@ pub fn rows(
     Ok(rows)
 }
 
-/// Of each program the median of all its rounds; what is no time comes in `wall` as well.
-fn results(job: &Value) -> Result<Vec<Outcome>> {
-    let mut results = Vec::new();
-    for result in job.as_array().context("results")? {
-        let rounds = result["rounds"].as_array().context("rounds")?;
-        let figures: Vec<f64> = rounds
-            .iter()
-            .flat_map(|round| round.as_array().into_iter().flatten())
-            .filter_map(Value::as_f64)
-            .collect();
-        results.push(Outcome {
-            name: result["name"].as_str().context("a name")?.to_owned(),
+/// One program's medians, a figure for each round.
+struct Program {
+    name: String,
+    rounds: Vec<f64>,
+}
+
+impl Program {
+    fn outcome(&self) -> Outcome {
+        Outcome {
+            name: self.name.clone(),
             line: String::new(),
-            wall: contest::median(&figures),
+            wall: contest::median(&self.rounds),
             processor: f64::NAN,
             peak_kib: 0,
+        }
+    }
+}
+
+fn programs(job: &Value) -> Result<Vec<Program>> {
+    let mut programs = Vec::new();
+    for program in job.as_array().context("programs")? {
+        let rounds = program["rounds"].as_array().context("rounds")?;
+        let figures = |round: &Value| -> Vec<f64> {
+            round.as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
+        };
+        programs.push(Program {
+            name: program["name"].as_str().context("a name")?.to_owned(),
+            rounds: rounds.iter().map(|round| contest::median(&figures(round))).collect(),
         });
     }
-    Ok(results)
+    Ok(programs)
 }

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::Took;
 use crate::guest::{Cmd, Guest, Running, ScratchExt4};
+use crate::oci::Image;
 
 /// Whether the guest has it: `./bootstrap --peers` gets it, `just bench` packs it.
 pub(super) fn installed() -> bool {
@@ -23,44 +22,17 @@ pub(super) fn installed() -> bool {
 /// # Errors
 /// Files cannot be read or written.
 pub(super) fn archive(family: &str, path: &Path) -> Result<String> {
+    let layers: Vec<PathBuf> = (1..=5).map(|n| super::layer(family, n).into()).collect();
+    let image = Image::new(&layers, ("io.containerd.image.name", "bench/image:latest"))?;
     let mut tar = tar::Builder::new(BufWriter::new(File::create(path)?));
-    let (mut layers, mut diffs, mut chain) = (Vec::new(), Vec::new(), String::new());
-    for number in 1..=5 {
-        let layer = super::layer(family, number);
-        let mut hash = Sha256::new();
-        let size = std::io::copy(&mut File::open(&layer)?, &mut hash)?;
-        let diff = format!("{:x}", hash.finalize());
-        tar.append_path_with_name(&layer, format!("blobs/sha256/{diff}"))?;
-        chain = match chain.as_str() {
-            "" => format!("sha256:{diff}"),
-            below => format!("sha256:{:x}", Sha256::digest(format!("{below} sha256:{diff}"))),
-        };
-        diffs.push(format!("sha256:{diff}"));
-        layers.push(json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar",
-            "digest": format!("sha256:{diff}"), "size": size }));
+    for (path, layer) in &image.layers {
+        tar.append_path_with_name(layer, path)?;
     }
-    let mut blob = |value: serde_json::Value, media: &str| -> Result<serde_json::Value> {
-        let text = value.to_string();
-        let digest = format!("{:x}", Sha256::digest(&text));
-        append(&mut tar, &format!("blobs/sha256/{digest}"), &text)?;
-        Ok(json!({ "mediaType": media, "digest": format!("sha256:{digest}"), "size": text.len() }))
-    };
-    let config = blob(
-        json!({ "architecture": "amd64", "os": "linux", "config": {},
-            "rootfs": { "type": "layers", "diff_ids": diffs } }),
-        "application/vnd.oci.image.config.v1+json",
-    )?;
-    let mut manifest = blob(
-        json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": config, "layers": layers }),
-        "application/vnd.oci.image.manifest.v1+json",
-    )?;
-    manifest["annotations"] = json!({ "io.containerd.image.name": "bench/image:latest" });
-    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
-    append(&mut tar, "oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    append(&mut tar, "index.json", &index.to_string())?;
+    for (path, text) in &image.texts {
+        append(&mut tar, path, text)?;
+    }
     tar.into_inner()?.into_inner().context("flush the archive")?;
-    Ok(chain)
+    Ok(image.chain)
 }
 
 fn append<W: std::io::Write>(tar: &mut tar::Builder<W>, path: &str, text: &str) -> Result<()> {

@@ -230,15 +230,7 @@ pub fn start_up(setup: &Setup) -> Job {
 /// # Errors
 /// The image cannot be activated.
 pub fn no_op(setup: &Setup, s3: &Store) -> Result<Job> {
-    let base = setup.scratch.join("no-op");
-    let line = format!(
-        "{} -q --state {} --store dir:{} --anonymous --endpoint http://{} activate s3://bench/image/ --name one",
-        setup.programs.join("orchestrate").display(),
-        base.join("state").display(),
-        base.join("store").display(),
-        s3.server.address,
-    );
-    super::measure::run(&line, &setup.scratch, false)?;
+    let line = no_op_line(setup, s3)?;
     let again =
         Contender { name: "orchestrate", line: format!("for n in {{1..20}}; do {line}; done") };
     Ok(Job {
@@ -250,6 +242,23 @@ pub fn no_op(setup: &Setup, s3: &Store) -> Result<Job> {
         contenders: vec![again],
         missing: Vec::new(),
     })
+}
+
+/// The line that does nothing, once its activation is there, which this makes.
+///
+/// # Errors
+/// The image cannot be activated.
+pub fn no_op_line(setup: &Setup, s3: &Store) -> Result<String> {
+    let base = setup.scratch.join("no-op");
+    let line = format!(
+        "{} -q --state {} --store dir:{} --anonymous --endpoint http://{} activate s3://bench/image/ --name one",
+        setup.programs.join("orchestrate").display(),
+        base.join("state").display(),
+        base.join("store").display(),
+        s3.server.address,
+    );
+    super::measure::run(&line, &setup.scratch, false)?;
+    Ok(line)
 }
 
 /// An S3 server with what the jobs read.

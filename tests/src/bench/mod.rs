@@ -7,6 +7,7 @@
 //! for `--check` against figures kept earlier ([`kept`]).
 
 pub mod contest;
+pub mod counts;
 pub mod growth;
 pub mod jobs;
 pub mod kept;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use argh::FromArgs;
+use tests::bench::counts::{self, Count};
 use tests::bench::growth::{self, Growth};
 use tests::bench::jobs::{self, NAMES, Store};
 use tests::bench::{Row, Setup, contest, kept, peers, table, vm};
@@ -32,7 +33,7 @@ struct Args {
     /// do without programs that are not installed
     #[argh(switch)]
     no_install: bool,
-    /// jobs, "growth" and "vm"; all when there is none
+    /// jobs, "counts", "growth" and "vm"; all when there is none
     #[argh(positional)]
     jobs: Vec<String>,
 }
@@ -50,10 +51,10 @@ fn main() -> ExitCode {
 
 fn start(args: &Args) -> Result<bool> {
     let known = |name: &&String| {
-        NAMES.contains(&name.as_str()) || ["growth", "vm"].contains(&name.as_str())
+        NAMES.contains(&name.as_str()) || ["counts", "growth", "vm"].contains(&name.as_str())
     };
     if let Some(name) = args.jobs.iter().find(|name| !known(name)) {
-        bail!("no job {name:?}: there are {}, growth, vm", NAMES.join(", "));
+        bail!("no job {name:?}: there are {}, counts, growth, vm", NAMES.join(", "));
     }
     let places = Places::find()?;
     let root = std::env::current_dir()?;
@@ -79,7 +80,14 @@ fn start(args: &Args) -> Result<bool> {
     let mut rows = Vec::new();
     let mut growth = Vec::new();
     let mut notes = vec![machine()];
-    native(&setup, &places, &wanted, &mut rows, &mut growth)?;
+    let counts = native(&setup, &places, &wanted, &mut rows, &mut growth)?;
+    for Count { what, instructions } in counts.iter().flatten() {
+        notes.push(format!("{what}: {instructions} instructions"));
+    }
+    if wanted("counts") && counts.is_none() {
+        notes.push("instructions were not counted: there is no valgrind".into());
+    }
+    let counts = counts.unwrap_or_default();
     if wanted("vm") {
         rows.extend(vm::rows(&places, args.full, &mut growth, &mut notes)?);
     }
@@ -88,17 +96,19 @@ fn start(args: &Args) -> Result<bool> {
     println!("{text}");
     std::fs::write(out.join("table.md"), &text)?;
     std::fs::write(out.join("chart.svg"), table::chart(&rows, &growth))?;
-    let json = serde_json::json!({"rows": rows, "growth": growth, "notes": notes});
+    let json =
+        serde_json::json!({"rows": rows, "growth": growth, "counts": counts, "notes": notes});
     std::fs::write(out.join("results.json"), serde_json::to_vec_pretty(&json)?)?;
     println!("written: {}", out.join("{table.md,chart.svg,results.json}").display());
     let file = root.join("docs/performance.tsv");
     if args.keep {
-        std::fs::write(&file, kept::write(&rows)).with_context(|| file.display().to_string())?;
+        std::fs::write(&file, kept::write(&rows, &counts))
+            .with_context(|| file.display().to_string())?;
     }
     if args.check {
         let text = std::fs::read_to_string(&file)
             .with_context(|| format!("{}: `just bench --keep` makes it", file.display()))?;
-        let worse = kept::worse(&text, &rows)?;
+        let worse = kept::worse(&text, &rows, &counts)?;
         worse.iter().for_each(|line| println!("worse: {line}"));
         return Ok(worse.is_empty());
     }
@@ -111,9 +121,9 @@ fn native(
     wanted: &dyn Fn(&str) -> bool,
     rows: &mut Vec<Row>,
     growth: &mut Vec<Growth>,
-) -> Result<()> {
-    if !NAMES.iter().any(|name| wanted(name)) && !wanted("growth") {
-        return Ok(());
+) -> Result<Option<Vec<Count>>> {
+    if !NAMES.iter().chain(&["counts", "growth"]).any(|name| wanted(name)) {
+        return Ok(None);
     }
     let store = Store::start(setup, &places.s3_server())?;
     for name in NAMES.into_iter().filter(|name| wanted(name)) {
@@ -136,7 +146,10 @@ fn native(
         growth.extend(growth::stacks(setup, &store.server)?);
         growth.extend(growth::inventory(setup, &store.server)?);
     }
-    Ok(())
+    match wanted("counts") {
+        true => counts::run(setup, &store),
+        false => Ok(None),
+    }
 }
 
 fn machine() -> String {

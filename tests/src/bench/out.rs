@@ -6,8 +6,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Bytes of the file system; sparse.
-const BYTES: u64 = 4 << 30;
+/// Bytes of the file system; sparse, and enough for a million small files.
+const BYTES: u64 = 8 << 30;
+
+/// Bytes for each inode, for the same reason.
+const BYTES_PER_INODE: &str = "7168";
+
+/// A new file of zeros has inode tables of zeros.
+const MADE: &str = "nodiscard,assume_storage_prezeroed=1,lazy_itable_init=0";
 
 /// `$OUT`. To be closed: a drop leaves the mount to whoever looks after the scratch directory.
 #[derive(Debug)]
@@ -32,7 +38,7 @@ impl Out {
             let file = scratch.join("out.img");
             File::create(&file)?.set_len(BYTES)?;
             let (from, at) = (file.display().to_string(), at.display().to_string());
-            run("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0,nodiscard", &from])?;
+            run("mkfs.ext4", &["-q", "-F", "-i", BYTES_PER_INODE, "-E", MADE, &from])?;
             run("mount", &["-o", "loop,noatime", &from, &at])?;
             image = Some(file);
         }

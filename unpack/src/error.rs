@@ -262,7 +262,13 @@ impl Error {
                 Some(_) | None => Kind::Io,
             },
             Error::NoSpace { .. } => Kind::NoSpace,
-            Error::Sandbox { .. } => Kind::Sandbox,
+            Error::Sandbox { source, .. } => match source.raw_os_error() {
+                // A host short of memory, processes or files is not a broken one.
+                Some(libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN | libc::EMFILE | libc::ENFILE) => {
+                    Kind::Io
+                }
+                Some(_) | None => Kind::Sandbox,
+            },
         }
     }
 

@@ -42,6 +42,8 @@ struct Progress {
     over: bool,
     /// Digests that the child has not been sent: they go with the next word on the stream.
     digests: Vec<u8>,
+    /// Why the child, though it lives, did not get what it was sent.
+    unsent: Option<io::Error>,
 }
 
 struct Ring<'a> {
@@ -87,8 +89,12 @@ pub(super) fn serve(
         let digest = hasher.join().unwrap_or_else(|panic| resume_unwind(panic));
         let heard = listener.join().unwrap_or_else(|panic| resume_unwind(panic));
         let bytes = fed?;
+        let mut progress = ring.lock();
+        if let Some(source) = progress.unsent.take() {
+            // A verdict on a part of the layer is none.
+            return Err(failed("hand the layer to the child")(source));
+        }
         let verdict = heard?;
-        let progress = ring.lock();
         let whole = bytes.is_some() && progress.returned == progress.filled;
         Ok((Seen { digest, bytes: bytes.unwrap_or_default(), whole }, verdict))
     })
@@ -213,13 +219,19 @@ impl Ring<'_> {
         }
     }
 
-    /// A child that has gone away has found a reason to stop, and has said which.
+    /// A child that has gone away has found a reason to stop, and has said which. One that is there
+    /// and does not get this would wait for it, or judge what it has got.
     fn send(&self, next: Next, progress: &mut Progress) {
         let message = wire::next(next, &progress.digests);
         progress.digests.clear();
         let mut socket = self.socket;
         match socket.write_all(&message) {
-            Ok(()) | Err(_) => {}
+            Ok(()) => {}
+            Err(gone) if gone.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) => {
+                progress.unsent.get_or_insert(error);
+                self.hang_up();
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Instant;
 
 use fetch::ImageRef;
-use registry::{Run, RunState, Verb};
+use registry::{ActivationState, Run, RunState, Verb};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -107,7 +107,7 @@ impl Host {
                 self.registry.write(|write| write.take_up_run(&dead, input))?;
                 return Ok(dead.id);
             }
-            let end = given_up(&dead);
+            let end = self.given_up(&dead)?;
             self.registry.write(|write| write.finish_run(dead.id, &end, None))?;
             if dead.cancel.is_none() {
                 return Err(Error::CrashLoop {
@@ -195,7 +195,8 @@ impl Host {
         }
         // Its process had died. What it left half done goes, as recovery has it.
         self.recover(false)?;
-        self.registry.write(|write| write.finish_run(id, &RunState::Cancelled, None))?;
+        let end = self.given_up(&run)?;
+        self.registry.write(|write| write.finish_run(id, &end, None))?;
         self.registry.run(id)?.ok_or_else(unknown)
     }
 
@@ -225,7 +226,7 @@ impl Host {
             let Some(_dead) = self.locks.try_run(run.verb.word(), &run.subject)? else {
                 return Ok(RunState::Running);
             };
-            let end = given_up(run);
+            let end = self.given_up(run)?;
             self.registry.write(|write| write.finish_run(run.id, &end, None))?;
             return Ok(end);
         }
@@ -246,6 +247,36 @@ impl Host {
             Err(error) if error.kind() == registry::Kind::Conflict => state(self),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// How a dead run ends that is not taken up. One that died past its last effect, with no more to do
+    /// than to say so, is done: what it made stays, so nobody is told that it was cancelled.
+    fn given_up(&self, run: &Run) -> Result<RunState, Error> {
+        Ok(match &run.cancel {
+            Some(_) if self.stands(run)? => RunState::Done,
+            Some(_) => RunState::Cancelled,
+            None => RunState::Failed {
+                class: "crash_loop".into(),
+                message: format!("begun {} times and never came forward", run.attempt),
+            },
+        })
+    }
+
+    /// Whether what a run is for is there, after recovery.
+    fn stands(&self, run: &Run) -> Result<bool, Error> {
+        let activation = self.registry.activation(&run.subject)?;
+        let is = |state| activation.as_ref().is_some_and(|row| row.state == state);
+        Ok(match run.verb {
+            Verb::Activate => {
+                let input: Value = serde_json::from_str(&run.input).unwrap_or_default();
+                is(ActivationState::Active)
+                    && activation.is_some_and(|row| input["image"] == row.reference.as_str())
+            }
+            Verb::Deactivate => is(ActivationState::Inactive),
+            Verb::Rm => activation.is_none() && self.registry.image(&run.subject)?.is_none(),
+            // Layers and room are nobody's: the next command finds them as they are.
+            Verb::Ensure | Verb::Gc => false,
+        })
     }
 
     fn do_again(&mut self, run: &Run) -> Result<Value, Error> {
@@ -343,16 +374,6 @@ fn ended<T>(result: &Result<T, Error>) -> RunState {
 /// What the command would print as JSON.
 fn gave<T: Serialize>(done: T) -> Value {
     serde_json::to_value(done).unwrap_or(Value::Null)
-}
-
-fn given_up(run: &Run) -> RunState {
-    match &run.cancel {
-        Some(_) => RunState::Cancelled,
-        None => RunState::Failed {
-            class: "crash_loop".into(),
-            message: format!("begun {} times and never came forward", run.attempt),
-        },
-    }
 }
 
 /// In 0.0..1.0; good enough to spread retries.

@@ -64,9 +64,9 @@ fuzz SECONDS="600" SEED="1":
 soak-matrix STEP="1":
     VENEER_MATRIX_STEP={{ STEP }} cargo test --release --package orchestrate --test proofs killed_at_every -- --nocapture
 
-# Fail each call of orchestrate once and then always; every STEPth.
-soak-failures STEP="1":
-    VENEER_SWEEP_STEP={{ STEP }} cargo test --release --package orchestrate --test proofs each_call -- --nocapture
+# Fail each call of orchestrate once and then always; every STEPth, from OFFSET on.
+soak-failures STEP="1" OFFSET="0":
+    VENEER_SWEEP_STEP={{ STEP }} VENEER_SWEEP_OFFSET={{ OFFSET }} cargo test --release --package orchestrate --test proofs each_call -- --nocapture
 
 # Everything side by side with what one would use instead, medians and ratios: target/bench; needs root.
 bench *FLAGS: static

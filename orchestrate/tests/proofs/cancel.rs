@@ -125,3 +125,70 @@ fn who_cancels_is_killed_before_each_of_its_changes() {
     assert!(cancelled > 0 && wished < rounds, "{rounds} rounds, {wished} wishes");
     eprintln!("{rounds} cancellers killed, {wished} had their wish in, {cancelled} runs cancelled");
 }
+
+/// A run stands before one of its changes while somebody wishes that it stop; its own watch sees that.
+/// Gives whether the wish was in, and whether it was heeded; none past the last change.
+fn wished_at(host: &Host<'_>, at: usize) -> Option<(bool, bool)> {
+    let (mut seen, mut stood, mut wished) = (0, false, false);
+    let each = |call: &Call, side: Side| {
+        if call.effect != Effect::Changes || side == Side::After || stood {
+            return Act::Go;
+        }
+        seen += 1;
+        if seen <= at {
+            return Act::Go;
+        }
+        stood = true;
+        // Of a run that stands in the middle of a transaction, or has none yet, nobody can wish anything.
+        let path = host.state().join("registry.db");
+        wished = rusqlite::Connection::open(&path).is_ok_and(|conn| {
+            let sql = "UPDATE runs SET cancel = 'not wanted' WHERE id = 1 AND state = 'running'";
+            conn.busy_timeout(Duration::ZERO).is_ok() && conn.execute(sql, []) == Ok(1)
+        });
+        if wished {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        Act::Go
+    };
+    let ended = trace::run(&host.command(ACTIVATE), &[&host.dir], Whose::Main, each).unwrap();
+    let state = host.rows("SELECT state FROM runs WHERE id = 1");
+    match ended.code {
+        Some(0) => assert_eq!(state, ["done"], "{}", ended.stderr),
+        code => {
+            assert!(wished && code == Some(111), "wished {wished}: {code:?} {}", ended.stderr);
+            assert!(ended.stdout.contains("\"cancelled\""), "{}", ended.stdout);
+            assert_eq!(state, ["cancelled"], "{}", ended.stderr);
+        }
+    }
+    stood.then(|| (wished, ended.code != Some(0)))
+}
+
+#[test]
+fn a_run_is_cancelled_wherever_it_stands_and_all_it_held_is_free() {
+    let step = std::env::var("VENEER_CANCEL_STEP").map_or(61, |text| text.parse().unwrap());
+    let bench = Bench::small();
+    let whole = bench.host("whole");
+    whole.ok(ACTIVATE);
+    let end = whole.end_text();
+    let (mut places, mut wishes, mut heeded) = (0, 0, 0);
+    for at in (0..).step_by(step) {
+        let host = bench.host("host");
+        host.wipe();
+        let Some((wished, cancelled)) = wished_at(&host, at) else { break };
+        (places, wishes) = (places + 1, wishes + usize::from(wished));
+        heeded += usize::from(cancelled);
+        host.check();
+        let active = host.rows("SELECT name FROM activations");
+        assert_eq!(active.is_empty(), cancelled, "before change {at}: {active:?}");
+        let (finished, before) = (host.finished(), bench.gets().len());
+        host.ok(ACTIVATE);
+        for key in &bench.gets()[before..] {
+            let again = finished.iter().any(|done| key.ends_with(&format!("/{done}")));
+            assert!(!again, "before change {at}: {key} was sealed and is fetched again");
+        }
+        host.check();
+        assert_eq!(host.end_text(), end, "before change {at}");
+    }
+    assert!(heeded > 2, "{places} places, {wishes} wishes, {heeded} heeded");
+    eprintln!("cancelled before {places} changes: {wishes} wishes were in, {heeded} heeded");
+}

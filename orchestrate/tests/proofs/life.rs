@@ -321,7 +321,7 @@ fn a_signal_stops_at_a_safe_point_and_a_killed_run_is_cancelled_or_taken_up() {
 
 #[test]
 fn a_run_that_kills_its_process_each_time_is_given_up() {
-    let bench = Bench::new(&[("a", &[1])], 40, 1 << 16);
+    let bench = Bench::new(&[("a", &[1]), ("b", &[2])], 40, 1 << 16);
     let host = bench.host("host");
     bench.proxy.hold("/a/1.tar", 1 << 16);
     for time in 1..=5 {
@@ -344,6 +344,8 @@ fn a_run_that_kills_its_process_each_time_is_given_up() {
     let (refused, said) = code(&host, &["ensure", A]);
     assert_eq!(refused, Some(100), "{said}");
     assert!(said.contains("recover --retry"), "{said}");
+    // It is in nobody else's way.
+    host.ok(&["activate", B, "--name", "b-1"]);
     host.ok(&["recover", "--retry"]);
     host.ok(&["ensure", A]);
     host.check();

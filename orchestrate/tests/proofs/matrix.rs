@@ -159,7 +159,11 @@ fn matrix(case: &Case, step: usize, deep: usize) -> Figures {
     // What some recovery has gone through already.
     let mut seen = BTreeSet::new();
     // What was killed before is taken up by `recover`: then there is another end.
-    let deep = if case.killed.is_some() { 0 } else { deep };
+    let taken_up = case.killed.map(|(words, _)| {
+        let host = start.copy_to("taken-up");
+        host.ok(words);
+        host.end_text()
+    });
     if step > 1 {
         figures.kills += turns(&bench, case, &start, &end);
     }
@@ -178,7 +182,8 @@ fn matrix(case: &Case, step: usize, deep: usize) -> Figures {
                 assert_eq!(ended.signal, Some(Signal::SIGKILL), "{place}: {}", ended.stderr);
                 figures.kills += 1;
                 if found.insert(host.state_text()) && found.len() <= deep {
-                    recovery(case, &host, &end, &mut seen, &mut figures, &place);
+                    let ends = Ends { told: &end, taken_up: taken_up.as_deref() };
+                    recovery(case, &host, ends, &mut seen, &mut figures, &place);
                 }
                 again(&bench, case, &host, &end, &place);
             }
@@ -289,12 +294,45 @@ fn again(bench: &Bench, case: &Case, host: &Host<'_>, end: &str, place: &str) {
     }
 }
 
+/// Where a case may end when `recover` has been at work.
+#[derive(Clone, Copy)]
+struct Ends<'e> {
+    told: &'e str,
+    /// Where that ends which was killed before.
+    taken_up: Option<&'e str>,
+}
+
+/// The command again after `recover` had begun to take up what was killed before: that has ended, and
+/// the command says no; or it is cancelled, and the next one begins where it stood.
+fn told_or_taken_up(bench: &Bench, case: &Case, host: &Host<'_>, taken_up: &str, place: &str) {
+    let output = host.command(case.words).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let state = host.rows("SELECT state FROM runs WHERE id = 1");
+    host.check();
+    match output.status.code() {
+        Some(0) => {
+            assert_eq!(state, ["cancelled"], "{place}");
+            assert_eq!(host.rows("SELECT name FROM activations"), [""; 0], "{place}");
+            let (finished, before) = (host.finished(), bench.gets().len());
+            host.ok(case.killed.expect("a run that was killed").0);
+            for key in &bench.gets()[before..] {
+                let again = finished.iter().any(|done| key.ends_with(&format!("/{done}")));
+                assert!(!again, "{place}: {key} was sealed and is fetched again");
+            }
+        }
+        Some(1) => assert_eq!(state, ["done"], "{place}"),
+        code => panic!("{place}: the second run ends with {code:?}: {said}"),
+    }
+    host.check();
+    assert_eq!(host.end_text(), taken_up, "{place}");
+}
+
 /// `recover`, stopped at each of its places: the host as it is there is what a kill leaves. Each
 /// that was not seen before is mended by the command itself.
 fn recovery(
     case: &Case,
     host: &Host<'_>,
-    end: &str,
+    ends: Ends<'_>,
     seen: &mut BTreeSet<String>,
     figures: &mut Figures,
     place: &str,
@@ -323,7 +361,11 @@ fn recovery(
     for number in (0..left).step_by(sparse) {
         figures.recovery_states += 1;
         let host = bench.host(&format!("left-{number}"));
-        again(bench, case, &host, end, &format!("{place}, and in recovery state {number}"));
+        let place = format!("{place}, and in recovery state {number}");
+        match ends.taken_up {
+            None => again(bench, case, &host, ends.told, &place),
+            Some(taken_up) => told_or_taken_up(bench, case, &host, taken_up, &place),
+        }
         host.wipe();
     }
 }

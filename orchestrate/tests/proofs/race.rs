@@ -1,12 +1,14 @@
 //! Many processes at once: what they share is fetched and built once, and killed together they leave
 //! nothing undone.
 
+use std::fs::File;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use tests::dice::Dice;
 
-use crate::bench::{Bench, Host, json};
+use crate::bench::{Bench, Host, json, names};
+use crate::matrix::killed_once;
 
 const IMAGES: &[(&str, &[u8])] = &[("a", &[1, 2, 3]), ("b", &[1, 2, 4]), ("c", &[1, 5])];
 
@@ -102,4 +104,42 @@ fn three_runs_killed_together_are_each_taken_up_where_they_were() {
     }
     assert!(left_to_do > 0, "no kill came in time");
     eprintln!("{rounds} times three runs killed together, {left_to_do} with work left");
+}
+
+/// Who holds a lock is told by the lock and not by the number that its file names: a dead holder's
+/// number may be somebody else's by now, and a living one's file may name nobody.
+#[test]
+fn a_lock_is_held_by_who_holds_it_and_not_by_whom_its_file_names() {
+    let bench = Bench::new(IMAGES, 4, 2000);
+    let host = bench.host("host");
+    let words = ["activate", "s3://bucket/a/", "--name", "n-1"];
+    killed_once(&host, &words, "volumes/3");
+    let locks = host.state().join("locks");
+    let files = names(&locks);
+    assert!(files.len() > 3, "{files:?}");
+    for file in &files {
+        std::fs::write(locks.join(file), format!("process {}", std::process::id())).unwrap();
+    }
+    let mut command = host.command(&words);
+    json(&words, &command.env("VENEER_WAIT", "0").output().unwrap());
+    host.check();
+    // The other way round: nobody of that number lives, and yet it is held.
+    let held: Vec<File> = files
+        .iter()
+        .filter(|file| !file.starts_with("serve"))
+        .map(|file| {
+            std::fs::write(locks.join(file), "process 4194305").unwrap();
+            let held = File::options().read(true).write(true).open(locks.join(file)).unwrap();
+            held.lock().unwrap();
+            held
+        })
+        .collect();
+    let mut command = host.command(&["deactivate", "n-1"]);
+    let refused = command.env("VENEER_WAIT", "0").output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(111), "{said}");
+    assert!(said.contains("still held by process 4194305"), "{said}");
+    drop(held);
+    host.ok(&["deactivate", "n-1"]);
+    host.check();
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -263,4 +264,40 @@ fn who_waits_for_events_is_woken_by_them() {
     assert_eq!((none.status, none.body.len()), (200, 0));
     assert!(begun.elapsed() >= Duration::from_secs(1));
     daemon.stop();
+}
+
+/// The daemon's workers, and commands that want another setting and so do their work themselves, all at
+/// once on images that share layers: what holds between processes holds here.
+#[test]
+fn commands_that_work_beside_a_daemon_and_it_write_one_registry() {
+    let bench = Bench::new(&[("a", &[1, 2, 3]), ("b", &[1, 2, 4])], 20, 5000);
+    let host = bench.host("host");
+    let daemon = Daemon::start(&host, &["--concurrency", "3"]);
+    let image = |n: usize| if n.is_multiple_of(2) { A } else { B };
+    let (mut beside, mut runs) = (Vec::new(), Vec::new());
+    for n in 0..6 {
+        let name = format!("c-{n}");
+        let mut command = host.command(&["activate", image(n), "--name", &name]);
+        command.env("VENEER_VOLUME_BYTES", "1234567936");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        beside.push(command.spawn().unwrap());
+        runs.push(daemon.activate(&format!("d-{n}"), image(n)));
+    }
+    for child in beside {
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("the daemon has another volume_bytes"), "{said}");
+    }
+    for run in runs {
+        assert_eq!(daemon.end_of(run)["state"], "done");
+    }
+    assert_eq!(bench.gets().len(), 4, "each layer comes once: {:?}", bench.gets());
+    daemon.stop();
+    host.check();
+    for n in 0..6 {
+        for who in ["c", "d"] {
+            host.check_tree(&format!("{who}-{n}"), if n % 2 == 0 { 3 } else { 4 });
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! A proxy before an S3 server that sees each request and counts the bytes of each answer. It can
-//! hold an answer back in the middle, so that a scenario kills a program at a known place.
+//! hold an answer back in the middle, so that a scenario kills a program at a known place, and spoil
+//! one answer or all from one on.
 //!
 //! Requests and answers pass byte for byte: signatures hold, as the Host header is the client's.
 
@@ -38,13 +39,41 @@ struct Hold {
     suffix: String,
     /// Bytes of the body to let pass.
     after: u64,
-    reached: bool,
+    /// The exchange that is held back.
+    reached: Option<usize>,
+}
+
+/// What becomes of an answer instead of passing on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoil {
+    /// This status with S3's error code of that name; the server is not asked.
+    Status(u16, &'static str),
+    /// The connection ends after this many bytes of head and body, in order (FIN) or with a reset (RST).
+    Cut {
+        /// Bytes that pass.
+        after: u64,
+        /// Whether it is a reset.
+        reset: bool,
+    },
+    /// After so many bytes of head and body nothing more comes, and the connection stays open.
+    Stall(u64),
+}
+
+/// Which answers are spoilt: from this request on, counted from 0, only it or all.
+#[derive(Debug, Clone, Copy)]
+struct Spoilt {
+    from: usize,
+    always: bool,
+    how: Spoil,
 }
 
 #[derive(Debug, Default)]
 struct State {
     exchanges: Vec<Exchange>,
     hold: Option<Hold>,
+    spoilt: Option<Spoilt>,
+    /// The exchange whose connection ends where it is.
+    cut: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -82,8 +111,10 @@ impl Proxy {
                 let shared = Arc::clone(&shared);
                 std::thread::spawn(move || {
                     // A connection that breaks is the client's or the server's affair.
-                    pass(&client, server, &shared).ok();
-                    client.shutdown(Shutdown::Both).ok();
+                    let reset = pass(&client, server, &shared).unwrap_or(false);
+                    if !reset {
+                        client.shutdown(Shutdown::Both).ok();
+                    }
                 });
             }
         });
@@ -98,12 +129,20 @@ impl Proxy {
 
     /// Forgets the requests so far.
     pub fn clear(&self) {
-        self.shared.lock().exchanges.clear();
+        let mut state = self.shared.lock();
+        state.exchanges.clear();
+        state.cut = None;
+    }
+
+    /// Spoils the answer to request `from` of those after the last [`Proxy::clear`], or `always` to all
+    /// from there on; until [`Proxy::release`].
+    pub fn spoil(&self, from: usize, always: bool, how: Spoil) {
+        self.shared.lock().spoilt = Some(Spoilt { from, always, how });
     }
 
     /// Holds back the answer to the next GET whose path ends so, once `after` bytes have passed.
     pub fn hold(&self, suffix: &str, after: u64) {
-        let hold = Hold { suffix: suffix.to_owned(), after, reached: false };
+        let hold = Hold { suffix: suffix.to_owned(), after, reached: None };
         self.shared.lock().hold = Some(hold);
     }
 
@@ -114,7 +153,7 @@ impl Proxy {
     pub fn wait_held(&self, bound: Duration) -> Result<()> {
         let deadline = Instant::now() + bound;
         let mut state = self.shared.lock();
-        while !state.hold.as_ref().is_some_and(|hold| hold.reached) {
+        while state.hold.as_ref().is_none_or(|hold| hold.reached.is_none()) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 bail!("no answer came so far that it could be held back: {:?}", state.exchanges);
@@ -129,23 +168,36 @@ impl Proxy {
         Ok(())
     }
 
+    /// Ends the connection of the answer that is held back, and lets everything else pass again.
+    pub fn cut(&self) {
+        {
+            let mut state = self.shared.lock();
+            state.cut = state.hold.take().and_then(|hold| hold.reached);
+        }
+        self.shared.changed.notify_all();
+    }
+
     /// Lets everything pass again.
     pub fn release(&self) {
-        self.shared.lock().hold = None;
+        {
+            let mut state = self.shared.lock();
+            (state.hold, state.spoilt) = (None, None);
+        }
         self.shared.changed.notify_all();
     }
 }
 
-/// One connection: request, answer, request, answer, until one side has enough.
-fn pass(client: &TcpStream, server: SocketAddr, shared: &Shared) -> Result<()> {
+/// One connection: request, answer, request, answer, until one side has enough. Gives whether it is to
+/// end in a reset.
+fn pass(client: &TcpStream, server: SocketAddr, shared: &Shared) -> Result<bool> {
     let upstream = TcpStream::connect(server)?;
     let mut from_client = BufReader::new(client);
     let mut from_server = BufReader::new(&upstream);
     loop {
-        let Some(request) = Head::read(&mut from_client)? else { return Ok(()) };
+        let Some(request) = Head::read(&mut from_client)? else { return Ok(false) };
         let mut words = request.first.split(' ');
         let (method, target) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-        let at = {
+        let (at, spoil) = {
             let mut state = shared.lock();
             state.exchanges.push(Exchange {
                 method: method.to_owned(),
@@ -153,15 +205,33 @@ fn pass(client: &TcpStream, server: SocketAddr, shared: &Shared) -> Result<()> {
                 status: 0,
                 bytes: 0,
             });
-            state.exchanges.len() - 1
+            let at = state.exchanges.len() - 1;
+            let hit = |spoilt: &Spoilt| at == spoilt.from || at > spoilt.from && spoilt.always;
+            (at, state.spoilt.filter(hit).map(|spoilt| spoilt.how))
         };
+        if let Some(Spoil::Status(status, code)) = spoil {
+            let document = format!("<Error><Code>{code}</Code></Error>");
+            let length = document.len();
+            let head = format!("HTTP/1.1 {status} Spoilt\r\nContent-Length: {length}\r\n\r\n");
+            let none = if method == "HEAD" { "" } else { &document };
+            (&*client).write_all(format!("{head}{none}").as_bytes())?;
+            if let Some(exchange) = shared.lock().exchanges.get_mut(at) {
+                exchange.status = status;
+            }
+            continue;
+        }
         (&upstream).write_all(&request.bytes)?;
         std::io::copy(&mut (&mut from_client).take(request.length.unwrap_or(0)), &mut &upstream)?;
 
-        let Some(answer) = Head::read(&mut from_server)? else { return Ok(()) };
+        let Some(answer) = Head::read(&mut from_server)? else { return Ok(false) };
         let status = answer.first.split(' ').nth(1).and_then(|code| code.parse().ok());
         if let Some(exchange) = shared.lock().exchanges.get_mut(at) {
             exchange.status = status.unwrap_or(0);
+        }
+        if let Some(spoil) = spoil {
+            let length = if method == "HEAD" { 0 } else { answer.length.unwrap_or(0) };
+            let whole = answer.bytes.as_slice().chain((&mut from_server).take(length));
+            return spoil_answer(spoil, whole, client);
         }
         (&*client).write_all(&answer.bytes)?;
         let none = method == "HEAD" || matches!(status, Some(204 | 304));
@@ -169,10 +239,35 @@ fn pass(client: &TcpStream, server: SocketAddr, shared: &Shared) -> Result<()> {
             _ if none => {}
             Some(length) => body(&mut (&mut from_server).take(length), client, shared, at)?,
             // Framed in another way: pass everything on until the server closes.
-            None => return body(&mut from_server, client, shared, at),
+            None => {
+                body(&mut from_server, client, shared, at)?;
+                return Ok(false);
+            }
         }
         if answer.close {
-            return Ok(());
+            return Ok(false);
+        }
+    }
+}
+
+/// A part of the whole answer, and an end that is none; gives whether that is a reset.
+fn spoil_answer(spoil: Spoil, whole: impl Read, mut client: &TcpStream) -> Result<bool> {
+    let after = match spoil {
+        Spoil::Status(..) => 0,
+        Spoil::Cut { after, .. } | Spoil::Stall(after) => after,
+    };
+    std::io::copy(&mut whole.take(after), &mut client)?;
+    match spoil {
+        Spoil::Status(..) | Spoil::Cut { reset: false, .. } => Ok(false),
+        Spoil::Cut { reset: true, .. } => {
+            // Closed without waiting for what is not sent yet: a reset (SO_LINGER, socket(7)).
+            rustix::net::sockopt::set_socket_linger(client, Some(Duration::ZERO))?;
+            Ok(true)
+        }
+        Spoil::Stall(_) => {
+            // Until the client has enough of waiting.
+            std::io::copy(&mut client, &mut std::io::sink())?;
+            Ok(false)
         }
     }
 }
@@ -180,7 +275,7 @@ fn pass(client: &TcpStream, server: SocketAddr, shared: &Shared) -> Result<()> {
 fn body(from: &mut impl Read, mut client: &TcpStream, shared: &Shared, at: usize) -> Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
-        let room = wait_room(shared, at, buffer.len());
+        let Some(room) = wait_room(shared, at, buffer.len()) else { bail!("cut") };
         let length = from.read(&mut buffer[..room])?;
         if length == 0 {
             return Ok(());
@@ -192,20 +287,25 @@ fn body(from: &mut impl Read, mut client: &TcpStream, shared: &Shared, at: usize
     }
 }
 
-/// How many bytes may pass now; waits while the answer is held back.
-fn wait_room(shared: &Shared, at: usize, most: usize) -> usize {
+/// How many bytes may pass now, or none any more; waits while the answer is held back.
+fn wait_room(shared: &Shared, at: usize, most: usize) -> Option<usize> {
     let mut state = shared.lock();
     loop {
-        let State { exchanges, hold } = &mut *state;
-        let (Some(exchange), Some(hold)) = (exchanges.get(at), hold.as_mut()) else { return most };
+        let State { exchanges, hold, cut, .. } = &mut *state;
+        if *cut == Some(at) {
+            return None;
+        }
+        let (Some(exchange), Some(hold)) = (exchanges.get(at), hold.as_mut()) else {
+            return Some(most);
+        };
         if !exchange.target.ends_with(&hold.suffix) {
-            return most;
+            return Some(most);
         }
         let left = hold.after.saturating_sub(exchange.bytes);
         if left > 0 {
-            return usize::try_from(left).map_or(most, |left| left.min(most));
+            return Some(usize::try_from(left).map_or(most, |left| left.min(most)));
         }
-        hold.reached = true;
+        hold.reached = Some(at);
         shared.changed.notify_all();
         state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
     }

@@ -41,9 +41,32 @@ impl fmt::Display for Call {
     }
 }
 
+/// Which calls are looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View {
+    /// On files: below the given places, anywhere, or not at all.
+    files: Option<Where>,
+    sockets: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    Within,
+    Anywhere,
+}
+
+impl View {
+    pub(crate) const FILES: View = View { files: Some(Where::Within), sockets: false };
+    pub(crate) const ANYWHERE: View = View { files: Some(Where::Anywhere), sockets: false };
+    pub(crate) const SOCKETS: View = View { files: None, sockets: true };
+    pub(crate) const FILES_AND_SOCKETS: View = View { files: Some(Where::Within), sockets: true };
+}
+
 /// Where a call has what it works on.
 #[derive(Clone, Copy)]
 enum On {
+    /// A connection.
+    Socket,
     /// An open file.
     Fd(usize),
     /// A path.
@@ -64,18 +87,24 @@ enum On {
 
 impl Call {
     /// The call that the stopped `pid` is about to make, if it is of interest: on something below one
-    /// of `within`, or `anywhere`, or on a device or a mount.
+    /// of `within`, or anywhere, or on a device, a mount or a socket, as `view` has it.
     pub(crate) fn at_entry(
         pid: Pid,
         regs: &user_regs_struct,
         within: &[PathBuf],
-        anywhere: bool,
+        view: View,
     ) -> Option<Call> {
         let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
         let number = i64::try_from(regs.orig_rax).ok()?;
         let (name, effect, on) = kind(number, &args)?;
         let tracee = Tracee { pid };
+        if matches!(on, On::Socket) {
+            let on = || if tracee.is_local(args[0]) { "a local socket" } else { "a socket" };
+            return view.sockets.then(|| Call { name, on: on().into(), effect, answer: 0 });
+        }
+        let anywhere = view.files? == Where::Anywhere;
         let paths = match on {
+            On::Socket => return None,
             On::Fd(fd) => vec![tracee.fd(args[fd])?],
             On::Path(path) => vec![tracee.path(libc::AT_FDCWD.cast_unsigned().into(), args[path])?],
             On::At(dir, path) => vec![tracee.path(args[dir], args[path])?],
@@ -160,6 +189,9 @@ fn kind(number: i64, args: &[u64; 6]) -> Option<(&'static str, Effect, On)> {
         libc::SYS_read => ("read", Looks, On::Fd(0)),
         libc::SYS_pread64 => ("pread64", Looks, On::Fd(0)),
         libc::SYS_getdents64 => ("getdents64", Looks, On::Fd(0)),
+        libc::SYS_connect => ("connect", Looks, On::Socket),
+        libc::SYS_sendto => ("sendto", Changes, On::Socket),
+        libc::SYS_recvfrom => ("recvfrom", Looks, On::Socket),
         libc::SYS_flock => ("flock", Looks, On::Fd(0)),
         libc::SYS_fstat => ("fstat", Looks, On::Fd(0)),
         libc::SYS_newfstatat => ("newfstatat", Looks, dir_1),
@@ -220,6 +252,17 @@ fn device(tracee: &Tracee, args: &[u64; 6], within: &[PathBuf]) -> Option<Call> 
 }
 
 impl Tracee {
+    /// Whether it is a socket within this host (unix(7)).
+    fn is_local(&self, fd: u64) -> bool {
+        let name = std::fs::read_link(format!("/proc/{}/fd/{}", self.pid, fd & 0xffff_ffff));
+        let name = name.unwrap_or_default().to_string_lossy().into_owned();
+        let inode = name.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
+        let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        inode.is_some_and(|inode| {
+            table.lines().any(|line| line.split_whitespace().nth(6) == Some(inode))
+        })
+    }
+
     fn fd(&self, fd: u64) -> Option<PathBuf> {
         let fd = fd & 0xffff_ffff;
         let path = std::fs::read_link(format!("/proc/{}/fd/{fd}", self.pid)).ok()?;

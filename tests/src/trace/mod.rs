@@ -22,6 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use call::View;
 pub use call::{Call, Effect};
 
 /// Which side of a call.
@@ -42,6 +43,10 @@ pub enum Act {
     Kill,
     /// Before a call only: the call does nothing and fails so.
     Fail(Errno),
+    /// Before a call only: the call does nothing and answers so.
+    Answer(i64),
+    /// It goes on, and none of its further calls are of interest: they are not stopped at.
+    LetGo,
 }
 
 /// Whose calls are stopped at.
@@ -51,6 +56,9 @@ pub enum Whose {
     Main,
     /// Those of its child processes, with their threads; the program's own are not.
     Children,
+    /// What `Main` does not see of the program: the calls of its other threads, and those on sockets of
+    /// all of them.
+    Others,
 }
 
 /// How it ended, and what it said.
@@ -88,14 +96,17 @@ pub fn run(
     let (over, wait) = channel::<()>();
     let status = std::thread::scope(|scope| {
         let hung = scope.spawn(move || match wait.recv_timeout(BOUND) {
-            Err(RecvTimeoutError::Timeout) => kill(main, Signal::SIGKILL).is_ok(),
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => false,
+            Err(RecvTimeoutError::Timeout) => {
+                let stands = stands(main);
+                kill(main, Signal::SIGKILL).is_ok().then_some(stands)
+            }
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => None,
         });
         let status = tracer.follow(&mut each);
         drop(over);
         match hung.join() {
-            Ok(true) => bail!("{command:?} hangs: {:?}", tracer.tasks),
-            Ok(false) | Err(_) => status,
+            Ok(Some(stands)) => bail!("{command:?} hangs: {stands}"),
+            Ok(None) | Err(_) => status,
         }
     })?;
     let (code, signal) = match status {
@@ -104,6 +115,19 @@ pub fn run(
         other => bail!("an odd end: {other:?}"),
     };
     Ok(Ended { code, signal, stdout: whole(&mut stdout)?, stderr: whole(&mut stderr)? })
+}
+
+/// Where each thread of a process stands: its name, state and system call.
+fn stands(pid: Pid) -> String {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let text = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    tasks
+        .map(|task| {
+            let stat = text(task.path().join("stat"));
+            let stat = stat.split(' ').take(3).collect::<Vec<_>>().join(" ");
+            format!("{stat}: {}; ", text(task.path().join("syscall")).trim_end())
+        })
+        .collect()
 }
 
 fn whole(file: &mut File) -> Result<String> {
@@ -120,7 +144,7 @@ struct Task {
     /// The call it is in.
     call: Option<Call>,
     /// What the call in progress is to answer.
-    fail: Option<Errno>,
+    answer: Option<i64>,
 }
 
 struct Tracer {
@@ -128,6 +152,8 @@ struct Tracer {
     within: Vec<PathBuf>,
     whose: Whose,
     tasks: Vec<Task>,
+    /// Nothing is stopped at any more.
+    let_go: bool,
 }
 
 impl Tracer {
@@ -163,8 +189,12 @@ impl Tracer {
         let mut options = Options::PTRACE_O_EXITKILL
             | Options::PTRACE_O_TRACESYSGOOD
             | Options::PTRACE_O_TRACEEXEC;
-        if whose == Whose::Children {
-            options |= Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK;
+        match whose {
+            Whose::Main => {}
+            Whose::Children => {
+                options |= Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK;
+            }
+            Whose::Others => options |= Options::PTRACE_O_TRACECLONE,
         }
         ptrace::seize(main, options).context("trace")?;
         let mut stdin = child.stdin.take().context("a pipe")?;
@@ -182,12 +212,13 @@ impl Tracer {
             matches!(first, WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_EXEC)),
             "{command:?} was not started: {first:?}"
         );
-        let task = Task { pid: main, call: None, fail: None };
-        let tracer = Tracer {
+        let task = Task { pid: main, call: None, answer: None };
+        let mut tracer = Tracer {
             main,
             within: within.iter().map(|path| path.to_path_buf()).collect(),
             whose,
             tasks: vec![task],
+            let_go: false,
         };
         tracer.go(main, None)?;
         Ok(tracer)
@@ -249,7 +280,7 @@ impl Tracer {
         let at = match self.tasks.iter().position(|task| task.pid == pid) {
             Some(at) => at,
             None => {
-                self.tasks.push(Task { pid, call: None, fail: None });
+                self.tasks.push(Task { pid, call: None, answer: None });
                 self.tasks.len() - 1
             }
         };
@@ -260,32 +291,47 @@ impl Tracer {
         let Ok(info) = ptrace::syscall_info(pid) else { return Ok(()) };
         let Ok(mut regs) = ptrace::getregs(pid) else { return Ok(()) };
         if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
-            // A fenced child sees other paths than we do; what it works on is all of interest.
-            let anywhere = pid != self.main;
-            let call = Call::at_entry(pid, &regs, &self.within, anywhere);
+            let view = match self.whose {
+                Whose::Main => View::FILES,
+                // A fenced child sees other paths than we do; what it works on is all of interest.
+                Whose::Children => View::ANYWHERE,
+                Whose::Others if pid == self.main => View::SOCKETS,
+                Whose::Others => View::FILES_AND_SOCKETS,
+            };
+            let call = Call::at_entry(pid, &regs, &self.within, view);
             let act = call.as_ref().map_or(Act::Go, |call| each(call, Side::Before));
             self.tasks[at].call = call;
-            match act {
-                Act::Go => {}
-                Act::Kill => self.kill()?,
-                Act::Fail(errno) => {
-                    // A call that changes nothing, which every sandbox allows, in its place.
-                    regs.orig_rax = u64::try_from(libc::SYS_getpid)?;
-                    ptrace::setregs(pid, regs)?;
-                    self.tasks[at].fail = Some(errno);
+            let answer = match act {
+                Act::Go => None,
+                Act::Kill => {
+                    self.kill()?;
+                    None
                 }
+                Act::LetGo => {
+                    self.let_go = true;
+                    None
+                }
+                Act::Fail(errno) => Some(i64::from(-(errno as i32))),
+                Act::Answer(answer) => Some(answer),
+            };
+            if answer.is_some() {
+                // A call that changes nothing, which every sandbox allows, in its place.
+                regs.orig_rax = u64::try_from(libc::SYS_getpid)?;
+                ptrace::setregs(pid, regs)?;
+                self.tasks[at].answer = answer;
             }
             return Ok(());
         }
-        if let Some(errno) = self.tasks[at].fail.take() {
-            regs.rax = i64::from(-(errno as i32)).cast_unsigned();
+        if let Some(answer) = self.tasks[at].answer.take() {
+            regs.rax = answer.cast_unsigned();
             ptrace::setregs(pid, regs)?;
         }
         if let Some(mut call) = self.tasks[at].call.take() {
             call.answer = regs.rax.cast_signed();
             match each(&call, Side::After) {
-                Act::Go | Act::Fail(_) => {}
+                Act::Go | Act::Fail(_) | Act::Answer(_) => {}
                 Act::Kill => self.kill()?,
+                Act::LetGo => self.let_go = true,
             }
         }
         Ok(())
@@ -295,8 +341,16 @@ impl Tracer {
         Ok(kill(self.main, Signal::SIGKILL)?)
     }
 
-    fn go(&self, pid: Pid, signal: Option<Signal>) -> Result<()> {
-        match ptrace::syscall(pid, signal) {
+    fn go(&mut self, pid: Pid, signal: Option<Signal>) -> Result<()> {
+        let gone_on = match self.let_go {
+            false => ptrace::syscall(pid, signal),
+            true => {
+                // The main one is our own child, whose end is waited for; the others are not.
+                self.tasks.retain(|task| task.pid != pid || pid == self.main);
+                ptrace::detach(pid, signal)
+            }
+        };
+        match gone_on {
             // Killed meanwhile.
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(errno) => Err(errno.into()),

@@ -55,14 +55,26 @@ impl DirStore {
     fn make(path: PathBuf) -> Result<DirStore, Error> {
         // The header comes last, so a killed run may have left any of these.
         let ours = |entry: &fs::DirEntry| match entry.file_name().to_str() {
-            Some("lost+found" | "transaction" | ".transaction.new" | ".veneer-store.new") => true,
-            Some("volumes" | "active" | "notes") => {
-                fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none())
+            Some("lost+found" | "transaction" | ".transaction.new" | ".veneer-store.new") => {
+                Ok(true)
             }
-            Some(_) | None => false,
+            Some("volumes" | "active" | "notes") => match fs::read_dir(entry.path()) {
+                Ok(mut inside) => inside.next().transpose().map(|first| first.is_none()),
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+                Err(error) => Err(error),
+            },
+            Some(_) | None => Ok(false),
         };
-        let mut entries = fs::read_dir(&path).map_err(io_error("list", &path))?;
-        if entries.any(|entry| !entry.is_ok_and(|entry| ours(&entry))) {
+        let all_ours = || -> io::Result<bool> {
+            for entry in fs::read_dir(&path)? {
+                if !ours(&entry?)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        // What cannot be read is not what somebody else has put there.
+        if !all_ours().map_err(io_error("list", &path))? {
             return Err(Error::Usage(format!(
                 "--store dir:{}: not empty and not a veneer store; name an empty directory",
                 path.display()

@@ -7,7 +7,7 @@
 //! other threads, with every call on a socket. A short form runs with every test, the whole one as
 //! `just soak-failures`: every one, or every STEPth from an OFFSET, so that parts add up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -104,7 +104,8 @@ fn may_fail(call: &Call, how: How) -> bool {
             call.effect == Effect::Changes
                 && (fills.contains(&call.name) || makes.contains(&call.name))
         }
-        How::Errno(Errno::EINTR) => waits.contains(&call.name),
+        // The loader reads libraries, on which no signal interrupts anything (signal(7)).
+        How::Errno(Errno::EINTR) => waits.contains(&call.name) && !call.on.starts_with("/usr/lib"),
         How::Errno(_) if call.effect == Effect::Waits || network.contains(&call.name) => false,
         // Of a process's start only the kernel's own limits are known: that is another proof.
         How::Errno(_) => !["execve", "clone3", "vfork", "clone"].contains(&call.name),
@@ -230,18 +231,49 @@ struct Figures {
     wrong: Vec<String>,
 }
 
-/// Calls of an undisturbed run that may fail so, of each kind of fault.
-fn count(host: &Host<'_>, words: &[&str], whose: Whose, faults: &[Fault]) -> Vec<usize> {
-    let mut counts = vec![0; faults.len()];
+/// Calls of an undisturbed run that may fail so, of each kind of fault: each as where in the program it
+/// comes from and what it is made on.
+fn record(host: &Host<'_>, words: &[&str], whose: Whose, faults: &[Fault]) -> Vec<Vec<Site>> {
+    let mut calls = vec![Vec::new(); faults.len()];
     let each = |call: &Call, side: Side| {
-        for (count, fault) in counts.iter_mut().zip(faults) {
-            *count += usize::from(side == Side::Before && may_fail(call, fault.how));
+        for (calls, fault) in calls.iter_mut().zip(faults) {
+            if side == Side::Before && may_fail(call, fault.how) {
+                calls.push((call.site, call.name, kind_of(&call.on)));
+            }
         }
         Act::Go
     };
-    let ended = trace::run(&command(host, words, whose), &[&host.dir], whose, each).unwrap();
+    let command = command(host, words, whose);
+    let ended = trace::run_with_sites(&command, &[&host.dir], whose, each).unwrap();
     assert_eq!(ended.code, Some(0), "{words:?}: {}", ended.stderr);
-    counts
+    calls
+}
+
+/// A call in the program's text, by name, on a kind of path.
+type Site = (u64, &'static str, String);
+
+/// A path without its numbers and digests, which are other ones each time.
+fn kind_of(path: &str) -> String {
+    path.chars().map(|c| if c.is_ascii_hexdigit() { '#' } else { c }).collect()
+}
+
+/// Which of these calls fail: every `step`th from `first` on; or, of the calls of each site, only the
+/// first, the last and one between them, another one for each `first`.
+fn chosen(calls: &[Site], first: usize, step: usize, by_site: bool) -> Vec<usize> {
+    if !by_site {
+        return (first..calls.len()).step_by(step).collect();
+    }
+    let mut sites: BTreeMap<&Site, Vec<usize>> = BTreeMap::new();
+    for (at, site) in calls.iter().enumerate() {
+        sites.entry(site).or_default().push(at);
+    }
+    let few = sites.values().flat_map(|all| {
+        let middle = all[(first * 7 + all.len() / 2) % all.len()];
+        BTreeSet::from([all[0], middle, all[all.len() - 1]])
+    });
+    let mut few: Vec<usize> = few.collect();
+    few.sort_unstable();
+    few.into_iter().skip(first % step).step_by(step).collect()
 }
 
 /// A case, its host before, and what the command makes of it.
@@ -260,7 +292,7 @@ fn sweep(prepared: &Prepared<'_>, whose: Whose, step: usize, offset: usize) -> F
     if whose == Whose::Others {
         faults.extend(NETWORK);
     }
-    let counts = count(&start.copy_to("counted"), case.words, whose, &faults);
+    let calls = record(&start.copy_to("recorded"), case.words, whose, &faults);
     // One place alone, to look at it again.
     let only: Option<usize> =
         std::env::var("VENEER_SWEEP_AT").ok().map(|text| text.parse().expect("a number"));
@@ -268,17 +300,16 @@ fn sweep(prepared: &Prepared<'_>, whose: Whose, step: usize, offset: usize) -> F
     let step = |fault: &Fault| if fault.how == How::Errno(Errno::ENOBUFS) { 1 } else { step };
     // Each kind of fault at other places, so that the short form sees more of them.
     let first = |kind: usize, fault| (offset + kind * 3) % step(fault);
-    let places: Vec<(Fault, usize)> = faults
-        .iter()
-        .zip(&counts)
-        .enumerate()
-        .flat_map(|(kind, (fault, count))| {
-            (first(kind, fault)..*count).step_by(step(fault)).map(|at| (*fault, at))
-        })
-        .filter(|(_, at)| only.is_none_or(|only| only == *at))
-        .collect();
+    let by_site = std::env::var_os("VENEER_SWEEP_SITES").is_some();
+    let mut places: Vec<(Fault, usize)> = Vec::new();
+    for (kind, (fault, calls)) in faults.iter().zip(&calls).enumerate() {
+        let chosen = chosen(calls, first(kind, fault), step(fault), by_site);
+        places.extend(chosen.into_iter().map(|at| (*fault, at)));
+    }
+    places.retain(|(_, at)| only.is_none_or(|only| only == *at));
     let next = AtomicUsize::new(0);
-    let sum = Mutex::new(Figures { places: counts.iter().sum(), ..Figures::default() });
+    let sum =
+        Mutex::new(Figures { places: calls.iter().map(Vec::len).sum(), ..Figures::default() });
     let work = |number: usize| {
         while let Some((fault, at)) = places.get(next.fetch_add(1, Ordering::Relaxed)) {
             let host = start.copy_to(&format!("host-{number}"));
@@ -342,9 +373,14 @@ fn afterwards(case: &Case, host: &Host<'_>, whose: Whose, end: &str) -> Result<(
     if host.end_text() != end {
         return Err(format!("not the same end: {}", host.end_text()));
     }
-    let spool = names(&host.state().join("spool"));
-    if !spool.is_empty() {
-        return Err(format!("spools are left: {spool:?}"));
+    // What a thread could not open again it went without; that goes when it is old.
+    let spool = || names(&host.state().join("spool"));
+    if !spool().is_empty() {
+        let mut sweeping = host.command(&["recover"]);
+        let swept = sweeping.env("VENEER_SPOOL_AGE", "0").output().unwrap();
+        if !swept.status.success() || !spool().is_empty() {
+            return Err(format!("spools are left: {:?} {swept:?}", spool()));
+        }
     }
     match catch_unwind(AssertUnwindSafe(|| host.check())) {
         Ok(()) => Ok(()),

@@ -2,11 +2,15 @@
 //! what. Only these are stopped at; the rest of a program is its own affair.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::libc::{self, user_regs_struct};
 use nix::unistd::Pid;
+
+/// Bytes of stack that are looked at: more than the callers of any call here have.
+const STACK: usize = 32 << 10;
 
 /// linux/sched.h.
 const CLONE_THREAD: u64 = 0x1_0000;
@@ -33,6 +37,9 @@ pub struct Call {
     pub effect: Effect,
     /// Its answer, after it.
     pub answer: i64,
+    /// Where in the program it comes from, where that was asked for ([`super::run_with_sites`]): equal for
+    /// equal chains of callers, and seldom for others.
+    pub site: u64,
 }
 
 impl fmt::Display for Call {
@@ -100,7 +107,13 @@ impl Call {
         let tracee = Tracee { pid };
         if matches!(on, On::Socket) {
             let on = || if tracee.is_local(args[0]) { "a local socket" } else { "a socket" };
-            return view.sockets.then(|| Call { name, on: on().into(), effect, answer: 0 });
+            return view.sockets.then(|| Call {
+                name,
+                on: on().into(),
+                effect,
+                answer: 0,
+                site: 0,
+            });
         }
         let anywhere = view.files? == Where::Anywhere;
         let paths = match on {
@@ -119,7 +132,7 @@ impl Call {
             On::Clone3 if tracee.word(args[0])? & CLONE_THREAD != 0 => return None,
             On::Clone3 | On::None => {
                 let on = String::new();
-                return Some(Call { name, on, effect, answer: 0 });
+                return Some(Call { name, on, effect, answer: 0, site: 0 });
             }
         };
         let below = |path: &PathBuf| {
@@ -134,7 +147,7 @@ impl Call {
             let path = inside.as_ref().unwrap_or(path);
             on = format!("{on}{}{}", if on.is_empty() { "" } else { " " }, path.display());
         }
-        any.then_some(Call { name, on, effect, answer: 0 })
+        any.then_some(Call { name, on, effect, answer: 0, site: 0 })
     }
 }
 
@@ -217,13 +230,24 @@ fn kind(number: i64, args: &[u64; 6]) -> Option<(&'static str, Effect, On)> {
     })
 }
 
+/// Where the stopped `pid` is about to make its call.
+pub(crate) fn site(pid: Pid, regs: &user_regs_struct) -> u64 {
+    Tracee { pid }.site(regs).unwrap_or_default()
+}
+
 /// A device-mapper command (linux/dm-ioctl.h), a loop device's, a file's clone, or ext4's resize.
 fn device(tracee: &Tracee, args: &[u64; 6], within: &[PathBuf]) -> Option<Call> {
     use Effect::{Changes, Looks};
     let file = tracee.fd(args[0])?;
     let (class, number) = ((args[1] >> 8) & 0xff, args[1] & 0xff);
     let call = |name: &str, effect| {
-        Some(Call { name: "ioctl", on: format!("{name} {}", file.display()), effect, answer: 0 })
+        Some(Call {
+            name: "ioctl",
+            on: format!("{name} {}", file.display()),
+            effect,
+            answer: 0,
+            site: 0,
+        })
     };
     match class {
         0xfd => {
@@ -281,6 +305,31 @@ impl Tracee {
             false => self.fd(dir)?,
         };
         Some(if text.is_empty() { dir } else { dir.join(text) })
+    }
+
+    /// What on the stack points into the program's own code: the return addresses of all callers, and
+    /// some that calls before have left. The program is where it is loaded, so addresses count from there.
+    fn site(&self, regs: &user_regs_struct) -> Option<u64> {
+        let exe = std::fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid)).ok()?;
+        let own = || maps.lines().filter(|line| line.ends_with(&*exe.to_string_lossy()));
+        let range = |line: &str| -> Option<(u64, u64)> {
+            let (from, to) = line.split_whitespace().next()?.split_once('-')?;
+            Some((u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?))
+        };
+        let base = own().find_map(range)?.0;
+        let code = own().find(|line| line.contains("r-xp")).and_then(range)?;
+        let memory = std::fs::File::open(format!("/proc/{}/mem", self.pid)).ok()?;
+        let mut stack = vec![0; STACK];
+        let read = memory.read_at(&mut stack, regs.rsp).ok()?;
+        let mut hasher = DefaultHasher::new();
+        for word in stack[..read].as_chunks().0 {
+            let word = u64::from_ne_bytes(*word);
+            if (code.0..code.1).contains(&word) {
+                (word - base).hash(&mut hasher);
+            }
+        }
+        Some(hasher.finish())
     }
 
     fn word(&self, at: u64) -> Option<u64> {

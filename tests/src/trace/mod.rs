@@ -88,10 +88,34 @@ pub fn run(
     command: &Command,
     within: &[&Path],
     whose: Whose,
+    each: impl FnMut(&Call, Side) -> Act,
+) -> Result<Ended> {
+    run_as(command, within, whose, false, each)
+}
+
+/// As [`run`]; each call also says where in the program it comes from.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_sites(
+    command: &Command,
+    within: &[&Path],
+    whose: Whose,
+    each: impl FnMut(&Call, Side) -> Act,
+) -> Result<Ended> {
+    run_as(command, within, whose, true, each)
+}
+
+fn run_as(
+    command: &Command,
+    within: &[&Path],
+    whose: Whose,
+    sites: bool,
     mut each: impl FnMut(&Call, Side) -> Act,
 ) -> Result<Ended> {
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut tracer = Tracer::start(command, within, whose, [&stdout, &stderr])?;
+    tracer.sites = sites;
     let main = tracer.main;
     let (over, wait) = channel::<()>();
     let status = std::thread::scope(|scope| {
@@ -154,6 +178,8 @@ struct Tracer {
     tasks: Vec<Task>,
     /// Nothing is stopped at any more.
     let_go: bool,
+    /// Calls say where they come from.
+    sites: bool,
 }
 
 impl Tracer {
@@ -219,6 +245,7 @@ impl Tracer {
             whose,
             tasks: vec![task],
             let_go: false,
+            sites: false,
         };
         tracer.go(main, None)?;
         Ok(tracer)
@@ -298,7 +325,10 @@ impl Tracer {
                 Whose::Others if pid == self.main => View::SOCKETS,
                 Whose::Others => View::FILES_AND_SOCKETS,
             };
-            let call = Call::at_entry(pid, &regs, &self.within, view);
+            let mut call = Call::at_entry(pid, &regs, &self.within, view);
+            if let Some(call) = call.as_mut().filter(|_| self.sites) {
+                call.site = call::site(pid, &regs);
+            }
             let act = call.as_ref().map_or(Act::Go, |call| each(call, Side::Before));
             self.tasks[at].call = call;
             let answer = match act {

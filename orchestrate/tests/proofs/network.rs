@@ -4,6 +4,7 @@
 //!
 //! The system calls on the sockets are among those of `sweep`; a single download is `fetch/tests`.
 
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -170,7 +171,8 @@ fn an_object_that_is_replaced_meanwhile_or_afterwards_is_another_layer() {
     let image = "s3://bucket/c/";
     // In the middle of its bytes: what comes then is refused, and the image is listed anew.
     bench.proxy.hold("c/2.tar", 1 << 20);
-    let mut running = host.command(&["activate", image, "--name", "one"]).spawn().unwrap();
+    let mut running = host.command(&["activate", image, "--name", "one"]);
+    let mut running = running.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     bench.proxy.wait_held(std::time::Duration::from_secs(120)).unwrap();
     bench.put("c/2.tar", &big("b"));
     bench.proxy.cut();

@@ -67,7 +67,11 @@ fn descriptor(media: &str, digest: &str, size: u64) -> Value {
     json!({ "mediaType": media, "digest": format!("sha256:{digest}"), "size": size })
 }
 
-fn sum(path: &Path) -> Result<(String, u64)> {
+/// sha256 in hex, and length.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sum(path: &Path) -> Result<(String, u64)> {
     let mut hash = Sha256::new();
     let size = std::io::copy(&mut File::open(path)?, &mut hash)?;
     Ok((format!("{:x}", hash.finalize()), size))

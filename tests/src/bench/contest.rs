@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::measure::{self, Measured};
 use super::out::Out;
-use super::{Job, Outcome, Row, Setup};
+use super::{Against, Job, Outcome, Row, Setup};
 
 /// Runs a job. A contender that fails is named and left out; ours fails the job.
 ///
@@ -51,7 +51,7 @@ pub fn run(setup: &Setup, job: &Job) -> Result<Row> {
         });
         walls.push(wall);
     }
-    let ratios = ratios(&walls);
+    let ratios = ratios(&walls, job.against);
     Ok(Row {
         job: job.name.into(),
         what: job.what.clone(),
@@ -67,12 +67,16 @@ pub fn run(setup: &Setup, job: &Job) -> Result<Row> {
     })
 }
 
-/// Ours to the best of the others, round by round. The best is the one with the lowest median, so that
-/// ours is not held against the luckiest of many in each round.
-fn ratios(walls: &[Vec<f64>]) -> Vec<f64> {
+/// Ours to one of the others, round by round. The best is the one with the lowest median, so that ours
+/// is not held against the luckiest of many in each round.
+fn ratios(walls: &[Vec<f64>], against: Against) -> Vec<f64> {
     let Some((ours, peers)) = walls.split_first() else { return Vec::new() };
-    let best = peers.iter().min_by(|a, b| median(a).total_cmp(&median(b)));
-    best.map_or_else(Vec::new, |best| ours.iter().zip(best).map(|(a, b)| a / b).collect())
+    let order = |a: &&Vec<f64>, b: &&Vec<f64>| median(a).total_cmp(&median(b));
+    let one = match against {
+        Against::Best => peers.iter().min_by(order),
+        Against::Slowest => peers.iter().max_by(order),
+    };
+    one.map_or_else(Vec::new, |one| ours.iter().zip(one).map(|(a, b)| a / b).collect())
 }
 
 /// The middle one; of an even number the lower of the two.
@@ -88,15 +92,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ours_is_held_against_the_best_of_the_others() {
+    fn ours_is_held_against_one_of_the_others() {
         let walls = [vec![1.0, 2.0, 3.0], vec![9.0, 9.0, 9.0], vec![2.0, 2.0, 2.0]];
-        assert_eq!(ratios(&walls), [0.5, 1.0, 1.5]);
-        assert_eq!(median(&ratios(&walls)), 1.0);
+        assert_eq!(ratios(&walls, Against::Best), [0.5, 1.0, 1.5]);
+        assert_eq!(median(&ratios(&walls, Against::Best)), 1.0);
+        assert_eq!(ratios(&walls, Against::Slowest), [1.0 / 9.0, 2.0 / 9.0, 3.0 / 9.0]);
     }
 
     #[test]
     fn alone_there_is_no_ratio() {
-        assert!(ratios(&[vec![1.0]]).is_empty());
+        assert!(ratios(&[vec![1.0]], Against::Best).is_empty());
         assert!(median(&[]).is_nan());
     }
 }

@@ -4,15 +4,32 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Contender, Job, Setup, layers, peers};
+use super::{Against, Contender, Job, Setup, layers, peers};
 use crate::s3::Server;
 
 /// GNU tar as an extractor of layers: owners, modes, attributes as they are.
 const TAR: &str = "tar -x -p --numeric-owner --xattrs '--xattrs-include=*' -C \"$OUT\"";
 
 /// Names of all jobs here, in order.
-pub const NAMES: [&str; 8] =
-    ["fetch", "unpack", "stream", "stages", "gzip", "zstd", "start-up", "no-op"];
+pub const NAMES: [&str; 10] = [
+    "fetch",
+    "unpack",
+    "unpack-bare",
+    "stream",
+    "stages",
+    "stages-once",
+    "gzip",
+    "zstd",
+    "start-up",
+    "no-op",
+];
+
+/// How ours unpacks, from stdin.
+fn applied(setup: &Setup, digests: bool) -> String {
+    let unpack = setup.programs.join("unpack");
+    let none = if digests { "" } else { " --digests none" };
+    format!("{} -q --sandbox require --sync{none} --root \"$OUT\"", unpack.display())
+}
 
 /// Collects the contenders of a job that are installed.
 struct Columns<'a> {
@@ -49,7 +66,7 @@ impl<'a> Columns<'a> {
 
     fn job(self, name: &'static str, what: String, aim: Option<f64>) -> Job {
         let Columns { there, missing, fresh, .. } = self;
-        Job { name, what, aim, times: 1, fresh, contenders: there, missing }
+        Job { name, what, aim, against: Against::Best, times: 1, fresh, contenders: there, missing }
     }
 }
 
@@ -97,8 +114,8 @@ pub fn unpack(setup: &Setup) -> Result<Job> {
     if !image.exists() {
         peers::oci_layout(&layer, &image)?;
     }
-    let (unpack, from) = (setup.programs.join("unpack"), layer.display());
-    let ours = format!("{} -q --sandbox require --sync --root \"$OUT\" < {from}", unpack.display());
+    let from = layer.display();
+    let ours = format!("{} < {from}", applied(setup, true));
     let sync = "sync -f \"$OUT\"";
     let columns = Columns::ours(setup, "unpack", ours)
         .onto_ext4()
@@ -123,19 +140,35 @@ pub fn unpack(setup: &Setup) -> Result<Job> {
     ))
 }
 
+/// `unpack-bare`: the same where somebody has checked the layer before, so that no digest is made; nor
+/// do the others make one.
+///
+/// # Errors
+/// The layer cannot be made.
+pub fn unpack_bare(setup: &Setup) -> Result<Job> {
+    let mut job = unpack(setup)?;
+    job.contenders[0] = Contender {
+        name: "unpack --digests none",
+        line: format!("{} < {}", applied(setup, false), layers::large(setup)?.0.display()),
+    };
+    job.contenders.retain(|contender| contender.name != "umoci");
+    job.missing.retain(|name| *name != "umoci");
+    Ok(Job { name: "unpack-bare", what: format!("{}, no digest made", job.what), ..job })
+}
+
 /// `stream`: from S3 to a tree.
 ///
 /// # Errors
 /// The layer cannot be made.
 pub fn stream(setup: &Setup, s3: &Store) -> Result<Job> {
-    let (fetch, unpack) = (setup.programs.join("fetch"), setup.programs.join("unpack"));
+    let fetch = setup.programs.join("fetch");
     let at = s3.server.address;
     let url = format!("http://{at}/bench/{}", s3.layer);
     let ours = format!(
-        "{} -q --anonymous --endpoint http://{at} s3://bench/{} | {} -q --sandbox require --sync --root \"$OUT\"",
+        "{} -q --anonymous --endpoint http://{at} s3://bench/{} | {}",
         fetch.display(),
         s3.layer,
-        unpack.display()
+        applied(setup, true)
     );
     let sync = "sync -f \"$OUT\"";
     let columns = Columns::ours(setup, "fetch | unpack", ours).onto_ext4()
@@ -166,9 +199,40 @@ pub fn stages(setup: &Setup, s3: &Store) -> Result<Job> {
     Ok(Job {
         name: "stages",
         aim: Some(1.15),
+        against: Against::Slowest,
         what: "streamed, against its slower stage alone".into(),
         ..job
     })
+}
+
+/// `stages-once`: the same where `fetch` checks the layer's digest and `unpack` makes none.
+///
+/// # Errors
+/// The layer cannot be made.
+pub fn stages_once(setup: &Setup, s3: &Store) -> Result<Job> {
+    let job = stages(setup, s3)?;
+    let (fetch, unpack) = (setup.programs.join("fetch"), applied(setup, false));
+    let fetched = format!(
+        "{} -q --anonymous --endpoint http://{} --digest sha256:{} s3://bench/{}",
+        fetch.display(),
+        s3.server.address,
+        s3.layer_digest,
+        s3.layer
+    );
+    let from = layers::large(setup)?.0;
+    let contenders = vec![
+        Contender {
+            name: "fetch --digest | unpack --digests none",
+            line: format!("{fetched} | {unpack}"),
+        },
+        Contender {
+            name: "unpack --digests none alone",
+            line: format!("{unpack} < {}", from.display()),
+        },
+        Contender { name: "fetch --digest alone", line: fetched },
+    ];
+    let what = "streamed with one digest, against its slower stage alone".into();
+    Ok(Job { name: "stages-once", what, contenders, ..job })
 }
 
 /// `gzip` and `zstd`: a compressed layer.
@@ -194,8 +258,8 @@ pub fn compressed(setup: &Setup, name: &'static str) -> Result<Job> {
             .context(how.clone())?;
         anyhow::ensure!(status.success(), "{how}: {status}");
     }
-    let (unpack, from) = (setup.programs.join("unpack"), packed.display());
-    let ours = format!("{} -q --sandbox require --sync --root \"$OUT\" < {from}", unpack.display());
+    let from = packed.display();
+    let ours = format!("{} < {from}", applied(setup, true));
     let theirs = format!("{pipe} < {from} | {TAR}; sync -f \"$OUT\"");
     let columns = Columns::ours(setup, "unpack", ours).onto_ext4();
     let columns = match name {
@@ -218,6 +282,7 @@ pub fn start_up(setup: &Setup) -> Job {
         name: "start-up",
         what: "one start, with --version".into(),
         aim: None,
+        against: Against::Best,
         times: 50,
         fresh: false,
         contenders: contenders.into_iter().chain([truth]).collect(),
@@ -237,6 +302,7 @@ pub fn no_op(setup: &Setup, s3: &Store) -> Result<Job> {
         name: "no-op",
         what: "`activate` of what is active, on a store of directories".into(),
         aim: None,
+        against: Against::Best,
         times: 20,
         fresh: false,
         contenders: vec![again],
@@ -268,8 +334,9 @@ pub struct Store {
     pub server: Server,
     /// The plain object: key, sha256 in hex, MiB.
     object: (&'static str, String, u64),
-    /// The key of the large layer.
+    /// The key of the large layer, and its sha256 in hex.
     layer: String,
+    layer_digest: String,
 }
 
 impl Store {
@@ -300,11 +367,17 @@ impl Store {
         std::fs::remove_file(&path)?;
         let (large, _) = layers::large(setup)?;
         put("layer/1.tar", &large)?;
+        let (layer_digest, _) = crate::oci::sum(&large)?;
         let small = setup.scratch.join("small.tar");
         for number in 1..=3u64 {
             layers::made(&small, 20 * number, 8)?;
             put(&format!("image/{number}.tar"), &small)?;
         }
-        Ok(Store { server, object: ("object", digest, mib), layer: "layer/1.tar".into() })
+        Ok(Store {
+            server,
+            object: ("object", digest, mib),
+            layer: "layer/1.tar".into(),
+            layer_digest,
+        })
     }
 }

@@ -22,6 +22,15 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+/// Which of the others ours is held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Against {
+    /// Of programs that do the same, the fastest.
+    Best,
+    /// Of the stages of a pipe, the one that all wait for.
+    Slowest,
+}
+
 /// One row: the same work by several programs.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -31,6 +40,8 @@ pub struct Job {
     pub what: String,
     /// Ours to the best peer that is asked for; none where there is only a figure.
     pub aim: Option<f64>,
+    /// What the aim is of.
+    pub against: Against,
     /// How often the work is done in one run; figures are for once.
     pub times: u32,
     /// Whether `$OUT` is a new ext4 each time: inodes that were deleted a moment ago are passed over one

@@ -107,7 +107,10 @@ pub fn chart(rows: &[Row], growth: &[Growth]) -> String {
     let most =
         rows.iter().map(|(row, ratio)| ratio.max(row.aim.unwrap_or(0.0))).fold(1.2, f64::max);
     let scale = (WIDTH - LEFT - 90.0) / most;
-    let bars = 60.0 + rows.len() as f64 * (BAR + 8.0);
+    let bars = match rows.len() {
+        0 => 10.0,
+        count => 60.0 + count as f64 * (BAR + 8.0),
+    };
     let plots = growth.len().div_ceil(2) as f64 * 190.0;
     let mut svg = String::new();
     svg.line(format_args!(
@@ -115,9 +118,9 @@ pub fn chart(rows: &[Row], growth: &[Growth]) -> String {
         bars + plots + 20.0
     ));
     svg.line(format_args!("<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"));
-    svg.line(format_args!(
-        "<text x=\"12\" y=\"24\" font-size=\"15\">Wall time, ours to the best peer in the same run (less is better; the mark is the aim)</text>"
-    ));
+    if !rows.is_empty() {
+        heading(&mut svg, LEFT + scale, bars);
+    }
     for (n, (row, ratio)) in rows.iter().enumerate() {
         let y = 42.0 + n as f64 * (BAR + 8.0);
         let colour = match row.aim {
@@ -148,16 +151,22 @@ pub fn chart(rows: &[Row], growth: &[Growth]) -> String {
             ));
         }
     }
-    let one = LEFT + scale;
-    svg.line(format_args!(
-        "<path d=\"M{one:.1} 36V{}\" stroke=\"#999\" stroke-dasharray=\"4 3\"/>",
-        bars - 12.0
-    ));
     for (n, series) in growth.iter().enumerate() {
         plot(&mut svg, series, (n % 2) as f64 * (WIDTH / 2.0), bars + (n / 2) as f64 * 190.0);
     }
     svg.line(format_args!("</svg>"));
     svg
+}
+
+/// What the bars mean, and where the peer is.
+fn heading(svg: &mut String, one: f64, bars: f64) {
+    svg.line(format_args!(
+        "<text x=\"12\" y=\"24\" font-size=\"15\">Wall time, ours to what it is held against in the same run (less is better; the mark is the aim)</text>"
+    ));
+    svg.line(format_args!(
+        "<path d=\"M{one:.1} 36V{}\" stroke=\"#999\" stroke-dasharray=\"4 3\"/>",
+        bars - 12.0
+    ));
 }
 
 /// One series in a box of 430 by 180.

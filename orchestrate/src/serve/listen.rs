@@ -65,13 +65,15 @@ impl Gate {
     }
 }
 
-/// The sockets that were handed over, or the unix socket and, when asked for, a TCP one.
-pub(super) fn open(daemon: &Daemon) -> Result<Vec<Listener>, Error> {
+/// The sockets that were handed over, or the unix socket and, when asked for, a TCP one; and the file of
+/// the unix socket if it was made here.
+pub(super) fn open(daemon: &Daemon) -> Result<(Vec<Listener>, Option<PathBuf>), Error> {
     let io = |doing, path: &Path| {
         let path = path.to_owned();
         move |source| Error::Io { doing, path, source }
     };
     let mut listeners = Vec::new();
+    let mut made = None;
     for handed in notify::handed().map_err(io("take over", Path::new("LISTEN_FDS")))? {
         match handed {
             Handed::Unix(listener) => listeners.push(Listener::Unix(listener)),
@@ -86,6 +88,7 @@ pub(super) fn open(daemon: &Daemon) -> Result<Vec<Listener>, Error> {
     if !listeners.iter().any(|listener| matches!(listener, Listener::Unix(_))) {
         let path = socket_path(daemon);
         listeners.push(Listener::Unix(bind(&path).map_err(io("listen on", &path))?));
+        made = Some(path);
     }
     if let Some(address) = daemon.options.listen {
         let path = PathBuf::from(address.to_string());
@@ -100,7 +103,7 @@ pub(super) fn open(daemon: &Daemon) -> Result<Vec<Listener>, Error> {
         log::line(Level::Info, "listening", &fields);
         listeners.push(Listener::Tcp(listener));
     }
-    Ok(listeners)
+    Ok((listeners, made))
 }
 
 fn socket_path(daemon: &Daemon) -> PathBuf {
@@ -139,11 +142,6 @@ fn short<T>(path: &Path, call: impl FnOnce(&Path) -> io::Result<T>) -> io::Resul
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let dir = fs::File::open(parent.unwrap_or(Path::new(".")))?;
     call(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name))
-}
-
-/// The socket's file goes, so that clients need not find out that nobody answers.
-pub(super) fn remove_socket(daemon: &Daemon) {
-    drop(fs::remove_file(socket_path(daemon)));
 }
 
 /// Accepts in a thread of its own until the process ends.

@@ -133,7 +133,7 @@ pub fn serve(
     }
     daemon.examine();
     let gate = Arc::new(Gate::new(daemon.clone(), token));
-    let listeners = listen::open(&daemon)?;
+    let (listeners, socket) = listen::open(&daemon)?;
     stop::watch(&daemon, signals, gate.clone(), reload);
     for hands in Hands::ALL {
         workers::start(&daemon, hands, 0);
@@ -146,7 +146,11 @@ pub fn serve(
     tick(&daemon);
     notify::tell("STOPPING=1");
     daemon.wait_until_idle();
-    listen::remove_socket(&daemon);
+    // Clients need not find out that nobody answers. One that was handed over stays: by it systemd starts
+    // the next daemon.
+    if let Some(socket) = socket {
+        drop(fs::remove_file(socket));
+    }
     Ok(())
 }
 

@@ -94,7 +94,9 @@ fn systemd_hands_a_socket_over_and_is_told() {
                   s.listen()\nif s.fileno() != 3: os.dup2(s.fileno(), 3)\nos.set_inheritable(3, True)\n\
                   os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')\n\
                   os.execv(sys.argv[2], sys.argv[2:])\n";
-    let own = host.command(&["serve"]);
+    // Its own setting names the same file, as the units of the package have it.
+    let named = socket.to_str().unwrap();
+    let own = host.command(&["--socket", named, "serve"]);
     let mut command = Command::new("python3");
     command.args(["-c", script]).arg(&socket).arg(own.get_program()).args(own.get_args());
     command.env("NOTIFY_SOCKET", host.dir.join("notify")).env("WATCHDOG_USEC", "200000");

@@ -69,11 +69,12 @@ impl Host {
         self.tell_waits(id);
         let result = self.settings.cancel.check().and_then(|()| work(self));
         let end = ended(&result);
-        self.event("run ended", &end_fields(&asked, &end, begun));
+        let put_by = end == RunState::Cancelled && self.settings.cancel.suspends();
+        let shown = if put_by { &RunState::Queued } else { &end };
+        self.tell_end(id, &end_fields(&asked, shown, begun), shown);
         self.run = None;
         self.locks.on_wait(None);
         let gave = result.as_ref().ok().and_then(|done| serde_json::to_value(done).ok());
-        let put_by = end == RunState::Cancelled && self.settings.cancel.suspends();
         let kept = self.registry.write(|write| match put_by {
             true => write.suspend_run(id, "its process stops in good order"),
             false => write.finish_run(id, &end, gave.as_ref()),
@@ -83,6 +84,22 @@ impl Host {
             self.say(1, format_args!("the end of run {id} is not recorded: {error}"));
         }
         result
+    }
+
+    /// A daemon has nobody else to tell of a failure: that it ended so counts for more than its end.
+    fn tell_end(&self, id: u64, fields: &[(&str, Field)], end: &RunState) {
+        match end {
+            RunState::Failed { .. } if log::for_machines() => {
+                let mut all = vec![("run", id.into())];
+                all.extend_from_slice(fields);
+                log::line(Level::Warning, "run ended", &all);
+            }
+            RunState::Failed { .. }
+            | RunState::Queued
+            | RunState::Running
+            | RunState::Done
+            | RunState::Cancelled => self.event("run ended", fields),
+        }
     }
 
     /// Who waits for another process says so in its run's row, by a connection of its own: the
@@ -346,8 +363,8 @@ fn end_fields<'a>(
 ) -> Vec<(&'a str, Field)> {
     let mut fields = asked.to_vec();
     fields.extend([("state", end.word().into()), ("ms", millis(begun).into())]);
-    if let RunState::Failed { class, .. } = end {
-        fields.push(("class", class.as_str().into()));
+    if let RunState::Failed { class, message } = end {
+        fields.extend([("class", class.as_str().into()), ("why", message.as_str().into())]);
     }
     fields
 }

@@ -436,12 +436,20 @@ impl Daemon {
         self.tell();
     }
 
-    /// Waits until all that was under way is put by or at its end.
-    pub(super) fn wait_until_idle(&self) {
+    /// Waits until all that was under way is put by or at its end, but no longer than that; gives how
+    /// many runs are not.
+    pub(super) fn wait_until_idle(&self, longest: Duration) -> usize {
+        let begun = Instant::now();
         let mut work = lock(&self.work);
         while !work.working.is_empty() {
-            work = self.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+            let left = longest.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            let woken = self.changed.wait_timeout(work, left);
+            work = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
+        work.working.len()
     }
 
     pub(super) fn is_stopping(&self) -> bool {

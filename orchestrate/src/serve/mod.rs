@@ -44,6 +44,10 @@ const TICK: Duration = Duration::from_secs(5);
 /// How long to wait for a daemon that is on its way out.
 const SECOND_DAEMON_WAIT: Duration = Duration::from_secs(3);
 
+/// How long a daemon that stops waits for safe points; less than a supervisor's patience (90 s of
+/// systemd's). A request to a dead server can take longer, as can a large layer.
+const LAST_WAIT: Duration = Duration::from_secs(60);
+
 /// What may be changed while the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -145,7 +149,11 @@ pub fn serve(
     notify::tell("READY=1");
     tick(&daemon);
     notify::tell("STOPPING=1");
-    daemon.wait_until_idle();
+    let left = daemon.wait_until_idle(LAST_WAIT);
+    if left > 0 {
+        let msg = format!("{left} runs reach no safe point: left as by a kill, to the next daemon");
+        log::line(Level::Warning, &msg, &[]);
+    }
     // Clients need not find out that nobody answers. One that was handed over stays: by it systemd starts
     // the next daemon.
     if let Some(socket) = socket {

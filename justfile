@@ -92,6 +92,10 @@ deb: static
 test-deb: static
     sh packaging/test-deb.sh {{ bin }}
 
+# The package's units under a real systemd with device-mapper: a Debian (debootstrap) in QEMU; needs root.
+test-systemd: static
+    sh packaging/test-systemd.sh {{ bin }} {{ target }}/systemd
+
 # The daemon's page in a headless Chromium (Debian package chromium); with --shots DIR, pictures to look at.
 page-test *FLAGS:
     cargo build --package orchestrate

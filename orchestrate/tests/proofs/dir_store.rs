@@ -70,6 +70,46 @@ fn a_registry_of_another_day_is_refused_and_nothing_is_changed() {
     host.check_tree("b-1", 4);
 }
 
+/// The store is made anew under a registry: what that knows is not there, and it says whose it is.
+#[test]
+fn a_store_made_anew_under_its_registry_is_refused_and_stays_empty() {
+    let bench = bench();
+    let host = bench.host("host");
+    host.ok(&["activate", "s3://bucket/a/", "--name", "a-1"]);
+    let kept = host.copy_to("kept");
+    fs::remove_dir_all(host.store()).unwrap();
+    // Another host's first command is what makes one.
+    let other = bench.host("other");
+    other.ok(&["ensure", "s3://bucket/b/"]);
+    for anew in [None, Some(other.store())] {
+        if let Some(from) = &anew {
+            drop(fs::remove_dir_all(host.store()));
+            fs::rename(from, host.store()).unwrap();
+        }
+        let rows = host.state_text();
+        for words in
+            [&["activate", "s3://bucket/b/", "--name", "b-1"][..], &["rm", "a-1"], &["recover"]]
+        {
+            let refused = host.command(words).output().unwrap();
+            let said = String::from_utf8_lossy(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(100), "{words:?}: {said}");
+            assert!(said.contains("belongs to store"), "{words:?}: {said}");
+        }
+        if anew.is_some() {
+            assert_eq!(host.state_text(), rows, "refused, and something is changed");
+        }
+        let volumes = fs::read_dir(host.store().join("volumes")).unwrap().count();
+        assert_eq!(volumes, if anew.is_some() { 4 } else { 0 });
+    }
+    // With its own store back, nothing was lost.
+    fs::remove_dir_all(host.store()).unwrap();
+    fs::rename(kept.store(), host.store()).unwrap();
+    host.ok(&["deactivate", "a-1"]);
+    host.ok(&["activate", "s3://bucket/a/", "--name", "a-1"]);
+    host.check();
+    host.check_tree("a-1", 3);
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {

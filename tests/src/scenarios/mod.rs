@@ -7,6 +7,7 @@ pub mod bench;
 pub mod boot;
 pub mod by_hand;
 pub mod crash_clock;
+pub mod crash_faulty;
 mod crash_host;
 pub mod crash_log_writes;
 pub mod crash_points;
@@ -53,6 +54,7 @@ pub const ALL: &[Scenario] = &[
     activate::SCENARIO,
     killed::SCENARIO,
     crash_clock::SCENARIO,
+    crash_faulty::SCENARIO,
     refuse::SCENARIO,
     by_hand::SCENARIO,
     operate::SCENARIO,

@@ -141,6 +141,12 @@ impl Faulty {
         self.set(&[Target::whole(SUPERBLOCK, "linear", &format!("{dev} 0")), rest])
     }
 
+    /// Passes everything, but late.
+    pub(crate) fn delay(&self, milliseconds: u32) -> Result<()> {
+        let params = format!("{} 0 {milliseconds}", self.lower.dev);
+        self.set(&[Target::whole(self.lower.sectors.0, "delay", &params)])
+    }
+
     /// Fails everything.
     pub(crate) fn fail_all(&self) -> Result<()> {
         self.set(&[Target::whole(self.lower.sectors.0, "error", "")])

@@ -56,10 +56,14 @@ fn a_registry_of_another_day_is_refused_and_nothing_is_changed() {
     copy(&kept, &state);
     let volumes = || fs::read_dir(host.store().join("volumes")).unwrap().count();
     let before = volumes();
-    let refused = host.command(&["activate", "s3://bucket/b/", "--name", "b-2"]).output().unwrap();
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(100), "{said}");
-    assert!(said.contains("not of the same moment"), "{said}");
+    // `recover` would only look, and `rm` only take away: no store's own number stops them early.
+    let activate = ["activate", "s3://bucket/b/", "--name", "b-2"];
+    for words in [&activate[..], &["recover"], &["rm", "a-1"], &["gc", "--keep-bytes", "0"]] {
+        let refused = host.command(words).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(100), "{words:?}: {said}");
+        assert!(said.contains("not of the same moment"), "{words:?}: {said}");
+    }
     assert_eq!(volumes(), before);
 
     // The way out that the message names: nothing of today is lost.

@@ -18,7 +18,7 @@ pub const SCENARIO: Scenario = Scenario {
         disks: &[4096, 4096],
         memory_mib: 2048,
         own_boot: true,
-        timeout_s: 3600,
+        timeout_s: 7200,
         ..Needs::DEFAULT
     },
     run,

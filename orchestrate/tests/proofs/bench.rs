@@ -108,6 +108,12 @@ impl Bench {
         let exchanges = self.proxy.exchanges().into_iter();
         exchanges.filter(|one| one.is_object()).map(|one| one.target).collect()
     }
+
+    /// Of the objects asked for since there had been `before` requests, those that were finished then.
+    pub(crate) fn fetched_again(&self, before: usize, finished: &[String]) -> Vec<String> {
+        let again = |key: &String| finished.iter().any(|done| key.ends_with(&format!("/{done}")));
+        self.gets().split_off(before).into_iter().filter(again).collect()
+    }
 }
 
 /// A state directory and a store.

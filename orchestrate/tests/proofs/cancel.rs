@@ -182,10 +182,8 @@ fn a_run_is_cancelled_wherever_it_stands_and_all_it_held_is_free() {
         assert_eq!(active.is_empty(), cancelled, "before change {at}: {active:?}");
         let (finished, before) = (host.finished(), bench.gets().len());
         host.ok(ACTIVATE);
-        for key in &bench.gets()[before..] {
-            let again = finished.iter().any(|done| key.ends_with(&format!("/{done}")));
-            assert!(!again, "before change {at}: {key} was sealed and is fetched again");
-        }
+        let again = bench.fetched_again(before, &finished);
+        assert!(again.is_empty(), "before change {at}: sealed and fetched again: {again:?}");
         host.check();
         assert_eq!(host.end_text(), end, "before change {at}");
     }

@@ -288,10 +288,8 @@ fn again(bench: &Bench, case: &Case, host: &Host<'_>, end: &str, place: &str) {
     let repairs = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| host.check()));
     assert!(repairs.is_ok(), "{place}: not clean after the second run");
     assert_eq!(host.end_text(), end, "{place}");
-    for key in &bench.gets()[before..] {
-        let again = finished.iter().any(|done| key.ends_with(&format!("/{done}")));
-        assert!(!again, "{place}: {key} was sealed and is fetched again");
-    }
+    let again = bench.fetched_again(before, &finished);
+    assert!(again.is_empty(), "{place}: sealed and fetched again: {again:?}");
 }
 
 /// Where a case may end when `recover` has been at work.
@@ -315,10 +313,8 @@ fn told_or_taken_up(bench: &Bench, case: &Case, host: &Host<'_>, taken_up: &str,
             assert_eq!(host.rows("SELECT name FROM activations"), [""; 0], "{place}");
             let (finished, before) = (host.finished(), bench.gets().len());
             host.ok(case.killed.expect("a run that was killed").0);
-            for key in &bench.gets()[before..] {
-                let again = finished.iter().any(|done| key.ends_with(&format!("/{done}")));
-                assert!(!again, "{place}: {key} was sealed and is fetched again");
-            }
+            let again = bench.fetched_again(before, &finished);
+            assert!(again.is_empty(), "{place}: sealed and fetched again: {again:?}");
         }
         Some(1) => assert_eq!(state, ["done"], "{place}"),
         code => panic!("{place}: the second run ends with {code:?}: {said}"),

@@ -75,11 +75,7 @@ fn spoilt(bench: &Bench, end: &str, from: usize, always: bool, way: &(Spoil, &st
     bench.proxy.clear();
     let again = run(&host, false);
     hold(again.status.success(), &format!("afterwards: {again:?}"));
-    let twice: Vec<String> = bench
-        .gets()
-        .into_iter()
-        .filter(|key| finished.iter().any(|done| key.ends_with(done)))
-        .collect();
+    let twice = bench.fetched_again(0, &finished);
     hold(twice.is_empty(), &format!("{twice:?} is fetched again"));
     hold(host.end_text() == end, "not the same end");
     host.check();

@@ -4,18 +4,29 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use fetch::ImageRef;
-use registry::{ActivationState, NewActivation, Verb};
+use registry::{ActivationState, NewActivation, Verb, Volume};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::ensure::{Ensured, millis};
 use crate::perform;
-use crate::plan::{self, ActivationStep, Mapping, Wish};
+use crate::plan::{self, ActivationStep, Wish};
 use crate::policy::Step;
 use crate::{Error, Host};
 
 /// More than any plan takes; a plan that does not end is a bug and not a loop.
 const STEPS_MAX: usize = 16;
+
+/// How an image is to be activated.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ActivateOptions {
+    /// Size of the device, bytes, where it is to be larger than the image's volume.
+    pub bytes: Option<u64>,
+    /// Take the image as it is on this host, and ask no server what it is now.
+    pub no_fetch: bool,
+    /// Only tell what would be done.
+    pub dry_run: bool,
+}
 
 /// What `activate` did.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -71,20 +82,20 @@ pub fn check_name(name: &str) -> Result<(), Error> {
 }
 
 impl Host {
-    /// Makes sure that `image` is mapped, read-write, under `name`. `bytes` may make it larger
-    /// than the image's volume.
+    /// Makes sure that `image` is mapped, read-write, under `name`.
     ///
     /// What is active already is left alone, without a look at the network.
     ///
     /// # Errors
-    /// [`Error::Taken`] when the name belongs to another image.
+    /// [`Error::Taken`] when the name belongs to another image; [`Error::NotHere`] when it would
+    /// have to be fetched and must not be.
     pub fn activate(
         &mut self,
         image: &ImageRef,
         name: &str,
-        bytes: Option<u64>,
-        dry_run: bool,
+        options: ActivateOptions,
     ) -> Result<Activated, Error> {
+        let ActivateOptions { bytes, no_fetch, dry_run } = options;
         check_name(name)?;
         let reference = image.to_string();
         // What is up already is no run: it costs no write, and waits for nobody.
@@ -93,19 +104,17 @@ impl Host {
             return self.activated(name, reference, true, None, dry_run, begun);
         }
         if dry_run {
-            return self.activate_alone(image, name, bytes, true);
+            return self.activate_alone(image, name, options);
         }
-        let input = json!({"image": reference, "bytes": bytes});
-        self.as_run(Verb::Activate, name, input, |host| {
-            host.activate_alone(image, name, bytes, false)
-        })
+        let input = json!({"image": reference, "bytes": bytes, "no_fetch": no_fetch});
+        self.as_run(Verb::Activate, name, input, |host| host.activate_alone(image, name, options))
     }
 
     /// Whether `name` is an activation of this image and mapped.
     pub(crate) fn is_up(&self, name: &str, reference: &str) -> Result<bool, Error> {
         let row = self.registry.activation(name)?;
         let Some(row) = row.filter(|row| row.reference == reference) else { return Ok(false) };
-        let step = plan::activation(Some(row.state), self.mapping(name)?, Wish::Up);
+        let step = plan::activation(Some(row.state), self.store.mapping(name)?, Wish::Up);
         Ok(step == ActivationStep::Done)
     }
 
@@ -113,8 +122,7 @@ impl Host {
         &mut self,
         image: &ImageRef,
         name: &str,
-        bytes: Option<u64>,
-        dry_run: bool,
+        ActivateOptions { bytes, no_fetch, dry_run }: ActivateOptions,
     ) -> Result<Activated, Error> {
         let begun = Instant::now();
         let reference = image.to_string();
@@ -124,24 +132,26 @@ impl Host {
             let by = format!("an activation of {}", row.reference);
             return Err(Error::Taken { name: name.into(), by });
         }
-        let mapping = self.mapping(name)?;
+        let mapping = self.store.mapping(name)?;
         let first = plan::activation(row.as_ref().map(|row| row.state), mapping, Wish::Up);
         let already = first == ActivationStep::Done;
         let _using = self.locks.images_shared()?;
-        let ensured = match first {
-            ActivationStep::Reserve => Some(self.ensure_in_use(image, dry_run)?),
-            _ => None,
+        let wanted = first == ActivationStep::Reserve;
+        let ensured = match wanted && !no_fetch {
+            true => Some(self.ensure_in_use(image, dry_run)?),
+            false => None,
+        };
+        let top = match wanted && no_fetch {
+            true => Some(self.present(&reference)?),
+            false => ensured.as_ref().and_then(|ensured| ensured.top.clone()),
         };
         if first != ActivationStep::Done && !dry_run {
-            let top = ensured.as_ref().and_then(|ensured| ensured.top.clone());
             let origin = row.as_ref().map(|row| self.registry.volume(row.origin)).transpose()?;
-            if let Some(top) = top.or(origin.flatten()) {
+            if let Some(top) = top.clone().or(origin.flatten()) {
                 self.permit(&reference, &top)?;
             }
         }
-        if let (Some(top), false) =
-            (ensured.as_ref().and_then(|ensured| ensured.top.as_ref()), dry_run)
-        {
+        if let (Some(top), false) = (top, dry_run) {
             let bytes = bytes.unwrap_or(top.bytes).max(top.bytes);
             let new = NewActivation { name, reference: &reference, origin: top.id, bytes };
             perform::reserve_activation(self, &new).or_else(|error| self.unborn(name, error))?;
@@ -151,6 +161,19 @@ impl Host {
                 .or_else(|error| self.unborn(name, error))?;
         }
         self.activated(name, reference, already, ensured, dry_run, begun)
+    }
+
+    /// The top volume of an image that is taken as it is here.
+    fn present(&mut self, reference: &str) -> Result<Volume, Error> {
+        if self.trusts() {
+            return Err(Error::Usage(format!(
+                "{reference}: a key is trusted, so its catalog has to be asked; leave --no-fetch out"
+            )));
+        }
+        let image = self.registry.image(reference)?;
+        let top = image.and_then(|image| image.layers.last().map(|layer| layer.volume));
+        let top = top.map(|top| self.registry.volume(top)).transpose()?.flatten();
+        top.ok_or_else(|| Error::NotHere { image: reference.into() })
     }
 
     /// The activation as it stands.
@@ -195,7 +218,7 @@ impl Host {
         let Some(row) = self.registry.activation(name)? else {
             return Err(Error::Unknown { what: "activation", name: name.into() });
         };
-        let step = plan::activation(Some(row.state), self.mapping(name)?, Wish::Down);
+        let step = plan::activation(Some(row.state), self.store.mapping(name)?, Wish::Down);
         if !dry_run {
             self.patiently(Step::Device, |host| host.drive(name, Wish::Down))?;
         }
@@ -217,7 +240,7 @@ impl Host {
     pub(crate) fn drive(&mut self, name: &str, wish: Wish) -> Result<(), Error> {
         for _ in 0..STEPS_MAX {
             let state = self.registry.activation(name)?.map(|row| row.state);
-            let step = plan::activation(state, self.mapping(name)?, wish);
+            let step = plan::activation(state, self.store.mapping(name)?, wish);
             match step {
                 ActivationStep::Done => return Ok(()),
                 // Only `activate` knows of which image.
@@ -233,11 +256,6 @@ impl Host {
             }
         }
         Err(Error::Usage(format!("activation {name:?} does not settle; this is a bug")))
-    }
-
-    pub(crate) fn mapping(&self, name: &str) -> Result<Mapping, Error> {
-        let mapped = self.store.mapped()?;
-        Ok(mapped.iter().find(|mapped| mapped.name == name).map_or(Mapping::Absent, |m| m.mapping))
     }
 }
 

@@ -57,6 +57,9 @@ pub(crate) struct Activate {
     /// size of the device in bytes, when it is to be larger than the image's volume
     #[argh(option)]
     pub(crate) size: Option<u64>,
+    /// take the image as it is on this host, and do not ask the server what it is now
+    #[argh(switch)]
+    pub(crate) no_fetch: bool,
     /// say what would be done, and do nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,

@@ -47,6 +47,11 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// An image that was not to be fetched and is not on this host.
+    NotHere {
+        /// Its reference.
+        image: String,
+    },
     /// A name that is taken by something else.
     Taken {
         /// The name.
@@ -261,7 +266,7 @@ pub fn class(error: &Error) -> Class {
         },
         Error::Io { source, .. } => io_class(source),
         Error::Usage(_) | Error::Taken { .. } => Class::Usage,
-        Error::Unknown { .. } => Class::NotFound,
+        Error::Unknown { .. } | Error::NotHere { .. } => Class::NotFound,
         Error::Locked { .. } => Class::Temporary,
         Error::NoSpace { .. } => Class::NoSpace,
         Error::Mismatch { .. } | Error::Quarantined { .. } => Class::Refused,
@@ -364,6 +369,9 @@ impl fmt::Display for Error {
             Error::Unknown { what, name } => {
                 write!(f, "no {what} {name:?} here; `orchestrate ls` shows what there is")
             }
+            Error::NotHere { image } => {
+                write!(f, "{image} is not on this host; without --no-fetch it would be fetched")
+            }
             Error::Taken { name, by } => {
                 write!(
                     f,
@@ -453,6 +461,7 @@ impl std::error::Error for Error {
             Error::Io { source, .. } => Some(source),
             Error::Usage(_)
             | Error::Unknown { .. }
+            | Error::NotHere { .. }
             | Error::Taken { .. }
             | Error::Locked { .. }
             | Error::NoSpace { .. }

@@ -36,7 +36,7 @@ mod sys;
 mod verbs;
 mod verify;
 
-pub use activate::{Activated, Deactivated, check_name};
+pub use activate::{ActivateOptions, Activated, Deactivated, check_name};
 pub use cancel::Cancel;
 pub use ensure::{Ensured, How, LayerReport};
 pub use error::{Class, Error, class, whole};

@@ -15,10 +15,10 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use argh::FromArgs as _;
 use args::Args;
-use commands::Command;
+use commands::{Activate, Command};
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
-use orchestrate::{Bound, Class, Error, Host, Now, Settings, Verbs, class};
+use orchestrate::{ActivateOptions, Bound, Class, Error, Host, Now, Settings, Verbs, class};
 use registry::RunState;
 use serde::Serialize;
 use serde_json::json;
@@ -203,7 +203,9 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
             output(json, &done, print::ensured)
         }
         Command::Activate(args) => {
-            let done = host.activate(&image(&args.image)?, &args.name, args.size, args.dry_run)?;
+            let Activate { name, size: bytes, no_fetch, dry_run, .. } = args;
+            let options = ActivateOptions { bytes, no_fetch, dry_run };
+            let done = host.activate(&image(&args.image)?, &name, options)?;
             output(json, &done, print::activated)
         }
         Command::Deactivate(args) => {

@@ -49,10 +49,8 @@ pub(crate) fn settle_volume(
     match step {
         VolumeStep::Keep => Ok(()),
         VolumeStep::Unmap => {
-            for mapped in host.store.mapped()?.into_iter().filter(|m| m.id == volume.id) {
-                host.store.unmap(&mapped.name)?;
-            }
-            Ok(())
+            let mapped = host.store.mapped_as(volume.id)?;
+            mapped.map_or(Ok(()), |mapped| host.store.unmap(&mapped.name))
         }
         VolumeStep::Discard => discard_alone(host, volume),
         VolumeStep::Delete => delete_volume(host, volume.id),

@@ -86,6 +86,7 @@ fn spent(error: &Error) -> bool {
         | Error::Io { .. }
         | Error::Usage(_)
         | Error::Unknown { .. }
+        | Error::NotHere { .. }
         | Error::Taken { .. }
         | Error::NoSpace { .. }
         | Error::Mismatch { .. }

@@ -1,11 +1,12 @@
 //! Compares rows with devices and makes them agree. [`compare`] is pure; performing its list ends in
 //! the same place whatever was killed, also when recovery itself was.
 
+use std::collections::HashMap;
+
 use registry::{Activation, Volume, VolumeState};
 use serde::Serialize;
 
-use crate::plan::{self, ActivationStep, Fence, VolumeStep, Wish};
-use crate::store::{Mapped, mapping_of};
+use crate::plan::{self, ActivationStep, Fence, Mapping, VolumeStep, Wish};
 use crate::{Error, Host, perform, stream};
 
 /// One thing to mend.
@@ -50,8 +51,8 @@ pub struct Facts {
     pub volumes: Vec<Volume>,
     /// Rows.
     pub activations: Vec<Activation>,
-    /// What the store has mapped.
-    pub mapped: Vec<Mapped>,
+    /// What the store has mapped, by volume.
+    pub mapped: HashMap<u32, Mapping>,
     /// Volumes that a living process is building.
     pub live_volumes: Vec<u32>,
     /// Activations that a living process is changing.
@@ -98,8 +99,12 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
     Ok(repairs)
 }
 
+fn mapping_of(mapped: &HashMap<u32, Mapping>, id: u32) -> Mapping {
+    mapped.get(&id).copied().unwrap_or(Mapping::Absent)
+}
+
 /// What an activation has yet to become; none when it is as its row says.
-fn unsettled(row: &Activation, mapped: &[Mapped]) -> Option<Wish> {
+fn unsettled(row: &Activation, mapped: &HashMap<u32, Mapping>) -> Option<Wish> {
     let wish = plan::settled(row.state);
     let step = plan::activation(Some(row.state), mapping_of(mapped, row.id), wish);
     (step != ActivationStep::Done).then_some(wish)
@@ -171,11 +176,11 @@ impl Host {
     fn facts(&self) -> Result<Facts, Error> {
         let volumes = self.registry.volumes()?;
         let activations = self.registry.activations()?;
-        let mapped = self.store.mapped()?;
+        let mapped = self.store.mapped()?.iter().map(|m| (m.id, m.mapping)).collect();
         let mut live_volumes = Vec::new();
         for row in &volumes {
             let settled = matches!(row.state, VolumeState::Sealed(_))
-                && mapping_of(&mapped, row.id) == plan::Mapping::Absent;
+                && mapping_of(&mapped, row.id) == Mapping::Absent;
             if !settled && self.locks.try_build(&row.build)?.is_none() {
                 live_volumes.push(row.id);
             }
@@ -227,8 +232,9 @@ impl Host {
             let Some(_dead) = self.locks.try_build(&row.build)? else { return Ok(()) };
             let _alone = self.locks.store()?;
             let Some(row) = self.registry.volume(id)? else { return Ok(()) };
-            let mapped = self.store.mapped()?;
-            match plan::volume(&row.state, mapping_of(&mapped, id)) {
+            let mapped = self.store.mapped_as(id)?;
+            let mapping = mapped.map_or(Mapping::Absent, |mapped| mapped.mapping);
+            match plan::volume(&row.state, mapping) {
                 VolumeStep::Keep => return Ok(()),
                 step @ (VolumeStep::Unmap | VolumeStep::Discard | VolumeStep::Delete) => {
                     perform::settle_volume(self, &row, step)?;
@@ -244,7 +250,6 @@ mod tests {
     use registry::{ActivationState, Role, Seal};
 
     use super::*;
-    use crate::plan::Mapping;
 
     fn volume(id: u32, parent: Option<u32>, state: VolumeState) -> Volume {
         let role = if parent.is_some() { Role::Layer } else { Role::Template };
@@ -268,10 +273,6 @@ mod tests {
         Activation { name, reference, origin: 1, id, bytes: 1, state }
     }
 
-    fn mapped(name: &str, id: u32, mapping: Mapping) -> Mapped {
-        Mapped { name: name.into(), id, mapping }
-    }
-
     fn agreeing() -> Facts {
         Facts {
             volumes: vec![volume(1, None, sealed()), volume(2, Some(1), sealed())],
@@ -279,7 +280,7 @@ mod tests {
                 activation("up", 3, ActivationState::Active),
                 activation("down", 4, ActivationState::Inactive),
             ],
-            mapped: vec![mapped("up", 3, Mapping::Live)],
+            mapped: HashMap::from([(3, Mapping::Live)]),
             registry_transaction: 9,
             store_transaction: 9,
             ..Facts::default()
@@ -295,7 +296,7 @@ mod tests {
     fn a_dead_build_is_discarded_and_a_living_one_is_not() {
         let mut facts = agreeing();
         facts.volumes.push(volume(5, Some(2), VolumeState::Building));
-        facts.mapped.push(mapped("pool-work-5", 5, Mapping::Live));
+        facts.mapped.insert(5, Mapping::Live);
         assert_eq!(compare(&facts).unwrap(), [Repair::Discard { volume: 5 }]);
         facts.live_volumes.push(5);
         assert_eq!(compare(&facts).unwrap(), []);
@@ -321,7 +322,7 @@ mod tests {
     #[test]
     fn half_made_devices_and_unborn_activations_are_settled() {
         let mut facts = agreeing();
-        facts.mapped[0].mapping = Mapping::Half;
+        facts.mapped.insert(3, Mapping::Half);
         facts.activations.push(activation("unborn", 7, ActivationState::Reserved));
         let repairs = compare(&facts).unwrap();
         assert_eq!(
@@ -338,8 +339,8 @@ mod tests {
     #[test]
     fn a_mapped_sealed_volume_is_unmapped_and_what_is_not_ours_is_left_alone() {
         let mut facts = agreeing();
-        facts.mapped.push(mapped("x", 2, Mapping::Live));
-        facts.mapped.push(mapped("y", 99, Mapping::Live));
+        facts.mapped.insert(2, Mapping::Live);
+        facts.mapped.insert(99, Mapping::Live);
         let repairs = compare(&facts).unwrap();
         assert_eq!(repairs, [Repair::Unmap { volume: 2 }]);
     }

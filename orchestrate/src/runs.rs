@@ -20,7 +20,7 @@ use crate::lock::Locks;
 use crate::log::{self, Field, Level};
 use crate::policy::{self, Step};
 use crate::remove::Removed;
-use crate::{Error, Host};
+use crate::{ActivateOptions, Error, Host};
 
 /// A run that was begun this often and never came forward is given up.
 const BEGINS_MAX: u32 = 5;
@@ -306,8 +306,9 @@ impl Host {
         match run.verb {
             Verb::Ensure => self.ensure(&image(&input)?, false).map(gave),
             Verb::Activate => {
-                let bytes = input["bytes"].as_u64();
-                self.activate(&image(&input)?, &run.subject, bytes, false).map(gave)
+                let (bytes, no_fetch) = (input["bytes"].as_u64(), input["no_fetch"] == true);
+                let options = ActivateOptions { bytes, no_fetch, dry_run: false };
+                self.activate(&image(&input)?, &run.subject, options).map(gave)
             }
             Verb::Deactivate => self.deactivate(&run.subject, false).map(gave),
             // Gone already: killed after its commit, and recovery did the rest.

@@ -6,8 +6,8 @@ use fetch::ImageRef;
 use registry::{Event, Run};
 
 use crate::{
-    Activated, Bound, Collected, Deactivated, Ensured, Error, Host, Listing, Removed, RunLine,
-    Usage,
+    ActivateOptions, Activated, Bound, Collected, Deactivated, Ensured, Error, Host, Listing,
+    Removed, RunLine, Usage,
 };
 
 /// What both can do, with the same results.
@@ -20,8 +20,7 @@ pub trait Verbs {
         &mut self,
         image: &ImageRef,
         name: &str,
-        bytes: Option<u64>,
-        dry_run: bool,
+        options: ActivateOptions,
     ) -> Result<Activated, Error>;
 
     /// See [`Host::deactivate`].
@@ -69,10 +68,9 @@ impl Verbs for Host {
         &mut self,
         image: &ImageRef,
         name: &str,
-        bytes: Option<u64>,
-        dry_run: bool,
+        options: ActivateOptions,
     ) -> Result<Activated, Error> {
-        Host::activate(self, image, name, bytes, dry_run)
+        Host::activate(self, image, name, options)
     }
 
     fn deactivate(&mut self, name: &str, dry_run: bool) -> Result<Deactivated, Error> {

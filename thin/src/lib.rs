@@ -17,6 +17,7 @@ mod header;
 mod holders;
 mod init;
 mod kind;
+mod lengths;
 pub mod loopdev;
 mod message;
 mod metadata;
@@ -61,5 +62,5 @@ pub use units::{
     Bytes, DataBlockSize, DataBlocks, Dev, DmName, SECTOR_BYTES, Sectors, ThinId, parse_bytes,
     parse_length,
 };
-pub use volume::{Access, ActiveThin, Volume};
+pub use volume::{Access, ActiveThin, ListedThin, Volume};
 pub use wire::{Command, Target};

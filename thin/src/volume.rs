@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use serde::Serialize;
 
-use crate::dm::By;
+use crate::dm::{By, DeviceEntry, DeviceState};
 use crate::error::Error;
+use crate::lengths;
 use crate::node;
 use crate::pool::Pool;
 use crate::removal::{self, Removal};
 use crate::status::ThinStatus;
 use crate::table::ThinTable;
 use crate::units::{Dev, DmName, Sectors, ThinId};
+use crate::wire::Target;
 
 /// Whether an active volume takes writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +62,17 @@ pub struct ActiveThin {
     pub open_count: u32,
     /// Device number.
     pub dev: Dev,
+}
+
+/// One row of [`Pool::listed`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ListedThin {
+    /// Device-mapper name.
+    pub name: String,
+    /// The thin.
+    pub id: ThinId,
+    /// It came through its activation; without that it was killed in the middle of one.
+    pub whole: bool,
 }
 
 impl Volume {
@@ -156,28 +169,65 @@ impl Pool {
     /// # Errors
     /// Those of the commands.
     pub fn active(&self) -> Result<Vec<ActiveThin>, Error> {
-        let prefix = self.thin_prefix();
         let mut out = Vec::new();
-        for entry in self.dm.list()? {
-            let Some(uuid) = entry.uuid else { continue };
-            let Some(Ok(id)) = uuid.strip_prefix(&prefix).map(str::parse) else { continue };
+        for entry in self.entries()? {
             // Gone between the two calls is as good as never seen.
-            let Some((state, lines)) = self.dm.table(By::Uuid(&uuid))? else { continue };
-            out.push(ActiveThin {
-                name: state.name,
-                id,
-                sectors: Sectors(lines.iter().map(|line| line.sectors).sum()),
-                suspended: state.suspended,
-                has_table: state.has_table,
-                has_inactive: state.has_inactive,
-                deferred_remove: state.deferred_remove,
-                read_only: state.read_only,
-                open_count: state.open_count,
-                dev: state.dev,
-            });
+            out.extend(self.active_as(entry.id)?);
         }
         out.sort_by_key(|thin| thin.id);
         Ok(out)
+    }
+
+    /// This pool's devices by two reads, however many there are. One that was suspended from
+    /// outside counts as whole here.
+    ///
+    /// # Errors
+    /// Those of the commands.
+    pub fn listed(&self) -> Result<Vec<ListedThin>, Error> {
+        let entries = self.entries()?;
+        let lengths = lengths::read();
+        let mut out = Vec::with_capacity(entries.len());
+        for Entry { name, id, dev } in entries {
+            let whole = match lengths.contains(&dev) {
+                true => true,
+                false => match self.dm.state(By::Uuid(&self.thin_uuid(id)))? {
+                    Some(state) => state.has_table && !state.suspended,
+                    None => continue,
+                },
+            };
+            out.push(ListedThin { name, id, whole });
+        }
+        Ok(out)
+    }
+
+    /// The device of one thin; `None` when it has none.
+    ///
+    /// # Errors
+    /// Those of the commands.
+    pub fn active_as(&self, id: ThinId) -> Result<Option<ActiveThin>, Error> {
+        Ok(self.dm.table(By::Uuid(&self.thin_uuid(id)))?.map(|found| active_thin(id, found)))
+    }
+
+    /// The device of this name; `None` when there is none, or it is not one of this pool's.
+    ///
+    /// # Errors
+    /// Those of the commands.
+    pub fn active_named(&self, name: &str) -> Result<Option<ActiveThin>, Error> {
+        let Some(found) = self.dm.table(By::Name(name))? else { return Ok(None) };
+        let id = found.0.uuid.as_deref().and_then(|uuid| self.id_in(uuid));
+        Ok(id.map(|id| active_thin(id, found)))
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>, Error> {
+        let ours = |entry: DeviceEntry| {
+            let id = self.id_in(&entry.uuid?)?;
+            Some(Entry { name: entry.name, id, dev: entry.dev })
+        };
+        Ok(self.dm.list()?.into_iter().filter_map(ours).collect())
+    }
+
+    fn id_in(&self, uuid: &str) -> Option<ThinId> {
+        uuid.strip_prefix(&self.thin_prefix())?.parse().ok()
     }
 
     /// The active volume of this name.
@@ -207,10 +257,9 @@ impl Pool {
     }
 
     fn thin_id_of(&self, name: &str, uuid: Option<String>) -> Result<ThinId, Error> {
-        let prefix = self.thin_prefix();
-        match uuid.as_deref().and_then(|u| u.strip_prefix(&prefix)).map(str::parse) {
-            Some(Ok(id)) => Ok(id),
-            Some(Err(_)) | None => Err(Error::NotOurs { name: name.to_owned(), uuid }),
+        match uuid.as_deref().and_then(|uuid| self.id_in(uuid)) {
+            Some(id) => Ok(id),
+            None => Err(Error::NotOurs { name: name.to_owned(), uuid }),
         }
     }
 
@@ -241,5 +290,27 @@ impl Pool {
             self.dm.resume(by)?;
         }
         Ok(())
+    }
+}
+
+/// One of this pool's devices in the kernel's list.
+struct Entry {
+    name: String,
+    id: ThinId,
+    dev: Dev,
+}
+
+fn active_thin(id: ThinId, (state, lines): (DeviceState, Vec<Target>)) -> ActiveThin {
+    ActiveThin {
+        name: state.name,
+        id,
+        sectors: Sectors(lines.iter().map(|line| line.sectors).sum()),
+        suspended: state.suspended,
+        has_table: state.has_table,
+        has_inactive: state.has_inactive,
+        deferred_remove: state.deferred_remove,
+        read_only: state.read_only,
+        open_count: state.open_count,
+        dev: state.dev,
     }
 }

@@ -17,8 +17,8 @@ use crate::health::Readiness;
 use crate::log::{self, Level};
 use crate::store::Condition;
 use crate::{
-    Activated, Bound, Cancel, Collected, Deactivated, Ensured, Error, Listing, Removed, RunLine,
-    Usage, Verbs,
+    ActivateOptions, Activated, Bound, Cancel, Collected, Deactivated, Ensured, Error, Listing,
+    Removed, RunLine, Usage, Verbs,
 };
 
 /// Bytes of an answer.
@@ -252,11 +252,15 @@ impl Verbs for Client {
         &mut self,
         image: &ImageRef,
         name: &str,
-        bytes: Option<u64>,
-        dry_run: bool,
+        options: ActivateOptions,
     ) -> Result<Activated, Error> {
-        let (image, id) = (image.to_string(), name);
-        let body = json!({"id": id, "image": image, "bytes": bytes, "dry_run": dry_run});
+        let ActivateOptions { bytes, no_fetch, dry_run } = options;
+        let mut body = json!({"id": name, "image": image.to_string(), "dry_run": dry_run});
+        body["bytes"] = bytes.into();
+        // A daemon of another day does not know the word: only who means it says it.
+        if no_fetch {
+            body["no_fetch"] = true.into();
+        }
         self.done("POST", &format!("/v1/activations?wait={POLL_S}"), Some(&body))
     }
 

@@ -189,7 +189,7 @@ impl Store for DirStore {
     }
 
     fn delete(&self, id: u32) -> Result<(), Error> {
-        for mapped in self.mapped()?.into_iter().filter(|mapped| mapped.id == id) {
+        if let Some(mapped) = self.mapped_as(id)? {
             self.unmap(&mapped.name)?;
         }
         // The second is what a killed run had not renamed yet.
@@ -245,13 +245,20 @@ impl Store for DirStore {
         let mut mapped = Vec::new();
         for entry in fs::read_dir(&path).map_err(io_error("list", &path))? {
             let entry = entry.map_err(io_error("list", &path))?;
-            let target = fs::read_link(entry.path()).unwrap_or_default();
-            let id = target.file_name().and_then(|id| id.to_str()?.parse().ok());
+            let id = linked(&entry.path())?;
             if let (Some(id), Ok(name)) = (id, entry.file_name().into_string()) {
                 mapped.push(Mapped { name, id, mapping: Mapping::Live });
             }
         }
         Ok(mapped)
+    }
+
+    fn mapped_as(&self, id: u32) -> Result<Option<Mapped>, Error> {
+        Ok(self.mapped()?.into_iter().find(|mapped| mapped.id == id))
+    }
+
+    fn mapping(&self, name: &str) -> Result<Mapping, Error> {
+        Ok(linked(&self.path(name))?.map_or(Mapping::Absent, |_| Mapping::Live))
     }
 
     fn space(&self) -> Result<Space, Error> {
@@ -329,6 +336,17 @@ impl Work for DirWork {
             Some(note) => replace(&self.notes, &self.id.to_string(), note),
             None => Ok(()),
         }
+    }
+}
+
+/// The volume that a link of `active` leads to; none where there is no such link.
+fn linked(link: &Path) -> Result<Option<u32>, Error> {
+    match fs::read_link(link) {
+        Ok(target) => Ok(target.file_name().and_then(|id| id.to_str()?.parse().ok())),
+        // It is no link, so it is not ours.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("look at", link)(error)),
     }
 }
 

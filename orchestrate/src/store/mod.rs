@@ -63,11 +63,6 @@ pub struct Mapped {
     pub mapping: Mapping,
 }
 
-/// What the store has of the volume `id`.
-pub fn mapping_of(mapped: &[Mapped], id: u32) -> Mapping {
-    mapped.iter().find(|mapped| mapped.id == id).map_or(Mapping::Absent, |mapped| mapped.mapping)
-}
-
 /// Room in a store, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Space {
@@ -194,8 +189,15 @@ pub trait Store: Send {
     /// The path of the mapping `name`.
     fn path(&self, name: &str) -> PathBuf;
 
-    /// Everything of this store that is mapped.
+    /// Everything of this store that is mapped, by a few reads however much it is. That a device
+    /// was suspended from outside is seen only by who asks for that one.
     fn mapped(&self) -> Result<Vec<Mapped>, Error>;
+
+    /// The mapping of the volume `id`.
+    fn mapped_as(&self, id: u32) -> Result<Option<Mapped>, Error>;
+
+    /// What this store has mapped under `name`.
+    fn mapping(&self, name: &str) -> Result<Mapping, Error>;
 
     /// Its room.
     fn space(&self) -> Result<Space, Error>;

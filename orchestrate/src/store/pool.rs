@@ -206,11 +206,11 @@ impl Store for ThinStore {
 
     fn note(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
         let thin = thin_id(id)?;
-        if let Some(active) = self.pool.active()?.into_iter().find(|active| active.id == thin) {
+        if let Some(active) = self.pool.active_as(thin)? {
             // Half made, it has nothing to read.
-            return match active.has_table && !active.suspended {
-                true => pool_note::read(&self.path(&active.name)).map(Some),
-                false => Ok(None),
+            return match mapping(&active) {
+                Mapping::Live => pool_note::read(&self.path(&active.name)).map(Some),
+                Mapping::Half | Mapping::Absent => Ok(None),
             };
         }
         let name = self.look_name(id);
@@ -223,7 +223,7 @@ impl Store for ThinStore {
 
     fn delete(&self, id: u32) -> Result<(), Error> {
         let thin = thin_id(id)?;
-        for active in self.pool.active()?.into_iter().filter(|active| active.id == thin) {
+        if let Some(active) = self.pool.active_as(thin)? {
             self.pool.deactivate(&active.name)?;
         }
         match self.pool.delete(thin) {
@@ -265,19 +265,21 @@ impl Store for ThinStore {
     }
 
     fn mapped(&self) -> Result<Vec<Mapped>, Error> {
-        let active = self.pool.active()?;
-        Ok(active
-            .into_iter()
-            .map(|active| Mapped {
-                mapping: if active.has_table && !active.suspended {
-                    Mapping::Live
-                } else {
-                    Mapping::Half
-                },
-                id: active.id.get(),
-                name: active.name,
-            })
-            .collect())
+        let mapped = |listed: thin::ListedThin| Mapped {
+            mapping: if listed.whole { Mapping::Live } else { Mapping::Half },
+            id: listed.id.get(),
+            name: listed.name,
+        };
+        Ok(self.pool.listed()?.into_iter().map(mapped).collect())
+    }
+
+    fn mapped_as(&self, id: u32) -> Result<Option<Mapped>, Error> {
+        let active = self.pool.active_as(thin_id(id)?)?;
+        Ok(active.map(|active| Mapped { mapping: mapping(&active), id, name: active.name }))
+    }
+
+    fn mapping(&self, name: &str) -> Result<Mapping, Error> {
+        Ok(self.pool.active_named(name)?.map_or(Mapping::Absent, |active| mapping(&active)))
     }
 
     fn space(&self) -> Result<Space, Error> {
@@ -325,6 +327,13 @@ impl Store for ThinStore {
 
     fn ioctls(&self) -> u64 {
         Dm::ioctls()
+    }
+}
+
+fn mapping(active: &thin::ActiveThin) -> Mapping {
+    match active.has_table && !active.suspended {
+        true => Mapping::Live,
+        false => Mapping::Half,
     }
 }
 

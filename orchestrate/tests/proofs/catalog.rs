@@ -75,6 +75,8 @@ fn what_is_signed_and_listed_is_made_and_nothing_else() {
     let before = host.state_text();
     refused(&run(&host, &line, &["activate", B, "--name", "three"]), "no image \"b/\" in it");
     refused(&run(&host, &line, &["ensure", B]), "no image \"b/\" in it");
+    let unasked = ["activate", A, "--name", "three", "--no-fetch"];
+    refused(&run(&host, &line, &unasked), "its catalog has to be asked");
     refused(&run(&host, &line, &["ensure", B, "--dry-run"]), "no image \"b/\" in it");
     let listed = |text: &str| text.lines().filter(|line| line.starts_with("volumes ")).count();
     assert_eq!(listed(&before), listed(&host.state_text()));

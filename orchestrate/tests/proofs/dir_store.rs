@@ -45,6 +45,34 @@ fn layers_are_shared_and_a_second_time_costs_nothing() {
 }
 
 #[test]
+fn without_a_fetch_an_image_is_taken_as_it_is_here_and_nobody_is_asked() {
+    let bench = bench();
+    let host = bench.host("host");
+    let words = |name| ["activate", "s3://bucket/a/", "--name", name, "--no-fetch"];
+    let missing = host.command(&words("a-1")).output().unwrap();
+    assert_eq!(missing.status.code(), Some(100), "{missing:?}");
+    let said = String::from_utf8(missing.stderr).unwrap();
+    assert!(said.contains("s3://bucket/a/ is not on this host; without --no-fetch"), "{said}");
+    assert_eq!(host.rows("SELECT name FROM activations"), [""; 0]);
+
+    host.ok(&["ensure", "s3://bucket/a/"]);
+    bench.put("a/3.tar", b"something else by now");
+    bench.proxy.clear();
+    assert_eq!(host.ok(&[&words("a-1")[..], &["-n"]].concat())["volume"], Value::Null);
+    let done = host.ok(&words("a-1"));
+    assert_eq!((&done["already"], &done["ensured"]), (&false.into(), &Value::Null));
+    host.check_tree("a-1", 3);
+    // Killed, it is taken up as it was asked for.
+    let volume = done["volume"].as_u64().unwrap() + 1;
+    crate::matrix::killed_once(&host, &words("a-2"), &format!("volumes/{volume}"));
+    let taken = host.ok(&["recover"]);
+    assert_eq!(taken["resumed"][0]["state"], "done", "{taken}");
+    host.check_tree("a-2", 3);
+    assert!(bench.proxy.exchanges().is_empty(), "{:?}", bench.proxy.exchanges());
+    host.check();
+}
+
+#[test]
 fn a_registry_of_another_day_is_refused_and_nothing_is_changed() {
     let bench = bench();
     let host = bench.host("host");

@@ -48,6 +48,13 @@ pub(crate) const CASES: &[Case] = &[
         gone_after: false,
     },
     Case {
+        name: "activate without a fetch",
+        before: &[&["ensure", A]],
+        killed: None,
+        words: &["activate", A, "--name", "a-1", "--no-fetch"],
+        gone_after: false,
+    },
+    Case {
         name: "deactivate",
         before: &[&["activate", A, "--name", "a-1"]],
         killed: None,

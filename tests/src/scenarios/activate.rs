@@ -93,6 +93,16 @@ fn run(guest: &mut Guest) -> Result<Report> {
     ensure!(!fresh.path().join("written").exists(), "two activations share what is written");
     drop(fresh);
 
+    // One more costs the same, however many there are.
+    let ioctls = |done: &serde_json::Value| done["ioctls"].as_u64().context("ioctls");
+    for n in 3..=6 {
+        let more = veneer.activate("golang", &format!("golang-{n}"))?;
+        ensure!(ioctls(&more)? == ioctls(&second)?, "with {n} active: {more}, at first: {second}");
+    }
+    for n in 3..=6 {
+        veneer.ok(&["rm", &format!("golang-{n}")])?;
+    }
+
     // Down keeps what was written, rm does not.
     veneer.ok(&["deactivate", "golang-1"])?;
     ensure!(!std::path::Path::new("/dev/mapper/golang-1").exists(), "golang-1 is still there");

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use thin::{Access, Act, By, ThinId};
+use thin::{Access, Act, By, Dm, ThinId};
 
 use super::thin_invariants::{check, thin, within};
 use crate::guest::{Guest, PoolSize, ScratchPool};
@@ -47,6 +47,17 @@ fn half_made(scratch: &ScratchPool) -> Result<()> {
     dm.load(By::Name("inactive"), &[thin::Target::whole(4096, "error", "")], false)?;
     std::fs::remove_file(volume.mapper_path())?;
     dm.message(By::Name("pool"), "reserve_metadata_snap")?;
+
+    // One list for all, and one question about the one that came to no table.
+    let before = Dm::ioctls();
+    let mut listed: Vec<_> = pool.listed()?.into_iter().map(|thin| (thin.id, thin.whole)).collect();
+    listed.sort_unstable();
+    ensure!(listed == [(one, false), (two, true), (three, true)], "listed as {listed:?}");
+    let calls = Dm::ioctls() - before;
+    ensure!(calls == 2, "a list of three devices took {calls} calls");
+    let suspended = pool.active_named("suspended")?;
+    ensure!(suspended.is_some_and(|thin| thin.suspended && thin.id == two), "it is suspended");
+    ensure!(pool.active_named("pool")?.is_none(), "the pool is none of its own volumes");
 
     let done: Vec<(String, Act)> =
         pool.tidy()?.into_iter().map(|tidied| (tidied.name, tidied.act)).collect();

@@ -11,7 +11,7 @@ use super::super::mode::Mode;
 use super::super::{problem, webhook};
 use super::{body, body_or_empty, short, switch, wait};
 use crate::gc::Bound;
-use crate::{Error, check_name};
+use crate::{ActivateOptions, Error, check_name};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +30,8 @@ struct ActivateBody {
     id: String,
     image: String,
     bytes: Option<u64>,
+    #[serde(default)]
+    no_fetch: bool,
     #[serde(default)]
     priority: i32,
     webhook: Option<String>,
@@ -147,6 +149,8 @@ pub(super) fn activate(daemon: &Daemon, request: &Request) -> Result<Response, E
     let image = image(&body.image)?;
     check_name(&body.id)?;
     let (name, reference) = (body.id.as_str(), image.to_string());
+    let ActivateBody { bytes, no_fetch, dry_run, .. } = body;
+    let options = ActivateOptions { bytes, no_fetch, dry_run };
     let already = daemon.with_host(|host| {
         if let Some(row) = host.registry().activation(name)?
             && row.reference != reference
@@ -155,8 +159,8 @@ pub(super) fn activate(daemon: &Daemon, request: &Request) -> Result<Response, E
             return Err(Error::Taken { name: name.into(), by });
         }
         // What is up takes no run and no network; nor does a look at what would be done.
-        match body.dry_run || host.is_up(name, &reference)? {
-            true => host.activate(&image, name, body.bytes, body.dry_run).map(Some),
+        match dry_run || host.is_up(name, &reference)? {
+            true => host.activate(&image, name, options).map(Some),
             false => Ok(None),
         }
     });
@@ -166,7 +170,7 @@ pub(super) fn activate(daemon: &Daemon, request: &Request) -> Result<Response, E
     let wish = Wish {
         verb: Verb::Activate,
         subject: name,
-        input: json!({"image": reference, "bytes": body.bytes}),
+        input: json!({"image": reference, "bytes": bytes, "no_fetch": no_fetch}),
         priority: body.priority,
         webhook: body.webhook.as_deref(),
     };

@@ -47,7 +47,7 @@ pub struct Activated {
     pub already: bool,
     /// What became of the image; none when it was not looked at.
     pub ensured: Option<Ensured>,
-    /// Device-mapper calls of the whole run.
+    /// Device-mapper calls that it took, without those of recovery before it.
     pub ioctls: u64,
     /// Whether nothing was done on purpose.
     pub dry_run: bool,
@@ -64,6 +64,13 @@ pub struct Deactivated {
     pub changed: bool,
     /// Whether nothing was done on purpose.
     pub dry_run: bool,
+}
+
+/// What is counted from.
+#[derive(Clone, Copy)]
+struct Begun {
+    at: Instant,
+    ioctls: u64,
 }
 
 /// A name that may be a device's, a file's and a shell word.
@@ -99,7 +106,7 @@ impl Host {
         check_name(name)?;
         let reference = image.to_string();
         // What is up already is no run: it costs no write, and waits for nobody.
-        let begun = Instant::now();
+        let begun = self.begins();
         if self.is_up(name, &reference)? {
             return self.activated(name, reference, true, None, dry_run, begun);
         }
@@ -124,7 +131,7 @@ impl Host {
         name: &str,
         ActivateOptions { bytes, no_fetch, dry_run }: ActivateOptions,
     ) -> Result<Activated, Error> {
-        let begun = Instant::now();
+        let begun = self.begins();
         let reference = image.to_string();
         let _mine = self.locks.activation(name)?;
         let row = self.registry.activation(name)?;
@@ -176,6 +183,10 @@ impl Host {
         top.ok_or_else(|| Error::NotHere { image: reference.into() })
     }
 
+    fn begins(&self) -> Begun {
+        Begun { at: Instant::now(), ioctls: self.store.ioctls() }
+    }
+
     /// The activation as it stands.
     fn activated(
         &self,
@@ -184,7 +195,7 @@ impl Host {
         already: bool,
         ensured: Option<Ensured>,
         dry_run: bool,
-        begun: Instant,
+        begun: Begun,
     ) -> Result<Activated, Error> {
         let row = self.registry.activation(name)?;
         Ok(Activated {
@@ -196,9 +207,9 @@ impl Host {
             bytes: row.as_ref().map_or(0, |row| row.bytes),
             already,
             ensured,
-            ioctls: self.store.ioctls(),
+            ioctls: self.store.ioctls() - begun.ioctls,
             dry_run,
-            ms: millis(begun),
+            ms: millis(begun.at),
         })
     }
 

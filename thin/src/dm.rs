@@ -5,12 +5,12 @@
 //! header, so no header is ever used twice; BUFFER_FULL is a success with short data, so the call
 //! is repeated with more room if, and only if, it changes nothing.
 
+use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknod};
@@ -37,7 +37,9 @@ const UDEV_LEAVE_IT: u32 = 0x4f << 16;
 /// Suspends are interrupted by any signal; a handful of tries is as good as for ever.
 const EINTR_TRIES: u32 = 16;
 
-static IOCTLS: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    static IOCTLS: Cell<u64> = const { Cell::new(0) };
+}
 
 /// One row of [`Dm::list`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -140,9 +142,9 @@ impl Dm {
         Ok(dm)
     }
 
-    /// How many device-mapper ioctls this process has issued.
+    /// How many device-mapper ioctls this thread has issued.
     pub fn ioctls() -> u64 {
-        IOCTLS.load(Ordering::Relaxed)
+        IOCTLS.get()
     }
 
     /// Every command passes here: a fresh header each time, repeated only when that is harmless.
@@ -151,7 +153,7 @@ impl Dm {
         let mut interrupted = 0;
         loop {
             let mut buf = request.encode(room);
-            IOCTLS.fetch_add(1, Ordering::Relaxed);
+            IOCTLS.set(IOCTLS.get() + 1);
             match sys::dm(self.control.as_fd(), request.command.request(), &mut buf) {
                 Ok(()) => {}
                 Err(Errno::EINTR)

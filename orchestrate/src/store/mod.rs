@@ -219,6 +219,6 @@ pub trait Store: Send {
     /// Whether nobody else takes room here, so that differences mean something.
     fn alone(&self) -> bool;
 
-    /// Device-mapper calls made so far; 0 where there are none.
+    /// Device-mapper calls that this thread has made; 0 where there are none.
     fn ioctls(&self) -> u64;
 }

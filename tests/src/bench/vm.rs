@@ -36,7 +36,11 @@ pub fn rows(
     let mut rows = Vec::new();
     for (job, what, aims) in [
         ("image", format!("VM: {what}, empty pool to activated"), [0.8, 0.35]),
-        ("activation", "VM: one more activation of it".into(), [0.8, 0.1]),
+        (
+            "activation",
+            "VM: one more activation of it as it is here, asked of a daemon".into(),
+            [0.8, 0.1],
+        ),
     ] {
         let programs = programs(&jobs[job])?;
         for (peer, aim) in ["dmsetup and GNU tar", "containerd devmapper"].iter().zip(aims) {
@@ -65,6 +69,15 @@ pub fn rows(
             "pool space for {what}, by {}: {blocks:.0} blocks of 1 MiB, {ratio:.2} of the tars",
             program.name
         ));
+    }
+    for (job, way) in [
+        ("activation_alone", "by a process of its own, `--no-fetch`"),
+        ("activation_asking", "by a process of its own, asking S3 what the image is"),
+    ] {
+        for program in programs(&jobs[job])? {
+            let wall = contest::median(&program.rounds);
+            notes.push(format!("VM: one more activation {way}: {wall:.2} s"));
+        }
     }
     if let Some(points) = figures["thousand"].as_array() {
         let pair = |point: &Value| Some((point[0].as_u64()?, point[1].as_f64()?));

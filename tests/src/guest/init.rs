@@ -302,7 +302,9 @@ fn shell() -> Result<()> {
         signed.url()
     );
     println!("   (AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={})", KEYS.access, KEYS.secret);
-    println!("a pool to start with: thin pool init /root/pool --data 2G");
+    println!(
+        "a pool to start with: thin pool init /root/pool --data 512M && thin pool up /root/pool"
+    );
     println!("an image: orchestrate activate s3://{BUCKET}/images/golang/ --name golang-1");
     println!("to leave: exit");
     Command::new("/busybox/setsid")

@@ -4,6 +4,7 @@
 //! nothing was left behind ([`leftovers`]). Of veneer's crates only `thin` is used, to make pools ([`disk`]).
 
 pub mod cmd;
+pub mod daemon;
 pub mod disk;
 pub mod hang;
 pub mod init;

@@ -2,16 +2,15 @@
 //! that is killed in the middle: each layer is fetched and unpacked once, and all that was asked for is there.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::guest::Guest;
+use crate::guest::daemon::{Daemon, exchange, get, wait};
 use crate::guest::veneer::{FAMILIES, Mounted, Veneer, expected, image};
-use crate::guest::{Guest, Running};
 use crate::scenario::{Images, Needs, Report, Scenario};
 
 /// See the module.
@@ -34,7 +33,7 @@ struct Crowd {
     names: usize,
 }
 
-const PATIENCE: Duration = Duration::from_secs(600);
+const ARGS: [&str; 2] = ["--concurrency", "3"];
 
 fn run(guest: &mut Guest) -> Result<Report> {
     let crowd = match guest.long() {
@@ -42,8 +41,8 @@ fn run(guest: &mut Guest) -> Result<Report> {
         false => Crowd { requests: 60, names: 12 },
     };
     let veneer = Veneer::new(guest)?;
-    let socket = veneer.state.join("serve.sock");
-    let mut daemon = start(&veneer, &socket)?;
+    let daemon = Daemon::start(&veneer, &ARGS)?;
+    let socket = daemon.socket.clone();
     let begun = Instant::now();
     crowd.ask(&socket)?;
     wait(|| {
@@ -53,9 +52,8 @@ fn run(guest: &mut Guest) -> Result<Report> {
     let queued = get(&socket, "/v1/runs?status=queued&limit=1000")?;
     let queued = queued["runs"].as_array().map_or(0, Vec::len);
     daemon.kill()?;
-    daemon.wait()?;
 
-    let daemon = start(&veneer, &socket)?;
+    let daemon = Daemon::start(&veneer, &ARGS)?;
     crowd.ask(&socket)?;
     wait(|| Ok(get(&socket, "/v1/runs?status=live")?["runs"] == serde_json::json!([])))?;
     let ms = u64::try_from(begun.elapsed().as_millis())?;
@@ -81,8 +79,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     drop(mounted);
     let ready = get(&socket, "/readyz")?;
     ensure!(ready["ready"] == true, "{ready}");
-    terminate(&daemon)?;
-    daemon.wait()?.expect(0)?;
+    daemon.stop()?;
     veneer.check()?;
     veneer.close()?;
     Ok(Report::new()
@@ -92,26 +89,6 @@ fn run(guest: &mut Guest) -> Result<Report> {
         .figure("layers", volumes.len())
         .figure("object_gets", gets.len())
         .figure("ms", ms))
-}
-
-fn start(veneer: &Veneer, socket: &Path) -> Result<Running> {
-    let daemon = veneer.cmd(&["serve", "--concurrency", "3"]).spawn()?;
-    wait(|| Ok(get(socket, "/healthz").is_ok()))?;
-    Ok(daemon)
-}
-
-fn terminate(daemon: &Running) -> Result<()> {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(daemon.id())?).context("a process")?;
-    Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
-}
-
-fn wait(mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let begun = Instant::now();
-    while !done()? {
-        ensure!(begun.elapsed() < PATIENCE, "waited too long");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
 }
 
 impl Crowd {
@@ -142,12 +119,6 @@ impl Crowd {
     }
 }
 
-fn get(socket: &Path, target: &str) -> Result<Value> {
-    let (status, answer) = exchange(socket, "GET", target, "")?;
-    ensure!(status == 200, "{target}: {status} {answer}");
-    Ok(serde_json::from_str(&answer)?)
-}
-
 /// Subjects of the events by which something was sealed.
 fn history(socket: &Path) -> Result<Vec<String>> {
     let (mut after, mut sealed) = (0, Vec::new());
@@ -165,20 +136,4 @@ fn history(socket: &Path) -> Result<Vec<String>> {
             return Ok(sealed);
         }
     }
-}
-
-fn exchange(socket: &Path, method: &str, target: &str, body: &str) -> Result<(u16, String)> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let request = format!(
-        "{method} {target} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    // Who is turned away may find the door shut before all is said.
-    stream.write_all(request.as_bytes()).ok();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("half an answer")?;
-    let status = head.split(' ').nth(1).context("a status")?.parse()?;
-    Ok((status, body.to_owned()))
 }

@@ -11,7 +11,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::guest::veneer::Veneer;
+use crate::guest::daemon::Daemon;
+use crate::guest::veneer::{Veneer, image};
 use crate::guest::{Guest, PoolSize, ScratchExt4, ScratchPool};
 use crate::scenario::{Images, Needs, Report, Scenario};
 
@@ -45,6 +46,11 @@ struct Took {
     blocks: u64,
 }
 
+/// How else ours are timed than by a daemon that takes the image as it is here: a whole process for each,
+/// and that asking S3 first.
+const OTHER_WAYS: [(&str, &[&str]); 2] =
+    [("activation_alone", &["--no-daemon", "--no-fetch"]), ("activation_asking", &["--no-daemon"])];
+
 fn run(guest: &mut Guest) -> Result<Report> {
     report(guest, 3)
 }
@@ -59,8 +65,9 @@ fn report(guest: &Guest, rounds: usize) -> Result<Report> {
     let there = containerd::installed();
     let chain = if there { Some(containerd::archive(FAMILY, &archive)?) } else { None };
     let mut took: [Vec<Took>; 3] = Default::default();
+    let mut others: [Vec<Vec<f64>>; 2] = Default::default();
     for _ in 0..rounds {
-        took[0].push(ours(guest, &disk)?);
+        took[0].push(ours(guest, &disk, &mut others)?);
         took[1].push(script::run(guest, &disk, FAMILY, ACTIVATIONS)?);
         if let Some(chain) = &chain {
             took[2].push(containerd::run(guest, &disk, &archive, chain, ACTIVATIONS)?);
@@ -80,6 +87,9 @@ fn report(guest: &Guest, rounds: usize) -> Result<Report> {
     add("image", &|took| vec![took.image_s]);
     add("activation", &|took| took.activation_s.clone());
     add("blocks", &|took| vec![took.blocks as f64]);
+    for ((way, _), rounds) in OTHER_WAYS.iter().zip(others) {
+        jobs.insert((*way).into(), json!([{"name": "orchestrate", "rounds": rounds}]));
+    }
     let tars = tar_bytes(FAMILY)?;
     let mut report = Report::new().figure("jobs", json!(jobs)).figure("tar_bytes", tars);
     report = report.figure("containerd", there);
@@ -114,24 +124,37 @@ fn gone(disk: &ScratchExt4, name: &str, pool: ScratchPool) -> Result<()> {
     Ok(())
 }
 
-fn ours(guest: &Guest, disk: &ScratchExt4) -> Result<Took> {
+fn ours(guest: &Guest, disk: &ScratchExt4, others: &mut [Vec<Vec<f64>>; 2]) -> Result<Took> {
     let state = guest.scratch().join("state");
     let veneer = Veneer { state: state.clone(), pool: fresh(disk, "veneer")?, s3: guest.s3()? };
     let begun = Instant::now();
     veneer.activate(FAMILY, "a0")?;
     let image_s = begun.elapsed().as_secs_f64();
     let blocks = veneer.used_blocks()?;
-    let mut activation_s = Vec::new();
-    for n in 1..=ACTIVATIONS {
-        let begun = Instant::now();
-        veneer.activate(FAMILY, &format!("a{n}"))?;
-        activation_s.push(begun.elapsed().as_secs_f64());
+    for ((way, flags), rounds) in OTHER_WAYS.iter().zip(others) {
+        rounds.push(activations(&veneer, way, flags)?);
     }
+    let daemon = Daemon::start(&veneer, &[])?;
+    let activation_s = activations(&veneer, "a", &["--no-fetch"])?;
+    daemon.stop()?;
     let Veneer { pool, .. } = veneer;
     down(pool.pool())?;
     gone(disk, "veneer", pool)?;
     std::fs::remove_dir_all(state)?;
     Ok(Took { image_s, activation_s, blocks })
+}
+
+/// Seconds of each of them.
+fn activations(veneer: &Veneer, names: &str, flags: &[&str]) -> Result<Vec<f64>> {
+    let mut seconds = Vec::new();
+    for n in 1..=ACTIVATIONS {
+        let name = format!("{names}-{n}");
+        let activate = veneer.cmd(&["activate", &image(FAMILY), "--name", &name]).args(flags);
+        let begun = Instant::now();
+        activate.run()?.expect(0)?;
+        seconds.push(begun.elapsed().as_secs_f64());
+    }
+    Ok(seconds)
 }
 
 /// Milliseconds of each of a thousand activations, in groups of a hundred.
@@ -143,7 +166,11 @@ fn thousand(guest: &Guest, disk: &ScratchExt4) -> Result<serde_json::Value> {
         let mut times = Vec::new();
         for n in 0..100 {
             let begun = Instant::now();
-            veneer.activate("golang", &format!("a{}", hundred * 100 + n))?;
+            let name = format!("a{}", hundred * 100 + n);
+            // The first one fetches it.
+            let flags: &[&str] = if hundred + n == 0 { &[] } else { &["--no-fetch"] };
+            let words = ["activate", &image("golang"), "--name", &name];
+            veneer.cmd(&words).args(flags).run()?.expect(0)?;
             times.push(begun.elapsed().as_secs_f64() * 1e3);
         }
         times.sort_by(f64::total_cmp);

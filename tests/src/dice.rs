@@ -11,13 +11,6 @@ impl Dice {
         Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// Of `VENEER_SEED`, or of 1.
-    #[must_use]
-    pub fn from_env() -> Dice {
-        let seed = std::env::var("VENEER_SEED").ok().and_then(|text| text.parse().ok());
-        Dice::new(seed.unwrap_or(1))
-    }
-
     /// One of 0 to `sides` - 1.
     pub fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 >> 12;

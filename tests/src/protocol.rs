@@ -34,6 +34,8 @@ pub struct Stage {
     pub power_cuts: u32,
     /// In its long form.
     pub long: bool,
+    /// Of all that is left to chance.
+    pub seed: u32,
 }
 
 /// One line from the guest.

@@ -23,12 +23,12 @@ pub struct Growth {
     pub points: Vec<(u64, f64)>,
 }
 
-/// Wall time and memory of unpacking 1 to 1,000,000 entries of little content.
+/// Wall time and memory of unpacking 1 to 1,000,000 entries of little content, and GNU tar's time for them.
 ///
 /// # Errors
 /// A layer cannot be made or applied.
 pub fn entries(setup: &Setup) -> Result<Vec<Growth>> {
-    let (mut wall, mut memory) = (Vec::new(), Vec::new());
+    let (mut wall, mut memory, mut tar) = (Vec::new(), Vec::new(), Vec::new());
     for count in [1u64, 100, 10_000, 100_000, 1_000_000] {
         let layer = setup.scratch.join("entries.tar");
         layers::made(&layer, count, 1)?;
@@ -41,10 +41,16 @@ pub fn entries(setup: &Setup) -> Result<Vec<Growth>> {
         let measured = in_new(setup, &line, true)?;
         wall.push((count, measured.wall));
         memory.push((count, measured.peak_kib as f64 / 1024.0));
+        let line = format!(
+            "tar -x -p --numeric-owner -C \"$OUT\" -f {} && sync -f \"$OUT\"",
+            layer.display()
+        );
+        tar.push((count, in_new(setup, &line, true)?.wall));
         std::fs::remove_file(&layer)?;
     }
     Ok(vec![
         series("entries of a layer", "unpack, wall", "s", wall),
+        series("entries of a layer", "GNU tar, wall", "s", tar),
         series("entries of a layer", "unpack, memory of all its processes", "MiB", memory),
     ])
 }

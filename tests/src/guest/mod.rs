@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::dice::Dice;
+
 pub use cmd::{Cmd, Ran, Running};
 pub use disk::{PoolSize, ScratchExt4, ScratchPool};
 pub use store::{S3, STORE};
@@ -28,6 +30,7 @@ pub struct Guest {
     phase: u32,
     power_cuts: u32,
     long: bool,
+    seed: u32,
     scratch: PathBuf,
 }
 
@@ -36,6 +39,18 @@ impl Guest {
     #[must_use]
     pub fn phase(&self) -> u32 {
         self.phase
+    }
+
+    /// Of `VENEER_SEED`, default 1.
+    #[must_use]
+    pub fn seed(&self) -> u32 {
+        self.seed
+    }
+
+    /// Chance of that seed, other in each phase.
+    #[must_use]
+    pub fn dice(&self) -> Dice {
+        Dice::new(u64::from(self.seed) << 32 | u64::from(self.phase))
     }
 
     /// How many power cuts there are to be; see [`PowerCuts`](crate::scenario::PowerCuts).
@@ -129,8 +144,8 @@ pub(crate) fn run_scenario(stage: &crate::protocol::Stage, report: &Path) -> Res
     let scenario =
         crate::scenarios::find(name).with_context(|| format!("no scenario \"{name}\""))?;
     let scratch = PathBuf::from(init::SCRATCH);
-    let &crate::protocol::Stage { phase, power_cuts, long, .. } = stage;
-    let mut guest = Guest { phase, power_cuts, long, scratch };
+    let &crate::protocol::Stage { phase, power_cuts, long, seed, .. } = stage;
+    let mut guest = Guest { phase, power_cuts, long, seed, scratch };
     let outcome = (scenario.run)(&mut guest);
     let line = init::ChildReport::from(outcome);
     std::fs::write(report, serde_json::to_vec(&line)?)?;

@@ -16,7 +16,8 @@ fn given(name: &str) -> Option<u32> {
 pub fn first_stage(scenario: &Scenario, long: bool) -> Stage {
     let asked = scenario.needs.power_cuts.map(|cuts| if long { cuts.soak } else { cuts.count });
     let power_cuts = asked.map_or(0, |asked| given("VENEER_POWER_CUTS").unwrap_or(asked));
-    Stage { name: scenario.name.to_owned(), phase: 0, power_cuts, long }
+    let seed = given("VENEER_SEED").unwrap_or(1);
+    Stage { name: scenario.name.to_owned(), phase: 0, power_cuts, long, seed }
 }
 
 /// When to cut after the guest has armed; `None` when this phase is to live.
@@ -33,7 +34,7 @@ pub fn moment(stage: &Stage) -> Option<Duration> {
 /// The seed's number for this phase (splitmix64).
 #[must_use]
 pub fn roll(stage: &Stage) -> u64 {
-    let seed = u64::from(given("VENEER_SEED").unwrap_or(1)) << 32 | u64::from(stage.phase);
+    let seed = u64::from(stage.seed) << 32 | u64::from(stage.phase);
     let mut mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::guest::Guest;
 use crate::guest::veneer::{FAMILIES, Mounted, PROGRAMS, Veneer, expected, image};
+use crate::guest::{Guest, STORE};
+use crate::s3::BUCKET;
 use crate::scenario::{Images, Needs, Report, Scenario};
 
 /// See the module.
@@ -103,6 +104,9 @@ fn run(guest: &mut Guest) -> Result<Report> {
         veneer.ok(&["rm", &format!("golang-{n}")])?;
     }
 
+    let (bytes, blocks) = fourth(&veneer)?;
+    report = report.figure("fourth_bytes", bytes).figure("fourth_blocks", blocks);
+
     // Down keeps what was written, rm does not.
     veneer.ok(&["deactivate", "golang-1"])?;
     ensure!(!std::path::Path::new("/dev/mapper/golang-1").exists(), "golang-1 is still there");
@@ -114,6 +118,43 @@ fn run(guest: &mut Guest) -> Result<Report> {
 
     veneer.close()?;
     Ok(report)
+}
+
+/// An image of three layers that are here and one of its own: that one is all that comes, and all that is
+/// written. Gives its bytes, and the blocks that it took.
+fn fourth(veneer: &Veneer) -> Result<(u64, u64)> {
+    let key = |number: usize| format!("images/fourth/{number}.tar");
+    for number in 1..=3 {
+        let layer = std::fs::read(format!("{STORE}/{BUCKET}/images/golang/{number}.tar"))?;
+        veneer.s3.put(BUCKET, &key(number), &layer)?;
+    }
+    let mut own = tar::Builder::new(Vec::new());
+    let content: Vec<u8> =
+        (0..1u32 << 20).map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()[3]).collect();
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1_000_000_000);
+    header.set_size(u64::try_from(content.len())?);
+    own.append_data(&mut header, "srv/own", content.as_slice())?;
+    let own = own.into_inner()?;
+    veneer.s3.put(BUCKET, &key(4), &own)?;
+
+    veneer.s3.proxy.clear();
+    let before = veneer.used_blocks()?;
+    veneer.ok(&["ensure", &image("fourth")])?;
+    let blocks = veneer.used_blocks()? - before;
+    let gets = veneer.s3.object_gets();
+    let bytes: u64 = gets.iter().map(|get| get.bytes).sum();
+    let own_alone = gets.iter().all(|get| get.target.ends_with(&key(4)));
+    ensure!(own_alone && bytes == u64::try_from(own.len())?, "for one new layer: {gets:?}");
+    // A MiB of content, and what ext4 writes of its own for any layer: docs/space.md.
+    ensure!(blocks <= 12, "one new MiB took {blocks} blocks");
+    for number in 1..=4 {
+        veneer.s3.delete(BUCKET, &key(number))?;
+    }
+    Ok((bytes, blocks))
 }
 
 fn millis(since: Instant) -> u64 {

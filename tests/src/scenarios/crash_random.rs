@@ -46,7 +46,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     ensure!(right.len() == 4, "four layers are distinct: {right:?}");
     host.remove_all()?;
     let runs = if guest.long() { 200 } else { 5 };
-    let (mut dice, mut killed, mut operations) = (Dice::from_env(), 0, 0);
+    let (mut dice, mut killed, mut operations) = (guest.dice(), 0, 0);
     while killed < runs {
         let words = words(&mut dice);
         let mut running = host.cmd(&words).spawn()?;
@@ -70,5 +70,8 @@ fn run(guest: &mut Guest) -> Result<Report> {
         pool.delete(record.id)?;
     }
     scratch.close()?;
-    Ok(Report::new().figure("kills", killed).figure("operations", operations))
+    Ok(Report::new()
+        .figure("seed", guest.seed())
+        .figure("kills", killed)
+        .figure("operations", operations))
 }

@@ -76,6 +76,7 @@ pub const ALL: &[Scenario] = &[
     thin_stuck::SCENARIO,
     thin_power_cut::SCENARIO,
     thin_thousand::SCENARIO,
+    serve::SCENARIO,
 ];
 
 /// Only by name, or with `--soak`: each takes minutes also in its short form.
@@ -84,7 +85,6 @@ pub const LONG: &[Scenario] = &[
     crash_points::SCENARIO,
     crash_random::SCENARIO,
     power_cut::SCENARIO,
-    serve::SCENARIO,
 ];
 
 /// Only by `just bench`, or by name: they measure.

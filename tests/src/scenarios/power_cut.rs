@@ -9,7 +9,6 @@ use thin::{DataBlockSize, Dm, DmName, InitOptions, Store, UpOptions};
 use super::crash_host::{CrashHost, IMAGES, put_images};
 use super::crash_random::words;
 use super::thin_invariants::fsck;
-use crate::dice::Dice;
 use crate::guest::{Guest, ScratchExt4};
 use crate::scenario::{Needs, PowerCuts, Report, Scenario};
 
@@ -90,10 +89,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     }
     guest.arm_power_cut()?;
     // Other operations in each boot.
-    let mut dice = Dice::from_env();
-    for _ in 0..guest.phase() * 17 {
-        dice.roll(2);
-    }
+    let mut dice = guest.dice();
     loop {
         let ran = host.cmd(&words(&mut dice)).run()?;
         let refused = ran.stderr.contains("fatal: no ") || ran.stderr.contains("is taken by");

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
+use tests::layer;
 
 /// Bytes of the layer's only file.
 const SIZE: usize = 24 << 20;
@@ -129,7 +130,8 @@ fn listing(objects: &[(String, Vec<u8>)]) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn layer(name: &str) -> Vec<u8> {
+/// One file of noise.
+fn noisy(name: &str) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ name.len() as u64;
     let mut noise = Vec::with_capacity(SIZE);
     while noise.len() < SIZE {
@@ -138,15 +140,7 @@ fn layer(name: &str) -> Vec<u8> {
         state ^= state << 17;
         noise.extend(state.to_le_bytes());
     }
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_ustar();
-    header.set_mode(0o640);
-    header.set_mtime(1_700_000_000);
-    header.set_uid(1000);
-    header.set_gid(50);
-    header.set_size(SIZE as u64);
-    tar.append_data(&mut header, format!("srv/{name}"), &noise[..]).unwrap();
-    tar.into_inner().unwrap()
+    layer::of(&[(format!("srv/{name}"), noise)])
 }
 
 struct Bench {
@@ -230,7 +224,7 @@ const ACTIVATE: &[&str] = &["activate", "s3://bucket/image/", "--name", "one"];
 
 /// Kills at a quarter, half and three quarters; `lost` bytes may come twice for each kill.
 fn killed_three_times(jobs: &str, lost: u64) {
-    let object = layer("file");
+    let object = noisy("file");
     let size = object.len() as u64;
     let bench = Bench::new(vec![("image/1.tar".into(), object)]);
     for quarter in 1..4 {
@@ -268,19 +262,9 @@ fn a_killed_run_loses_no_more_than_its_ranges_in_flight() {
 
 #[test]
 fn a_refused_layer_leaves_no_spool_of_itself_or_of_the_next() {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_ustar();
-    header.as_ustar_mut().unwrap().name[..12].copy_from_slice(b"../../escape");
-    header.set_size(0);
-    header.set_mode(0o644);
-    header.set_mtime(0);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_cksum();
-    tar.append(&header, &[][..]).unwrap();
-    let mut bad = tar.into_inner().unwrap();
+    let mut bad = layer::named("../../escape");
     bad.resize(2 << 20, 0);
-    let objects = vec![("image/1.tar".into(), bad), ("image/2.tar".into(), layer("next"))];
+    let objects = vec![("image/1.tar".into(), bad), ("image/2.tar".into(), noisy("next"))];
     let bench = Bench::new(objects);
     let output = bench.command(ACTIVATE).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -298,7 +282,7 @@ fn known(bench: &Bench) {
 
 #[test]
 fn a_rotten_spool_of_a_known_layer_is_thrown_away() {
-    let object = layer("file");
+    let object = noisy("file");
     let bench = Bench::new(vec![("image/1.tar".into(), object.clone())]);
     known(&bench);
     bench.run_and_kill(ACTIVATE, "1", 2 * object.len() as u64 - (8 << 20));
@@ -317,9 +301,9 @@ fn a_rotten_spool_of_a_known_layer_is_thrown_away() {
 
 #[test]
 fn a_source_that_lies_does_not_keep_a_layer_from_its_origin() {
-    let bench = Bench::new(vec![("image/1.tar".into(), layer("file"))]);
+    let bench = Bench::new(vec![("image/1.tar".into(), noisy("file"))]);
     known(&bench);
-    let mut flipped = layer("file");
+    let mut flipped = noisy("file");
     flipped[5 << 20] ^= 1;
     // One lie is found out at its end, the other is no archive at all.
     let key = "image/1.tar".to_owned();
@@ -334,13 +318,13 @@ fn a_source_that_lies_does_not_keep_a_layer_from_its_origin() {
         assert!(liar.server.sent.load(Ordering::SeqCst) > 0, "a liar was not asked");
     }
     let tree = fs::read(bench.path("store/active/one/srv/file")).unwrap();
-    assert!(tree == layer("file")[512..][..SIZE], "a lie in a sealed layer");
+    assert!(tree == noisy("file")[512..][..SIZE], "a lie in a sealed layer");
     assert_eq!(bench.files(), Vec::<PathBuf>::new());
 }
 
 #[test]
 fn an_old_spool_is_swept_and_a_young_one_kept() {
-    let bench = Bench::new(vec![("image/1.tar".into(), layer("file"))]);
+    let bench = Bench::new(vec![("image/1.tar".into(), noisy("file"))]);
     let dir = bench.path("state/spool");
     fs::create_dir_all(&dir).unwrap();
     let make = |name: &str, hours: u64| {
@@ -370,7 +354,7 @@ fn name(path: &Path) -> String {
 /// A spool is an extra: where it cannot be, the layer is made all the same.
 #[test]
 fn no_spool_is_no_reason_to_fail() {
-    let bench = Bench::new(vec![("image/1.tar".into(), layer("file"))]);
+    let bench = Bench::new(vec![("image/1.tar".into(), noisy("file"))]);
     let output =
         bench.command(ACTIVATE).env("VENEER_FETCH_SPOOL_RESERVE", "1000000000000000").output();
     json(&output.unwrap());

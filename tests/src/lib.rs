@@ -10,6 +10,7 @@ pub mod dice;
 pub mod guest;
 pub mod host;
 pub mod images;
+pub mod layer;
 pub mod oci;
 pub mod oracle;
 pub mod protocol;

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tests::guest::proxy::Proxy;
+use tests::layer;
 use tests::s3::{self, Server};
 use tests::tree::Tree;
 
@@ -39,28 +40,6 @@ fn server() -> PathBuf {
     path
 }
 
-/// A layer with `files` files, that takes away the first file of the layer before.
-fn layer(number: u8, files: usize, bytes: usize) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut add = |path: &str, content: &[u8]| {
-        let mut header = tar::Header::new_ustar();
-        header.set_mode(0o640);
-        header.set_uid(1000);
-        header.set_gid(50);
-        header.set_mtime(1_700_000_000);
-        header.set_size(content.len() as u64);
-        tar.append_data(&mut header, path, content).unwrap();
-    };
-    for file in 0..files {
-        let content = vec![number; bytes];
-        add(&format!("srv/layer-{number}/{file}"), &content[file..]);
-    }
-    if number > 1 {
-        add(&format!("srv/layer-{}/.wh.0", number - 1), b"");
-    }
-    tar.into_inner().unwrap()
-}
-
 impl Bench {
     /// Images by name, each of these layers, of `files` files of `bytes` bytes.
     pub(crate) fn new(images: &[(&str, &[u8])], files: usize, bytes: usize) -> Bench {
@@ -75,7 +54,7 @@ impl Bench {
         s3::make_bucket(server.address, BUCKET).unwrap();
         for (image, numbers) in images {
             for (pos, number) in numbers.iter().enumerate() {
-                let tar = layer(*number, files, bytes);
+                let tar = layer::stacked(*number, files, bytes);
                 let key = format!("{image}/{}.tar", pos + 1);
                 s3::put(server.address, BUCKET, &key, &mut &*tar, tar.len() as u64).unwrap();
             }

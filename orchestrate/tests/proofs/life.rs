@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tests::layer;
 
 use crate::bench::{Bench, Host};
 
@@ -216,20 +217,7 @@ fn a_note_that_was_not_sealed_here_makes_no_layer() {
 fn a_refused_blob_is_known_by_its_bytes_wherever_they_come_from() {
     let bench = Bench::small();
     let host = bench.host("host");
-    let hostile = {
-        let mut tar = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_ustar();
-        header.as_old_mut().name[..11].copy_from_slice(b"../../evil\0");
-        header.set_size(0);
-        header.set_mode(0o644);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_cksum();
-        tar.append(&header, &mut std::io::empty()).unwrap();
-        tar.append_data(&mut tar::Header::new_gnu(), "x", &[0u8; 0][..]).ok();
-        tar.into_inner().unwrap()
-    };
+    let hostile = layer::named("../../evil");
     bench.put("bad/1.tar", &hostile);
     bench.put("copy/1.tar", &hostile);
     let (first, said) = code(&host, &["ensure", "s3://bucket/bad/"]);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use tests::guest::proxy::Spoil;
+use tests::layer;
 
 use crate::bench::{Bench, Host, names};
 
@@ -118,16 +119,8 @@ fn each_answer_is_spoilt_once_and_then_always() {
 }
 
 /// One file of this content, below a name that all layers have in common.
-fn layer(content: &str) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_ustar();
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(1_700_000_000);
-    header.set_size(content.len() as u64);
-    tar.append_data(&mut header, "which", content.as_bytes()).unwrap();
-    tar.into_inner().unwrap()
+fn which_says(content: &str) -> Vec<u8> {
+    layer::of(&[("which".into(), content.into())])
 }
 
 fn which(host: &Host<'_>, name: &str) -> String {
@@ -142,8 +135,8 @@ fn many_layers_come_in_the_order_of_their_numbers() {
         let content = match number {
             4 => vec![0; 1024],
             // The bytes of the third once more.
-            5 => layer("3"),
-            number => layer(&number.to_string()),
+            5 => which_says("3"),
+            number => which_says(&number.to_string()),
         };
         bench.put(&format!("many/{number}.tar"), &content);
     }
@@ -160,8 +153,8 @@ fn many_layers_come_in_the_order_of_their_numbers() {
 #[test]
 fn an_object_that_is_replaced_meanwhile_or_afterwards_is_another_layer() {
     let bench = Bench::new(&[], 1, 1);
-    let big = |fill: &str| layer(&fill.repeat(3 << 20));
-    bench.put("c/1.tar", &layer("1"));
+    let big = |fill: &str| which_says(&fill.repeat(3 << 20));
+    bench.put("c/1.tar", &which_says("1"));
     bench.put("c/2.tar", &big("a"));
     let host = bench.host("host");
     let image = "s3://bucket/c/";
@@ -175,7 +168,7 @@ fn an_object_that_is_replaced_meanwhile_or_afterwards_is_another_layer() {
     assert!(running.wait().unwrap().success());
     assert!(which(&host, "one").bytes().all(|byte| byte == b'b'), "bytes of two objects");
     // Afterwards: who was made of the old one keeps it.
-    bench.put("c/2.tar", &layer("c"));
+    bench.put("c/2.tar", &which_says("c"));
     host.ok(&["ensure", image]);
     host.ok(&["activate", image, "--name", "two"]);
     assert_eq!(which(&host, "two"), "c");

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::guest::veneer::{FAMILIES, Mounted, PROGRAMS, Veneer, expected, image};
 use crate::guest::{Guest, STORE};
+use crate::layer;
 use crate::s3::BUCKET;
 use crate::scenario::{Images, Needs, Report, Scenario};
 
@@ -128,17 +129,8 @@ fn fourth(veneer: &Veneer) -> Result<(u64, u64)> {
         let layer = std::fs::read(format!("{STORE}/{BUCKET}/images/golang/{number}.tar"))?;
         veneer.s3.put(BUCKET, &key(number), &layer)?;
     }
-    let mut own = tar::Builder::new(Vec::new());
-    let content: Vec<u8> =
-        (0..1u32 << 20).map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()[3]).collect();
-    let mut header = tar::Header::new_ustar();
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(1_000_000_000);
-    header.set_size(u64::try_from(content.len())?);
-    own.append_data(&mut header, "srv/own", content.as_slice())?;
-    let own = own.into_inner()?;
+    let noise = |n: u32| n.wrapping_mul(0x9e37_79b1).to_le_bytes()[3];
+    let own = layer::of(&[("srv/own".into(), (0..1 << 20).map(noise).collect())]);
     veneer.s3.put(BUCKET, &key(4), &own)?;
 
     veneer.s3.proxy.clear();

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use thin::{Access, Pool, ThinId};
 
 use crate::guest::{Cmd, S3};
+use crate::layer;
 use crate::tree::Tree;
 
 /// The bucket of these images.
@@ -23,28 +24,6 @@ pub(crate) const ONE: &str = "s3://crash/one/";
 /// Files in a layer.
 const FILES: usize = 12;
 
-/// Layer `number`: some files, and the first file of the layer before it is gone.
-fn layer(number: u8) -> Result<Vec<u8>> {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut add = |path: &str, content: &[u8]| {
-        let mut header = tar::Header::new_ustar();
-        header.set_mode(0o640);
-        header.set_uid(1000);
-        header.set_gid(50);
-        header.set_mtime(1_700_000_000);
-        header.set_size(content.len() as u64);
-        tar.append_data(&mut header, path, content)
-    };
-    for file in 0..FILES {
-        let content = vec![number; 20_000 - file];
-        add(&format!("srv/layer-{number}/{file}"), &content)?;
-    }
-    if number > 1 {
-        add(&format!("srv/layer-{}/.wh.0", number - 1), b"")?;
-    }
-    Ok(tar.into_inner()?)
-}
-
 /// Puts the images there.
 pub(crate) fn put_images(s3: &S3) -> Result<()> {
     // A scenario before this one in the boot may have made it.
@@ -54,7 +33,11 @@ pub(crate) fn put_images(s3: &S3) -> Result<()> {
     let images: [(&str, &[u8]); 3] = [("a", &[1, 2, 3]), ("b", &[1, 2, 4]), ("one", &[1])];
     for (image, numbers) in images {
         for (pos, number) in numbers.iter().enumerate() {
-            s3.put(BUCKET, &format!("{image}/{}.tar", pos + 1), &layer(*number)?)?;
+            s3.put(
+                BUCKET,
+                &format!("{image}/{}.tar", pos + 1),
+                &layer::stacked(*number, FILES, 20_000),
+            )?;
         }
     }
     Ok(())

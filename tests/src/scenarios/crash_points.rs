@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::crash_host::{CrashHost, IMAGES, put_images};
-use crate::guest::Guest;
+use crate::guest::{Guest, PoolSize, ScratchPool};
 use crate::scenario::{Needs, Report, Scenario};
 use crate::trace::{self, Act, Call, Effect, Side, Whose};
 
@@ -20,31 +20,55 @@ pub const SCENARIO: Scenario = Scenario {
     run,
 };
 
-/// In the short form each of these many places is killed at, from another one on for each command.
-const STEP: usize = 211;
+/// Where commands are killed, and at each of how many of these places.
+#[derive(Debug, Clone, Copy)]
+struct Pass {
+    places: Places,
+    side: Side,
+    step: usize,
+}
 
-/// In the long form, of those on the registry's files.
-const REGISTRY_STEP: usize = 20;
-
-/// Where a command may be killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Places {
     All,
     /// Device-mapper, mounts, nodes, notes.
     Pool,
+    /// The first of those after one of the registry's: before it the registry is ahead.
+    Turn,
     /// The registry's files.
     Registry,
 }
 
+const SHORT: &[Pass] = &[
+    Pass { places: Places::All, side: Side::Before, step: 211 },
+    Pass { places: Places::All, side: Side::After, step: 211 },
+];
+
+/// Before a call that follows another of the same kind all is as it was after that one.
+const LONG: &[Pass] = &[
+    Pass { places: Places::Turn, side: Side::Before, step: 1 },
+    Pass { places: Places::Pool, side: Side::After, step: 1 },
+    Pass { places: Places::Registry, side: Side::After, step: 20 },
+];
+
+/// In memory: blocks that were given back are taken again only when the last has been used.
+const SIZE: PoolSize = PoolSize { data_mib: 768, metadata_kib: 4096, block_sectors: 128 };
+
 impl Places {
-    fn has(self, call: &Call) -> bool {
-        let registry = call.on.contains("registry.db");
+    /// Whether it is one; `turned` when the call before was on the registry.
+    fn has(self, call: &Call, turned: bool) -> bool {
+        let registry = on_registry(call);
         match self {
             Places::All => true,
             Places::Pool => !registry,
+            Places::Turn => !registry && turned,
             Places::Registry => registry,
         }
     }
+}
+
+fn on_registry(call: &Call) -> bool {
+    call.on.contains("registry.db")
 }
 
 const ACTIVATE: [&str; 4] = ["activate", IMAGES[0], "--name", "a-1"];
@@ -65,7 +89,7 @@ const CASES: [Case; 5] = [
 ];
 
 fn run(guest: &mut Guest) -> Result<Report> {
-    let scratch = guest.pool("veneer")?;
+    let scratch = ScratchPool::open(guest.scratch(), "veneer", SIZE)?;
     let s3 = guest.s3()?;
     put_images(&s3)?;
     let pool = scratch.pool();
@@ -75,15 +99,11 @@ fn run(guest: &mut Guest) -> Result<Report> {
     }
     let right = host.trees()?;
     ensure!(right.len() == 4, "four layers are distinct: {right:?}");
-    let passes: &[(Places, usize)] = match guest.long() {
-        true => &[(Places::Pool, 1), (Places::Registry, REGISTRY_STEP)],
-        false => &[(Places::All, STEP)],
-    };
     let (mut points, mut kills) = (0, 0);
-    for (places, step) in passes {
+    for pass in if guest.long() { LONG } else { SHORT } {
         for (number, case) in CASES.iter().enumerate() {
-            let (all, killed) = matrix(&host, case, &right, (*places, *step), number * 31 % step)?;
-            eprintln!("{:?}, {places:?}: {all} places, {killed} kills", case.words);
+            let (all, killed) = matrix(&host, case, &right, *pass, number * 31 % pass.step)?;
+            eprintln!("{:?}, {pass:?}: {all} places, {killed} kills", case.words);
             points += all;
             kills += killed;
         }
@@ -101,30 +121,28 @@ fn matrix(
     host: &CrashHost<'_>,
     case: &Case,
     right: &BTreeMap<String, String>,
-    (places, step): (Places, usize),
+    pass: Pass,
     first: usize,
 ) -> Result<(usize, usize)> {
     let (mut at, mut kills) = (first, 0);
     loop {
-        for side in [Side::Before, Side::After] {
-            prepare(host, case)?;
-            let (seen, place) = killed_at(host, case.words, places, at, side)?;
-            let Some(place) = place else { return Ok((seen, kills)) };
-            eprintln!("killed {side:?} {at}: {place}");
-            kills += 1;
-            let gets = host.s3.object_gets().len();
-            let again = host.cmd(case.words).run()?;
-            let gone = case.gone_after && again.stderr.contains("no activation or image");
-            if !(gone && again.code == Some(100)) {
-                again.expect(0)?;
-            }
-            host.check()?;
-            host.check_trees(right)?;
-            // A blob that is known and sealed does not come again; a fresh host knows three.
-            let came = host.s3.object_gets().len() - gets;
-            ensure!(came <= 3, "{came} objects came for the rest of {place}");
+        prepare(host, case)?;
+        let (seen, place) = killed_at(host, case.words, pass, at)?;
+        let Some(place) = place else { return Ok((seen, kills)) };
+        eprintln!("killed {:?} {at}: {place}", pass.side);
+        kills += 1;
+        let gets = host.s3.object_gets().len();
+        let again = host.cmd(case.words).run()?;
+        let gone = case.gone_after && again.stderr.contains("no activation or image");
+        if !(gone && again.code == Some(100)) {
+            again.expect(0)?;
         }
-        at += step;
+        host.check()?;
+        host.check_trees(right)?;
+        // A blob that is known and sealed does not come again; a fresh host knows three.
+        let came = host.s3.object_gets().len() - gets;
+        ensure!(came <= 3, "{came} objects came for the rest of {place}");
+        at += pass.step;
     }
 }
 
@@ -140,17 +158,21 @@ fn prepare(host: &CrashHost<'_>, case: &Case) -> Result<()> {
 fn killed_at(
     host: &CrashHost<'_>,
     words: &[&str],
-    places: Places,
+    pass: Pass,
     at: usize,
-    side: Side,
 ) -> Result<(usize, Option<Call>)> {
-    let (mut seen, mut place) = (0, None);
+    let (mut seen, mut turned, mut here) = (0, false, false);
+    let mut place = None;
     let each = |call: &Call, now: Side| {
-        if call.effect != Effect::Changes || now != side || !places.has(call) {
+        if call.effect != Effect::Changes || place.is_some() {
             return Act::Go;
         }
-        seen += 1;
-        if seen <= at || place.is_some() {
+        if now == Side::Before {
+            here = pass.places.has(call, turned);
+            turned = on_registry(call);
+            seen += usize::from(here);
+        }
+        if !here || now != pass.side || seen <= at {
             return Act::Go;
         }
         place = Some(call.clone());

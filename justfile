@@ -4,6 +4,7 @@ triple := "x86_64-unknown-linux-gnu"
 static := "--release --target " + triple + " --config 'target." + triple + ".rustflags=[\"-C\",\"target-feature=+crt-static\"]'"
 target := env("CARGO_TARGET_DIR", "target")
 bin := target / triple / "release"
+shipped := target / triple / "dist"
 
 # List the recipes.
 default:
@@ -80,17 +81,21 @@ soak-kills RUNS="2000" SEED="1":
 soak-races ROUNDS="500" SEED="1":
     VENEER_ROUNDS={{ ROUNDS }} VENEER_SEED={{ SEED }} cargo test --release --package orchestrate --test proofs race:: -- --nocapture
 
+# Build the five programs as they are shipped: static, and as small as may be; takes minutes.
+dist:
+    cargo build {{ replace(static, "--release", "--profile dist") }} -p fetch -p unpack -p thin -p registry -p orchestrate
+
 # Install the static programs with man pages, completions and units below PREFIX.
-install PREFIX="/usr/local": static
-    sh packaging/install.sh {{ bin }} {{ PREFIX }} "${DESTDIR:-}"
+install PREFIX="/usr/local": dist
+    sh packaging/install.sh {{ shipped }} {{ PREFIX }} "${DESTDIR:-}"
 
 # Make a Debian package of the static programs in target/deb.
-deb: static
-    sh packaging/deb.sh {{ bin }} {{ target }}/deb
+deb: dist
+    sh packaging/deb.sh {{ shipped }} {{ target }}/deb
 
 # Install, upgrade, remove and purge that package in a fresh Debian (debootstrap).
-test-deb: static
-    sh packaging/test-deb.sh {{ bin }}
+test-deb: dist
+    sh packaging/test-deb.sh {{ shipped }}
 
 # The package's units under a real systemd with device-mapper: a Debian (debootstrap) in QEMU; needs root.
 test-systemd: static

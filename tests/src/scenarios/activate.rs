@@ -108,6 +108,16 @@ fn run(guest: &mut Guest) -> Result<Report> {
     let (bytes, blocks) = fourth(&veneer)?;
     report = report.figure("fourth_bytes", bytes).figure("fourth_blocks", blocks);
 
+    // Recovery after a reboot, killed between making a device and giving it its table.
+    let pool = veneer.pool.pool();
+    let id = pool.volume("golang-1")?.id;
+    pool.deactivate("golang-1")?;
+    pool.dm().create("golang-1", &pool.thin_uuid(id))?;
+    let mended = veneer.ok(&["recover"])?;
+    let settled = serde_json::json!([{"repair": "settle", "name": "golang-1", "wish": "up"}]);
+    ensure!(mended["repairs"] == settled, "{mended}");
+    drop(Mounted::new(guest.scratch(), "golang-1")?);
+
     // Down keeps what was written, rm does not.
     veneer.ok(&["deactivate", "golang-1"])?;
     ensure!(!std::path::Path::new("/dev/mapper/golang-1").exists(), "golang-1 is still there");

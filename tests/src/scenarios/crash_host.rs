@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use thin::{Access, Pool, ThinId};
 
-use crate::guest::{Cmd, S3};
+use crate::guest::{Cmd, PoolSize, S3};
 use crate::layer;
 use crate::tree::Tree;
 
@@ -41,6 +41,56 @@ pub(crate) fn put_images(s3: &S3) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// In memory: blocks that were given back are taken again only when the last has been used.
+pub(crate) const POOL: PoolSize =
+    PoolSize { data_mib: 768, metadata_kib: 4096, block_sectors: 128 };
+
+/// A command; what is done before, and whether it finds nothing to do when it was done already.
+pub(crate) struct Case {
+    before: &'static [&'static [&'static str]],
+    pub(crate) words: &'static [&'static str],
+    gone_after: bool,
+}
+
+const ACTIVATE: [&str; 4] = ["activate", IMAGES[0], "--name", "a-1"];
+
+/// What goes wrong in the middle of a command goes wrong in these.
+pub(crate) const CASES: [Case; 5] = [
+    Case { before: &[], words: &ACTIVATE, gone_after: false },
+    Case { before: &[&["ensure", IMAGES[1]]], words: &ACTIVATE, gone_after: false },
+    Case { before: &[&ACTIVATE], words: &["deactivate", "a-1"], gone_after: false },
+    Case { before: &[&ACTIVATE, &["deactivate", "a-1"]], words: &ACTIVATE, gone_after: false },
+    Case { before: &[&ACTIVATE], words: &["rm", "a-1"], gone_after: true },
+];
+
+impl Case {
+    /// An empty host, and what is done before.
+    pub(crate) fn prepare(&self, host: &CrashHost<'_>) -> Result<()> {
+        host.remove_all()?;
+        for words in self.before {
+            host.ok(words)?;
+        }
+        Ok(())
+    }
+
+    /// The same command after what went wrong: it ends well, nothing is left over, and the layers have the
+    /// trees of their chains.
+    pub(crate) fn again(
+        &self,
+        host: &CrashHost<'_>,
+        right: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        let again = host.cmd(self.words).run()?;
+        let gone = self.gone_after && again.stderr.contains("no activation or image");
+        if !(gone && again.code == Some(100)) {
+            again.expect(0)?;
+        }
+        host.check()?;
+        host.check_trees(right)?;
+        Ok(())
+    }
 }
 
 /// A pool with a registry, and the programs on them.

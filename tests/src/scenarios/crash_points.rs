@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::crash_host::{CrashHost, IMAGES, put_images};
-use crate::guest::{Guest, PoolSize, ScratchPool};
+use super::crash_host::{CASES, Case, CrashHost, IMAGES, POOL, put_images};
+use crate::guest::{Guest, ScratchPool};
 use crate::scenario::{Needs, Report, Scenario};
 use crate::trace::{self, Act, Call, Effect, Side, Whose};
 
@@ -51,9 +51,6 @@ const LONG: &[Pass] = &[
     Pass { places: Places::Registry, side: Side::After, step: 20 },
 ];
 
-/// In memory: blocks that were given back are taken again only when the last has been used.
-const SIZE: PoolSize = PoolSize { data_mib: 768, metadata_kib: 4096, block_sectors: 128 };
-
 impl Places {
     /// Whether it is one; `turned` when the call before was on the registry.
     fn has(self, call: &Call, turned: bool) -> bool {
@@ -71,25 +68,8 @@ fn on_registry(call: &Call) -> bool {
     call.on.contains("registry.db")
 }
 
-const ACTIVATE: [&str; 4] = ["activate", IMAGES[0], "--name", "a-1"];
-
-/// A command; what is done before, and whether it finds nothing to do when it was done already.
-struct Case {
-    before: &'static [&'static [&'static str]],
-    words: &'static [&'static str],
-    gone_after: bool,
-}
-
-const CASES: [Case; 5] = [
-    Case { before: &[], words: &ACTIVATE, gone_after: false },
-    Case { before: &[&["ensure", IMAGES[1]]], words: &ACTIVATE, gone_after: false },
-    Case { before: &[&ACTIVATE], words: &["deactivate", "a-1"], gone_after: false },
-    Case { before: &[&ACTIVATE, &["deactivate", "a-1"]], words: &ACTIVATE, gone_after: false },
-    Case { before: &[&ACTIVATE], words: &["rm", "a-1"], gone_after: true },
-];
-
 fn run(guest: &mut Guest) -> Result<Report> {
-    let scratch = ScratchPool::open(guest.scratch(), "veneer", SIZE)?;
+    let scratch = ScratchPool::open(guest.scratch(), "veneer", POOL)?;
     let s3 = guest.s3()?;
     put_images(&s3)?;
     let pool = scratch.pool();
@@ -126,32 +106,18 @@ fn matrix(
 ) -> Result<(usize, usize)> {
     let (mut at, mut kills) = (first, 0);
     loop {
-        prepare(host, case)?;
+        case.prepare(host)?;
         let (seen, place) = killed_at(host, case.words, pass, at)?;
         let Some(place) = place else { return Ok((seen, kills)) };
         eprintln!("killed {:?} {at}: {place}", pass.side);
         kills += 1;
         let gets = host.s3.object_gets().len();
-        let again = host.cmd(case.words).run()?;
-        let gone = case.gone_after && again.stderr.contains("no activation or image");
-        if !(gone && again.code == Some(100)) {
-            again.expect(0)?;
-        }
-        host.check()?;
-        host.check_trees(right)?;
+        case.again(host, right)?;
         // A blob that is known and sealed does not come again; a fresh host knows three.
         let came = host.s3.object_gets().len() - gets;
         ensure!(came <= 3, "{came} objects came for the rest of {place}");
         at += pass.step;
     }
-}
-
-fn prepare(host: &CrashHost<'_>, case: &Case) -> Result<()> {
-    host.remove_all()?;
-    for words in case.before {
-        host.ok(words)?;
-    }
-    Ok(())
 }
 
 /// Runs it and kills it at the `at`th of these places; how many came, and that one if there is one.

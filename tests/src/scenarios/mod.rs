@@ -9,6 +9,7 @@ pub mod by_hand;
 pub mod crash_clock;
 pub mod crash_faulty;
 mod crash_host;
+pub mod crash_ioctls;
 pub mod crash_log_writes;
 pub mod crash_points;
 pub mod crash_random;
@@ -81,6 +82,7 @@ pub const ALL: &[Scenario] = &[
 
 /// Only by name, or with `--soak`: each takes minutes also in its short form.
 pub const LONG: &[Scenario] = &[
+    crash_ioctls::SCENARIO,
     crash_log_writes::SCENARIO,
     crash_points::SCENARIO,
     crash_random::SCENARIO,

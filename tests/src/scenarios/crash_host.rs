@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use thin::{Access, Pool, ThinId};
 
-use crate::guest::{Cmd, PoolSize, S3};
+use crate::guest::{Cmd, Guest, PoolSize, S3, ScratchPool};
 use crate::layer;
 use crate::tree::Tree;
 
@@ -43,9 +44,42 @@ pub(crate) fn put_images(s3: &S3) -> Result<()> {
     Ok(())
 }
 
+/// A host on a pool of its own, on which both images were ensured.
+pub(crate) struct Ready<'a> {
+    pub(crate) host: CrashHost<'a>,
+    /// The trees of the four layers, by chain id.
+    pub(crate) right: BTreeMap<String, String>,
+    /// How long the two took.
+    pub(crate) whole: Duration,
+}
+
+/// Makes one, has `work` done on it, and takes it down: nothing may be left.
+pub(crate) fn on_a_pool<T>(guest: &Guest, work: impl FnOnce(&Ready<'_>) -> Result<T>) -> Result<T> {
+    let scratch = ScratchPool::open(guest.scratch(), "veneer", POOL)?;
+    let s3 = guest.s3()?;
+    put_images(&s3)?;
+    let pool = scratch.pool();
+    let host = CrashHost { state: guest.scratch().join("state"), pool, s3: &s3 };
+    let begun = Instant::now();
+    for image in IMAGES {
+        host.ok(&["ensure", image])?;
+    }
+    let whole = begun.elapsed();
+    let right = host.trees()?;
+    ensure!(right.len() == 4, "four layers are distinct: {right:?}");
+    let ready = Ready { host, right, whole };
+    let done = work(&ready)?;
+    ready.host.remove_all()?;
+    ready.host.check()?;
+    for record in pool.ids()? {
+        pool.delete(record.id)?;
+    }
+    scratch.close()?;
+    Ok(done)
+}
+
 /// In memory: blocks that were given back are taken again only when the last has been used.
-pub(crate) const POOL: PoolSize =
-    PoolSize { data_mib: 768, metadata_kib: 4096, block_sectors: 128 };
+const POOL: PoolSize = PoolSize { data_mib: 768, metadata_kib: 4096, block_sectors: 128 };
 
 /// A command; what is done before, and whether it finds nothing to do when it was done already.
 pub(crate) struct Case {

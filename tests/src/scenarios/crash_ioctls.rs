@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 
-use super::crash_host::{CASES, Case, CrashHost, IMAGES, POOL, put_images};
-use crate::guest::{Guest, ScratchPool};
+use super::crash_host::{CASES, Case, CrashHost, Ready, on_a_pool};
+use crate::guest::Guest;
 use crate::scenario::{Needs, Report, Scenario};
 use crate::trace::{self, Act, Call, Side, Whose};
 
@@ -31,29 +31,18 @@ const FAULTS: [(Errno, bool); 4] =
     [(Errno::ENOMEM, false), (Errno::ENOMEM, true), (Errno::EIO, false), (Errno::EIO, true)];
 
 fn run(guest: &mut Guest) -> Result<Report> {
-    let scratch = ScratchPool::open(guest.scratch(), "veneer", POOL)?;
-    let s3 = guest.s3()?;
-    put_images(&s3)?;
-    let pool = scratch.pool();
-    let host = CrashHost { state: guest.scratch().join("state"), pool, s3: &s3 };
-    for image in IMAGES {
-        host.ok(&["ensure", image])?;
-    }
-    let right = host.trees()?;
     let step = if guest.long() { 1 } else { 25 };
+    on_a_pool(guest, |ready| fail(ready, step))
+}
+
+fn fail(Ready { host, right, .. }: &Ready<'_>, step: usize) -> Result<Report> {
     let mut sum = Sum::default();
     for (number, case) in CASES.iter().enumerate() {
         for (kind, fault) in FAULTS.iter().enumerate() {
             let first = (number * 7 + kind * 11) % step;
-            sweep(&host, case, &right, *fault, (first, step), &mut sum)?;
+            sweep(host, case, right, *fault, (first, step), &mut sum)?;
         }
     }
-    host.remove_all()?;
-    host.check()?;
-    for record in pool.ids()? {
-        pool.delete(record.id)?;
-    }
-    scratch.close()?;
     Ok(Report::new()
         .figure("failures", sum.failures)
         .figure("done_all_the_same", sum.done)

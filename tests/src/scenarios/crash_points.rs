@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::crash_host::{CASES, Case, CrashHost, IMAGES, POOL, put_images};
-use crate::guest::{Guest, ScratchPool};
+use super::crash_host::{CASES, Case, CrashHost, Ready, on_a_pool};
+use crate::guest::Guest;
 use crate::scenario::{Needs, Report, Scenario};
 use crate::trace::{self, Act, Call, Effect, Side, Whose};
 
@@ -69,31 +69,20 @@ fn on_registry(call: &Call) -> bool {
 }
 
 fn run(guest: &mut Guest) -> Result<Report> {
-    let scratch = ScratchPool::open(guest.scratch(), "veneer", POOL)?;
-    let s3 = guest.s3()?;
-    put_images(&s3)?;
-    let pool = scratch.pool();
-    let host = CrashHost { state: guest.scratch().join("state"), pool, s3: &s3 };
-    for image in IMAGES {
-        host.ok(&["ensure", image])?;
-    }
-    let right = host.trees()?;
-    ensure!(right.len() == 4, "four layers are distinct: {right:?}");
+    let passes = if guest.long() { LONG } else { SHORT };
+    on_a_pool(guest, |ready| kill(ready, passes))
+}
+
+fn kill(Ready { host, right, .. }: &Ready<'_>, passes: &[Pass]) -> Result<Report> {
     let (mut points, mut kills) = (0, 0);
-    for pass in if guest.long() { LONG } else { SHORT } {
+    for pass in passes {
         for (number, case) in CASES.iter().enumerate() {
-            let (all, killed) = matrix(&host, case, &right, *pass, number * 31 % pass.step)?;
+            let (all, killed) = matrix(host, case, right, *pass, number * 31 % pass.step)?;
             eprintln!("{:?}, {pass:?}: {all} places, {killed} kills", case.words);
             points += all;
             kills += killed;
         }
     }
-    host.remove_all()?;
-    host.check()?;
-    for record in pool.ids()? {
-        pool.delete(record.id)?;
-    }
-    scratch.close()?;
     Ok(Report::new().figure("places", points).figure("kills", kills))
 }
 

@@ -1,11 +1,11 @@
 //! Random operations of `orchestrate` on a thin pool, killed at random moments: five in every run, 200
 //! in the long form. What a killed one leaves the next command mends.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::crash_host::{CrashHost, IMAGES, put_images};
+use super::crash_host::{IMAGES, Ready, on_a_pool};
 use crate::dice::Dice;
 use crate::guest::Guest;
 use crate::scenario::{Needs, Report, Scenario};
@@ -32,26 +32,19 @@ pub(crate) fn words(dice: &mut Dice) -> Vec<&'static str> {
 }
 
 fn run(guest: &mut Guest) -> Result<Report> {
-    let scratch = guest.pool("veneer")?;
-    let s3 = guest.s3()?;
-    put_images(&s3)?;
-    let pool = scratch.pool();
-    let host = CrashHost { state: guest.scratch().join("state"), pool, s3: &s3 };
-    let begun = Instant::now();
-    for image in IMAGES {
-        host.ok(&["ensure", image])?;
-    }
-    let whole = begun.elapsed();
-    let right = host.trees()?;
-    ensure!(right.len() == 4, "four layers are distinct: {right:?}");
+    let (runs, dice) = (if guest.long() { 200 } else { 5 }, guest.dice());
+    let report = on_a_pool(guest, |ready| kill(ready, runs, dice))?;
+    Ok(report.figure("seed", guest.seed()))
+}
+
+fn kill(Ready { host, right, whole }: &Ready<'_>, runs: usize, mut dice: Dice) -> Result<Report> {
     host.remove_all()?;
-    let runs = if guest.long() { 200 } else { 5 };
-    let (mut dice, mut killed, mut operations) = (guest.dice(), 0, 0);
+    let (mut killed, mut operations) = (0, 0);
     while killed < runs {
         let words = words(&mut dice);
         let mut running = host.cmd(&words).spawn()?;
         let part = u32::try_from(dice.roll(1000).pow(2) / 1000)?;
-        std::thread::sleep((whole * part / 1000).max(Duration::from_millis(5)));
+        std::thread::sleep((*whole * part / 1000).max(Duration::from_millis(5)));
         if running.running()? {
             running.kill()?;
             killed += 1;
@@ -62,16 +55,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
         ensure!(matches!(ran.code, None | Some(0)) || refused, "{ran}");
         host.recover()?;
         host.check()?;
-        host.check_trees(&right)?;
+        host.check_trees(right)?;
     }
-    host.remove_all()?;
-    host.check()?;
-    for record in pool.ids()? {
-        pool.delete(record.id)?;
-    }
-    scratch.close()?;
-    Ok(Report::new()
-        .figure("seed", guest.seed())
-        .figure("kills", killed)
-        .figure("operations", operations))
+    Ok(Report::new().figure("kills", killed).figure("operations", operations))
 }

@@ -102,7 +102,8 @@ fn start(args: &Args) -> Result<bool> {
     println!("written: {}", out.join("{table.md,chart.svg,results.json}").display());
     let file = root.join("docs/performance.tsv");
     if args.keep {
-        std::fs::write(&file, kept::write(&rows, &counts))
+        let kept = std::fs::read_to_string(&file).unwrap_or_default();
+        std::fs::write(&file, kept::write(&kept, &rows, &counts)?)
             .with_context(|| file.display().to_string())?;
     }
     if args.check {

@@ -182,7 +182,10 @@ fn count_reused(
 pub(crate) fn reserve_activation(host: &mut Host, new: &NewActivation<'_>) -> Result<(), Error> {
     let _alone = host.locks.store()?;
     host.store.admit(1)?;
-    let id = host.fenced(|write| write.reserve_activation(new))?;
+    let id = host.fenced(|write| {
+        write.use_image(new.reference)?;
+        write.reserve_activation(new)
+    })?;
     host.store.snapshot(id, new.origin)
 }
 

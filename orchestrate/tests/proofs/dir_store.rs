@@ -56,12 +56,16 @@ fn without_a_fetch_an_image_is_taken_as_it_is_here_and_nobody_is_asked() {
     assert_eq!(host.rows("SELECT name FROM activations"), [""; 0]);
 
     host.ok(&["ensure", "s3://bucket/a/"]);
+    host.ok(&["ensure", "s3://bucket/b/"]);
     bench.put("a/3.tar", b"something else by now");
     bench.proxy.clear();
     assert_eq!(host.ok(&[&words("a-1")[..], &["-n"]].concat())["volume"], Value::Null);
     let done = host.ok(&words("a-1"));
     assert_eq!((&done["already"], &done["ensured"]), (&false.into(), &Value::Null));
     host.check_tree("a-1", 3);
+    // It was asked for just now: gc takes the other one first.
+    let last = host.rows("SELECT reference FROM images ORDER BY used DESC LIMIT 1");
+    assert!(last[0].contains("s3://bucket/a/"), "{last:?}");
     // Killed, it is taken up as it was asked for.
     let volume = done["volume"].as_u64().unwrap() + 1;
     crate::matrix::killed_once(&host, &words("a-2"), &format!("volumes/{volume}"));

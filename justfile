@@ -23,16 +23,20 @@ check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets {{ static }} -- -D warnings
 
-# All tests: the native ones, then every scenario in the VM.
-test: test-native e2e
+# All tests: the native ones, every scenario in the VM, and a short set on the suite's other kernel.
+test: test-native e2e e2e-others
 
 # The tests that need no VM, with the very flags of the static programs, so that nothing builds twice.
 test-native: static
     cargo test --workspace --no-fail-fast {{ static }}
 
-# Run scenarios in the VM: all, or those named (or whose names begin so).
+# Run scenarios in the VM: all, or those named (or whose names begin so); `--kernel 6.12` chooses its kernel.
 e2e *NAMES: static
     {{ bin }}/e2e {{ NAMES }}
+
+# The same on the other kernels that the suite has, if any: a short set, or those named.
+e2e-others *NAMES: static
+    {{ bin }}/e2e --others {{ NAMES }}
 
 # The scenarios on full-size images (1.5 GiB of Debian packages, built at the first time).
 e2e-full: static
@@ -47,11 +51,11 @@ demo: static
 images KIND="small" *FLAGS: static
     {{ bin }}/images {{ KIND }} --out {{ target }}/images {{ FLAGS }}
 
-# A shell in the VM, with the programs in PATH.
-vm: static
-    {{ bin }}/e2e --vm
+# A shell in the VM, with the programs in PATH; `--kernel 6.12` chooses its kernel.
+vm *FLAGS: static
+    {{ bin }}/e2e --vm {{ FLAGS }}
 
-# Faults on the pool by the hundred, in the VM: minutes each.
+# Faults on the pool by the hundred, in the VM: minutes each (crash_ioctls in parts: VENEER_IOCTLS_STEP, _OFFSET).
 soak-thin *NAMES: static
     {{ bin }}/e2e --soak {{ NAMES }}
 
@@ -61,6 +65,11 @@ fuzz SECONDS="600" SEED="1":
     VENEER_FUZZ_ROUNDS=400000 VENEER_FUZZ_SEED={{ SEED }} cargo test --release --package fetch --lib fuzz
     VENEER_FUZZ_ROUNDS=1000000 VENEER_FUZZ_SEED={{ SEED }} cargo test --release --package thin --lib fuzz
 
+# The costliest layer of every kind that so many changes find, beside GNU tar: target/cost; seeded, an hour, needs root.
+fuzz-cost SEED="1" CHANGES="12":
+    cargo build --release --package unpack
+    cargo run --release --package unpack --example cost -- {{ SEED }} {{ CHANGES }}
+
 # Kill orchestrate before and after every call that changes anything, and again in the recovery; every STEPth.
 soak-matrix STEP="1":
     VENEER_MATRIX_STEP={{ STEP }} cargo test --release --package orchestrate --test proofs killed_at_every -- --nocapture
@@ -68,6 +77,10 @@ soak-matrix STEP="1":
 # Fail each call of orchestrate once and then always; every STEPth, from OFFSET on.
 soak-failures STEP="1" OFFSET="0":
     VENEER_SWEEP_STEP={{ STEP }} VENEER_SWEEP_OFFSET={{ OFFSET }} cargo test --release --package orchestrate --test proofs each_call -- --nocapture
+
+# Real packages (crates, npm, PyPI, Debian sources) by unpack and by GNU tar: equal trees, or a refusal's rule; network, root.
+corpus *FLAGS: static
+    {{ bin }}/corpus {{ FLAGS }}
 
 # Everything side by side with what one would use instead, medians and ratios: target/bench; needs root.
 bench *FLAGS: static
@@ -80,6 +93,35 @@ soak-kills RUNS="2000" SEED="1":
 # Many processes on one directory store: gc among others, and three killed together; that many ROUNDS.
 soak-races ROUNDS="500" SEED="1":
     VENEER_ROUNDS={{ ROUNDS }} VENEER_SEED={{ SEED }} cargo test --release --package orchestrate --test proofs race:: -- --nocapture
+
+# A few actors on one directory store, one step at a time as a seed has it: so many SCHEDULES, each of its seed from FIRST_SEED on.
+soak-interleave SCHEDULES="10000" FIRST_SEED="1":
+    VENEER_SCHEDULES={{ SCHEDULES }} VENEER_SEED={{ FIRST_SEED }} cargo test --release --package orchestrate --test proofs interleave -- --nocapture
+
+# Damage a host on a directory store at random, STEPS of each of so many SEEDS from FIRST on; each tells its end.
+soak-wedge SEEDS="20" STEPS="500" FIRST="1":
+    VENEER_WEDGE_SEEDS={{ SEEDS }} VENEER_WEDGE_STEPS={{ STEPS }} VENEER_SEED={{ FIRST }} cargo test --release --package orchestrate --test proofs wedge -- --nocapture
+
+# The same on a pool in the VM, a hundred steps of each of so many SEEDS from FIRST on, a boot for each.
+soak-wedge-pool SEEDS="20" FIRST="1": static
+    for seed in $(seq {{ FIRST }} $(({{ FIRST }} + {{ SEEDS }} - 1))); do VENEER_SEED=$seed {{ bin }}/e2e --soak wedge || exit; done
+
+# Stop each kind of work by a signal and by `cancel` at so many random MOMENTS of it; figures.
+soak-heard MOMENTS="50" SEED="1":
+    VENEER_MOMENTS={{ MOMENTS }} VENEER_SEED={{ SEED }} cargo test --release --package orchestrate --test proofs heard -- --nocapture
+
+# Two tenants whose objects share ETags, sizes and bytes: the acts of one, with and without the other's, of so many SEEDS.
+soak-tenants SEEDS="500" FIRST="1":
+    VENEER_ROUNDS={{ SEEDS }} VENEER_SEED={{ FIRST }} cargo test --release --package orchestrate --test proofs tenants -- --nocapture
+
+# A daemon under 256 MiB and half a processor, MINUTES among hostile servers and layers: good images arrive; needs root.
+soak-small MINUTES="10" SEED="1":
+    VENEER_SMALL_SECONDS=$(({{ MINUTES }} * 60)) VENEER_SEED={{ SEED }} cargo test --release --package orchestrate --test serve a_small_daemon -- --nocapture
+
+# A year of a busy host in so many ACTS (runs), hours; DIR, in memory best, keeps the host, the figures and a plot, and goes on.
+soak-year ACTS DIR:
+    mkdir -p {{ DIR }}
+    VENEER_YEAR_ACTS={{ ACTS }} VENEER_YEAR_DIR={{ DIR }} cargo test --release --package orchestrate --test serve a_year -- --nocapture
 
 # Build the five programs as they are shipped: static, and as small as may be; takes minutes.
 dist:
@@ -101,6 +143,10 @@ test-deb: dist
 test-systemd: static
     sh packaging/test-systemd.sh {{ bin }} {{ target }}/systemd
 
+# README's commands to the letter on a fresh Debian 12 or 13 (debootstrap), as root and as a user with sudo; needs root.
+test-fresh SUITE *ONLY:
+    sh packaging/test-fresh.sh {{ SUITE }} {{ target }}/fresh {{ ONLY }}
+
 # The daemon's page in a headless Chromium (Debian package chromium); with --shots DIR, pictures to look at.
 page-test *FLAGS:
     cargo build --package orchestrate
@@ -109,3 +155,17 @@ page-test *FLAGS:
 # What an idle daemon costs, how fast it answers, and what ten thousand connections take: figures.
 bench-serve:
     cargo test --release --package orchestrate --test serve -- --nocapture an_idle ten_thousand
+
+# Ask boto3 (in a Python environment of its own in the cache; PyPI) anew whose keys each shape of configuration sends where.
+boto-table:
+    sh packaging/aws-python.sh
+    "${XDG_CACHE_HOME:-$HOME/.cache}"/veneer/aws-python/bin/python fetch/tests/boto/table.py
+
+# fetch and `orchestrate --store dir:` against every S3 server that a package brings (PyPI, npm, crates, Debian); the table of docs/fetch.md.
+servers *FLAGS="--write":
+    sh packaging/aws-python.sh
+    mkdir -p "${XDG_CACHE_HOME:-$HOME/.cache}/veneer/s3rver"
+    cd "${XDG_CACHE_HOME:-$HOME/.cache}/veneer/s3rver" && { [ -e node_modules ] || npm install --silent --no-fund --no-audit s3rver@3.7.1 || true; }
+    packaging/radosgw.sh get || true
+    cargo build -p fetch -p orchestrate
+    "${XDG_CACHE_HOME:-$HOME/.cache}"/veneer/aws-python/bin/python packaging/servers.py {{ FLAGS }}

@@ -36,6 +36,8 @@ api() {
     curl -sS --max-time 120 --unix-socket $socket -X "$method" ${3:+-d "$3"} "http://v$path"
 }
 prop() { systemctl show -P "$1" "${2:-veneer.service}"; }
+total_blocks() { thin --json pool status | grep -o '"total_data":[0-9]*' | cut -d: -f2; }
+grown() { [ "$(total_blocks)" -gt "$1" ]; }
 ready() { api GET /readyz | grep -q '"ready": *true'; }
 running() { api GET '/v1/runs?status=live' | grep -qE '"state": *"running"'; }
 # begin NAME WHERE: activates a new image and comes back when its run is at work and held there: in a
@@ -98,7 +100,9 @@ first_boot() {
     echo second >l2/two
     tar -C l2 -cf /srv/s3/images/app/2.tar .
 
-    want "thin pool init" thin pool init /var/lib/veneer/pool --data 2G --sparse
+    # Small, with a bound beyond it: see below how it grows.
+    sed -i -e 's|^#grow_to = .*|grow_to = 1073741824|' -e 's|^#grow_by = .*|grow_by = 268435456|' /etc/veneer/veneer.toml
+    want "thin pool init" thin pool init /var/lib/veneer/pool --data 256M
     want "veneer-pool.service takes a pool on that is up" systemctl enable --now veneer-pool.service
 
     # Socket activation.
@@ -131,6 +135,18 @@ first_boot() {
     is "a capability" "$(getcap /mnt/app/capable | sed 's/.* //')" cap_net_raw=ep
     want "something is written" bash -c 'echo mine >/mnt/app/mine && sync'
     is "the run was the daemon's" "$(journalctl -u veneer.service -o cat | grep -c 'image=\?.*s3://images/app/' | sed 's/^[1-9].*/some/')" some
+
+    # A pool that fills grows by itself, with its files, loop devices and header behind that hardening. What
+    # fills it is a thin of nobody's.
+    local was=$(total_blocks)
+    want "a thin of another's" bash -c "thin create 9000000 && thin activate 9000000 filler --size 1G"
+    dd if=/dev/zero of=/dev/mapper/filler bs=1M count=220 conv=fsync status=none
+    want "the daemon makes the pool larger" soon 90 grown "$was"
+    want "it says so" soon 20 bash -c "journalctl -u veneer.service -o cat | grep 'the pool grew' | grep -q to_bytes"
+    want "and keeps it in its history" bash -c "curl -sS --unix-socket $socket 'http://v/v1/events?after=0' | grep -q 'data grew from'"
+    want "the file is as large" [ "$(stat -c %s /var/lib/veneer/pool/data)" -ge 536870912 ]
+    want "what was added can be written" dd if=/dev/zero of=/dev/mapper/filler bs=1M seek=220 count=100 conv=fsync status=none
+    thin deactivate filler && thin delete 9000000
 
     # Every fence of unpack stands below the unit's own.
     sed -e 's|^ExecStart=.*|ExecStart=/bin/sh -c "mkdir -p /var/lib/veneer/fenced \&\& exec unpack --root /var/lib/veneer/fenced --sandbox require </srv/s3/images/app/1.tar"|' \

@@ -13,10 +13,13 @@ fail() {
     exit 1
 }
 [ "$(id -u)" = 0 ] || fail "run as root: sudo just test-systemd"
-for pair in debootstrap:debootstrap mkfs.ext4:e2fsprogs cpio:cpio busybox:busybox-static qemu-system-x86_64:qemu-system-x86; do
+for pair in debootstrap:debootstrap mkfs.ext4:e2fsprogs cpio:cpio qemu-system-x86_64:qemu-system-x86; do
     command -v "${pair%%:*}" >/dev/null || fail "no ${pair%%:*}: run apt-get install ${pair##*:}"
 done
-[ -e "$cache/kernel/vmlinuz" ] && [ -x "$cache/tools/bin/s3s-fs" ] || fail "no guest kernel or no S3 server: run ./bootstrap"
+kernel=$cache/kernels/$(ls -v "$cache/kernels" 2>/dev/null | head -1)
+busybox=$cache/guest/usr/bin/busybox
+[ -e "$kernel/vmlinuz" ] && [ -e "$busybox" ] && [ -x "$cache/tools/bin/s3s-fs" ] ||
+    fail "no guest kernel, no busybox or no S3 server: run ./bootstrap"
 mkdir -p "$work"
 tree=$work/tree
 rm -rf "$tree"
@@ -49,21 +52,24 @@ cp "$here/test-systemd-guest.sh" "$tree/test/guest.sh"
 in_it dpkg -i /test/first.deb >"$work/log" 2>&1 || fail "install: $(cat "$work/log")"
 
 # The kernel's modules, and the driver of the guest's disk as process 1 of the first stage loads it.
-some=$(find "$cache/kernel/modules" -name 'dm-thin-pool.ko*' | head -1)
-version=$(modinfo -F vermagic "$some" | cut -d' ' -f1)
-mkdir -p "$tree/lib/modules/$version"
-cp -a "$cache/kernel/modules" "$tree/lib/modules/$version/kernel"
+version=$(sed 's/^linux-image-//' "$kernel/package")
+mkdir -p "$tree/lib/modules"
+cp -a "$kernel/modules" "$tree/lib/modules/$version"
 in_it depmod "$version" >"$work/log" 2>&1 || fail "depmod: $(tail -3 "$work/log")"
 stage=$work/initramfs
 rm -rf "$stage"
 mkdir -p "$stage/modules" "$stage/bin" "$stage/proc" "$stage/dev" "$stage/root"
-cp "$(command -v busybox)" "$stage/bin/busybox"
+cp "$busybox" "$stage/bin/busybox"
 in_it modprobe -S "$version" --show-depends virtio_pci >"$work/log"
 in_it modprobe -S "$version" --show-depends virtio_blk >>"$work/log"
 sed -n 's/^insmod \([^ ]*\).*/\1/p' "$work/log" | awk '!seen[$0]++' >"$work/modules"
 while read -r module; do
-    cp "$tree$module" "$stage/modules/"
-    echo "/bin/busybox insmod /modules/$(basename "$module")"
+    file=$(basename "$module" .xz)
+    case $module in
+    *.xz) xz -dc "$tree$module" >"$stage/modules/$file" ;;
+    *) cp "$tree$module" "$stage/modules/" ;;
+    esac
+    echo "/bin/busybox insmod /modules/$file"
 done <"$work/modules" >"$work/insmod"
 {
     echo '#!/bin/busybox sh'
@@ -111,7 +117,7 @@ accel=$VENEER_ACCEL
 [ "$accel" = kvm ] || accel=tcg,thread=multi
 timeout --foreground -k 5 "$limit" qemu-system-x86_64 -nodefaults -no-user-config -display none \
     -machine q35 -cpu max -smp 2 -m 1536 -rtc base=utc -accel "$accel" \
-    -kernel "$cache/kernel/vmlinuz" -initrd "$work/initramfs.cpio" \
+    -kernel "$kernel/vmlinuz" -initrd "$work/initramfs.cpio" \
     -append "console=ttyS0 quiet loglevel=4 systemd.show_status=0 panic=-1 oops=panic mitigations=off random.trust_cpu=on no_timer_check" \
     -drive "file=$work/disk.img,format=raw,if=none,id=d0,discard=unmap,cache=unsafe" -device virtio-blk-pci,drive=d0 \
     -serial stdio -monitor none </dev/null >"$work/console.log" 2>&1 ||

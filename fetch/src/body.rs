@@ -3,21 +3,20 @@
 //! The last bytes are handed out only after length and digest are found right, so even a consumer
 //! that never asks for the end of file cannot take a wrong object for a whole one.
 
-use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::checksum::Checksum;
-use crate::client::Client;
+use crate::chain::Chain;
 use crate::digest::{Sha256, hex};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::object::ObjectRef;
 use crate::options::{Event, Watch};
+use crate::pin::Pin;
+use crate::promise::Promise;
 use crate::ranges::Ranges;
 use crate::spool::Spool;
-use crate::stream::{Pin, Stream};
-use crate::wording::chain;
+use crate::stream::Stream;
 
 /// What a body was, known at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,12 +44,12 @@ pub struct Body {
     pub(crate) etag: Option<String>,
     pub(crate) pin: Pin,
     pub(crate) flow: Flow,
-    /// Whom to ask if the flow breaks for good.
-    pub(crate) rest: VecDeque<Client>,
+    /// Who is asked, and whom to ask if the flow breaks for good.
+    pub(crate) chain: Chain,
     pub(crate) at: u64,
     pub(crate) hash: Sha256,
     pub(crate) sha256: Option<[u8; 32]>,
-    pub(crate) checksum: Option<Checksum>,
+    pub(crate) checksum: Promise,
     pub(crate) spool: Option<Spool>,
     pub(crate) output: Option<PathBuf>,
     pub(crate) deadline: Option<(Instant, Duration)>,
@@ -129,6 +128,13 @@ impl Body {
         }
     }
 
+    /// From now on all of it has to come within this time, whatever the options have.
+    #[must_use]
+    pub fn within(mut self, time: Duration) -> Body {
+        self.deadline = Some((Instant::now() + time, time));
+        self
+    }
+
     /// The file of the spool, while there is one. Whoever has this body may remove it at any time:
     /// the body goes on, and nothing is left.
     pub fn spool_path(&self) -> Option<&Path> {
@@ -160,9 +166,7 @@ impl Body {
             self.watch.tell(&Event::Note { text: "the spool is full: going on without it" });
         }
         self.hash.update(bytes);
-        if let Some(checksum) = &mut self.checksum {
-            checksum.update(bytes);
-        }
+        self.checksum.update(bytes);
         self.at += count as u64;
         if count == 0 && self.at < self.pin.size {
             let (subject, at, size) = (self.subject.clone(), self.at, self.pin.size);
@@ -176,13 +180,23 @@ impl Body {
     fn flow_on(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         loop {
             let error = match self.flow.read(buffer) {
-                Ok(count) => return Ok(count),
+                Ok(count) => {
+                    self.chain.went_well(count);
+                    return Ok(count);
+                }
                 Err(error) => error,
             };
-            let Some(next) = self.rest.pop_front() else { return Err(error) };
-            let (at, error) = (self.at, chain(&error));
-            let text = format!("broken at byte {at}, going on at {}: {error}", next.endpoint());
-            self.watch.tell(&Event::Note { text: &text });
+            // A source that only has another version is passed by. One that gave bytes of this, or an origin
+            // that has another one, makes what came so far worth nothing: who wants the object begins anew.
+            let passed_by = !self.chain.is_at_origin() && !self.chain.is_proven();
+            if error.kind() == Kind::Changed && !passed_by {
+                self.chain.blame(true);
+                if let Some(spool) = self.spool.take() {
+                    spool.discard()?;
+                }
+                return Err(error);
+            }
+            let next = self.chain.next(Some(error), Some(self.at))?;
             let (tries, resumed) = self.flow.counts();
             self.counts = (self.counts.0 + tries, self.counts.1 + resumed);
             self.flow = next.go_on(&self.object, &self.pin.anywhere(), self.at)?;
@@ -201,7 +215,7 @@ impl Body {
             want: hex(want),
             got: hex(got),
         };
-        let judged = match (&self.sha256, &self.checksum) {
+        let judged = match (&self.sha256, self.checksum.settle()) {
             (Some(want), _) if *want != got => Err(wrong("sha256", want, &got)),
             (_, Some(checksum)) => {
                 checksum.check(&got).map_err(|no| wrong(no.algorithm, &no.want, &no.got))
@@ -209,6 +223,7 @@ impl Body {
             (_, None) => Ok(()),
         };
         if let Err(error) = judged {
+            self.chain.blame(false);
             // Nobody can say which of the bytes are wrong, so none is worth keeping.
             let reused = self.spool.as_ref().map_or(0, Spool::kept);
             if let Some(spool) = self.spool.take() {
@@ -250,5 +265,23 @@ impl Read for Body {
             self.state = State::Failed;
             error.into()
         })
+    }
+}
+
+/// `Body` is a `Read`, whose errors are `io::Error`: ours travel inside and come out again by
+/// `get_ref().downcast_ref::<Error>()`.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        let kind = match error.kind() {
+            Kind::Usage => io::ErrorKind::InvalidInput,
+            Kind::NotFound => io::ErrorKind::NotFound,
+            Kind::Denied => io::ErrorKind::PermissionDenied,
+            Kind::Refused | Kind::Changed | Kind::Digest => io::ErrorKind::InvalidData,
+            Kind::Network => io::ErrorKind::ConnectionAborted,
+            Kind::Throttled => io::ErrorKind::ResourceBusy,
+            Kind::Timeout => io::ErrorKind::TimedOut,
+            Kind::Io => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
     }
 }

@@ -102,8 +102,14 @@ pub(crate) struct Mismatch {
 impl Checksum {
     /// The strongest checksum of the full object among the headers.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Checksum> {
-        if http::text(headers, "x-amz-checksum-type").is_some_and(|kind| kind != "FULL_OBJECT") {
-            return None;
+        match http::text(headers, "x-amz-checksum-type") {
+            Some(kind) if !kind.eq_ignore_ascii_case("FULL_OBJECT") => return None,
+            Some(_) => {}
+            // Not every server tells the type, or marks the value: the entity tag tells of parts, too.
+            None if http::text(headers, "etag").is_some_and(|etag| is_of_parts(&etag)) => {
+                return None;
+            }
+            None => {}
         }
         HEADERS.iter().find_map(|(name, algorithm)| {
             // One of several parts has a "-<parts>" at its end and does not decode.
@@ -118,6 +124,28 @@ impl Checksum {
             };
             (want.len() == bytes).then_some(Checksum { algorithm: *algorithm, want, crc })
         })
+    }
+
+    /// One of each kind that has to see the bytes as they come, with nothing to compare with yet.
+    pub(crate) fn running() -> [Checksum; 3] {
+        [CRC64_NVME, CRC32C, CRC32].map(|polynomial| {
+            let algorithm = Algorithm::Crc(polynomial);
+            let crc = if polynomial.bytes == 4 { 0xffff_ffff } else { u64::MAX };
+            Checksum { algorithm, want: Vec::new(), crc }
+        })
+    }
+
+    /// The same with what one of `running` has seen.
+    pub(crate) fn taken_from(mut self, running: &[Checksum]) -> Checksum {
+        for other in running {
+            if let (Algorithm::Crc(own), Algorithm::Crc(other_own)) =
+                (self.algorithm, other.algorithm)
+                && own.name == other_own.name
+            {
+                self.crc = other.crc;
+            }
+        }
+        self
     }
 
     pub(crate) fn update(&mut self, bytes: &[u8]) {
@@ -143,6 +171,14 @@ impl Checksum {
         }
         Err(Mismatch { algorithm, want: self.want.clone(), got })
     }
+}
+
+/// Whether an entity tag is that of an upload in parts: a digest of digests, and their number.
+fn is_of_parts(etag: &str) -> bool {
+    let bare = etag.trim_start_matches("W/").trim_matches('"');
+    bare.rsplit_once('-').is_some_and(|(_, parts)| {
+        !parts.is_empty() && parts.len() <= 5 && parts.bytes().all(|b| b.is_ascii_digit())
+    })
 }
 
 /// Padded base64 (RFC 4648 4); none if it is anything else.
@@ -217,6 +253,18 @@ mod tests {
         assert!(Checksum::of(&headers(&[("x-amz-checksum-crc32c", "4waSg===")])).is_none());
         assert!(Checksum::of(&headers(&[("x-amz-checksum-sha256", "4waSgw==")])).is_none());
         assert!(Checksum::of(&headers(&[])).is_none());
+        for (etag, of_parts) in [
+            ("\"ab-5\"", true),
+            ("W/\"ab-5\"", true),
+            ("ab-10000", true),
+            ("\"ab\"", false),
+            ("\"ab-\"", false),
+            ("\"ab-5x\"", false),
+            ("\"5f3e-5f3e5f3e5f3e5\"", false),
+        ] {
+            let untyped = [("x-amz-checksum-crc32c", "4waSgw=="), ("etag", etag)];
+            assert_eq!(Checksum::of(&headers(&untyped)).is_none(), of_parts, "{etag}");
+        }
     }
 
     #[test]

@@ -2,35 +2,41 @@
 //! is in `listing.rs`, how bytes keep flowing in `stream.rs`.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ureq::Body as HttpBody;
 use ureq::http::Response;
 
+use crate::chain::{Blamed, Shun, Shunned};
 use crate::checksum::Checksum;
+use crate::configured::Configured;
 use crate::credentials::Source;
-use crate::endpoint::{Endpoint, check_region};
-use crate::error::Error;
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Kind};
 use crate::http::Http;
 use crate::listing;
 use crate::object::{ImageRef, Layer, Object, ObjectRef, check_bucket};
-use crate::options::{Addressing, CredentialsFrom, Options};
-use crate::redirect::{self, HOPS_MAX};
-use crate::retry::Trial;
+use crate::options::{Addressing, CredentialsFrom, Event, Options};
+use crate::pin;
+use crate::redirect::{self, HOPS_MAX, Regions};
+use crate::retry::{Trial, may_retry};
 use crate::sign::{Op, Target, sign};
-use crate::stream;
+use crate::vigil::Waiting;
 
 /// A page of 1,000 keys of 1,024 bytes, each byte spelled as an entity, is smaller.
 const PAGE_BYTES_MAX: u64 = 16 << 20;
 
-/// A cache or a peer is nobody to show a signature to, and nobody to wait for.
+/// What keys and ETags of one listing may take together, bytes: `list_keys_max` keys of usual length are
+/// far below.
+const LISTING_BYTES_MAX: usize = 64 << 20;
+
+/// A cache or a peer is nobody to show a signature to, and nobody to wait for where it does not answer.
 fn source(options: &Options, url: &str) -> Options {
     Options {
         endpoint: Some(url.to_owned()),
         addressing: Addressing::Path,
         credentials: CredentialsFrom::Anonymous,
-        tries_max: options.tries_max.min(2),
         connect_timeout: options.connect_timeout.min(Duration::from_secs(3)),
         sources: Vec::new(),
         ..options.clone()
@@ -48,11 +54,17 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) http: Http,
     target: Target,
+    regions: Regions,
     /// The canonical endpoint.
     url: String,
     keys: Source,
     /// Other servers of the same objects, to be asked before this one.
     pub(crate) sources: Vec<Client>,
+    /// This is one of those, and whether it is told that what it keeps is wrong.
+    pub(crate) is_source: Option<Shun>,
+    /// What was found out about them.
+    pub(crate) shunned: Shunned,
+    pub(crate) blamed: Mutex<Vec<Blamed>>,
 }
 
 impl Client {
@@ -61,7 +73,24 @@ impl Client {
     /// # Errors
     /// [`Error::Setting`], [`Error::Credentials`], [`Error::Unreadable`].
     pub fn new(options: &Options) -> Result<Client, Error> {
-        check_region(&options.region)?;
+        let look = |name: &str| std::env::var(name).ok();
+        let settled = Configured::read(options, &look)?.settle(options)?;
+        Client::settled(&settled, Source::new(options)?, None, Shunned::new())
+    }
+
+    /// The same client with what was found out about its sources.
+    pub(crate) fn shunning(&self, shunned: Shunned) -> Result<Client, Error> {
+        Client::settled(&self.inner.options, self.inner.keys.again(), None, shunned)
+    }
+
+    /// With options to which environment and files have nothing to add.
+    fn settled(
+        options: &Options,
+        keys: Source,
+        is_source: Option<Shun>,
+        shunned: Shunned,
+    ) -> Result<Client, Error> {
+        let region = options.region.clone().unwrap_or_default();
         for host in &options.redirect_hosts {
             Endpoint::parse(&format!("https://{host}")).map_err(|_| Error::Setting {
                 name: "redirect host",
@@ -69,16 +98,18 @@ impl Client {
                 why: "expected host or host:port, of a server of objects",
             })?;
         }
-        let endpoint = match &options.endpoint {
-            Some(text) => Endpoint::parse(text)?,
-            None => Endpoint::amazon("s3", &options.region),
-        };
-        let keys = Source::new(options)?;
-        let sources = options.sources.iter().map(|url| Client::new(&source(options, url)));
+        let endpoint = Endpoint::parse(options.endpoint.as_deref().unwrap_or_default())?;
+        let sources = options.sources.iter().map(|url| {
+            let own = Endpoint::parse(url)?.url();
+            // Whoever is not asked at all is told nothing.
+            let shun = shunned.get(&own).copied().unwrap_or(Shun::Not);
+            let options = source(options, url);
+            Client::settled(&options, Source::new(&options)?, Some(shun), Shunned::new())
+        });
         let sources = sources.collect::<Result<_, _>>()?;
         let http = Http::new(options, &endpoint)?;
         let url = endpoint.url();
-        let (region, addressing) = (options.region.clone(), options.addressing);
+        let addressing = options.addressing;
         let target = Target { endpoint, region, addressing };
         let mut options = options.clone();
         if let Some(deadline) = options.deadline {
@@ -86,7 +117,19 @@ impl Client {
                 *limit = deadline.min(*limit);
             }
         }
-        Ok(Client { inner: Arc::new(Inner { options, http, target, url, keys, sources }) })
+        let inner = Inner {
+            options,
+            http,
+            target,
+            regions: Regions::default(),
+            url,
+            keys,
+            sources,
+            is_source,
+            shunned,
+            blamed: Mutex::default(),
+        };
+        Ok(Client { inner: Arc::new(inner) })
     }
 
     /// The endpoint in its canonical spelling: `scheme://host[:port]`, lower case, the scheme's own
@@ -95,45 +138,88 @@ impl Client {
         &self.inner.url
     }
 
-    /// The same client without the first of its other sources; none if it has none. For whoever
-    /// got [`Error::Digest`]: that source lied, and the next may not.
-    ///
-    /// # Errors
-    /// As [`Client::new`].
-    pub fn without_first_source(&self) -> Result<Option<Client>, Error> {
-        let options = &self.inner.options;
-        let Some((_, rest)) = options.sources.split_first() else { return Ok(None) };
-        Client::new(&Options { sources: rest.to_vec(), ..options.clone() }).map(Some)
+    /// What a source is told of the bytes that are wanted, so that it can keep them by their content.
+    pub(crate) fn wanted<'a>(&self, digest: Option<&'a [u8; 32]>) -> Option<(&'a [u8; 32], bool)> {
+        let anew = self.inner.is_source? == Shun::Anew;
+        digest.map(|digest| (digest, anew))
     }
 
     /// All objects under a prefix, of all pages, in the server's order.
     ///
     /// # Errors
-    /// [`Error::ListingTooLong`] beyond `list_keys_max`; else as any request.
+    /// [`Error::ListingTooLong`] beyond `list_keys_max`, [`Error::ListingTooLarge`]; else as any request.
     pub fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<Object>, Error> {
+        let mut objects = Vec::new();
+        let keys_max = self.inner.options.list_keys_max;
+        self.pages(bucket, prefix, |page| {
+            objects.extend(page);
+            match objects.len() > keys_max {
+                true => Err(Error::ListingTooLong {
+                    subject: format!("s3://{bucket}/{prefix}"),
+                    keys_max,
+                }),
+                false => Ok(()),
+            }
+        })?;
+        Ok(objects)
+    }
+
+    /// Hands on what each page has, until that is an error.
+    fn pages(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        mut each: impl FnMut(Vec<Object>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let subject = format!("s3://{bucket}/{prefix}");
         if let Err(why) = check_bucket(bucket) {
             return Err(Error::Reference { text: subject, why });
         }
         let keys_max = self.inner.options.list_keys_max;
-        let mut objects: Vec<Object> = Vec::new();
         let mut token: Option<String> = None;
-        let mut empty = 0;
+        let (mut empty, mut bytes) = (0, 0);
+        // Whether keys are asked for in url-encoding, and whether that is known to be done.
+        let (mut encoded, mut sure) = (true, false);
         loop {
-            let op = Op::List { prefix, token: token.as_deref() };
-            let page = self.ask(&subject, || {
-                let response = self.send(&subject, bucket, op)?;
-                let document = self.document(&subject, response)?;
-                listing::page(&document, bucket, prefix)
-            })?;
+            let list = |encoded| {
+                let op = Op::List { prefix, token: token.as_deref(), encoded };
+                self.ask(&subject, || {
+                    let response = self.send(&subject, bucket, op)?;
+                    let document = self.document(&subject, response)?;
+                    listing::page(&document, bucket, prefix, encoded)
+                })
+            };
+            let mut page = match list(encoded) {
+                // Some servers know no such question.
+                Err(Error::Answer { answer, .. })
+                    if encoded
+                        && matches!(answer.status, 400 | 501)
+                        && answer.kind() == Kind::Refused =>
+                {
+                    encoded = false;
+                    continue;
+                }
+                listed => listed?,
+            };
+            if page.doubtful && !sure {
+                match list(false) {
+                    Ok(plain) if page.is_belied_by(&plain) => (page, encoded) = (plain, false),
+                    // One with keys that no XML can carry is no answer at all.
+                    Ok(_) | Err(_) => sure = true,
+                }
+            }
             // Pages may be empty (all their keys deleted meanwhile), but not for ever.
             empty = if page.objects.is_empty() { empty + 1 } else { 0 };
-            objects.extend(page.objects);
-            if objects.len() > keys_max || empty > 100 {
+            if empty > 100 {
                 return Err(Error::ListingTooLong { subject, keys_max });
             }
+            bytes += page.objects.iter().map(Object::held_bytes).sum::<usize>();
+            if bytes > LISTING_BYTES_MAX {
+                return Err(Error::ListingTooLarge { subject, bytes_max: LISTING_BYTES_MAX });
+            }
+            each(page.objects)?;
             match page.next {
-                None => return Ok(objects),
+                None => return Ok(()),
                 same if same == token => {
                     let why = "the token for the next page leads to the same page";
                     let got = same.unwrap_or_default();
@@ -148,16 +234,24 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::EmptyPrefix`], [`Error::Gap`], [`Error::Stranger`] (names the key),
-    /// [`Error::Duplicate`]; else as any request.
+    /// [`Error::Duplicate`], [`Error::TooManyLayers`]; else as any request.
     pub fn layers(&self, image: &ImageRef) -> Result<Vec<Layer>, Error> {
         let (bucket, prefix) = match image {
             ImageRef::Object(object) => {
-                return Ok(vec![Layer { number: 1, object: self.head(object)? }]);
+                let object = self.head_or_hint(object)?;
+                return Ok(vec![Layer { number: 1, object }]);
             }
             ImageRef::Prefix { bucket, prefix } => (bucket, prefix),
         };
-        let objects = self.list(bucket, prefix)?;
+        let objects = self.layer_objects(bucket, prefix)?;
         let mut layers = listing::layers(bucket, prefix, objects)?;
+        if layers.len() > self.inner.options.layers_max {
+            let layers_max = self.inner.options.layers_max;
+            return Err(Error::TooManyLayers {
+                subject: format!("s3://{bucket}/{prefix}"),
+                layers_max,
+            });
+        }
         for layer in &mut layers {
             // Not every server puts ETags into listings; without them nothing could be pinned.
             if layer.object.etag.is_none() {
@@ -171,6 +265,60 @@ impl Client {
             }
         }
         Ok(layers)
+    }
+
+    /// What lies under the prefix of an image; no more is read of it than an image may have.
+    fn layer_objects(&self, bucket: &str, prefix: &str) -> Result<Vec<Object>, Error> {
+        let layers_max = self.inner.options.layers_max;
+        let mut objects = Vec::new();
+        self.pages(bucket, prefix, |page| {
+            objects.extend(page);
+            // The prefix itself may be there, as what a console makes of a folder.
+            if objects.len() <= layers_max.saturating_add(1) {
+                return Ok(());
+            }
+            // What is no layer at all is the better word.
+            let strange = listing::layers(bucket, prefix, std::mem::take(&mut objects)).err();
+            Err(match strange {
+                Some(error @ Error::Stranger { .. }) => error,
+                Some(_) | None => {
+                    Error::TooManyLayers { subject: format!("s3://{bucket}/{prefix}"), layers_max }
+                }
+            })
+        })?;
+        Ok(objects)
+    }
+
+    /// The only layer of an image that is one object. Where there is none and something lies below it, the
+    /// reference lacks its last slash: some servers say 404 to that, and some 500, however often.
+    fn head_or_hint(&self, object: &ObjectRef) -> Result<Object, Error> {
+        let subject = object.to_string();
+        let waiting = Waiting::begin(&self.inner.options, self.inner.http.agent(), &subject);
+        let error = match self.head_once(&subject, object) {
+            Ok((found, _)) => return Ok(found),
+            Err(error) => error,
+        };
+        let suspect = error.kind() == Kind::NotFound
+            || matches!(&error, Error::Answer { answer, .. } if answer.status == 500);
+        let prefix = format!("{}/", object.key);
+        if suspect && self.has_any(&object.bucket, &prefix) {
+            return Err(Error::NoSlash { subject });
+        }
+        drop(waiting);
+        match may_retry(&error) {
+            true => self.head(object),
+            false => Err(error),
+        }
+    }
+
+    /// Whether there is an object below the prefix, as far as one request tells.
+    fn has_any(&self, bucket: &str, prefix: &str) -> bool {
+        let subject = format!("s3://{bucket}/{prefix}");
+        let listed = self
+            .send(&subject, bucket, Op::List { prefix, token: None, encoded: true })
+            .and_then(|response| self.document(&subject, response))
+            .and_then(|document| listing::page(&document, bucket, prefix, true));
+        listed.is_ok_and(|page| !page.objects.is_empty())
     }
 
     /// Size and ETag of one object.
@@ -187,16 +335,42 @@ impl Client {
     ) -> Result<(Object, Option<Checksum>), Error> {
         object.check()?;
         let subject = object.to_string();
-        self.ask(&subject, || {
-            let response = self.send(&subject, &object.bucket, Op::Head { key: &object.key })?;
-            let etag = stream::etag(&response, &subject)?;
-            let checksum = Checksum::of(response.headers());
-            let length = crate::http::text(response.headers(), "content-length");
-            match length.and_then(|text| text.parse().ok()) {
-                Some(size) => Ok((Object { object: object.clone(), size, etag }, checksum)),
-                None => Err(Error::NoLength { subject: subject.clone() }),
-            }
-        })
+        self.ask(&subject, || self.head_once(&subject, object))
+    }
+
+    fn head_once(
+        &self,
+        subject: &str,
+        object: &ObjectRef,
+    ) -> Result<(Object, Option<Checksum>), Error> {
+        let time = self.inner.options.answer_timeout;
+        self.head_within(subject, object, time)
+    }
+
+    /// One try of so long at most, with nobody told of it.
+    pub(crate) fn head_briefly(
+        &self,
+        object: &ObjectRef,
+        time: Duration,
+    ) -> Result<(Object, Option<Checksum>), Error> {
+        self.head_within(&object.to_string(), object, time.min(self.inner.options.answer_timeout))
+    }
+
+    fn head_within(
+        &self,
+        subject: &str,
+        object: &ObjectRef,
+        time: Duration,
+    ) -> Result<(Object, Option<Checksum>), Error> {
+        let op = Op::Head { key: &object.key };
+        let response = self.send_within(subject, &object.bucket, op, Some(time))?;
+        let etag = pin::etag(response.headers(), subject)?;
+        let checksum = Checksum::of(response.headers());
+        let length = crate::http::text(response.headers(), "content-length");
+        match length.and_then(|text| text.parse().ok()) {
+            Some(size) => Ok((Object { object: object.clone(), size, etag }, checksum)),
+            None => Err(Error::NoLength { subject: subject.to_owned() }),
+        }
     }
 
     /// Sends one signed request. A new signature for each: one is good for 15 minutes only.
@@ -206,27 +380,39 @@ impl Client {
         bucket: &str,
         op: Op<'_>,
     ) -> Result<Response<HttpBody>, Error> {
-        let mut target = &self.inner.target;
-        let mut moved;
-        let (mut hops, mut renewed) = (0, false);
+        let small = match op {
+            Op::List { .. } | Op::Head { .. } => Some(self.inner.options.answer_timeout),
+            Op::Get { .. } => None,
+        };
+        self.send_within(subject, bucket, op, small)
+    }
+
+    fn send_within(
+        &self,
+        subject: &str,
+        bucket: &str,
+        op: Op<'_>,
+        small: Option<Duration>,
+    ) -> Result<Response<HttpBody>, Error> {
+        let mut target = self.inner.regions.of(bucket).unwrap_or_else(|| self.inner.target.clone());
+        let (mut hops, mut renewed, mut elsewhere) = (0, false, false);
         loop {
             let keys = self.inner.keys.keys()?;
-            let signed = sign(target, bucket, op, keys.as_ref())?;
+            let signed = sign(&target, bucket, op, keys.as_ref(), &self.inner.options)?;
             let url = signed.url.clone();
-            match self.inner.http.send(subject, signed) {
+            match self.inner.http.send(subject, signed, small) {
                 Err(Error::Redirect { subject, status, to, .. }) if !to.is_empty() => {
                     let listed = &self.inner.options.redirect_hosts;
-                    let next = redirect::follow(target, bucket, &url, &to, listed);
+                    let next = redirect::follow(&target, bucket, &url, &to, listed);
                     hops += 1;
                     match next {
-                        Ok(next) if hops <= HOPS_MAX => moved = next,
+                        Ok(next) if hops <= HOPS_MAX => target = next,
                         Ok(_) => {
                             let why = "there were too many before it";
                             return Err(Error::Redirect { subject, status, to, why });
                         }
                         Err(why) => return Err(Error::Redirect { subject, status, to, why }),
                     }
-                    target = &moved;
                 }
                 // Temporary keys may end in the middle of a long object.
                 Err(Error::Answer { answer, .. })
@@ -235,6 +421,22 @@ impl Client {
                         && self.inner.keys.renew(keys.as_ref())? =>
                 {
                     renewed = true;
+                }
+                Err(Error::Answer { subject, mut answer }) => {
+                    answer.anonymous = keys.is_none();
+                    let there =
+                        answer.other_region(&target.region).map(|region| target.in_region(region));
+                    match there {
+                        Some(Ok(there)) if !elsewhere => {
+                            elsewhere = true;
+                            let text =
+                                format!("bucket {bucket:?} is in {}: asked there", there.region);
+                            self.inner.options.watch.tell(&Event::Note { text: &text });
+                            self.inner.regions.keep(bucket, &there);
+                            target = there;
+                        }
+                        _ => return Err(Error::Answer { subject, answer }),
+                    }
                 }
                 answered => return answered,
             }
@@ -247,7 +449,8 @@ impl Client {
         subject: &str,
         mut once: impl FnMut() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut trial = Trial::new(&self.inner.options);
+        let _waiting = Waiting::begin(&self.inner.options, self.inner.http.agent(), subject);
+        let mut trial = Trial::new(self);
         loop {
             match once() {
                 Ok(found) => return Ok(found),

@@ -4,13 +4,15 @@
 //! No key, secret or token is ever printed, nor part of an error.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use crate::configured::Configured;
 use crate::date;
 use crate::error::Error;
 use crate::options::{CredentialsFrom, Event, Options};
-use crate::{identity, metadata, profile};
+use crate::shared::{Section, Value};
+use crate::sts::{self, Ask};
+use crate::{identity, metadata, process};
 
 /// Keys that sign requests.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,63 +60,173 @@ impl fmt::Debug for Keys {
 /// The process environment, or a test's.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Finds the keys; none is anonymous.
+/// What keys are found by: the environment, and whoever lends those of a role.
+pub(crate) struct Outside<'a> {
+    pub(crate) look: Lookup<'a>,
+    pub(crate) sts: &'a dyn Fn(&Ask) -> Result<Keys, Error>,
+}
+
+impl Outside<'_> {
+    /// A variable; an empty one counts as unset.
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        (self.look)(name).filter(|value| !value.is_empty())
+    }
+}
+
+/// Finds the keys, in botocore's order; none is anonymous, which is asked for, or there is nothing that has keys.
 ///
 /// # Errors
-/// [`Error::Credentials`], and [`Error::Unreadable`] for a shared file that is there and unreadable.
-pub(crate) fn find(options: &Options, look: Lookup<'_>) -> Result<Option<Keys>, Error> {
-    let get = |name: &str| look(name).filter(|value| !value.is_empty());
+/// [`Error::Credentials`] and [`Error::Shared`] for what is there and no use; [`Error::Unreadable`] for a
+/// shared file that is there and unreadable.
+pub(crate) fn find(options: &Options, outside: &Outside<'_>) -> Result<Option<Keys>, Error> {
     match &options.credentials {
         CredentialsFrom::Anonymous => Ok(None),
         CredentialsFrom::Static { access_key, secret_key, session_token } => {
             Keys::new(access_key, secret_key, session_token.as_deref()).check("options").map(Some)
         }
-        CredentialsFrom::Profile(name) => match from_files(name, &get)? {
-            Some(keys) => Ok(Some(keys)),
-            None => Err(Error::Credentials {
-                place: format!("profile {name}"),
-                why: "no such profile with keys in the shared files",
-            }),
-        },
+        CredentialsFrom::Profile(_) => search(options, true, outside),
         CredentialsFrom::Auto => {
-            if let Some(keys) = from_env(&get)? {
-                return Ok(Some(keys));
+            if let Some(line) = &options.credential_process {
+                return process::of_setting(line, &options.stop).map(Some);
             }
-            let named = get("AWS_PROFILE");
-            // A profile that somebody named is meant; what a cluster sets for all is not that.
-            if named.is_none() {
-                let ca_file = options.ca_file.as_deref();
-                if let Some(keys) = identity::from_web(&get, &options.region, ca_file)? {
-                    return Ok(Some(keys));
-                }
-            }
-            let keys = from_files(named.as_deref().unwrap_or("default"), &get)?;
-            match (keys, named) {
-                (Some(keys), _) => Ok(Some(keys)),
-                (None, Some(name)) => Err(Error::Credentials {
-                    place: format!("AWS_PROFILE={name}"),
-                    why: "no such profile with keys in the shared files",
-                }),
-                (None, None) => {
-                    if let Some(keys) = metadata::from_container(&get)? {
-                        return Ok(Some(keys));
-                    }
-                    if let Some(keys) = metadata::from_instance(&get)? {
-                        return Ok(Some(keys));
-                    }
-                    options.watch.tell(&Event::Note { text: "no credentials found: anonymous" });
-                    Ok(None)
-                }
-            }
+            search(options, false, outside)
         }
     }
 }
 
-fn from_env(get: Lookup<'_>) -> Result<Option<Keys>, Error> {
+/// With `explicit` a profile was chosen by an option: then the environment's keys are not meant.
+fn search(options: &Options, explicit: bool, outside: &Outside<'_>) -> Result<Option<Keys>, Error> {
+    let configured = Configured::read(options, outside.look)?;
+    let look: Lookup<'_> = &|name| outside.get(name);
+    if !explicit && let Some(keys) = from_env(look)? {
+        return Ok(Some(keys));
+    }
+    let name = configured.name();
+    let role = identity::from_role(&configured, name, options, &mut Vec::new(), outside)?;
+    if let Some(keys) = role {
+        return Ok(Some(keys));
+    }
+    if let Some(keys) = of_profile(&configured, name, options, !explicit, outside)? {
+        return Ok(Some(keys));
+    }
+    for variable in ["AWS_CREDENTIAL_FILE", "BOTO_CONFIG"] {
+        if let Some(file) = outside.get(variable) {
+            return Err(Error::Credentials {
+                place: format!("{variable}={file}"),
+                why: "files of this old form are not read: use ~/.aws/credentials",
+            });
+        }
+    }
+    if let Some(keys) = metadata::from_container(look, options)? {
+        return Ok(Some(keys));
+    }
+    if let Some(keys) = metadata::from_instance(look, options)? {
+        return Ok(Some(keys));
+    }
+    nothing(&configured)
+}
+
+/// Nobody is anonymous by mistake: what has keys, and not for the profile that counts, is named.
+fn nothing(configured: &Configured<'_>) -> Result<Option<Keys>, Error> {
+    if let Some((name, by)) = &configured.named {
+        return Err(Error::Credentials {
+            place: format!("profile {name} (named by {by})"),
+            why: "it has no keys, and none were found elsewhere: pass --anonymous if that is meant",
+        });
+    }
+    if let Some(path) = &configured.shared.absent {
+        return Err(Error::Credentials {
+            place: format!("AWS_SHARED_CREDENTIALS_FILE={}", path.display()),
+            why: "there is no such file, and no keys elsewhere: pass --anonymous if that is meant",
+        });
+    }
+    let shared = &configured.shared;
+    let sections = [&shared.credentials, &shared.config, &shared.others];
+    let sources = ["aws_access_key_id", "aws_secret_access_key", "role_arn", "credential_process"];
+    let other = sections.into_iter().flatten().find_map(|(name, section)| {
+        sources.iter().find_map(|key| Some((name, section.get(*key)?)))
+    });
+    match other {
+        Some((name, value)) => Err(value.refused(format!(
+            "there are keys for [{}] and none for [default]: name a profile by --profile or \
+             AWS_PROFILE (in the config file its section is [profile NAME]), or pass --anonymous",
+            name.escape_debug()
+        ))),
+        None => Ok(None),
+    }
+}
+
+/// The keys of one profile, in botocore's order.
+pub(crate) fn of_profile(
+    configured: &Configured<'_>,
+    name: &str,
+    options: &Options,
+    with_variables: bool,
+    outside: &Outside<'_>,
+) -> Result<Option<Keys>, Error> {
+    let profile = configured.shared.profile(name);
+    let web = identity::from_web(configured, &profile, options, with_variables, outside)?;
+    if let Some(keys) = web {
+        return Ok(Some(keys));
+    }
+    let not_followed = |key: &str| match profile.get(key) {
+        Some(value) => Err(value.refused(
+            "keys by SSO or by a login are not supported: export them to the environment \
+             (`aws configure export-credentials`)",
+        )),
+        None => Ok(()),
+    };
+    not_followed("sso_role_name")?;
+    not_followed("sso_account_id")?;
+    if let Some(keys) = configured.shared.credentials.get(name).map(pair).transpose()?.flatten() {
+        return Ok(Some(keys));
+    }
+    not_followed("login_session")?;
+    if let Some(line) = profile.get("credential_process") {
+        return process::of_profile(line, &options.stop).map(Some);
+    }
+    if let Some(keys) = configured.shared.config.get(name).map(pair).transpose()?.flatten() {
+        return Ok(Some(keys));
+    }
+    not_followed("sso_session")?;
+    not_followed("sso_start_url")?;
+    Ok(None)
+}
+
+/// The keys that stand in a section.
+pub(crate) fn pair(section: &Section) -> Result<Option<Keys>, Error> {
+    let get = |key: &str| section.get(key);
+    let (id, secret) = match (get("aws_access_key_id"), get("aws_secret_access_key")) {
+        (Some(id), Some(secret)) => (id, secret),
+        (None, None) => return Ok(None),
+        (Some(half), None) | (None, Some(half)) => {
+            return Err(half.refused("the profile has only half a key pair"));
+        }
+    };
+    let token = get("aws_security_token").or_else(|| get("aws_session_token"));
+    let token = token.map(Value::plain).transpose()?.filter(|token| !token.is_empty());
+    match Keys::new(id.plain()?, secret.plain()?, token).check("") {
+        Ok(keys) => Ok(Some(keys)),
+        Err(Error::Credentials { why, .. }) => Err(id.refused(why)),
+        Err(other) => Err(other),
+    }
+}
+
+pub(crate) fn from_env(get: Lookup<'_>) -> Result<Option<Keys>, Error> {
     let place = "environment";
     match (get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY")) {
         (Some(id), Some(secret)) => {
-            Keys::new(&id, &secret, get("AWS_SESSION_TOKEN").as_deref()).check(place).map(Some)
+            let token = get("AWS_SECURITY_TOKEN").or_else(|| get("AWS_SESSION_TOKEN"));
+            let keys = Keys::new(&id, &secret, token.as_deref());
+            if let Some(end) = get("AWS_CREDENTIAL_EXPIRATION") {
+                let why = "AWS_CREDENTIAL_EXPIRATION is no date such as 2026-11-21T05:35:02Z";
+                let no_date = || Error::Credentials { place: place.to_owned(), why };
+                if date::rfc3339(&end).ok_or_else(no_date)? <= date::now() {
+                    let why = "by AWS_CREDENTIAL_EXPIRATION they have expired: renew them";
+                    return Err(Error::Credentials { place: place.to_owned(), why });
+                }
+            }
+            keys.check(place).map(Some)
         }
         (None, None) => Ok(None),
         // Falling through to another identity would surprise.
@@ -127,22 +239,6 @@ fn from_env(get: Lookup<'_>) -> Result<Option<Keys>, Error> {
             why: "AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not",
         }),
     }
-}
-
-/// The shared files, credentials first, as the AWS tools have it.
-fn from_files(name: &str, get: Lookup<'_>) -> Result<Option<Keys>, Error> {
-    let home = |file: &str| get("HOME").map(|home| PathBuf::from(home).join(".aws").join(file));
-    let files = [
-        (get("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from), "credentials", false),
-        (get("AWS_CONFIG_FILE").map(PathBuf::from), "config", true),
-    ];
-    for (given, usual, is_config) in files {
-        let Some(path) = given.or_else(|| home(usual)) else { continue };
-        if let Some(keys) = profile::read(&path, name, is_config)? {
-            return Ok(Some(keys));
-        }
-    }
-    Ok(None)
 }
 
 /// Lent keys are renewed this long before they end.
@@ -164,6 +260,12 @@ impl Source {
         Ok(source)
     }
 
+    /// The same for another client, with the keys that are known.
+    pub(crate) fn again(&self) -> Source {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Source { options: self.options.clone(), found: Mutex::new(found) }
+    }
+
     /// The keys to sign with now; none is anonymous.
     ///
     /// # Errors
@@ -177,7 +279,14 @@ impl Source {
             return Ok(keys.clone());
         }
         let look = |name: &str| std::env::var(name).ok();
-        let keys = find(&self.options, &look)?;
+        let ask = |question: &Ask| sts::ask(question, &self.options, &look);
+        let keys = find(&self.options, &Outside { look: &look, sts: &ask })?;
+        if keys.is_none()
+            && self.options.credentials != CredentialsFrom::Anonymous
+            && found.is_none()
+        {
+            self.options.watch.tell(&Event::Anonymous);
+        }
         *found = Some(keys.clone());
         Ok(keys)
     }
@@ -200,27 +309,35 @@ mod tests {
     fn auto(pairs: &[(&str, &str)]) -> Result<Option<Keys>, Error> {
         let look =
             |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-        find(&Options::default(), &look)
+        let ask = |_: &Ask| panic!("nobody is to be asked");
+        find(&Options::default(), &Outside { look: &look, sts: &ask })
     }
 
     #[test]
     fn the_environment_gives_keys_or_none() {
-        let got = auto(&[("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s")]).unwrap();
+        let got =
+            auto(&[("HOME", "/n"), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s")])
+                .unwrap();
         assert_eq!(got, Some(Keys::new("a", "s", None)));
         let off = ("AWS_EC2_METADATA_DISABLED", "true");
+        let home = ("HOME", "/nonexistent");
         assert_eq!(
-            auto(&[off, ("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")]).unwrap(),
+            auto(&[home, off, ("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")]).unwrap(),
             None
         );
-        assert_eq!(auto(&[off]).unwrap(), None);
-        assert!(auto(&[off, ("AWS_WEB_IDENTITY_TOKEN_FILE", "/x")]).is_err());
+        assert_eq!(auto(&[home, off]).unwrap(), None);
+        assert!(auto(&[home, off, ("AWS_WEB_IDENTITY_TOKEN_FILE", "/x")]).is_err());
     }
 
     #[test]
     fn half_an_identity_is_an_error() {
-        assert!(auto(&[("AWS_ACCESS_KEY_ID", "a")]).is_err());
-        assert!(auto(&[("AWS_SECRET_ACCESS_KEY", "s")]).is_err());
-        let error = auto(&[("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "hunter2\n")]);
+        assert!(auto(&[("HOME", "/n"), ("AWS_ACCESS_KEY_ID", "a")]).is_err());
+        assert!(auto(&[("HOME", "/n"), ("AWS_SECRET_ACCESS_KEY", "s")]).is_err());
+        let error = auto(&[
+            ("HOME", "/n"),
+            ("AWS_ACCESS_KEY_ID", "a"),
+            ("AWS_SECRET_ACCESS_KEY", "hunter2\n"),
+        ]);
         assert!(!error.unwrap_err().to_string().contains("hunter2"));
     }
 }

@@ -2,14 +2,38 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Seconds since 1970 of `2026-11-21T05:35:02Z` (RFC 3339); parts of a second are dropped.
+/// Seconds since 1970 of `2026-11-21T05:35:02Z` or `..+01:00` (RFC 3339); parts of a second are dropped.
 pub(crate) fn rfc3339(text: &str) -> Option<u64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (date, time) = text.split_once(['T', 't', ' '])?;
+    let (time, offset) = match time.strip_suffix(['Z', 'z']) {
+        Some(time) => (time, 0),
+        None => {
+            let (time, offset) = time.split_at(time.rfind(['+', '-'])?);
+            let (hours, minutes) = offset.get(1..)?.split_once(':')?;
+            let seconds = i64::try_from(number(hours)? * 3600 + number(minutes)? * 60).ok()?;
+            (time, if offset.starts_with('-') { -seconds } else { seconds })
+        }
+    };
     let whole = time.split('.').next()?;
     let numbers = |text: &str, sign| -> Option<Vec<u64>> { text.split(sign).map(number).collect() };
     let (date, time) = (numbers(date, '-')?, numbers(whole, ':')?);
     let ([year, month, day], [hour, minute, second]) = (&date[..], &time[..]) else { return None };
-    since_1970([*year, *month, *day], [*hour, *minute, *second])
+    since_1970([*year, *month, *day], [*hour, *minute, *second])?.checked_add_signed(-offset)
+}
+
+/// `20261121T053502Z`, as signatures have it.
+pub(crate) fn compact(seconds: u64) -> String {
+    // The other way round of `since_1970`: "civil_from_days".
+    let (days, time) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let years = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * years + years / 4 - years / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = years + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
 /// Seconds since 1970 of a date in a header, in any of its three forms (RFC 9110 5.6.7):
@@ -83,6 +107,22 @@ mod tests {
         ] {
             assert_eq!(rfc3339(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn dates_of_signatures_are_those_of_the_clock() {
+        for (seconds, due) in [
+            (0, "19700101T000000Z"),
+            (951_782_400, "20000229T000000Z"),
+            (1_795_239_302, "20261121T053502Z"),
+            (4_107_542_399, "21000228T235959Z"),
+            (4_107_542_400, "21000301T000000Z"),
+        ] {
+            assert_eq!(compact(seconds), due);
+        }
+        assert_eq!(rfc3339("2026-11-21T06:35:02+01:00"), Some(1_795_239_302));
+        assert_eq!(rfc3339("2026-11-21T05:05:02.5-00:30"), Some(1_795_239_302));
+        assert_eq!(rfc3339("2026-11-21T05:05:02"), None);
     }
 
     #[test]

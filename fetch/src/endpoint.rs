@@ -17,15 +17,50 @@ pub(crate) struct Endpoint {
     port: u16,
 }
 
+/// Which of Amazon's endpoints of a region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Variant {
+    /// With validated cryptography.
+    pub(crate) fips: bool,
+    /// By both versions of IP.
+    pub(crate) dual: bool,
+}
+
+/// Beginnings of regions, the end of their hosts' names, and that of hosts with both versions of IP: the
+/// partitions of botocore's `partitions.json`. The last is everybody's.
+const PARTITIONS: [(&str, &str, &str); 7] = [
+    ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+    ("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
+    ("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+    ("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
+    ("", "amazonaws.com", "api.aws"),
+];
+
+fn partition(region: &str) -> (&'static str, &'static str, &'static str) {
+    let [.., everybody] = PARTITIONS;
+    PARTITIONS.into_iter().find(|(start, ..)| region.starts_with(start)).unwrap_or(everybody)
+}
+
 impl Endpoint {
     /// Amazon's own endpoint of a service (`s3`, `sts`) in a region.
-    pub(crate) fn amazon(service: &str, region: &str) -> Endpoint {
-        let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
-        Endpoint {
-            https: true,
-            host: format!("{service}.{region}.amazonaws.com{suffix}"),
-            port: 443,
-        }
+    pub(crate) fn amazon(service: &str, region: &str, variant: Variant) -> Endpoint {
+        let (_, suffix, dual) = partition(region);
+        let fips = if variant.fips { "-fips" } else { "" };
+        let host = match (variant.dual, service) {
+            (false, _) => format!("{service}{fips}.{region}.{suffix}"),
+            (true, "s3") => format!("s3{fips}.dualstack.{region}.{suffix}"),
+            (true, _) => format!("{service}{fips}.{region}.{dual}"),
+        };
+        Endpoint { https: true, host, port: 443 }
+    }
+
+    /// Whether it is one of Amazon's own.
+    fn is_amazon(&self) -> bool {
+        PARTITIONS.iter().any(|(_, suffix, _)| {
+            self.host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
+        })
     }
 
     /// Reads `http[s]://host[:port][/]`.
@@ -36,9 +71,9 @@ impl Endpoint {
         let bad = |why| Error::Setting { name: "endpoint", value: redact(text), why };
         let endpoint = parse(text).map_err(bad)?;
         if let Ok(address) = endpoint.host.trim_matches(['[', ']']).parse::<IpAddr>()
-            && is_link_local(address)
+            && is_metadata(address)
         {
-            return Err(bad("a link-local address holds instance metadata, not objects"));
+            return Err(bad("this address holds a machine's metadata, not objects"));
         }
         Ok(endpoint)
     }
@@ -81,11 +116,7 @@ impl Endpoint {
         match addressing {
             Addressing::Path => true,
             Addressing::VirtualHost => false,
-            Addressing::Auto => {
-                bucket.contains('.')
-                    || !(self.host.ends_with(".amazonaws.com")
-                        || self.host.ends_with(".amazonaws.com.cn"))
-            }
+            Addressing::Auto => bucket.contains('.') || !self.is_amazon(),
         }
     }
 }
@@ -145,15 +176,29 @@ fn redact(text: &str) -> String {
 
 /// 169.254.0.0/16 (RFC 3927), where clouds keep instance metadata, fe80::/10 (RFC 4291), and
 /// Amazon's IPv6 metadata address. No bucket lives there, but a hostile name may point there.
-pub(crate) fn is_link_local(address: IpAddr) -> bool {
-    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    let v4 = |a: Ipv4Addr| a.is_link_local();
+pub(crate) fn is_metadata(address: IpAddr) -> bool {
+    // Beside the link-local ones: Alibaba's, Azure's and Oracle's, and Amazon's of version 6.
+    const V4: [Ipv4Addr; 3] = [
+        Ipv4Addr::new(100, 100, 100, 200),
+        Ipv4Addr::new(168, 63, 129, 16),
+        Ipv4Addr::new(192, 0, 0, 192),
+    ];
+    const V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    let v4 = |a: Ipv4Addr| a.is_link_local() || V4.contains(&a);
     match address {
         IpAddr::V4(a) => v4(a),
-        IpAddr::V6(a) => {
-            a.is_unicast_link_local() || a == METADATA_V6 || a.to_ipv4_mapped().is_some_and(v4)
-        }
+        IpAddr::V6(a) => a.is_unicast_link_local() || a == V6 || within(a).is_some_and(v4),
     }
+}
+
+/// The address of version 4 that one of version 6 stands for: mapped (RFC 4291 2.5.5.2), or by NAT64
+/// (RFC 6052 2.1, RFC 8215).
+fn within(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let segments = address.segments();
+    let local = segments[..3] == [0x64, 0xff9b, 1];
+    let nat64 = segments[..6] == [0x64, 0xff9b, 0, 0, 0, 0] || local;
+    let [.., a, b, c, d] = address.octets();
+    address.to_ipv4_mapped().or_else(|| nat64.then(|| Ipv4Addr::new(a, b, c, d)))
 }
 
 /// Checks a region's name, which becomes part of a host name and of the signature.
@@ -187,7 +232,10 @@ mod tests {
         ] {
             assert_eq!(Endpoint::parse(text).unwrap().url(), url);
         }
-        assert_eq!(Endpoint::amazon("s3", "eu-west-1").url(), "https://s3.eu-west-1.amazonaws.com");
+        assert_eq!(
+            Endpoint::amazon("s3", "eu-west-1", Variant::default()).url(),
+            "https://s3.eu-west-1.amazonaws.com"
+        );
     }
 
     #[test]
@@ -226,8 +274,11 @@ mod tests {
 
     #[test]
     fn buckets_go_into_the_host_only_where_that_works() {
-        let amazon = Endpoint::amazon("s3", "us-east-1");
+        let amazon = Endpoint::amazon("s3", "us-east-1", Variant::default());
         assert!(!amazon.path_style(Addressing::Auto, "bkt"));
+        let iso = Endpoint::amazon("s3", "us-iso-east-1", Variant { fips: true, dual: false });
+        assert_eq!(iso.url(), "https://s3-fips.us-iso-east-1.c2s.ic.gov");
+        assert!(!iso.path_style(Addressing::Auto, "bkt"));
         assert!(amazon.path_style(Addressing::Auto, "b.k.t"));
         let own = Endpoint::parse("http://localhost:9000").unwrap();
         assert!(own.path_style(Addressing::Auto, "bkt"));

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::answer::Answer;
 use crate::guard::Forbidden;
+use crate::proxy::refusal;
 
 /// The classes of failure, for callers that decide what to do next. Exhaustive on purpose: a new
 /// kind must be classed by every caller before it compiles.
@@ -61,6 +62,8 @@ pub enum Error {
         /// The object.
         subject: String,
     },
+    /// A shared file of the AWS tools says what cannot be done.
+    Shared(Box<crate::shared::Fault>),
     /// Credentials are named but unusable.
     Credentials {
         /// Where they were looked for.
@@ -230,9 +233,28 @@ pub enum Error {
         /// The limit.
         keys_max: usize,
     },
+    /// A listing whose keys and tags take more memory than the limit.
+    ListingTooLarge {
+        /// The prefix.
+        subject: String,
+        /// The limit, bytes.
+        bytes_max: usize,
+    },
+    /// An image of more layers than the limit.
+    TooManyLayers {
+        /// The prefix.
+        subject: String,
+        /// The limit.
+        layers_max: usize,
+    },
     /// Nothing under the prefix.
     EmptyPrefix {
         /// The prefix.
+        subject: String,
+    },
+    /// No such object, and objects below it: an image whose last slash is missing.
+    NoSlash {
+        /// The reference as it was given.
         subject: String,
     },
     /// Layer numbers that are not 1, 2, 3, ...
@@ -266,6 +288,13 @@ pub enum Error {
         elapsed: Duration,
         /// The last failure.
         last: Box<Error>,
+    },
+    /// No source of an object can be asked, and the origin may not be.
+    Sources {
+        /// The object.
+        subject: String,
+        /// How long they were waited for.
+        waited: Duration,
     },
     /// A body was read again after it had failed.
     Spent {
@@ -320,12 +349,13 @@ impl Error {
             Error::Reference { .. }
             | Error::Setting { .. }
             | Error::Unaddressable { .. }
+            | Error::Shared(..)
             | Error::Credentials { .. }
             | Error::Unreadable { .. }
             | Error::Sign { .. }
             | Error::Spent { .. } => Kind::Usage,
             Error::Answer { answer, .. } => answer.kind(),
-            Error::EmptyPrefix { .. } => Kind::NotFound,
+            Error::EmptyPrefix { .. } | Error::NoSlash { .. } => Kind::NotFound,
             Error::Guard { .. }
             | Error::Redirect { .. }
             | Error::Long { .. }
@@ -335,6 +365,8 @@ impl Error {
             | Error::Malformed { .. }
             | Error::Xml { .. }
             | Error::ListingTooLong { .. }
+            | Error::ListingTooLarge { .. }
+            | Error::TooManyLayers { .. }
             | Error::Gap { .. }
             | Error::Stranger { .. }
             | Error::Duplicate { .. } => Kind::Refused,
@@ -342,7 +374,10 @@ impl Error {
             Error::Digest { .. } => Kind::Digest,
             Error::Transport { source, .. } => transport_kind(source),
             Error::Slow { .. } | Error::Overdue { .. } => Kind::Timeout,
-            Error::Short { .. } | Error::Unresumable { .. } | Error::Lender { .. } => Kind::Network,
+            Error::Short { .. }
+            | Error::Unresumable { .. }
+            | Error::Lender { .. }
+            | Error::Sources { .. } => Kind::Network,
             Error::GaveUp { last, .. } => last.kind(),
             Error::File { source, .. } => file_kind(source),
             Error::Busy { .. } | Error::Rotten { .. } | Error::Thread { .. } => Kind::Io,
@@ -370,16 +405,13 @@ fn transport_kind(source: &ureq::Error) -> Kind {
         ureq::Error::Io(e) if e.kind() == io::ErrorKind::TimedOut => Kind::Timeout,
         // A certificate does not get better by trying again. rustls reports through io as well.
         ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => Kind::Refused,
-        ureq::Error::Io(e) if is_tls(e) => Kind::Refused,
+        ureq::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => Kind::Refused,
         ureq::Error::LargeResponseHeader(..) => Kind::Refused,
+        ureq::Error::ConnectProxyFailed(said) if refusal(said).is_some() => Kind::Denied,
         ureq::Error::Other(e) if e.is::<Forbidden>() => Kind::Refused,
         ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl | ureq::Error::Http(_) => Kind::Usage,
         _ => Kind::Network,
     }
-}
-
-fn is_tls(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::InvalidData
 }
 
 /// The causes that are ours to word. What the HTTP client, the signer and the XML parser say can
@@ -395,6 +427,7 @@ impl error::Error for Error {
             Error::Reference { .. }
             | Error::Setting { .. }
             | Error::Unaddressable { .. }
+            | Error::Shared(..)
             | Error::Credentials { .. }
             | Error::Lender { .. }
             | Error::Sign { .. }
@@ -414,32 +447,18 @@ impl error::Error for Error {
             | Error::TooLarge { .. }
             | Error::Malformed { .. }
             | Error::ListingTooLong { .. }
+            | Error::ListingTooLarge { .. }
+            | Error::TooManyLayers { .. }
             | Error::EmptyPrefix { .. }
+            | Error::NoSlash { .. }
             | Error::Gap { .. }
             | Error::Stranger { .. }
             | Error::Duplicate { .. }
+            | Error::Sources { .. }
             | Error::Spent { .. }
             | Error::Overdue { .. }
             | Error::Busy { .. } => None,
         }
-    }
-}
-
-/// `Body` is a `Read`, whose errors are `io::Error`: ours travel inside and come out again by
-/// `get_ref().downcast_ref::<Error>()`.
-impl From<Error> for io::Error {
-    fn from(error: Error) -> io::Error {
-        let kind = match error.kind() {
-            Kind::Usage => io::ErrorKind::InvalidInput,
-            Kind::NotFound => io::ErrorKind::NotFound,
-            Kind::Denied => io::ErrorKind::PermissionDenied,
-            Kind::Refused | Kind::Changed | Kind::Digest => io::ErrorKind::InvalidData,
-            Kind::Network => io::ErrorKind::ConnectionAborted,
-            Kind::Throttled => io::ErrorKind::ResourceBusy,
-            Kind::Timeout => io::ErrorKind::TimedOut,
-            Kind::Io => io::ErrorKind::Other,
-        };
-        io::Error::new(kind, error)
     }
 }
 

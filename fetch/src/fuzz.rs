@@ -5,15 +5,18 @@
 //! message carries a control character. Runs as a test; `VENEER_FUZZ_ROUNDS` makes it longer and
 //! `VENEER_FUZZ_SEED` another one.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use ureq::http::{HeaderMap, HeaderValue};
 
 use crate::checksum::Checksum;
 use crate::endpoint::Endpoint;
 use crate::object::{ImageRef, ObjectRef};
-use crate::options::Addressing;
+use crate::options::{Addressing, Options};
 use crate::range::ContentRange;
 use crate::sign::{Op, Target, sign};
-use crate::{answer, date, digest, identity, listing, metadata, profile, redirect};
+use crate::{answer, credentials, date, digest, listing, metadata, redirect, shared, sts, words};
 
 /// xorshift64*.
 struct Dice(u64);
@@ -47,6 +50,10 @@ const PIECES: &[&str] = &[
     "</Size>",
     "<ETag>",
     "</ETag>",
+    "<EncodingType>url</EncodingType>",
+    "%2F",
+    "%",
+    "+",
     "<IsTruncated>",
     "</IsTruncated>",
     "true",
@@ -94,6 +101,10 @@ const PIECES: &[&str] = &[
     "aws_secret_access_key",
     "aws_session_token",
     "role_arn",
+    "[DEFAULT]",
+    "\n  ",
+    ":",
+    "$HOME",
     "\n",
     "\r\n",
     " ",
@@ -183,7 +194,7 @@ fn quiet(said: &str) {
 fn try_all(bytes: &[u8]) -> usize {
     let mut taken = 0;
     let text = String::from_utf8_lossy(bytes);
-    match listing::page(bytes, "bucket", "p/") {
+    match listing::page(bytes, "bucket", "p/", true) {
         Ok(page) => {
             taken += 1;
             assert!(page.objects.iter().all(|object| object.object.key.starts_with("p/")));
@@ -209,21 +220,25 @@ fn try_all(bytes: &[u8]) -> usize {
         assert!(HeaderValue::from_str(&tag).is_ok(), "{tag:?}");
         assert_eq!(listing::entity_tag(&tag), Ok(Some(tag.clone())));
     }
-    for is_config in [false, true] {
-        if let Ok(Some(keys)) = profile::parse(bytes, "default", is_config)
-            && let Ok(keys) = keys.check("x")
-        {
-            taken += 1;
-            // What passes the check can be signed with; rust-s3 would panic on some that do not.
-            let endpoint = Endpoint::parse("http://h").unwrap();
-            let target = Target { endpoint, region: "r".into(), addressing: Addressing::Path };
-            sign(&target, "bucket", Op::Head { key: "k" }, Some(&keys)).unwrap();
+    words::split(&text);
+    match shared::parse(&Arc::from(Path::new("/f")), &text) {
+        Err(error) => quiet(&error.to_string()),
+        Ok(sections) => {
+            let pairs = sections.values().filter_map(|one| credentials::pair(one).ok().flatten());
+            for keys in pairs {
+                taken += 1;
+                // What passes the check can be signed with; rust-s3 would panic on some that do not.
+                let endpoint = Endpoint::parse("http://h").unwrap();
+                let target = Target { endpoint, region: "r".into(), addressing: Addressing::Path };
+                sign(&target, "bucket", Op::Head { key: "k" }, Some(&keys), &Options::default())
+                    .unwrap();
+            }
         }
     }
     if let Err(error) = metadata::keys(&text, "x") {
         quiet(&error.to_string());
     }
-    if let Err(error) = identity::keys(bytes) {
+    if let Err(error) = sts::keys("x", "AssumeRole", bytes) {
         quiet(&error.to_string());
     }
     date::rfc3339(&text);
@@ -244,7 +259,9 @@ fn try_all(bytes: &[u8]) -> usize {
             assert_eq!(Endpoint::parse(&endpoint.url()).unwrap(), endpoint);
             let region = "us-east-1".to_owned();
             let target = Target { endpoint, region, addressing: Addressing::Path };
-            if let Ok(signed) = sign(&target, "bucket", Op::Head { key: "k" }, None) {
+            if let Ok(signed) =
+                sign(&target, "bucket", Op::Head { key: "k" }, None, &Options::default())
+            {
                 assert!(signed.url.starts_with("http"));
             }
             redirect::follow(&target, "bucket", "http://h/bucket/k", &text, &[]).err();
@@ -260,7 +277,7 @@ fn try_all(bytes: &[u8]) -> usize {
                 let target = Target { endpoint: endpoint.clone(), region: "r".into(), addressing };
                 let op = Op::Head { key: &object.key };
                 // Whatever is a reference can be asked for: it passes the guard.
-                let signed = sign(&target, &object.bucket, op, None);
+                let signed = sign(&target, &object.bucket, op, None, &Options::default());
                 assert!(signed.is_ok(), "{object:?}: {signed:?}");
             }
         }

@@ -1,5 +1,5 @@
-//! Names are resolved here, so that none may lead to a link-local address, where clouds keep the
-//! credentials of the machine. What a name may be is in `endpoint.rs`.
+//! Names are resolved here, so that none may lead to an address where clouds keep the credentials of the
+//! machine. What a name may be is in `endpoint.rs`.
 
 use std::error;
 use std::fmt;
@@ -10,7 +10,7 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-use crate::endpoint::is_link_local;
+use crate::endpoint::is_metadata;
 
 /// The system's resolver, less what no bucket has.
 ///
@@ -24,7 +24,7 @@ pub(crate) struct Forbidden(pub(crate) IpAddr);
 
 impl fmt::Display for Forbidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "its name leads to the link-local address {}: refused", self.0)
+        write!(f, "its name leads to {}, where a cloud keeps a machine's metadata: refused", self.0)
     }
 }
 
@@ -39,7 +39,7 @@ impl Resolver for Guard {
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let addresses = self.0.resolve(uri, config, timeout)?;
         // One bad address among good ones is no accident either.
-        match addresses.iter().map(|address| address.ip()).find(|ip| is_link_local(*ip)) {
+        match addresses.iter().map(|address| address.ip()).find(|ip| is_metadata(*ip)) {
             Some(ip) => Err(ureq::Error::Other(Box::new(Forbidden(ip)))),
             None => Ok(addresses),
         }

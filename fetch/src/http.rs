@@ -3,23 +3,20 @@
 //! No retries (`retry.rs`), no signing (`sign.rs`). ureq is kept from helping: it must not turn a
 //! status into an error (the error document would be lost), follow a redirect, or decode a body.
 
-use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Response};
-use ureq::tls::{PemItem, RootCerts, TlsConfig};
-use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
 use crate::answer::Answer;
 use crate::date;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
-use crate::guard::Guard;
 use crate::options::Options;
-use crate::proxy;
+use crate::range::out_of;
+use crate::route::{Route, route};
 use crate::sign::Signed;
 
 /// No error document is longer.
@@ -30,6 +27,10 @@ const DOCUMENT_BYTES_MAX: u64 = 64 << 10;
 pub(crate) struct Http {
     agent: Agent,
     server: String,
+    /// The proxy that reads the requests, and may answer them itself.
+    proxy: Option<String>,
+    /// For a whole answer that is not an object's content.
+    answer_timeout: Duration,
 }
 
 impl Http {
@@ -37,16 +38,13 @@ impl Http {
     /// [`Error::Unreadable`] and [`Error::Setting`] for a certificate file.
     pub(crate) fn new(options: &Options, endpoint: &Endpoint) -> Result<Http, Error> {
         let look = |name: &str| std::env::var(name).ok();
-        let proxy = proxy::find(endpoint, &look)?;
-        // Who did not answer may be the proxy, whose own address can hold a password.
-        let by = if proxy.is_some() { " (by the proxy of the environment)" } else { "" };
-        let server = format!("{}{by}", endpoint.url());
-        let mut config = Agent::config_builder()
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(concat!("veneer-fetch/", env!("CARGO_PKG_VERSION")))
             .accept("*/*")
-            .proxy(proxy)
+            // Bytes are passed on as they are, so they are best sent so.
+            .accept_encoding("identity")
             .timeout_resolve(Some(options.connect_timeout))
             .timeout_connect(Some(options.connect_timeout))
             .timeout_send_request(Some(options.first_byte_timeout))
@@ -55,22 +53,30 @@ impl Http {
             .timeout_per_write(Some(options.stall_timeout))
             .max_idle_connections_per_host(16)
             .max_idle_connections(32);
-        if endpoint.is_https() {
-            let roots = roots(options.ca_file.as_deref())?;
-            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
-        }
-        let agent = Agent::with_parts(config.build(), DefaultConnector::new(), Guard::default());
-        Ok(Http { agent, server })
+        let Route { agent, proxy, read_by_proxy } =
+            route(config, endpoint, options.ca_file.as_deref(), &look)?;
+        let by = proxy.as_ref().map_or_else(String::new, |name| format!(" (by the proxy {name})"));
+        let server = format!("{}{by}", endpoint.url());
+        let proxy = proxy.filter(|_| read_by_proxy);
+        Ok(Http { agent, server, proxy, answer_timeout: options.answer_timeout })
     }
 
-    /// Sends `signed` and returns an answer with status 200 or 206.
+    /// Sends `signed` and returns an answer with status 200 or 206. With `whole`, that is the time for all
+    /// of it, to the end of its body.
     ///
     /// # Errors
     /// [`Error::Transport`], [`Error::Redirect`], [`Error::Answer`].
-    pub(crate) fn send(&self, subject: &str, signed: Signed) -> Result<Response<Body>, Error> {
+    pub(crate) fn send(
+        &self,
+        subject: &str,
+        signed: Signed,
+        whole: Option<Duration>,
+    ) -> Result<Response<Body>, Error> {
+        let begun = Instant::now();
+        let signed_head = signed.head;
         let builder =
             if signed.head { self.agent.head(&signed.url) } else { self.agent.get(&signed.url) };
-        let mut builder = builder;
+        let mut builder = builder.config().timeout_global(whole).build();
         if let Some(headers) = builder.headers_mut() {
             headers.extend(signed.headers);
         }
@@ -87,9 +93,28 @@ impl Http {
             }),
             _ => Err(Error::Answer {
                 subject: subject.to_owned(),
-                answer: Box::new(answer(response)),
+                answer: Box::new(self.judged(response, begun + self.answer_timeout, signed_head)),
             }),
         }
+    }
+
+    /// What an error says, and who says it: a proxy that reads the requests has rules of its own.
+    fn judged(&self, response: Response<Body>, end: Instant, head: bool) -> Answer {
+        let has = |name: &str| response.headers().contains_key(name);
+        let named = has("x-squid-error") || has("proxy-authenticate");
+        let server = has("x-amz-request-id") || has("x-amz-id-2");
+        let mut answer = answer(response, end);
+        answer.proxy = match answer.status {
+            407 => self.proxy.clone(),
+            403 if named || !(server || head || answer.code.is_some()) => self.proxy.clone(),
+            _ => None,
+        };
+        answer
+    }
+
+    /// Whose sockets they are.
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.agent
     }
 
     /// Wraps what failed in the exchange.
@@ -102,22 +127,56 @@ impl Http {
     }
 }
 
-fn answer(response: Response<Body>) -> Answer {
+/// An agent for small questions to a service, in so much time each.
+pub(crate) fn agent_of(
+    endpoint: &Endpoint,
+    ca_file: Option<&Path>,
+    time: Duration,
+    look: &dyn Fn(&str) -> Option<String>,
+) -> Result<Agent, Error> {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .timeout_global(Some(time));
+    // Plain http is for this machine alone: by way of a proxy the keys would be others' to read and to forge.
+    let direct = |name: &str| match endpoint.is_https() || name.eq_ignore_ascii_case("no_proxy") {
+        true => look(name),
+        false => None,
+    };
+    Ok(route(config, endpoint, ca_file, &direct)?.agent)
+}
+
+/// What an error says, as far as it came until `end`.
+fn answer(response: Response<Body>, end: Instant) -> Answer {
     let headers = response.headers();
     let mut answer = Answer {
         status: response.status().as_u16(),
         region: text(headers, "x-amz-bucket-region"),
+        size: text(headers, "content-range").and_then(|range| out_of(&range)),
         retry_after: text(headers, "retry-after")
             .and_then(|time| retry_after(&time, text(headers, "date").as_deref())),
         ..Answer::default()
     };
-    let mut document = Vec::new();
     let mut reader = response.into_body().into_reader().take(DOCUMENT_BYTES_MAX);
     // A status is enough to go by; a document that breaks off adds nothing and takes nothing.
-    if reader.read_to_end(&mut document).is_ok() {
+    if let Some(document) = read_until(&mut reader, end) {
         answer.read_document(&document);
     }
     answer
+}
+
+/// All of it; none if it breaks off, or is still coming at `end`.
+fn read_until(reader: &mut impl Read, end: Instant) -> Option<Vec<u8>> {
+    let (mut document, mut piece) = (Vec::new(), [0; 8192]);
+    loop {
+        match reader.read(&mut piece) {
+            Ok(0) => return Some(document),
+            Ok(_) if Instant::now() > end => return None,
+            Ok(read) => document.extend_from_slice(piece.get(..read)?),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// `Retry-After`: seconds, or a date (RFC 9110 10.2.3). A date is taken by the server's own clock
@@ -133,51 +192,6 @@ fn retry_after(text: &str, server_date: Option<&str>) -> Option<Duration> {
 /// A header's value, if it is text.
 pub(crate) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
-}
-
-/// Where distributions keep the authorities: Debian, Fedora, SUSE, Alpine and the BSDs.
-const BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
-/// The authorities of `given`, else of `SSL_CERT_FILE`, else the system's, else (on a bare machine)
-/// Mozilla's as built in.
-pub(crate) fn roots(given: Option<&Path>) -> Result<RootCerts, Error> {
-    if let Some(path) = given {
-        return bundle(path);
-    }
-    if let Some(path) = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()) {
-        return bundle(Path::new(&path));
-    }
-    match BUNDLES.iter().map(Path::new).find(|path| path.exists()) {
-        Some(path) => bundle(path),
-        None => Ok(RootCerts::WebPki),
-    }
-}
-
-fn bundle(path: &Path) -> Result<RootCerts, Error> {
-    let pem = fs::read(path).map_err(|source| Error::Unreadable {
-        what: "CA file",
-        path: path.to_owned(),
-        source,
-    })?;
-    let certificates: Vec<_> = ureq::tls::parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            Ok(_) | Err(_) => None,
-        })
-        .collect();
-    if certificates.is_empty() {
-        return Err(Error::Setting {
-            name: "CA file",
-            value: path.display().to_string(),
-            why: "it holds no PEM certificate",
-        });
-    }
-    Ok(RootCerts::new_with_certs(&certificates))
 }
 
 #[cfg(test)]

@@ -1,88 +1,77 @@
-//! Keys that the security token service (STS) lends for a web identity: a token in a file, as
-//! Kubernetes gives to a pod, is exchanged for the keys of a role.
+//! Keys of a role: for a web identity, which is a token in a file as Kubernetes gives it to a pod, or for the
+//! keys of another profile or of this machine.
 //!
-//! AWS STS API reference, "AssumeRoleWithWebIdentity": the one call of STS that needs no signature.
-//! The token goes into the body, not into the URL, which proxies and servers write to their logs.
+//! AWS STS API reference, "AssumeRoleWithWebIdentity" and "AssumeRole". Who is asked, and with what, is decided
+//! here; how is in `sts.rs`.
 
 use std::fs::File;
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
 
-use ureq::Agent;
-use ureq::tls::TlsConfig;
-
-use crate::credentials::{Keys, Lookup};
+use crate::configured::Configured;
+use crate::credentials::{Keys, Lookup, Outside};
 use crate::date;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
-use crate::{http, proxy, xml};
+use crate::options::Options;
+use crate::shared::{Section, Value};
+use crate::sts::Ask;
+use crate::{credentials, metadata};
 
-const TIMEOUT: Duration = Duration::from_secs(10);
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
-const ANSWER_BYTES_MAX: u64 = 64 << 10;
-
-const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 const PLACE: &str = "web identity";
 
-/// Keys for the token that the environment names, if it names one.
+/// Keys for the token that the environment or the profile names, if one does. The environment counts only
+/// where the profile was not chosen by an option.
 ///
 /// # Errors
 /// [`Error::Unreadable`] for the token, [`Error::Setting`] for the service's URL, else
 /// [`Error::Credentials`] and [`Error::Lender`]; none holds the token or what the service lent.
 pub(crate) fn from_web(
-    get: Lookup<'_>,
-    region: &str,
-    ca_file: Option<&Path>,
+    configured: &Configured<'_>,
+    profile: &Section,
+    options: &Options,
+    with_variables: bool,
+    outside: &Outside<'_>,
 ) -> Result<Option<Keys>, Error> {
-    let Some(file) = get(TOKEN_FILE) else { return Ok(None) };
-    let role = get("AWS_ROLE_ARN")
-        .ok_or_else(|| failed("AWS_WEB_IDENTITY_TOKEN_FILE is set and AWS_ROLE_ARN is not"))?;
-    let session = get("AWS_ROLE_SESSION_NAME").unwrap_or_else(|| "veneer-fetch".to_owned());
-    let token = token(Path::new(&file))?;
-    let endpoint = match get("AWS_ENDPOINT_URL_STS") {
-        Some(url) => Endpoint::parse(&url)?,
-        None => Endpoint::amazon("sts", region),
+    let find = |variable: &str, key: &str| -> Result<Option<String>, Error> {
+        if let Some(text) = with_variables.then(|| outside.get(variable)).flatten() {
+            return Ok(Some(text));
+        }
+        let value = profile.get(key).filter(|value| !value.text.is_empty());
+        Ok(value.map(Value::plain).transpose()?.map(str::to_owned))
     };
-    let mut config = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .proxy(proxy::find(&endpoint, get)?)
-        .timeout_global(Some(TIMEOUT));
-    if endpoint.is_https() {
-        let roots = http::roots(ca_file)?;
-        config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
-    }
-    let form = [
-        ("Action", "AssumeRoleWithWebIdentity"),
-        ("Version", "2011-06-15"),
-        ("RoleArn", &role),
-        ("RoleSessionName", &session),
-        ("WebIdentityToken", &token),
-    ];
-    let answer = config
-        .build()
-        .new_agent()
-        .post(format!("{}/", endpoint.url()))
-        .send_form(form)
-        .map_err(|_| busy("the token service (STS) does not answer"))?;
-    let status = answer.status().as_u16();
-    let mut document = Vec::new();
-    let mut reader = answer.into_body().into_reader().take(ANSWER_BYTES_MAX);
-    reader.read_to_end(&mut document).map_err(|_| busy("the answer of STS breaks off"))?;
-    match status {
-        200 => keys(&document).map(Some),
-        500..600 => Err(busy("the token service (STS) is out of order")),
-        _ => Err(failed(refusal(&document))),
-    }
+    let Some(file) = find("AWS_WEB_IDENTITY_TOKEN_FILE", "web_identity_token_file")? else {
+        return Ok(None);
+    };
+    let Some(role) = find("AWS_ROLE_ARN", "role_arn")? else {
+        if let Some(value) = profile.get("web_identity_token_file") {
+            return Err(value.refused("the profile has no role_arn beside it"));
+        }
+        let why = "AWS_WEB_IDENTITY_TOKEN_FILE is set and AWS_ROLE_ARN is not";
+        return Err(Error::Credentials { place: PLACE.to_owned(), why });
+    };
+    let session = find("AWS_ROLE_SESSION_NAME", "role_session_name")?;
+    let session = session.unwrap_or_else(|| "veneer-fetch".to_owned());
+    let token = token(Path::new(&file))?;
+    let form = vec![("RoleArn", role), ("RoleSessionName", session), ("WebIdentityToken", token)];
+    let ask = question(configured, options, PLACE, "AssumeRoleWithWebIdentity", form, None)?;
+    (outside.sts)(&ask).map(Some)
 }
 
-fn failed(why: &'static str) -> Error {
-    Error::Credentials { place: PLACE.to_owned(), why }
-}
-
-fn busy(why: &'static str) -> Error {
-    Error::Lender { place: PLACE, why }
+fn question(
+    configured: &Configured<'_>,
+    options: &Options,
+    place: &'static str,
+    action: &'static str,
+    form: Vec<(&'static str, String)>,
+    keys: Option<Keys>,
+) -> Result<Ask, Error> {
+    let endpoint = configured.token_service(options)?;
+    let settled = configured.settle(options)?;
+    let region = settled.region.unwrap_or_default();
+    Ok(Ask { place, endpoint, region, action, form, keys, ca_file: settled.ca_file })
 }
 
 fn token(path: &Path) -> Result<String, Error> {
@@ -94,94 +83,108 @@ fn token(path: &Path) -> Result<String, Error> {
     Ok(text.trim().to_owned())
 }
 
-/// The codes of the API reference, each with what helps.
-fn refusal(document: &[u8]) -> &'static str {
-    let mut code = String::new();
-    let read = xml::walk(document, "ErrorResponse", &mut |path, text| {
-        if let [_, error, leaf] = path
-            && (error.as_str(), leaf.as_str()) == ("Error", "Code")
-        {
-            text.clone_into(&mut code);
-        }
-        Ok(())
-    });
-    match (read, code.as_str()) {
-        (Ok(()), "ExpiredTokenException") => "STS says that the token has expired",
-        (Ok(()), "AccessDenied") => "STS denies the role: check AWS_ROLE_ARN and its trust policy",
-        (Ok(()), "InvalidIdentityToken" | "IDPRejectedClaim") => "STS does not accept the token",
-        (Ok(()) | Err(_), _) => "STS refuses the token or the role",
+/// The keys of the role that profile `name` names; none if it names none. `above` are the profiles whose source
+/// this one is.
+///
+/// # Errors
+/// [`Error::Shared`] for what is said wrong, else as [`from_web`].
+pub(crate) fn from_role(
+    configured: &Configured<'_>,
+    name: &str,
+    options: &Options,
+    above: &mut Vec<String>,
+    outside: &Outside<'_>,
+) -> Result<Option<Keys>, Error> {
+    let profile = configured.shared.profile(name);
+    let Some(role) = profile.get("role_arn") else { return Ok(None) };
+    if profile.contains_key("web_identity_token_file") {
+        return Ok(None);
     }
-}
-
-/// Reads the document of STS.
-pub(crate) fn keys(document: &[u8]) -> Result<Keys, Error> {
-    let (mut id, mut secret, mut session, mut expires) = (None, None, None, None);
-    xml::walk(document, "AssumeRoleWithWebIdentityResponse", &mut |path, text| {
-        let [_, result, credentials, leaf] = path else { return Ok(()) };
-        if result != "AssumeRoleWithWebIdentityResult" || credentials != "Credentials" {
-            return Ok(());
+    above.push(name.to_owned());
+    let keys = match (profile.get("source_profile"), profile.get("credential_source")) {
+        (Some(_), Some(both)) => {
+            return Err(both.refused("the profile has source_profile, too: leave one out"));
         }
-        let text = Some(text.to_owned());
-        match leaf.as_str() {
-            "AccessKeyId" => id = text,
-            "SecretAccessKey" => secret = text,
-            "SessionToken" => session = text,
-            "Expiration" => expires = text,
-            _ => {}
+        (None, None) => {
+            return Err(
+                role.refused("the profile says neither source_profile nor credential_source")
+            );
         }
-        Ok(())
-    })
-    .map_err(|_| failed("the answer of STS is not the XML due"))?;
-    let (Some(id), Some(secret), Some(session), Some(expires)) = (id, secret, session, expires)
-    else {
-        return Err(failed("the answer of STS has no keys"));
+        (Some(source), None) => source_keys(configured, name, source, options, above, outside)?,
+        (None, Some(source)) => machine_keys(source, options, outside)?,
     };
-    let mut keys = Keys::new(&id, &secret, Some(&session));
-    let expires = date::rfc3339(&expires);
-    keys.expires = Some(expires.ok_or_else(|| failed("the expiration is not a date"))?);
-    keys.check(PLACE)
+    let mut form = vec![("RoleArn", role.plain()?.to_owned())];
+    let session = match profile.get("role_session_name") {
+        Some(session) => session.plain()?.to_owned(),
+        None => format!("veneer-fetch-{}", date::now()),
+    };
+    form.push(("RoleSessionName", session));
+    if let Some(external) = profile.get("external_id") {
+        form.push(("ExternalId", external.plain()?.to_owned()));
+    }
+    if let Some(mfa) = profile.get("mfa_serial") {
+        return Err(mfa.refused(
+            "a code is to be typed in for it, and nobody is asked here: export keys to the \
+             environment (`aws configure export-credentials`)",
+        ));
+    }
+    if let Some(seconds) = profile.get("duration_seconds") {
+        let seconds = seconds.plain()?.parse::<u32>().map_err(|_| seconds.refused("no number"))?;
+        form.push(("DurationSeconds", seconds.to_string()));
+    }
+    let ask = question(configured, options, "role", "AssumeRole", form, Some(keys))?;
+    if !ask.endpoint.is_https() && !is_loopback(&ask.endpoint) {
+        return Err(role.refused(format!(
+            "the keys of the role would come in the clear from {}: it has to be https",
+            ask.endpoint.url()
+        )));
+    }
+    (outside.sts)(&ask).map(Some)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn is_loopback(endpoint: &Endpoint) -> bool {
+    let host = endpoint.host().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
 
-    fn document(inside: &str) -> String {
-        format!(
-            "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
-             <AssumeRoleWithWebIdentityResult>{inside}</AssumeRoleWithWebIdentityResult>\
-             </AssumeRoleWithWebIdentityResponse>"
-        )
+/// The keys that ask for the role, of another profile, or of the same one.
+fn source_keys(
+    configured: &Configured<'_>,
+    name: &str,
+    source: &Value,
+    options: &Options,
+    above: &mut Vec<String>,
+    outside: &Outside<'_>,
+) -> Result<Keys, Error> {
+    let next = source.plain()?;
+    if !configured.shared.has(next) {
+        return Err(source.refused("there is no such profile"));
     }
+    let profile = configured.shared.profile(next);
+    let has_keys =
+        ["aws_access_key_id", "aws_secret_access_key"].iter().any(|key| profile.contains_key(*key));
+    // A profile may name itself for its keys, and only for these.
+    if above.iter().any(|one| one == next) && !(next == name && has_keys) {
+        return Err(source.refused("the profiles name one another in a ring"));
+    }
+    if !has_keys && let Some(keys) = from_role(configured, next, options, above, outside)? {
+        return Ok(keys);
+    }
+    credentials::of_profile(configured, next, options, false, outside)?
+        .ok_or_else(|| source.refused("that profile has no keys"))
+}
 
-    #[test]
-    fn documents_are_read_and_checked() {
-        let lent = "<Credentials><SessionToken>T</SessionToken><SecretAccessKey>S</SecretAccessKey>\
-             <Expiration>2026-11-21T05:35:02Z</Expiration><AccessKeyId>A</AccessKeyId></Credentials>";
-        let got = keys(document(lent).as_bytes()).unwrap();
-        assert_eq!((got.access_key.as_str(), got.expires), ("A", Some(1_795_239_302)));
-        for bad in [
-            document(""),
-            document(&lent.replace("<AccessKeyId>A</AccessKeyId>", "")),
-            document(&lent.replace("2026-11-21T05:35:02Z", "soon")),
-            document(&lent.replace(">S<", "> <")),
-            lent.to_owned(),
-            "<html>".to_owned(),
-        ] {
-            assert!(keys(bad.as_bytes()).is_err(), "{bad}");
+/// The keys that this machine lends.
+fn machine_keys(source: &Value, options: &Options, outside: &Outside<'_>) -> Result<Keys, Error> {
+    let look: Lookup<'_> = &|name| outside.get(name);
+    let keys = match source.plain()?.to_ascii_lowercase().as_str() {
+        "environment" => credentials::from_env(look)?,
+        "ecscontainer" => metadata::from_container(look, options)?,
+        "ec2instancemetadata" => metadata::from_instance(look, options)?,
+        _ => {
+            let why = "expected Environment, EcsContainer or Ec2InstanceMetadata";
+            return Err(source.refused(why));
         }
-    }
-
-    #[test]
-    fn refusals_say_what_helps() {
-        let said = |code: &str| {
-            refusal(
-                format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>")
-                    .as_bytes(),
-            )
-        };
-        assert!(said("ExpiredTokenException").contains("expired"));
-        assert!(said("AccessDenied").contains("AWS_ROLE_ARN"));
-        assert!(said("Other").contains("refuses") && refusal(b"<html>").contains("refuses"));
-    }
+    };
+    keys.ok_or_else(|| source.refused("there are no keys there"))
 }

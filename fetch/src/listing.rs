@@ -4,8 +4,11 @@
 //! `IsTruncated` without a token would otherwise read as the end.
 
 use crate::error::Error;
-use crate::object::{Layer, Object, ObjectRef};
+use crate::object::{KEY_BYTES_MAX, Layer, Object, ObjectRef};
 use crate::xml::{self, Fault};
+
+/// A token for the next page is a key and little more; some servers encode it twice.
+const TOKEN_BYTES_MAX: usize = 4096;
 
 /// One page.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -13,6 +16,18 @@ pub(crate) struct Page {
     pub(crate) objects: Vec<Object>,
     /// Where the next page starts; none on the last.
     pub(crate) next: Option<String>,
+    /// The server says that keys are encoded, and they mean something else if they are not.
+    pub(crate) doubtful: bool,
+}
+
+impl Page {
+    /// Whether `plain`, the same page without a word of encoding, shows that this one was not encoded either.
+    pub(crate) fn is_belied_by(&self, plain: &Page) -> bool {
+        self.objects.iter().zip(&plain.objects).any(|(own, plain)| {
+            let (own, plain) = (&own.object.key, &plain.object.key);
+            own != plain && url_decoded(plain).is_ok_and(|decoded| decoded == *own)
+        })
+    }
 }
 
 #[derive(Default)]
@@ -22,11 +37,16 @@ struct Entry {
     etag: Option<String>,
 }
 
-/// Reads a page of `s3://bucket/prefix`.
+/// Reads a page of `s3://bucket/prefix`, for which `encoding` of keys was asked or not.
 ///
 /// # Errors
 /// [`Error::Xml`] and [`Error::Malformed`].
-pub(crate) fn page(document: &[u8], bucket: &str, prefix: &str) -> Result<Page, Error> {
+pub(crate) fn page(
+    document: &[u8],
+    bucket: &str,
+    prefix: &str,
+    encoding: bool,
+) -> Result<Page, Error> {
     let subject = || format!("s3://{bucket}/{prefix}");
     let malformed =
         |why, got: &str| Error::Malformed { subject: subject(), why, got: got.to_owned() };
@@ -34,11 +54,22 @@ pub(crate) fn page(document: &[u8], bucket: &str, prefix: &str) -> Result<Page, 
     let mut entry = Entry::default();
     let mut truncated = false;
     let mut outside: Option<String> = None;
+    let mut encoded = false;
     let mut collect = |path: &[String], text: &str| -> Result<(), &'static str> {
         let names: Vec<&str> = path.iter().map(String::as_str).collect();
         match names[..] {
             [_, "IsTruncated"] => truncated = flag(text)?,
+            [_, "NextContinuationToken"] if text.len() > TOKEN_BYTES_MAX => {
+                outside = Some(cut(text));
+                return Err("a token for the next page of more than 4096 bytes");
+            }
             [_, "NextContinuationToken"] => page.next = Some(text.to_owned()),
+            [_, "EncodingType"] => encoded = encoding && text == "url",
+            // Each byte may be spelled as three.
+            [_, "Contents", "Key"] if text.len() > 3 * KEY_BYTES_MAX => {
+                outside = Some(cut(text));
+                return Err(LONG_KEY);
+            }
             [_, "Contents", "Key"] => once(&mut entry.key, text.to_owned())?,
             [_, "Contents", "Size"] => {
                 let size = text.parse().map_err(|_| "a size is not a number")?;
@@ -49,10 +80,6 @@ pub(crate) fn page(document: &[u8], bucket: &str, prefix: &str) -> Result<Page, 
                 let Entry { key, size, etag } = std::mem::take(&mut entry);
                 let key = key.ok_or("an entry without a key")?;
                 let size = size.ok_or("an entry without a size")?;
-                if !key.starts_with(prefix) {
-                    outside = Some(key.clone());
-                    return Err("a key outside the prefix");
-                }
                 let etag = etag.as_deref().map(entity_tag).transpose()?.flatten();
                 let object = ObjectRef { bucket: bucket.to_owned(), key };
                 page.objects.push(Object { object, size, etag });
@@ -66,6 +93,35 @@ pub(crate) fn page(document: &[u8], bucket: &str, prefix: &str) -> Result<Page, 
         Err(Fault::Syntax(source)) => return Err(Error::Xml { subject: subject(), source }),
         Err(Fault::Rule(why)) => return Err(malformed(why, outside.as_deref().unwrap_or(""))),
     }
+    // Some servers say that they encode and do not. What no encoding leaves gives them away, and a key that is
+    // below the prefix only as it stands.
+    encoded &= page.objects.iter().all(|object| is_url_encoded(&object.object.key));
+    let decoded: Vec<String> = match encoded {
+        true => page
+            .objects
+            .iter()
+            .map(|object| url_decoded(&object.object.key))
+            .collect::<Result<_, _>>(),
+        false => Ok(Vec::new()),
+    }
+    .map_err(|why| malformed(why, ""))?;
+    let below = |key: &String| key.starts_with(prefix);
+    let as_they_stand = page.objects.iter().all(|object| below(&object.object.key));
+    if encoded && (decoded.iter().all(below) || !as_they_stand) {
+        for (object, key) in page.objects.iter_mut().zip(decoded) {
+            page.doubtful |= object.object.key != key;
+            object.object.key = key;
+        }
+    }
+    for object in &page.objects {
+        let key = &object.object.key;
+        if key.len() > KEY_BYTES_MAX {
+            return Err(malformed(LONG_KEY, &cut(key)));
+        }
+        if !below(key) {
+            return Err(malformed("a key outside the prefix", key));
+        }
+    }
     match (truncated, &page.next) {
         (true, None) => Err(malformed("truncated, but no token for the next page", "")),
         (true, Some(token)) if token.is_empty() => {
@@ -74,6 +130,43 @@ pub(crate) fn page(document: &[u8], bucket: &str, prefix: &str) -> Result<Page, 
         (true, Some(_)) => Ok(page),
         (false, _) => Ok(Page { next: None, ..page }),
     }
+}
+
+const LONG_KEY: &str = "a key of more than 1024 bytes";
+
+/// Whether a key can be one that is url-encoded: no blank, no control, nothing beyond ASCII, and each `%` with
+/// its two digits.
+fn is_url_encoded(key: &str) -> bool {
+    let hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    let bytes = key.as_bytes();
+    bytes.iter().enumerate().all(|(at, byte)| match byte {
+        b'%' => hex(bytes.get(at + 1)) && hex(bytes.get(at + 2)),
+        byte => byte.is_ascii_graphic(),
+    })
+}
+
+/// A key out of `encoding-type=url`, where a plus is a blank, as boto3 reads it.
+fn url_decoded(key: &str) -> Result<String, &'static str> {
+    let mut bytes = Vec::with_capacity(key.len());
+    let mut rest = key.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                let both = digit().and_then(|high| Some(high * 16 + digit()?));
+                both.and_then(|both| u8::try_from(both).ok()).ok_or("a key with a broken escape")?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| "a key that is not UTF-8")
+}
+
+/// The beginning of what is too long to be told whole.
+fn cut(text: &str) -> String {
+    let end = (0..=64).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}...", text.get(..end).unwrap_or(text))
 }
 
 fn flag(text: &str) -> Result<bool, &'static str> {
@@ -230,7 +323,7 @@ mod tests {
              <ETag>&quot;e&quot;</ETag></Contents><Contents><Key>p/c</Key><Size>0</Size>\
              </Contents></ListBucketResult>"
         );
-        let page = page(text.as_bytes(), "bkt", "p/").unwrap();
+        let page = page(text.as_bytes(), "bkt", "p/", true).unwrap();
         assert_eq!(page.next.as_deref(), Some("t+/="));
         assert_eq!(page.objects[0].object.key, "p/a & b ");
         assert_eq!(page.objects[0].etag.as_deref(), Some("\"e\""));
@@ -256,7 +349,7 @@ mod tests {
             "<html></html>".to_owned(),
             String::new(),
         ] {
-            assert!(page(text.as_bytes(), "bkt", "p/").is_err(), "{text}");
+            assert!(page(text.as_bytes(), "bkt", "p/", true).is_err(), "{text}");
         }
     }
 

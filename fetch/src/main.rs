@@ -1,26 +1,31 @@
 //! The program `fetch`: flags, output, exit codes. What it does is in the library.
 
+mod kept;
 mod output;
+mod progress;
 
 use std::env;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use argh::FromArgs;
 use fetch::{Client, CredentialsFrom, Event, Expect, ImageRef, Kind, ObjectRef, Options, Watch};
+use nix::sys::signal::{SigSet, Signal};
 
 /// Fetch an S3 object, verified, to stdout or a file; or list the layers of an image.
 #[derive(FromArgs)]
 #[argh(
     name = "fetch",
     note = "Bytes go to stdout as they come: they are worth nothing unless the exit code is 0.
-Flags beat environment: AWS_ENDPOINT_URL[_S3], AWS_REGION, AWS_DEFAULT_REGION, AWS_CA_BUNDLE,
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE,
-AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN,
-VENEER_FETCH_{{ADDRESSING,CONNECT_TIMEOUT,FIRST_BYTE_TIMEOUT,STALL_TIMEOUT,PATIENCE,DEADLINE,
-RATE_FLOOR,TRIES,JOBS,SPOOL_MIN,SPOOL_RESERVE,LIST_KEYS,REDIRECT_TO,SOURCES}}; HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY.",
+Flags beat environment, and that ~/.aws; both are read as boto3 reads them: AWS_ENDPOINT_URL[_S3], AWS_REGION,
+AWS_DEFAULT_REGION, AWS_CA_BUNDLE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE,
+AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE, AWS_USE_FIPS_ENDPOINT, AWS_USE_DUALSTACK_ENDPOINT,
+AWS_IGNORE_CONFIGURED_ENDPOINT_URLS, AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN,
+VENEER_FETCH_{{CREDENTIAL_PROCESS,REQUESTER_PAYS,ADDRESSING,CONNECT_TIMEOUT,FIRST_BYTE_TIMEOUT,ANSWER_TIMEOUT,STALL_TIMEOUT,PATIENCE,DEADLINE,
+RATE_FLOOR,TRIES,JOBS,SPOOL_MIN,SPOOL_RESERVE,LIST_KEYS,LAYERS,REDIRECT_TO,SOURCES,SOURCE_FALLBACK}}; HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY.",
     example = "{command_name} --list s3://bucket/images/golang/",
     example = "{command_name} s3://bucket/images/golang/1.tar -o 1.tar",
     error_code(0, "done"),
@@ -84,9 +89,19 @@ struct Args {
     /// before stdout all is verified in a file, in --spool or TMPDIR
     #[argh(option, arg_name = "url")]
     source: Vec<String>,
+    /// when the server itself is asked for what no source gives: now, never, or within so many seconds,
+    /// after a random part of them (now)
+    #[argh(option, arg_name = "when")]
+    source_fallback: Option<String>,
     /// host[:port] that a redirect may lead to
     #[argh(option, arg_name = "host")]
     redirect_to: Vec<String>,
+    /// the version of the object to get, as its server names it
+    #[argh(option, arg_name = "id")]
+    version_id: Option<String>,
+    /// say that you pay for what is read, for a bucket that wants that
+    #[argh(switch)]
+    requester_pays: bool,
     /// do not sign requests
     #[argh(switch)]
     anonymous: bool,
@@ -102,16 +117,19 @@ struct Args {
     /// time to the head of an answer, seconds (30)
     #[argh(option, arg_name = "s")]
     first_byte_timeout: Option<f64>,
+    /// time for a whole answer that is no object's content, seconds (60)
+    #[argh(option, arg_name = "s")]
+    answer_timeout: Option<f64>,
     /// time for each piece of the body, and window of the rate floor, seconds (20)
     #[argh(option, arg_name = "s")]
     stall_timeout: Option<f64>,
     /// slowest acceptable stream, bytes per second (1024)
     #[argh(option)]
     rate_floor: Option<u64>,
-    /// tries without progress (8)
+    /// most tries without progress (no bound but patience)
     #[argh(option)]
     tries: Option<u32>,
-    /// time without progress, seconds (120)
+    /// time without progress (64 KiB) until it gives up, seconds (120)
     #[argh(option, arg_name = "s")]
     patience: Option<f64>,
     /// time for the whole object, seconds (none)
@@ -120,6 +138,9 @@ struct Args {
     /// most keys of a listing (100000)
     #[argh(option)]
     list_keys: Option<usize>,
+    /// most layers of an image (1000)
+    #[argh(option)]
+    layers: Option<usize>,
     /// no progress and no summary
     #[argh(switch, short = 'q')]
     quiet: bool,
@@ -139,12 +160,21 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
+    // A file that may not be larger is then an error with its name, and not our death without a word.
+    let mut file_size = SigSet::empty();
+    file_size.add(Signal::SIGXFSZ);
+    // Where that cannot be had, it is as it was.
+    let _is_blocked = file_size.thread_block();
+    kept::watch_signals(output::complain);
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let code = exit_code(&error, args.etag.is_some() || args.size.is_some());
             if !is_broken_pipe(&error) {
                 output::complain(&format!("fetch: fatal: {error:#}"));
+            }
+            if let Some(note) = kept::note() {
+                output::complain(&note);
             }
             ExitCode::from(code)
         }
@@ -163,7 +193,8 @@ fn parse() -> Result<Args, ExitCode> {
             }
         }
     }
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let words = words.iter().map(|word| if word == "-h" { "--help" } else { word.as_str() });
+    let words: Vec<&str> = words.collect();
     Args::from_args(&["fetch"], &words).map_err(|early| match early.status {
         Ok(()) => match io::stdout().write_all(early.output.as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -193,7 +224,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
     let object: ObjectRef = reference.parse()?;
     let expect = expect(args)?;
-    let show = output::Show { quiet: args.quiet, json: args.json };
+    let show = output::Show {
+        quiet: args.quiet,
+        json: args.json,
+        to_terminal: args.output.as_deref() == Some(Path::new("-")),
+    };
     let (out, spool) = match (output::Out::of(args.output.as_deref())?, &args.spool) {
         (output::Out::File(path), None) => {
             return output::to_file(&client, &object, &expect, &path, show);
@@ -219,6 +254,7 @@ fn refuse_idle(args: &Args) -> anyhow::Result<()> {
         ("--spool", args.spool.is_some()),
         ("--digest", args.digest.is_some()),
         ("--etag", args.etag.is_some()),
+        ("--version-id", args.version_id.is_some()),
         ("--size", args.size.is_some()),
     ];
     match (args.list, given.into_iter().find(|(_, given)| *given)) {
@@ -256,12 +292,15 @@ fn expect(args: &Args) -> anyhow::Result<Expect> {
 }
 
 fn options(args: &Args) -> anyhow::Result<Options> {
-    let mut options = Options::from_env()?;
+    if let (true, Some(name)) = (args.anonymous, &args.profile) {
+        return Err(usage("--profile", name, "cannot go with --anonymous"));
+    }
+    let mut options = Options::from_env(args.profile.as_deref())?;
     if args.endpoint.is_some() {
         options.endpoint.clone_from(&args.endpoint);
     }
-    if let Some(region) = &args.region {
-        options.region.clone_from(region);
+    if args.region.is_some() {
+        options.region.clone_from(&args.region);
     }
     if let Some(text) = &args.addressing {
         options.addressing = text.parse()?;
@@ -270,16 +309,14 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         options.ca_file.clone_from(&args.ca_file);
     }
     options.credentials = match (args.anonymous, &args.profile) {
-        (true, Some(name)) => {
-            return Err(usage("--profile", name, "cannot go with --anonymous"));
-        }
-        (true, None) => CredentialsFrom::Anonymous,
+        (true, _) => CredentialsFrom::Anonymous,
         (false, Some(name)) => CredentialsFrom::Profile(name.clone()),
         (false, None) => CredentialsFrom::Auto,
     };
     for (name, given, place) in [
         ("--connect-timeout", args.connect_timeout, &mut options.connect_timeout),
         ("--first-byte-timeout", args.first_byte_timeout, &mut options.first_byte_timeout),
+        ("--answer-timeout", args.answer_timeout, &mut options.answer_timeout),
         ("--stall-timeout", args.stall_timeout, &mut options.stall_timeout),
         ("--patience", args.patience, &mut options.patience),
     ] {
@@ -294,15 +331,19 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         ("--rate-floor", args.rate_floor),
         ("--tries", args.tries.map(u64::from)),
         ("--list-keys", args.list_keys.map(|keys| keys as u64)),
+        ("--layers", args.layers.map(|layers| layers as u64)),
     ] {
         if given == Some(0) {
             return Err(usage(name, "0", "expected a whole number, more than 0"));
         }
     }
     options.rate_floor = args.rate_floor.unwrap_or(options.rate_floor);
-    options.tries_max = args.tries.unwrap_or(options.tries_max);
+    options.tries_max = args.tries.or(options.tries_max);
     if !args.source.is_empty() {
         options.sources.clone_from(&args.source);
+    }
+    if let Some(text) = &args.source_fallback {
+        options.source_fallback = text.parse()?;
     }
     options.redirect_hosts.extend(args.redirect_to.iter().cloned());
     if args.jobs.is_some() {
@@ -313,11 +354,21 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     {
         return Err(usage("--jobs", &jobs.to_string(), "expected 1 to 16"));
     }
+    options.requester_pays |= args.requester_pays;
+    if let Some(id) = &args.version_id {
+        if id.is_empty() || id.chars().any(|c| c.is_control() || c == ' ') {
+            return Err(usage("--version-id", id, "a version's name has no blanks"));
+        }
+        options.version_id = Some(id.clone());
+    }
     options.spool_min = args.spool_min.unwrap_or(options.spool_min);
     options.spool_reserve = args.spool_reserve.unwrap_or(options.spool_reserve);
     options.list_keys_max = args.list_keys.unwrap_or(options.list_keys_max);
+    options.layers_max = args.layers.unwrap_or(options.layers_max);
     if args.verbose {
         options.watch = Watch::new(tell);
+    } else if !args.quiet {
+        options.watch = Watch::new(tell_waits);
     }
     Ok(options)
 }
@@ -331,15 +382,44 @@ fn seconds(name: &'static str, given: f64) -> anyhow::Result<Duration> {
 
 fn tell(event: &Event<'_>) {
     match event {
-        Event::Retry { error, tries, wait, .. } => {
-            let wait = wait.as_secs_f64();
+        Event::Retry { error, tries, wait, left, .. } => {
+            let (wait, left) = (wait.as_secs_f64(), left.as_secs_f64());
             let error = output::chain(error);
-            output::complain(&format!("fetch: try {tries} failed, next in {wait:.2} s: {error}"));
+            output::complain(&format!(
+                "fetch: try {tries} failed, next in {wait:.2} s, patience for {left:.0} s: {error}"
+            ));
         }
         Event::Resume { subject, at } => {
             output::complain(&format!("fetch: {subject:?}: going on at byte {at}"));
         }
         Event::Note { text } => output::complain(&format!("fetch: {text}")),
+        Event::Waiting { .. } | Event::Anonymous => tell_waits(event),
+    }
+}
+
+/// What is said without `-v` too: nobody should wonder what a silent program does.
+fn tell_waits(event: &Event<'_>) {
+    match event {
+        Event::Waiting { subject, waited } => {
+            let seconds = waited.as_secs();
+            output::complain(&format!(
+                "fetch: {subject:?}: nothing has come for {seconds} s, waiting"
+            ));
+        }
+        Event::Anonymous => output::complain(
+            "fetch: no keys in the environment, ~/.aws or this machine's metadata: requests are not \
+             signed (--anonymous says that this is meant)",
+        ),
+        // Many streams may break at once; one of them tells it.
+        Event::Retry { .. } => {
+            static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+            let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+            if event.is_news() || told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
+                *told = Some(Instant::now());
+                tell(event);
+            }
+        }
+        Event::Resume { .. } | Event::Note { .. } => {}
     }
 }
 

@@ -16,6 +16,8 @@ use crate::credentials::{Keys, Lookup};
 use crate::date;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::options::Options;
+use crate::vigil::Waiting;
 
 /// Both services are one hop away; a machine without them must not be kept waiting.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -25,7 +27,7 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 ///
 /// # Errors
 /// [`Error::Credentials`], [`Error::Lender`].
-pub(crate) fn from_container(get: Lookup<'_>) -> Result<Option<Keys>, Error> {
+pub(crate) fn from_container(get: Lookup<'_>, options: &Options) -> Result<Option<Keys>, Error> {
     let url = match (
         get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
         get("AWS_CONTAINER_CREDENTIALS_FULL_URI"),
@@ -47,7 +49,8 @@ pub(crate) fn from_container(get: Lookup<'_>) -> Result<Option<Keys>, Error> {
         None => get("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
     };
     let headers: Vec<_> = token.iter().map(|token| ("authorization", token.as_str())).collect();
-    keys(&ask("container metadata", false, &url, &headers)?, "container metadata").map(Some)
+    keys(&ask(options, "container metadata", false, &url, &headers)?, "container metadata")
+        .map(Some)
 }
 
 /// The SDKs' rule for addresses that may get the token: https, loopback, or those of ECS and EKS.
@@ -66,7 +69,7 @@ fn is_allowed(url: &str) -> bool {
 ///
 /// # Errors
 /// [`Error::Credentials`] if the service is there and says nonsense.
-pub(crate) fn from_instance(get: Lookup<'_>) -> Result<Option<Keys>, Error> {
+pub(crate) fn from_instance(get: Lookup<'_>, options: &Options) -> Result<Option<Keys>, Error> {
     if get("AWS_EC2_METADATA_DISABLED").is_some_and(|flag| flag.eq_ignore_ascii_case("true")) {
         return Ok(None);
     }
@@ -78,17 +81,17 @@ pub(crate) fn from_instance(get: Lookup<'_>) -> Result<Option<Keys>, Error> {
     let base = base.trim_end_matches('/');
     let place = "instance metadata";
     let ttl = [("x-aws-ec2-metadata-token-ttl-seconds", "21600")];
-    let token = ask(place, true, &format!("{base}/latest/api/token"), &ttl)?;
+    let token = ask(options, place, true, &format!("{base}/latest/api/token"), &ttl)?;
     let token = [("x-aws-ec2-metadata-token", token.trim())];
     let roles = format!("{base}/latest/meta-data/iam/security-credentials/");
-    let Ok(role) = ask(place, false, &roles, &token) else { return Ok(None) };
+    let Ok(role) = ask(options, place, false, &roles, &token) else { return Ok(None) };
     let role = role.lines().next().unwrap_or("").trim().to_owned();
     if role.is_empty()
         || !role.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b))
     {
         return Err(failed(place, "the role's name is odd"));
     }
-    keys(&ask(place, false, &format!("{roles}{role}"), &token)?, place).map(Some)
+    keys(&ask(options, place, false, &format!("{roles}{role}"), &token)?, place).map(Some)
 }
 
 /// EC2 user guide, "Detect whether a host is an EC2 instance".
@@ -107,6 +110,7 @@ fn failed(place: &str, why: &'static str) -> Error {
 
 /// One small request. What goes wrong is told by place only: answers hold secrets.
 fn ask(
+    options: &Options,
     place: &'static str,
     put: bool,
     url: &str,
@@ -120,6 +124,7 @@ fn ask(
         .timeout_global(Some(TIMEOUT))
         .build()
         .new_agent();
+    let _waiting = Waiting::begin(options, &agent, place);
     let answer = if put {
         let request = agent.put(url);
         headers.iter().fold(request, |r, (name, value)| r.header(*name, *value)).send_empty()

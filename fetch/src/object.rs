@@ -9,7 +9,7 @@ use std::str::FromStr;
 use crate::error::Error;
 
 /// Keys are at most this many bytes (S3 user guide, "Creating object key names").
-const KEY_BYTES_MAX: usize = 1024;
+pub(crate) const KEY_BYTES_MAX: usize = 1024;
 
 /// One object: `s3://bucket/key`. The key is taken as it stands, nothing is percent-decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +66,11 @@ pub(crate) fn check_bucket(name: &str) -> Result<(), &'static str> {
     }
     if !bytes.iter().all(|&b| plain(b) || b == b'-' || b == b'.') {
         return Err("a bucket name has only a-z, 0-9, \"-\" and \".\"");
+    }
+    if name.ends_with("--x-s3") {
+        return Err(
+            "directory buckets (S3 Express) are not supported: copy the object to another bucket",
+        );
     }
     if !plain(bytes[0]) || !plain(bytes[bytes.len() - 1]) || name.contains("..") {
         return Err("a bucket name starts and ends with a-z or 0-9 and has no \"..\"");
@@ -142,6 +147,14 @@ pub struct Object {
     pub size: u64,
     /// The entity tag as in the header, with its quotes: `"9b2cf..."`, or `W/"..."` for a weak one.
     pub etag: Option<String>,
+}
+
+impl Object {
+    /// Bytes of memory that its names take.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let etag = self.etag.as_ref().map_or(0, String::len);
+        self.object.bucket.len() + self.object.key.len() + etag
+    }
 }
 
 /// One layer of an image.

@@ -2,21 +2,22 @@
 //!
 //! The decisions only; requests are `client.rs`'s, the flow of bytes is `stream.rs` and `ranges.rs`.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Instant;
 
 use crate::body::{Body, Flow, State};
+use crate::chain::Chain;
 use crate::checksum::Checksum;
 use crate::client::Client;
 use crate::digest::Sha256;
 use crate::error::Error;
 use crate::object::{Expect, ObjectRef};
 use crate::options::Event;
+use crate::pin::{Pin, Tag};
+use crate::promise::Promise;
 use crate::ranges::{JOBS, JOBS_MAX, PART_BYTES, Ranges, SIZE_MIN};
 use crate::spool::{Identity, Place, STEM, Spool, parent};
-use crate::stream::{Pin, Stream, Tag, check_size};
-use crate::wording;
+use crate::stream::{Stream, check_size};
 
 impl Client {
     /// Opens an object: the first request is made here, so that what is absent, forbidden or not
@@ -53,6 +54,11 @@ impl Client {
             self.note("no room for a spool: what is fetched now is fetched again after a crash");
         }
         Ok(body)
+    }
+
+    /// How the names of the files begin that [`Client::open_spooled`] leaves of this object.
+    pub fn spools_of(&self, object: &ObjectRef) -> String {
+        Identity::new(self.endpoint(), object, None, None).stem(STEM)
     }
 
     /// As [`Client::open_spooled`], with the spool as the purpose: beside `path`, whose name it
@@ -107,17 +113,48 @@ impl Client {
                     etag: pin.etag.text().map(str::to_owned),
                     ..expect.clone()
                 };
-                let opened = self.begin(object, &pinned)?;
-                self.body(object, expect, opened, spool)
+                match self.begin(object, &pinned) {
+                    // It answers HEAD with another tag than GET, or has just been replaced.
+                    Err(Error::Changed { .. })
+                        if expect.etag.is_none() && expect.size.is_none() =>
+                    {
+                        self.anew(object, expect, place, spool)
+                    }
+                    opened => self.body(object, expect, opened?, spool),
+                }
             }
             kept => {
-                let mut rest = self.chain(expect);
-                let first = rest.pop_front().unwrap_or_else(|| self.clone());
-                let theirs = if rest.is_empty() { pin.clone() } else { pin.anywhere() };
+                let mut chain = self.chain(object, expect);
+                let first = chain.next(None, None)?;
+                let theirs = if chain.is_at_origin() { pin.clone() } else { pin.anywhere() };
                 let flow = first.go_on(object, &theirs, kept)?;
-                self.body(object, expect, Opened { flow, rest, pin, checksum }, spool)
+                let checksum = Promise::of(checksum);
+                self.body(object, expect, Opened { flow, chain, pin, checksum }, spool)
             }
         }
+    }
+
+    /// Opens as if nothing had been there, with an empty spool in the place of this one.
+    fn anew(
+        &self,
+        object: &ObjectRef,
+        expect: &Expect,
+        place: &Place<'_>,
+        spool: Option<Spool>,
+    ) -> Result<Body, Error> {
+        let opened = self.begin(object, expect)?;
+        spool.map_or(Ok(()), Spool::discard)?;
+        let sha256 = expect.sha256.as_ref();
+        let identity = Identity::new(self.endpoint(), object, Some(&opened.pin), sha256);
+        let spool = Spool::open(place, &identity, opened.pin.size)?;
+        // What somebody else has put there meanwhile is not ours.
+        let spool = match spool {
+            Some(spool) if spool.kept() > 0 && place.strict => {
+                return Err(Error::Busy { path: spool.path().to_owned() });
+            }
+            spool => spool.filter(|spool| spool.kept() == 0),
+        };
+        self.body(object, expect, opened, spool)
     }
 
     /// What the object is, without its bytes.
@@ -126,18 +163,33 @@ impl Client {
         object: &ObjectRef,
         expect: &Expect,
     ) -> Result<(Pin, Option<Checksum>), Error> {
-        let digest = expect.sha256.is_some();
+        let digest = expect.sha256;
         let etag = match &expect.etag {
             Some(etag) => Tag::Known(Some(etag.clone())),
             None => Tag::Unknown,
         };
         if let Some(size) = expect.size
-            && (digest || etag.strong().is_some())
+            && (digest.is_some() || etag.strong().is_some())
         {
             check_size(&object.to_string(), size, expect)?;
-            return Ok((Pin { size, etag, digest }, None));
+            return Ok((Pin { size, etag, modified: None, digest }, None));
         }
-        let (found, checksum) = self.head_with_checksum(object)?;
+        let (mut chain, mut failed) = (self.chain(object, expect), None);
+        let (found, checksum) = loop {
+            let client = chain.next(failed.take(), None)?;
+            match client.head_with_checksum(object) {
+                Ok(found) => break found,
+                Err(error) => failed = Some(error),
+            }
+        };
+        if !chain.is_at_origin() {
+            // Entity tags are the origin's own.
+            check_size(&object.to_string(), found.size, expect)?;
+            return Ok((
+                Pin { size: found.size, etag: Tag::Unknown, modified: None, digest },
+                None,
+            ));
+        }
         let subject = object.to_string();
         check_size(&subject, found.size, expect)?;
         if expect.etag.is_some() && expect.etag != found.etag {
@@ -145,20 +197,17 @@ impl Client {
             let (want, got) = (shown(&expect.etag), shown(&found.etag));
             return Err(Error::Changed { subject, field: "ETag", want, got });
         }
-        Ok((Pin { size: found.size, etag: Tag::Known(found.etag), digest }, checksum))
+        let etag = Tag::Known(found.etag);
+        Ok((Pin { size: found.size, etag, modified: None, digest }, checksum))
     }
 
-    /// Whom to ask, in order. Who gives the bytes does not matter where a digest judges them, and
-    /// matters where none does.
-    fn chain(&self, expect: &Expect) -> VecDeque<Client> {
-        let mut chain = VecDeque::new();
-        if expect.sha256.is_some() {
-            chain.extend(self.inner.sources.iter().cloned());
-        } else if !self.inner.sources.is_empty() {
+    /// Whom to ask, in order.
+    fn chain(&self, object: &ObjectRef, expect: &Expect) -> Chain {
+        let judged = expect.sha256.is_some();
+        if !judged && !self.inner.sources.is_empty() {
             self.note("no digest is given: the other sources are not asked");
         }
-        chain.push_back(self.clone());
-        chain
+        Chain::new(self, object, judged)
     }
 
     fn note(&self, text: &str) {
@@ -167,21 +216,14 @@ impl Client {
 
     /// Opens at the first byte, at the first source that can.
     fn begin(&self, object: &ObjectRef, expect: &Expect) -> Result<Opened, Error> {
-        let mut chain = self.chain(expect);
+        let (mut chain, mut failed) = (self.chain(object, expect), None);
         loop {
-            let Some(client) = chain.pop_front() else {
-                return Err(Error::Spent { subject: object.to_string() });
-            };
-            if chain.is_empty() {
-                return client.begin_here(object, expect, chain);
-            }
+            let client = chain.next(failed.take(), None)?;
             // Entity tags are the origin's own.
-            let expect = Expect { etag: None, ..expect.clone() };
-            match client.begin_here(object, &expect, chain.clone()) {
-                Ok(opened) => return Ok(opened),
-                Err(error) => {
-                    self.note(&format!("source {}: {}", client.endpoint(), wording::chain(&error)));
-                }
+            let etag = expect.etag.clone().filter(|_| chain.is_at_origin());
+            match client.begin_here(object, &Expect { etag, ..expect.clone() }) {
+                Ok((flow, pin, checksum)) => return Ok(Opened { flow, chain, pin, checksum }),
+                Err(error) => failed = Some(error),
             }
         }
     }
@@ -190,26 +232,29 @@ impl Client {
         &self,
         object: &ObjectRef,
         expect: &Expect,
-        rest: VecDeque<Client>,
-    ) -> Result<Opened, Error> {
+    ) -> Result<(Flow, Pin, Promise), Error> {
         let jobs = self.jobs(expect.size);
         let first = (jobs > 1).then_some(PART_BYTES);
         let mut stream = Stream::open(self, object, expect, first)?;
+        if stream.end() < stream.pin.size && !stream.pin.may_have_parts() {
+            // Parts of different moments could be of different versions, and nobody would see it.
+            drop(stream);
+            self.note("no strong ETag and no digest: one stream");
+            stream = Stream::open(self, object, expect, None)?;
+        }
         let pin = stream.pin.clone();
-        let mut checksum = stream.checksum.take();
         if stream.end() == pin.size {
-            return Ok(Opened { flow: Flow::One(Box::new(stream)), rest, pin, checksum });
+            let checksum = Promise::of(stream.checksum.take());
+            return Ok((Flow::One(Box::new(stream)), pin, checksum));
         }
-        if !pin.digest {
-            // A range comes without the checksum of the whole; that is an extra, so is its absence.
-            match self.head_with_checksum(object) {
-                Ok((found, told)) if found.etag.as_deref() == pin.etag.text() => checksum = told,
-                Ok(_) | Err(_) => self.note("no object checksum"),
-            }
-        }
+        // A range comes without the checksum of the whole; that is an extra, so is its absence.
+        let checksum = match pin.digest {
+            Some(_) => Promise::None,
+            None => Promise::ask(self, object, &pin),
+        };
         let range = 0..pin.size;
         let ranges = Ranges::start(self, object, &pin, Some(stream), range, jobs)?;
-        Ok(Opened { flow: Flow::Many(ranges), rest, pin, checksum })
+        Ok((Flow::Many(ranges), pin, checksum))
     }
 
     /// Goes on at byte `at` of a known object; the first request is sent by the first read.
@@ -242,7 +287,7 @@ impl Client {
         opened: Opened,
         spool: Option<Spool>,
     ) -> Result<Body, Error> {
-        let Opened { flow, rest, pin, checksum } = opened;
+        let Opened { flow, chain, pin, checksum } = opened;
         let options = &self.inner.options;
         let end =
             options.deadline.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
@@ -252,7 +297,7 @@ impl Client {
             etag: pin.etag.text().map(str::to_owned),
             pin,
             flow,
-            rest,
+            chain,
             at: 0,
             hash: Sha256::new(),
             sha256: expect.sha256,
@@ -272,8 +317,8 @@ impl Client {
 /// An object whose bytes can flow.
 struct Opened {
     flow: Flow,
-    /// Whom to ask if that breaks for good.
-    rest: VecDeque<Client>,
+    /// Who gives them, and whom to ask if that breaks for good.
+    chain: Chain,
     pin: Pin,
-    checksum: Option<Checksum>,
+    checksum: Promise,
 }

@@ -5,7 +5,7 @@
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher as _, RandomState};
-use std::io::{self, IsTerminal as _, Read as _, Write};
+use std::io::{self, IsTerminal as _, Read, Seek as _, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -18,15 +18,34 @@ use fetch::{Body, Client, Expect, ImageRef, Kind, Layer, ObjectRef, Summary, wri
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde::Serialize;
 
+use crate::kept;
+use crate::progress::{self, Progress};
+
 /// How talkative.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Show {
     pub(crate) quiet: bool,
     pub(crate) json: bool,
+    /// Whatever it is, a terminal gets it: `-o -`.
+    pub(crate) to_terminal: bool,
+}
+
+impl Show {
+    /// What begins like this could leave a terminal unusable, or steer it: a NUL, as curl has it, or an escape.
+    fn spare_terminal(self, begin: &[u8]) -> anyhow::Result<()> {
+        let binary = begin.iter().take(2000).any(|byte| [0, 0x1b].contains(byte));
+        if self.to_terminal || !binary || !io::stdout().is_terminal() {
+            return Ok(());
+        }
+        let (name, value) = ("stdout", "a terminal".to_owned());
+        let why = "the object is no text: name a file by -o FILE, or -o - if that is meant";
+        Err(fetch::Error::Setting { name, value, why }.into())
+    }
 }
 
 /// A line to stderr, control characters escaped. If that is closed there is nobody left to tell.
 pub(crate) fn complain(text: &str) {
+    progress::wipe();
     let mut line = String::with_capacity(text.len() + 1);
     for c in text.chars() {
         match c {
@@ -100,7 +119,7 @@ pub(crate) fn list(client: &Client, image: &ImageRef, all: bool, json: bool) -> 
         if json {
             let line =
                 ListLine { number: *number, object: object.object.to_string(), key, size, etag };
-            text.push_str(&serde_json::to_string(&line)?);
+            text.push_str(&harmless(&serde_json::to_string(&line)?));
         } else {
             let number = number.map_or_else(String::new, |n| format!("{n:>3}  "));
             let shown = escape(&object.object.to_string());
@@ -109,6 +128,24 @@ pub(crate) fn list(client: &Client, image: &ImageRef, all: bool, json: bool) -> 
         text.push('\n');
     }
     Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+/// JSON in which nothing outside of ASCII acts on a terminal or turns text around: controls (C1) and what sets
+/// a direction are written as `\uXXXX`. They stand only in texts, so it says the same.
+fn harmless(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text
 }
 
 /// Keys may hold anything, a terminal may not.
@@ -216,6 +253,7 @@ pub(crate) fn as_it_comes(
     };
     let summary = copy(&mut body, Some((&mut to, out.name())), show)?;
     body.discard_spool()?;
+    kept::is(None);
     report(object, &summary, start.elapsed(), show, out.is_stdout())
 }
 
@@ -235,7 +273,14 @@ pub(crate) fn verified(
     let (body, summary) = drain(client, object, expect, &dir.join("fetch"), show)?;
     let path = body.spool_path().context("the body has no file")?;
     let mut file = File::open(path).map_err(|source| failed("open", path, source))?;
+    if out.is_stdout() {
+        let mut begin = Vec::new();
+        Read::by_ref(&mut file).take(2000).read_to_end(&mut begin)?;
+        show.spare_terminal(&begin)?;
+        file.rewind()?;
+    }
     io::copy(&mut file, &mut out.open()?).map_err(|source| failed("write", out.name(), source))?;
+    kept::is(None);
     body.discard_spool()?;
     report(object, &summary, start.elapsed(), show, out.is_stdout())
 }
@@ -281,13 +326,25 @@ fn drain(
         };
         // What an earlier process left is gone by now, so this happens once.
         let rotten = matches!(error.downcast_ref(), Some(fetch::Error::Rotten { .. }));
-        match client.without_first_source()? {
-            Some(_) | None if rotten => {}
-            Some(rest) if kind(&error) == Some(Kind::Digest) => client = rest,
-            Some(_) | None => return Err(error),
-        }
+        let what = match kind(&error) {
+            _ if rotten => "beginning anew",
+            Some(Kind::Digest | Kind::Changed) => match client.elsewhere(object)? {
+                None => return Err(error),
+                Some(next) => {
+                    let anew = next.asks_anew() && !client.asks_anew();
+                    client = next;
+                    match kind(&error) {
+                        Some(Kind::Changed) => {
+                            "a source has another version, beginning anew without it"
+                        }
+                        _ if anew => "what a source keeps is wrong, asking it to fetch anew",
+                        _ => "a source lied, going on without it",
+                    }
+                }
+            },
+            _ => return Err(error),
+        };
         if !show.quiet {
-            let what = if rotten { "beginning anew" } else { "a source lied, going on without it" };
             complain(&format!("fetch: {what}: {error:#}"));
         }
     }
@@ -311,6 +368,7 @@ pub(crate) fn to_file(
     let start = Instant::now();
     let (body, summary) = drain(client, object, expect, path, show)?;
     body.keep()?;
+    kept::is(None);
     report(object, &summary, start.elapsed(), show, false)
 }
 
@@ -320,28 +378,26 @@ fn copy(
     mut out: Option<(&mut File, &Path)>,
     show: Show,
 ) -> anyhow::Result<Summary> {
-    let mut progress = Progress::new(body.size(), show);
+    let progress = Progress::new(body.size(), !show.quiet && !show.json);
+    kept::is(body.spool_path());
     let mut buffer = vec![0; 256 << 10];
     let mut done = 0;
     loop {
         let count = match body.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => count,
-            Err(error) => {
-                progress.clear();
-                return Err(unwrap(error));
-            }
+            Err(error) => return Err(unwrap(error)),
         };
-        if let Some((file, path)) = &mut out
-            && let Err(source) = file.write_all(&buffer[..count])
-        {
-            progress.clear();
-            return Err(failed("write", path, source).into());
+        if let Some((file, path)) = &mut out {
+            if done == 0 && path == &Out::Stdout.name() {
+                show.spare_terminal(&buffer[..count])?;
+            }
+            file.write_all(&buffer[..count]).map_err(|source| failed("write", path, source))?;
         }
         done += count as u64;
         progress.at(done);
     }
-    progress.clear();
+    drop(progress);
     body.summary().context("the body ended without a summary")
 }
 
@@ -387,7 +443,7 @@ fn report(
             reused: *reused,
             seconds,
         };
-        let text = serde_json::to_string(&fields)?;
+        let text = harmless(&serde_json::to_string(&fields)?);
         if taken {
             complain(&text);
             return Ok(());
@@ -408,36 +464,26 @@ fn report(
     Ok(())
 }
 
-/// One line on a terminal, redrawn a few times a second.
-struct Progress {
-    size: u64,
-    start: Instant,
-    drawn: Option<Instant>,
-    on: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Progress {
-    fn new(size: u64, show: Show) -> Progress {
-        let on = !show.quiet && !show.json && io::stderr().is_terminal();
-        Progress { size, start: Instant::now(), drawn: None, on }
-    }
-
-    fn at(&mut self, done: u64) {
-        let due = self.drawn.is_none_or(|drawn| drawn.elapsed() >= Duration::from_millis(200));
-        if !self.on || !due {
-            return;
-        }
-        let rate = done as f64 / self.start.elapsed().as_secs_f64().max(1e-3);
-        let left = (self.size - done) as f64 / rate.max(1.0);
-        let (done, size, rate) = (done as f64 / 1e6, self.size as f64 / 1e6, rate / 1e6);
-        let line = format!("\r\x1b[K{done:.0} of {size:.0} MB, {rate:.1} MB/s, {left:.0} s left");
-        drop(io::stderr().write_all(line.as_bytes()));
-        self.drawn = Some(Instant::now());
-    }
-
-    fn clear(&mut self) {
-        if self.drawn.take().is_some() {
-            drop(io::stderr().write_all(b"\r\x1b[K"));
-        }
+    #[test]
+    fn json_turns_no_terminal_and_no_text_around() {
+        let hostile: String = ('\u{7f}'..='\u{9f}')
+            .chain("\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}aä\u{1b}\n".chars())
+            .collect();
+        let json = serde_json::json!({ "key": hostile.clone(), hostile.clone(): 1 }).to_string();
+        let text = harmless(&json);
+        assert!(
+            !text.chars().any(|c| c.is_control() || matches!(c, '\u{200e}'..='\u{2069}')),
+            "{text:?}"
+        );
+        assert!(
+            text.contains("\\u009b") && text.contains("\\u202e") && text.contains('ä'),
+            "{text:?}"
+        );
+        let back: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(back["key"], hostile);
     }
 }

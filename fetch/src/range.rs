@@ -25,6 +25,11 @@ impl std::fmt::Display for ContentRange {
     }
 }
 
+/// The size of an object that a range is out of: `bytes */40` (RFC 9110 14.4).
+pub(crate) fn out_of(text: &str) -> Option<u64> {
+    digits(text.strip_prefix("bytes */")?)
+}
+
 /// `str::parse` would also take a sign.
 fn digits(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
@@ -36,6 +41,14 @@ fn digits(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_out_of_the_object_tells_its_size() {
+        assert_eq!(out_of("bytes */40"), Some(40));
+        for text in ["bytes 0-1/40", "bytes */*", "bytes */", "*/40", "bytes */-1"] {
+            assert_eq!(out_of(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn only_exact_ranges_are_read() {

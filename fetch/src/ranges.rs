@@ -13,11 +13,13 @@ use std::thread;
 use crate::client::Client;
 use crate::error::Error;
 use crate::object::ObjectRef;
+use crate::pin::Pin;
 use crate::pressure::Pressure;
-use crate::stream::{Pin, Stream};
+use crate::stream::Stream;
 
 /// Bytes of one range. Smaller ones cost requests, larger ones memory: four of these keep the whole
-/// program below 16 MiB.
+/// program below 16 MiB. docs/fetch.md promises this number, and that parts begin at multiples of it, to
+/// caches that keep an object in slices.
 pub(crate) const PART_BYTES: u64 = 2 << 20;
 const BUFFER_BYTES: usize = 256 << 10;
 /// A part and one buffer more, which the consumer may be holding.
@@ -82,9 +84,12 @@ impl Ranges {
         let shift = usize::from(first.is_some());
         let base = first.as_ref().map_or(range.start, Stream::end);
         let end = range.end;
+        // What an earlier stream left off at need be no such place: the first part goes up to one.
+        let aligned = base - base % PART_BYTES;
         let part = move |number: usize| {
-            let start = PART_BYTES.checked_mul(number as u64)?.checked_add(base)?;
-            (start < end).then(|| start..end.min(start.saturating_add(PART_BYTES)))
+            let start = PART_BYTES.checked_mul(number as u64)?.checked_add(aligned)?;
+            let part = start.max(base)..end.min(start.saturating_add(PART_BYTES));
+            (part.start < part.end).then_some(part)
         };
         let mut first = first;
         let pressure = Arc::new(Pressure::new(jobs));

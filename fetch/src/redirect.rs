@@ -1,10 +1,13 @@
-//! Whether a redirect is followed, and where to. Pure.
+//! Whether a redirect is followed, and where to; and where a bucket is by the region that the server names.
 //!
 //! To the same server or to one that the operator listed, for the same path, never from https to
 //! http. The request is signed anew for where it goes; a signature of one server is never shown to
 //! another.
 
-use crate::endpoint::Endpoint;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::endpoint::{Endpoint, Variant, check_region};
+use crate::error::Error;
 use crate::sign::Target;
 
 /// More is a loop.
@@ -59,6 +62,53 @@ pub(crate) fn follow(
     Ok(Target { endpoint, region: target.region.clone(), addressing })
 }
 
+impl Target {
+    /// The same server in another region: another host where it is Amazon's own for this one, else only another
+    /// signature.
+    ///
+    /// # Errors
+    /// What the server named is no region.
+    pub(crate) fn in_region(&self, region: &str) -> Result<Target, Error> {
+        check_region(region)?;
+        let both = [false, true];
+        let mut variants =
+            both.into_iter().flat_map(|fips| both.map(|dual| Variant { fips, dual }));
+        let own = variants.find(|v| Endpoint::amazon("s3", &self.region, *v) == self.endpoint);
+        let endpoint = own.map(|variant| Endpoint::amazon("s3", region, variant));
+        Ok(Target {
+            endpoint: endpoint.unwrap_or_else(|| self.endpoint.clone()),
+            region: region.to_owned(),
+            addressing: self.addressing,
+        })
+    }
+}
+
+/// Where buckets were found to be, so that it is found out once.
+#[derive(Debug, Default)]
+pub(crate) struct Regions(Mutex<Vec<(String, Target)>>);
+
+/// More are found out again.
+const REGIONS_MAX: usize = 64;
+
+impl Regions {
+    fn all(&self) -> MutexGuard<'_, Vec<(String, Target)>> {
+        // A panic while it was held left each whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the bucket is, if that was told.
+    pub(crate) fn of(&self, bucket: &str) -> Option<Target> {
+        self.all().iter().find(|(name, _)| name == bucket).map(|(_, target)| target.clone())
+    }
+
+    pub(crate) fn keep(&self, bucket: &str, target: &Target) {
+        let mut all = self.all();
+        all.retain(|(name, _)| name != bucket);
+        all.truncate(REGIONS_MAX - 1);
+        all.push((bucket.to_owned(), target.clone()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +145,28 @@ mod tests {
             assert!(go(to).is_err(), "{to}");
         }
         assert!(lead("https://h", "http://h/bkt/k", &["h"]).is_err());
+    }
+
+    #[test]
+    fn another_region_is_another_host_only_at_amazon() {
+        let there = |url: &str| {
+            let endpoint = Endpoint::parse(url).unwrap();
+            let addressing = Addressing::Auto;
+            let target = Target { endpoint, region: "us-east-1".into(), addressing };
+            let there = target.in_region("eu-west-1").unwrap();
+            assert!(target.in_region("evil.com/").is_err());
+            (there.endpoint.url(), there.region)
+        };
+        let due = |url: &str| (url.to_owned(), "eu-west-1".to_owned());
+        assert_eq!(
+            there("https://s3.us-east-1.amazonaws.com"),
+            due("https://s3.eu-west-1.amazonaws.com")
+        );
+        assert_eq!(
+            there("https://s3-fips.dualstack.us-east-1.amazonaws.com"),
+            due("https://s3-fips.dualstack.eu-west-1.amazonaws.com")
+        );
+        assert_eq!(there("http://h:9000"), due("http://h:9000"));
     }
 
     #[test]

@@ -12,9 +12,10 @@ use s3::{Bucket, Region};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::credentials::Keys;
+use crate::digest::hex;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
-use crate::options::Addressing;
+use crate::options::{Addressing, Options};
 
 /// A server with all that a signature needs to know of it.
 #[derive(Clone, Debug)]
@@ -27,9 +28,20 @@ pub(crate) struct Target {
 /// What is asked of a bucket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op<'a> {
-    Get { key: &'a str, range: Option<(u64, u64)>, if_match: Option<&'a str> },
+    Get { key: &'a str, range: Option<(u64, u64)>, hold: Hold<'a> },
     Head { key: &'a str },
-    List { prefix: &'a str, token: Option<&'a str> },
+    List { prefix: &'a str, token: Option<&'a str>, encoded: bool },
+}
+
+/// What an object's bytes are asked for with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Hold<'a> {
+    /// The version by its strong entity tag.
+    pub(crate) if_match: Option<&'a str>,
+    /// The version by its time.
+    pub(crate) unmodified_since: Option<&'a str>,
+    /// Told to a source: the digest that the whole must have, and whether what it keeps of it is wrong.
+    pub(crate) wanted: Option<(&'a [u8; 32], bool)>,
 }
 
 /// A request, ready to be sent.
@@ -40,7 +52,7 @@ pub(crate) struct Signed {
     pub(crate) headers: HeaderMap,
 }
 
-/// Signs `op` on `bucket`, or leaves it unsigned without `keys`.
+/// Signs `op` on `bucket`, or leaves it unsigned without `keys`. Of the options, the version and who pays count.
 ///
 /// # Errors
 /// [`Error::Sign`], [`Error::Guard`].
@@ -49,11 +61,16 @@ pub(crate) fn sign(
     bucket: &str,
     op: Op<'_>,
     keys: Option<&Keys>,
+    options: &Options,
 ) -> Result<Signed, Error> {
+    let version = match op {
+        Op::Get { .. } | Op::Head { .. } => options.version_id.as_deref(),
+        Op::List { .. } => None,
+    };
     let (key, command, head) = match op {
         Op::Get { key, .. } => (key, Command::GetObject, false),
         Op::Head { key } => (key, Command::HeadObject, true),
-        Op::List { prefix, token } => {
+        Op::List { prefix, token, .. } => {
             let command = Command::ListObjectsV2 {
                 prefix: prefix.to_owned(),
                 delimiter: None,
@@ -86,7 +103,15 @@ pub(crate) fn sign(
     if path_style {
         signer = signer.with_path_style();
     }
-    for (name, value) in extra_headers(op) {
+    if let Op::List { encoded: true, .. } = op {
+        // XML has no words for some keys.
+        signer.add_query("encoding-type", "url");
+    }
+    if let Some(version) = version {
+        signer.add_query("versionId", version);
+    }
+    let payer = options.requester_pays.then(|| ("x-amz-request-payer", "requester".to_owned()));
+    for (name, value) in extra_headers(op).into_iter().chain(payer) {
         let value = HeaderValue::try_from(value).map_err(|_| Error::Malformed {
             subject: subject(),
             why: "an ETag that no header can carry",
@@ -102,7 +127,8 @@ pub(crate) fn sign(
     // ureq sets the host itself, and the date is not part of the signature.
     headers.remove("host");
     headers.remove("date");
-    if let Op::List { .. } = op {
+    let listing = matches!(op, Op::List { .. });
+    if listing || version.is_some() {
         // The same query in the spelling that was signed: a blank is %20, never "+".
         let query = s3::signing::canonical_query_string(&url);
         url.set_query(Some(&query));
@@ -114,14 +140,14 @@ pub(crate) fn sign(
     };
     let mut due = if path_style { format!("/{bucket}/") } else { "/".to_owned() };
     due.push_str(&s3::signing::uri_encode(key, false));
-    let listing = matches!(op, Op::List { .. });
+    let version_due = version.map(|id| format!("versionId={}", s3::signing::uri_encode(id, true)));
     let sound = url.scheme() == if target.endpoint.is_https() { "https" } else { "http" }
         && url.host_str() == Some(host.as_str())
         && url.port_or_known_default() == Some(target.endpoint.port())
         && url.username().is_empty()
         && url.password().is_none()
         && url.path() == due
-        && url.query().is_some() == listing
+        && (url.query() == version_due.as_deref() || listing && url.query().is_some())
         && url.fragment().is_none();
     if !sound {
         return Err(Error::Guard { subject: subject(), url: url.to_string() });
@@ -132,14 +158,23 @@ pub(crate) fn sign(
 fn extra_headers(op: Op<'_>) -> Vec<(&'static str, String)> {
     let mut headers = Vec::new();
     match op {
-        Op::Get { range, if_match, .. } => {
+        Op::Get { range, hold, .. } => {
             match range {
                 Some((first, last)) => headers.push(("range", format!("bytes={first}-{last}"))),
                 // Checksums are those of the whole object, so there is none to ask for otherwise.
                 None => headers.push(("x-amz-checksum-mode", "ENABLED".to_owned())),
             }
-            if let Some(etag) = if_match {
+            if let Some(etag) = hold.if_match {
                 headers.push(("if-match", etag.to_owned()));
+            }
+            if let Some(time) = hold.unmodified_since {
+                headers.push(("if-unmodified-since", time.to_owned()));
+            }
+            if let Some((digest, anew)) = hold.wanted {
+                headers.push(("veneer-sha256", hex(digest)));
+                if anew {
+                    headers.push(("veneer-refetch", "1".to_owned()));
+                }
             }
         }
         Op::Head { .. } => headers.push(("x-amz-checksum-mode", "ENABLED".to_owned())),
@@ -162,7 +197,8 @@ mod tests {
     }
 
     fn get(target: &Target, bucket: &str, key: &str) -> Result<Signed, Error> {
-        sign(target, bucket, Op::Get { key, range: None, if_match: None }, Some(&keys()))
+        let op = Op::Get { key, range: None, hold: Hold::default() };
+        sign(target, bucket, op, Some(&keys()), &Options::default())
     }
 
     #[test]
@@ -203,8 +239,9 @@ mod tests {
     #[test]
     fn ranges_and_pins_are_signed() {
         let path = target("http://h:9000", Addressing::Path);
-        let op = Op::Get { key: "k", range: Some((5, 9)), if_match: Some("\"e\"") };
-        let signed = sign(&path, "bkt", op, Some(&keys())).unwrap();
+        let hold = Hold { if_match: Some("\"e\""), ..Hold::default() };
+        let op = Op::Get { key: "k", range: Some((5, 9)), hold };
+        let signed = sign(&path, "bkt", op, Some(&keys()), &Options::default()).unwrap();
         assert_eq!(signed.headers["range"], "bytes=5-9");
         assert_eq!(signed.headers["if-match"], "\"e\"");
         let authorization = signed.headers["authorization"].to_str().unwrap();
@@ -214,14 +251,37 @@ mod tests {
     }
 
     #[test]
+    fn a_version_and_who_pays_are_signed() {
+        let options = Options {
+            version_id: Some("a/b+c d".into()),
+            requester_pays: true,
+            ..Options::default()
+        };
+        let path = target("http://h:9000", Addressing::Path);
+        let op = Op::Head { key: "k?versionId=x" };
+        let signed = sign(&path, "bkt", op, Some(&keys()), &options).unwrap();
+        let url = "http://h:9000/bkt/k%3FversionId%3Dx?versionId=a%2Fb%2Bc%20d";
+        assert_eq!(signed.url, url);
+        assert_eq!(signed.headers["x-amz-request-payer"], "requester");
+        let authorization = signed.headers["authorization"].to_str().unwrap();
+        assert!(authorization.contains("x-amz-request-payer"), "{authorization}");
+        let op = Op::List { prefix: "", token: None, encoded: true };
+        let signed = sign(&path, "bkt", op, Some(&keys()), &options).unwrap();
+        assert!(
+            !signed.url.contains("versionId") && signed.headers.contains_key("x-amz-request-payer")
+        );
+    }
+
+    #[test]
     fn anonymous_requests_carry_no_signature() {
         let path = target("https://h", Addressing::VirtualHost);
-        let op = Op::List { prefix: "a b+/", token: Some("t=/+") };
-        let signed = sign(&path, "bkt", op, None).unwrap();
+        let op = Op::List { prefix: "a b+/", token: Some("t=/+"), encoded: true };
+        let signed = sign(&path, "bkt", op, None, &Options::default()).unwrap();
         assert!(!signed.headers.contains_key("authorization"));
         assert_eq!(
             signed.url,
-            "https://bkt.h/?continuation-token=t%3D%2F%2B&list-type=2&max-keys=1000&prefix=a%20b%2B%2F"
+            "https://bkt.h/?continuation-token=t%3D%2F%2B&encoding-type=url&list-type=2&max-keys=1000\
+             &prefix=a%20b%2B%2F"
         );
     }
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::digest::{Sha256, hex};
 use crate::error::Error;
 use crate::object::ObjectRef;
-use crate::stream::Pin;
+use crate::pin::Pin;
 
 /// Whose bytes a spool holds, as the two halves of its name.
 #[derive(Debug)]
@@ -52,6 +52,13 @@ impl Identity {
             (None, Some((None, _)) | None) => None,
         };
         Identity { object: name(&[server, &object.bucket, &object.key]), version }
+    }
+}
+
+impl Identity {
+    /// How the names of all spools of this object begin, whatever their version.
+    pub(crate) fn stem(&self, stem: &str) -> String {
+        format!("{stem}{}-", self.object)
     }
 }
 
@@ -90,7 +97,7 @@ pub(crate) const ENDING: &str = ".partial";
 impl Place<'_> {
     /// The spools of this object, whatever their version.
     fn of_object(&self, identity: &Identity) -> Vec<PathBuf> {
-        let start = format!("{}{}-", self.stem, identity.object);
+        let start = identity.stem(&self.stem);
         let Ok(entries) = fs::read_dir(self.dir) else { return Vec::new() };
         let named = entries.filter_map(Result::ok).filter(|entry| {
             entry.file_name().to_str().is_some_and(|n| n.starts_with(&start) && n.ends_with(ENDING))
@@ -102,6 +109,17 @@ impl Place<'_> {
     pub(crate) fn has_any(&self, identity: &Identity) -> bool {
         !self.of_object(identity).is_empty()
     }
+}
+
+/// How often somebody else's file in the place of a spool is removed before that is given up.
+const STRANGERS_MAX: u32 = 8;
+
+/// Whether nobody else can change the file, now or by a handle that they kept: what is in it counts, and
+/// what is verified in it stays so.
+fn is_ours(meta: &fs::Metadata) -> bool {
+    // No link is left where its last owner has removed it meanwhile.
+    let alone = meta.nlink() <= 1 && meta.mode() & 0o022 == 0;
+    meta.is_file() && alone && meta.uid() == nix::unistd::geteuid().as_raw()
 }
 
 /// An open, locked spool.
@@ -141,16 +159,43 @@ impl Spool {
             let path = path.clone();
             move |source| Error::File { act, path, source }
         };
+        let mut strangers = 0;
         let file = loop {
-            let file = OpenOptions::new()
+            // Whoever may put strange files there can do so for ever.
+            let again = strangers < STRANGERS_MAX;
+            let opened = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create(true)
                 .truncate(false)
                 .mode(0o644)
                 .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-                .open(&path)
-                .map_err(failed("open"))?;
+                .open(&path);
+            let file = match opened {
+                Err(source) if source.raw_os_error() == Some(libc::ELOOP) && again => {
+                    fs::remove_file(&path).map_err(failed("remove the link"))?;
+                    strangers += 1;
+                    continue;
+                }
+                opened => opened.map_err(failed("open"))?,
+            };
+            let opened = file.metadata().map_err(failed("stat"))?;
+            if !is_ours(&opened) {
+                if !again {
+                    let source = ErrorKind::PermissionDenied.into();
+                    return Err(failed("begin anew, where somebody puts another each time,")(
+                        source,
+                    ));
+                }
+                let same = |there: fs::Metadata| {
+                    (there.dev(), there.ino()) == (opened.dev(), opened.ino())
+                };
+                if fs::symlink_metadata(&path).is_ok_and(same) {
+                    fs::remove_file(&path).map_err(failed("remove what is another's,"))?;
+                }
+                strangers += 1;
+                continue;
+            }
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) if place.strict => return Err(Error::Busy { path }),
@@ -318,13 +363,17 @@ pub(crate) fn remove_if_unlocked(path: &Path) -> std::io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::Tag;
+    use crate::pin::Tag;
 
     #[test]
     fn only_a_digest_outlives_a_boot() {
         let object: ObjectRef = "s3://bkt/key".parse().unwrap();
-        let pin =
-            |etag: &str| Pin { size: 5, etag: Tag::Known(Some(etag.to_owned())), digest: false };
+        let pin = |etag: &str| Pin {
+            size: 5,
+            etag: Tag::Known(Some(etag.to_owned())),
+            modified: None,
+            digest: None,
+        };
         let version = |etag: &str, sha256: Option<&[u8; 32]>, boot: &str| {
             Identity::in_boot("http://h", &object, Some(&pin(etag)), sha256, boot).version
         };

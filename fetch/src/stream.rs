@@ -1,6 +1,7 @@
 //! The bytes of one object, or of one part of it, in order, over as many connections as it takes.
 //!
-//! A broken stream is taken up at its byte with `Range` and `If-Match`; the reader does not notice.
+//! A broken stream is taken up at its byte with `Range` and what holds the server to the version (`pin.rs`);
+//! the reader does not notice.
 //! The answer is believed in nothing: status, range, length and entity tag are all compared with
 //! the pin, since servers were seen to ignore each of the two headers. Digests are in `body.rs`.
 
@@ -15,52 +16,14 @@ use crate::client::Client;
 use crate::error::{Error, Kind};
 use crate::feed::Feed;
 use crate::http;
-use crate::listing::entity_tag;
 use crate::object::{Expect, ObjectRef};
 use crate::options::Event;
+use crate::pin::{Pin, Tag, changed, etag, modified, resized};
 use crate::pressure::Pressure;
 use crate::range::ContentRange;
 use crate::retry::{Trial, may_retry};
-use crate::sign::Op;
-
-/// What all parts of one object must agree on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pin {
-    pub(crate) size: u64,
-    pub(crate) etag: Tag,
-    /// Whether a mixture of two versions would be found out at the end.
-    pub(crate) digest: bool,
-}
-
-impl Pin {
-    /// The same for another server, whose entity tags are its own.
-    pub(crate) fn anywhere(&self) -> Pin {
-        Pin { etag: Tag::Unknown, ..self.clone() }
-    }
-}
-
-/// What is known of the entity tag.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Tag {
-    /// The next answer tells; only where a digest decides in the end.
-    Unknown,
-    /// It is this one, or the server gives none.
-    Known(Option<String>),
-}
-
-impl Tag {
-    pub(crate) fn text(&self) -> Option<&str> {
-        match self {
-            Tag::Unknown => None,
-            Tag::Known(etag) => etag.as_deref(),
-        }
-    }
-
-    /// If-Match compares strongly (RFC 9110 13.1.1), so a weak tag never matches.
-    pub(crate) fn strong(&self) -> Option<&str> {
-        self.text().filter(|etag| !etag.starts_with("W/"))
-    }
-}
+use crate::sign::{Hold, Op};
+use crate::vigil::Waiting;
 
 /// A resumable stream of bytes `at..end` of an object.
 #[derive(Debug)]
@@ -75,6 +38,8 @@ pub(crate) struct Stream {
     at: u64,
     end: u64,
     feed: Option<Feed>,
+    /// The server cannot do ranges: the whole is asked for, and what is through is dropped.
+    unranged: bool,
     trial: Trial,
     /// Shared with the streams of the other parts.
     pub(crate) pressure: Option<Arc<Pressure>>,
@@ -97,17 +62,17 @@ impl Stream {
         first: Option<u64>,
     ) -> Result<Stream, Error> {
         let subject = object.to_string();
-        let mut trial = Trial::new(&client.inner.options);
+        let _waiting = Waiting::begin(&client.inner.options, client.inner.http.agent(), &subject);
+        let mut trial = Trial::new(client);
         let mut tries = 0;
         let mut first = first;
         let Opened { pin, end, checksum, feed } = loop {
             tries += 1;
             match begin(client, object, &subject, expect, first) {
                 Ok(opened) => break opened,
-                // No byte of an empty object can be in any range (RFC 9110 15.5.17).
-                Err(Error::Answer { answer, .. }) if answer.status == 416 && first.is_some() => {
-                    first = None;
-                }
+                // Of an empty object no byte can be in any range (RFC 9110 15.5.17), and some servers
+                // know none.
+                Err(error) if first.is_some() && is_about_the_range(&error) => first = None,
                 Err(error) => trial.again(&subject, error)?,
             }
         };
@@ -123,6 +88,7 @@ impl Stream {
             at,
             end,
             feed,
+            unranged: false,
             trial,
             pressure: None,
             tries,
@@ -147,7 +113,8 @@ impl Stream {
             at: range.start,
             end: range.end,
             feed: None,
-            trial: Trial::new(&client.inner.options),
+            unranged: false,
+            trial: Trial::new(client),
             pressure: None,
             tries: 0,
             resumed: 0,
@@ -159,14 +126,16 @@ impl Stream {
     /// # Errors
     /// All of [`Error`] but digests, after which the stream is of no more use.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let inner = &self.client.inner;
+        let _waiting = Waiting::begin(&inner.options, inner.http.agent(), &self.subject);
+        self.trial.begin();
         while self.at < self.end && !buffer.is_empty() {
             let error = match self.step(buffer) {
                 Ok(count) => return Ok(count),
                 Err(error) => error,
             };
             self.feed = None;
-            let pinned = self.pin.etag.strong().is_some() || self.pin.digest;
-            if may_retry(&error) && self.at > 0 && !pinned {
+            if may_retry(&error) && self.at > 0 && !self.pin.may_go_on() {
                 let (subject, at) = (self.subject.clone(), self.at);
                 return Err(Error::Unresumable { subject, at, source: Box::new(error) });
             }
@@ -225,38 +194,75 @@ impl Stream {
             self.resumed += 1;
             self.client.inner.options.watch.tell(&Event::Resume { subject, at });
         }
-        let range = (at, self.end - 1);
-        let if_match = self.pin.etag.strong();
-        let op = Op::Get { key: &self.object.key, range: Some(range), if_match };
-        let response = self.client.send(subject, &self.object.bucket, op)?;
-        let etag = etag(&response, subject)?;
-        match &self.pin.etag {
-            Tag::Known(pinned) if *pinned != etag => return Err(changed(subject, pinned, &etag)),
-            Tag::Known(_) => {}
-            Tag::Unknown => self.pin.etag = Tag::Known(etag),
+        let whole = self.start == 0 && self.end == self.pin.size;
+        let range = (!whole || (at > 0 && !self.unranged)).then_some((at, self.end - 1));
+        match self.ask(range) {
+            // Once more as a whole, which needs no range.
+            Err(error) if whole && range.is_some() && is_about_the_range(&error) => {
+                self.unranged = true;
+                self.ask(None)
+            }
+            // A range of a known size can only be out of it if that is another size now.
+            Err(Error::Answer { subject, answer })
+                if answer.status == 416 && answer.size != Some(self.pin.size) =>
+            {
+                let got = answer.size.map_or_else(|| "smaller".to_owned(), |size| size.to_string());
+                let want = self.pin.size.to_string();
+                Err(Error::Changed { subject, field: "size", want, got })
+            }
+            asked => asked,
         }
+    }
+
+    /// Asks for a range, or for the whole of which what is through is dropped.
+    fn ask(&mut self, range: Option<(u64, u64)>) -> Result<Feed, Error> {
+        let (subject, at) = (&self.subject, self.at);
+        let hold = Hold {
+            if_match: self.pin.etag.strong(),
+            unmodified_since: self.pin.unmodified_since(),
+            wanted: self.client.wanted(self.pin.digest.as_ref()),
+        };
+        let op = Op::Get { key: &self.object.key, range, hold };
+        let response = self.client.send(subject, &self.object.bucket, op)?;
+        self.pin.hold(response.headers(), subject)?;
         let length = length(&response);
-        let due = ContentRange { first: at, last: range.1, size: self.pin.size };
         if response.status() == 206 {
+            let due = ContentRange { first: at, last: self.end - 1, size: self.pin.size };
             let got = content_range(&response);
             let read = ContentRange::parse(&got);
             if let Some(read) = read
                 && read.size != due.size
             {
-                let (want, got) = (due.size.to_string(), read.size.to_string());
-                return Err(Error::Changed { subject: subject.clone(), field: "size", want, got });
+                return Err(resized(subject, due.size, read.size));
             }
-            if read != Some(due) || length.is_some_and(|n| n != self.end - at) {
+            if range.is_none() || read != Some(due) || length.is_some_and(|n| n != self.end - at) {
                 return Err(wrong_range(subject, &due.to_string(), &got, length));
             }
             return Ok(Feed::new(response, 0, &self.client));
         }
+        if let Some(length) = length
+            && length != self.pin.size
+        {
+            return Err(resized(subject, self.pin.size, length));
+        }
         // 200: a server may ignore Range (RFC 9110 14.2). The whole comes again, from which the
         // part that is already through is dropped; only for the whole, or each part would do so.
-        if self.start > 0 || self.end != self.pin.size || length != Some(self.pin.size) {
+        if self.start > 0 || self.end != self.pin.size {
+            let due = ContentRange { first: at, last: self.end - 1, size: self.pin.size };
             return Err(wrong_range(subject, &due.to_string(), "all of it", length));
         }
         Ok(Feed::new(response, at, &self.client))
+    }
+}
+
+/// Whether a server may do without a range what it cannot with one.
+fn is_about_the_range(error: &Error) -> bool {
+    match error {
+        Error::Range { .. } => true,
+        Error::Answer { answer, .. } => {
+            matches!(answer.status, 400 | 416 | 501) && answer.kind() == Kind::Refused
+        }
+        _ => false,
     }
 }
 
@@ -277,11 +283,13 @@ fn begin(
 ) -> Result<Opened, Error> {
     let pinned = Tag::Known(expect.etag.clone());
     let range = first.map(|bytes| (0, bytes.max(1) - 1));
-    let op = Op::Get { key: &object.key, range, if_match: pinned.strong() };
+    let wanted = client.wanted(expect.sha256.as_ref());
+    let hold = Hold { if_match: pinned.strong(), unmodified_since: None, wanted };
+    let op = Op::Get { key: &object.key, range, hold };
     let response = client.send(subject, &object.bucket, op)?;
-    let etag = etag(&response, subject)?;
+    let etag = etag(response.headers(), subject)?;
     if expect.etag.is_some() && etag != expect.etag {
-        return Err(changed(subject, &expect.etag, &etag));
+        return Err(changed(subject, "ETag", &expect.etag, &etag));
     }
     let length = length(&response);
     let (size, end) = match (response.status().as_u16(), range) {
@@ -309,7 +317,8 @@ fn begin(
     };
     check_size(subject, size, expect)?;
     let checksum = if end == size { Checksum::of(response.headers()) } else { None };
-    let pin = Pin { size, etag: Tag::Known(etag), digest: expect.sha256.is_some() };
+    let modified = modified(response.headers());
+    let pin = Pin { size, etag: Tag::Known(etag), modified, digest: expect.sha256 };
     let mut feed = Feed::new(response, 0, client);
     if size == 0 {
         feed.finish(subject, size)?;
@@ -325,25 +334,9 @@ pub(crate) fn check_size(subject: &str, size: u64, expect: &Expect) -> Result<()
         return Err(Error::TooLarge { subject: subject.to_owned(), size, size_max });
     }
     match expect.size {
-        Some(due) if due != size => Err(Error::Changed {
-            subject: subject.to_owned(),
-            field: "size",
-            want: due.to_string(),
-            got: size.to_string(),
-        }),
+        Some(due) if due != size => Err(resized(subject, due, size)),
         _ => Ok(()),
     }
-}
-
-/// The entity tag of an answer.
-pub(crate) fn etag<B>(response: &Response<B>, subject: &str) -> Result<Option<String>, Error> {
-    let Some(value) = response.headers().get("etag") else { return Ok(None) };
-    let text = String::from_utf8_lossy(value.as_bytes());
-    entity_tag(&text).map_err(|why| Error::Malformed {
-        subject: subject.to_owned(),
-        why,
-        got: text.clone().into_owned(),
-    })
 }
 
 /// The length that an answer promises. ureq does not count a body of 0 bytes as one of known length.
@@ -362,10 +355,4 @@ fn wrong_range(subject: &str, want: &str, got: &str, length: Option<u64>) -> Err
     let length = length.map_or_else(|| "unknown length".to_owned(), |n| format!("{n} bytes"));
     let got = format!("{got}, {length}");
     Error::Range { subject: subject.to_owned(), want: want.to_owned(), got }
-}
-
-fn changed(subject: &str, want: &Option<String>, got: &Option<String>) -> Error {
-    let shown = |etag: &Option<String>| etag.clone().unwrap_or_else(|| "none".to_owned());
-    let (want, got) = (shown(want), shown(got));
-    Error::Changed { subject: subject.to_owned(), field: "ETag", want, got }
 }

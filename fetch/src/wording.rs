@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::error::Error;
+use crate::proxy;
 
 /// At most this many characters of a foreign text are shown.
 const SHOWN_MAX: usize = 200;
@@ -33,6 +34,17 @@ impl fmt::Display for Error {
                 )?;
                 write!(f, " by URL: copy the object to another key")
             }
+            Error::Shared(fault) => {
+                let (file, key) = (fault.file.display().to_string(), &fault.key);
+                write!(
+                    f,
+                    "{}, line {}, {}: {}",
+                    q(&file),
+                    fault.line,
+                    key.escape_debug(),
+                    fault.why
+                )
+            }
             Error::Credentials { place, why } => write!(f, "credentials in {}: {why}", q(place)),
             Error::Lender { place, why } => {
                 write!(f, "credentials from {place}: {why}: try again, or --anonymous")
@@ -43,7 +55,16 @@ impl fmt::Display for Error {
             Error::Guard { subject, url } => {
                 write!(f, "{}: not sent: the URL would be {}", q(subject), q(url))
             }
-            Error::Answer { subject, answer } => write!(f, "{}: {answer}", q(subject)),
+            Error::Answer { subject, answer } => {
+                write!(f, "{}: {answer}", q(subject))?;
+                // Other tools have it in the reference.
+                match subject.rsplit_once("?versionId=").filter(|_| answer.status == 404) {
+                    Some((_, id)) => {
+                        write!(f, "; a version is asked for by --version-id {}", id.escape_debug())
+                    }
+                    None => Ok(()),
+                }
+            }
             Error::Redirect { subject, status, to, why } => {
                 write!(f, "{}: {status} redirect to {} not followed: {why}", q(subject), q(to))
             }
@@ -104,9 +125,24 @@ impl fmt::Display for Error {
             Error::ListingTooLong { subject, keys_max } => {
                 write!(f, "listing {}: more than {keys_max} keys", q(subject))
             }
+            Error::ListingTooLarge { subject, bytes_max } => {
+                write!(f, "listing {}: keys and ETags of more than {bytes_max} bytes", q(subject))
+            }
+            Error::TooManyLayers { subject, layers_max } => write!(
+                f,
+                "listing {}: more than {layers_max} layers: raise --layers, fetch.layers or \
+                 VENEER_FETCH_LAYERS if that is meant",
+                q(subject)
+            ),
             Error::EmptyPrefix { subject } => {
                 write!(f, "listing {}: no objects: check the prefix and its last \"/\"", q(subject))
             }
+            Error::NoSlash { subject } => write!(
+                f,
+                "{}: no such object: did you mean {} with its last \"/\"?",
+                q(subject),
+                q(&format!("{subject}/"))
+            ),
             Error::Gap { subject, missing, next } => {
                 write!(f, "listing {}: layer {missing} is missing, {next} is there", q(subject))
             }
@@ -121,6 +157,13 @@ impl fmt::Display for Error {
             Error::GaveUp { tries, elapsed, .. } => {
                 write!(f, "gave up after {tries} tries in {:.1} s", elapsed.as_secs_f64())
             }
+            Error::Sources { subject, waited } => write!(
+                f,
+                "{}: no source could be asked for {:.1} s, and the source fallback is not now: look at \
+                 the sources, or let the origin be asked (--source-fallback now)",
+                q(subject),
+                waited.as_secs_f64()
+            ),
             Error::Spent { subject } => write!(f, "{}: read after it had failed", q(subject)),
             Error::Overdue { subject, at, size, deadline } => write!(
                 f,
@@ -161,6 +204,11 @@ impl fmt::Display for Transport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             ureq::Error::HostNotFound => write!(f, "host not found: check the endpoint and DNS"),
+            ureq::Error::ConnectProxyFailed(said) => {
+                let said = said.strip_prefix("proxy server ").unwrap_or(said);
+                write!(f, "the proxy {}", quoted(said).trim_matches('"'))?;
+                proxy::refusal(said).map_or(Ok(()), |advice| write!(f, ": {advice}"))
+            }
             ureq::Error::Timeout(what) => write!(f, "timed out: {what}"),
             ureq::Error::Io(error) if error.to_string().contains("InvalidContentType") => {
                 write!(f, "it does not speak TLS: is it http://?")

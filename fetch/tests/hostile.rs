@@ -26,15 +26,18 @@ fn serve(plan: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static) -> Ser
     Server::start(b"hello".to_vec(), Arc::new(plan))
 }
 
-fn client(server: &Server) -> Client {
-    let options = Options {
+fn client_options(server: &Server) -> Options {
+    Options {
         endpoint: Some(server.url()),
         credentials: CredentialsFrom::Anonymous,
-        tries_max: 2,
+        tries_max: Some(2),
         list_keys_max: 5000,
         ..Options::default()
-    };
-    Client::new(&options).unwrap()
+    }
+}
+
+fn client(server: &Server) -> Client {
+    Client::new(&client_options(server)).unwrap()
 }
 
 fn object() -> ObjectRef {
@@ -243,7 +246,7 @@ fn sources_are_asked_in_order_and_believed_in_nothing() {
                 .collect();
         let ask = |digest: Option<&str>| {
             let mut command = program(&servers[2].url());
-            command.args(["--anonymous", "-v", "--jobs", jobs, "s3://bkt/key"]);
+            command.args(["--anonymous", "-v", "--jobs", jobs, "--patience", "2", "s3://bkt/key"]);
             command.args(["--source", &servers[0].url(), "--source", &servers[1].url()]);
             if let Some(digest) = digest {
                 command.args(["--digest", digest]);
@@ -327,4 +330,117 @@ fn expectations_hold_for_what_a_source_says() {
     let expect = Expect { size: Some(6), sha256: Some([1; 32]), ..Expect::default() };
     let error = client(&server).open(&object(), &expect).unwrap_err();
     assert_eq!(error.kind(), Kind::Changed, "{error}");
+}
+
+#[test]
+fn keys_and_tokens_of_any_length_are_refused_on_their_page() {
+    for (what, key, token) in [
+        ("a key of more than 1024 bytes", 1025, 1),
+        ("a key of more than 1024 bytes", 15 << 20, 1),
+        ("a token for the next page of more than 4096 bytes", 8, 4097),
+    ] {
+        let server = serve(move |q, _| {
+            // Each page has another key and leads to another.
+            let (key, n) = ("k".repeat(key), q.number);
+            let token = format!("{n}{}", "t".repeat(token));
+            let inside = format!(
+                "<Contents><Key>p/{key}</Key><Size>1</Size></Contents><IsTruncated>true\
+                 </IsTruncated><NextContinuationToken>{token}</NextContinuationToken>"
+            );
+            Reply::new(200, page(&inside).as_bytes())
+        });
+        let error = client(&server).list("bkt", "p/").unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+        assert!(error.to_string().len() < 500, "{} bytes", error.to_string().len());
+        assert_eq!((error.kind(), server.count()), (Kind::Refused, 1));
+    }
+}
+
+#[test]
+fn long_etags_count_too() {
+    let server = serve(|q, _| {
+        let n = q.number;
+        let entry = |k| {
+            let (key, etag) = (format!("{n}-{k}-{}", "k".repeat(1000)), "e".repeat(1024));
+            format!("<Contents><Key>p/{key}</Key><Size>1</Size><ETag>{etag}</ETag></Contents>")
+        };
+        let keys: String = (0..1000).map(entry).collect();
+        let token = format!(
+            "<IsTruncated>true</IsTruncated><NextContinuationToken>{n}</NextContinuationToken>"
+        );
+        Reply::new(200, page(&format!("{keys}{token}")).as_bytes())
+    });
+    let options = Options { list_keys_max: 100_000, ..client_options(&server) };
+    let error = Client::new(&options).unwrap().list("bkt", "p/").unwrap_err();
+    assert!(matches!(error, Error::ListingTooLarge { .. }), "{error}");
+    assert!(server.count() < 40, "{} pages", server.count());
+}
+
+#[test]
+fn an_image_has_so_many_layers_and_no_more_is_listed_of_it() {
+    let layers = |from: usize, keys: usize| -> String {
+        let entry = |k: usize| format!("<Contents><Key>p/{k}.tar</Key><Size>1</Size></Contents>");
+        (from..from + keys).map(entry).collect()
+    };
+    let listing = move |strange: bool| {
+        serve(move |q, _| {
+            let strange = match strange {
+                true => "<Contents><Key>p/readme</Key><Size>1</Size></Contents>",
+                false => "",
+            };
+            let (n, keys) = (q.number, layers(1 + q.number * 1000, 1000));
+            let token = format!(
+                "<IsTruncated>true</IsTruncated><NextContinuationToken>{n}</NextContinuationToken>"
+            );
+            Reply::new(200, page(&format!("{keys}{strange}{token}")).as_bytes())
+        })
+    };
+    let image = "s3://bkt/p/".parse().unwrap();
+    let server = listing(false);
+    let options = Options { list_keys_max: 100_000, ..client_options(&server) };
+    let error = Client::new(&options).unwrap().layers(&image).unwrap_err();
+    assert!(matches!(error, Error::TooManyLayers { layers_max: 1000, .. }), "{error}");
+    assert!(error.to_string().contains("VENEER_FETCH_LAYERS"), "{error}");
+    assert_eq!((error.kind(), server.count()), (Kind::Refused, 2));
+    // As many as there may be, with the folder's own object, are an image.
+    let entries = (1..=7)
+        .map(|k| format!("<Contents><Key>p/{k}.tar</Key><Size>1</Size><ETag>e</ETag></Contents>"));
+    let folder = "<Contents><Key>p/</Key><Size>0</Size></Contents>".to_owned();
+    let all = page(&entries.chain([folder]).collect::<String>());
+    let server = serve(move |_, _| Reply::new(200, all.as_bytes()));
+    for (layers_max, good) in [(7, true), (6, false)] {
+        let options = Options { layers_max, ..client_options(&server) };
+        let found = Client::new(&options).unwrap().layers(&image);
+        assert_eq!(found.is_ok(), good, "{layers_max}: {found:?}");
+    }
+    // What is no layer is named, as in a short listing.
+    let server = listing(true);
+    let error = client(&server).layers(&image).unwrap_err();
+    assert!(error.to_string().contains("p/readme"), "{error}");
+}
+
+/// A byte now and then is not silence, and would hold whoever waits for ever.
+#[test]
+fn a_small_answer_that_drips_ends() {
+    let drip = |status: u16, text: &str| {
+        let text = format!("{text}{}", " ".repeat(10_000));
+        serve(move |_, _| Reply { pace: Pace::Drip(3), ..Reply::new(status, text.as_bytes()) })
+    };
+    let quick = |server: &Server| {
+        let answer_timeout = Duration::from_millis(300);
+        let options = Options { tries_max: Some(1), answer_timeout, ..client_options(server) };
+        Client::new(&options).unwrap()
+    };
+    let begun = Instant::now();
+    let server = drip(200, &page(ENTRY));
+    let error = quick(&server).list("bkt", "p/").unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout, "{error}");
+    // An error is known by its status.
+    let server = drip(404, "<Error>");
+    let error = quick(&server).head(&object()).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    let Err(error) = quick(&server).open(&object(), &Expect::default()) else { panic!("opened") };
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    // Whole it would take 1,000 s.
+    assert!(begun.elapsed() < Duration::from_secs(100), "{:?}", begun.elapsed());
 }

@@ -213,9 +213,9 @@ fn profiles_give_keys_or_say_why_not() {
     for (name, line) in [
         ("sso", "sso_session = s"),
         ("legacy", "sso_start_url = https://x"),
-        ("role", "role_arn = arn:aws:iam::1:role/r\nsource_profile = default"),
         ("process", "credential_process = /bin/true"),
-        ("web", "web_identity_token_file = /x"),
+        ("web", "web_identity_token_file = /x\nrole_arn = r"),
+        ("mfa", "role_arn = r\nsource_profile = default\nmfa_serial = m"),
         ("login", "login_session = arn"),
     ] {
         config.push_str(&format!("[profile {name}]\n{line}\n"));
@@ -234,9 +234,16 @@ fn profiles_give_keys_or_say_why_not() {
     let (code, _, said) = run(&mut ask(&["--profile", "other"]));
     assert!(code == Some(0) && !said.contains("hunter2"), "{said}");
     let before = s3.count();
-    for name in ["sso", "legacy", "role", "process", "web", "login"] {
+    for (name, says) in [
+        ("sso", "line 2, sso_session: keys by SSO or by a login are not supported"),
+        ("legacy", "line 4, sso_start_url: keys by SSO or by a login are not supported"),
+        ("process", "line 6, credential_process: it did not print the JSON"),
+        ("web", "web identity token \"/x\""),
+        ("mfa", "line 13, mfa_serial: a code is to be typed in"),
+        ("login", "line 15, login_session: keys by SSO or by a login are not supported"),
+    ] {
         let (code, _, said) = run(&mut ask(&["--profile", name]));
-        assert!(code == Some(100) && said.contains("not supported"), "{name}: {said}");
+        assert!(code == Some(100) && said.contains(says), "{name}: {said}");
     }
     let (code, _, said) = run(&mut ask(&["--profile", "absent"]));
     assert!(code == Some(100) && said.contains("absent"), "{said}");
@@ -245,7 +252,133 @@ fn profiles_give_keys_or_say_why_not() {
     fs::write(aws.join("credentials"), "[default]\naws_access_key_id = hunter2\n").unwrap();
     let (code, _, said) = run(&mut ask(&[]));
     assert!(code == Some(100) && said.contains("half a key pair"), "{said}");
+    assert!(said.contains(".aws/credentials\", line 2, aws_access_key_id"), "{said}");
     let (code, _, said) = run(ask(&[]).env("AWS_SHARED_CREDENTIALS_FILE", dir.path()));
     assert!(code == Some(100) && said.contains("credentials file"), "{said}");
+    assert_eq!(s3.count(), before);
+}
+
+/// A home with the two shared files.
+fn home(credentials: &str, config: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let aws = dir.path().join(".aws");
+    fs::create_dir(&aws).unwrap();
+    fs::write(aws.join("credentials"), credentials).unwrap();
+    fs::write(aws.join("config"), config).unwrap();
+    dir
+}
+
+/// Whose keys of whom the last request to a server has.
+fn signed_by(server: &Server) -> String {
+    let headers = server.requests.lock().unwrap().last().unwrap().headers.clone();
+    headers.get("authorization").cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_private_servers_keys_go_to_that_server() {
+    let private = serve(|_, reply| reply);
+    let dir = home(
+        "[default]\n  AWS_ACCESS_KEY_ID = OURS\n  AWS_SECRET_ACCESS_KEY = S\n",
+        &format!(
+            "[default]\nservices = mine\nregion = here\n[services mine]\ns3 =\n  endpoint_url = {}\n",
+            private.url()
+        ),
+    );
+    // A proxy that nobody runs: whoever asked anybody else would fail.
+    let mut command = program("");
+    command.env_remove("AWS_ENDPOINT_URL").env("HOME", dir.path());
+    command.env("HTTPS_PROXY", "http://127.0.0.1:1").arg("s3://bkt/key");
+    let (code, out, said) = run(&mut command);
+    assert!(code == Some(0) && out == b"hello", "{said}");
+    let signed = signed_by(&private);
+    assert!(signed.contains("OURS/") && signed.contains("/here/s3/"), "{signed}");
+}
+
+#[test]
+fn a_role_is_taken_on_with_the_keys_of_its_source() {
+    let s3 = serve(|_, reply| reply);
+    let role = |q: &Request| {
+        let text = format!(
+            "<AssumeRoleResponse><AssumeRoleResult><Credentials><SessionToken>TOK</SessionToken>\
+             <SecretAccessKey>SK</SecretAccessKey><Expiration>2099-01-01T00:00:00Z</Expiration>\
+             <AccessKeyId>ROLE{}</AccessKeyId></Credentials></AssumeRoleResult></AssumeRoleResponse>",
+            q.number
+        );
+        Reply::new(200, text.as_bytes())
+    };
+    let sts = serve(move |q, _| role(q));
+    let dir = home(
+        "[base]\naws_access_key_id = BASE\naws_secret_access_key = hunter2\n",
+        "[profile r]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = base\nexternal_id = e&x\n\
+         region = eu-west-1\n",
+    );
+    let ask = |url: &str| {
+        let mut command = program(&s3.url());
+        command.env("HOME", dir.path()).env("AWS_PROFILE", "r").env("AWS_ENDPOINT_URL_STS", url);
+        command.args(["-v", "s3://bkt/key"]);
+        run(&mut command)
+    };
+    let (code, out, said) = ask(&sts.url());
+    assert!(code == Some(0) && out == b"hello", "{said}");
+    assert!(signed_by(&s3).contains("ROLE0/") && !said.contains("hunter2"), "{said}");
+    let asked = sts.requests.lock().unwrap()[0].clone();
+    let body = String::from_utf8(asked.body).unwrap();
+    assert!(body.starts_with("Action=AssumeRole&Version=2011-06-15&RoleArn=arn%3A"), "{body}");
+    assert!(body.ends_with("&ExternalId=e%26x") && asked.query.is_empty(), "{body}");
+    let signed = &asked.headers["authorization"];
+    assert!(signed.contains("Credential=BASE/") && signed.contains("/eu-west-1/sts/"), "{signed}");
+    assert_eq!(asked.headers["content-type"], "application/x-www-form-urlencoded");
+    // In the clear they would be anybody's.
+    let before = s3.count();
+    let (code, _, said) = ask("http://192.0.2.1:1");
+    assert!(
+        code == Some(100) && said.contains("line 2, role_arn") && said.contains("https"),
+        "{said}"
+    );
+    assert_eq!(s3.count(), before);
+}
+
+#[test]
+fn a_process_prints_keys_and_is_run_only_where_it_is_meant() {
+    const LINE: &str =
+        "printf '{\"Version\":1,\"AccessKeyId\":\"PROC\",\"SecretAccessKey\":\"S\"}'";
+    let s3 = serve(|_, reply| reply);
+    let dir = home("", &format!("[default]\ncredential_process = {LINE}\n"));
+    let ask = || {
+        let mut command = program(&s3.url());
+        command.env("HOME", dir.path()).env("PATH", "/usr/bin:/bin").arg("s3://bkt/key");
+        command
+    };
+    let (code, _, said) = run(&mut ask());
+    assert!(code == Some(0) && signed_by(&s3).contains("PROC/"), "{said}");
+    // What others may write is not run by root.
+    if nix::unistd::Uid::effective().is_root() {
+        let config = dir.path().join(".aws/config");
+        std::os::unix::fs::chown(&config, Some(65534), None).unwrap();
+        let before = s3.count();
+        let (code, _, said) = run(&mut ask());
+        assert!(
+            code == Some(100) && said.contains("line 2, credential_process: as root"),
+            "{said}"
+        );
+        assert_eq!(s3.count(), before);
+    }
+    let (code, _, said) =
+        run(ask().env("VENEER_FETCH_CREDENTIAL_PROCESS", LINE.replace("PROC", "SET")));
+    assert!(code == Some(0) && signed_by(&s3).contains("SET/"), "{said}");
+}
+
+#[test]
+fn nobody_is_anonymous_without_being_told() {
+    let s3 = serve(|_, reply| reply);
+    let (code, _, said) = run(program(&s3.url()).arg("s3://bkt/key"));
+    assert!(code == Some(0) && said.contains("not signed"), "{said}");
+    let (code, _, said) = run(program(&s3.url()).args(["--anonymous", "s3://bkt/key"]));
+    assert!(code == Some(0) && !said.contains("not signed"), "{said}");
+    // Keys that are there, and for nobody who asks, are named instead.
+    let dir = home("[other]\naws_access_key_id = O\naws_secret_access_key = S\n", "");
+    let before = s3.count();
+    let (code, _, said) = run(program(&s3.url()).env("HOME", dir.path()).arg("s3://bkt/key"));
+    assert!(code == Some(100) && said.contains("line 2, aws_access_key_id"), "{said}");
     assert_eq!(s3.count(), before);
 }

@@ -5,10 +5,11 @@ mod fault;
 
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::{FileTypeExt as _, symlink};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use fault::{ETAG, Reply, Server, noise};
@@ -184,6 +185,67 @@ fn a_partial_file_of_something_else_is_not_continued() {
     assert!(code == Some(0) && fs::read(&file).unwrap() != bytes, "{said}");
 }
 
+/// In a folder that others may write to, the file's name can be known beforehand. Whoever can write to it,
+/// or keeps another name of it, could change what was verified in it.
+#[test]
+fn a_partial_file_that_others_can_change_is_begun_anew() {
+    assert!(nix::unistd::geteuid().is_root(), "run as root: sudo -E cargo test -p fetch");
+    let bytes = noise(3_000_000, 45);
+    let hangs = Arc::new(AtomicBool::new(false));
+    let plan = Arc::clone(&hangs);
+    let server = Server::start(
+        bytes.clone(),
+        Arc::new(move |_, reply: Reply| match plan.load(Ordering::SeqCst) {
+            true => reply.pace(fault::Pace::Hang(1_000_000)),
+            false => reply,
+        }),
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let file = at("f").display().to_string();
+    let address = server.url();
+    // The same object of the same server, cut in the middle: what its partial file is called.
+    let cut = ["s3://bkt/k", "-o", &file, "--stall-timeout", "0.5", "--tries", "1"];
+    let begun = |how: fn(&Path)| {
+        hangs.store(true, Ordering::SeqCst);
+        let (code, _, said) = run(&address, &cut);
+        assert_eq!(code, Some(111), "{said}");
+        let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let partial: Vec<_> =
+            entries.filter(|path| path.extension().is_some_and(|end| end == "partial")).collect();
+        assert_eq!(partial.len(), 1, "{partial:?}");
+        let before = fs::metadata(&partial[0]).unwrap();
+        assert!(before.len() > 0);
+        how(&partial[0]);
+        hangs.store(false, Ordering::SeqCst);
+        let (code, out, said) = run(&address, &["s3://bkt/k", "-o", &file, "--json"]);
+        assert!(code == Some(0) && fs::read(&file).unwrap() == bytes, "{said}");
+        let kept = fs::metadata(&file).unwrap();
+        assert_eq!((kept.uid(), kept.nlink(), kept.mode() & 0o022), (0, 1, 0));
+        fs::remove_file(&file).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.contains("\"reused\":"), "{out}");
+        !out.contains("\"reused\":0,")
+    };
+    assert!(begun(|_| {}), "ours is continued");
+    let same = begun(|partial| std::os::unix::fs::chown(partial, Some(65534), None).unwrap());
+    assert!(!same, "another's");
+    let same = begun(|partial| fs::hard_link(partial, partial.with_file_name("also")).unwrap());
+    assert!(!same, "it has another name");
+    fs::remove_file(at("also")).unwrap();
+    let same = begun(|partial| {
+        fs::set_permissions(partial, fs::Permissions::from_mode(0o666)).unwrap();
+    });
+    assert!(!same, "others may write to it");
+    let same = begun(|partial| {
+        let other = partial.with_file_name("other");
+        fs::rename(partial, &other).unwrap();
+        symlink(&other, partial).unwrap();
+    });
+    assert!(!same, "a link leads elsewhere");
+    assert!(fs::metadata(at("other")).unwrap().len() > 0, "what it led to stays");
+}
+
 #[test]
 fn places_that_cannot_be_written_are_told_apart_from_full_ones() {
     let server = serve(&noise(3_000_000, 44));
@@ -259,4 +321,75 @@ fn a_dead_proxy_is_told_from_a_dead_server() {
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(111));
     assert!(said.contains("by the proxy") && !said.contains("hunter2"), "{said}");
+}
+
+/// What came of a file stays for the next try, and nobody has to find it.
+#[test]
+fn a_part_that_stays_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("1.tar");
+    let plan = |_: &fault::Request, reply: fault::Reply| reply.pace(fault::Pace::Hang(100_000));
+    let server = Server::start(fault::noise(400_000, 1), Arc::new(plan));
+    let begin = |tries: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fetch"));
+        command.env_clear().env("HOME", "/nonexistent").stderr(Stdio::piped());
+        command.args(["--anonymous", "--endpoint", &server.url(), "--stall-timeout", "60"]);
+        command.args(["--tries", tries, "s3://bkt/1.tar", "-o"]).arg(&out);
+        command.spawn().unwrap()
+    };
+    let part = || {
+        let mut names = std::fs::read_dir(dir.path()).unwrap().flatten();
+        names.find_map(|one| Some(one.path()).filter(|_| one.metadata().unwrap().len() > 0))
+    };
+    // Somebody loses patience.
+    let mut child = begin("1");
+    let part = loop {
+        match part() {
+            Some(part) => break part,
+            None => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+    };
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(2), "{said}");
+    assert!(said.contains(part.to_str().unwrap()) && said.contains("goes on there"), "{said}");
+}
+
+/// A terminal, as `script` makes one.
+fn in_terminal(server: &Server, args: &str) -> (Option<i32>, String) {
+    let line =
+        format!("{} --anonymous --endpoint {} {args}", env!("CARGO_BIN_EXE_fetch"), server.url());
+    let ran = Command::new("script")
+        .args(["-q", "-e", "-c", &line, "/dev/null"])
+        .env("HOME", "/nonexistent")
+        .stdin(Stdio::null())
+        .output()
+        .expect("script of util-linux");
+    (ran.status.code(), String::from_utf8_lossy(&ran.stdout).into_owned())
+}
+
+#[test]
+fn a_terminal_gets_text_and_nothing_else_unasked() {
+    let binary = Server::start(b"a\0b".to_vec(), Arc::new(|_, reply| reply));
+    let (code, shown) = in_terminal(&binary, "s3://bkt/1.tar");
+    assert!(code == Some(100) && shown.contains("-o -") && !shown.contains('\0'), "{shown:?}");
+    let (code, shown) = in_terminal(&binary, "-o - s3://bkt/1.tar");
+    assert!(code == Some(0) && shown.contains("a\0b"), "{shown:?}");
+    let text = Server::start(b"hello\n".to_vec(), Arc::new(|_, reply| reply));
+    let (code, shown) = in_terminal(&text, "s3://bkt/1.txt");
+    assert!(code == Some(0) && shown.contains("hello"), "{shown:?}");
+}
+
+#[test]
+fn a_retry_is_shown_unasked() {
+    let stumbles = |q: &fault::Request, reply| match q.number {
+        0 => fault::Reply::error(503, "SlowDown"),
+        _ => reply,
+    };
+    let server = Server::start(b"hello".to_vec(), Arc::new(stumbles));
+    let (code, _, said) = run(&server.url(), &["s3://bkt/k"]);
+    assert!(code == Some(0) && said.contains("SlowDown"), "{said}");
 }

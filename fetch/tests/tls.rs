@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -24,6 +24,19 @@ impl Authority {
         std::fs::write(path, format!("# ours\n{}", self.0.pem())).unwrap();
     }
 
+    /// A server whose only certificate is that of an authority which it is itself.
+    fn serve_itself(name: &str, expired: bool) -> (u16, String) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        if expired {
+            (params.not_before, params.not_after) =
+                (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
+        }
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        (listen(certificate.der().clone(), &key), certificate.pem())
+    }
+
     /// A server for `name` that answers every request with "hello".
     fn serve(&self, name: &str, expired: bool) -> u16 {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -33,27 +46,31 @@ impl Authority {
         }
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
-        let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], der)
-            .unwrap();
-        let config = Arc::new(config);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let config = config.clone();
-                thread::spawn(move || answer(stream, config));
-            }
-        });
-        port
+        listen(certificate.der().clone(), &key)
     }
 }
 
+/// Answers every request with "hello".
+fn listen(certificate: CertificateDer<'static>, key: &KeyPair) -> u16 {
+    let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], der)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let config = config.clone();
+            thread::spawn(move || answer(stream, config));
+        }
+    });
+    port
+}
 fn answer(stream: TcpStream, config: Arc<ServerConfig>) -> Option<()> {
     let mut stream = StreamOwned::new(ServerConnection::new(config).ok()?, stream);
     let mut head = Vec::new();
@@ -144,4 +161,30 @@ fn a_server_without_tls_gets_nothing() {
     let (code, out, said) = run(fetch(port).arg("--tries").arg("1"));
     assert!(code != Some(0) && out.is_empty(), "{said}");
     assert!(!heard.join().unwrap().windows(4).any(|four| four == b"GET "));
+}
+
+/// Many a private server has no other certificate than one that says it is an authority. curl takes it.
+#[test]
+fn a_certificate_that_is_named_is_trusted_as_the_servers_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("named.pem");
+    let fetch_with = |port: u16, pem: &str| {
+        std::fs::write(&file, pem).unwrap();
+        run(fetch(port).arg("--ca-file").arg(&file))
+    };
+    let (port, pem) = Authority::serve_itself("127.0.0.1", false);
+    let (code, out, said) = fetch_with(port, &pem);
+    assert!(code == Some(0) && out == b"hello", "{said}");
+    // Its name and its days count as ever, and another one of the same name is another one.
+    let (elsewhere, other) = Authority::serve_itself("127.0.0.2", false);
+    let (expired, past) = Authority::serve_itself("127.0.0.1", true);
+    let (_, twin) = Authority::serve_itself("127.0.0.1", false);
+    for (port, pem) in [(elsewhere, &other), (expired, &past), (port, &twin)] {
+        let (code, out, said) = fetch_with(port, pem);
+        assert_eq!((code, out.len()), (Some(100), 0), "{said}");
+        assert!(said.contains("certificate"), "{said}");
+    }
+    // Among others it is found, too.
+    let (code, _, said) = fetch_with(port, &format!("{twin}{pem}"));
+    assert_eq!(code, Some(0), "{said}");
 }

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use fetch::ImageRef;
-use registry::{ActivationState, NewActivation, Verb, Volume};
+use registry::{Activation, ActivationState, NewActivation, Verb, Volume, WhenClosed};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::condemned::UNUSABLE_MAX;
 use crate::ensure::{Ensured, millis};
 use crate::perform;
-use crate::plan::{self, ActivationStep, Wish};
+use crate::plan::{self, ActivationStep, Mapping, Wish};
 use crate::policy::Step;
 use crate::{Error, Host};
 
@@ -62,8 +63,30 @@ pub struct Deactivated {
     pub name: String,
     /// Whether there was anything to do.
     pub changed: bool,
+    /// Whether it is open and goes down as soon as it is closed.
+    #[serde(default)]
+    pub when_closed: bool,
     /// Whether nothing was done on purpose.
     pub dry_run: bool,
+}
+
+/// How something is to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Going {
+    /// Where somebody has it open, it goes as soon as nobody has.
+    pub when_closed: bool,
+    /// Only tell what would be done.
+    pub dry_run: bool,
+}
+
+impl Going {
+    pub(crate) fn to_json(self) -> serde_json::Value {
+        json!({"when_closed": self.when_closed})
+    }
+
+    pub(crate) fn from_json(value: &serde_json::Value) -> Going {
+        Going { when_closed: value["when_closed"] == true, dry_run: false }
+    }
 }
 
 /// What is counted from.
@@ -71,6 +94,11 @@ pub struct Deactivated {
 struct Begun {
     at: Instant,
     ioctls: u64,
+}
+
+/// Whether somebody was told of this activation, and nobody that it is gone.
+pub(crate) fn is_told(row: &Activation) -> bool {
+    matches!(row.state, ActivationState::Active | ActivationState::Inactive)
 }
 
 /// A name that may be a device's, a file's and a shell word.
@@ -105,14 +133,29 @@ impl Host {
         let ActivateOptions { bytes, no_fetch, dry_run } = options;
         check_name(name)?;
         let reference = image.to_string();
+        if !dry_run {
+            self.end_earlier(name)?;
+        }
         // What is up already is no run: it costs no write, and waits for nobody.
         let begun = self.begins();
+        self.agrees(name, &reference, bytes)?;
         if self.is_up(name, &reference)? {
             return self.activated(name, reference, true, None, dry_run, begun);
         }
-        if dry_run {
-            return self.activate_alone(image, name, options);
+        if self.store.keeps_name(name) {
+            let what = "a build or a look on this pool may need a device of this name";
+            return Err(Error::Usage(format!("--name {name:?}: {what}: choose another")));
         }
+        if dry_run {
+            let ensured = self.would_be_ensured(image, name, no_fetch)?;
+            return self.activated(name, reference, false, ensured, true, begun);
+        }
+        let asked = std::mem::take(&mut self.asked_catalog);
+        if !asked && self.registry.activation(name)?.is_some() {
+            // Before any lock: who waits for the server keeps nobody from what is here.
+            self.look_at_catalog()?;
+        }
+        self.end_earlier(&reference)?;
         let input = json!({"image": reference, "bytes": bytes, "no_fetch": no_fetch});
         self.as_run(Verb::Activate, name, input, |host| host.activate_alone(image, name, options))
     }
@@ -120,67 +163,174 @@ impl Host {
     /// Whether `name` is an activation of this image and mapped.
     pub(crate) fn is_up(&self, name: &str, reference: &str) -> Result<bool, Error> {
         let row = self.registry.activation(name)?;
-        let Some(row) = row.filter(|row| row.reference == reference) else { return Ok(false) };
-        let step = plan::activation(Some(row.state), self.store.mapping(name)?, Wish::Up);
-        Ok(step == ActivationStep::Done)
+        let of_image = |row: &Activation| row.reference == reference && row.when_closed.is_none();
+        let Some(row) = row.filter(of_image) else { return Ok(false) };
+        let mapping = self.store.mapping(row.id, name)?;
+        Ok(plan::activation(Some(row.state), mapping, Wish::Up) == ActivationStep::Done)
     }
 
+    /// What would become of the image.
+    fn would_be_ensured(
+        &mut self,
+        image: &ImageRef,
+        name: &str,
+        no_fetch: bool,
+    ) -> Result<Option<Ensured>, Error> {
+        match (self.is_new(name)?, no_fetch) {
+            (true, false) => self.ensured(image, true).map(Some),
+            (true, true) => self.present(&image.to_string()).map(|_| None),
+            (false, _) => Ok(None),
+        }
+    }
+
+    /// Whether nobody has this name, or only something that is on its way out, or that a dead process has
+    /// reserved and told nobody of. The caller's run is the only one of its kind.
+    fn is_new(&self, name: &str) -> Result<bool, Error> {
+        Ok(self.registry.activation(name)?.is_none_or(|row| !is_told(&row)))
+    }
+
+    /// The image first, and a scan of it, under no lock of the name; then the name, which takes a moment.
+    /// Where the image's top layer turns out to be gone, that is built anew.
     fn activate_alone(
         &mut self,
         image: &ImageRef,
         name: &str,
-        ActivateOptions { bytes, no_fetch, dry_run }: ActivateOptions,
+        options: ActivateOptions,
     ) -> Result<Activated, Error> {
         let begun = self.begins();
         let reference = image.to_string();
-        let _mine = self.locks.activation(name)?;
-        let row = self.registry.activation(name)?;
-        if let Some(row) = row.as_ref().filter(|row| row.reference != reference) {
-            let by = format!("an activation of {}", row.reference);
-            return Err(Error::Taken { name: name.into(), by });
-        }
-        let mapping = self.store.mapping(name)?;
-        let first = plan::activation(row.as_ref().map(|row| row.state), mapping, Wish::Up);
-        let already = first == ActivationStep::Done;
-        let _using = self.locks.images_shared()?;
-        let wanted = first == ActivationStep::Reserve;
-        let ensured = match wanted && !no_fetch {
-            true => Some(self.ensure_in_use(image, dry_run)?),
-            false => None,
-        };
-        let top = match wanted && no_fetch {
-            true => Some(self.present(&reference)?),
-            false => ensured.as_ref().and_then(|ensured| ensured.top.clone()),
-        };
-        if first != ActivationStep::Done && !dry_run {
-            let origin = row.as_ref().map(|row| self.registry.volume(row.origin)).transpose()?;
-            if let Some(top) = top.clone().or(origin.flatten()) {
-                self.permit(&reference, &top)?;
+        let (mut unusable, mut ensured) = (0, None);
+        loop {
+            self.agrees(name, &reference, options.bytes)?;
+            if self.is_new(name)? && !options.no_fetch {
+                ensured = Some(
+                    self.ensured(image, false).map_err(|error| self.or_as_it_is(image, error))?,
+                );
             }
+            match self.activate_at_once(&reference, name, options, ensured.as_ref()) {
+                Ok(Some(already)) => {
+                    return self.activated(name, reference, already, ensured, false, begun);
+                }
+                // Somebody has removed the name, or the image, since it was looked at.
+                Ok(None) if unusable < UNUSABLE_MAX => {}
+                Err(error) if unusable < UNUSABLE_MAX => {
+                    self.unusable(error)?;
+                    if options.no_fetch {
+                        self.present(&reference)?;
+                    }
+                }
+                Ok(None) => return Err(Error::NotHere { image: reference }),
+                Err(error) => return Err(error),
+            }
+            unusable += 1;
         }
-        if let (Some(top), false) = (top, dry_run) {
-            let bytes = bytes.unwrap_or(top.bytes).max(top.bytes);
-            let new = NewActivation { name, reference: &reference, origin: top.id, bytes };
-            perform::reserve_activation(self, &new).or_else(|error| self.unborn(name, error))?;
+    }
+
+    /// What is sealed here comes up under `name`; whether it was up already. None when the image would
+    /// have to be looked for first.
+    fn activate_at_once(
+        &mut self,
+        reference: &str,
+        name: &str,
+        ActivateOptions { bytes, no_fetch, .. }: ActivateOptions,
+        ensured: Option<&Ensured>,
+    ) -> Result<Option<bool>, Error> {
+        let top_of = |host: &Host| -> Result<Option<Volume>, Error> {
+            match host.registry.activation(name)? {
+                Some(row) if is_told(&row) => Ok(host.registry.volume(row.origin)?),
+                Some(_) | None if no_fetch => host.present(reference).map(Some),
+                Some(_) | None => Ok(ensured.and_then(|ensured| ensured.top.clone())),
+            }
+        };
+        // A scan takes its time: under no lock of the name.
+        let permitted = top_of(self)?;
+        let there = self.registry.activation(name)?;
+        match (there.filter(is_told), &permitted) {
+            (Some(row), _) if !self.is_up(name, reference)? => self.permit_again(&row)?,
+            (Some(_), _) | (None, None) => {}
+            (None, Some(top)) => self.permit(reference, top)?,
         }
-        if !dry_run {
-            self.patiently(Step::Device, |host| host.drive(name, Wish::Up))
-                .or_else(|error| self.unborn(name, error))?;
+        let _mine = self.locks.activation(name)?;
+        let _using = self.locks.images_shared()?;
+        self.agrees(name, reference, bytes)?;
+        if self.is_new(name)? {
+            self.drive(name, Wish::Gone)?;
+            let Some(top) = top_of(self)? else { return Ok(None) };
+            if permitted.is_none_or(|permitted| permitted.id != top.id) {
+                return Ok(None);
+            }
+            self.reserved(reference, name, bytes, &top, ensured.is_some())?;
         }
-        self.activated(name, reference, already, ensured, dry_run, begun)
+        let Some(row) = self.registry.activation(name)? else { return Ok(None) };
+        let already = self.is_up(name, reference)?;
+        if row.when_closed.is_some() {
+            // Who asks for it now wants it later than who wished it away.
+            self.registry.write(|write| write.put_when_closed(name, None))?;
+        }
+        self.patiently(Step::Device, |host| host.drive(name, Wish::Up).map(drop))
+            .or_else(|error| self.unborn(name, error))?;
+        Ok(Some(already))
+    }
+
+    fn mapping(&self, row: Option<&Activation>) -> Result<Mapping, Error> {
+        row.map_or(Ok(Mapping::Absent), |row| self.store.mapping(row.id, &row.name))
+    }
+
+    /// A server that is away is no reason to be without an image that is here: who may take it is told.
+    fn or_as_it_is(&self, image: &ImageRef, error: Error) -> Error {
+        let away = matches!(&error, Error::Fetch(source) if matches!(
+            source.kind(),
+            fetch::Kind::Network | fetch::Kind::Timeout | fetch::Kind::Throttled
+        ));
+        let image = image.to_string();
+        match away && !self.trusts() && self.present(&image).is_ok() {
+            true => Error::Away { image, source: Box::new(error) },
+            false => error,
+        }
+    }
+
+    /// Reserves an activation of this top volume. `asked`: its server was asked just now.
+    fn reserved(
+        &mut self,
+        reference: &str,
+        name: &str,
+        bytes: Option<u64>,
+        top: &Volume,
+        asked: bool,
+    ) -> Result<(), Error> {
+        self.still_listed(reference)?;
+        let bytes = bytes.unwrap_or(top.bytes).max(top.bytes);
+        let endpoint = match asked {
+            // Not what the image's row says: somebody may have it from elsewhere by now.
+            true => Some(self.client()?.endpoint().to_owned()),
+            false => self.registry.image(reference)?.map(|image| image.endpoint),
+        };
+        let (origin, endpoint) = (top.id, endpoint.as_deref());
+        let new = NewActivation { name, reference, origin, bytes, endpoint };
+        perform::reserve_activation(self, &new).or_else(|error| self.unborn(name, error))
     }
 
     /// The top volume of an image that is taken as it is here.
-    fn present(&mut self, reference: &str) -> Result<Volume, Error> {
+    fn present(&self, reference: &str) -> Result<Volume, Error> {
         if self.trusts() {
             return Err(Error::Usage(format!(
                 "{reference}: a key is trusted, so its catalog has to be asked; leave --no-fetch out"
             )));
         }
         let image = self.registry.image(reference)?;
+        if let (Some(image), Some(asked)) = (&image, self.settings.fetch.named_endpoint()?)
+            && image.endpoint != asked
+        {
+            return Err(Error::Usage(format!(
+                "{reference} is on this host from {}, and {asked} was asked for; leave --no-fetch out",
+                image.endpoint
+            )));
+        }
         let top = image.and_then(|image| image.layers.last().map(|layer| layer.volume));
         let top = top.map(|top| self.registry.volume(top)).transpose()?.flatten();
-        top.ok_or_else(|| Error::NotHere { image: reference.into() })
+        let top = top.ok_or_else(|| Error::NotHere { image: reference.into() })?;
+        self.not_condemned(top.id, reference)?;
+        Ok(top)
     }
 
     fn begins(&self) -> Begun {
@@ -213,27 +363,77 @@ impl Host {
         })
     }
 
-    /// Takes away the device of `name` and keeps what was written to it.
+    /// Takes away the device of `name` and keeps what was written to it. One that somebody has open is
+    /// left as it is; `when_closed` has it taken down as soon as nobody has.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`]; [`Error::Held`].
+    pub fn deactivate(&mut self, name: &str, how: Going) -> Result<Deactivated, Error> {
+        if how.dry_run {
+            return self.deactivate_alone(name, how);
+        }
+        self.as_run(Verb::Deactivate, name, how.to_json(), |host| host.deactivate_alone(name, how))
+    }
+
+    fn deactivate_alone(&mut self, name: &str, how: Going) -> Result<Deactivated, Error> {
+        let mut overtook = false;
+        if !how.dry_run && self.registry.activation(name)?.is_none() {
+            // Under no lock of the name, which the run that makes it needs.
+            overtook = self.after_its_makers("activation", name)?;
+        }
+        let _mine = self.locks.activation(name)?;
+        let Some(row) = self.registry.activation(name)? else {
+            if !overtook {
+                return Err(self.unknown("activation", name));
+            }
+            let name = name.into();
+            return Ok(Deactivated { name, changed: true, when_closed: false, dry_run: false });
+        };
+        let mapping = self.store.mapping(row.id, name)?;
+        let changed =
+            plan::activation(Some(row.state), mapping, Wish::Down) != ActivationStep::Done;
+        let mut done =
+            Deactivated { name: name.into(), changed, when_closed: false, dry_run: how.dry_run };
+        if changed {
+            done.when_closed = self.waits_to_be_closed(&row, how, WhenClosed::Deactivate)?;
+        }
+        if !how.dry_run && !done.when_closed {
+            self.patiently(Step::Device, |host| host.drive(name, Wish::Down).map(drop))?;
+        }
+        Ok(done)
+    }
+
+    /// Whether an activation is open, and what is to become of it waits for its close. The wish is
+    /// recorded. The caller holds the activation's lock.
+    ///
+    /// # Errors
+    /// [`Error::Held`] when it is open and there is no such wish.
+    pub(crate) fn waits_to_be_closed(
+        &mut self,
+        row: &Activation,
+        how: Going,
+        wish: WhenClosed,
+    ) -> Result<bool, Error> {
+        let Some(by) = self.store.held(row.id)? else { return Ok(false) };
+        if !how.when_closed {
+            return Err(Error::Held { what: format!("activation {}", row.name), by });
+        }
+        if !how.dry_run {
+            self.registry.write(|write| write.put_when_closed(&row.name, Some(wish)))?;
+        }
+        Ok(true)
+    }
+
+    /// Somebody says that the file system of `name`, which was up when the host went down, is in order.
+    /// Returns whether that was asked.
     ///
     /// # Errors
     /// [`Error::Unknown`].
-    pub fn deactivate(&mut self, name: &str, dry_run: bool) -> Result<Deactivated, Error> {
-        if dry_run {
-            return self.deactivate_alone(name, true);
+    pub fn checked(&mut self, name: &str) -> Result<bool, Error> {
+        if self.registry.activation(name)?.is_none() {
+            return Err(self.unknown("activation", name));
         }
-        self.as_run(Verb::Deactivate, name, json!({}), |host| host.deactivate_alone(name, false))
-    }
-
-    fn deactivate_alone(&mut self, name: &str, dry_run: bool) -> Result<Deactivated, Error> {
-        let _mine = self.locks.activation(name)?;
-        let Some(row) = self.registry.activation(name)? else {
-            return Err(Error::Unknown { what: "activation", name: name.into() });
-        };
-        let step = plan::activation(Some(row.state), self.store.mapping(name)?, Wish::Down);
-        if !dry_run {
-            self.patiently(Step::Device, |host| host.drive(name, Wish::Down))?;
-        }
-        Ok(Deactivated { name: name.into(), changed: step != ActivationStep::Done, dry_run })
+        self.commit_told(|write| write.put_checked(name))
     }
 
     /// An activation that nobody was told of leaves nothing behind when it fails.
@@ -247,13 +447,15 @@ impl Host {
         Err(error)
     }
 
-    /// Load, plan, perform, until it is as wished. The caller holds the activation's lock.
-    pub(crate) fn drive(&mut self, name: &str, wish: Wish) -> Result<(), Error> {
-        for _ in 0..STEPS_MAX {
-            let state = self.registry.activation(name)?.map(|row| row.state);
-            let step = plan::activation(state, self.store.mapping(name)?, wish);
+    /// Load, plan, perform, until it is as wished; whether there was anything to do. The caller holds the
+    /// activation's lock.
+    pub(crate) fn drive(&mut self, name: &str, wish: Wish) -> Result<bool, Error> {
+        for number in 0..STEPS_MAX {
+            let row = self.registry.activation(name)?;
+            let state = row.as_ref().map(|row| row.state);
+            let step = plan::activation(state, self.mapping(row.as_ref())?, wish);
             match step {
-                ActivationStep::Done => return Ok(()),
+                ActivationStep::Done => return Ok(number > 0),
                 // Only `activate` knows of which image.
                 ActivationStep::Reserve => {
                     return Err(Error::Unknown { what: "activation", name: name.into() });

@@ -18,6 +18,7 @@ use crate::commands::Command;
             all of them with their variables (VENEER_*, AWS_ENDPOINT_URL, AWS_REGION). Keys: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE and the rest as fetch has them.",
     note = "The options above may stand before or after the command.",
     error_code(0, "done"),
+    error_code(1, "no: verify, gc, scan, health or cancel says why"),
     error_code(
         100,
         "never retry: wrong usage, not found, no permission, refused or corrupt input, broken host"
@@ -38,27 +39,31 @@ pub(crate) struct Args {
     /// the S3 server, when it is not Amazon's
     #[argh(option)]
     pub(crate) endpoint: Option<String>,
-    /// the region (default us-east-1)
+    /// the region (that of the AWS profile, else us-east-1)
     #[argh(option)]
     pub(crate) region: Option<String>,
     /// send no credentials
     #[argh(switch)]
     pub(crate) anonymous: bool,
-    /// read every object, also where an ETag seen before would tell its content
+    /// read every object, also where an ETag proven to be an MD5 would tell its content
     #[argh(switch)]
     pub(crate) no_etag_dedup: bool,
+    /// walls around what reads layers: require (all of them or nothing, the default), on (with those that can
+    /// be put up, and it says which lack), off
+    #[argh(option)]
+    pub(crate) sandbox: Option<String>,
     /// refuse a layer of more plain bytes than this
     #[argh(option)]
-    pub(crate) bytes_max: Option<u64>,
+    pub(crate) bytes_max: Option<String>,
     /// size of a new volume in bytes (default 4 GiB); layers grow beyond it where they must
     #[argh(option)]
-    pub(crate) volume_bytes: Option<u64>,
+    pub(crate) volume_bytes: Option<String>,
     /// seconds to wait for another process (default 3600)
     #[argh(option)]
-    pub(crate) wait: Option<u64>,
+    pub(crate) wait: Option<String>,
     /// seconds for which what a killed run had fetched is kept (default 86400)
     #[argh(option)]
-    pub(crate) spool_age: Option<u64>,
+    pub(crate) spool_age: Option<String>,
     /// what stderr is: text, logfmt or json (default text)
     #[argh(option)]
     pub(crate) log: Option<String>,
@@ -68,6 +73,10 @@ pub(crate) struct Args {
     /// do the work in this process, also where a daemon runs
     #[argh(switch)]
     pub(crate) no_daemon: bool,
+    /// begin a registry on a store with devices in use, of which it cannot be seen whether they are another
+    /// registry's
+    #[argh(switch)]
+    pub(crate) new: bool,
     /// one JSON object on stdout
     #[argh(switch)]
     pub(crate) json: bool,
@@ -87,7 +96,6 @@ pub(crate) struct Args {
 impl Args {
     /// What was typed of the settings, by their keys.
     pub(crate) fn flags(&self) -> Flags {
-        let number = |value: Option<u64>| value.map(|value| value.to_string());
         let switch = |on: bool, value: &str| on.then(|| value.to_owned());
         let mut flags = match &self.command {
             Some(Command::Serve(serve)) => serve.flags(),
@@ -101,14 +109,37 @@ impl Args {
             ("region", self.region.clone()),
             ("anonymous", switch(self.anonymous, "yes")),
             ("etag_dedup", switch(self.no_etag_dedup, "no")),
-            ("bytes_max", number(self.bytes_max)),
-            ("volume_bytes", number(self.volume_bytes)),
-            ("wait", number(self.wait)),
+            ("sandbox", self.sandbox.clone()),
+            ("bytes_max", self.bytes_max.clone()),
+            ("volume_bytes", self.volume_bytes.clone()),
+            ("wait", self.wait.clone()),
             ("log", self.log.clone()),
-            ("spool_age", number(self.spool_age)),
+            ("spool_age", self.spool_age.clone()),
         ];
         flags.extend(typed.into_iter().filter_map(|(key, value)| Some((key, value?))));
         flags
+    }
+}
+
+/// A whole number of the command line between these, both included. Those of settings are judged with
+/// them, wherever they come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Whole<const MIN: u64, const MAX: u64>(pub(crate) u64);
+
+/// Bytes of one thing.
+pub(crate) type Bytes<const MIN: u64> = Whole<MIN, { orchestrate::config::BYTES_MAX }>;
+
+/// A number that the registry has given, or can count to.
+pub(crate) type Counted<const MIN: u64> = Whole<MIN, { i64::MAX as u64 }>;
+
+impl<const MIN: u64, const MAX: u64> std::str::FromStr for Whole<MIN, MAX> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(number) if (MIN..=MAX).contains(&number) => Ok(Whole(number)),
+            _ => Err(format!("expected a whole number from {MIN} to {MAX}")),
+        }
     }
 }
 
@@ -119,6 +150,7 @@ const WITH_VALUE: &[&str] = &[
     "--store",
     "--endpoint",
     "--region",
+    "--sandbox",
     "--bytes-max",
     "--volume-bytes",
     "--wait",
@@ -135,12 +167,16 @@ const SWITCHES: &[&str] = &[
     "--verbose",
     "-v",
     "--no-daemon",
+    "--new",
 ];
+
+/// Of `gc`: without a value it stands for a list.
+const PURGE: &str = "--purge-foreign";
 
 /// Moves the common options before the command, since argh takes them only there.
 pub(crate) fn hoist(words: &[String]) -> Vec<&str> {
     let (mut front, mut rest) = (Vec::new(), Vec::new());
-    let mut words = words.iter().map(String::as_str);
+    let mut words = words.iter().map(|word| if word == "-h" { "--help" } else { word.as_str() });
     while let Some(word) = words.next() {
         if word == "--" {
             rest.push(word);
@@ -149,6 +185,11 @@ pub(crate) fn hoist(words: &[String]) -> Vec<&str> {
         }
         if SWITCHES.contains(&word) {
             front.push(word);
+        } else if word == PURGE {
+            // The one option whose value may be left out.
+            rest.push(word);
+            let value = words.clone().next().filter(|next| !next.starts_with('-'));
+            rest.push(value.and_then(|_| words.next()).unwrap_or_default());
         } else if WITH_VALUE.contains(&word) {
             front.push(word);
             front.extend(words.next());
@@ -177,5 +218,8 @@ mod tests {
         );
         assert_eq!(hoisted("rm -- --json"), "rm -- --json");
         assert_eq!(hoisted("ls --state"), "--state ls");
+        assert_eq!(hoisted("gc --purge-foreign 1,2 -n"), "gc --purge-foreign 1,2 -n");
+        assert_eq!(hoisted("gc --purge-foreign --json"), "--json gc --purge-foreign ");
+        assert_eq!(hoisted("gc --purge-foreign -n"), "gc --purge-foreign  -n");
     }
 }

@@ -2,18 +2,16 @@
 //!
 //! Each function ends in a commit and may be killed anywhere: an intent is on disk before its effect.
 
-use std::io;
-
-use registry::{
-    Blob, Digest, KnownBy, NewVolume, Role, Seal, Source, Volume, VolumeState, chain_id,
-};
+use registry::{Blob, Digest, NewVolume, Role, Seal, Source, Volume, VolumeState, chain_id};
 
 use crate::error::{class, stream_error};
+use crate::ids::{self, New};
 use crate::lock::Lock;
 use crate::note::{self, Key, Note};
 use crate::perform::{discard_alone, discard_earlier};
 use crate::stream::{self, Stream};
-use crate::{Error, Host};
+use crate::verdict;
+use crate::{Error, Host, walls};
 
 /// A build that began this often without any end is not begun again.
 const ATTEMPTS_MAX: u32 = 5;
@@ -28,8 +26,11 @@ pub(crate) struct Wanted {
     pub(crate) layer: fetch::Layer,
     /// Its identity, where the server gives an ETag.
     pub(crate) source: Option<Source>,
-    /// The blob, where it was read before.
+    /// The blob that it is taken for.
     pub(crate) blob: Option<Blob>,
+    /// Whether that is only what another key's ETag says: good enough to use what is sealed, and not to
+    /// expect anything of what arrives.
+    pub(crate) guessed: bool,
     /// What a signed catalog says it is.
     pub(crate) signed: Option<Digest>,
     /// The image of which this is the last layer.
@@ -61,7 +62,14 @@ impl Wanted {
     fn name(&self) -> String {
         match (&self.blob, &self.source) {
             (Some(blob), _) => blob.digest.to_string(),
-            (None, Some(s)) => format!("{}/{} {} {}", s.endpoint, s.bucket, s.etag, s.size),
+            (None, Some(s)) if s.is_single_part() => {
+                format!("{}/{} {} {}", s.endpoint, s.bucket, s.etag, s.size)
+            }
+            // Whoever writes another key may have chosen its ETag: what becomes of that is its own.
+            (None, Some(s)) => {
+                let key = &self.layer.object.object.key;
+                format!("{}/{}/{key} {} {}", s.endpoint, s.bucket, s.etag, s.size)
+            }
             (None, None) => self.layer.object.object.to_string(),
         }
     }
@@ -77,6 +85,8 @@ impl Wanted {
         applied: &unpack::Applied,
         chain: Digest,
         tree: Digest,
+        md5: Option<bool>,
+        made: Option<u64>,
     ) -> Note {
         let object = &self.layer.object;
         let source = self.source.as_ref();
@@ -85,6 +95,7 @@ impl Wanted {
             role: Role::Layer,
             parent: volume.parent,
             bytes: volume.bytes,
+            made,
             key: None,
             layer: Some(note::Layer {
                 blob: Digest(applied.blob_digest),
@@ -101,29 +112,59 @@ impl Wanted {
                 bucket: source.bucket.clone(),
                 key: object.object.key.clone(),
                 etag: Some(source.etag.clone()),
+                md5,
                 image: self.top_of.clone(),
             }),
         }
     }
 
-    fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         self.layer.object.object.to_string()
+    }
+
+    /// What was read of this very object at this ETag and size.
+    fn remembered(&self) -> Option<&Blob> {
+        self.blob.as_ref().filter(|_| !self.guessed)
+    }
+
+    /// What it has to be: as signed, or, as long as nothing speaks against it, as it was.
+    pub(crate) fn expected(&self) -> Option<Digest> {
+        self.signed.or(self.remembered().map(|blob| blob.digest))
     }
 
     fn stream(&self, host: &Host, client: &fetch::Client) -> Result<Stream, Error> {
         let object = &self.layer.object;
         let mut expect = object.expect();
-        expect.sha256 = self.signed.or(self.blob.as_ref().map(|blob| blob.digest)).map(|d| d.0);
+        expect.sha256 = self.expected().map(|digest| digest.0);
         expect.size_max = Some(host.settings.limits.bytes_max);
         let spool = stream::spool_dir(&host.settings.state)?;
-        Ok(Stream::begin(client.clone(), object.object.clone(), expect, spool))
+        let cancel = host.settings.cancel.clone();
+        // Whether this server's ETags are what another key may be taken for; what a cache sends tells
+        // nothing of that.
+        let md5 = match self.source.as_ref().filter(|source| source.is_single_part()) {
+            Some(source) if host.settings.etag_dedup && host.settings.fetch.sources.is_empty() => {
+                host.registry.etag_doubt(&source.endpoint, &source.bucket)?.is_none()
+            }
+            Some(_) | None => false,
+        };
+        let (client, object) = (client.clone(), object.object.clone());
+        Ok(Stream::begin(client, object, expect, spool, md5, cancel))
     }
 }
 
-/// Takes the build's lock; waits for whoever has it.
-pub(crate) fn begin(host: &Host, wanted: &Wanted, parent: u32) -> Result<Begun, Error> {
+/// Takes the build's lock; waits for whoever has it, which may take as long as a download: nothing is kept
+/// from removal meanwhile.
+pub(crate) fn begin(host: &mut Host, wanted: &Wanted, parent: u32) -> Result<Begun, Error> {
     let key = wanted.key(parent);
-    let lock = host.locks.build(&key)?;
+    let lock = match host.locks.try_build(&key)? {
+        Some(lock) => lock,
+        None => {
+            host.let_images_go();
+            let lock = host.locks.build(&key)?;
+            host.use_images()?;
+            lock
+        }
+    };
     Ok(Begun { key, _lock: lock, stream: None })
 }
 
@@ -163,30 +204,39 @@ pub(crate) fn build(
     mut ahead: impl FnMut(&Host, u32),
 ) -> Result<Built, Error> {
     let attempts = host.registry.attempts(&begun.key)?;
-    refused_before(host, wanted)?;
+    verdict::refused_before(host, wanted, parent)?;
     if attempts >= ATTEMPTS_MAX {
         let what = format!("layer {}", wanted.title());
         return Err(Error::CrashLoop { what, begun: attempts });
     }
+    let mut wanted = wanted.clone();
     let mut bytes = parent.bytes;
     let mut client = host.client()?.clone();
     let mut size = 1;
     loop {
+        host.use_images()?;
         let mut stream = match begun.stream.take() {
             Some(stream) => stream,
             None => wanted.stream(host, &client)?,
         };
         let volume = reserve(host, &begun.key, parent, bytes)?;
+        // From here on the row of the volume keeps what is below it.
+        host.let_images_go();
         ahead(host, volume.id);
-        let applied = apply(host, wanted, parent, &volume, &mut stream);
-        match applied.and_then(|applied| seal(host, wanted, parent, &volume, &applied)) {
+        let applied = apply(host, &wanted, parent, &volume, &mut stream);
+        let applied = applied.and_then(|applied| host.use_images().map(|()| applied));
+        match applied.and_then(|applied| seal(host, &wanted, parent, &volume, &applied)) {
             Ok(built) => {
                 stream.discard_spool();
                 return Ok(built);
             }
             Err(error) => {
                 let error = abandon(host, &volume, error);
-                let error = quarantine(host, wanted, &mut stream, error);
+                if host.settings.cancel.is_set() {
+                    // What came stays for whoever asks again.
+                    return Err(error);
+                }
+                let error = verdict::keep(host, &wanted, parent, &mut stream, error);
                 // The file system was full and the pool was not: a compressed layer whose size
                 // nobody knew beforehand.
                 if size < SIZES_MAX && volume_was_full(host, &error) {
@@ -202,7 +252,8 @@ pub(crate) fn build(
                     size += 1;
                     continue;
                 }
-                if let Some(next) = stream::next(&client, wanted.blob.is_some(), &error)? {
+                let (object, known) = (&wanted.layer.object.object, wanted.expected().is_some());
+                if let Some(next) = stream::next(&client, object, known, &error)? {
                     client = next;
                     stream.discard_spool();
                     stream.release();
@@ -211,50 +262,24 @@ pub(crate) fn build(
                 if !class(&error).may_retry() {
                     stream.discard_spool();
                 }
+                // Nobody signed what it has to be: what arrives counts, not what is remembered.
+                if wanted.signed.is_none() && wanted.remembered().is_some() && is_other(&error) {
+                    let line = format!("{error}; so what was remembered of it does not count");
+                    host.warn(&line, &[]);
+                    wanted.blob = None;
+                    stream.release();
+                    continue;
+                }
                 return Err(error);
             }
         }
     }
 }
 
-/// The same bytes are not unpacked again, whatever names them now.
-fn refused_before(host: &Host, wanted: &Wanted) -> Result<(), Error> {
-    let key = &wanted.layer.object.object.key;
-    let same_key = (!host.settings.etag_dedup).then_some(key.as_str());
-    let refused = match (&wanted.blob, &wanted.source) {
-        (Some(blob), _) => host.registry.refused(blob.digest)?,
-        (None, Some(source)) => host.registry.refused_source(source, same_key)?,
-        (None, None) => None,
-    };
-    match refused {
-        None => Ok(()),
-        Some(refused) => Err(Error::Quarantined {
-            layer: wanted.title(),
-            digest: refused.digest,
-            why: refused.message,
-        }),
-    }
-}
-
-/// Where the layer's own bytes were refused, reads on to their end, so that they are known by
-/// digest, and remembers them. A limit is the caller's and not the bytes' own.
-fn quarantine(host: &mut Host, wanted: &Wanted, stream: &mut Stream, error: Error) -> Error {
-    let refused = matches!(&error, Error::Unpack { source, .. }
-        if source.kind() == unpack::Kind::Refused && stream_error(source).is_none());
-    // A stream that fails now leaves only a blob that is refused again.
-    if !refused || io::copy(stream, &mut io::sink()).is_err() {
-        return error;
-    }
-    let Some(summary) = stream.summary() else { return error };
-    let (digest, bytes) = (Digest(summary.sha256), summary.bytes);
-    let (key, why) = (&wanted.layer.object.object.key, error.to_string());
-    // A cache or a peer may have lied: then the bytes are bad, and the object may be good.
-    let source = wanted.source.as_ref().filter(|_| host.settings.fetch.sources.is_empty());
-    let kept = host.registry.write(|write| write.refuse(digest, bytes, source, key, &why));
-    if let Err(second) = kept {
-        host.say(1, format_args!("{}: cannot be quarantined: {second}", wanted.title()));
-    }
-    error
+/// Whether whole and other bytes came than were expected.
+fn is_other(error: &Error) -> bool {
+    matches!(error, Error::Mismatch { .. })
+        || matches!(stream_error(error), Some(fetch::Error::Digest { .. }))
 }
 
 fn volume_was_full(host: &Host, error: &Error) -> bool {
@@ -268,9 +293,11 @@ fn volume_was_full(host: &Host, error: &Error) -> bool {
 fn reserve(host: &mut Host, build: &str, parent: &Volume, bytes: u64) -> Result<Volume, Error> {
     let alone = host.locks.store()?;
     discard_earlier(host, build)?;
+    host.still_sealed(parent.id)?;
     host.store.admit(1)?;
     let new = NewVolume { role: Role::Layer, parent: Some(parent.id), build, bytes };
-    let id = host.fenced(|write| write.reserve_volume(&new))?;
+    let (id, made) =
+        ids::take(host, &New::Volume(new), |host, id| host.store.snapshot(id, parent.id))?;
     let volume = Volume {
         id,
         role: Role::Layer,
@@ -278,8 +305,9 @@ fn reserve(host: &mut Host, build: &str, parent: &Volume, bytes: u64) -> Result<
         build: build.into(),
         bytes,
         state: VolumeState::Building,
+        condemned: None,
     };
-    match host.store.snapshot(id, parent.id) {
+    match made {
         Ok(()) => Ok(volume),
         Err(error) => {
             drop(alone);
@@ -295,6 +323,8 @@ struct Done {
     fetched: u64,
     bytes: u64,
     own_bytes: u64,
+    /// Whether the object's ETag is the MD5 of what came, where that was looked at.
+    md5: Option<bool>,
 }
 
 fn apply(
@@ -307,22 +337,21 @@ fn apply(
     let title = wanted.title();
     let before = host.store.space()?;
     let mut work = host.store.open(volume.id, volume.bytes)?;
-    let plain = wanted.blob.as_ref().map_or(wanted.layer.object.size, |blob| blob.diff_size);
+    let plain = wanted.remembered().map_or(wanted.layer.object.size, |blob| blob.diff_size);
     work.make_room(plain)?;
     let manifest = host.manifests.unnamed(volume.id)?;
     let limits = &host.settings.limits;
-    let applied = unpack::sandbox::apply_with(&mut *stream, work.root(), limits, Some(&manifest))
+    let (root, stop) = (work.root(), host.settings.cancel.stop());
+    let applied = unpack::sandbox::apply_with(&mut *stream, root, limits, Some(&manifest), &stop)
         .map_err(|source| Error::Unpack { layer: title.clone(), source })?;
+    walls::warn(&format!("layer {title} was unpacked"), &applied.sandbox);
     let found = Digest(applied.blob_digest);
     let expected = [
         wanted.signed,
-        wanted.blob.as_ref().map(|blob| blob.digest),
+        wanted.remembered().map(|blob| blob.digest),
         stream.summary().map(|summary| Digest(summary.sha256)),
     ];
-    if let Some(refused) = host.registry.refused(found)? {
-        let (digest, why) = (refused.digest, refused.message);
-        return Err(Error::Quarantined { layer: title, digest, why });
-    }
+    verdict::look(host, found, wanted, parent)?;
     // Two hashes of one stream, by two crates: they agree, or somebody lost a byte in between.
     for expected in expected.into_iter().flatten() {
         if expected != found {
@@ -330,16 +359,19 @@ fn apply(
         }
     }
     let bytes = work.bytes();
-    let tree = host.manifests.seal(work.root(), volume.id, parent, manifest)?;
+    let tree = host.manifests.seal(work.root(), volume.id, parent, manifest, limits, &stop)?;
     let volume = Volume { bytes, ..volume.clone() };
     let chain = chain_id(chain_below(parent)?, Digest(applied.diff_id));
-    let key = host.registry.seal_key()?;
+    let (key, made) = (host.registry.seal_key()?, host.registry.reserved_at(volume.id)?);
+    let md5 = wanted.source.as_ref().zip(stream.md5()).and_then(|(source, md5)| source.is_md5(md5));
     // A store that was begun by an older veneer has no key, and its volumes no notes.
-    let note = key.map(|key| wanted.note(&volume, &applied, chain, tree).seal(&Key(key.0)));
+    let note =
+        key.map(|key| wanted.note(&volume, &applied, chain, tree, md5, made).seal(&Key(key.0)));
     work.close(note.as_deref())?;
     let own_bytes = host.store.taken(&before, applied.content_bytes)?;
     let reused = stream.summary().map_or(0, |summary| summary.reused);
-    Ok(Done { tree, fetched: applied.blob_bytes.saturating_sub(reused), applied, bytes, own_bytes })
+    let fetched = applied.blob_bytes.saturating_sub(reused);
+    Ok(Done { tree, fetched, applied, bytes, own_bytes, md5 })
 }
 
 /// Commits what was proven. Where the stack turns out to exist already, that one is kept.
@@ -360,14 +392,19 @@ fn seal(
         diff_size: applied.diff_bytes,
     };
     let _alone = host.locks.store()?;
+    host.not_condemned(parent.id, &wanted.title())?;
     let twin = host.registry.layer(chain)?;
     let volume = Volume { bytes: done.bytes, ..volume.clone() };
     if let Some(twin) = twin {
-        host.registry.write(|write| {
-            put_blob(write, wanted, &blob)?;
+        let doubt = host.registry.write(|write| {
+            let doubt = put_blob(write, wanted, &blob, done.md5)?;
             write.count("fetch_bytes_total", "", done.fetched)?;
-            write.count("layers_total", "how=\"adopted\"", 1)
+            write.count("layers_total", "how=\"adopted\"", 1)?;
+            // It came to its end, as if it had been sealed.
+            write.settle_attempt(&volume.build)?;
+            Ok(doubt)
         })?;
+        host.warn_of_etags(doubt);
         discard_alone(host, &volume)?;
         return Ok(Built { volume: twin.id, chain, blob, fetched: done.fetched, own: false });
     }
@@ -380,33 +417,37 @@ fn seal(
         entries: applied.entries,
         content_bytes: applied.content_bytes,
     });
-    host.fenced(|write| {
-        put_blob(write, wanted, &blob)?;
+    let doubt = host.fenced(|write| {
+        let doubt = put_blob(write, wanted, &blob, done.md5)?;
         write.count("fetch_bytes_total", "", done.fetched)?;
-        write.advance_volume(&volume, &sealed)
+        write.advance_volume_told(&volume, &sealed, &walls::told(&applied.sandbox))?;
+        Ok(doubt)
     })?;
+    host.warn_of_etags(doubt);
     host.sealed += 1;
     Ok(Built { volume: volume.id, chain, blob, fetched: done.fetched, own: true })
 }
 
 /// The chain id of a sealed parent; none for the template.
-fn chain_below(parent: &Volume) -> Result<Option<Digest>, Error> {
+pub(crate) fn chain_below(parent: &Volume) -> Result<Option<Digest>, Error> {
     match &parent.state {
         VolumeState::Sealed(seal) => Ok(seal.chain),
         VolumeState::Building | VolumeState::Deleting => Err(Error::Lost { volume: parent.id }),
     }
 }
 
+/// Gives what that says against the server's ETags, where it is news.
 fn put_blob(
     write: &registry::Write<'_>,
     wanted: &Wanted,
     blob: &Blob,
-) -> Result<(), registry::Error> {
+    md5: Option<bool>,
+) -> Result<Option<String>, registry::Error> {
     write.put_blob(blob)?;
     let key = &wanted.layer.object.object.key;
     match &wanted.source {
-        Some(source) => write.put_source(source, key, blob, KnownBy::Read),
-        None => Ok(()),
+        Some(source) => write.put_read(source, key, blob, md5),
+        None => Ok(None),
     }
 }
 

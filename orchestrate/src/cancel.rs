@@ -1,7 +1,7 @@
 //! One flag for a whole run: who may stop it, and how those who wait look at it.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,6 +13,12 @@ use crate::Error;
 
 /// How often a wish to cancel is looked for, and how long a wait may overlook it.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
+
+/// How long who has asked to stop waits for one step of what cleans up.
+pub(crate) const CLEAN: Duration = Duration::from_millis(300);
+
+/// So many names are cleaned up however long it takes.
+const CLEAN_NAMES: u32 = 1000;
 
 /// Asks a run to stop at its next safe point. Clones are the same flag.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +69,28 @@ impl Cancel {
         Err(Error::Cancelled { why })
     }
 
+    /// The same flag for work on a tree.
+    pub(crate) fn stop(&self) -> unpack::Stop {
+        let cancel = self.clone();
+        unpack::Stop::new(move || cancel.is_set())
+    }
+
+    /// As [`Cancel::stop`], for what cleans up, too: who has asked to stop already waits for that a moment,
+    /// and the rest is left to recovery.
+    pub(crate) fn stop_soon(&self) -> unpack::Stop {
+        match self.is_set() {
+            false => self.stop(),
+            true => {
+                let (begun, names) = (Instant::now(), AtomicU32::new(0));
+                // What is small is cleaned up however slow the host is.
+                unpack::Stop::new(move || {
+                    let names = names.fetch_add(1, Ordering::Relaxed);
+                    names >= CLEAN_NAMES && begun.elapsed() >= CLEAN
+                })
+            }
+        }
+    }
+
     /// Sleeps for so long, or until somebody asks to stop.
     ///
     /// # Errors
@@ -76,6 +104,30 @@ impl Cancel {
                 return Ok(());
             }
             thread::sleep(rest.min(LOOK));
+        }
+    }
+}
+
+/// What `ask` answers; it is asked in a thread of its own, since a server may be silent for minutes, and
+/// who wants to stop need not wait for it. What is answered later is not heard.
+///
+/// # Errors
+/// As [`Cancel::check`].
+pub(crate) fn heedfully<T: Send + 'static>(
+    cancel: &Cancel,
+    ask: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    cancel.check()?;
+    let (to, from) = channel();
+    let asking = thread::spawn(move || drop(to.send(ask())));
+    loop {
+        match from.recv_timeout(LOOK) {
+            Ok(answer) => return Ok(answer),
+            Err(RecvTimeoutError::Timeout) => cancel.check()?,
+            Err(RecvTimeoutError::Disconnected) => match asking.join() {
+                Err(panic) => std::panic::resume_unwind(panic),
+                Ok(()) => unreachable!("it ends with an answer or a panic"),
+            },
         }
     }
 }
@@ -135,6 +187,17 @@ mod tests {
         let error = cancel.sleep(Duration::from_secs(3600)).unwrap_err();
         asking.join().unwrap();
         assert!(error.to_string().contains("first"), "{error}");
+    }
+
+    #[test]
+    fn who_is_silent_is_not_waited_for() {
+        let cancel = Cancel::default();
+        assert_eq!(heedfully(&cancel, || 7).unwrap(), 7);
+        let asker = cancel.clone();
+        thread::spawn(move || asker.request("enough"));
+        let (_never, silent) = channel::<()>();
+        let answer = heedfully(&cancel, move || silent.recv());
+        assert!(matches!(answer, Err(Error::Cancelled { .. })));
     }
 
     #[test]

@@ -1,67 +1,41 @@
 //! The signed catalog: which objects an image is made of, and what each of them is. With a key
 //! configured, only what it lists is made or activated, and digests are its own and not an ETag's word.
-//!
-//! ```text
-//!   catalog.json          {"version": 1, "serial": 7, "images": {"images/golang/":
-//!                           [{"key": "images/golang/1.tar", "etag": "..", "size": 1, "sha256": ".."}]}}
-//!   catalog.json.minisig  a detached signature of it, by minisign
-//! ```
+//! Its form is in `form`; which one is believed, for how long, and what that says of what is here, in
+//! `believe`.
 //!
 //! An image is named by what stands after the bucket, so that a mirror has the same catalog. The serial
 //! never goes back: who can answer for the server must not bring back an image that was taken out.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::io::Read as _;
+mod believe;
+mod form;
 
-use fetch::{Client, Expect, ImageRef, Layer, ObjectRef};
+use std::fmt;
+
+use fetch::{ImageRef, Layer};
 use minisign_verify::{PublicKey, Signature};
 use registry::Digest;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-use crate::{Error, Host};
+pub(crate) use believe::now_s;
+pub use believe::{Reset, allowed, expired};
+pub use form::{Catalog, Entry, Image, MadeOf, SERIAL_MAX, content, moment, seconds};
 
-/// Bytes of a catalog: some hundred thousand layers.
-const BYTES_MAX: u64 = 32 << 20;
-
-/// Bytes of a signature; minisign's are about 300.
-const SIGNATURE_BYTES_MAX: u64 = 16 << 10;
-
-/// Where the catalog is, and whose word counts.
+/// Where the catalog is, whose word counts, and how far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
     /// `s3://bucket/key`; none: nothing is asked.
     pub url: Option<String>,
     /// minisign's public keys, each as its line or as a file that has it.
     pub keys: Vec<String>,
-}
-
-/// What a catalog says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Catalog {
-    /// Of this form; 1.
-    pub version: u64,
-    /// Grows with each catalog.
-    pub serial: u64,
-    /// Images by what stands after the bucket, each from its lowest layer up.
-    pub images: BTreeMap<String, Vec<Entry>>,
-}
-
-/// One layer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Entry {
-    /// Its key.
-    pub key: String,
-    /// Its entity tag, where it is to be just this upload.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub etag: Option<String>,
-    /// Its size, bytes.
-    pub size: u64,
-    /// sha256 of the object.
-    pub sha256: Digest,
+    /// How far a serial may be above the last one.
+    pub serial_step: u64,
+    /// Seconds for which a catalog that has expired still does.
+    pub grace_s: u64,
+    /// Seconds after which a daemon asks for it again; 0: it does not by itself.
+    pub refresh_s: u64,
+    /// Whether an activation is revoked, too, where its image is listed with other layers now.
+    pub superseded: bool,
+    /// Whether what runs and is revoked is taken down.
+    pub take_down: bool,
 }
 
 /// Why an image is not believed.
@@ -79,6 +53,38 @@ pub enum Distrust {
         serial: u64,
         /// The serial that was believed.
         known: u64,
+    },
+    /// One whose serial is too far above the last one.
+    Far {
+        /// Its serial.
+        serial: u64,
+        /// The serial that was believed; 0: none.
+        known: u64,
+        /// The last one that would be believed.
+        most: u64,
+    },
+    /// One that is too old for anything new.
+    Expired {
+        /// Its serial.
+        serial: u64,
+        /// Since when, seconds since 1970.
+        expires_s: i64,
+        /// The host's clock, seconds since 1970.
+        now_s: i64,
+    },
+    /// An image that an activation is of, and that the catalog lists no longer.
+    Revoked {
+        /// The image.
+        image: String,
+        /// The serial of the catalog.
+        serial: u64,
+        /// What differs.
+        why: String,
+    },
+    /// An image that is given by its manifest.
+    Manifest {
+        /// The image.
+        image: String,
     },
     /// An image that is not in it, or is another one.
     Unlisted {
@@ -101,12 +107,21 @@ impl Catalog {
         if !keys.iter().any(|key| key.verify(bytes, &signature, false).is_ok()) {
             return Err(Distrust::Unsigned("no key of catalog.keys has signed these bytes".into()));
         }
-        let catalog: Catalog = serde_json::from_slice(bytes)
-            .map_err(|error| Distrust::Malformed(error.to_string()))?;
-        match catalog.version {
-            1 => Ok(catalog),
-            version => {
-                Err(Distrust::Malformed(format!("version {version}, and 1 is what is read")))
+        Catalog::parse(bytes)
+    }
+
+    /// What it says of an image. Pure.
+    ///
+    /// # Errors
+    /// [`Distrust::Unlisted`], [`Distrust::Manifest`].
+    pub fn layers(&self, image: &ImageRef) -> Result<&[Entry], Distrust> {
+        let of = || image.to_string();
+        match self.images.get(name(image)).map(|listed| &listed.made_of) {
+            Some(MadeOf::Layers(entries)) => Ok(entries),
+            Some(MadeOf::Manifest(_)) => Err(Distrust::Manifest { image: of() }),
+            None => {
+                let why = format!("no image {:?} in it", name(image));
+                Err(Distrust::Unlisted { image: of(), why })
             }
         }
     }
@@ -117,10 +132,7 @@ impl Catalog {
     /// [`Distrust::Unlisted`] for whatever differs.
     pub fn check(&self, image: &ImageRef, layers: &[Layer]) -> Result<Vec<Digest>, Distrust> {
         let refuse = |why: String| Distrust::Unlisted { image: image.to_string(), why };
-        let entries = self
-            .images
-            .get(name(image))
-            .ok_or_else(|| refuse(format!("no image {:?} in it", name(image))))?;
+        let entries = self.layers(image)?;
         if entries.len() != layers.len() {
             let (listed, there) = (entries.len(), layers.len());
             return Err(refuse(format!("{listed} layers in it, {there} on the server")));
@@ -140,7 +152,7 @@ impl Catalog {
 }
 
 /// What stands after the bucket.
-fn name(image: &ImageRef) -> &str {
+pub(crate) fn name(image: &ImageRef) -> &str {
     match image {
         ImageRef::Prefix { prefix, .. } => prefix,
         ImageRef::Object(object) => &object.key,
@@ -164,95 +176,6 @@ impl Trust {
     }
 }
 
-impl Host {
-    /// The digests that a signed catalog has for these layers; none where no key is trusted.
-    pub(crate) fn signed(
-        &self,
-        client: &Client,
-        image: &ImageRef,
-        layers: &[Layer],
-    ) -> Result<Option<Vec<Digest>>, Error> {
-        if !self.trusts() {
-            return Ok(None);
-        }
-        let catalog = self.catalog(client)?;
-        catalog.check(image, layers).map(Some).map_err(Error::Catalog)
-    }
-
-    /// Whether a key is trusted, and so nothing else is.
-    pub fn trusts(&self) -> bool {
-        self.settings.trust.url.is_some()
-    }
-
-    /// Fetches the catalog, believes it or not, and remembers the newest that was believed.
-    ///
-    /// # Errors
-    /// [`Error::Catalog`]; those of fetching.
-    pub fn trusted_catalog(&self) -> Result<Catalog, Error> {
-        self.catalog(self.client()?)
-    }
-
-    fn catalog(&self, client: &Client) -> Result<Catalog, Error> {
-        let trust = &self.settings.trust;
-        let url = trust.url.as_deref().unwrap_or_default();
-        let keys = trust.public_keys().map_err(Error::Catalog)?;
-        let bytes = read(client, url, BYTES_MAX)?;
-        let signature = read(client, &format!("{url}.minisig"), SIGNATURE_BYTES_MAX)?;
-        let signature = String::from_utf8_lossy(&signature);
-        let catalog = Catalog::read(&bytes, &signature, &keys).map_err(Error::Catalog)?;
-        let digest = Digest(Sha256::digest(&bytes).into());
-        let known = self.registry.catalog(url)?;
-        if known == Some((catalog.serial, digest)) {
-            return Ok(catalog);
-        }
-        // By a connection of its own: the host's is only lent here.
-        let mut registry = registry::Registry::open(self.registry.path())?;
-        match registry.write(|write| write.put_catalog(url, catalog.serial, digest))? {
-            true => Ok(catalog),
-            false => Err(Error::Catalog(Distrust::Older {
-                serial: catalog.serial,
-                known: known.map_or(catalog.serial, |(serial, _)| serial),
-            })),
-        }
-    }
-
-    /// A catalog of the images that are here, to be signed.
-    ///
-    /// # Errors
-    /// Those of the registry.
-    pub fn make_catalog(&self, serial: u64) -> Result<Catalog, Error> {
-        let mut images = BTreeMap::new();
-        for image in self.registry.images()? {
-            let reference: ImageRef = image.reference.parse().map_err(Error::Fetch)?;
-            let entry = |layer: registry::ImageLayer| Entry {
-                key: layer.key,
-                etag: layer.etag,
-                size: layer.size,
-                sha256: layer.digest,
-            };
-            images
-                .insert(name(&reference).to_owned(), image.layers.into_iter().map(entry).collect());
-        }
-        Ok(Catalog { version: 1, serial, images })
-    }
-}
-
-fn read(client: &Client, url: &str, size_max: u64) -> Result<Vec<u8>, Error> {
-    let object = match url.parse::<ObjectRef>() {
-        Ok(object) => object,
-        Err(error) => return Err(Error::Fetch(error)),
-    };
-    let expect = Expect { size_max: Some(size_max), ..Expect::default() };
-    let mut bytes = Vec::new();
-    let mut body = client.open(&object, &expect)?;
-    body.read_to_end(&mut bytes).map_err(|source| Error::Io {
-        doing: "fetch",
-        path: url.into(),
-        source,
-    })?;
-    Ok(bytes)
-}
-
 impl fmt::Display for Distrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -266,7 +189,35 @@ impl fmt::Display for Distrust {
             Distrust::Older { serial, known } => write!(
                 f,
                 "the catalog has serial {serial}, and another one of serial {known} was believed before: \
-                 an old one is played back, or two were signed with one serial"
+                 an old one is played back, or two were signed with one serial. Sign one above \
+                 {known}; if that one was a mistake, `orchestrate catalog reset --to FILE`"
+            ),
+            Distrust::Far { serial, known, most } => write!(
+                f,
+                "the catalog has serial {serial}, and after {known} none above {most} is believed \
+                 (catalog.serial_step): after such a one every later catalog would be an older one. Sign \
+                 it with a serial from {} to {most}; if it is meant, `orchestrate catalog reset --to FILE`",
+                known.saturating_add(1)
+            ),
+            Distrust::Expired { serial, expires_s, now_s } => write!(
+                f,
+                "the catalog of serial {serial} has expired at {}, and by this host's clock it is {}: \
+                 nothing new is made or activated by it. Sign a newer one; a server that keeps that back \
+                 shows just this",
+                moment(*expires_s),
+                moment(*now_s)
+            ),
+            Distrust::Revoked { image, serial, why } => write!(
+                f,
+                "{} is revoked: {why} in the catalog of serial {serial}, and no activation of it comes up \
+                 again; what was written to one is kept until `orchestrate rm`",
+                image.escape_debug()
+            ),
+            Distrust::Manifest { image } => write!(
+                f,
+                "{} is given by a manifest in the catalog, which this version does not read yet: a later \
+                 orchestrate does, or sign it with its layers",
+                image.escape_debug()
             ),
             Distrust::Unlisted { image, why } => {
                 write!(f, "{} is not as the signed catalog has it: {}", image.escape_debug(), why)

@@ -1,7 +1,11 @@
 //! The commands of the `orchestrate` program and their flags.
 
+use std::path::PathBuf;
+
 use argh::FromArgs;
 use orchestrate::config::Flags;
+
+use crate::args::{Bytes, Counted};
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
@@ -25,11 +29,13 @@ pub(crate) enum Command {
     Rebuild(Rebuild),
     Serve(Serve),
     Health(Health),
+    Doctor(Doctor),
     Config(Config),
     Metrics(Metrics),
     Scan(Scan),
     Catalog(Catalog),
     Top(Top),
+    Checked(Checked),
 }
 
 /// Make sure that every layer of an image is fetched, applied and sealed on this host.
@@ -56,7 +62,7 @@ pub(crate) struct Activate {
     pub(crate) name: String,
     /// size of the device in bytes, when it is to be larger than the image's volume
     #[argh(option)]
-    pub(crate) size: Option<u64>,
+    pub(crate) size: Option<Bytes<1>>,
     /// take the image as it is on this host, and do not ask the server what it is now
     #[argh(switch)]
     pub(crate) no_fetch: bool,
@@ -72,9 +78,21 @@ pub(crate) struct Deactivate {
     /// the name
     #[argh(positional)]
     pub(crate) name: String,
+    /// where somebody has it open, take it down as soon as nobody has
+    #[argh(switch)]
+    pub(crate) when_closed: bool,
     /// say what would be done, and do nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
+}
+
+/// Say that the file system of an activation that was up when the host went down is in order: `ls` and `health` name it until then.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "checked")]
+pub(crate) struct Checked {
+    /// the name
+    #[argh(positional)]
+    pub(crate) name: String,
 }
 
 /// List images and activations.
@@ -98,6 +116,9 @@ pub(crate) struct Rm {
     /// a name or an image reference
     #[argh(positional)]
     pub(crate) subject: String,
+    /// where somebody has it open, remove it as soon as nobody has
+    #[argh(switch)]
+    pub(crate) when_closed: bool,
     /// say what would be done, and do nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
@@ -124,13 +145,14 @@ pub(crate) struct Recover {
 pub(crate) struct Gc {
     /// remove images until the store has taken at most so many bytes
     #[argh(option)]
-    pub(crate) keep_bytes: Option<u64>,
+    pub(crate) keep_bytes: Option<Bytes<0>>,
     /// remove images until at most this part of the store is taken: 80%
     #[argh(option)]
     pub(crate) max_used: Option<String>,
-    /// also remove ids that the store has and no row knows
-    #[argh(switch)]
-    pub(crate) purge_foreign: bool,
+    /// also remove these ids, which the store has and no row knows: 254,255; without ids, list all
+    /// such and do nothing
+    #[argh(option)]
+    pub(crate) purge_foreign: Option<String>,
     /// say what would be done, and do nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
@@ -183,7 +205,7 @@ pub(crate) struct Runs {
 pub(crate) struct Events {
     /// only events after this number
     #[argh(option)]
-    pub(crate) since: Option<u64>,
+    pub(crate) since: Option<Counted<0>>,
     /// only of this subject, as the lines name it: "volume 7", "run 3", "activation web-1"
     #[argh(option)]
     pub(crate) subject: Option<String>,
@@ -198,10 +220,10 @@ pub(crate) struct Events {
 pub(crate) struct Cancel {
     /// its number, as `runs` shows it
     #[argh(positional)]
-    pub(crate) run: u64,
+    pub(crate) run: Counted<1>,
 }
 
-/// List blobs that were refused and are not unpacked again, or allow one.
+/// List blobs that were refused and are not unpacked again, with what that depended on; or allow one, on whatever.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "quarantine")]
 pub(crate) struct Quarantine {
@@ -217,6 +239,9 @@ pub(crate) struct Rebuild {
     /// say what would be found, and write nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
+    /// also where the store is another registry's: that one is refused from then on
+    #[argh(switch)]
+    pub(crate) take_over: bool,
     /// print what `registry rebuild` takes, with the store's secret key, and write nothing
     #[argh(switch)]
     pub(crate) facts: bool,
@@ -237,7 +262,7 @@ pub(crate) struct Config {
 pub(crate) struct Metrics {}
 
 /// Do the same verbs for others, over HTTP on a unix socket, from a queue that outlives the process. The other commands
-/// ask it when it runs. SIGTERM puts everything by, a second one stops at once, SIGHUP reads limits and token again.
+/// ask it when it runs. SIGTERM puts everything by, a second one stops at once, SIGHUP reads settings and token again.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "serve")]
 pub(crate) struct Serve {
@@ -250,9 +275,9 @@ pub(crate) struct Serve {
     /// who may use the socket besides root: user:NAME or group:NAME; may be repeated
     #[argh(option)]
     pub(crate) allow: Vec<String>,
-    /// runs at once that fetch and unpack (default 2)
+    /// runs at once that fetch and unpack, 1 to 256 (default 2)
     #[argh(option)]
-    pub(crate) concurrency: Option<u64>,
+    pub(crate) concurrency: Option<String>,
 }
 
 impl Serve {
@@ -263,7 +288,7 @@ impl Serve {
             ("serve.listen", self.listen.clone()),
             ("serve.token_file", self.token_file.clone()),
             ("serve.allow", allow),
-            ("serve.concurrency", self.concurrency.map(|number| number.to_string())),
+            ("serve.concurrency", self.concurrency.clone()),
         ];
         typed.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
@@ -273,6 +298,11 @@ impl Serve {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "health")]
 pub(crate) struct Health {}
+
+/// Tell what is wrong with this host, and each wall that a layer would be unpacked behind here, with the right or the kernel that one lacks. Exit 1 when something is wrong.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "doctor")]
+pub(crate) struct Doctor {}
 
 /// Run the scanner of the settings over the sealed top layer of an image, and keep what it finds. Exit 1 when the policy's severities are among it.
 #[derive(FromArgs)]
@@ -286,13 +316,23 @@ pub(crate) struct Scan {
     pub(crate) show: bool,
 }
 
-/// Fetch the signed catalog, check it, and print it; or print one of the images here, to be signed with minisign -S.
+/// Fetch the signed catalog, check it, and print it; or print one of the images here, to be signed with minisign -S; or
+/// `catalog reset --to FILE`: believe that signed one, whatever serial was believed before.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "catalog")]
 pub(crate) struct Catalog {
     /// print a catalog of the images here, with this serial; it has to be above that of the last
     #[argh(option)]
-    pub(crate) make: Option<u64>,
+    pub(crate) make: Option<Counted<0>>,
+    /// with --make: of version 2, and too old for anything new after this time: 2027-01-01T00:00:00Z
+    #[argh(option)]
+    pub(crate) expires: Option<String>,
+    /// reset: believe another catalog than was believed
+    #[argh(positional)]
+    pub(crate) act: Option<String>,
+    /// with reset: the signed catalog, with its signature beside it as FILE.minisig
+    #[argh(option)]
+    pub(crate) to: Option<PathBuf>,
 }
 
 /// Show in a terminal what the daemon's page shows, afresh each second: room, live runs, images and what they share, activations, last events. q ends it.

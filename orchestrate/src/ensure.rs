@@ -3,16 +3,19 @@
 use std::time::Instant;
 
 use fetch::ImageRef;
-use registry::{Blob, Digest, Source, Verb, Volume, VolumeState};
+use registry::{Blob, Digest, KnownBy, Source, Verb, Volume, VolumeState};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::build::{self, Begun, Wanted};
+use crate::cancel::heedfully;
+use crate::condemned::UNUSABLE_MAX;
 use crate::error::class;
 use crate::log::Field;
 use crate::perform;
 use crate::plan::{self, Below, LayerStep};
 use crate::policy::Step;
+use crate::using::Reach;
 use crate::{Error, Host};
 
 /// How a layer came to be there.
@@ -83,40 +86,67 @@ impl Host {
     /// Any; what was sealed before the error stays, everything else is gone.
     pub fn ensure(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error> {
         if dry_run {
-            return self.ensure_in_use(image, true);
+            return self.ensured(image, true);
         }
         let reference = image.to_string();
+        self.end_earlier(&reference)?;
         self.as_run(Verb::Ensure, &reference, json!({"image": reference}), |host| {
-            let _using = host.locks.images_shared()?;
-            host.ensure_in_use(image, false)
+            host.ensured(image, false)
         })
     }
 
-    /// As [`Host::ensure`]; the caller holds the images' lock.
-    pub(crate) fn ensure_in_use(
-        &mut self,
-        image: &ImageRef,
-        dry_run: bool,
-    ) -> Result<Ensured, Error> {
+    /// As [`Host::ensure`], in a run. The images' lock is held from step to step, and not after it.
+    pub(crate) fn ensured(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error> {
         let begun = Instant::now();
         let mut ensured = match dry_run {
-            true => self.planned(image, &self.wanted(image)?)?,
-            // Listed anew with each try: an object may have been replaced meanwhile.
-            false => self.patiently(Step::Image, |host| {
-                let wanted = host.wanted(image)?;
-                host.build_all(image, &wanted).map_err(|error| host.with_garbage(error))
-            })?,
+            true => {
+                let wanted = self.wanted(image, false)?;
+                self.planned(image, &wanted)?
+            }
+            false => {
+                self.may_reach(Reach::Listing, &image.to_string())?;
+                let built = self.built(image);
+                self.let_images_go();
+                // The first catalog was believed before there was a store to keep its serial in.
+                self.keep_believed()?;
+                built?
+            }
         };
         ensured.ms = millis(begun);
         Ok(ensured)
     }
 
+    /// Builds what is missing. A layer that turns out to be unusable is built anew with the rest.
+    fn built(&mut self, image: &ImageRef) -> Result<Ensured, Error> {
+        let mut unusable = 0;
+        loop {
+            // Listed anew with each try: an object may have been replaced meanwhile.
+            let done = self.patiently(Step::Image, |host| {
+                let listed = host.registry.write(|write| write.next_listing())?;
+                let wanted = host.wanted(image, true)?;
+                let built = host.build_all(image, &wanted, listed);
+                built.map_err(|error| {
+                    host.let_images_go();
+                    host.with_garbage(error)
+                })
+            });
+            match done {
+                Err(error) if unusable < UNUSABLE_MAX => self.unusable(error)?,
+                done => return done,
+            }
+            unusable += 1;
+        }
+    }
+
     /// Lists the image's layers, with what the registry knows of each.
-    fn wanted(&self, image: &ImageRef) -> Result<Vec<Wanted>, Error> {
-        let client = self.client()?;
+    fn wanted(&mut self, image: &ImageRef, keep: bool) -> Result<Vec<Wanted>, Error> {
+        let client = self.client()?.clone();
         let endpoint = client.endpoint().to_owned();
-        let layers = client.layers(image)?;
-        let signed = self.signed(client, image, &layers)?;
+        let catalog = self.catalog_of(&client, image, keep)?;
+        let (of, what) = (client.clone(), image.clone());
+        let layers = heedfully(&self.settings.cancel, move || of.layers(&what))??;
+        let signed = catalog.map(|catalog| catalog.check(image, &layers)).transpose();
+        let signed = signed.map_err(Error::Catalog)?;
         let mut wanted = Vec::new();
         for (pos, layer) in layers.into_iter().enumerate() {
             let signed = signed.as_ref().map(|digests| digests[pos]);
@@ -127,8 +157,10 @@ impl Host {
                 etag: etag.clone(),
                 size: object.size,
             });
-            let blob = self.known(signed, source.as_ref(), &object.object.key)?;
-            wanted.push(Wanted { layer, source, blob, signed, top_of: None });
+            let mut this =
+                Wanted { layer, source, blob: None, guessed: false, signed, top_of: None };
+            self.know(&mut this)?;
+            wanted.push(this);
         }
         if let Some(top) = wanted.last_mut() {
             top.top_of = Some(image.to_string());
@@ -154,19 +186,19 @@ impl Host {
         }
     }
 
-    /// The blob, where it was read before: by what is signed, else by the ETag's word.
-    fn known(
-        &self,
-        signed: Option<Digest>,
-        source: Option<&Source>,
-        key: &str,
-    ) -> Result<Option<Blob>, Error> {
-        if let Some(digest) = signed {
-            return Ok(self.registry.blob(digest)?);
+    /// The blob that a layer is taken for: what is signed, else what was read of the object itself, else
+    /// what another key's ETag lets guess.
+    fn know(&self, wanted: &mut Wanted) -> Result<(), Error> {
+        if let Some(digest) = wanted.signed {
+            wanted.blob = self.registry.blob(digest)?;
+            return Ok(());
         }
-        let Some(source) = source else { return Ok(None) };
-        let key = (!self.settings.etag_dedup).then_some(key);
-        Ok(self.registry.known(source, key)?)
+        let Some(source) = &wanted.source else { return Ok(()) };
+        let key = &wanted.layer.object.object.key;
+        let known = self.registry.known(source, key, self.settings.etag_dedup)?;
+        wanted.guessed = known.as_ref().is_some_and(|known| known.by == KnownBy::Etag);
+        wanted.blob = known.map(|known| known.blob);
+        Ok(())
     }
 
     fn sealed(&self, chain: Digest) -> Result<Option<Volume>, Error> {
@@ -196,9 +228,15 @@ impl Host {
         Ok(ensured)
     }
 
-    fn build_all(&mut self, image: &ImageRef, wanted: &[Wanted]) -> Result<Ensured, Error> {
+    fn build_all(
+        &mut self,
+        image: &ImageRef,
+        wanted: &[Wanted],
+        listed: u64,
+    ) -> Result<Ensured, Error> {
         let mut ensured = empty(image, false);
         let parent = perform::template(self)?;
+        self.use_images()?;
         let mut stack =
             Stack { below: Below::Template, parent, ahead: None, place: (0, wanted.len()) };
         let mut layers = Vec::new();
@@ -211,6 +249,7 @@ impl Host {
                 Err(error) => {
                     // The layers above it will not be asked for again either.
                     if !class(&error).may_retry()
+                        && !self.settings.cancel.is_set()
                         && let Some(ahead) = stack.ahead.take()
                     {
                         ahead.discard_spool();
@@ -228,7 +267,7 @@ impl Host {
         };
         let reused = ensured.layers.iter().filter(|line| line.how == How::Reused);
         let reused = reused.fold((0, 0), |(n, bytes), line| (n + 1, bytes + line.bytes));
-        perform::publish(self, &image.to_string(), chain, &layers, reused)?;
+        perform::publish(self, &image.to_string(), chain, &layers, reused, listed)?;
         ensured.chain = Some(chain);
         ensured.top = Some(stack.parent);
         Ok(ensured)
@@ -251,6 +290,7 @@ impl Host {
                 if let Some(found) = self.find(&mut wanted, stack)? {
                     return Ok(found);
                 }
+                self.may_reach(Reach::Fetching, &wanted.title())?;
                 let begun = build::begin(self, &wanted, stack.parent.id)?;
                 // Whoever had the lock until now may have built just this.
                 if let Some(found) = self.find(&mut wanted, stack)? {
@@ -263,7 +303,8 @@ impl Host {
         let (key, bytes) = (&wanted.layer.object.object.key, wanted.layer.object.size);
         self.tell(1, &step, &[("layer", key.as_str().into()), ("bytes", bytes.into())]);
         let (at, of) = stack.place;
-        self.note(&format!("layer {at} of {of}: {step}"), self.sealed > 0);
+        let spool = self.client()?.spools_of(&wanted.layer.object.object);
+        self.reach(&format!("layer {at} of {of}: {step}"), &spool, self.sealed > 0);
         // The same object twice in a row is known when its turn comes.
         let next = next.filter(|next| next.blob.is_none() && next.source != wanted.source);
         let parent = stack.parent.clone();
@@ -287,9 +328,8 @@ impl Host {
         wanted: &mut Wanted,
         stack: &mut Stack,
     ) -> Result<Option<(Blob, LayerReport)>, Error> {
-        if wanted.blob.is_none() {
-            let key = &wanted.layer.object.object.key;
-            wanted.blob = self.known(wanted.signed, wanted.source.as_ref(), key)?;
+        if wanted.blob.is_none() || wanted.guessed {
+            self.know(wanted)?;
         }
         let Some(blob) = wanted.blob.clone() else { return Ok(None) };
         let chain = match plan::layer(stack.below, Some(blob.diff), |_| None) {

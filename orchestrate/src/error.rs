@@ -4,7 +4,18 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+pub use crate::class::Class;
+pub use crate::order::{Amiss, Making};
+use crate::owner::Refusal;
 use crate::scan::Failure;
+
+mod leaves;
+mod state;
+
+pub(crate) use leaves::stream_error;
+pub use leaves::whole;
+use leaves::{fetch_class, io_class, thin_class, unpack_class};
+pub use state::OfState;
 
 /// A failed run. The leaves' errors are kept whole.
 #[derive(Debug)]
@@ -47,6 +58,10 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A name that only a run which has not ended is making.
+    Making(Making),
+    /// A run that is not known, or an image that is in use.
+    Amiss(Amiss),
     /// An image that was not to be fetched and is not on this host.
     NotHere {
         /// Its reference.
@@ -58,6 +73,32 @@ pub enum Error {
         name: String,
         /// By what.
         by: String,
+    },
+    /// A device that somebody has open.
+    Held {
+        /// The activation, or the volume.
+        what: String,
+        /// By whom.
+        by: String,
+    },
+    /// A volume that somebody has mapped read-only, to look at it.
+    LookedAt {
+        /// The volume.
+        volume: u32,
+        /// The device.
+        name: String,
+    },
+    /// A name that something has which is not ours.
+    Stranger {
+        /// The name.
+        name: String,
+        /// What has it.
+        by: String,
+    },
+    /// A volume that the store has no longer, with what was written to it.
+    Gone {
+        /// Its id.
+        volume: u32,
     },
     /// Another process holds a lock for longer than we wait.
     Locked {
@@ -94,6 +135,8 @@ pub enum Error {
         store: String,
         /// How many volumes it has.
         volumes: usize,
+        /// One that says so and is not believed, and one that is older.
+        forged: Option<(u32, u32)>,
     },
     /// Somebody asked to stop.
     Cancelled {
@@ -116,12 +159,40 @@ pub enum Error {
         /// The store's transaction id.
         store: u64,
     },
-    /// The registry's file is empty, and the store was written to by a registry.
-    Emptied {
-        /// The file.
-        database: PathBuf,
-        /// The store's transaction id.
-        transaction: u64,
+    /// The store is another registry's, or may be.
+    Owner(Refusal),
+    /// Something about the state directory itself.
+    State(OfState),
+    /// Sealed volumes that could not be looked at, though nothing is known to be wrong with them.
+    Unseen {
+        /// How many.
+        volumes: usize,
+    },
+    /// A server that could not be asked, about an image that is on this host as it was.
+    Away {
+        /// The image.
+        image: String,
+        /// What came of asking.
+        source: Box<Error>,
+    },
+    /// A volume that would be built on or handed out, and is condemned.
+    Condemned {
+        /// For what.
+        what: String,
+        /// The volume.
+        volume: u32,
+        /// Why it is condemned.
+        why: String,
+    },
+    /// An id that the store has from somebody else, whatever row of ours names it.
+    NotOurs {
+        /// The id.
+        id: u32,
+    },
+    /// A store without any volume, of which the registry knows some.
+    NoVolumes {
+        /// The store.
+        store: String,
     },
     /// A sealed volume that the store no longer has.
     Lost {
@@ -157,100 +228,12 @@ pub enum Error {
     },
 }
 
-/// The error and its causes; a cause that the text before it names already is not said twice.
-pub fn whole(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        next = cause.source();
-    }
-    text
-}
-
-/// What a failure means for whoever asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// May go away by itself: network, timeouts, busy devices, locks.
-    Temporary,
-    /// The server asked for patience.
-    Throttled,
-    /// May go away when room is made.
-    NoSpace,
-    /// What was asked for does not exist.
-    NotFound,
-    /// The words or settings are wrong.
-    Usage,
-    /// Hostile or damaged input: the same bytes will be refused again.
-    Refused,
-    /// No right to it.
-    Denied,
-    /// Somebody took it back.
-    Cancelled,
-    /// The host needs hands: no device-mapper, damaged pool or registry.
-    HostBroken,
-    /// A mistake of ours.
-    Bug,
-}
-
-impl Class {
-    /// Whether the same command may succeed later with nobody having changed anything.
-    pub fn may_retry(self) -> bool {
-        match self {
-            Class::Temporary | Class::Throttled | Class::NoSpace | Class::Cancelled => true,
-            Class::NotFound
-            | Class::Usage
-            | Class::Refused
-            | Class::Denied
-            | Class::HostBroken
-            | Class::Bug => false,
-        }
-    }
-
-    /// 111 for what may be retried, else 100.
-    pub fn exit_code(self) -> u8 {
-        if self.may_retry() { 111 } else { 100 }
-    }
-
-    /// The class of a word in a run's row.
-    pub fn from_word(word: &str) -> Option<Class> {
-        use Class::{
-            Bug, Cancelled, Denied, HostBroken, NoSpace, NotFound, Refused, Temporary, Throttled,
-            Usage,
-        };
-        [
-            Temporary, Throttled, NoSpace, NotFound, Usage, Refused, Denied, Cancelled, HostBroken,
-            Bug,
-        ]
-        .into_iter()
-        .find(|class| class.word() == word)
-    }
-
-    /// The word in JSON and logs.
-    pub fn word(self) -> &'static str {
-        match self {
-            Class::Temporary => "temporary",
-            Class::Throttled => "throttled",
-            Class::NoSpace => "no_space",
-            Class::NotFound => "not_found",
-            Class::Usage => "usage",
-            Class::Refused => "refused",
-            Class::Denied => "denied",
-            Class::Cancelled => "cancelled",
-            Class::HostBroken => "host_broken",
-            Class::Bug => "bug",
-        }
-    }
-}
-
 /// The class of a failure. Leaves' kinds are exhaustive enums, so a new kind does not compile until
 /// it is classed here.
 pub fn class(error: &Error) -> Class {
     match error {
         Error::Fetch(source) => fetch_class(source),
+        Error::Away { source, .. } => class(source),
         Error::Unpack { source, .. } => match stream_error(source) {
             Some(source) => fetch_class(source),
             None => unpack_class(source),
@@ -266,8 +249,14 @@ pub fn class(error: &Error) -> Class {
         },
         Error::Io { source, .. } => io_class(source),
         Error::Usage(_) | Error::Taken { .. } => Class::Usage,
-        Error::Unknown { .. } | Error::NotHere { .. } => Class::NotFound,
-        Error::Locked { .. } => Class::Temporary,
+        Error::Unknown { .. } | Error::NotHere { .. } | Error::Condemned { .. } => Class::NotFound,
+        Error::Stranger { .. } => Class::Usage,
+        // It may be mounted in a moment.
+        Error::NoVolumes { .. } => Class::Temporary,
+        Error::Locked { .. } | Error::Held { .. } | Error::LookedAt { .. } => Class::Temporary,
+        Error::Making(_) => Class::Temporary,
+        Error::Amiss(amiss) => amiss.class(),
+        Error::NotOurs { .. } | Error::Unseen { .. } => Class::Temporary,
         Error::NoSpace { .. } => Class::NoSpace,
         Error::Mismatch { .. } | Error::Quarantined { .. } => Class::Refused,
         Error::Cancelled { .. } => Class::Cancelled,
@@ -277,78 +266,15 @@ pub fn class(error: &Error) -> Class {
         Error::Scan(_) => Class::HostBroken,
         Error::Blocked { .. } => Class::Denied,
         Error::Catalog(_) => Class::Refused,
+        // The pool may come up by itself.
+        Error::Owner(Refusal::Down { .. }) => Class::Temporary,
+        Error::State(state) => state.class(),
         Error::Fence { .. }
-        | Error::Emptied { .. }
+        | Error::Owner(_)
         | Error::Lost { .. }
+        | Error::Gone { .. }
         | Error::CrashLoop { .. } => Class::HostBroken,
     }
-}
-
-fn fetch_class(error: &fetch::Error) -> Class {
-    match error.kind() {
-        fetch::Kind::Usage => Class::Usage,
-        fetch::Kind::NotFound => Class::NotFound,
-        fetch::Kind::Denied => Class::Denied,
-        fetch::Kind::Refused | fetch::Kind::Digest => Class::Refused,
-        fetch::Kind::Changed | fetch::Kind::Network | fetch::Kind::Timeout => Class::Temporary,
-        fetch::Kind::Throttled => Class::Throttled,
-        fetch::Kind::Io => Class::Temporary,
-    }
-}
-
-fn unpack_class(error: &unpack::Error) -> Class {
-    match error.kind() {
-        unpack::Kind::Refused | unpack::Kind::Limit => Class::Refused,
-        unpack::Kind::NoSpace => Class::NoSpace,
-        unpack::Kind::Denied => Class::Denied,
-        unpack::Kind::Stream | unpack::Kind::Io => Class::Temporary,
-        unpack::Kind::Sandbox => Class::HostBroken,
-    }
-}
-
-fn thin_class(error: &thin::Error) -> Class {
-    match error.kind() {
-        thin::Kind::Busy => Class::Temporary,
-        thin::Kind::NoSpace => Class::NoSpace,
-        thin::Kind::Denied => Class::Denied,
-        thin::Kind::Exists | thin::Kind::Invalid => Class::Usage,
-        thin::Kind::PoolMissing => Class::NotFound,
-        thin::Kind::Absent
-        | thin::Kind::NeedsCheck
-        | thin::Kind::ReadOnly
-        | thin::Kind::Failed
-        | thin::Kind::NoDeviceMapper
-        | thin::Kind::Refused
-        | thin::Kind::Program => Class::HostBroken,
-        thin::Kind::Io => Class::Temporary,
-    }
-}
-
-fn io_class(error: &io::Error) -> Class {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Class::NoSpace,
-        io::ErrorKind::PermissionDenied => Class::Denied,
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => Class::HostBroken,
-        _ => Class::Temporary,
-    }
-}
-
-/// The fetch error inside an unpack error, where the stream and not the layer failed.
-pub(crate) fn stream_error<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> Option<&'a fetch::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<fetch::Error>() {
-            return Some(found);
-        }
-        // `io::Error::source` skips the error it wraps.
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    None
 }
 
 impl fmt::Display for Error {
@@ -369,6 +295,8 @@ impl fmt::Display for Error {
             Error::Unknown { what, name } => {
                 write!(f, "no {what} {name:?} here; `orchestrate ls` shows what there is")
             }
+            Error::Making(making) => making.fmt(f),
+            Error::Amiss(amiss) => amiss.fmt(f),
             Error::NotHere { image } => {
                 write!(f, "{image} is not on this host; without --no-fetch it would be fetched")
             }
@@ -377,6 +305,30 @@ impl fmt::Display for Error {
                     f,
                     "the name {name:?} is taken by {by}; choose another, or `orchestrate rm` it"
                 )
+            }
+            Error::Held { what, by } => write!(
+                f,
+                "{what} is in use: {by}. Nothing was changed. Close that and try again, or \
+                 `orchestrate rm --when-closed` or `deactivate --when-closed` does it as soon as nobody \
+                 has it open"
+            ),
+            Error::LookedAt { volume, name } => write!(
+                f,
+                "volume {volume} is mapped read-only as {name:?}: somebody looks at it; `thin \
+                 deactivate {name}` ends that"
+            ),
+            Error::Stranger { name, by } => write!(
+                f,
+                "the name {name:?} belongs to {by}, which is not ours and is left alone; choose \
+                 another name, or free it by hand"
+            ),
+            Error::Gone { volume } => write!(
+                f,
+                "volume {volume} is gone from the store: somebody deleted it by hand, with what was \
+                 written to it; `orchestrate rm` removes what is left of it"
+            ),
+            Error::Locked { what, holder, waited_s: 0 } => {
+                write!(f, "{what}: still held by {holder}; try again later")
             }
             Error::Locked { what, holder, waited_s } => {
                 write!(f, "{what}: still held by {holder} after {waited_s} s; try again later")
@@ -400,11 +352,23 @@ impl fmt::Display for Error {
                  `orchestrate quarantine --release {digest}` allows it",
                 layer.escape_debug()
             ),
-            Error::NoNotes { store, volumes } => write!(
-                f,
-                "store {store:?}: none of its {volumes} volumes is a template that says so; nothing \
-                 can be rebuilt from it"
-            ),
+            Error::NoNotes { store, volumes, forged } => {
+                write!(
+                    f,
+                    "store {store:?}: none of its {volumes} volumes is a template that says so"
+                )?;
+                if let Some((says, older)) = forged {
+                    write!(
+                        f,
+                        "; volume {says} does, and is not the first of this store, since volume {older} is older: \
+                         whoever had it may have written that"
+                    )?;
+                }
+                f.write_str(
+                    "; nothing can be rebuilt from it. A backup of the registry knows its key: put that in \
+                     place and `orchestrate rebuild`",
+                )
+            }
             Error::Cancelled { why } => {
                 write!(f, "stopped on request: {}; nothing half done stays", why.escape_debug())
             }
@@ -420,16 +384,39 @@ impl fmt::Display for Error {
                  written by another program. Nothing was changed. Restore the other half too, or \
                  `orchestrate rebuild` makes a registry of what the store has"
             ),
-            Error::Emptied { database, transaction } => write!(
+            Error::Owner(refusal) => refusal.fmt(f),
+            Error::State(state) => state.fmt(f),
+            Error::Away { image, source } => write!(
                 f,
-                "{} is empty, and the store is at transaction {transaction}: the registry was cut \
-                 off. Nothing was changed. Move it away, and restore a backup or `orchestrate rebuild`",
-                database.display()
+                "{source}; {} is on this host as it was when it was last asked for: `--no-fetch` takes it \
+                 so",
+                image.escape_debug()
+            ),
+            Error::Unseen { volumes } => write!(
+                f,
+                "{volumes} volumes could not be looked at, and nothing is known of them; try again later"
+            ),
+            Error::Condemned { what, volume, why } => write!(
+                f,
+                "{}: volume {volume} is condemned and not handed out: {}; `orchestrate ensure` of the \
+                 image builds it anew",
+                what.escape_debug(),
+                why.escape_debug()
+            ),
+            Error::NotOurs { id } => write!(
+                f,
+                "id {id} in the store is not ours: another program has made what is there, and it is left \
+                 alone; try again, or `orchestrate rm` the activation that has this id: its row alone goes"
+            ),
+            Error::NoVolumes { store } => write!(
+                f,
+                "store {store:?} has not one volume, and the registry knows of some: is it mounted, and is \
+                 it the right one? Nothing was changed"
             ),
             Error::Lost { volume } => write!(
                 f,
                 "sealed volume {volume} is gone from the store: somebody deleted it by hand; `orchestrate \
-                 rm` the images on it, then ensure them again"
+                 ensure` of the image builds it anew"
             ),
             Error::Told { message, .. } => f.write_str(message),
             Error::Catalog(why) => why.fmt(f),
@@ -458,11 +445,19 @@ impl std::error::Error for Error {
             Error::Thin(source) => source.source(),
             Error::Registry(source) => source.source(),
             Error::Unpack { source, .. } | Error::Tree { source, .. } => Some(source),
+            Error::Away { source, .. } => source.source(),
+            Error::State(state) => state.source(),
             Error::Io { source, .. } => Some(source),
             Error::Usage(_)
             | Error::Unknown { .. }
+            | Error::Making(_)
+            | Error::Amiss(_)
             | Error::NotHere { .. }
             | Error::Taken { .. }
+            | Error::Held { .. }
+            | Error::LookedAt { .. }
+            | Error::Stranger { .. }
+            | Error::Gone { .. }
             | Error::Locked { .. }
             | Error::NoSpace { .. }
             | Error::Mismatch { .. }
@@ -471,7 +466,11 @@ impl std::error::Error for Error {
             | Error::Catalog(_)
             | Error::Scan(_)
             | Error::Blocked { .. }
-            | Error::Emptied { .. }
+            | Error::Owner(_)
+            | Error::Unseen { .. }
+            | Error::Condemned { .. }
+            | Error::NotOurs { .. }
+            | Error::NoVolumes { .. }
             | Error::Lost { .. }
             | Error::NoNotes { .. }
             | Error::Cancelled { .. }

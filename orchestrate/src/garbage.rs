@@ -41,15 +41,15 @@ pub enum Sweep {
         /// What it was measured to take, bytes.
         bytes: u64,
     },
-    /// An id in the store that is not ours. Only on demand.
+    /// An id in the store that is not ours. Only where it was named.
     Foreign {
         /// The id.
         volume: u32,
     },
 }
 
-/// What goes. With `purge_foreign` also what is not ours.
-pub fn garbage(facts: &Facts, purge_foreign: bool) -> Vec<Sweep> {
+/// What goes. Of what is not ours, only the ids that are named in `purge`.
+pub fn garbage(facts: &Facts, purge: &[u32]) -> Vec<Sweep> {
     let mut images: Vec<&Image> = facts.images.iter().collect();
     images.sort_by_key(|image| (image.used, &image.reference));
     let mut sweeps = Vec::new();
@@ -68,10 +68,30 @@ pub fn garbage(facts: &Facts, purge_foreign: bool) -> Vec<Sweep> {
     sweeps.extend(
         gone.iter().map(|volume| Sweep::Volume { volume: volume.id, bytes: own_bytes(volume) }),
     );
-    if purge_foreign {
-        sweeps.extend(facts.foreign.iter().map(|id| Sweep::Foreign { volume: *id }));
-    }
+    let named = facts.foreign.iter().filter(|id| purge.contains(id));
+    sweeps.extend(named.map(|id| Sweep::Foreign { volume: *id }));
     sweeps
+}
+
+/// Whether a removal that was planned by `then` is one by what is `now`.
+pub fn still_garbage(now: &Facts, then: &Facts, sweep: &Sweep) -> bool {
+    match sweep {
+        Sweep::Image { image } => {
+            let of =
+                |facts: &Facts| facts.images.iter().find(|row| row.reference == *image).cloned();
+            let in_use = now.activations.iter().any(|row| row.reference == *image);
+            // Asked for or pinned since then, it is not what was planned to go.
+            !in_use && of(now).is_some() && of(now) == of(then)
+        }
+        Sweep::Volume { volume, .. } => {
+            let sealed = now
+                .volumes
+                .iter()
+                .any(|row| row.id == *volume && matches!(row.state, VolumeState::Sealed(_)));
+            sealed && !now.in_use(&now.images, &now.activations, []).contains(volume)
+        }
+        Sweep::Foreign { volume } => now.foreign.contains(volume),
+    }
 }
 
 /// The layers of the image `reference`, from the top down: those that go with it, and those that
@@ -162,7 +182,7 @@ mod tests {
             entries: 0,
             content_bytes: 0,
         });
-        Volume { id, role, parent, build: String::new(), bytes: 1, state }
+        Volume { id, role, parent, build: String::new(), bytes: 1, state, condemned: None }
     }
 
     fn image(reference: &str, volumes: &[u32], used: u64) -> Image {
@@ -188,7 +208,20 @@ mod tests {
 
     fn activation(reference: &str, origin: u32) -> Activation {
         let (name, state) = ("n".into(), ActivationState::Active);
-        Activation { name, reference: reference.into(), origin, id: 99, bytes: 1, state }
+        let (boot, unchecked, when_closed) = (None, false, None);
+        let reference = reference.into();
+        Activation {
+            name,
+            reference,
+            origin,
+            id: 99,
+            bytes: 1,
+            state,
+            boot,
+            unchecked,
+            when_closed,
+            endpoint: None,
+        }
     }
 
     /// Template 1; a = 2,3; b = 2,4; 5 on 4 and 6 on 1 are nobody's.
@@ -221,10 +254,10 @@ mod tests {
 
     #[test]
     fn only_what_nothing_stands_on_goes_and_children_first() {
-        assert_eq!(ids(&garbage(&facts(), false)), [6, 5]);
+        assert_eq!(ids(&garbage(&facts(), &[])), [6, 5]);
         let mut kept = facts();
         kept.activations.push(activation("gone", 5));
-        assert_eq!(ids(&garbage(&kept, false)), [6]);
+        assert_eq!(ids(&garbage(&kept, &[])), [6]);
     }
 
     #[test]
@@ -233,7 +266,7 @@ mod tests {
             let mut facts = facts();
             facts.volumes.push(Volume { state, ..volume(7, Some(5)) });
             facts.images.clear();
-            assert_eq!(ids(&garbage(&facts, false)), [6, 3]);
+            assert_eq!(ids(&garbage(&facts, &[])), [6, 3]);
         }
     }
 
@@ -255,21 +288,52 @@ mod tests {
     fn room_is_made_by_the_image_not_asked_for_longest() {
         let mut facts = facts();
         facts.bound = Some(450);
-        let sweeps = garbage(&facts, false);
+        let sweeps = garbage(&facts, &[]);
         assert_eq!(sweeps[0], Sweep::Image { image: "b".into() });
         assert_eq!(ids(&sweeps), [6, 5, 4]);
         // The pinned and the used stay, even if the bound is missed.
         facts.images[1].pinned = true;
         facts.activations.push(activation("a", 3));
-        assert_eq!(ids(&garbage(&facts, false)), [6, 5]);
+        assert_eq!(ids(&garbage(&facts, &[])), [6, 5]);
         facts.bound = Some(0);
         facts.images[1].pinned = false;
         facts.activations.clear();
-        assert_eq!(ids(&garbage(&facts, false)), [6, 5, 4, 3, 2]);
+        assert_eq!(ids(&garbage(&facts, &[])), [6, 5, 4, 3, 2]);
     }
 
     #[test]
-    fn what_is_not_ours_goes_only_on_demand() {
-        assert_eq!(ids(&garbage(&facts(), true)), [6, 5, 77]);
+    fn what_is_not_ours_goes_only_where_it_is_named() {
+        assert_eq!(ids(&garbage(&facts(), &[77])), [6, 5, 77]);
+        // One of ours is no foreign one, however it is named.
+        assert_eq!(ids(&garbage(&facts(), &[2, 78])), [6, 5]);
+    }
+
+    #[test]
+    fn what_was_planned_goes_only_if_nobody_came_between() {
+        let then = Facts { bound: Some(450), ..facts() };
+        let plan = garbage(&then, &[77]);
+        let left = |now: &Facts| -> Vec<u32> {
+            let left: Vec<Sweep> =
+                plan.iter().filter(|one| still_garbage(now, &then, one)).cloned().collect();
+            ids(&left)
+        };
+        let mut now = then.clone();
+        let b = now.images.remove(1);
+        assert_eq!(left(&now), [6, 5, 4, 77]);
+        // Published again, activated, built upon, or on its way out already.
+        now.images.push(b.clone());
+        assert_eq!(left(&now), [6, 5, 77]);
+        now.activations.push(activation("gone", 5));
+        assert_eq!(left(&now), [6, 77]);
+        now.volumes.push(Volume { state: VolumeState::Building, ..volume(7, Some(6)) });
+        now.foreign.clear();
+        assert_eq!(left(&now), [0; 0]);
+        // An image that was pinned or asked for meanwhile is another than was planned to go.
+        let goes = Sweep::Image { image: "b".into() };
+        assert!(still_garbage(&then, &then, &goes));
+        for changed in [Image { pinned: true, ..b.clone() }, Image { used: 11, ..b }] {
+            let now = Facts { images: vec![changed], ..then.clone() };
+            assert!(!still_garbage(&now, &then, &goes));
+        }
     }
 }

@@ -1,15 +1,17 @@
 //! `gc`, pins and `df`: room that nobody needs is found, told, and given back.
 
+use std::time::{Duration, Instant};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::garbage::{Facts, Sweep, garbage, own_bytes};
+use crate::garbage::{Facts, Sweep, garbage, own_bytes, still_garbage};
 use crate::store::Space;
-use crate::{Error, Host, perform};
+use crate::{Error, Host, condemned, perform};
 
-/// Runs of one subject, and lines of history, that a collection leaves.
-const RUNS_KEPT: u32 = 20;
-const EVENTS_KEPT: u32 = 100_000;
+/// For so long a collection keeps others from images at a time, and longer only where one removal takes
+/// longer.
+const AT_A_TIME: Duration = Duration::from_millis(200);
 
 /// How much a store may have taken after a collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,8 +43,11 @@ impl Bound {
 pub struct Collected {
     /// Removals, in their order.
     pub sweeps: Vec<Sweep>,
-    /// Ids in the store that no row knows; they stay unless they are to be purged.
+    /// Ids in the store that no row knows; they stay unless they were named.
     pub foreign: Vec<u32>,
+    /// Of the ids that were named, those that stay.
+    #[serde(default)]
+    pub refused: Vec<NotPurged>,
     /// What the removed layers were measured to take, bytes.
     pub layer_bytes: u64,
     /// Bytes that the store got back.
@@ -51,12 +56,49 @@ pub struct Collected {
     pub used_bytes: u64,
     /// The bound that was asked for, bytes; none: no room was to be made.
     pub bound_bytes: Option<u64>,
+    /// What holds the room, where more is taken than was asked for.
+    #[serde(default)]
+    pub holds: Vec<Hold>,
     /// Ended runs that were forgotten.
     pub runs_forgotten: usize,
     /// Lines of history that were forgotten.
     pub events_forgotten: usize,
     /// Whether nothing was done on purpose.
     pub dry_run: bool,
+}
+
+/// An id that was named and stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotPurged {
+    /// The id.
+    pub volume: u32,
+    /// Why it stays.
+    pub why: String,
+}
+
+/// What a collection may not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// `image s3://..`, `activation NAME`, or `volume N`.
+    pub what: String,
+    /// Why it stays.
+    pub why: String,
+    /// What it was measured to take, bytes; none where that is not known.
+    pub bytes: Option<u64>,
+}
+
+impl Collected {
+    /// Bytes that are taken beyond what was asked for; where nothing was done, those that would be.
+    pub fn missed_bytes(&self) -> u64 {
+        let gone = if self.dry_run { self.layer_bytes } else { 0 };
+        let left = self.used_bytes.saturating_sub(gone);
+        self.bound_bytes.map_or(0, |bound| left.saturating_sub(bound))
+    }
+
+    /// Whether all that was asked for is done.
+    pub fn whole(&self) -> bool {
+        self.refused.is_empty() && self.missed_bytes() == 0
+    }
 }
 
 /// What one image takes.
@@ -91,93 +133,158 @@ pub struct Usage {
     pub garbage_bytes: u64,
     /// Ids that no row knows.
     pub foreign: Vec<u32>,
+    /// Condemned volumes that are still there.
+    #[serde(default)]
+    pub condemned: Vec<u32>,
 }
 
 impl Host {
     /// Removes what nothing needs; with a bound, also the images not asked for longest, until no
-    /// more than that is taken. Waits until nobody makes or uses images.
+    /// more than that is taken. Of what is not ours, only the ids of `purge`, and none that is in use.
+    /// What others have found and count on stays.
     ///
     /// # Errors
     /// The first removal that failed; what went before it is gone.
-    pub fn gc(
-        &mut self,
-        bound: Bound,
-        purge_foreign: bool,
-        dry_run: bool,
-    ) -> Result<Collected, Error> {
+    pub fn gc(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error> {
         if let Some(part) = bound.max_used.filter(|part| *part > 100) {
             return Err(Error::Usage(format!("--max-used {part}%: more than 100%")));
         }
         if dry_run {
-            return self.collect(bound, purge_foreign, true);
+            return self.collect(bound, purge, true);
         }
-        let input = json!({"bound": bound.to_json(), "purge_foreign": purge_foreign});
-        self.as_run(registry::Verb::Gc, "store", input, |host| {
-            host.collect(bound, purge_foreign, false)
-        })
+        let input = json!({"bound": bound.to_json(), "purge_foreign": purge});
+        self.as_run(registry::Verb::Gc, "store", input, |host| host.collect(bound, purge, false))
     }
 
-    fn collect(
-        &mut self,
-        bound: Bound,
-        purge_foreign: bool,
-        dry_run: bool,
-    ) -> Result<Collected, Error> {
-        // To look, nobody need stop; the plan may then be old when it is read.
-        let _alone = (!dry_run).then(|| self.locks.images_alone()).transpose()?;
+    fn collect(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error> {
+        // To look, nobody need stop; each removal looks again whether it still is one.
         let before = self.store.space()?;
         let facts = self.garbage_facts(bound.bytes(&before))?;
-        let sweeps = garbage(&facts, purge_foreign);
+        let refused = self.not_purged(&facts, purge)?;
+        let purge: Vec<u32> = purge
+            .iter()
+            .filter(|id| refused.iter().all(|stays| stays.volume != **id))
+            .copied()
+            .collect();
+        let sweeps = garbage(&facts, &purge);
         let mut done = Collected {
             layer_bytes: sweeps.iter().map(bytes).sum(),
             sweeps,
-            foreign: facts.foreign,
+            foreign: facts.foreign.clone(),
+            refused,
             used_bytes: before.used,
             bound_bytes: facts.bound,
             dry_run,
             ..Collected::default()
         };
         if dry_run {
+            if done.missed_bytes() > 0 {
+                done.holds = holds(&facts, &done.sweeps);
+            }
             return Ok(done);
         }
-        for sweep in &done.sweeps {
+        let mut left = std::mem::take(&mut done.sweeps).into_iter().peekable();
+        while left.peek().is_some() {
             self.settings.cancel.check()?;
-            self.sweep(sweep)?;
+            // Who makes or uses images waits for a moment, and not for the whole collection.
+            let begun = Instant::now();
+            let _alone = self.locks.images_alone()?;
+            let mut now = self.garbage_facts(facts.bound)?;
+            while let Some(sweep) = left.next_if(|_| begun.elapsed() < AT_A_TIME) {
+                if !still_garbage(&now, &facts, &sweep) {
+                    continue;
+                }
+                if let Sweep::Image { image } = &sweep {
+                    now.images.retain(|row| row.reference != *image);
+                }
+                match (self.sweep(&sweep), &sweep) {
+                    (Ok(true), _) => done.sweeps.push(sweep),
+                    // Somebody looks at it: the next collection takes it.
+                    (Ok(false), _) => {}
+                    // Somebody has begun to use it since we looked.
+                    (Err(Error::Taken { by, .. }), Sweep::Foreign { volume }) => {
+                        let why = format!("{by} is in use of it");
+                        done.refused.push(NotPurged { volume: *volume, why });
+                    }
+                    (Err(error), _) => return Err(error),
+                }
+            }
         }
+        done.layer_bytes = done.sweeps.iter().map(bytes).sum();
         done.used_bytes = self.store.space()?.used;
+        if done.missed_bytes() > 0 {
+            done.holds = holds(&facts, &done.sweeps);
+        }
         done.freed_bytes = before.used.saturating_sub(done.used_bytes);
-        (done.runs_forgotten, done.events_forgotten) = self.registry.write(|write| {
-            write.count("gc_freed_bytes_total", "", done.freed_bytes)?;
-            write.retire(RUNS_KEPT, EVENTS_KEPT)
-        })?;
+        self.registry.write(|write| write.count("gc_freed_bytes_total", "", done.freed_bytes))?;
+        let pruned = self.prune()?;
+        (done.runs_forgotten, done.events_forgotten) = (pruned.runs, pruned.events);
         Ok(done)
     }
 
-    fn sweep(&mut self, sweep: &Sweep) -> Result<(), Error> {
+    /// One removal; false where a living process is at work on it, or on what stands on it.
+    fn sweep(&mut self, sweep: &Sweep) -> Result<bool, Error> {
         match sweep {
             Sweep::Image { image } => {
                 self.registry.write(|write| write.forget_image(image))?;
-                Ok(())
+                Ok(true)
             }
             Sweep::Volume { volume, .. } => {
+                let Some(row) = self.registry.volume(*volume)? else { return Ok(true) };
+                let Some(_nobody) = self.locks.try_build(&row.build)? else { return Ok(false) };
                 let _store = self.locks.store()?;
-                match self.registry.volume(*volume)? {
-                    Some(row) => perform::discard_alone(self, &row),
-                    None => Ok(()),
+                let rows = self.registry.volumes()?;
+                match rows.iter().find(|row| row.id == *volume) {
+                    Some(_) if rows.iter().any(|row| row.parent == Some(*volume)) => Ok(false),
+                    Some(row) => perform::discard_alone(self, row).map(|()| true),
+                    None => Ok(true),
                 }
             }
             Sweep::Foreign { volume } => {
                 let _store = self.locks.store()?;
-                self.store.delete(*volume)
+                self.store.purge(*volume).map(|()| true)
             }
         }
+    }
+
+    /// Of the ids of `purge`, those that have to stay, and why.
+    fn not_purged(&self, facts: &Facts, purge: &[u32]) -> Result<Vec<NotPurged>, Error> {
+        if purge.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mapped = self.store.mapped()?;
+        let serials = self.registry.serial_volume()?;
+        let why = |id: u32| {
+            if serials == Some(id) {
+                return Some("it keeps which catalog is believed".to_owned());
+            }
+            if facts.volumes.iter().any(|row| row.id == id) {
+                return Some("it is a layer of ours: `orchestrate rm` its images".to_owned());
+            }
+            if let Some(row) = facts.activations.iter().find(|row| row.id == id) {
+                return Some(format!("it is the activation {0}: `orchestrate rm {0}`", row.name));
+            }
+            if !facts.foreign.contains(&id) {
+                return Some("the store has no such id".to_owned());
+            }
+            let mapped = mapped.iter().find(|mapped| mapped.id == id)?;
+            Some(format!("it is active as {}: take that down first", mapped.name))
+        };
+        let mut named = purge.to_vec();
+        named.sort_unstable();
+        named.dedup();
+        let stays = |volume| why(volume).map(|why| NotPurged { volume, why });
+        Ok(named.into_iter().filter_map(stays).collect())
     }
 
     /// The caller holds the images' lock, or only looks.
     pub(crate) fn garbage_facts(&self, bound: Option<u64>) -> Result<Facts, Error> {
         let (volumes, activations) = (self.registry.volumes()?, self.registry.activations()?);
+        let serials = self.registry.serial_volume()?;
         let ours = |id: &u32| {
-            volumes.iter().any(|row| row.id == *id) || activations.iter().any(|row| row.id == *id)
+            volumes.iter().any(|row| row.id == *id)
+                || activations.iter().any(|row| row.id == *id)
+                || serials == Some(*id)
         };
         let foreign = self.store.ids()?.into_iter().filter(|id| !ours(id)).collect();
         let used = self.store.space()?.used;
@@ -188,23 +295,29 @@ impl Host {
     /// What `gc` would free, for the message of who has no room; none when that is not known.
     pub(crate) fn garbage_bytes(&self) -> Option<u64> {
         let facts = self.garbage_facts(None).ok()?;
-        Some(garbage(&facts, false).iter().map(bytes).sum())
+        Some(garbage(&facts, &[]).iter().map(bytes).sum())
     }
 
     /// Keeps an image whatever room is needed, or no longer.
     ///
     /// # Errors
-    /// [`Error::Unknown`].
+    /// [`Error::Unknown`]; [`Error::Making`].
     pub fn pin(&mut self, reference: &str, pinned: bool) -> Result<(), Error> {
-        match self.registry.write(|write| write.pin_image(reference, pinned))? {
+        if self.registry.image(reference)?.is_none() {
+            return Err(self.unknown("image", reference));
+        }
+        if pinned {
+            crate::reserve::spare(&self.settings.state)?;
+        }
+        match self.commit_told(|write| write.pin_image(reference, pinned))? {
             true => Ok(()),
-            false => Err(Error::Unknown { what: "image", name: reference.into() }),
+            false => Err(self.unknown("image", reference)),
         }
     }
 
     /// Allows refused bytes to be tried again; false when they were not refused.
     pub fn release(&mut self, digest: registry::Digest) -> Result<bool, Error> {
-        Ok(self.registry.write(|write| write.release(digest))?)
+        self.commit_told(|write| write.release(digest))
     }
 
     /// What takes the room, by image.
@@ -255,10 +368,45 @@ impl Host {
             space: self.store.space()?,
             images,
             activations,
-            garbage_bytes: garbage(&facts, false).iter().map(bytes).sum(),
+            garbage_bytes: garbage(&facts, &[]).iter().map(bytes).sum(),
+            condemned: condemned::reasons(&facts.volumes).into_keys().collect(),
             foreign: facts.foreign,
         })
     }
+}
+
+/// What stays of images, activations and others after these removals, the largest first.
+fn holds(facts: &Facts, sweeps: &[Sweep]) -> Vec<Hold> {
+    let of = |id: &u32| facts.volumes.iter().find(|volume| volume.id == *id).map_or(0, own_bytes);
+    let gone = |gone: &dyn Fn(&Sweep) -> bool| sweeps.iter().any(gone);
+    let mut holds = Vec::new();
+    for image in &facts.images {
+        if gone(&|sweep| matches!(sweep, Sweep::Image { image: gone } if *gone == image.reference))
+        {
+            continue;
+        }
+        let used = facts.activations.iter().filter(|row| row.reference == image.reference);
+        let names: Vec<&str> = used.map(|row| row.name.as_str()).collect();
+        let why = match (image.pinned, names.is_empty()) {
+            (true, _) => "pinned".to_owned(),
+            (false, false) => format!("its activations {}", names.join(", ")),
+            (false, true) => "asked for last".to_owned(),
+        };
+        let bytes = facts.stack(&image.reference).iter().map(of).sum();
+        holds.push(Hold { what: format!("image {}", image.reference), why, bytes: Some(bytes) });
+    }
+    for row in &facts.activations {
+        let why = "what was written to it".to_owned();
+        holds.push(Hold { what: format!("activation {}", row.name), why, bytes: None });
+    }
+    for id in &facts.foreign {
+        if !gone(&|sweep| matches!(sweep, Sweep::Foreign { volume } if volume == id)) {
+            let why = "not ours".to_owned();
+            holds.push(Hold { what: format!("volume {id}"), why, bytes: None });
+        }
+    }
+    holds.sort_by_key(|hold| std::cmp::Reverse(hold.bytes));
+    holds
 }
 
 fn bytes(sweep: &Sweep) -> u64 {

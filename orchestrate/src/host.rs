@@ -8,16 +8,37 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use registry::{Registry, StoreBinding, Write};
+use registry::{Keep, Registry, StoreBinding, Write};
 
+use crate::cancel::heedfully;
 use crate::catalog::Trust;
-use crate::lock::Locks;
+use crate::lock::{Lock, Locks};
 use crate::log::{self, Field, Level};
 use crate::manifest::Manifests;
 use crate::plan::{self, Fence};
 use crate::scan::Policy;
 use crate::store::{DirStore, Store, StoreName, ThinStore};
-use crate::{Cancel, Error};
+use crate::using::Reach;
+use crate::{Cancel, Error, OfState, Refusal, bring_up, owner, reserve, survey};
+
+/// How often a registry may be replaced under one command.
+const REPLACED_MAX: usize = 3;
+
+/// How long a wish waits for the store's lock before it is committed without.
+const SOON: Duration = Duration::from_millis(200);
+
+/// How a pool grows by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Growing {
+    /// The directory of its files.
+    pub dir: PathBuf,
+    /// Bytes of data that it may come to have.
+    pub data_to: u64,
+    /// Bytes of data that it grows by at a time.
+    pub data_by: u64,
+    /// Bytes of metadata that it may come to have; none: what that much data needs.
+    pub metadata_to: Option<u64>,
+}
 
 /// What the caller chose.
 #[derive(Clone, Debug)]
@@ -40,12 +61,18 @@ pub struct Settings {
     pub trust: Trust,
     /// Who scans images, and what is not let through.
     pub scan: Policy,
-    /// Whether an ETag seen before stands for the bytes seen before, whatever the key.
+    /// How much of the past is kept.
+    pub history: Keep,
+    /// Whether an ETag that was the MD5 of another key's bytes stands for them.
     pub etag_dedup: bool,
+    /// How the pool grows by itself; none: it does not. A daemon does it, and `health` knows of it.
+    pub growing: Option<Growing>,
     /// Stops whatever runs, at its next safe point.
     pub cancel: Cancel,
     /// Lines for people on stderr: 0 none, 1 steps, 2 more.
     pub talk: u8,
+    /// Whether the caller knows that no registry was ever tied to a store of which it cannot be seen.
+    pub new: bool,
 }
 
 /// An opened host.
@@ -57,11 +84,23 @@ pub struct Host {
     pub(crate) manifests: Manifests,
     /// The run that is under way.
     pub(crate) run: Option<u64>,
-    /// The server that this process was told of, where a run that is taken up may name another.
-    pub(crate) named_endpoint: Option<Option<String>>,
+    /// How this process was told to ask, where a run that is taken up was told otherwise.
+    pub(crate) own_settings: Option<Box<(fetch::Options, bool, u64)>>,
+    /// The queued or interrupted run that is about to be done: it, and no other, is begun.
+    pub(crate) taking_up: Option<u64>,
+    /// What a run may need; one that needs more is put by.
+    pub(crate) reach: Reach,
+    /// Whether the last run was put by for that.
+    pub(crate) put_by: bool,
+    /// The images' lock, from one step of a build to the next: see `using`.
+    pub(crate) using: Option<Lock>,
+    /// Whether the catalog was asked for just now, for what comes next.
+    pub(crate) asked_catalog: bool,
     /// Layers sealed by this process: how far it came.
     pub(crate) sealed: u64,
     client: OnceCell<fetch::Client>,
+    /// As long as it is held the registry is not made anew.
+    in_use: Option<Lock>,
 }
 
 impl std::fmt::Debug for Host {
@@ -71,24 +110,42 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
-    /// Opens the store first, so that a wrong one leaves no registry behind; then the registry,
-    /// which is tied to the store when it is new.
-    pub fn open(mut settings: Settings) -> Result<Host, Error> {
-        let store = open_store(&mut settings)?;
+    /// Opens the store first, so that a wrong one leaves no registry behind; then the registry. Where
+    /// there is none yet it is made and tied to the store, unless that has what another has sealed:
+    /// then it was lost, or is elsewhere, and nothing is made.
+    ///
+    /// In a full state directory, where there is no room to change anything, it is there to be looked at.
+    pub fn open(settings: Settings) -> Result<Host, Error> {
+        let state = settings.state.clone();
+        Host::open_it(settings).map_err(|error| reserve::told(error, &state))
+    }
+
+    fn open_it(mut settings: Settings) -> Result<Host, Error> {
+        let database = settings.state.join("registry.db");
+        let store = open_store(&mut settings)
+            .map_err(|error| survey::down(error, &database, &settings.store))?;
+        // A rebuild may be about to put one in its place. Where nobody has been yet there is none, and a
+        // lock is a file: what is to be refused is refused before it.
+        let locks = || Locks::new(&settings.state, settings.wait, settings.cancel.clone());
+        let lock = || locks().and_then(|locks| Ok((locks.registry_shared()?, locks)));
+        let early = settings.state.join("locks").is_dir().then(lock).transpose()?;
+        not_emptied(&database, store.as_ref())?;
+        let looked_at = match database.exists() {
+            true => None,
+            false => Some(begin(store.as_ref(), &database, &settings)?),
+        };
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&settings.state)
             .map_err(|source| Error::Io { doing: "make", path: settings.state.clone(), source })?;
-        let locks = Locks::new(&settings.state, settings.wait, settings.cancel.clone())?;
-        let database = settings.state.join("registry.db");
-        not_emptied(&database, store.as_ref())?;
-        let mut registry = Registry::open(&database)?;
-        let binding = store.binding();
-        if registry.store()?.as_ref() != Some(&binding) {
-            let _alone = locks.store()?;
-            bind(&mut registry, store.as_ref(), &binding)?;
-        }
+        let (in_use, locks) = early.map_or_else(lock, Ok)?;
+        let mut registry = open_registry(&database, &settings.state)?;
+        reserve::keep(&settings.state);
+        locks.watch_registry(&database);
+        bring_up::bring_up(&mut registry, &locks)?;
+        tie(&mut registry, store.as_ref(), &settings, &locks, looked_at)?;
+        owner::remember(&registry, store.as_ref(), &settings.state);
         let client = OnceCell::new();
         let manifests = Manifests::new(&settings.state);
         Ok(Host {
@@ -98,10 +155,83 @@ impl Host {
             settings,
             manifests,
             run: None,
-            named_endpoint: None,
+            own_settings: None,
+            taking_up: None,
+            reach: Reach::default(),
+            put_by: false,
+            using: None,
+            asked_catalog: false,
             sealed: 0,
             client,
+            in_use: Some(in_use),
         })
+    }
+
+    /// Only looks from now on, for however long: it keeps nobody from making the registry anew, and
+    /// [`Host::look_again`] finds that out.
+    pub fn only_looks(&mut self) {
+        self.in_use = None;
+    }
+
+    /// Opens the registry anew where its file is another by now.
+    ///
+    /// # Errors
+    /// Those of opening.
+    pub fn look_again(&mut self) -> Result<(), Error> {
+        match self.locks.same_registry() {
+            Ok(()) => Ok(()),
+            Err(_) => self.open_again(),
+        }
+    }
+
+    fn open_again(&mut self) -> Result<(), Error> {
+        let again = Host::open(self.settings.clone())?;
+        (self.registry, self.store, self.locks) = (again.registry, again.store, again.locks);
+        if self.in_use.is_some() {
+            self.in_use = again.in_use;
+        }
+        Ok(())
+    }
+
+    /// Does `work`; begins it again with the registry of now, where that was replaced under it.
+    pub(crate) fn on_one_file<T>(
+        &mut self,
+        mut work: impl FnMut(&mut Host) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        for _ in 0..REPLACED_MAX {
+            match work(self) {
+                Err(Error::State(OfState::Replaced { .. })) => self.open_again()?,
+                done => return done,
+            }
+        }
+        work(self)
+    }
+
+    /// Commits `change`, which somebody is told of: the store's number moves with it, so that a registry from
+    /// before it is found out. The caller does not hold the store's lock.
+    pub(crate) fn commit_told<T>(
+        &mut self,
+        change: impl Fn(&Write<'_>) -> Result<T, registry::Error>,
+    ) -> Result<T, Error> {
+        self.on_one_file(|host| {
+            let _alone = host.locks.store()?;
+            host.fenced(&change)
+        })
+    }
+
+    /// As [`Host::commit_told`], for who cannot wait: while somebody else holds the store's lock, the change
+    /// is committed without its number, which moves with what is being done there.
+    pub(crate) fn commit_told_soon<T>(
+        &mut self,
+        change: impl Fn(&Write<'_>) -> Result<T, registry::Error>,
+    ) -> Result<T, Error> {
+        let wait = self.locks.set_wait(SOON);
+        let told = self.commit_told(&change);
+        self.locks.set_wait(wait);
+        match told {
+            Err(Error::Locked { .. }) => Ok(self.registry.write(change)?),
+            told => told,
+        }
     }
 
     /// The registry, to look at.
@@ -126,7 +256,14 @@ impl Host {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let client = fetch::Client::new(&self.settings.fetch)?;
+        let mut options = self.settings.fetch.clone();
+        if self.settings.talk > 0 {
+            options.watch = fetch::Watch::new(tell_wait);
+        }
+        let cancel = self.settings.cancel.clone();
+        options.stop = fetch::Stop::new(move || cancel.is_set());
+        // Keys may have to be asked for.
+        let client = heedfully(&self.settings.cancel, move || fetch::Client::new(&options))??;
         Ok(self.client.get_or_init(|| client))
     }
 
@@ -149,15 +286,39 @@ impl Host {
         let (registry, store) = (self.registry.transaction_id()?, self.store.transaction_id()?);
         match plan::fence(registry, store) {
             Fence::Agree => {}
-            Fence::InFlight => self.store.set_transaction_id(store, registry)?,
-            Fence::Apart => return Err(Error::Fence { registry, store }),
+            Fence::InFlight => self.move_store(store, registry)?,
+            Fence::Apart => return Err(owner::apart(registry, store)),
         }
         let (value, next) = self.registry.write(|write| {
             let value = change(write)?;
             Ok((value, write.next_transaction()?))
         })?;
-        self.store.set_transaction_id(next - 1, next)?;
+        self.move_store(next - 1, next)?;
         Ok(value)
+    }
+
+    /// Brings the store to the number of a commit that somebody died over.
+    pub(crate) fn catch_up(&self) -> Result<(), Error> {
+        let numbers =
+            || Ok::<_, Error>((self.registry.transaction_id()?, self.store.transaction_id()?));
+        let (registry, store) = numbers()?;
+        if plan::fence(registry, store) != Fence::InFlight {
+            return Ok(());
+        }
+        let _alone = self.locks.store()?;
+        let (registry, store) = numbers()?;
+        match plan::fence(registry, store) {
+            Fence::InFlight => self.move_store(store, registry),
+            Fence::Agree | Fence::Apart => Ok(()),
+        }
+    }
+
+    /// Brings the store to the registry's number; it may have become another's in between.
+    fn move_store(&self, from: u64, to: u64) -> Result<(), Error> {
+        self.store.set_transaction_id(from, to).map_err(|error| match self.store.transaction_id() {
+            Ok(store) if plan::fence(to, store) == Fence::Apart => owner::apart(to, store),
+            Ok(_) | Err(_) => error,
+        })
     }
 
     /// A line for people.
@@ -175,11 +336,55 @@ impl Host {
         log::line(if level > 1 { Level::Debug } else { Level::Info }, msg, &all);
     }
 
+    /// A line that an operator should see: nothing fails by it.
+    pub(crate) fn warn(&self, msg: &str, fields: &[(&str, Field)]) {
+        if self.settings.talk > 0 {
+            log::line(Level::Warning, msg, fields);
+        }
+    }
+
+    /// A server's ETags were found not to stand for contents.
+    pub(crate) fn warn_of_etags(&self, doubt: Option<String>) {
+        if let Some(doubt) = doubt {
+            let line = format!(
+                "{doubt}. No object is taken for another by such an ETag any more: each is read itself"
+            );
+            self.warn(&line, &[]);
+        }
+    }
+
     /// As [`Host::tell`], for machines alone.
     pub(crate) fn event(&self, msg: &str, fields: &[(&str, Field)]) {
         if log::for_machines() {
             self.tell(1, msg, fields);
         }
+    }
+}
+
+/// Nobody should wonder what a run does while a server is silent, or asks for patience.
+fn tell_wait(event: &fetch::Event<'_>) {
+    match event {
+        fetch::Event::Waiting { subject, waited } => {
+            let seconds = waited.as_secs();
+            let line =
+                format!("{subject}: nothing has come from the server for {seconds} s, waiting");
+            log::line(Level::Info, &line, &[("waited", seconds.into())]);
+        }
+        fetch::Event::Retry { subject, error, tries, wait, left } if event.is_news() => {
+            let (wait, left) = (wait.as_secs(), left.as_secs());
+            let line = format!(
+                "{subject}: try {tries} failed, next in {wait} s, patience for {left} s: {error}"
+            );
+            let fields =
+                [("tries", u64::from(*tries).into()), ("wait", wait.into()), ("left", left.into())];
+            log::line(Level::Info, &line, &fields);
+        }
+        fetch::Event::Anonymous => {
+            let line = "no keys in the environment, ~/.aws or this machine's metadata: requests are not \
+                        signed; `anonymous = true` says that this is meant";
+            log::line(Level::Info, line, &[]);
+        }
+        fetch::Event::Retry { .. } | fetch::Event::Resume { .. } | fetch::Event::Note { .. } => {}
     }
 }
 
@@ -191,8 +396,22 @@ pub(crate) fn open_store(settings: &mut Settings) -> Result<Box<dyn Store>, Erro
             settings.limits.place_min = u64::MAX;
             Box::new(ThinStore::open(pool)?)
         }
-        StoreName::Dir(path) => Box::new(DirStore::open(path)?),
+        StoreName::Dir(path) => Box::new(DirStore::open(path, settings.wait, &settings.cancel)?),
     })
+}
+
+/// The registry; in a state directory without room, as its file stands.
+fn open_registry(database: &Path, state: &Path) -> Result<Registry, Error> {
+    let little = reserve::lacks(state).is_some();
+    match Registry::open_as_it_is(database) {
+        Ok(registry) if little => registry.in_little_room().map(|()| registry).map_err(Error::from),
+        Err(error)
+            if little && matches!(error.kind(), registry::Kind::NoSpace | registry::Kind::Io) =>
+        {
+            Registry::open_as_it_stands(database).map_err(|_| error.into())
+        }
+        opened => opened.map_err(Error::from),
+    }
 }
 
 /// SQLite takes an empty file for a new one. Beside a store that some registry has written to it is
@@ -219,7 +438,7 @@ fn not_cut_off(database: &Path, store: &dyn Store) -> Result<(), Error> {
         0 => Ok(()),
         // What the store knows of was there before this look: another process may have made it.
         _ if has_content(database)? => Ok(()),
-        transaction => Err(Error::Emptied { database: database.into(), transaction }),
+        transaction => Err(Refusal::Emptied { database: database.into(), transaction }.into()),
     }
 }
 
@@ -239,6 +458,38 @@ fn has_content(database: &Path) -> Result<bool, Error> {
     })?;
     let blank = header.get(60..64) == Some(&[0; 4]) && header.get(68..72) == Some(&[0; 4]);
     Ok(header.len() == 100 && (logged || !blank))
+}
+
+/// Whether a registry may be begun at `database`; gives the store's transaction id before that look.
+fn begin(store: &dyn Store, database: &Path, settings: &Settings) -> Result<u64, Error> {
+    let transaction = store.transaction_id()?;
+    match survey::may_begin(store, database, settings) {
+        // Another process was faster: what the store has is by the registry that it has made.
+        Err(_) if survey::is_bound(database) => Ok(transaction),
+        looked => looked.map(|()| transaction),
+    }
+}
+
+/// Ties the registry to the store where it is new. `looked_at` is the store's transaction id when it
+/// was seen that it may be.
+fn tie(
+    registry: &mut Registry,
+    store: &dyn Store,
+    settings: &Settings,
+    locks: &Locks,
+    looked_at: Option<u64>,
+) -> Result<(), Error> {
+    let binding = store.binding();
+    let bound = registry.store()?;
+    if bound.as_ref() == Some(&binding) {
+        return Ok(());
+    }
+    // A lock is a file: what is to be refused is refused before it.
+    if bound.is_none() && looked_at != Some(store.transaction_id()?) {
+        begin(store, registry.path(), settings)?;
+    }
+    let _alone = locks.store()?;
+    bind(registry, store, &binding)
 }
 
 fn bind(registry: &mut Registry, store: &dyn Store, binding: &StoreBinding) -> Result<(), Error> {

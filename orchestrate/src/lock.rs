@@ -1,31 +1,50 @@
 //! flock(2) on files below the state directory: never a row, so a dead holder blocks nobody.
 //!
-//! Order, to be kept by every caller: run, activation, images, build, store. Lock files stay; removing one
-//! while another process opens it would make two locks of one name.
+//! Order, to be kept by every caller: registry, run, activation, images, build, store. Files of names go
+//! when there are many (`lock_files`); whoever got a lock looks whether its file is still the one of that name, and
+//! whether the registry's file is still the one that was opened.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{Cancel, Error};
+use crate::cancel::CLEAN;
+use crate::error::OfState;
+use crate::lock_files::{self, FileId};
+use crate::{Cancel, Error, place};
+
+/// Whether this process is the daemon of a state directory.
+static SERVES: AtomicBool = AtomicBool::new(false);
 
 /// A wait that is longer than this is told.
 const TELL_AFTER: Duration = Duration::from_millis(500);
+
+/// Held by who waits to have the images alone, for as long as it waits.
+const TURN: &str = "images-turn.lock";
+
+/// How often it is tried.
+const TURN_TRIES: u32 = 20;
+
+/// For so long its users let it go first: a program of before may hold the images for a whole download.
+const GIVE_WAY: Duration = Duration::from_secs(1);
 
 /// The locks of one state directory.
 pub(crate) struct Locks {
     dir: PathBuf,
     /// How long to wait for another process.
-    wait: Duration,
-    /// Ends every wait but those for the store, which are short and needed to clean up.
+    wait: Cell<Duration>,
+    /// Ends every wait; once it is set the store is waited for a moment more, to clean up.
     cancel: Cancel,
     /// Is told what is waited for, and for whom.
     waiting: RefCell<Option<Waiting>>,
+    /// The registry's file as it was opened.
+    registry: RefCell<Option<(PathBuf, FileId)>>,
 }
 
 /// Tells what is waited for, and for whom.
@@ -45,18 +64,110 @@ impl std::fmt::Debug for Locks {
 
 impl Locks {
     pub(crate) fn new(state: &Path, wait: Duration, cancel: Cancel) -> Result<Locks, Error> {
+        if state.symlink_metadata().is_ok() {
+            place::own(state, place::STATE, true)?;
+        }
         let dir = state.join("locks");
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|source| Error::Io {
             doing: "make",
             path: dir.clone(),
             source,
         })?;
-        Ok(Locks { dir, wait, cancel, waiting: RefCell::new(None) })
+        place::own(&dir, place::LOCKS, false)?;
+        Ok(Locks {
+            dir,
+            wait: Cell::new(wait),
+            cancel,
+            waiting: RefCell::new(None),
+            registry: RefCell::new(None),
+        })
+    }
+
+    /// Sleeps for so long, or until somebody asks to stop.
+    pub(crate) fn sleep(&self, time: Duration) -> Result<(), Error> {
+        self.cancel.sleep(time)
+    }
+
+    /// From now on another process is waited for so long; gives how long it was.
+    pub(crate) fn set_wait(&self, wait: Duration) -> Duration {
+        self.wait.replace(wait)
+    }
+
+    /// How long another process is waited for.
+    pub(crate) fn wait(&self) -> Duration {
+        self.wait.get()
     }
 
     /// From now on `tell` hears of every wait that is longer than a moment.
     pub(crate) fn on_wait(&self, tell: Option<Waiting>) {
         *self.waiting.borrow_mut() = tell;
+    }
+
+    /// From now on who gets a lock finds out whether the registry's file is the one of now.
+    pub(crate) fn watch_registry(&self, path: &Path) {
+        let now = FileId::of_path(path).ok().map(|id| (path.to_owned(), id));
+        *self.registry.borrow_mut() = now;
+    }
+
+    /// Whether the registry's file is the one that was opened.
+    ///
+    /// # Errors
+    /// [`OfState::Replaced`].
+    pub(crate) fn same_registry(&self) -> Result<(), Error> {
+        match self.registry.borrow().as_ref() {
+            Some((path, opened)) if FileId::of_path(path).ok() != Some(*opened) => {
+                Err(OfState::Replaced { path: path.clone() }.into())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Held shared by who has the registry open and may change something, so that it is not made anew
+    /// under it.
+    pub(crate) fn registry_shared(&self) -> Result<Lock, Error> {
+        self.wait_with(
+            REGISTRY,
+            "the registry, which is made anew",
+            &self.cancel,
+            File::try_lock_shared,
+        )
+    }
+
+    /// Held by who makes the registry anew.
+    pub(crate) fn registry_alone(&self) -> Result<Lock, Error> {
+        self.wait_for(REGISTRY, "the registry, which other commands have open")
+    }
+
+    /// The processes that have the registry open, as far as the kernel shows them (proc(5), locks).
+    pub(crate) fn registry_holders(&self) -> Vec<u32> {
+        let file = std::fs::metadata(self.dir.join(REGISTRY)).map(|found| found.ino());
+        let (Ok(inode), Ok(text)) = (file, std::fs::read_to_string("/proc/locks")) else {
+            return Vec::new();
+        };
+        let pid = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [_, "FLOCK", _, _, pid, place, ..] = words.as_slice() else { return None };
+            let here = place.rsplit(':').next().and_then(|found| found.parse().ok()) == Some(inode);
+            pid.parse().ok().filter(|pid| here && *pid > 0 && *pid != std::process::id())
+        };
+        let mut pids: Vec<u32> = text.lines().filter_map(pid).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
+    /// Who is at work on a run, by its lock; none where nobody is.
+    pub(crate) fn run_holder(&self, verb: &str, subject: &str) -> Result<Option<String>, Error> {
+        if !self.is_run_held(verb, subject)? {
+            return Ok(None);
+        }
+        let file = File::open(self.dir.join(run_file(verb, subject)));
+        Ok(Some(file.map_or_else(|_| "another process".into(), |mut file| holder(&mut file))))
+    }
+
+    /// Removes the lock files that dead processes left, where there are many.
+    pub(crate) fn sweep(&self) {
+        lock_files::sweep(&self.dir);
     }
 
     /// Held while a run of this verb and subject is at work.
@@ -69,9 +180,30 @@ impl Locks {
         self.try_lock(&run_file(verb, subject))
     }
 
+    /// Whether a living process has the run's lock, by a look.
+    pub(crate) fn is_run_held(&self, verb: &str, subject: &str) -> Result<bool, Error> {
+        self.is_held(&run_file(verb, subject))
+    }
+
     /// Held by a daemon as long as it lives.
     pub(crate) fn serve(&self) -> Result<Lock, Error> {
-        self.wait_for("serve.lock", "the place of the daemon")
+        let lock = self.wait_for("serve.lock", "the place of the daemon")?;
+        SERVES.store(true, Ordering::Relaxed);
+        Ok(lock)
+    }
+
+    /// Whether there is a daemon, by a look.
+    pub(crate) fn is_served(&self) -> Result<bool, Error> {
+        self.is_held("serve.lock")
+    }
+
+    /// The daemon, as far as it said, if there is one and it is not this very process.
+    pub(crate) fn other_daemon(&self) -> Result<Option<String>, Error> {
+        if SERVES.load(Ordering::Relaxed) || !self.is_served()? {
+            return Ok(None);
+        }
+        let file = File::open(self.dir.join("serve.lock"));
+        Ok(Some(file.map_or_else(|_| "another process".into(), |mut file| holder(&mut file))))
     }
 
     /// The daemon's lock; none while there is one.
@@ -81,8 +213,17 @@ impl Locks {
 
     /// Held while the store and the registry's rows about it change together: milliseconds.
     pub(crate) fn store(&self) -> Result<Lock, Error> {
-        let never = Cancel::default();
-        let lock = self.wait_with("store.lock", "the store", &never, File::try_lock)?;
+        let lock = match self.cancel.is_set() {
+            false => self.wait_with("store.lock", "the store", &self.cancel, File::try_lock)?,
+            // To clean up; what has to wait for that is left to recovery.
+            true => {
+                let (never, wait) = (Cancel::default(), self.wait.get());
+                self.wait.set(wait.min(CLEAN));
+                let lock = self.wait_with("store.lock", "the store", &never, File::try_lock);
+                self.wait.set(wait);
+                lock?
+            }
+        };
         name_holder(&lock._file);
         Ok(lock)
     }
@@ -97,6 +238,11 @@ impl Locks {
         self.try_lock(&build_file(build))
     }
 
+    /// Whether a living process is building this, by a look.
+    pub(crate) fn is_build_held(&self, build: &str) -> Result<bool, Error> {
+        self.is_held(&build_file(build))
+    }
+
     /// Held while one activation changes.
     pub(crate) fn activation(&self, name: &str) -> Result<Lock, Error> {
         self.wait_for(&activation_file(name), &format!("activation {name:?}"))
@@ -107,14 +253,37 @@ impl Locks {
         self.try_lock(&activation_file(name))
     }
 
-    /// Held shared by who makes or uses images, so that nothing they rely on is removed.
+    /// Whether a living process is changing this activation, by a look.
+    pub(crate) fn is_activation_held(&self, name: &str) -> Result<bool, Error> {
+        self.is_held(&activation_file(name))
+    }
+
+    /// Held shared by who makes or uses images, so that nothing they rely on is removed. Who waits to remove
+    /// something goes first, so that many users do not keep it waiting for ever.
     pub(crate) fn images_shared(&self) -> Result<Lock, Error> {
+        let begun = Instant::now();
+        let (turn, _) = self.open(TURN)?;
+        while begun.elapsed() < GIVE_WAY.min(self.wait.get()) && turn.try_lock_shared().is_err() {
+            self.cancel.sleep(Duration::from_millis(5))?;
+        }
+        drop(turn);
         self.wait_with("images.lock", "a removal", &self.cancel, File::try_lock_shared)
     }
 
     /// Held by who removes layers.
     pub(crate) fn images_alone(&self) -> Result<Lock, Error> {
-        self.wait_for("images.lock", "images that are being made or used")
+        let mut turn = None;
+        // A user has it for a moment; without it, it is only less fair.
+        for _ in 0..TURN_TRIES {
+            turn = self.try_lock(TURN)?;
+            if turn.is_some() {
+                break;
+            }
+            self.cancel.sleep(Duration::from_millis(1))?;
+        }
+        let alone = self.wait_for("images.lock", "images that are being made or used");
+        drop(turn);
+        alone
     }
 
     fn wait_for(&self, file: &str, what: &str) -> Result<Lock, Error> {
@@ -136,11 +305,13 @@ impl Locks {
         let mut told = false;
         loop {
             match lock(&file) {
-                Ok(()) => return Ok(Lock { _file: file }),
+                Ok(()) if lock_files::is_at(&file, &path) => return self.got(file),
+                // It went with who held it: the one of that name is another by now.
+                Ok(()) => (file, _) = self.open(name)?,
                 Err(TryLockError::Error(source)) => {
                     return Err(Error::Io { doing: "lock", path, source });
                 }
-                Err(TryLockError::WouldBlock) if begun.elapsed() >= self.wait => {
+                Err(TryLockError::WouldBlock) if begun.elapsed() >= self.wait.get() => {
                     return Err(Error::Locked {
                         what: what.into(),
                         holder: holder(&mut file),
@@ -163,13 +334,38 @@ impl Locks {
     }
 
     fn try_lock(&self, name: &str) -> Result<Option<Lock>, Error> {
-        let (file, path) = self.open(name)?;
-        match file.try_lock() {
-            Ok(()) => {
-                name_holder(&file);
-                Ok(Some(Lock { _file: file }))
+        loop {
+            let (file, path) = self.open(name)?;
+            match file.try_lock() {
+                Ok(()) if lock_files::is_at(&file, &path) => {
+                    name_holder(&file);
+                    return self.got(file).map(Some);
+                }
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(source)) => {
+                    return Err(Error::Io { doing: "lock", path, source });
+                }
             }
-            Err(TryLockError::WouldBlock) => Ok(None),
+        }
+    }
+
+    /// Who got a lock may have waited for it, and much may have been put in another place meanwhile.
+    fn got(&self, file: File) -> Result<Lock, Error> {
+        self.same_registry().map(|()| Lock { _file: file })
+    }
+
+    /// A look that makes no file: where there is none, nobody holds it.
+    fn is_held(&self, name: &str) -> Result<bool, Error> {
+        let path = self.dir.join(name);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(Error::Io { doing: "open", path, source }),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(source)) => Err(Error::Io { doing: "lock", path, source }),
         }
     }
@@ -187,6 +383,9 @@ impl Locks {
         Ok((file, path))
     }
 }
+
+/// The lock of those who have the registry open.
+const REGISTRY: &str = "registry.lock";
 
 fn run_file(verb: &str, subject: &str) -> String {
     format!("run-{verb}-{}.lock", hashed(subject))
@@ -256,5 +455,11 @@ mod tests {
         let alone = locks.images_alone().unwrap();
         assert!(locks.images_shared().is_err());
         drop(alone);
+        // Who waits to be alone goes first, and is waited for only so long.
+        let turn = locks.try_lock(TURN).unwrap();
+        let begun = Instant::now();
+        let shared = locks.images_shared();
+        assert!(shared.is_ok() && begun.elapsed() >= locks.wait.get().min(GIVE_WAY));
+        drop((turn, shared));
     }
 }

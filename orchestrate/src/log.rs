@@ -243,6 +243,23 @@ fn unsafe_to_show(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// JSON in which nothing acts on a terminal or turns or hides text: that is written as `\uXXXX`. It stands only
+/// in texts, so the JSON says the same.
+pub fn harmless(json: String) -> String {
+    let bad = |c: char| c >= '\u{7f}' && unsafe_to_show(c);
+    if !json.chars().any(bad) {
+        return json;
+    }
+    let mut text = String::with_capacity(json.len() + 64);
+    for c in json.chars() {
+        match bad(c) {
+            true => escape(&mut text, c.encode_utf8(&mut [0; 4]), true),
+            false => text.push(c),
+        }
+    }
+    text
+}
+
 /// RFC 3339 in UTC, with milliseconds.
 fn timestamp(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -396,5 +413,24 @@ mod tests {
     fn a_value_without_end_is_cut_at_a_character() {
         let line = log(Form::Logfmt).line(at(0), Level::Info, &"é".repeat(50_000), &[]);
         assert!(line.len() < 5000 && line.contains(".. (100000 bytes)"), "{}", line.len());
+    }
+
+    #[test]
+    fn json_turns_no_terminal_and_no_text_around() {
+        let hostile: String = ('\u{7f}'..='\u{9f}')
+            .chain("\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}aä\u{1b}\n".chars())
+            .collect();
+        let json = serde_json::json!({ "key": hostile.clone(), hostile.clone(): 1 }).to_string();
+        let text = harmless(json);
+        assert!(
+            !text.chars().any(|c| c.is_control() || matches!(c, '\u{200e}'..='\u{2069}')),
+            "{text:?}"
+        );
+        assert!(
+            text.contains("\\u009b") && text.contains("\\u202e") && text.contains('ä'),
+            "{text:?}"
+        );
+        let back: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(back["key"], hostile);
     }
 }

@@ -18,7 +18,10 @@ use args::Args;
 use commands::{Activate, Command};
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
-use orchestrate::{ActivateOptions, Bound, Class, Error, Host, Now, Settings, Verbs, class};
+use orchestrate::{
+    ActivateOptions, Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Verbs, class,
+    reserve,
+};
 use registry::RunState;
 use serde::Serialize;
 use serde_json::json;
@@ -65,7 +68,7 @@ fn finish(outcome: anyhow::Result<ExitCode>, json: bool) -> ExitCode {
     if json {
         let line = json!({"error": {"class": word, "message": message}});
         // The exit code says it as well; a closed stdout changes nothing.
-        drop(say(&format!("{line}\n")));
+        drop(say(&log::harmless(format!("{line}\n"))));
     }
     ExitCode::from(class.map_or(100, |class| class.exit_code()))
 }
@@ -99,12 +102,40 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         (false, false) => 1,
         (false, true) => 2,
     };
-    let (no_daemon, flags, named) = (args.no_daemon, args.flags(), config_file(&args));
+    settings.new = args.new;
+    // A daemon that has refused a store does not hear of it.
+    let no_daemon = args.no_daemon || args.new;
+    let (flags, named) = (args.flags(), config_file(&args));
+    let (state, json) = (settings.state.clone(), json);
+    let done = run_in(args, config, settings, no_daemon, (flags, named), json);
+    let done = done.map_err(|error| match error.downcast::<Error>() {
+        Ok(error) => reserve::told(error, &state).into(),
+        Err(error) => error,
+    });
+    if let (Ok(_), Some(what)) = (&done, reserve::lacks(&state)) {
+        let line = format!(
+            "the state directory is full: the file system of {} has hardly any {what} left",
+            state.display()
+        );
+        log::line(Level::Warning, &line, &[]);
+    }
+    done
+}
+
+/// With the settings that it is to be done with.
+fn run_in(
+    args: Args,
+    config: Config,
+    settings: Settings,
+    no_daemon: bool,
+    (flags, named): (orchestrate::config::Flags, Option<PathBuf>),
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let Some(command) = args.command else {
         return Err(anyhow!(
             "which command? ensure, activate, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
-             metrics, scan, catalog, top; see orchestrate --help"
+             metrics, scan, catalog, top, checked; see orchestrate --help"
         ));
     };
     // References and names are judged before anything is opened or made.
@@ -114,7 +145,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             image(&args.image)?;
             orchestrate::check_name(&args.name)?;
         }
-        Command::Gc(args) => drop(bound(args)?),
+        Command::Gc(args) => {
+            bound(args)?;
+            purge(args)?;
+        }
         Command::Quarantine(args) => drop(args.release.as_deref().map(digest).transpose()?),
         Command::Rebuild(args) => return rebuild(settings, args, json),
         Command::Config(args) if args.sample => {
@@ -123,9 +157,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Config(_) => return show::config(&config, json),
         Command::Serve(_) => {
             let again = move || Config::load(&flags, named.as_deref());
-            return desk::serve(&config, again);
+            return desk::serve(&config, settings.new, again);
         }
         Command::Health(_) => return desk::health(&config, &settings, json),
+        Command::Doctor(_) => return desk::doctor(&config, &settings, json),
         Command::Metrics(_) => return show::metrics(settings, config.settings()?),
         Command::Top(_) => {
             signals::stop_by(settings.cancel.clone())?;
@@ -140,6 +175,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         | Command::Pin(_)
         | Command::Unpin(_)
         | Command::Verify(_)
+        | Command::Checked(_)
         | Command::Scan(_)
         | Command::Catalog(_)
         | Command::Runs(_)
@@ -153,7 +189,16 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     {
         return perform(&mut daemon, command, json);
     }
+    if mends_first(&command) && !makes_room(&command) {
+        reserve::spare(&settings.state)?;
+    }
+    let _room = makes_room(&command).then(|| reserve::give_up(&settings.state)).flatten();
     let mut host = Host::open(settings)?;
+    if let Command::Activate(args) = &command
+        && !args.dry_run
+    {
+        host.ask_catalog_for(&args.name);
+    }
     if mends_first(&command) {
         host.recover(false)?;
     }
@@ -161,8 +206,9 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Recover(args) => recover(&mut host, &args, json),
         Command::Verify(args) => verify(&mut host, &args, json),
         Command::Scan(args) => scan(&mut host, &args, json),
-        Command::Catalog(args) => show::catalog(&host, &args),
+        Command::Catalog(args) => show::catalog(&mut host, &args, json),
         Command::Quarantine(args) => quarantine(&mut host, &args, json),
+        Command::Checked(args) => checked(&mut host, &args.name, json),
         command => perform(&mut host, command, json),
     }
 }
@@ -175,7 +221,7 @@ fn mends_first(command: &Command) -> bool {
         Command::Deactivate(args) => !args.dry_run,
         Command::Rm(args) => !args.dry_run,
         Command::Gc(args) => !args.dry_run,
-        Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) => true,
+        Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
         Command::Scan(args) => !args.show,
         Command::Recover(_)
         | Command::Ls(_)
@@ -188,6 +234,38 @@ fn mends_first(command: &Command) -> bool {
         | Command::Rebuild(_)
         | Command::Serve(_)
         | Command::Health(_)
+        | Command::Doctor(_)
+        | Command::Config(_)
+        | Command::Catalog(_)
+        | Command::Metrics(_)
+        | Command::Top(_) => false,
+    }
+}
+
+/// Whether the command makes room or lets some be made, and so may have what is kept back for that.
+fn makes_room(command: &Command) -> bool {
+    match command {
+        Command::Deactivate(args) => !args.dry_run,
+        Command::Rm(args) => !args.dry_run,
+        Command::Gc(args) => !args.dry_run,
+        Command::Recover(args) => !args.dry_run,
+        Command::Unpin(_) | Command::Cancel(_) => true,
+        Command::Ensure(_)
+        | Command::Activate(_)
+        | Command::Pin(_)
+        | Command::Verify(_)
+        | Command::Checked(_)
+        | Command::Scan(_)
+        | Command::Ls(_)
+        | Command::Show(_)
+        | Command::Df(_)
+        | Command::Runs(_)
+        | Command::Events(_)
+        | Command::Quarantine(_)
+        | Command::Rebuild(_)
+        | Command::Serve(_)
+        | Command::Health(_)
+        | Command::Doctor(_)
         | Command::Config(_)
         | Command::Catalog(_)
         | Command::Metrics(_)
@@ -203,24 +281,30 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
             output(json, &done, print::ensured)
         }
         Command::Activate(args) => {
-            let Activate { name, size: bytes, no_fetch, dry_run, .. } = args;
+            let Activate { name, no_fetch, dry_run, .. } = args;
+            let bytes = args.size.map(|size| size.0);
             let options = ActivateOptions { bytes, no_fetch, dry_run };
             let done = host.activate(&image(&args.image)?, &name, options)?;
             output(json, &done, print::activated)
         }
         Command::Deactivate(args) => {
-            let done = host.deactivate(&args.name, args.dry_run)?;
+            let how = Going { when_closed: args.when_closed, dry_run: args.dry_run };
+            let done = host.deactivate(&args.name, how)?;
             output(json, &done, print::deactivated)
         }
         Command::Ls(_) => output(json, &host.list()?, print::listing),
         Command::Show(args) => show::subject(host, &args.subject, json),
         Command::Rm(args) => {
-            let done = host.remove(&args.subject, args.dry_run)?;
+            let how = Going { when_closed: args.when_closed, dry_run: args.dry_run };
+            let done = host.remove(&args.subject, how)?;
             output(json, &done, print::removed)
         }
         Command::Gc(args) => {
-            let done = host.gc(bound(&args)?, args.purge_foreign, args.dry_run)?;
-            output(json, &done, print::collected)
+            let purge = purge(&args)?;
+            let list = purge.as_ref().is_some_and(Vec::is_empty);
+            let done = host.gc(bound(&args)?, &purge.unwrap_or_default(), args.dry_run || list)?;
+            output(json, &done, if list { print::foreign } else { print::collected })?;
+            Ok(if list || done.whole() { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         Command::Df(_) => output(json, &host.usage()?, print::usage),
         Command::Pin(args) => pin(host, &args.image, true, json),
@@ -228,7 +312,7 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
         Command::Runs(args) => show::runs(host, args.all, json),
         Command::Events(args) => show::events(host, &args, json),
         Command::Cancel(args) => {
-            let run = host.cancel(args.run, "orchestrate cancel")?;
+            let run = host.cancel(args.run.0, "orchestrate cancel")?;
             let cancelled = run.state == RunState::Cancelled;
             output(json, &run, |run| print::run(run, false))?;
             Ok(if cancelled { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -241,18 +325,28 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
         | Command::Rebuild(_)
         | Command::Serve(_)
         | Command::Health(_)
+        | Command::Doctor(_)
         | Command::Config(_)
         | Command::Metrics(_)
+        | Command::Checked(_)
         | Command::Top(_) => unreachable!("done by this process, and before"),
     }
 }
 
 fn verify(host: &mut Host, args: &commands::Verify, json: bool) -> anyhow::Result<ExitCode> {
-    let findings = host.verify(args.image.as_deref())?;
-    let intact = findings.iter().all(|finding| finding.now == Now::Intact);
-    let done = json!({"intact": intact, "volumes": findings});
-    output(json, &done, |_| print::findings(&findings))?;
-    Ok(if intact { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    let found = host.verify(args.image.as_deref())?;
+    output(json, &found, print::verified)?;
+    let is = |now: fn(&Now) -> bool| found.volumes.iter().any(|line| now(&line.now));
+    // What nobody could look at may be seen later; what was seen is the worse news.
+    let seen = is(|now| !matches!(now, Now::Intact | Now::Unseen { .. }));
+    match (found.intact, seen) {
+        (true, _) => Ok(ExitCode::SUCCESS),
+        (false, true) => Ok(ExitCode::from(1)),
+        (false, false) => {
+            let unseen = found.volumes.iter().filter(|line| matches!(line.now, Now::Unseen { .. }));
+            Err(Error::Unseen { volumes: unseen.count() }.into())
+        }
+    }
 }
 
 fn scan(host: &mut Host, args: &commands::Scan, json: bool) -> anyhow::Result<ExitCode> {
@@ -279,22 +373,41 @@ fn recover(host: &mut Host, args: &commands::Recover, json: bool) -> anyhow::Res
     if args.retry && !args.dry_run {
         host.allow_retries()?;
     }
-    let repairs = host.recover(args.dry_run)?;
+    if !args.dry_run {
+        host.ask_catalog(true);
+        host.scan_unscanned()?;
+    }
+    let recovered = host.recover(args.dry_run)?;
     let resumed = if args.no_resume { Vec::new() } else { host.take_up_runs(args.dry_run)? };
-    let done = json!({"repairs": repairs, "resumed": resumed, "dry_run": args.dry_run});
-    output(json, &done, |_| print::recovered(&repairs, &resumed, args.dry_run))?;
-    let codes = resumed.iter().filter_map(|run| match &run.end {
-        RunState::Failed { class, .. } => {
-            Some(Class::from_word(class).map_or(100, Class::exit_code))
-        }
+    let done = json!({
+        "repairs": recovered.repairs, "unsettled": recovered.unsettled, "resumed": resumed,
+        "dry_run": args.dry_run,
+    });
+    output(json, &done, |_| print::recovered(&recovered, &resumed, args.dry_run))?;
+    let of_runs = resumed.iter().filter_map(|run| match &run.end {
+        RunState::Failed { class, .. } => Some(class),
         RunState::Queued | RunState::Running | RunState::Done | RunState::Cancelled => None,
     });
+    let left = recovered.unsettled.iter().filter_map(|left| left.class.as_ref());
+    let codes =
+        of_runs.chain(left).map(|word| Class::from_word(word).map_or(100, Class::exit_code));
     // One that may be tried again is the better news of two.
     Ok(codes.max().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
+fn checked(host: &mut Host, name: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let changed = host.checked(name)?;
+    let done = json!({"name": name, "changed": changed});
+    output(json, &done, |_| print::checked(name, changed))
+}
+
 fn rebuild(settings: Settings, args: &commands::Rebuild, json: bool) -> anyhow::Result<ExitCode> {
-    let done = orchestrate::rebuild(settings, args.dry_run || args.facts)?;
+    if args.facts && args.take_over {
+        let text = "--facts only prints, and so cannot --take-over: one or the other";
+        return Err(Error::Usage(text.into()).into());
+    }
+    let options = RebuildOptions { dry_run: args.dry_run || args.facts, take_over: args.take_over };
+    let done = orchestrate::rebuild(settings, options)?;
     match args.facts {
         true => output(true, &done.facts, |_| String::new()),
         false => output(json, &done, print::rebuilt),
@@ -311,6 +424,26 @@ fn digest(text: &str) -> Result<registry::Digest, Error> {
     text.parse().map_err(Error::Usage)
 }
 
+/// The last id of a store: 24 bits (kernel's thin-provisioning.rst).
+const ID_MAX: u32 = 16_777_215;
+
+/// The ids of `--purge-foreign`; none of them where it stands alone.
+fn purge(args: &commands::Gc) -> Result<Option<Vec<u32>>, Error> {
+    let Some(text) = args.purge_foreign.as_deref() else { return Ok(None) };
+    let id = |word: &str| {
+        word.parse().ok().filter(|id| *id <= ID_MAX).ok_or_else(|| {
+            Error::Usage(format!(
+                "--purge-foreign {text:?}: expected ids from 0 to {ID_MAX}, as in --purge-foreign \
+                 254,255; without any it lists them"
+            ))
+        })
+    };
+    match text {
+        "" => Ok(Some(Vec::new())),
+        text => text.split(',').map(id).collect::<Result<_, _>>().map(Some),
+    }
+}
+
 /// `80%` or `80`.
 fn bound(args: &commands::Gc) -> Result<Bound, Error> {
     let part = |text: &String| {
@@ -320,7 +453,7 @@ fn bound(args: &commands::Gc) -> Result<Bound, Error> {
         })
     };
     let max_used = args.max_used.as_ref().map(part).transpose()?;
-    Ok(Bound { keep_bytes: args.keep_bytes, max_used })
+    Ok(Bound { keep_bytes: args.keep_bytes.map(|bytes| bytes.0), max_used })
 }
 
 fn image(text: &str) -> Result<fetch::ImageRef, Error> {
@@ -343,7 +476,10 @@ fn output<T: Serialize>(
     value: &T,
     text: impl FnOnce(&T) -> String,
 ) -> anyhow::Result<ExitCode> {
-    let text = if json { format!("{}\n", serde_json::to_string(value)?) } else { text(value) };
+    let text = match json {
+        true => log::harmless(serde_json::to_string(value)? + "\n"),
+        false => text(value),
+    };
     say(&text).map(|()| ExitCode::SUCCESS)
 }
 

@@ -2,7 +2,7 @@
 //! digest of the next layer's tree need not read it again. Losing one costs time and nothing else.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek as _, Write};
+use std::io::{self, Read, Seek as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -44,29 +44,30 @@ impl Manifests {
         id: u32,
         parent: &Volume,
         mut layer: File,
+        limits: &unpack::Limits,
+        stop: &unpack::Stop,
     ) -> Result<Digest, Error> {
         layer.rewind().map_err(|source| Error::Io {
             doing: "read again",
             path: self.path(id),
             source,
         })?;
-        let mut layer = BufReader::new(layer);
-        let mut below = self.trusted(parent);
-        let mut known: Vec<&mut dyn BufRead> = vec![&mut layer];
-        if let Some(below) = &mut below {
-            known.push(below);
-        }
-        let mut out = Extra(new_file(&self.path(id)).ok().map(BufWriter::new));
-        let digest = unpack::tree_manifest(root, &mut known, &mut out);
-        let digest = digest.map_err(|source| Error::Tree { doing: "digest the tree", source });
-        if digest.is_err() || out.flush().is_err() || out.0.is_none() {
+        let below = self.trusted(parent);
+        let mut known = vec![&layer];
+        known.extend(&below);
+        let out = new_file(&self.path(id)).ok();
+        // Behind the same fences as the layer: a tree is as large as layers make it.
+        let made = unpack::sandbox::tree_manifest(root, &known, out.as_ref(), limits, stop)
+            .map_err(|source| Error::Tree { doing: "digest the tree", source });
+        // A full disk is no reason not to seal.
+        if !matches!(made, Ok((_, true))) {
             self.forget(id);
         }
-        Ok(Digest(digest?))
+        Ok(Digest(made?.0))
     }
 
     /// The manifest of a sealed volume, where it is there and is what was sealed.
-    fn trusted(&self, volume: &Volume) -> Option<BufReader<File>> {
+    fn trusted(&self, volume: &Volume) -> Option<File> {
         let VolumeState::Sealed(seal) = &volume.state else { return None };
         let mut file = File::open(self.path(volume.id)).ok()?;
         let mut hash = Sha256::new();
@@ -80,7 +81,7 @@ impl Manifests {
             }
         }
         file.rewind().ok()?;
-        (seal.tree == Some(Digest(hash.finalize().into()))).then(|| BufReader::new(file))
+        (seal.tree == Some(Digest(hash.finalize().into()))).then_some(file)
     }
 
     /// The volume is gone, or never came to be.
@@ -93,20 +94,4 @@ impl Manifests {
 /// Takes a dead process's place: ids are ours by their row.
 fn new_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(path)
-}
-
-/// A file that may fail: a full disk is no reason not to seal.
-struct Extra(Option<BufWriter<File>>);
-
-impl Write for Extra {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.as_mut().is_some_and(|file| file.write_all(bytes).is_err()) {
-            self.0 = None;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.as_mut().map_or(Ok(()), Write::flush)
-    }
 }

@@ -64,6 +64,10 @@ pub(crate) struct Note {
     pub(crate) parent: Option<u32>,
     /// Its size, bytes.
     pub(crate) bytes: u64,
+    /// The store's number when the volume was made: an id may be given again where a registry was lost, and
+    /// this is not. None in the template's, and in those of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) made: Option<u64>,
     /// The key of this store's seals; only in the template's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) key: Option<String>,
@@ -109,8 +113,17 @@ pub(crate) struct Origin {
     pub(crate) key: String,
     /// Its entity tag.
     pub(crate) etag: Option<String>,
+    /// Whether that was seen to be the MD5 of what came; none where nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) md5: Option<bool>,
     /// The image, where this is its last layer.
     pub(crate) image: Option<String>,
+}
+
+/// Whether these are the bytes of a record, whoever made it and for whichever volume; or of the believed
+/// serials, which no store has without a registry.
+pub(crate) fn is_record(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC) || bytes.starts_with(crate::serials::MAGIC)
 }
 
 impl Note {
@@ -125,7 +138,7 @@ impl Note {
         let mut bytes = MAGIC.to_vec();
         let length = u32::try_from(json.len()).unwrap_or(0);
         bytes.extend(length.to_le_bytes());
-        bytes.extend(mac(key, &json).finalize().into_bytes());
+        bytes.extend(mac(key, &json));
         bytes.extend(&json);
         bytes.resize(NOTE_BYTES, 0);
         bytes
@@ -145,16 +158,7 @@ impl Note {
             (None, Role::Template) => note.own_key()?,
             (None, Role::Layer) => return None,
         };
-        mac(&own, json).verify_slice(seal).ok()?;
-        Some(note)
-    }
-
-    /// The id that a note on a volume names, whoever wrote it: a snapshot's names its origin.
-    pub(crate) fn named_id(bytes: &[u8]) -> Option<u32> {
-        let rest = bytes.strip_prefix(MAGIC)?;
-        let length = u32::from_le_bytes(rest.get(..4)?.try_into().ok()?);
-        let json = rest.get(36..)?.get(..usize::try_from(length).ok()?)?;
-        Some(serde_json::from_slice::<Note>(json).ok()?.id)
+        is_mac(&own, json, seal).then_some(note)
     }
 
     /// The key in the template's note.
@@ -163,7 +167,17 @@ impl Note {
     }
 }
 
-fn mac(key: &Key, text: &[u8]) -> Hmac<Sha256> {
+/// The seal of a text under a key.
+pub(crate) fn mac(key: &Key, text: &[u8]) -> [u8; 32] {
+    hmac(key, text).finalize().into_bytes().into()
+}
+
+/// Whether that is the seal of a text under a key; takes as long wherever it differs.
+pub(crate) fn is_mac(key: &Key, text: &[u8], seal: &[u8]) -> bool {
+    hmac(key, text).verify_slice(seal).is_ok()
+}
+
+fn hmac(key: &Key, text: &[u8]) -> Hmac<Sha256> {
     // HMAC takes a key of any length (RFC 2104), so this is never an error.
     let mut mac = Hmac::<Sha256>::new_from_slice(&key.0).unwrap_or_else(|_| unreachable!());
     mac.update(text);
@@ -182,6 +196,7 @@ mod tests {
             role: Role::Layer,
             parent: Some(16_777_214),
             bytes: u64::MAX,
+            made: Some(u64::MAX),
             key: None,
             layer: Some(Layer {
                 blob: Digest([1; 32]),
@@ -198,6 +213,7 @@ mod tests {
                 bucket: "b".repeat(63),
                 key: key.into(),
                 etag: Some("\"d41d8cd98f00b204e9800998ecf8427e-9999\"".into()),
+                md5: Some(false),
                 image: None,
             }),
         }
@@ -209,7 +225,6 @@ mod tests {
         let sealed = usual.seal(&KEY);
         assert_eq!(sealed.len(), NOTE_BYTES);
         assert_eq!(Note::read(&sealed, Some(&KEY)), Some(usual.clone()));
-        assert_eq!(Note::named_id(&sealed), Some(16_777_215));
         let long = note(&"k".repeat(1024)).seal(&KEY);
         assert_eq!(Note::read(&long, Some(&KEY)), Some(Note { origin: None, ..usual }));
     }
@@ -226,7 +241,6 @@ mod tests {
         }
         for cut in [0, 15, 19, 51, 100] {
             assert_eq!(Note::read(&sealed[..cut], Some(&KEY)), None);
-            assert_eq!(Note::named_id(&sealed[..cut]), None);
         }
         assert_eq!(Note::read(&[0; NOTE_BYTES], Some(&KEY)), None);
     }

@@ -97,6 +97,8 @@ pub enum Mapping {
     Live,
     /// Half made: no table, or suspended.
     Half,
+    /// Usable, under another name than its own: somebody renamed it.
+    Astray,
 }
 
 /// One step for an activation. Each ends in a commit, so the next plan starts from facts.
@@ -130,7 +132,7 @@ pub fn activation(state: Option<ActivationState>, mapping: Mapping, wish: Wish) 
 
         (Wish::Up, None, _) => Reserve,
         (Wish::Up, Some(Reserved), _) => Publish,
-        (Wish::Up, Some(Active | Inactive), Mapping::Half) => Unmap,
+        (Wish::Up, Some(Active | Inactive), Mapping::Half | Mapping::Astray) => Unmap,
         (Wish::Up, Some(Active), Mapping::Live) => Done,
         (Wish::Up, Some(Active), Mapping::Absent) => Map,
         (Wish::Up, Some(Inactive), Mapping::Absent | Mapping::Live) => Map,
@@ -138,7 +140,9 @@ pub fn activation(state: Option<ActivationState>, mapping: Mapping, wish: Wish) 
         (Wish::Down, None, _) => Done,
         // Nobody was told of it and nothing was written to it.
         (Wish::Down, Some(Reserved), _) => Condemn,
-        (Wish::Down, Some(Active | Inactive), Mapping::Live | Mapping::Half) => Unmap,
+        (Wish::Down, Some(Active | Inactive), Mapping::Live | Mapping::Half | Mapping::Astray) => {
+            Unmap
+        }
         (Wish::Down, Some(Active), Mapping::Absent) => Rest,
         (Wish::Down, Some(Inactive), Mapping::Absent) => Done,
 
@@ -176,7 +180,9 @@ pub fn volume(state: &VolumeState, mapping: Mapping) -> VolumeStep {
     match (state, mapping) {
         (VolumeState::Building, _) => VolumeStep::Discard,
         (VolumeState::Sealed(_), Mapping::Absent) => VolumeStep::Keep,
-        (VolumeState::Sealed(_), Mapping::Live | Mapping::Half) => VolumeStep::Unmap,
+        (VolumeState::Sealed(_), Mapping::Live | Mapping::Half | Mapping::Astray) => {
+            VolumeStep::Unmap
+        }
         (VolumeState::Deleting, _) => VolumeStep::Delete,
     }
 }
@@ -271,7 +277,7 @@ mod tests {
     fn every_wish_is_reached_from_everywhere_by_legal_edges() {
         use ActivationState::{Active, Deleting, Inactive, Reserved};
         for state in [None, Some(Reserved), Some(Active), Some(Inactive), Some(Deleting)] {
-            for mapping in [Mapping::Absent, Mapping::Live, Mapping::Half] {
+            for mapping in [Mapping::Absent, Mapping::Live, Mapping::Half, Mapping::Astray] {
                 for wish in [Wish::Up, Wish::Down, Wish::Gone] {
                     follow(state, mapping, wish);
                 }

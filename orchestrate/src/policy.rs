@@ -55,7 +55,7 @@ pub fn again(
 ) -> Option<Duration> {
     let policy = policy(step);
     let patient = match class(error) {
-        Class::Temporary | Class::Throttled => !spent(error),
+        Class::Temporary | Class::Throttled => !is_spent(error),
         // Only somebody else's removal helps.
         Class::NoSpace => false,
         Class::NotFound
@@ -75,19 +75,24 @@ pub fn again(
 
 /// Whether the patience for this failure is used up already: a download tried again by itself, and
 /// a lock was waited for as long as the caller wished.
-fn spent(error: &Error) -> bool {
+pub(crate) fn is_spent(error: &Error) -> bool {
     let fetch = match error {
         Error::Fetch(source) => Some(source),
         Error::Unpack { source, .. } => stream_error(source),
-        Error::Locked { .. } => return true,
+        // Who has a device open, or looks at it, does as long as people do.
+        Error::Locked { .. } | Error::Held { .. } | Error::LookedAt { .. } => return true,
+        Error::Making(_) => return true,
         Error::Tree { .. }
         | Error::Thin(_)
         | Error::Registry(_)
         | Error::Io { .. }
         | Error::Usage(_)
         | Error::Unknown { .. }
+        | Error::Amiss(_)
         | Error::NotHere { .. }
         | Error::Taken { .. }
+        | Error::Stranger { .. }
+        | Error::Gone { .. }
         | Error::NoSpace { .. }
         | Error::Mismatch { .. }
         | Error::Quarantined { .. }
@@ -95,7 +100,13 @@ fn spent(error: &Error) -> bool {
         | Error::Catalog(_)
         | Error::Scan(_)
         | Error::Blocked { .. }
-        | Error::Emptied { .. }
+        | Error::Owner(_)
+        | Error::State(_)
+        | Error::Away { .. }
+        | Error::Condemned { .. }
+        | Error::Unseen { .. }
+        | Error::NotOurs { .. }
+        | Error::NoVolumes { .. }
         | Error::Lost { .. }
         | Error::NoNotes { .. }
         | Error::Cancelled { .. }

@@ -2,16 +2,21 @@
 
 use std::fmt::Write as _;
 
+mod space;
+
+use orchestrate::catalog::Reset;
 use orchestrate::config::{Origin, Setting, Value};
-use orchestrate::garbage::Sweep;
 use orchestrate::health::Readiness;
-use orchestrate::recover::Repair;
 use orchestrate::scan::Scanned;
 use orchestrate::{
-    Activated, ActivationLine, Collected, Deactivated, Ensured, How, ImageLine, Listing, Now,
-    Rebuilt, Removed, RunLine, TakenUp, Usage, VolumeFinding,
+    Activated, ActivationLine, Deactivated, Ensured, How, ImageLine, Listing, Now, Rebuilt,
+    Recovered, Removed, RunLine, TakenUp, Unsettled, Verified,
 };
 use registry::{Digest, Event, Quarantined, Run, RunState};
+
+use crate::desk::Diagnosis;
+
+pub(crate) use space::{collected, foreign, usage};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -19,8 +24,14 @@ fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / MIB)
 }
 
+/// As it is where nothing in it acts on a terminal, so that it can be typed again: a backslash and quotes are
+/// part of a name. Else escaped as a whole, so that it cannot be taken for another.
 fn safe(text: &str) -> String {
-    text.escape_debug().to_string()
+    let plain = |c: char| matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1;
+    match text.chars().all(plain) {
+        true => text.to_owned(),
+        false => text.escape_debug().to_string(),
+    }
 }
 
 pub(crate) fn ensured(done: &Ensured) -> String {
@@ -72,6 +83,9 @@ pub(crate) fn activated(done: &Activated) -> String {
 
 pub(crate) fn deactivated(done: &Deactivated) -> String {
     let name = safe(&done.name);
+    if done.when_closed {
+        return format!("{name} is open: it goes down as soon as nobody has it open\n");
+    }
     match (done.changed, done.dry_run) {
         (true, false) => format!(
             "{name} is down; what was written to it is kept (`orchestrate rm {name}` deletes it)\n"
@@ -99,6 +113,7 @@ pub(crate) fn listing(listing: &Listing) -> String {
     for line in &listing.activations {
         text.push_str(&activation(line, &[]));
     }
+    text.push_str(&unsettled(&listing.unsettled));
     text
 }
 
@@ -109,10 +124,11 @@ pub(crate) fn image(line: &ImageLine) -> String {
             0 => String::new(),
             n => format!("  shared with {n} more"),
         };
+        let condemned = condemned(layer.condemned.as_deref());
         put(
             &mut text,
             format_args!(
-                "  {:>12}  volume {:<5} {}{shared}\n",
+                "  {:>12}  volume {:<5} {}{shared}{condemned}\n",
                 mib(layer.bytes),
                 layer.volume,
                 safe(&layer.key)
@@ -125,12 +141,30 @@ pub(crate) fn image(line: &ImageLine) -> String {
 pub(crate) fn activation(line: &ActivationLine, history: &[Event]) -> String {
     let mapped = if line.mapped { "" } else { " (not mapped)" };
     let mut text = format!(
-        "activation {}  {}{mapped}  {}  of {}\n",
+        "activation {}  {}{mapped}  {}  of {}{}\n",
         safe(&line.name),
         line.state,
         line.path.display(),
-        safe(&line.image)
+        safe(&line.image),
+        condemned(line.condemned.as_deref())
     );
+    if let Some(why) = &line.barred {
+        let word = if line.mapped { "RUNS, AND MAY NOT" } else { "may not come up" };
+        put(&mut text, format_args!("  {word}: {}\n", safe(why)));
+    }
+    if let Some(wish) = line.when_closed {
+        put(&mut text, format_args!("  {}, as soon as nobody has it open\n", wish.word()));
+    }
+    if line.unchecked {
+        put(
+            &mut text,
+            format_args!(
+                "  was up when the host went down: check its file system, then `orchestrate checked \
+                 {}` (docs/recovery.md)\n",
+                safe(&line.name)
+            ),
+        );
+    }
     for event in history {
         let from = event.from.as_deref().unwrap_or("-");
         let to = event.to.as_deref().unwrap_or("-");
@@ -139,9 +173,17 @@ pub(crate) fn activation(line: &ActivationLine, history: &[Event]) -> String {
     text
 }
 
+/// What a line says of a condemned volume that it is about, or stands on.
+fn condemned(why: Option<&str>) -> String {
+    why.map_or(String::new(), |why| format!("  CONDEMNED: {}", safe(why)))
+}
+
 pub(crate) fn removed(done: &Removed) -> String {
     let mut text = String::new();
     let verb = if done.dry_run { "would remove" } else { "removed" };
+    if let Some(name) = done.activation.as_ref().filter(|_| done.when_closed) {
+        return format!("{} is open: it is removed as soon as nobody has it open\n", safe(name));
+    }
     if let Some(name) = &done.activation {
         put(&mut text, format_args!("{verb} activation {}\n", safe(name)));
     }
@@ -162,12 +204,13 @@ pub(crate) fn removed(done: &Removed) -> String {
     text
 }
 
-pub(crate) fn recovered(repairs: &[Repair], resumed: &[TakenUp], dry_run: bool) -> String {
-    let verb = if dry_run { "would" } else { "did" };
+pub(crate) fn recovered(done: &Recovered, resumed: &[TakenUp], dry_run: bool) -> String {
+    let verb = if dry_run { "would" } else { "done:" };
     let mut text = String::new();
-    for repair in repairs {
-        put(&mut text, format_args!("{verb}: {}\n", safe(&format!("{repair:?}"))));
+    for repair in &done.repairs {
+        put(&mut text, format_args!("{verb} {}\n", safe(&repair.to_string())));
     }
+    text.push_str(&unsettled(&done.unsettled));
     for run in resumed {
         let end = match (&run.end, dry_run) {
             (RunState::Failed { class, message }, _) => format!("failed ({class}): {message}"),
@@ -185,90 +228,26 @@ pub(crate) fn recovered(repairs: &[Repair], resumed: &[TakenUp], dry_run: bool) 
             ),
         );
     }
-    if repairs.is_empty() && resumed.is_empty() {
+    if done.repairs.is_empty() && done.unsettled.is_empty() && resumed.is_empty() {
         text.push_str("nothing to mend\n");
     }
     text
 }
 
-pub(crate) fn collected(done: &Collected) -> String {
-    let mut text = String::new();
-    let verb = if done.dry_run { "would remove" } else { "removed" };
-    for sweep in &done.sweeps {
-        let line = match sweep {
-            Sweep::Image { image } => format!("image {}", safe(image)),
-            Sweep::Volume { volume, bytes } => format!("volume {volume}, {}", mib(*bytes)),
-            Sweep::Foreign { volume } => format!("foreign volume {volume}"),
-        };
-        put(&mut text, format_args!("{verb} {line}\n"));
-    }
-    if done.sweeps.is_empty() {
-        text.push_str("nothing to remove\n");
-    }
-    let purged = |id: &u32| {
-        done.sweeps.iter().any(|s| matches!(s, Sweep::Foreign { volume } if volume == id))
+/// What is not as its row says.
+pub(crate) fn unsettled(found: &[Unsettled]) -> String {
+    let line = |found: &Unsettled| {
+        let word = if found.kind.is_trouble() { "UNSETTLED" } else { "note" };
+        format!("{word} {}: {}\n", safe(&found.subject), safe(&found.why))
     };
-    let foreign: Vec<String> =
-        done.foreign.iter().filter(|id| !purged(id)).map(u32::to_string).collect();
-    if !foreign.is_empty() {
-        put(
-            &mut text,
-            format_args!(
-                "not ours and left alone: volumes {} (--purge-foreign removes them)\n",
-                foreign.join(", ")
-            ),
-        );
-    }
-    match done.dry_run {
-        true => put(&mut text, format_args!("would free about {}\n", mib(done.layer_bytes))),
-        false => put(&mut text, format_args!("freed {}\n", mib(done.freed_bytes))),
-    }
-    if let Some(bound) = done.bound_bytes.filter(|bound| !done.dry_run && done.used_bytes > *bound)
-    {
-        put(
-            &mut text,
-            format_args!(
-                "{} are still taken, asked at most {}: the rest is pinned or in use\n",
-                mib(done.used_bytes),
-                mib(bound)
-            ),
-        );
-    }
-    text
+    found.iter().map(line).collect()
 }
 
-pub(crate) fn usage(usage: &Usage) -> String {
-    let mut text = format!(
-        "store: {} of {} used; gc would free {}\n{:>12} {:>12} {:>12}  image\n",
-        mib(usage.space.used),
-        mib(usage.space.total),
-        mib(usage.garbage_bytes),
-        "shared",
-        "own",
-        "rm frees",
-    );
-    for image in &usage.images {
-        let pinned = if image.pinned { "  pinned" } else { "" };
-        put(
-            &mut text,
-            format_args!(
-                "{:>12} {:>12} {:>12}  {}{pinned}\n",
-                mib(image.shared_bytes),
-                mib(image.exclusive_bytes),
-                mib(image.would_free_bytes),
-                safe(&image.image)
-            ),
-        );
+pub(crate) fn checked(name: &str, changed: bool) -> String {
+    match changed {
+        true => format!("{} is taken for in order from now on\n", safe(name)),
+        false => format!("nobody had asked for {} to be checked\n", safe(name)),
     }
-    for (name, bytes) in &usage.activations {
-        let own = bytes.map_or("?".into(), mib);
-        put(&mut text, format_args!("{:>12} {own:>12} {own:>12}  activation {}\n", "", safe(name)));
-    }
-    if !usage.foreign.is_empty() {
-        let ids: Vec<String> = usage.foreign.iter().map(u32::to_string).collect();
-        put(&mut text, format_args!("not ours: volumes {}\n", ids.join(", ")));
-    }
-    text
 }
 
 pub(crate) fn pinned(image: &str, pinned: bool) -> String {
@@ -276,9 +255,9 @@ pub(crate) fn pinned(image: &str, pinned: bool) -> String {
     format!("{} is {verb}\n", safe(image))
 }
 
-pub(crate) fn findings(findings: &[VolumeFinding]) -> String {
+pub(crate) fn verified(found: &Verified) -> String {
     let mut text = String::new();
-    for finding in findings {
+    for finding in &found.volumes {
         let now = match &finding.now {
             Now::Intact => "intact".to_owned(),
             Now::Changed { found } => {
@@ -286,20 +265,26 @@ pub(crate) fn findings(findings: &[VolumeFinding]) -> String {
                 format!("CHANGED: tree is {}, sealed was {sealed}", found.short())
             }
             Now::Unreadable { why } => format!("UNREADABLE: {}", safe(why)),
+            Now::Condemned { why } => format!("CONDEMNED before: {}", safe(why)),
+            Now::Unseen { why } => format!("not looked at: {}", safe(why)),
             Now::Unknown => "UNKNOWN: sealed without a tree digest".to_owned(),
         };
         put(&mut text, format_args!("volume {:<5} {now}\n", finding.volume));
     }
-    let bad = findings.iter().filter(|finding| finding.now != Now::Intact).count();
+    let bad = found.volumes.iter().filter(|finding| finding.now != Now::Intact).count();
     if bad > 0 {
+        let all = found.volumes.len();
         put(
             &mut text,
-            format_args!(
-                "{bad} of {} volumes are not as they were sealed: `orchestrate rm` the images on \
-                 them, then ensure them again\n",
-                findings.len()
-            ),
+            format_args!("{bad} of {all} volumes are not seen to be as they were sealed\n"),
         );
+    }
+    match found.standing.advice() {
+        Some(advice) => put(&mut text, format_args!("{}\n", safe(&advice))),
+        None if !found.standing.condemned.is_empty() => {
+            text.push_str("nothing stands on the condemned volumes: `orchestrate gc` takes them\n");
+        }
+        None => {}
     }
     text
 }
@@ -313,6 +298,22 @@ pub(crate) fn readiness(found: &Readiness) -> String {
     if let Some(why) = &found.why {
         let mode = found.mode.as_deref().unwrap_or_default();
         put(&mut text, format_args!("mode {mode}: {}\n", safe(why)));
+    }
+    text
+}
+
+pub(crate) fn diagnosis(found: &Diagnosis) -> String {
+    let mut text = format!("sandbox = \"{}\"\n", found.sandbox);
+    for wall in &found.walls {
+        let word = if wall.stands { "stands" } else { "LACKS" };
+        let (name, note) = (wall.fence.name(), safe(&wall.note));
+        put(&mut text, format_args!("{word:<7} {name:<16} {note}\n"));
+    }
+    for check in &found.wrong {
+        put(&mut text, format_args!("NOT OK  {:<16} {}\n", check.name, safe(&check.reason)));
+    }
+    if found.wrong.is_empty() {
+        text.push_str("nothing is wrong\n");
     }
     text
 }
@@ -353,7 +354,18 @@ pub(crate) fn event(event: &Event) -> String {
 }
 
 pub(crate) fn quarantined(blob: &Quarantined) -> String {
-    format!("{}  {} bytes  {}  {}\n", blob.digest, blob.size, safe(&blob.key), safe(&blob.message))
+    let mut when = String::new();
+    if blob.below != Quarantined::ANY {
+        when = format!("on {}  ", safe(&blob.below));
+    }
+    if blob.limits.is_some() {
+        when.push_str("under limits no larger than then  ");
+    }
+    if blob.unpacker != unpack::VERSION {
+        when.push_str("by another version, so tried again when asked for  ");
+    }
+    let (digest, size) = (blob.digest, blob.size);
+    format!("{digest}  {size} bytes  {}  {when}{}\n", safe(&blob.key), safe(&blob.message))
 }
 
 pub(crate) fn released(digest: &Digest, released: bool) -> String {
@@ -377,9 +389,30 @@ pub(crate) fn rebuilt(done: &Rebuilt) -> String {
     for name in &done.activations {
         put(&mut text, format_args!("  activation {}\n", safe(name)));
     }
+    for found in &done.catalogs {
+        let (serial, url) = (found.serial, safe(&found.url));
+        put(&mut text, format_args!("  believes the catalog of serial {serial} from {url}\n"));
+    }
     if !done.foreign.is_empty() {
         let ids: Vec<String> = done.foreign.iter().map(u32::to_string).collect();
         put(&mut text, format_args!("not ours: volumes {}\n", ids.join(", ")));
+    }
+    for unread in &done.unread {
+        let (volume, why) = (unread.volume, safe(&unread.why));
+        let name = unread.name.as_deref().map(|name| format!(", activation {}", safe(name)));
+        put(&mut text, format_args!("volume {volume}{}: {why}\n", name.unwrap_or_default()));
+    }
+    for path in &done.restored {
+        put(&mut text, format_args!("put back: {}\n", path.display()));
+    }
+    for lost in &done.lost {
+        put(&mut text, format_args!("not taken over: {}\n", safe(lost)));
+    }
+    if done.taken_over {
+        let is = if done.dry_run { "would be" } else { "is" };
+        let line =
+            format_args!("the store {is} this registry's; one that had it before {is} refused\n");
+        put(&mut text, line);
     }
     if let Some(kept) = &done.kept {
         put(&mut text, format_args!("the registry that was there is {}\n", kept.display()));
@@ -387,10 +420,21 @@ pub(crate) fn rebuilt(done: &Rebuilt) -> String {
     text
 }
 
+pub(crate) fn reset(done: &Reset) -> String {
+    let was = done.was.map_or("none".into(), |serial| format!("that of serial {serial}"));
+    format!("the catalog of serial {} is believed from now on; before it was {was}\n", done.serial)
+}
+
 pub(crate) fn scanned(done: &Scanned) -> String {
     let verdict = if done.blocks { "; the policy does not let it through" } else { "" };
     let (image, scanner) = (safe(&done.image), safe(&done.scanner));
-    let mut text = format!("{image}: {} ({scanner}){verdict}\n", done.counts);
+    let mut by = scanner;
+    for (what, said) in [("", &done.version), ("database ", &done.database)] {
+        if let Some(said) = said {
+            put(&mut by, format_args!(" {what}{}", safe(said)));
+        }
+    }
+    let mut text = format!("{image}: {} ({by}, policy {}){verdict}\n", done.counts, done.policy);
     for finding in &done.findings {
         let fixed = match finding.fixed.as_str() {
             "" => String::new(),

@@ -1,16 +1,18 @@
-//! Compares rows with devices and makes them agree. [`compare`] is pure; performing its list ends in
-//! the same place whatever was killed, also when recovery itself was.
+//! Compares rows with devices: what has to be mended, so that they agree. Pure; `mend` performs it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::fmt;
 
-use registry::{Activation, Volume, VolumeState};
+use registry::{Activation, ActivationState, Volume, VolumeState, WhenClosed};
 use serde::Serialize;
 
+use crate::judge::Bar;
 use crate::plan::{self, ActivationStep, Fence, Mapping, VolumeStep, Wish};
-use crate::{Error, Host, perform, stream};
+use crate::store::Mapped;
+use crate::{Error, owner};
 
 /// One thing to mend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "repair", rename_all = "snake_case")]
 pub enum Repair {
     /// The registry committed an intent and the store has not its number yet.
@@ -35,6 +37,30 @@ pub enum Repair {
         /// The volume.
         volume: u32,
     },
+    /// An activation's device was made larger by hand: that is its size.
+    Grown {
+        /// The activation.
+        name: String,
+        /// Bytes of its device.
+        bytes: u64,
+    },
+    /// An activation was up when the host went down: nobody has looked at its file system since.
+    Unchecked {
+        /// The activation.
+        name: String,
+    },
+    /// An activation runs that may not, and the settings have it taken down.
+    TakeDown {
+        /// The activation.
+        name: String,
+    },
+    /// The name of an activation leads to what is another's: the name is taken away.
+    Stray {
+        /// The name.
+        name: String,
+        /// The volume that it leads to.
+        volume: u32,
+    },
     /// An activation is brought to what its row says.
     Settle {
         /// The activation.
@@ -44,6 +70,41 @@ pub enum Repair {
     },
 }
 
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Repair::CatchUp { from, to } => {
+                write!(f, "bring the store from transaction {from} to {to}")
+            }
+            Repair::Discard { volume } => {
+                write!(f, "throw away volume {volume}, whose builder died")
+            }
+            Repair::Delete { volume } => {
+                write!(f, "take out volume {volume}, whose removal was begun")
+            }
+            Repair::Unmap { volume } => write!(f, "take down the device of sealed volume {volume}"),
+            Repair::Grown { name, bytes } => {
+                write!(f, "take {bytes} bytes as the size of activation {name}")
+            }
+            Repair::Unchecked { name } => write!(
+                f,
+                "note that activation {name} was up when the host went down, so that its file system \
+                 is unchecked"
+            ),
+            Repair::TakeDown { name } => {
+                write!(f, "take down activation {name}, which may not be up any more")
+            }
+            Repair::Stray { name, volume } => write!(
+                f,
+                "take away the name {name}, which leads to volume {volume} and not to its own activation's"
+            ),
+            Repair::Settle { name, wish: "up" } => write!(f, "bring up activation {name}"),
+            Repair::Settle { name, wish: "down" } => write!(f, "take down activation {name}"),
+            Repair::Settle { name, .. } => write!(f, "remove activation {name}"),
+        }
+    }
+}
+
 /// The facts of one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -51,8 +112,17 @@ pub struct Facts {
     pub volumes: Vec<Volume>,
     /// Rows.
     pub activations: Vec<Activation>,
-    /// What the store has mapped, by volume.
-    pub mapped: HashMap<u32, Mapping>,
+    /// What the store has mapped.
+    pub mapped: Vec<Mapped>,
+    /// Volumes that are not to be mapped, and that somebody looks at through a device that refuses
+    /// writes.
+    pub looked_at: Vec<u32>,
+    /// Volumes of activations that wait to be closed, and are not yet.
+    pub held: Vec<u32>,
+    /// Activations that may not come up, by name.
+    pub barred: BTreeMap<String, Bar>,
+    /// The volume of the believed serials, where there is one.
+    pub serials: Option<u32>,
     /// Volumes that a living process is building.
     pub live_volumes: Vec<u32>,
     /// Activations that a living process is changing.
@@ -61,6 +131,10 @@ pub struct Facts {
     pub registry_transaction: u64,
     /// The store's transaction id.
     pub store_transaction: u64,
+    /// The boot that devices live in; none where they outlive it.
+    pub boot: Option<String>,
+    /// Whether several names may lead to one volume, as links do.
+    pub links: bool,
 }
 
 /// What has to be mended, in the order in which it can be.
@@ -73,41 +147,141 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
     match plan::fence(registry, store) {
         Fence::Agree => {}
         Fence::InFlight => repairs.push(Repair::CatchUp { from: store, to: registry }),
-        Fence::Apart => return Err(Error::Fence { registry, store }),
+        Fence::Apart => return Err(owner::apart(registry, store)),
     }
     for row in &facts.activations {
-        if facts.live_activations.contains(&row.name) {
-            continue;
-        }
-        if let Some(wish) = unsettled(row, &facts.mapped) {
-            repairs.push(Repair::Settle { name: row.name.clone(), wish: word(wish) });
+        if !facts.live_activations.contains(&row.name) {
+            repairs.extend(facts.of_activation(row));
         }
     }
+    repairs.extend(facts.mapped.iter().filter_map(|mapped| facts.stray(mapped)));
     // The youngest first: a child goes before its parent.
     for row in facts.volumes.iter().rev() {
-        if facts.live_volumes.contains(&row.id) {
+        if facts.live_volumes.contains(&row.id) || facts.looked_at.contains(&row.id) {
             continue;
         }
-        match plan::volume(&row.state, mapping_of(&facts.mapped, row.id)) {
+        match plan::volume(&row.state, facts.volume_mapping(row.id)) {
             VolumeStep::Keep => {}
             VolumeStep::Unmap => repairs.push(Repair::Unmap { volume: row.id }),
             VolumeStep::Discard => repairs.push(Repair::Discard { volume: row.id }),
             VolumeStep::Delete => repairs.push(Repair::Delete { volume: row.id }),
         }
     }
+    // Whoever writes to it holds the store's lock, under which this was seen.
+    if let Some(volume) = facts.serials.filter(|id| facts.volume_mapping(*id) != Mapping::Absent) {
+        repairs.push(Repair::Unmap { volume });
+    }
     // What is mapped and in no row is not ours: a row is there before its mapping and goes after it.
     Ok(repairs)
 }
 
-fn mapping_of(mapped: &HashMap<u32, Mapping>, id: u32) -> Mapping {
-    mapped.get(&id).copied().unwrap_or(Mapping::Absent)
+impl Facts {
+    fn of_activation(&self, row: &Activation) -> Vec<Repair> {
+        let mut repairs = Vec::new();
+        let name = || row.name.clone();
+        let device = self.mapped.iter().find(|mapped| mapped.id == row.id);
+        if row.state == ActivationState::Active {
+            let another_boot = self.boot.is_some() && row.boot != self.boot;
+            if device.is_none() && another_boot && !row.unchecked {
+                repairs.push(Repair::Unchecked { name: name() });
+            }
+            if let Some(bytes) = device.map(|device| device.bytes).filter(|b| *b > row.bytes) {
+                repairs.push(Repair::Grown { name: name(), bytes });
+            }
+        }
+        if self.must_go(row) {
+            repairs.push(Repair::TakeDown { name: name() });
+        } else if let Some(wish) = self.unsettled(row) {
+            repairs.push(Repair::Settle { name: name(), wish: word(wish) });
+        }
+        repairs
+    }
+
+    /// Whether an activation runs that the settings have taken down.
+    fn must_go(&self, row: &Activation) -> bool {
+        let goes = self.barred.get(&row.name).is_some_and(|bar| bar.goes);
+        let up = matches!(self.mapping(row), Mapping::Live | Mapping::Astray);
+        goes && up && row.state == ActivationState::Active && row.when_closed.is_none()
+    }
+
+    /// Why an activation that should be up is not, and does not come up.
+    pub(crate) fn kept_down(&self, row: &Activation) -> Option<&Bar> {
+        let bar = self.barred.get(&row.name)?;
+        let down = self.mapping(row) != Mapping::Live;
+        (down && row.state == ActivationState::Active && wish(row) == Wish::Up).then_some(bar)
+    }
+
+    /// The name of an activation that is not up and leads to what is not its own. One that is up is brought to
+    /// its own by [`Repair::Settle`].
+    fn stray(&self, mapped: &Mapped) -> Option<Repair> {
+        let row = self.activations.iter().find(|row| row.name == mapped.name)?;
+        let is_its_own = row.id == mapped.id || wish(row) == Wish::Up;
+        let stray =
+            self.is_alias(mapped) && !is_its_own && !self.live_activations.contains(&row.name);
+        stray.then(|| Repair::Stray { name: mapped.name.clone(), volume: mapped.id })
+    }
+
+    /// Names without a row that lead to an activation's volume beside its own name, with that one.
+    pub(crate) fn ghosts(&self) -> Vec<(&str, &str)> {
+        let of_no_row = |mapped: &&Mapped| {
+            self.activations.iter().all(|row| row.name != mapped.name) && self.is_alias(mapped)
+        };
+        let owner = |mapped: &Mapped| self.activations.iter().find(|row| row.id == mapped.id);
+        let ghosts = self.mapped.iter().filter(of_no_row);
+        ghosts
+            .filter_map(|ghost| Some((ghost.name.as_str(), owner(ghost)?.name.as_str())))
+            .collect()
+    }
+
+    /// Whether a link is none of the one that its volume's own row is about: that has its own, or there is
+    /// no row.
+    fn is_alias(&self, mapped: &Mapped) -> bool {
+        let of_volume = self.activations.iter().find(|row| row.id == mapped.id);
+        let has_own = |row: &Activation| {
+            row.name != mapped.name
+                && self.mapped.iter().any(|own| own.id == row.id && own.name == row.name)
+        };
+        let is_layer = self.volumes.iter().any(|row| row.id == mapped.id);
+        self.links && !is_layer && of_volume.is_none_or(has_own)
+    }
+
+    /// What an activation has yet to become; none when it is as its row says.
+    fn unsettled(&self, row: &Activation) -> Option<Wish> {
+        if self.looked_at.contains(&row.id) || self.kept_down(row).is_some() {
+            return None;
+        }
+        let wish = wish(row);
+        let held = row.when_closed.is_some() && self.held.contains(&row.id);
+        let step = plan::activation(Some(row.state), self.mapping(row), wish);
+        (step != ActivationStep::Done && !held).then_some(wish)
+    }
+
+    /// The mapping of an activation: under its own name before any other.
+    fn mapping(&self, row: &Activation) -> Mapping {
+        let all = || self.mapped.iter().filter(|mapped| mapped.id == row.id);
+        match all().find(|mapped| mapped.name == row.name).or_else(|| all().next()) {
+            None => Mapping::Absent,
+            Some(mapped) if mapped.name != row.name && mapped.mapping == Mapping::Live => {
+                Mapping::Astray
+            }
+            Some(mapped) => mapped.mapping,
+        }
+    }
+
+    fn volume_mapping(&self, id: u32) -> Mapping {
+        let mapped = self.mapped.iter().find(|mapped| mapped.id == id);
+        mapped.map_or(Mapping::Absent, |mapped| mapped.mapping)
+    }
 }
 
-/// What an activation has yet to become; none when it is as its row says.
-fn unsettled(row: &Activation, mapped: &HashMap<u32, Mapping>) -> Option<Wish> {
-    let wish = plan::settled(row.state);
-    let step = plan::activation(Some(row.state), mapping_of(mapped, row.id), wish);
-    (step != ActivationStep::Done).then_some(wish)
+/// What a row says should be, when nobody is at work on it.
+pub(crate) fn wish(row: &Activation) -> Wish {
+    match row.when_closed {
+        None => plan::settled(row.state),
+        Some(WhenClosed::Rm) => Wish::Gone,
+        Some(WhenClosed::Deactivate) if row.state == ActivationState::Active => Wish::Down,
+        Some(WhenClosed::Deactivate) => plan::settled(row.state),
+    }
 }
 
 fn word(wish: Wish) -> &'static str {
@@ -118,241 +292,17 @@ fn word(wish: Wish) -> &'static str {
     }
 }
 
-impl Host {
-    /// Mends what killed runs left. Cheap when there is nothing: one look at rows and mappings.
-    /// What a living process is at work on is left to it.
-    ///
-    /// # Errors
-    /// [`Error::Fence`], or the first repair that failed.
-    pub fn recover(&mut self, dry_run: bool) -> Result<Vec<Repair>, Error> {
-        // Repairs change facts; a repair that leaves more to do is a bug, so the rounds are few.
-        let mut done = Vec::new();
-        for _ in 0..4 {
-            let repairs = {
-                let _alone = self.locks.store()?;
-                compare(&self.facts()?)?
-            };
-            if repairs.is_empty() {
-                if !dry_run {
-                    self.sweep_spools();
-                }
-                return Ok(done);
-            }
-            if dry_run {
-                return Ok(repairs);
-            }
-            for repair in &repairs {
-                self.say(1, format_args!("recover: {repair:?}"));
-                self.mend(repair)?;
-            }
-            done.extend(repairs);
-        }
-        Ok(done)
-    }
+/// Whether a volume is as its row says without a look at who is at work on it.
+pub(crate) fn is_settled(row: &Volume, facts: &Facts) -> bool {
+    matches!(row.state, VolumeState::Sealed(_)) && facts.volume_mapping(row.id) == Mapping::Absent
+}
 
-    /// Spools that nobody came back for go. It is no repair: nothing waits for it or fails by it.
-    fn sweep_spools(&self) {
-        let age = self.settings.spool_age;
-        match stream::sweep(&self.settings.state, age) {
-            Ok((0, _)) => {}
-            Ok((count, bytes)) => {
-                self.say(
-                    1,
-                    format_args!(
-                        "removed {count} spools of {bytes} bytes, {} h old",
-                        age.as_secs() / 3600
-                    ),
-                );
-            }
-            Err(error) => self.say(1, format_args!("old spools stay: {error}")),
-        }
-    }
-
-    /// Allows builds again that were begun too often.
-    pub fn allow_retries(&mut self) -> Result<(), Error> {
-        Ok(self.registry.write(|write| write.settle_attempts())?)
-    }
-
-    fn facts(&self) -> Result<Facts, Error> {
-        let volumes = self.registry.volumes()?;
-        let activations = self.registry.activations()?;
-        let mapped = self.store.mapped()?.iter().map(|m| (m.id, m.mapping)).collect();
-        let mut live_volumes = Vec::new();
-        for row in &volumes {
-            let settled = matches!(row.state, VolumeState::Sealed(_))
-                && mapping_of(&mapped, row.id) == Mapping::Absent;
-            if !settled && self.locks.try_build(&row.build)?.is_none() {
-                live_volumes.push(row.id);
-            }
-        }
-        let mut live_activations = Vec::new();
-        for row in &activations {
-            if unsettled(row, &mapped).is_some() && self.locks.try_activation(&row.name)?.is_none()
-            {
-                live_activations.push(row.name.clone());
-            }
-        }
-        Ok(Facts {
-            registry_transaction: self.registry.transaction_id()?,
-            store_transaction: self.store.transaction_id()?,
-            volumes,
-            activations,
-            mapped,
-            live_volumes,
-            live_activations,
-        })
-    }
-
-    fn mend(&mut self, repair: &Repair) -> Result<(), Error> {
-        match repair {
-            Repair::CatchUp { from, to } => {
-                let _alone = self.locks.store()?;
-                match self.store.transaction_id()? {
-                    now if now == *from => self.store.set_transaction_id(*from, *to),
-                    _ => Ok(()),
-                }
-            }
-            Repair::Discard { volume } | Repair::Delete { volume } | Repair::Unmap { volume } => {
-                self.mend_volume(*volume)
-            }
-            Repair::Settle { name, .. } => {
-                let Some(_mine) = self.locks.try_activation(name)? else { return Ok(()) };
-                match self.registry.activation(name)? {
-                    Some(row) => self.drive(name, plan::settled(row.state)),
-                    None => Ok(()),
-                }
-            }
-        }
-    }
-
-    /// Looks again under the lock: the facts may have moved since they were compared.
-    fn mend_volume(&mut self, id: u32) -> Result<(), Error> {
-        for _ in 0..3 {
-            let Some(row) = self.registry.volume(id)? else { return Ok(()) };
-            let Some(_dead) = self.locks.try_build(&row.build)? else { return Ok(()) };
-            let _alone = self.locks.store()?;
-            let Some(row) = self.registry.volume(id)? else { return Ok(()) };
-            let mapped = self.store.mapped_as(id)?;
-            let mapping = mapped.map_or(Mapping::Absent, |mapped| mapped.mapping);
-            match plan::volume(&row.state, mapping) {
-                VolumeStep::Keep => return Ok(()),
-                step @ (VolumeStep::Unmap | VolumeStep::Discard | VolumeStep::Delete) => {
-                    perform::settle_volume(self, &row, step)?;
-                }
-            }
-        }
-        Ok(())
+impl Facts {
+    /// Whether an activation is as its row says without a look at who is at work on it.
+    pub(crate) fn is_as_wished(&self, row: &Activation) -> bool {
+        self.of_activation(row).is_empty()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use registry::{ActivationState, Role, Seal};
-
-    use super::*;
-
-    fn volume(id: u32, parent: Option<u32>, state: VolumeState) -> Volume {
-        let role = if parent.is_some() { Role::Layer } else { Role::Template };
-        Volume { id, role, parent, build: format!("b{id}"), bytes: 1, state }
-    }
-
-    fn sealed() -> VolumeState {
-        VolumeState::Sealed(Seal {
-            chain: None,
-            diff: None,
-            blob: None,
-            tree: None,
-            own_bytes: 0,
-            entries: 0,
-            content_bytes: 0,
-        })
-    }
-
-    fn activation(name: &str, id: u32, state: ActivationState) -> Activation {
-        let (name, reference) = (name.into(), "s3://b/p/".into());
-        Activation { name, reference, origin: 1, id, bytes: 1, state }
-    }
-
-    fn agreeing() -> Facts {
-        Facts {
-            volumes: vec![volume(1, None, sealed()), volume(2, Some(1), sealed())],
-            activations: vec![
-                activation("up", 3, ActivationState::Active),
-                activation("down", 4, ActivationState::Inactive),
-            ],
-            mapped: HashMap::from([(3, Mapping::Live)]),
-            registry_transaction: 9,
-            store_transaction: 9,
-            ..Facts::default()
-        }
-    }
-
-    #[test]
-    fn a_settled_host_needs_nothing() {
-        assert_eq!(compare(&agreeing()).unwrap(), []);
-    }
-
-    #[test]
-    fn a_dead_build_is_discarded_and_a_living_one_is_not() {
-        let mut facts = agreeing();
-        facts.volumes.push(volume(5, Some(2), VolumeState::Building));
-        facts.mapped.insert(5, Mapping::Live);
-        assert_eq!(compare(&facts).unwrap(), [Repair::Discard { volume: 5 }]);
-        facts.live_volumes.push(5);
-        assert_eq!(compare(&facts).unwrap(), []);
-    }
-
-    #[test]
-    fn children_are_deleted_before_their_parents() {
-        let mut facts = agreeing();
-        facts.volumes.push(volume(5, Some(2), VolumeState::Deleting));
-        facts.volumes.push(volume(6, Some(5), VolumeState::Deleting));
-        let repairs = compare(&facts).unwrap();
-        assert_eq!(repairs, [Repair::Delete { volume: 6 }, Repair::Delete { volume: 5 }]);
-    }
-
-    #[test]
-    fn after_a_reboot_only_what_was_active_is_mapped_again() {
-        let mut facts = agreeing();
-        facts.mapped.clear();
-        let up = Repair::Settle { name: "up".into(), wish: "up" };
-        assert_eq!(compare(&facts).unwrap(), [up]);
-    }
-
-    #[test]
-    fn half_made_devices_and_unborn_activations_are_settled() {
-        let mut facts = agreeing();
-        facts.mapped.insert(3, Mapping::Half);
-        facts.activations.push(activation("unborn", 7, ActivationState::Reserved));
-        let repairs = compare(&facts).unwrap();
-        assert_eq!(
-            repairs,
-            [
-                Repair::Settle { name: "up".into(), wish: "up" },
-                Repair::Settle { name: "unborn".into(), wish: "gone" }
-            ]
-        );
-        facts.live_activations = vec!["up".into(), "unborn".into()];
-        assert_eq!(compare(&facts).unwrap(), []);
-    }
-
-    #[test]
-    fn a_mapped_sealed_volume_is_unmapped_and_what_is_not_ours_is_left_alone() {
-        let mut facts = agreeing();
-        facts.mapped.insert(2, Mapping::Live);
-        facts.mapped.insert(99, Mapping::Live);
-        let repairs = compare(&facts).unwrap();
-        assert_eq!(repairs, [Repair::Unmap { volume: 2 }]);
-    }
-
-    #[test]
-    fn one_commit_in_flight_is_caught_up_with_and_another_day_is_refused() {
-        let mut facts = agreeing();
-        facts.store_transaction = 8;
-        assert_eq!(compare(&facts).unwrap(), [Repair::CatchUp { from: 8, to: 9 }]);
-        for store in [7, 10] {
-            facts.store_transaction = store;
-            assert!(matches!(compare(&facts), Err(Error::Fence { .. })));
-        }
-    }
-}
+mod tests;

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use registry::{ActivationState, Digest, StoreBinding, VolumeState};
+use registry::{ActivationState, Digest, StoreBinding, VolumeState, WhenClosed};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Mapping;
 use crate::store::Space;
-use crate::{Error, Host};
+use crate::{Error, Host, Unsettled};
 
 /// All of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct Listing {
     pub images: Vec<ImageLine>,
     /// By name.
     pub activations: Vec<ActivationLine>,
+    /// What is not as its row says.
+    #[serde(default)]
+    pub unsettled: Vec<Unsettled>,
 }
 
 /// One image.
@@ -55,6 +58,9 @@ pub struct LayerLine {
     pub own_bytes: u64,
     /// How many other images have this very layer.
     pub shared_with: usize,
+    /// Why it is never handed out again; none: nothing was found wrong with it.
+    #[serde(default)]
+    pub condemned: Option<String>,
 }
 
 /// One activation.
@@ -74,8 +80,20 @@ pub struct ActivationLine {
     pub volume: u32,
     /// The sealed volume it is a snapshot of.
     pub origin: u32,
+    /// Why that one is never handed out again; none: nothing was found wrong with it.
+    #[serde(default)]
+    pub condemned: Option<String>,
     /// Its size, bytes.
     pub bytes: u64,
+    /// Whether it was up when the host went down, and nobody has checked its file system since.
+    #[serde(default)]
+    pub unchecked: bool,
+    /// What becomes of it as soon as nobody has it open.
+    #[serde(default)]
+    pub when_closed: Option<WhenClosed>,
+    /// Why it may not come up, or runs and may not: its image is revoked, or blocked by the scan policy.
+    #[serde(default)]
+    pub barred: Option<String>,
 }
 
 impl Host {
@@ -85,10 +103,11 @@ impl Host {
         let volumes = self.registry.volumes()?;
         let rows = self.registry.activations()?;
         let mapped = self.store.mapped()?;
-        let live: BTreeSet<&str> = mapped
+        let bars = self.judge().bars(&self.registry, &rows, &volumes)?;
+        let live: BTreeSet<(&str, u32)> = mapped
             .iter()
             .filter(|name| name.mapping == Mapping::Live)
-            .map(|name| name.name.as_str())
+            .map(|name| (name.name.as_str(), name.id))
             .collect();
         let sealed: BTreeMap<u32, u64> = volumes
             .iter()
@@ -97,6 +116,7 @@ impl Host {
                 VolumeState::Building | VolumeState::Deleting => None,
             })
             .collect();
+        let condemned = crate::condemned::reasons(&volumes);
         // An image has a volume once: each is the snapshot of the one below.
         let mut users: BTreeMap<u32, usize> = BTreeMap::new();
         for layer in images.iter().flat_map(|image| &image.layers) {
@@ -121,6 +141,7 @@ impl Host {
                         volume: layer.volume,
                         own_bytes: sealed.get(&layer.volume).copied().unwrap_or_default(),
                         shared_with: users[&layer.volume] - 1,
+                        condemned: condemned.get(&layer.volume).cloned(),
                     })
                     .collect(),
                 activations: names.remove(image.reference.as_str()).unwrap_or_default(),
@@ -136,6 +157,7 @@ impl Host {
             space: self.store.space()?,
             layer_bytes: layers.iter().map(|(_, size)| size).sum(),
             unshared_bytes,
+            unsettled: self.unsettled()?,
             images: lines,
             activations: rows
                 .iter()
@@ -144,11 +166,20 @@ impl Host {
                     image: row.reference.clone(),
                     state: row.state.word().into(),
                     mapped: row.state == ActivationState::Active
-                        && live.contains(row.name.as_str()),
+                        && live.contains(&(row.name.as_str(), row.id)),
                     path: self.store.path(&row.name),
                     volume: row.id,
                     origin: row.origin,
+                    condemned: condemned.get(&row.origin).cloned(),
                     bytes: row.bytes,
+                    unchecked: row.unchecked,
+                    when_closed: row.when_closed,
+                    barred: bars
+                        .get(&row.name)
+                        .filter(|bar| {
+                            bar.why.is_verdict() || !live.contains(&(row.name.as_str(), row.id))
+                        })
+                        .map(|bar| bar.why.to_string()),
                 })
                 .collect(),
         })

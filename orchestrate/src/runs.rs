@@ -5,25 +5,26 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use fetch::ImageRef;
-use registry::{ActivationState, Run, RunState, Verb};
+use registry::{Run, RunState, Verb};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cancel::Watch;
+use crate::class::failed_by;
 use crate::ensure::millis;
-use crate::error::{class, whole};
-use crate::gc::Bound;
+use crate::error::{Class, class, whole};
 use crate::lock::Locks;
 use crate::log::{self, Field, Level};
 use crate::policy::{self, Step};
-use crate::remove::Removed;
-use crate::{ActivateOptions, Error, Host};
+use crate::{Error, Host, asked, deaths, reserve};
 
 /// A run that was begun this often and never came forward is given up.
-const BEGINS_MAX: u32 = 5;
+pub(crate) const BEGINS_MAX: u32 = 5;
+
+/// How often it is looked whether a run's process lives, before somebody is refused for it.
+const LOOKS: u32 = 3;
 
 /// A run as it is told to people.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,32 +36,47 @@ pub struct RunLine {
     pub interrupted: bool,
 }
 
-/// What became of a run that `recover` took up.
-#[derive(Clone, Debug, Serialize)]
-pub struct TakenUp {
-    /// The run.
-    pub run: u64,
-    /// What was asked for.
-    pub verb: Verb,
-    /// Of which image or name.
-    pub subject: String,
-    /// How it ended; `running` while only planned.
-    #[serde(flatten)]
-    pub end: RunState,
-}
-
 impl Host {
-    /// Does `work` as one run. A second run of the same verb and subject waits for the first.
+    /// Does `work` as one run. A second run of the same verb and subject waits for the first where it
+    /// asks for the same.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] while one that asks for something else of that name has not ended.
     pub(crate) fn as_run<T: Serialize>(
         &mut self,
         verb: Verb,
         subject: &str,
-        mut input: Value,
-        work: impl FnOnce(&mut Host) -> Result<T, Error>,
+        input: Value,
+        work: impl Fn(&mut Host) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        input["s3"] = self.s3_settings();
+        let again = self.taking_up.take();
+        let done = self.on_one_file(|host| {
+            host.taking_up = again;
+            host.as_one_run(verb, subject, input.clone(), &work)
+        });
+        done.map_err(|error| reserve::told(error, &self.settings.state))
+    }
+
+    fn as_one_run<T: Serialize>(
+        &mut self,
+        verb: Verb,
+        subject: &str,
+        mut input: Value,
+        work: impl Fn(&mut Host) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        input["s3"] = asked::s3(&self.settings);
+        let again = self.taking_up.take();
+        self.put_by = false;
+        if again.is_none() && verb == Verb::Activate {
+            self.stands_in_no_way(verb, subject, &input)?;
+        }
         let _mine = self.locks.run(verb.word(), subject)?;
-        let id = self.begin_run(verb, subject, &input.to_string())?;
+        // Who wants it no more ends nobody's run.
+        self.settings.cancel.check()?;
+        if !reserve::is_for(verb) {
+            reserve::spare(&self.settings.state)?;
+        }
+        let id = self.begin_run(verb, subject, &input, again)?;
         let _watch = Watch::over(self.registry.path(), id, &self.settings.cancel);
         self.run = Some(id);
         let asked = [("verb", verb.word().into()), (subject_field(verb), subject.into())];
@@ -68,22 +84,58 @@ impl Host {
         let begun = Instant::now();
         self.tell_waits(id);
         let result = self.settings.cancel.check().and_then(|()| work(self));
+        // Whatever failed by it: somebody asked to stop.
+        let result = result.or_else(|error| self.settings.cancel.check().and(Err(error)));
+        self.using = None;
+        let result = result.map_err(|error| reserve::told(error, &self.settings.state));
         let end = ended(&result);
-        let put_by = end == RunState::Cancelled && self.settings.cancel.suspends();
+        let put_by = self.put_by || end == RunState::Cancelled && self.settings.cancel.suspends();
         let shown = if put_by { &RunState::Queued } else { &end };
         self.tell_end(id, &end_fields(&asked, shown, begun), shown);
         self.run = None;
         self.locks.on_wait(None);
         let gave = result.as_ref().ok().and_then(|done| serde_json::to_value(done).ok());
-        let kept = self.registry.write(|write| match put_by {
-            true => write.suspend_run(id, "its process stops in good order"),
-            false => write.finish_run(id, &end, gave.as_ref()),
-        });
+        let why = match self.put_by {
+            true => "layers of it have to be fetched",
+            false => "its process stops in good order",
+        };
+        let kept = match put_by {
+            true => {
+                let suspend = |write: &registry::Write<'_>| {
+                    write.end_life(id)?;
+                    write.suspend_run(id, why)
+                };
+                self.registry.write(suspend).map_err(Error::Registry)
+            }
+            false => self.end_run(id, |write| {
+                if let Err(error) = &result {
+                    write.blame_run(id, failed_by(error))?;
+                }
+                write.finish_run(id, &end, gave.as_ref())
+            }),
+        };
         if let Err(error) = kept {
             // What it did stands; the next command sees a run that died and finds nothing to do.
             self.say(1, format_args!("the end of run {id} is not recorded: {error}"));
         }
+        self.prune_a_little();
         result
+    }
+
+    /// Records an end, which somebody is told of. Where the store's number does not move, as in a store that
+    /// is another's by now, it is recorded without. One that had ended meanwhile stays as it ended.
+    pub(crate) fn end_run(
+        &mut self,
+        id: u64,
+        end: impl Fn(&registry::Write<'_>) -> Result<(), registry::Error>,
+    ) -> Result<(), Error> {
+        let Err(error) = self.commit_told(&end) else { return Ok(()) };
+        match self.registry.run(id)? {
+            Some(run) if !run.state.is_end() => Ok(self.registry.write(end)?),
+            // Its row was committed, and the store is one behind: the next command brings it up.
+            Some(_) => Ok(()),
+            None => Err(error),
+        }
     }
 
     /// A daemon has nobody else to tell of a failure: that it ended so counts for more than its end.
@@ -110,37 +162,176 @@ impl Host {
             if talk > 0 {
                 log::line(Level::Info, line, &[("run", id.into())]);
             }
-            let noted = registry::Registry::open(&path)
+            let noted = registry::Registry::open_there(&path)
                 .and_then(|mut registry| registry.write(|write| write.note_run(id, line, false)));
             // For people only; the wait goes on without.
             drop(noted);
         })));
     }
 
-    /// The number of a fresh run, or of the one that a dead process left. The caller holds the lock.
-    fn begin_run(&mut self, verb: Verb, subject: &str, input: &str) -> Result<u64, Error> {
-        if let Some(dead) = self.registry.live_run(verb, subject)? {
-            if dead.cancel.is_none() && dead.attempt < BEGINS_MAX {
-                self.registry.write(|write| write.take_up_run(&dead, input))?;
-                return Ok(dead.id);
+    /// Nobody waits for a run after which the name will be taken.
+    fn stands_in_no_way(&self, verb: Verb, subject: &str, input: &Value) -> Result<(), Error> {
+        let Some(live) = self.registry.live_run(verb, subject)? else { return Ok(()) };
+        let Some(by) = asked::objection(&live, input) else { return Ok(()) };
+        // Who only looks whether anybody is at work has the lock for a moment, too.
+        for _ in 0..LOOKS {
+            let dead = live.state == RunState::Running
+                && self.locks.try_run(verb.word(), subject)?.is_some();
+            if dead {
+                // What becomes of it is decided by `begin_run`.
+                return Ok(());
             }
-            let end = self.given_up(&dead)?;
-            self.registry.write(|write| write.finish_run(dead.id, &end, None))?;
-            if dead.cancel.is_none() {
-                return Err(Error::CrashLoop {
-                    what: format!("run {} ({} {subject})", dead.id, verb.word()),
-                    begun: dead.attempt,
-                });
+            self.settings.cancel.sleep(Duration::from_millis(20))?;
+        }
+        Err(Error::Taken { name: subject.into(), by })
+    }
+
+    /// The number of a fresh run, or of the one that waits or that a dead process left, where that asks
+    /// for the same. A dead one that does not is set aside by this, and comes back where the new one is not
+    /// done. With `again` it is that run or none. The caller holds the lock.
+    fn begin_run(
+        &mut self,
+        verb: Verb,
+        subject: &str,
+        input: &Value,
+        again: Option<u64>,
+    ) -> Result<u64, Error> {
+        let text = input.to_string();
+        // Others queue and cancel meanwhile: what is written was decided by what is there.
+        loop {
+            let seen = self.registry.live_run(verb, subject)?;
+            let taken = |by| Error::Taken { name: subject.into(), by };
+            if let Some(id) = again
+                && seen.as_ref().is_none_or(|live| live.id != id)
+            {
+                return Err(taken(format!(
+                    "another process, which has brought run {id} to its end"
+                )));
+            }
+            let other = seen.as_ref().and_then(|live| asked::objection(live, input));
+            let other = other.filter(|_| again.is_none());
+            let gives_way = other.is_some();
+            let (end, error) = match (&seen, other) {
+                (None, _) => (None, None),
+                (Some(live), Some(by)) if live.state == RunState::Queued => {
+                    return Err(match verb {
+                        Verb::Activate => taken(by),
+                        Verb::Ensure | Verb::Deactivate | Verb::Rm | Verb::Gc => {
+                            let what = format!("{} {subject}", verb.word());
+                            Error::Locked { what, holder: by, waited_s: 0 }
+                        }
+                    });
+                }
+                (Some(live), Some(_)) => (Some(self.given_way(live)?), None),
+                (Some(live), None) if live.cancel.is_some() => {
+                    let why = live.cancel.clone().unwrap_or_default();
+                    let error = again.map(|_| Error::Cancelled { why });
+                    (Some(self.given_up(live)?), error)
+                }
+                (Some(live), None) if live.attempt >= BEGINS_MAX => {
+                    let what = format!("run {} ({} {subject})", live.id, verb.word());
+                    let error = Error::CrashLoop { what, begun: live.attempt };
+                    (Some(self.given_up(live)?), Some(error))
+                }
+                (Some(live), None) => match (self.killed_by_itself(live)?, again) {
+                    (Some(RunState::Failed { message, .. }), Some(_)) => {
+                        let error =
+                            Error::Told { class: Class::HostBroken, message: message.clone() };
+                        (Some(deaths::failed(message)), Some(error))
+                    }
+                    // Who asks for the same begins anew.
+                    (end, _) => (end, None),
+                },
+            };
+            let boot = deaths::boot();
+            let died = match &seen {
+                Some(live) if end.is_none() => self.dead(live)?.last,
+                Some(_) | None => None,
+            };
+            let change = |write: &registry::Write<'_>| {
+                if write.live_run(verb, subject)? != seen {
+                    return Ok(None);
+                }
+                match (&seen, &end) {
+                    (Some(live), None) => {
+                        write.take_up_run(live, &text)?;
+                        write.begin_life(live.id, &boot, died.as_ref())?;
+                        return Ok(Some(live.id));
+                    }
+                    (Some(live), Some(end)) if gives_way => {
+                        let id = write.begin_run_instead(live, end, &text)?;
+                        write.begin_life(id, &boot, None)?;
+                        return Ok(Some(id));
+                    }
+                    (Some(live), Some(end)) => {
+                        write.finish_run(live.id, end, None)?;
+                        // What was set aside for it is looked at in the next round.
+                        if error.is_none() && write.live_run(verb, subject)?.is_some() {
+                            return Ok(None);
+                        }
+                    }
+                    (None, _) => {}
+                }
+                if error.is_some() {
+                    return Ok(Some(0));
+                }
+                let id = write.begin_run(verb, subject, &text)?;
+                write.begin_life(id, &boot, None)?;
+                if let (Some(live), Some(RunState::Failed { class, .. })) = (&seen, &end)
+                    && class == deaths::CLASS
+                {
+                    write.inherit_begins(id, live.attempt + 1)?;
+                }
+                Ok(Some(id))
+            };
+            // Somebody is told of an end.
+            let begun = match end {
+                Some(_) => self.commit_told(change)?,
+                None => self.registry.write(change)?,
+            };
+            match (begun, error) {
+                (None, _) => {}
+                (Some(_), Some(error)) => return Err(error),
+                (Some(id), None) => return Ok(id),
             }
         }
-        Ok(self.registry.write(|write| write.begin_run(verb, subject, input))?)
+    }
+
+    /// How a dead run ends whose place a request for something else takes.
+    fn given_way(&self, run: &Run) -> Result<RunState, Error> {
+        Ok(match self.given_up(run)? {
+            end @ (RunState::Done | RunState::Cancelled) => end,
+            RunState::Queued | RunState::Running | RunState::Failed { .. } => RunState::Failed {
+                class: Class::Usage.word().into(),
+                message:
+                    "its process died, and something else was asked for under that name before \
+                          anybody took it up"
+                        .into(),
+            },
+        })
     }
 
     /// Says what the present run is at. Nothing depends on it.
     pub(crate) fn note(&mut self, step: &str, forward: bool) {
         let Some(id) = self.run else { return };
-        let noted = self.registry.write(|write| write.note_run(id, step, forward));
-        if let Err(error) = noted {
+        self.noted(id, |write| write.note_run(id, step, forward));
+    }
+
+    /// The present run comes to a step; files that begin with `spool` tell how much of it is done.
+    pub(crate) fn reach(&mut self, step: &str, spool: &str, forward: bool) {
+        let Some(id) = self.run else { return };
+        self.noted(id, |write| {
+            write.note_run(id, step, forward)?;
+            write.reach(id, step, spool, forward)
+        });
+    }
+
+    fn noted(
+        &mut self,
+        id: u64,
+        note: impl FnOnce(&registry::Write<'_>) -> Result<(), registry::Error>,
+    ) {
+        if let Err(error) = self.registry.write(note) {
             self.say(2, format_args!("the step of run {id} is not recorded: {error}"));
         }
     }
@@ -197,155 +388,32 @@ impl Host {
     /// point of return may have ended otherwise.
     ///
     /// # Errors
-    /// [`Error::Unknown`]; [`Error::Locked`] when it has not ended in time, though it will.
+    /// [`Error::Amiss`] for one that is not known; [`Error::Locked`] when it has not ended in time, though it will.
     pub fn cancel(&mut self, id: u64, why: &str) -> Result<Run, Error> {
-        let unknown = || Error::Unknown { what: "run", name: id.to_string() };
-        let run = self.registry.run(id)?.ok_or_else(unknown)?;
+        let unknown = |host: &Host| host.no_run(id);
+        let run = self.registry.run(id)?.ok_or_else(|| unknown(self))?;
         if run.state.is_end() {
+            // Who cancelled it may have died between its end and the store's number.
+            self.catch_up()?;
             return Ok(run);
         }
-        self.registry.write(|write| write.cancel_run(id, why))?;
+        self.commit_told_soon(|write| write.cancel_run(id, why))?;
         let _ended = self.locks.run(run.verb.word(), &run.subject)?;
-        let run = self.registry.run(id)?.ok_or_else(unknown)?;
+        let run = self.registry.run(id)?.ok_or_else(|| unknown(self))?;
         if run.state.is_end() {
             return Ok(run);
         }
         // Its process had died. What it left half done goes, as recovery has it.
-        self.recover(false)?;
+        let recovered = self.recover(false)?;
+        let own = format!("activation {}", run.subject);
+        if let Some(left) = recovered.unsettled.iter().find(|left| left.subject == own)
+            && let Some(class) = left.class.as_deref().and_then(Class::from_word)
+        {
+            return Err(Error::Told { class, message: left.why.clone() });
+        }
         let end = self.given_up(&run)?;
-        self.registry.write(|write| write.finish_run(id, &end, None))?;
-        self.registry.run(id)?.ok_or_else(unknown)
-    }
-
-    /// Takes up the runs whose processes died; with `dry_run` only names them. One that fails
-    /// does not keep the others from their end.
-    pub fn take_up_runs(&mut self, dry_run: bool) -> Result<Vec<TakenUp>, Error> {
-        let mut taken = Vec::new();
-        for line in self.runs(false)? {
-            let run = line.run;
-            if !line.interrupted {
-                continue;
-            }
-            let end = match dry_run {
-                true if run.cancel.is_some() => RunState::Cancelled,
-                true => RunState::Running,
-                false => self.take_up(&run)?,
-            };
-            taken.push(TakenUp { run: run.id, verb: run.verb, subject: run.subject, end });
-        }
-        Ok(taken)
-    }
-
-    /// Does what a queued or interrupted run is for, and gives its end; that of a run that was put by
-    /// again is `queued`.
-    pub(crate) fn take_up(&mut self, run: &Run) -> Result<RunState, Error> {
-        if run.cancel.is_some() || run.attempt >= BEGINS_MAX {
-            let Some(_dead) = self.locks.try_run(run.verb.word(), &run.subject)? else {
-                return Ok(RunState::Running);
-            };
-            let end = self.given_up(run)?;
-            self.registry.write(|write| write.finish_run(run.id, &end, None))?;
-            return Ok(end);
-        }
-        self.say(1, format_args!("run {}: {} {}", run.id, run.verb.word(), run.subject));
-        let done = self.do_again(run);
-        let state = |host: &Host| -> Result<RunState, Error> {
-            Ok(host.registry.run(run.id)?.map_or(RunState::Done, |row| row.state))
-        };
-        let now = state(self)?;
-        if now.is_end() || self.settings.cancel.suspends() {
-            return Ok(now);
-        }
-        // Nothing was left to do, so no run was begun for it.
-        let end = ended(&done);
-        match self.registry.write(|write| write.finish_run(run.id, &end, done.as_ref().ok())) {
-            Ok(()) => Ok(end),
-            // Another process has finished it meanwhile.
-            Err(error) if error.kind() == registry::Kind::Conflict => state(self),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// How a dead run ends that is not taken up. One that died past its last effect, with no more to do
-    /// than to say so, is done: what it made stays, so nobody is told that it was cancelled.
-    fn given_up(&self, run: &Run) -> Result<RunState, Error> {
-        Ok(match &run.cancel {
-            Some(_) if self.stands(run)? => RunState::Done,
-            Some(_) => RunState::Cancelled,
-            None => RunState::Failed {
-                class: "crash_loop".into(),
-                message: format!("begun {} times and never came forward", run.attempt),
-            },
-        })
-    }
-
-    /// Whether what a run is for is there, after recovery.
-    fn stands(&self, run: &Run) -> Result<bool, Error> {
-        let activation = self.registry.activation(&run.subject)?;
-        let is = |state| activation.as_ref().is_some_and(|row| row.state == state);
-        Ok(match run.verb {
-            Verb::Activate => {
-                let input: Value = serde_json::from_str(&run.input).unwrap_or_default();
-                is(ActivationState::Active)
-                    && activation.is_some_and(|row| input["image"] == row.reference.as_str())
-            }
-            Verb::Deactivate => is(ActivationState::Inactive),
-            Verb::Rm => activation.is_none() && self.registry.image(&run.subject)?.is_none(),
-            // Layers and room are nobody's: the next command finds them as they are.
-            Verb::Ensure | Verb::Gc => false,
-        })
-    }
-
-    fn do_again(&mut self, run: &Run) -> Result<Value, Error> {
-        let input: Value = serde_json::from_str(&run.input)
-            .map_err(|_| Error::Usage(format!("run {}: its input is not JSON", run.id)))?;
-        let image = |input: &Value| -> Result<ImageRef, Error> {
-            input["image"].as_str().unwrap_or_default().parse().map_err(Error::Fetch)
-        };
-        self.use_s3_settings(&input["s3"]);
-        match run.verb {
-            Verb::Ensure => self.ensure(&image(&input)?, false).map(gave),
-            Verb::Activate => {
-                let (bytes, no_fetch) = (input["bytes"].as_u64(), input["no_fetch"] == true);
-                let options = ActivateOptions { bytes, no_fetch, dry_run: false };
-                self.activate(&image(&input)?, &run.subject, options).map(gave)
-            }
-            Verb::Deactivate => self.deactivate(&run.subject, false).map(gave),
-            // Gone already: killed after its commit, and recovery did the rest.
-            Verb::Rm
-                if run.attempt > 0
-                    && self.registry.activation(&run.subject)?.is_none()
-                    && self.registry.image(&run.subject)?.is_none() =>
-            {
-                Ok(gave(Removed::default()))
-            }
-            Verb::Rm => self.remove(&run.subject, false).map(gave),
-            Verb::Gc => {
-                let purge_foreign = input["purge_foreign"] == Value::Bool(true);
-                self.gc(Bound::from_json(&input["bound"]), purge_foreign, false).map(gave)
-            }
-        }
-    }
-
-    /// What a later process needs to ask the same server: no secret is in it.
-    fn s3_settings(&self) -> Value {
-        let fetch = &self.settings.fetch;
-        let anonymous = matches!(fetch.credentials, fetch::CredentialsFrom::Anonymous);
-        json!({"endpoint": fetch.endpoint, "region": fetch.region, "anonymous": anonymous})
-    }
-
-    /// A server that is named now is where the bucket is now; else the run's own is asked again.
-    fn use_s3_settings(&mut self, kept: &Value) {
-        let fetch = &mut self.settings.fetch;
-        let named = self.named_endpoint.get_or_insert_with(|| fetch.endpoint.clone());
-        fetch.endpoint = named.clone().or_else(|| kept["endpoint"].as_str().map(str::to_owned));
-        if let Some(region) = kept["region"].as_str() {
-            fetch.region = region.to_owned();
-        }
-        if kept["anonymous"] == Value::Bool(true) {
-            fetch.credentials = fetch::CredentialsFrom::Anonymous;
-        }
-        self.forget_client();
+        self.end_run(id, |write| write.finish_run(id, &end, None))?;
+        self.registry.run(id)?.ok_or_else(|| unknown(self))
     }
 }
 
@@ -373,25 +441,20 @@ fn end_fields<'a>(
 /// The run with whether anybody is at work on it.
 pub(crate) fn line(locks: &Locks, run: Run) -> Result<RunLine, Error> {
     let interrupted = match run.state {
-        RunState::Queued => locks.try_serve()?.is_some(),
-        RunState::Running => locks.try_run(run.verb.word(), &run.subject)?.is_some(),
+        RunState::Queued => !locks.is_served()?,
+        RunState::Running => !locks.is_run_held(run.verb.word(), &run.subject)?,
         RunState::Done | RunState::Failed { .. } | RunState::Cancelled => false,
     };
     Ok(RunLine { run, interrupted })
 }
 
 /// How a run ended, by what its work gave.
-fn ended<T>(result: &Result<T, Error>) -> RunState {
+pub(crate) fn ended<T>(result: &Result<T, Error>) -> RunState {
     match result {
         Ok(_) => RunState::Done,
         Err(Error::Cancelled { .. }) => RunState::Cancelled,
         Err(error) => RunState::Failed { class: class(error).word().into(), message: whole(error) },
     }
-}
-
-/// What the command would print as JSON.
-fn gave<T: Serialize>(done: T) -> Value {
-    serde_json::to_value(done).unwrap_or(Value::Null)
 }
 
 /// In 0.0..1.0; good enough to spread retries.

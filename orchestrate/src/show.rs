@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use orchestrate::catalog;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level};
 use orchestrate::metrics::Facts;
@@ -16,7 +17,7 @@ use crate::{output, print, say};
 const RUNS_SHOWN: usize = 5;
 
 /// How often `events --follow` looks.
-const LOOK: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_secs(30);
 
 /// An image, an activation, or a run; and what is under way for it.
 pub(crate) fn subject(host: &mut dyn Verbs, subject: &str, json: bool) -> anyhow::Result<ExitCode> {
@@ -70,7 +71,7 @@ pub(crate) fn quarantine(host: &Host, json: bool) -> anyhow::Result<ExitCode> {
 
 /// The history; with `follow` until a signal.
 pub(crate) fn events(host: &mut dyn Verbs, args: &Events, json: bool) -> anyhow::Result<ExitCode> {
-    let mut seq = args.since.unwrap_or(0);
+    let mut seq = args.since.map_or(0, |since| since.0);
     // A page that is full may have more behind it, so only an empty one is the last.
     let time = if args.follow { LOOK } else { Duration::ZERO };
     loop {
@@ -81,7 +82,7 @@ pub(crate) fn events(host: &mut dyn Verbs, args: &Events, json: bool) -> anyhow:
         };
         for event in &page {
             let line = match json {
-                true => format!("{}\n", serde_json::to_string(event)?),
+                true => log::harmless(serde_json::to_string(event)? + "\n"),
                 false => print::event(event),
             };
             say(&line)?;
@@ -118,13 +119,34 @@ pub(crate) fn metrics(settings: Settings, again: Settings) -> anyhow::Result<Exi
 }
 
 /// The catalog that is believed, or one that may be signed.
-pub(crate) fn catalog(host: &Host, args: &Catalog) -> anyhow::Result<ExitCode> {
+pub(crate) fn catalog(host: &mut Host, args: &Catalog, json: bool) -> anyhow::Result<ExitCode> {
+    let usage = |text: &str| Err(Error::Usage(text.into()).into());
+    match (args.act.as_deref(), &args.to, args.make.is_some() || args.expires.is_some()) {
+        (None, None, _) => {}
+        (Some("reset"), Some(file), false) => {
+            let done = host.reset_catalog(file)?;
+            return output(json, &done, print::reset);
+        }
+        (Some("reset"), None, _) => {
+            return usage("catalog reset: --to FILE, and FILE.minisig beside it");
+        }
+        (Some("reset") | None, Some(_), _) => return usage("--to is for `catalog reset` alone"),
+        (Some(other), ..) => return usage(&format!("catalog {other:?}: `reset`, or nothing")),
+    }
+    let expires_s = match args.expires.as_deref().map(|text| (text, catalog::seconds(text))) {
+        Some((text, None)) => {
+            return usage(&format!("--expires {text:?}: expected a time: 2027-01-01T00:00:00Z"));
+        }
+        Some((_, seconds)) => seconds,
+        None => None,
+    };
     let catalog = match args.make {
-        Some(serial) => host.make_catalog(serial)?,
+        None if expires_s.is_some() => return usage("--expires goes with --make"),
+        Some(serial) => host.make_catalog(serial.0, expires_s)?,
         None if !host.trusts() => {
             return Err(Error::Usage("set catalog.url and catalog.keys first".into()).into());
         }
         None => host.trusted_catalog()?,
     };
-    say(&format!("{}\n", serde_json::to_string_pretty(&catalog)?)).map(|()| ExitCode::SUCCESS)
+    say(&log::harmless(serde_json::to_string_pretty(&catalog)? + "\n")).map(|()| ExitCode::SUCCESS)
 }

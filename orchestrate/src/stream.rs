@@ -8,25 +8,29 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use fetch::{Body, Client, Expect, ObjectRef, Summary};
 
-use crate::Error;
+use crate::cancel::LOOK;
 use crate::error::{Class, class, stream_error};
+use crate::{Cancel, Error};
 
 /// Bytes of one chunk.
 const CHUNK_BYTES: usize = 128 * 1024;
 
-/// Chunks that may wait: 4 MiB a layer, and at most two layers are on their way.
+/// Chunks that may wait: 4 MiB a layer, as much again for its MD5, and at most two layers are on their way.
 const CHUNKS_WAITING: usize = 32;
+
+/// How often it is looked whether a stream that was let go has ended.
+const RELEASE_LOOK: Duration = Duration::from_millis(5);
 
 enum Message {
     Chunk(Vec<u8>),
-    End(Option<Summary>),
+    End(Option<(Summary, Option<[u8; 16]>)>),
     Failed(io::Error),
 }
 
@@ -48,17 +52,22 @@ pub(crate) struct Stream {
     read: usize,
     ended: bool,
     summary: Option<Summary>,
+    md5: Option<[u8; 16]>,
     copy: Arc<Mutex<Copy>>,
+    cancel: Cancel,
     thread: JoinHandle<()>,
 }
 
 impl Stream {
-    /// Begins to fetch; returns at once. Errors come out of `read`.
+    /// Begins to fetch; returns at once. Errors come out of `read`, which ends as soon as somebody asks to
+    /// stop. With `md5` that is made, too.
     pub(crate) fn begin(
         client: Client,
         object: ObjectRef,
         expect: Expect,
         spool_dir: PathBuf,
+        md5: bool,
+        cancel: Cancel,
     ) -> Stream {
         let (to, from) = sync_channel(CHUNKS_WAITING);
         let copy = Arc::new(Mutex::new(Copy::None));
@@ -70,7 +79,7 @@ impl Stream {
                 opened => opened,
             };
             let last = match opened {
-                Ok(body) if announce(&body, &shared) => pass_on(body, &to),
+                Ok(body) if announce(&body, &shared) => pass_on(body, md5, &to),
                 Ok(body) => {
                     // Settled before the first byte. What cannot be removed is swept later.
                     body.discard_spool().ok();
@@ -81,7 +90,9 @@ impl Stream {
             // Nobody listens any more when the apply failed first.
             drop(to.send(last));
         });
-        Stream { from, chunk: Vec::new(), read: 0, ended: false, summary: None, copy, thread }
+        let chunk = Vec::new();
+        let (read, ended, summary, md5) = (0, false, None, None);
+        Stream { from, chunk, read, ended, summary, md5, copy, cancel, thread }
     }
 
     /// The layer is sealed, or refused for good: removes the spool. Does not wait for the thread,
@@ -95,16 +106,24 @@ impl Stream {
         *copy = Copy::Unwanted;
     }
 
-    /// Lets go and waits until the spool is free for another stream of the same blob.
+    /// Lets go and waits until the spool is free for another stream of the same blob, or until somebody
+    /// asks to stop: the thread may be waiting for a dead server.
     pub(crate) fn release(self) {
-        let Stream { from, thread, .. } = self;
+        let Stream { from, thread, cancel, .. } = self;
         drop(from);
-        drop(thread.join());
+        while !thread.is_finished() && !cancel.is_set() {
+            thread::sleep(RELEASE_LOOK);
+        }
     }
 
     /// What was fetched; known only after the end was read.
     pub(crate) fn summary(&self) -> Option<&Summary> {
         self.summary.as_ref()
+    }
+
+    /// The MD5 of all that was read, where it was wanted; known only after the end was read.
+    pub(crate) fn md5(&self) -> Option<[u8; 16]> {
+        self.md5
     }
 }
 
@@ -120,13 +139,20 @@ fn announce(body: &Body, shared: &Mutex<Copy>) -> bool {
 }
 
 /// Whom to ask again after a layer failed, if that can help: what a spool had may be rotten, and a
-/// cache or a peer may have lied, where a known digest lets anybody be asked.
-pub(crate) fn next(client: &Client, known: bool, error: &Error) -> Result<Option<Client>, Error> {
-    if matches!(stream_error(error), Some(fetch::Error::Rotten { .. })) {
+/// cache or a peer may have lied or have another version, where a known digest lets anybody be asked.
+pub(crate) fn next(
+    client: &Client,
+    object: &ObjectRef,
+    known: bool,
+    error: &Error,
+) -> Result<Option<Client>, Error> {
+    let fetched = stream_error(error);
+    if matches!(fetched, Some(fetch::Error::Rotten { .. })) {
         return Ok(Some(client.clone()));
     }
-    match known && class(error) == Class::Refused {
-        true => client.without_first_source().map_err(Error::Fetch),
+    let other = fetched.is_some_and(|fetched| fetched.kind() == fetch::Kind::Changed);
+    match known && (other || class(error) == Class::Refused) {
+        true => client.elsewhere(object).map_err(Error::Fetch),
         false => Ok(None),
     }
 }
@@ -152,7 +178,8 @@ pub(crate) fn sweep(state: &Path, age: Duration) -> Result<(usize, u64), Error> 
     Ok((count, bytes))
 }
 
-fn pass_on(mut body: Body, to: &SyncSender<Message>) -> Message {
+fn pass_on(mut body: Body, md5: bool, to: &SyncSender<Message>) -> Message {
+    let mut md5 = md5.then(Md5::begin).flatten();
     loop {
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut filled = 0;
@@ -166,7 +193,11 @@ fn pass_on(mut body: Body, to: &SyncSender<Message>) -> Message {
         }
         chunk.truncate(filled);
         if filled == 0 {
-            return Message::End(body.summary());
+            let md5 = md5.and_then(Md5::end);
+            return Message::End(body.summary().map(|summary| (summary, md5)));
+        }
+        if let Some(md5) = &mut md5 {
+            md5.take(&chunk);
         }
         if to.send(Message::Chunk(chunk)).is_err() {
             return Message::End(None);
@@ -174,18 +205,59 @@ fn pass_on(mut body: Body, to: &SyncSender<Message>) -> Message {
     }
 }
 
+/// An MD5 on its way, by a thread: it is slower than the sha256, and nobody should wait for it.
+struct Md5 {
+    to: SyncSender<Vec<u8>>,
+    thread: JoinHandle<[u8; 16]>,
+}
+
+impl Md5 {
+    /// None where there is no thread to be had: then nothing is learnt of the server.
+    fn begin() -> Option<Md5> {
+        let (to, from) = sync_channel::<Vec<u8>>(CHUNKS_WAITING);
+        let work = move || {
+            let mut md5 = md5::Context::new();
+            from.iter().for_each(|chunk| md5.consume(&chunk));
+            md5.finalize().0
+        };
+        let thread = thread::Builder::new().name("md5".into()).spawn(work).ok()?;
+        Some(Md5 { to, thread })
+    }
+
+    fn take(&self, chunk: &[u8]) {
+        // A thread that is gone has nothing to say in the end.
+        drop(self.to.send(chunk.to_vec()));
+    }
+
+    fn end(self) -> Option<[u8; 16]> {
+        drop(self.to);
+        self.thread.join().ok()
+    }
+}
+
 impl Read for Stream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while self.read == self.chunk.len() && !self.ended {
-            match self.from.recv() {
+            // Also while chunks are at hand: a wish to stop is heard in the middle of a layer.
+            if self.cancel.is_set() {
+                self.ended = true;
+                return Err(io::Error::other("somebody asked to stop"));
+            }
+            match self.from.recv_timeout(LOOK) {
                 Ok(Message::Chunk(chunk)) => (self.chunk, self.read) = (chunk, 0),
-                Ok(Message::End(summary)) => (self.summary, self.ended) = (summary, true),
+                Ok(Message::End(end)) => {
+                    let (summary, md5) = end.unzip();
+                    (self.summary, self.md5, self.ended) = (summary, md5.flatten(), true);
+                }
                 Ok(Message::Failed(error)) => {
                     self.ended = true;
                     return Err(error);
                 }
                 // The thread panicked: the end was not seen, so this is not the end.
-                Err(_) => return Err(io::Error::other("the fetching thread is gone")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("the fetching thread is gone"));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
         let rest = &self.chunk[self.read..];

@@ -1,11 +1,13 @@
 //! The calls that no safe crate of ours has: a descriptor that was inherited, the groups of a peer,
-//! the size of a terminal, and memory given back.
+//! the size of a terminal, memory given back, whether nobody else has a file open, and the walls of a scanner.
 
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::errno::Errno;
 use nix::libc;
 
 /// Takes over a descriptor that this process was started with.
@@ -69,6 +71,29 @@ pub fn terminal_size(terminal: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
     Ok(if size.ws_col == 0 || size.ws_row == 0 { (80, 24) } else { (size.ws_col, size.ws_row) })
 }
 
+/// Which signal tells of somebody at a leased file (fcntl(2)); the same number on every architecture.
+const F_SETSIG: libc::c_int = 10;
+
+/// Whether nobody else has this file open for writing, made sure by a lease (`F_SETLEASE`, fcntl(2)): whoever
+/// opens it while that is held waits until it is given back, with [`end_lease`] or by closing. False also
+/// where the file system has no leases.
+pub(crate) fn lease(file: BorrowedFd<'_>) -> bool {
+    let fd = file.as_raw_fd();
+    // Who opens it would have SIGIO sent, which ends a process; this signal does nothing.
+    // SAFETY: it sets a number of the descriptor's; no memory is touched.
+    let quiet = unsafe { libc::fcntl(fd, F_SETSIG, libc::SIGURG) } == 0;
+    // SAFETY: it sets a lease of the descriptor's; no memory is touched.
+    quiet && unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::c_int::from(libc::F_WRLCK)) } == 0
+}
+
+/// Gives a lease back.
+pub(crate) fn end_lease(file: BorrowedFd<'_>) {
+    // SAFETY: it ends a lease of the descriptor's, if there is one; no memory is touched.
+    unsafe {
+        libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::c_int::from(libc::F_UNLCK));
+    }
+}
+
 /// Gives memory that was freed back to the system: the allocator keeps what a run's buffers took
 /// (malloc_trim(3)), and a daemon idles for longer than it works.
 pub(crate) fn give_back_memory() {
@@ -87,4 +112,97 @@ pub(crate) fn share_one_heap() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
+}
+
+/// capset(2) header and data, version 3 (linux/capability.h).
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const _: () = assert!(size_of::<CapHeader>() == 8 && size_of::<CapData>() == 12);
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// Reduces this thread's capabilities to `keep` (bit n is capability n), as far as it has them, and its
+/// bounding set with them: what it runs has no others.
+pub(crate) fn keep_capabilities(keep: u64) -> Result<(), Errno> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: both point to what version 3 of the call reads and writes: one header, two data.
+    let got = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
+    Errno::result(got)?;
+    for capability in 0..64 {
+        // SAFETY: both take a number and touch no memory; the first says -1 beyond the last capability.
+        let has = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
+        match has {
+            0 => continue,
+            1 if keep & (1 << capability) != 0 => continue,
+            1 => {}
+            _ => break,
+        }
+        // SAFETY: as above.
+        Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })?;
+    }
+    for (data, keep) in data.iter_mut().zip([keep & 0xffff_ffff, keep >> 32]) {
+        let keep = u32::try_from(keep).unwrap_or(0) & data.permitted;
+        *data = CapData { effective: keep, permitted: keep, inheritable: 0 };
+    }
+    // SAFETY: as for capget.
+    let got = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) };
+    Errno::result(got).map(drop)
+}
+
+/// struct mount_attr (linux/mount.h).
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+const _: () = assert!(size_of::<MountAttr>() == 32);
+
+/// Changes flags of the mount at `path` (mount_setattr(2), 5.12), or with `all` of those below it too.
+pub(crate) fn set_mount(
+    path: &std::path::Path,
+    all: bool,
+    set: u64,
+    clear: u64,
+) -> Result<(), Errno> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)?;
+    let attr = MountAttr { set, clear, propagation: 0, userns: 0 };
+    let flags = if all { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: `attr` is a mount_attr of the size given, `path` is NUL-terminated; both outlive the call.
+    let got = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    Errno::result(got).map(drop)
+}
+
+/// Installs a seccomp filter on this thread (seccomp(2), SECCOMP_SET_MODE_FILTER).
+pub(crate) fn seccomp(filter: &mut [libc::sock_filter]) -> Result<(), Errno> {
+    let len = libc::c_ushort::try_from(filter.len()).map_err(|_| Errno::E2BIG)?;
+    let program = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
+    // SAFETY: `program` and the instructions it points to live until the call has copied them.
+    let got = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0u32, &raw const program)
+    };
+    Errno::result(got).map(drop)
 }

@@ -6,8 +6,8 @@ use fetch::ImageRef;
 use registry::{Event, Run};
 
 use crate::{
-    ActivateOptions, Activated, Bound, Collected, Deactivated, Ensured, Error, Host, Listing,
-    Removed, RunLine, Usage,
+    ActivateOptions, Activated, Bound, Collected, Deactivated, Ensured, Error, Going, Host,
+    Listing, Removed, RunLine, Usage,
 };
 
 /// What both can do, with the same results.
@@ -24,13 +24,13 @@ pub trait Verbs {
     ) -> Result<Activated, Error>;
 
     /// See [`Host::deactivate`].
-    fn deactivate(&mut self, name: &str, dry_run: bool) -> Result<Deactivated, Error>;
+    fn deactivate(&mut self, name: &str, how: Going) -> Result<Deactivated, Error>;
 
     /// See [`Host::remove`].
-    fn remove(&mut self, name: &str, dry_run: bool) -> Result<Removed, Error>;
+    fn remove(&mut self, name: &str, how: Going) -> Result<Removed, Error>;
 
     /// See [`Host::gc`].
-    fn gc(&mut self, bound: Bound, purge_foreign: bool, dry_run: bool) -> Result<Collected, Error>;
+    fn gc(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error>;
 
     /// See [`Host::pin`].
     fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error>;
@@ -73,16 +73,16 @@ impl Verbs for Host {
         Host::activate(self, image, name, options)
     }
 
-    fn deactivate(&mut self, name: &str, dry_run: bool) -> Result<Deactivated, Error> {
-        Host::deactivate(self, name, dry_run)
+    fn deactivate(&mut self, name: &str, how: Going) -> Result<Deactivated, Error> {
+        Host::deactivate(self, name, how)
     }
 
-    fn remove(&mut self, name: &str, dry_run: bool) -> Result<Removed, Error> {
-        Host::remove(self, name, dry_run)
+    fn remove(&mut self, name: &str, how: Going) -> Result<Removed, Error> {
+        Host::remove(self, name, how)
     }
 
-    fn gc(&mut self, bound: Bound, purge_foreign: bool, dry_run: bool) -> Result<Collected, Error> {
-        Host::gc(self, bound, purge_foreign, dry_run)
+    fn gc(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error> {
+        Host::gc(self, bound, purge, dry_run)
     }
 
     fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error> {
@@ -111,7 +111,11 @@ impl Verbs for Host {
         after: u64,
         time: Duration,
     ) -> Result<Vec<Event>, Error> {
+        self.look_again()?;
         let events = self.registry().events(subject, after, PAGE)?;
+        if !time.is_zero() {
+            self.only_looks();
+        }
         if events.is_empty() && !time.is_zero() {
             self.wait(time.min(crate::cancel::LOOK * 2))?;
         }

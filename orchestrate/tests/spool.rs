@@ -322,6 +322,34 @@ fn a_source_that_lies_does_not_keep_a_layer_from_its_origin() {
     assert_eq!(bench.files(), Vec::<PathBuf>::new());
 }
 
+/// What one layer has found out of a source, the others know.
+#[test]
+fn a_source_that_hangs_costs_its_time_out_once_and_not_once_a_layer() {
+    let object = |number: usize| {
+        let content = number.to_string().into_bytes();
+        (format!("image/{number}.tar"), layer::of(&[(format!("srv/{number}"), content)]))
+    };
+    let bench = Bench::new((1..=6).map(object).collect());
+    known(&bench);
+    let hung = TcpListener::bind("127.0.0.1:0").unwrap();
+    let source = format!("http://{}", hung.local_addr().unwrap());
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = asked.clone();
+    thread::spawn(move || {
+        // Kept open, and never answered.
+        let mut kept = Vec::new();
+        for connection in hung.incoming() {
+            count.fetch_add(1, Ordering::SeqCst);
+            kept.push(connection);
+        }
+    });
+    let mut command = bench.command(ACTIVATE);
+    command.env("VENEER_FETCH_SOURCES", source).env("VENEER_FETCH_FIRST_BYTE_TIMEOUT", "1");
+    json(&command.output().unwrap());
+    let asked = asked.load(Ordering::SeqCst);
+    assert!((1..=2).contains(&asked), "two layers are on their way at a time: {asked}");
+}
+
 #[test]
 fn an_old_spool_is_swept_and_a_young_one_kept() {
     let bench = Bench::new(vec![("image/1.tar".into(), noisy("file"))]);

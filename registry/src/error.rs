@@ -45,6 +45,11 @@ pub enum Error {
         /// The one this program reads.
         known: i64,
     },
+    /// The file is there, and nothing is in it.
+    Empty {
+        /// The path of the database.
+        path: PathBuf,
+    },
     /// A file that must not be there is.
     InTheWay {
         /// Its path.
@@ -88,6 +93,11 @@ pub enum Error {
         subject: String,
         /// Which column, and what it held.
         what: String,
+    },
+    /// There is no room to write: the registry is only looked at, as its file stands.
+    NoRoom {
+        /// The path of the database.
+        path: PathBuf,
     },
     /// All thin ids are used up (24 bits, kernel's thin-provisioning.rst).
     IdsExhausted,
@@ -138,10 +148,12 @@ impl Error {
                 _ => Kind::Io,
             },
             Error::Foreign { .. } | Error::Newer { .. } | Error::OtherStore { .. } => Kind::Refused,
+            Error::Empty { .. } => Kind::Refused,
             Error::Older { .. } | Error::InTheWay { .. } | Error::NotFacts { .. } => Kind::Refused,
             Error::Corrupt { .. } => Kind::Refused,
             Error::Conflict { .. } => Kind::Conflict,
             Error::NoEdge { .. } => Kind::Bug,
+            Error::NoRoom { .. } => Kind::NoSpace,
             Error::IdsExhausted => Kind::Refused,
         }
     }
@@ -176,6 +188,12 @@ impl fmt::Display for Error {
                  migrates it",
                 path.display()
             ),
+            Error::Empty { path } => write!(
+                f,
+                "{} is empty: a registry that was cut off; restore a backup, or `orchestrate rebuild` \
+                 makes one of what the store has",
+                path.display()
+            ),
             Error::InTheWay { path } => {
                 write!(f, "{} exists already; name another file, or move it away", path.display())
             }
@@ -201,6 +219,11 @@ impl fmt::Display for Error {
                 "registry row of {subject} is damaged: {what}; run `registry check` and restore \
                  a backup"
             ),
+            Error::NoRoom { path } => write!(
+                f,
+                "registry file {}: there is no room beside it for a change; make some, and try again",
+                path.display()
+            ),
             Error::IdsExhausted => write!(f, "all 16777215 thin ids of this pool are used up"),
         }
     }
@@ -214,12 +237,14 @@ impl std::error::Error for Error {
             Error::Foreign { .. }
             | Error::Newer { .. }
             | Error::Older { .. }
+            | Error::Empty { .. }
             | Error::InTheWay { .. }
             | Error::NotFacts { .. }
             | Error::OtherStore { .. }
             | Error::Conflict { .. }
             | Error::NoEdge { .. }
             | Error::Corrupt { .. }
+            | Error::NoRoom { .. }
             | Error::IdsExhausted => None,
         }
     }

@@ -75,13 +75,16 @@ struct Check {
     json: bool,
 }
 
-/// Copy the registry to a new file, of one moment, while others may write.
+/// Copy the registry to a file, of one moment, while others may write. A backup of the same store that is there becomes FILE.1, the one before FILE.2, and so on.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "backup")]
 struct Backup {
-    /// the file to make; it must not exist
+    /// the file to make; one that is no backup of this store is left alone
     #[argh(positional)]
     file: PathBuf,
+    /// how many older backups stay beside it (default 7)
+    #[argh(option, default = "7")]
+    keep: u32,
 }
 
 /// Print every row of every table as one JSON object a line.
@@ -94,6 +97,9 @@ struct Export {}
 #[argh(subcommand, name = "rebuild")]
 struct Rebuild {}
 
+/// More older backups than anybody reads.
+const KEEP_MAX: u32 = 1000;
+
 fn main() -> ExitCode {
     let words: Option<Vec<String>> =
         std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
@@ -101,7 +107,8 @@ fn main() -> ExitCode {
         eprintln!("registry: fatal: an argument is not UTF-8");
         return ExitCode::from(100);
     };
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let words = words.iter().map(|word| if word == "-h" { "--help" } else { word.as_str() });
+    let words: Vec<&str> = words.collect();
     let args = match Args::from_args(&["registry"], &words) {
         Ok(args) => args,
         Err(exit) if exit.status.is_ok() => return finish(say(&exit.output).map(|()| true)),
@@ -162,8 +169,13 @@ fn run(args: Args) -> anyhow::Result<bool> {
         Command::Ls(ls) => list(&registry, &ls),
         Command::Show(show) => show_one(&registry, &show),
         Command::Check(check) => check_all(&registry, check.json),
+        Command::Backup(Backup { keep, .. }) if keep > KEEP_MAX => {
+            bail!("--keep {keep}: at most {KEEP_MAX} older backups are kept")
+        }
         Command::Backup(backup) => {
-            registry.backup(&backup.file)?;
+            if let Some(older) = registry.backup(&backup.file, backup.keep)? {
+                eprintln!("registry: the backup that was there is {}", older.display());
+            }
             Ok(true)
         }
         Command::Export(Export {}) => export(&registry),
@@ -267,13 +279,14 @@ fn volume_json(volume: &registry::Volume) -> serde_json::Value {
         VolumeState::Building | VolumeState::Deleting => serde_json::Value::Null,
     };
     json!({"id": volume.id, "role": volume.role, "parent": volume.parent, "build": volume.build,
-           "bytes": volume.bytes, "state": volume.state.word(), "seal": seal})
+           "bytes": volume.bytes, "state": volume.state.word(), "seal": seal,
+           "condemned": volume.condemned})
 }
 
 fn activation_json(activation: &registry::Activation) -> serde_json::Value {
     json!({"name": activation.name, "reference": activation.reference,
            "origin": activation.origin, "id": activation.id, "bytes": activation.bytes,
-           "state": activation.state.word()})
+           "state": activation.state.word(), "endpoint": activation.endpoint})
 }
 
 fn to_json(rows: &[impl Serialize]) -> anyhow::Result<Vec<serde_json::Value>> {
@@ -288,7 +301,25 @@ fn plain(row: &serde_json::Value) -> String {
 }
 
 fn say(text: &str) -> anyhow::Result<()> {
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    Ok(io::stdout().write_all(harmless(text).as_bytes())?)
+}
+
+/// JSON in which nothing outside of ASCII acts on a terminal or turns text around: controls (C1) and what sets
+/// a direction are written as `\uXXXX`. They stand only in texts, so it says the same.
+fn harmless(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -1,17 +1,24 @@
-//! Blobs whose bytes were refused: the same bytes are never unpacked again, whatever names them.
+//! Blobs whose bytes were refused, each under all that the refusal depended on.
 
 use rusqlite::Row;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::rows::{digest, get};
 use crate::write::now_ms;
 use crate::{Digest, Error, Registry, Source, Write};
 
-/// One refused blob.
+/// One refusal of one blob. Whether it still holds is for whoever knows the rules and the limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Quarantined {
     /// sha256 of the bytes as they came.
     pub digest: Digest,
+    /// What it was to stand on: `any` where that had no part in it, `template`, or a chain id.
+    pub below: String,
+    /// The limits, where they had a part in it.
+    pub limits: Option<Value>,
+    /// The version of the rules; 0 for one that did not say what it depended on.
+    pub unpacker: u32,
     /// Bytes.
     pub size: u64,
     /// The object's key when it was refused.
@@ -22,49 +29,61 @@ pub struct Quarantined {
     pub at_ms: i64,
 }
 
-const QUARANTINED: &str = "digest, size, key, message, at_ms";
+impl Quarantined {
+    /// What stands in [`Quarantined::below`] where nothing below had a part in it.
+    pub const ANY: &str = "any";
+}
+
+const QUARANTINED: &str = "digest, below, limits, unpacker, size, key, message, at_ms";
 
 fn quarantined(row: &Row<'_>) -> Result<Quarantined, Error> {
-    let null = || Error::Corrupt { subject: "quarantine".into(), what: "a digest is null".into() };
+    let corrupt = |what: String| Error::Corrupt { subject: "quarantine".into(), what };
+    let limits: Option<String> = get(row, 2, "quarantine")?;
+    let limits = limits.map(|text| serde_json::from_str(&text)).transpose();
     Ok(Quarantined {
-        digest: digest(row, 0, "quarantine")?.ok_or_else(null)?,
-        size: get(row, 1, "quarantine")?,
-        key: get(row, 2, "quarantine")?,
-        message: get(row, 3, "quarantine")?,
-        at_ms: get(row, 4, "quarantine")?,
+        digest: digest(row, 0, "quarantine")?.ok_or_else(|| corrupt("a digest is null".into()))?,
+        below: get(row, 1, "quarantine")?,
+        limits: limits.map_err(|error| corrupt(error.to_string()))?,
+        unpacker: get(row, 3, "quarantine")?,
+        size: get(row, 4, "quarantine")?,
+        key: get(row, 5, "quarantine")?,
+        message: get(row, 6, "quarantine")?,
+        at_ms: get(row, 7, "quarantine")?,
     })
 }
 
 impl Registry {
-    /// The refusal of these bytes, where they were refused before.
-    pub fn refused(&self, digest: Digest) -> Result<Option<Quarantined>, Error> {
-        self.one(
-            &format!("SELECT {QUARANTINED} FROM quarantine WHERE digest = ?1"),
+    /// The refusals of these bytes.
+    pub fn refused(&self, digest: Digest) -> Result<Vec<Quarantined>, Error> {
+        self.all(
+            &format!("SELECT {QUARANTINED} FROM quarantine WHERE digest = ?1 ORDER BY below"),
             [digest.hex()],
             quarantined,
         )
     }
 
-    /// The refusal of what an object was at this ETag and size. With `key`, only of that object.
-    pub fn refused_source(
-        &self,
-        source: &Source,
-        key: Option<&str>,
-    ) -> Result<Option<Quarantined>, Error> {
+    /// The bytes that this object was at this ETag and size, where it was itself read and refused.
+    pub fn refused_source(&self, source: &Source, key: &str) -> Result<Option<Digest>, Error> {
         self.one(
-            &format!(
-                "SELECT {QUARANTINED} FROM quarantine WHERE endpoint = ?1 AND bucket = ?2
-                 AND etag = ?3 AND size = ?4 AND (?5 IS NULL OR key = ?5) LIMIT 1"
-            ),
-            (&source.endpoint, &source.bucket, &source.etag, source.size, key),
-            quarantined,
+            "SELECT digest FROM refused_sources WHERE endpoint = ?1 AND bucket = ?2 AND key = ?3
+             AND etag = ?4 AND size = ?5",
+            (&source.endpoint, &source.bucket, key, &source.etag, source.size),
+            |row| digest(row, 0, "refused source"),
         )
+        .map(Option::flatten)
     }
 
-    /// All refused blobs.
+    /// Blobs with a refusal by this version of the rules.
+    pub fn quarantined_by(&self, unpacker: u32) -> Result<u64, Error> {
+        let sql = "SELECT count(DISTINCT digest) FROM quarantine WHERE unpacker = ?1";
+        let found = self.one(sql, [unpacker], |row| get(row, 0, "quarantine"))?;
+        Ok(found.unwrap_or(0))
+    }
+
+    /// All refusals.
     pub fn quarantine(&self) -> Result<Vec<Quarantined>, Error> {
         self.all(
-            &format!("SELECT {QUARANTINED} FROM quarantine ORDER BY key, digest"),
+            &format!("SELECT {QUARANTINED} FROM quarantine ORDER BY key, digest, below"),
             [],
             quarantined,
         )
@@ -72,39 +91,51 @@ impl Registry {
 }
 
 impl Write<'_> {
-    /// Records that these bytes were refused.
-    pub fn refuse(
-        &self,
-        digest: Digest,
-        size: u64,
-        source: Option<&Source>,
-        key: &str,
-        message: &str,
-    ) -> Result<(), Error> {
+    /// Records that bytes were refused, in place of what was said of them on the same layers below; and
+    /// with `source` that the object was those bytes.
+    pub fn refuse(&self, refused: &Quarantined, source: Option<&Source>) -> Result<(), Error> {
         self.run(
-            "INSERT INTO quarantine(digest, endpoint, bucket, etag, size, key, message, at_ms)
+            "INSERT INTO quarantine(digest, below, limits, unpacker, size, key, message, at_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-             ON CONFLICT DO UPDATE SET message = excluded.message, at_ms = excluded.at_ms",
+             ON CONFLICT DO UPDATE SET limits = excluded.limits, unpacker = excluded.unpacker,
+               key = excluded.key, message = excluded.message, at_ms = excluded.at_ms",
             (
-                digest.hex(),
-                source.map(|source| &source.endpoint),
-                source.map(|source| &source.bucket),
-                source.map(|source| &source.etag),
-                size,
-                key,
-                message,
+                refused.digest.hex(),
+                &refused.below,
+                refused.limits.as_ref().map(Value::to_string),
+                refused.unpacker,
+                refused.size,
+                &refused.key,
+                &refused.message,
                 now_ms(),
             ),
         )?;
-        self.event(&format!("blob {digest}"), None, Some("refused"), message)
+        if let Some(source) = source {
+            self.run(
+                "INSERT INTO refused_sources(endpoint, bucket, key, etag, size, digest, at_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT DO UPDATE SET digest = excluded.digest, at_ms = excluded.at_ms",
+                (
+                    &source.endpoint,
+                    &source.bucket,
+                    &refused.key,
+                    &source.etag,
+                    source.size,
+                    refused.digest.hex(),
+                    now_ms(),
+                ),
+            )?;
+        }
+        self.event(&format!("blob {}", refused.digest), None, Some("refused"), &refused.message)
     }
 
-    /// Allows these bytes to be tried again. Returns whether they were refused.
+    /// Allows these bytes to be tried again, on whatever. Returns whether they were refused.
     pub fn release(&self, digest: Digest) -> Result<bool, Error> {
         let changed = self.run("DELETE FROM quarantine WHERE digest = ?1", [digest.hex()])?;
-        if changed == 1 {
+        self.run("DELETE FROM refused_sources WHERE digest = ?1", [digest.hex()])?;
+        if changed > 0 {
             self.event(&format!("blob {digest}"), Some("refused"), None, "released")?;
         }
-        Ok(changed == 1)
+        Ok(changed > 0)
     }
 }

@@ -4,8 +4,7 @@ use rusqlite::{OptionalExtension, Params, Row};
 
 use crate::rows::{self, ACTIVATION, VOLUME};
 use crate::{
-    Activation, Blob, Digest, Error, Event, Image, ImageLayer, Registry, Source, StoreBinding,
-    Volume,
+    Activation, Blob, Digest, Error, Event, Image, ImageLayer, Registry, StoreBinding, Volume,
 };
 
 /// What there is, in numbers.
@@ -44,12 +43,31 @@ impl Registry {
             .map(Option::flatten)
     }
 
+    /// The id that is given next, where the store has nothing under it.
+    pub fn next_id(&self) -> Result<u32, Error> {
+        self.one("SELECT next_id FROM meta", [], |row| rows::get(row, 0, "meta"))?
+            .ok_or_else(|| Error::Corrupt { subject: "meta".into(), what: "no row".into() })
+    }
+
+    /// The store's transaction id with which the id of this volume or activation was reserved; none
+    /// where that was not recorded.
+    pub fn reserved_at(&self, id: u32) -> Result<Option<u64>, Error> {
+        let at = self.one(
+            "SELECT reserved_at FROM volumes WHERE id = ?1
+             UNION ALL SELECT reserved_at FROM activations WHERE id = ?1
+             UNION ALL SELECT reserved_at FROM serial_volume WHERE id = ?1",
+            [id],
+            |row| rows::get(row, 0, "volume"),
+        )?;
+        Ok(at.flatten())
+    }
+
     /// The volume with this id.
     pub fn volume(&self, id: u32) -> Result<Option<Volume>, Error> {
         self.one(&format!("SELECT {VOLUME} FROM volumes WHERE id = ?1"), [id], rows::volume)
     }
 
-    /// The sealed layer with this chain id.
+    /// The sealed layer with this chain id; one that is condemned has it no longer.
     pub fn layer(&self, chain: Digest) -> Result<Option<Volume>, Error> {
         self.one(
             &format!("SELECT {VOLUME} FROM volumes WHERE chain = ?1 AND state = 'sealed'"),
@@ -77,19 +95,6 @@ impl Registry {
         self.one(
             "SELECT digest, diff, size, diff_size FROM blobs WHERE digest = ?1",
             [digest.hex()],
-            blob,
-        )
-    }
-
-    /// The blob that an object was at this ETag and size: read itself, or by another key's ETag.
-    /// With `key`, only an object that was itself read counts.
-    pub fn known(&self, source: &Source, key: Option<&str>) -> Result<Option<Blob>, Error> {
-        self.one(
-            "SELECT b.digest, b.diff, b.size, b.diff_size FROM sources s JOIN blobs b USING (digest)
-             WHERE s.endpoint = ?1 AND s.bucket = ?2 AND s.etag = ?3 AND s.size = ?4
-               AND (?5 IS NULL OR (s.key = ?5 AND s.known_by = 'read'))
-             ORDER BY s.known_by = 'read' DESC LIMIT 1",
-            (&source.endpoint, &source.bucket, &source.etag, source.size, key),
             blob,
         )
     }
@@ -152,21 +157,30 @@ impl Registry {
 
     /// History after `seq`, at most `limit` lines, of one subject or of all.
     pub fn events(&self, subject: Option<&str>, seq: u64, limit: u32) -> Result<Vec<Event>, Error> {
-        self.all(
-            "SELECT seq, at_ms, subject, from_state, to_state, detail FROM events
-             WHERE seq > ?1 AND (?2 IS NULL OR subject = ?2) ORDER BY seq LIMIT ?3",
-            (seq, subject, limit),
-            |row| {
-                Ok(Event {
-                    seq: rows::get(row, 0, "event")?,
-                    at_ms: rows::get(row, 1, "event")?,
-                    subject: rows::get(row, 2, "event")?,
-                    from: rows::get(row, 3, "event")?,
-                    to: rows::get(row, 4, "event")?,
-                    detail: rows::get(row, 5, "event")?,
-                })
-            },
-        )
+        let Ok(seq) = i64::try_from(seq) else { return Ok(Vec::new()) };
+        const EVENT: &str = "SELECT seq, at_ms, subject, from_state, to_state, detail FROM events";
+        let event = |row: &Row<'_>| {
+            Ok(Event {
+                seq: rows::get(row, 0, "event")?,
+                at_ms: rows::get(row, 1, "event")?,
+                subject: rows::get(row, 2, "event")?,
+                from: rows::get(row, 3, "event")?,
+                to: rows::get(row, 4, "event")?,
+                detail: rows::get(row, 5, "event")?,
+            })
+        };
+        match subject {
+            None => self.all(
+                &format!("{EVENT} WHERE seq > ?1 ORDER BY seq LIMIT ?2"),
+                (seq, limit),
+                event,
+            ),
+            Some(subject) => self.all(
+                &format!("{EVENT} WHERE subject = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"),
+                (subject, seq, limit),
+                event,
+            ),
+        }
     }
 
     /// How often this build was begun without an end.
@@ -205,7 +219,12 @@ impl Registry {
     ) -> Result<Option<T>, Error> {
         self.conn
             .prepare(sql)
-            .and_then(|mut statement| statement.query_row(params, |row| Ok(decode(row))).optional())
+            .and_then(|mut statement| {
+                let found = statement.query_row(params, |row| Ok(decode(row))).optional();
+                #[cfg(test)]
+                crate::plans::note(sql, &statement);
+                found
+            })
             .map_err(Error::sqlite("read a row"))?
             .transpose()
     }
@@ -222,11 +241,14 @@ impl Registry {
         while let Some(row) = rows.next().map_err(Error::sqlite("read rows"))? {
             decoded.push(decode(row)?);
         }
+        drop(rows);
+        #[cfg(test)]
+        crate::plans::note(sql, &statement);
         Ok(decoded)
     }
 }
 
-fn blob(row: &Row<'_>) -> Result<Blob, Error> {
+pub(crate) fn blob(row: &Row<'_>) -> Result<Blob, Error> {
     Ok(Blob {
         digest: required(row, 0, "blob")?,
         diff: required(row, 1, "blob")?,

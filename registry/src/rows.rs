@@ -30,7 +30,7 @@ impl Role {
 pub enum KnownBy {
     /// This object was read to its end.
     Read,
-    /// Another object of the same bucket, ETag and size was.
+    /// Another object of the same bucket, ETag and size was: a guess.
     Etag,
 }
 
@@ -58,6 +58,8 @@ pub struct Volume {
     pub bytes: u64,
     /// Its state with the state's facts.
     pub state: VolumeState,
+    /// Why it is never built on or handed out again; none: nothing was found wrong with it.
+    pub condemned: Option<String>,
 }
 
 /// A blob that was read to its end.
@@ -133,6 +135,40 @@ pub struct Activation {
     pub bytes: u64,
     /// Its state.
     pub state: ActivationState,
+    /// The boot of the kernel in which its device was last seen up; none where it was taken down
+    /// since, and where an older program made the row.
+    pub boot: Option<String>,
+    /// Whether it was up when the host went down, and nobody has said since that its file system is
+    /// in order.
+    pub unchecked: bool,
+    /// What becomes of it as soon as nobody has its device open.
+    pub when_closed: Option<WhenClosed>,
+    /// The server that its image came from; none where an older program made the row, or a rebuild.
+    pub endpoint: Option<String>,
+}
+
+/// What becomes of an activation as soon as nobody has its device open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenClosed {
+    /// It is removed.
+    Rm,
+    /// Its device is taken down, and what was written is kept.
+    Deactivate,
+}
+
+impl WhenClosed {
+    /// The word in the table: that of the command that wished it.
+    pub fn word(self) -> &'static str {
+        match self {
+            WhenClosed::Rm => "rm",
+            WhenClosed::Deactivate => "deactivate",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<WhenClosed> {
+        [WhenClosed::Rm, WhenClosed::Deactivate].into_iter().find(|wish| wish.word() == word)
+    }
 }
 
 /// One line of history.
@@ -153,11 +189,12 @@ pub struct Event {
 }
 
 /// Columns of `volumes` in the order [`volume`] reads them.
-pub(crate) const VOLUME: &str = "id, role, parent, build, bytes, state, chain, diff, blob, tree, \
-                                 own_bytes, entries, content_bytes";
+pub(crate) const VOLUME: &str = "id, role, parent, build, bytes, state, ifnull(sealed_chain, chain), diff, \
+                                 blob, tree, own_bytes, entries, content_bytes, condemned";
 
 /// Columns of `activations` in the order [`activation`] reads them.
-pub(crate) const ACTIVATION: &str = "name, reference, origin, id, bytes, state";
+pub(crate) const ACTIVATION: &str = "name, reference, origin, id, bytes, state, boot, unchecked, \
+                                     when_closed, endpoint";
 
 pub(crate) fn volume(row: &Row<'_>) -> Result<Volume, Error> {
     let id: u32 = get(row, 0, "volume")?;
@@ -190,6 +227,7 @@ pub(crate) fn volume(row: &Row<'_>) -> Result<Volume, Error> {
         build: get(row, 3, &subject)?,
         bytes: get(row, 4, &subject)?,
         state,
+        condemned: get(row, 13, &subject)?,
     })
 }
 
@@ -199,12 +237,20 @@ pub(crate) fn activation(row: &Row<'_>) -> Result<Activation, Error> {
     let word: String = get(row, 5, &subject)?;
     let state =
         ActivationState::from_word(&word).ok_or_else(|| corrupt(&subject, "state", &word))?;
+    let when_closed = get::<Option<String>>(row, 8, &subject)?;
+    let when_closed = when_closed.map(|word| {
+        WhenClosed::from_word(&word).ok_or_else(|| corrupt(&subject, "when_closed", &word))
+    });
     Ok(Activation {
         reference: get(row, 1, &subject)?,
         origin: get(row, 2, &subject)?,
         id: get(row, 3, &subject)?,
         bytes: get(row, 4, &subject)?,
         state,
+        boot: get(row, 6, &subject)?,
+        unchecked: get(row, 7, &subject)?,
+        when_closed: when_closed.transpose()?,
+        endpoint: get(row, 9, &subject)?,
         name,
     })
 }

@@ -8,11 +8,12 @@
 //!        └───────────────────────────────────┘ begin
 //! ```
 //!
-//! A queued run may also be cancelled, or fail when it turns out to make no sense.
+//! A queued run may also be cancelled, or fail when it turns out to make no sense. How one is begun, and how
+//! one that died comes back to which another was preferred, is in `begins`.
 //!
 //! Whether a process is at work on a running one is told by a lock, never by a row.
 
-use rusqlite::Row;
+use rusqlite::{OptionalExtension as _, Row};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -106,16 +107,23 @@ pub struct NewRun<'a> {
     /// -100 to 100; higher goes first.
     pub priority: i32,
     /// An address that is to hear of its end.
-    pub notify: Option<&'a str>,
+    pub webhook: Option<&'a str>,
 }
 
 /// What became of a wish to enqueue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Enqueued {
-    /// The run that does it.
-    pub id: u64,
-    /// Whether there was none of this verb and subject that has not ended.
-    pub fresh: bool,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Enqueued {
+    /// A run of its own has been put into the queue.
+    Fresh(u64),
+    /// A run that asked for the same stands for it.
+    Joined(u64),
+    /// A run of this verb and subject stands in the way; nothing was changed.
+    Refused {
+        /// That run.
+        id: u64,
+        /// Why it does not stand for this wish.
+        why: String,
+    },
 }
 
 /// One run.
@@ -150,6 +158,14 @@ pub struct Run {
     /// What it gave, as the command prints it; only where one run is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
+}
+
+impl Run {
+    /// What it failed by, where that was kept; see [`Write::blame_run`].
+    pub fn failed_by(&self) -> Option<String> {
+        let input: Value = serde_json::from_str(&self.input).ok()?;
+        Some(input["failed_by"].as_str()?.to_owned())
+    }
 }
 
 const RUN: &str = "id, verb, subject, input, state, step, attempt, cancel, class, message, \
@@ -217,36 +233,41 @@ impl Registry {
 
     /// Runs after this number, the oldest first, at most `limit`; of one state, by its word, or all.
     pub fn runs_after(&self, state: Option<&str>, id: u64, limit: u32) -> Result<Vec<Run>, Error> {
-        self.all(
-            &format!(
-                "SELECT {RUN} FROM runs WHERE id > ?1 AND (?2 IS NULL OR state = ?2)
-                 ORDER BY id LIMIT ?3"
+        let Ok(id) = i64::try_from(id) else { return Ok(Vec::new()) };
+        match state {
+            None => self.all(
+                &format!("SELECT {RUN} FROM runs WHERE id > ?1 ORDER BY id LIMIT ?2"),
+                (id, limit),
+                run,
             ),
-            (id, state, limit),
-            run,
-        )
-    }
-
-    /// Runs that have ended and whose end somebody is to hear of, with the address.
-    pub fn to_tell(&self, limit: u32) -> Result<Vec<(u64, String)>, Error> {
-        self.all(
-            "SELECT id, notify FROM runs WHERE notify IS NOT NULL AND finished_ms IS NOT NULL
-             ORDER BY id LIMIT ?1",
-            [limit],
-            |row| Ok((get(row, 0, "run")?, get(row, 1, "run")?)),
-        )
+            Some(state) => self.all(
+                &format!(
+                    "SELECT {RUN} FROM runs WHERE state = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
+                ),
+                (state, id, limit),
+                run,
+            ),
+        }
     }
 
     /// The last run of these verbs that has ended.
     pub fn last_ended(&self, verbs: [Verb; 2]) -> Result<Option<Run>, Error> {
-        self.one(
-            &format!(
-                "SELECT {RUN} FROM runs WHERE verb IN (?1, ?2) AND state IN ('done', 'failed')
-                 ORDER BY finished_ms DESC, id DESC LIMIT 1"
-            ),
-            verbs.map(Verb::word),
-            run,
-        )
+        let mut last: Option<Run> = None;
+        for verb in verbs {
+            let found = self.one(
+                &format!(
+                    "SELECT {RUN} FROM runs WHERE verb = ?1 AND state IN ('done', 'failed')
+                     ORDER BY finished_ms DESC, id DESC LIMIT 1"
+                ),
+                [verb.word()],
+                run,
+            )?;
+            let key = |run: &Option<Run>| run.as_ref().map(|run| (run.finished_ms, run.id));
+            if key(&found) > key(&last) {
+                last = found;
+            }
+        }
+        Ok(last)
     }
 
     /// The run that has not ended, of this verb and subject.
@@ -260,13 +281,47 @@ impl Registry {
         )
     }
 
-    /// Runs, the oldest first: those that have not ended, or with `all` every one that is kept.
-    pub fn runs(&self, all: bool) -> Result<Vec<Run>, Error> {
+    /// The runs that have not ended, of this subject and whatever verb, the oldest first.
+    pub fn live_runs_of(&self, subject: &str) -> Result<Vec<Run>, Error> {
         self.all(
-            &format!("SELECT {RUN} FROM runs WHERE ?1 OR finished_ms IS NULL ORDER BY id"),
-            [all],
+            &format!(
+                "SELECT {RUN} FROM runs WHERE subject = ?1 AND finished_ms IS NULL ORDER BY id"
+            ),
+            [subject],
             run,
         )
+    }
+
+    /// The last of these verbs that was done on this subject after a run of this number.
+    pub fn done_after(
+        &self,
+        id: u64,
+        subject: &str,
+        verbs: [Verb; 2],
+    ) -> Result<Option<Run>, Error> {
+        self.one(
+            &format!(
+                "SELECT {RUN} FROM runs WHERE subject = ?1 AND id > ?2 AND verb IN (?3, ?4)
+                   AND state = 'done' ORDER BY id DESC LIMIT 1"
+            ),
+            (subject, id, verbs[0].word(), verbs[1].word()),
+            run,
+        )
+    }
+
+    /// Runs, the oldest first: those that have not ended, or with `all` every one that is kept.
+    pub fn runs(&self, all: bool) -> Result<Vec<Run>, Error> {
+        if all {
+            return self.runs_after(None, 0, u32::MAX);
+        }
+        // In one statement, so that one which is begun or put by meanwhile is not overlooked.
+        let sql = format!(
+            "SELECT {RUN} FROM runs WHERE state = 'queued'
+             UNION ALL SELECT {RUN} FROM runs WHERE state = 'running'"
+        );
+        let mut live = self.all(&sql, [], run)?;
+        live.sort_by_key(|run| run.id);
+        Ok(live)
     }
 
     /// Why a run is to stop; none when nobody asked, or when there is no such run.
@@ -277,81 +332,72 @@ impl Registry {
 }
 
 impl Write<'_> {
-    /// Begins a run. The caller has looked that no other of this verb and subject is live.
-    pub fn begin_run(&self, verb: Verb, subject: &str, input: &str) -> Result<u64, Error> {
-        let now = now_ms();
-        self.run(
-            "INSERT INTO runs(verb, subject, input, state, attempt, created_ms, updated_ms)
-             VALUES (?1, ?2, ?3, 'running', 1, ?4, ?4)",
-            (verb.word(), subject, input, now),
-        )?;
-        let id = self.last_id()?;
-        let detail = format!("{} {subject}", verb.word());
-        self.event(&format!("run {id}"), None, Some("running"), &detail)?;
-        Ok(id)
+    /// The run that has not ended, of this verb and subject, as this transaction sees it.
+    pub fn live_run(&self, verb: Verb, subject: &str) -> Result<Option<Run>, Error> {
+        let sql = format!(
+            "SELECT {RUN} FROM runs WHERE verb = ?1 AND subject = ?2 AND finished_ms IS NULL"
+        );
+        self.tx
+            .query_row(&sql, (verb.word(), subject), |row| Ok(run(row)))
+            .optional()
+            .map_err(Error::sqlite("read a run"))?
+            .transpose()
+    }
+
+    /// The run about this subject, of another verb, that has not ended and was asked for after this one.
+    pub fn later_run(&self, run: &Run) -> Result<Option<Run>, Error> {
+        let sql = format!(
+            "SELECT {RUN} FROM runs WHERE subject = ?1 AND finished_ms IS NULL AND id > ?2
+               AND verb <> ?3 ORDER BY id DESC LIMIT 1"
+        );
+        self.tx
+            .query_row(&sql, (&run.subject, run.id, run.verb.word()), |row| Ok(self::run(row)))
+            .optional()
+            .map_err(Error::sqlite("read a run"))?
+            .transpose()
     }
 
     /// Puts a run into the queue, unless one of this verb and subject has not ended: then that one
-    /// stands for it, with the higher of both priorities.
-    pub fn enqueue_run(&self, new: &NewRun<'_>) -> Result<Enqueued, Error> {
+    /// stands for it, with the higher of both priorities, where `objection` has none against that.
+    pub fn enqueue_run(
+        &self,
+        new: &NewRun<'_>,
+        objection: impl FnOnce(&Run) -> Option<String>,
+    ) -> Result<Enqueued, Error> {
         let now = now_ms();
-        let live: Option<u64> = self.ask(
-            "UPDATE runs SET priority = max(priority, ?3), notify = ifnull(?4, notify)
-             WHERE verb = ?1 AND subject = ?2 AND finished_ms IS NULL RETURNING id",
-            (new.verb.word(), new.subject, new.priority, new.notify),
-        )?;
-        if let Some(id) = live {
-            return Ok(Enqueued { id, fresh: false });
+        if let Some(live) = self.live_run(new.verb, new.subject)? {
+            let id = live.id;
+            if let Some(why) = objection(&live) {
+                return Ok(Enqueued::Refused { id, why });
+            }
+            if let Some(later) = self.later_run(&live)? {
+                let (verb, other, id) = (live.verb.word(), later.verb.word(), later.id);
+                let why = format!(
+                    "run {id} ({other} {}) was asked for after run {} ({verb}), which would stand for this \
+                     request: wait for its end, or `orchestrate cancel {id}`",
+                    later.subject, live.id
+                );
+                return Ok(Enqueued::Refused { id, why });
+            }
+            if !self.put_webhook(id, new.webhook)? {
+                let why = format!("run {id} has as many webhooks as a run may have");
+                return Ok(Enqueued::Refused { id, why });
+            }
+            if new.priority > live.priority {
+                self.run("UPDATE runs SET priority = ?2 WHERE id = ?1", (id, new.priority))?;
+            }
+            return Ok(Enqueued::Joined(id));
         }
         self.run(
-            "INSERT INTO runs(verb, subject, input, state, priority, attempt, notify, created_ms,
-               updated_ms) VALUES (?1, ?2, ?3, 'queued', ?4, 0, ?5, ?6, ?6)",
-            (new.verb.word(), new.subject, new.input, new.priority, new.notify, now),
+            "INSERT INTO runs(verb, subject, input, state, priority, attempt, created_ms, updated_ms)
+             VALUES (?1, ?2, ?3, 'queued', ?4, 0, ?5, ?5)",
+            (new.verb.word(), new.subject, new.input, new.priority, now),
         )?;
         let id = self.last_id()?;
+        self.put_webhook(id, new.webhook)?;
         let detail = format!("{} {}", new.verb.word(), new.subject);
         self.event(&format!("run {id}"), None, Some("queued"), &detail)?;
-        Ok(Enqueued { id, fresh: true })
-    }
-
-    /// Puts a running run back into the queue, in good order: its begins count no more.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] when it has ended meanwhile.
-    pub fn suspend_run(&self, id: u64, why: &str) -> Result<(), Error> {
-        let changed = self.run(
-            "UPDATE runs SET state = 'queued', attempt = 0, step = '', updated_ms = ?2
-             WHERE id = ?1 AND state = 'running'",
-            (id, now_ms()),
-        )?;
-        let (subject, query) = (format!("run {id}"), "SELECT state FROM runs WHERE id = ?1");
-        self.expect_one(changed, &subject, "running", query, id)?;
-        self.event(&subject, Some("running"), Some("queued"), why)
-    }
-
-    /// Somebody was told of the end of this run, or nobody can be.
-    pub fn told_run(&self, id: u64, detail: &str) -> Result<(), Error> {
-        self.run("UPDATE runs SET notify = NULL WHERE id = ?1", [id])?;
-        self.event(&format!("run {id}"), None, None, detail)
-    }
-
-    /// Counts one more begin of a queued run, or of one whose process died; committed before any
-    /// step of it.
-    pub fn take_up_run(&self, run: &Run, input: &str) -> Result<(), Error> {
-        let from = run.state.word();
-        let changed = self.run(
-            "UPDATE runs SET state = 'running', attempt = attempt + 1, input = ?3, updated_ms = ?4,
-               step = '' WHERE id = ?1 AND state = ?5 AND attempt = ?2",
-            (run.id, run.attempt, input, now_ms(), from),
-        )?;
-        let (subject, query) = (format!("run {}", run.id), "SELECT state FROM runs WHERE id = ?1");
-        self.expect_one(changed, &subject, from, query, run.id)?;
-        let detail = match run.attempt {
-            0 => String::new(),
-            begun => format!("taken up, begin {}", begun + 1),
-        };
-        self.count("runs_resumed_total", "", u64::from(run.attempt > 0))?;
-        self.event(&subject, Some(from), Some("running"), &detail)
+        Ok(Enqueued::Fresh(id))
     }
 
     /// Says what a run is at. With `forward` it came forward: earlier begins count no more.
@@ -376,17 +422,35 @@ impl Write<'_> {
             (id, why, now_ms()),
         )?;
         let Some(state) = state else { return Ok(false) };
-        let from = if state == "cancelled" { "queued" } else { "running" };
+        let ended = state == "cancelled";
+        let from = if ended { "queued" } else { "running" };
         let detail = format!("to be cancelled: {why}");
         self.event(&format!("run {id}"), Some(from), Some(&state), &detail)?;
+        if ended {
+            self.bring_back(id)?;
+        }
         Ok(true)
     }
 
-    /// Ends a run, with what it gave.
+    /// Ends a run, with what it gave. Where it is not done, what was set aside for it comes back.
     ///
     /// # Errors
     /// [`Error::NoEdge`], or [`Error::Conflict`] when it has ended meanwhile.
     pub fn finish_run(
+        &self,
+        id: u64,
+        next: &RunState,
+        result: Option<&Value>,
+    ) -> Result<(), Error> {
+        self.end_alone(id, next, result)?;
+        match next {
+            RunState::Done => Ok(()),
+            _ => self.bring_back(id),
+        }
+    }
+
+    /// As [`Write::finish_run`], and nothing comes back for it.
+    pub(crate) fn end_alone(
         &self,
         id: u64,
         next: &RunState,
@@ -415,17 +479,14 @@ impl Write<'_> {
         self.event(&subject, from.as_deref(), Some(next.word()), message.unwrap_or(""))
     }
 
-    /// Forgets ended runs but the last `keep` of each subject, and all but the last `events` lines
-    /// of history. Returns how many runs and lines went.
-    pub fn retire(&self, keep: u32, events: u32) -> Result<(usize, usize), Error> {
-        let runs = self.run(
-            "DELETE FROM runs WHERE finished_ms IS NOT NULL AND id NOT IN (
-               SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY subject ORDER BY id DESC)
-                 AS place FROM runs) WHERE place <= ?1)",
-            [keep],
-        )?;
-        let events = self
-            .run("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?1", [events])?;
-        Ok((runs, events))
+    /// Keeps with a run that is about to end what it failed by: `s3`, `pool`, or whatever the caller calls
+    /// its parts.
+    pub fn blame_run(&self, id: u64, by: &str) -> Result<(), Error> {
+        self.run(
+            "UPDATE runs SET input = json_set(input, '$.failed_by', ?2)
+             WHERE id = ?1 AND finished_ms IS NULL",
+            (id, by),
+        )
+        .map(drop)
     }
 }

@@ -1,5 +1,6 @@
 //! What an outside scanner found in a stack of layers. Kept by chain id, so that it holds for every
-//! image of the same stack; what follows from it is the caller's business.
+//! image of the same stack, and by scanner, so that none speaks for another; what follows from it is the
+//! caller's business.
 
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
@@ -51,8 +52,16 @@ impl Severity {
 pub struct Scan {
     /// The stack.
     pub chain: Digest,
-    /// Who scanned.
+    /// The scanner's words as they were set; empty where an older program kept it.
+    pub command: String,
+    /// Who scanned, as the report says.
     pub scanner: String,
+    /// The scanner's version, where it says so.
+    pub version: Option<String>,
+    /// What it knew of: its database, where it says so.
+    pub database: Option<String>,
+    /// The policy under which it scanned: `off`, `report`, `required`; `unknown` of an older program.
+    pub policy: String,
     /// `trivy` or `sarif`.
     pub format: String,
     /// How many findings of each severity, the worst first.
@@ -78,23 +87,29 @@ pub struct ScanFinding {
     pub title: String,
 }
 
+const SCAN: &str =
+    "chain, command, scanner, version, database, policy, format, critical, high, medium, low,
+    unknown, at_ms";
+
 impl Registry {
-    /// The last scan of this stack.
+    /// The last scan of this stack, by whichever scanner.
     pub fn scan(&self, chain: Digest) -> Result<Option<Scan>, Error> {
-        self.one(
-            "SELECT chain, scanner, format, critical, high, medium, low, unknown, at_ms FROM scans
-             WHERE chain = ?1",
-            [chain.hex()],
-            scan,
-        )
+        let sql = format!("SELECT {SCAN} FROM scans WHERE chain = ?1 ORDER BY seq DESC LIMIT 1");
+        self.one(&sql, [chain.hex()], scan)
     }
 
-    /// What it found, the worst first, as far as it is kept.
-    pub fn scan_findings(&self, chain: Digest) -> Result<Vec<ScanFinding>, Error> {
+    /// The last scan of this stack by the scanner of this command.
+    pub fn scan_by(&self, chain: Digest, command: &str) -> Result<Option<Scan>, Error> {
+        let sql = format!("SELECT {SCAN} FROM scans WHERE chain = ?1 AND command = ?2");
+        self.one(&sql, (chain.hex(), command), scan)
+    }
+
+    /// What a scan found, the worst first, as far as it is kept.
+    pub fn scan_findings(&self, of: &Scan) -> Result<Vec<ScanFinding>, Error> {
         self.all(
-            "SELECT id, severity, package, installed, fixed, title FROM findings WHERE chain = ?1
-             ORDER BY pos",
-            [chain.hex()],
+            "SELECT id, severity, package, installed, fixed, title FROM findings
+             WHERE chain = ?1 AND command = ?2 ORDER BY pos",
+            (of.chain.hex(), &of.command),
             finding,
         )
     }
@@ -103,7 +118,9 @@ impl Registry {
     pub fn findings_here(&self) -> Result<[u64; 5], Error> {
         let counts = self.one(
             "SELECT ifnull(sum(critical), 0), ifnull(sum(high), 0), ifnull(sum(medium), 0),
-               ifnull(sum(low), 0), ifnull(sum(unknown), 0) FROM scans WHERE chain IN (SELECT chain FROM images)",
+               ifnull(sum(low), 0), ifnull(sum(unknown), 0) FROM scans AS s
+             WHERE chain IN (SELECT chain FROM images)
+               AND seq = (SELECT max(seq) FROM scans AS last WHERE last.chain = s.chain)",
             [],
             |row| {
                 let mut counts = [0; 5];
@@ -118,22 +135,40 @@ impl Registry {
 }
 
 impl Write<'_> {
-    /// Keeps a scan and what it found, in place of an earlier one of the same stack.
+    /// Keeps a scan and what it found, in place of an earlier one of the same stack by the same scanner.
     pub fn put_scan(&self, scan: &Scan, findings: &[ScanFinding]) -> Result<(), Error> {
         let chain = scan.chain.hex();
-        self.run("DELETE FROM scans WHERE chain = ?1", [&chain])?;
         let [critical, high, medium, low, unknown] = scan.counts;
+        let detail = format!("{critical} critical, {high} high, {medium} medium, {low} low");
+        self.event(&format!("scan {}", scan.chain.short()), None, Some("scanned"), &detail)?;
+        self.run("DELETE FROM scans WHERE chain = ?1 AND command = ?2", (&chain, &scan.command))?;
         self.run(
-            "INSERT INTO scans(chain, scanner, format, critical, high, medium, low, unknown, at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            (&chain, &scan.scanner, &scan.format, critical, high, medium, low, unknown, now_ms()),
+            "INSERT INTO scans(chain, command, scanner, version, database, policy, format, critical,
+               high, medium, low, unknown, at_ms, seq)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, last_insert_rowid())",
+            rusqlite::params![
+                chain,
+                scan.command,
+                scan.scanner,
+                scan.version,
+                scan.database,
+                scan.policy,
+                scan.format,
+                critical,
+                high,
+                medium,
+                low,
+                unknown,
+                now_ms(),
+            ],
         )?;
         for (pos, of) in findings.iter().enumerate() {
             self.run(
-                "INSERT INTO findings(chain, pos, id, severity, package, installed, fixed, title)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT INTO findings(chain, command, pos, id, severity, package, installed, fixed, title)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 (
                     &chain,
+                    &scan.command,
                     u32::try_from(pos).unwrap_or(u32::MAX),
                     &of.id,
                     of.severity.word(),
@@ -144,8 +179,7 @@ impl Write<'_> {
                 ),
             )?;
         }
-        let detail = format!("{critical} critical, {high} high, {medium} medium, {low} low");
-        self.event(&format!("scan {}", scan.chain.short()), None, Some("scanned"), &detail)
+        Ok(())
     }
 }
 
@@ -153,14 +187,18 @@ fn scan(row: &Row<'_>) -> Result<Scan, Error> {
     let chain = digest(row, 0, "scan")?;
     let mut counts = [0; 5];
     for (place, count) in counts.iter_mut().enumerate() {
-        *count = get(row, 3 + place, "scan")?;
+        *count = get(row, 7 + place, "scan")?;
     }
     Ok(Scan {
         chain: chain.ok_or_else(|| corrupt("scan", "no chain id"))?,
-        scanner: get(row, 1, "scan")?,
-        format: get(row, 2, "scan")?,
+        command: get(row, 1, "scan")?,
+        scanner: get(row, 2, "scan")?,
+        version: get(row, 3, "scan")?,
+        database: get(row, 4, "scan")?,
+        policy: get(row, 5, "scan")?,
+        format: get(row, 6, "scan")?,
         counts,
-        at_ms: get(row, 8, "scan")?,
+        at_ms: get(row, 12, "scan")?,
     })
 }
 

@@ -1,12 +1,13 @@
 //! Changes to the registry: each is one transaction of state, facts and history.
 
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension, Params, Transaction, TransactionBehavior};
 
 use crate::{
-    Activation, ActivationState, Blob, Digest, Error, Image, KnownBy, Registry, Role, Source,
-    StoreBinding, Volume, VolumeState,
+    Activation, ActivationState, Blob, Digest, Error, Image, Registry, Role, StoreBinding, Volume,
+    VolumeState, WhenClosed,
 };
 
 /// The last thin id: 24 bits (kernel's thin-provisioning.rst).
@@ -36,6 +37,17 @@ pub struct NewActivation<'a> {
     pub origin: u32,
     /// Size in bytes.
     pub bytes: u64,
+    /// The server that the image came from, where that is known.
+    pub endpoint: Option<&'a str>,
+}
+
+/// An id that was reserved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    /// It is in no other row, and never was.
+    pub id: u32,
+    /// Ids before it that the store has and no row knows: they are somebody else's, and stay so.
+    pub skipped: Vec<u32>,
 }
 
 /// An open write transaction: all of it lands, or none.
@@ -53,13 +65,20 @@ impl Registry {
         &mut self,
         change: impl FnOnce(&Write<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        if self.stands {
+            return Err(Error::NoRoom { path: self.path.clone() });
+        }
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(Error::sqlite("begin a transaction"))?;
-        let write = Write { tx };
-        let value = change(&write)?;
-        write.tx.commit().map_err(Error::sqlite("commit"))?;
+        let value = {
+            let write = Write { tx };
+            let value = change(&write)?;
+            write.tx.commit().map_err(Error::sqlite("commit"))?;
+            value
+        };
+        self.bound_log();
         Ok(value)
     }
 
@@ -72,7 +91,8 @@ impl Registry {
     }
 
     /// Ties this registry to a store, once. `transaction_id` is the store's own; `next_id` is
-    /// above every id the store already has, so that a foreign volume is never taken for ours.
+    /// above every id that the store already has. Where no id is above, the first that is free does:
+    /// ids of others are passed over.
     ///
     /// # Errors
     /// [`Error::OtherStore`] when it is tied to another.
@@ -89,6 +109,7 @@ impl Registry {
                 offered: format!("{}:{}", store.kind, store.id),
             }),
             None => self.write(|write| {
+                let next_id = if next_id > ID_MAX { 1 } else { next_id };
                 write.run(
                     "UPDATE meta SET store_kind = ?1, store_id = ?2, transaction_id = ?3,
                        next_id = max(next_id, ?4) WHERE store_kind IS NULL",
@@ -117,12 +138,18 @@ impl Write<'_> {
         self.run("UPDATE meta SET seal_key = ?1", [key.hex()]).map(drop)
     }
 
-    /// Reserves an id for a volume; its state is Building. Counts one attempt of the build.
-    pub fn reserve_volume(&self, new: &NewVolume<'_>) -> Result<u32, Error> {
-        let id = self.next_id()?;
+    /// Reserves an id for a volume; its state is Building. Counts one attempt of the build. `theirs` are
+    /// ids that the store has: none of them is given.
+    pub fn reserve_volume(
+        &self,
+        new: &NewVolume<'_>,
+        theirs: &BTreeSet<u32>,
+    ) -> Result<Reserved, Error> {
+        let Reserved { id, skipped } = self.next_id(theirs)?;
+        // The caller takes the next transaction id with this very commit.
         self.run(
-            "INSERT INTO volumes(id, role, parent, build, bytes, state, created_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'building', ?6)",
+            "INSERT INTO volumes(id, role, parent, build, bytes, state, created_ms, reserved_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'building', ?6, (SELECT transaction_id + 1 FROM meta))",
             (id, new.role.word(), new.parent, new.build, new.bytes, now_ms()),
         )?;
         self.run(
@@ -131,7 +158,7 @@ impl Write<'_> {
             (new.build, now_ms()),
         )?;
         self.event(&subject(id), None, Some("building"), new.build)?;
-        Ok(id)
+        Ok(Reserved { id, skipped })
     }
 
     /// Moves a volume along a checked edge, if it is still as `volume` says.
@@ -139,6 +166,19 @@ impl Write<'_> {
     /// # Errors
     /// [`Error::NoEdge`], or [`Error::Conflict`] when the row moved meanwhile.
     pub fn advance_volume(&self, volume: &Volume, next: &VolumeState) -> Result<(), Error> {
+        self.advance_volume_told(volume, next, "")
+    }
+
+    /// [`Write::advance_volume`], whose event says more.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn advance_volume_told(
+        &self,
+        volume: &Volume,
+        next: &VolumeState,
+        detail: &str,
+    ) -> Result<(), Error> {
         let (subject, from) = (subject(volume.id), volume.state.word());
         if !volume.state.may_become(next) {
             return Err(Error::NoEdge { subject, from, to: next.word() });
@@ -178,7 +218,7 @@ impl Write<'_> {
         if let VolumeState::Sealed(_) = next {
             self.run("DELETE FROM attempts WHERE build = ?1", [&volume.build])?;
         }
-        self.event(&subject, Some(from), Some(next.word()), "")
+        self.event(&subject, Some(from), Some(next.word()), detail)
     }
 
     /// Drops the row of a deleting volume that the store no longer has.
@@ -197,25 +237,43 @@ impl Write<'_> {
         self.run("DELETE FROM attempts", []).map(drop)
     }
 
-    /// Reserves an id for an activation; its state is Reserved.
-    pub fn reserve_activation(&self, new: &NewActivation<'_>) -> Result<u32, Error> {
-        let id = self.next_id()?;
+    /// Reserves an id for an activation; its state is Reserved. `theirs` are ids that the store has: none
+    /// of them is given.
+    pub fn reserve_activation(
+        &self,
+        new: &NewActivation<'_>,
+        theirs: &BTreeSet<u32>,
+    ) -> Result<Reserved, Error> {
+        let Reserved { id, skipped } = self.next_id(theirs)?;
         self.run(
-            "INSERT INTO activations(name, reference, origin, id, bytes, state, created_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'reserved', ?6)",
-            (new.name, new.reference, new.origin, id, new.bytes, now_ms()),
+            "INSERT INTO activations(name, reference, origin, id, bytes, state, created_ms, reserved_at,
+               endpoint)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'reserved', ?6, (SELECT transaction_id + 1 FROM meta), ?7)",
+            (new.name, new.reference, new.origin, id, new.bytes, now_ms(), new.endpoint),
         )?;
         let detail = format!("volume {id} of {}", new.reference);
         self.event(&format!("activation {}", new.name), None, Some("reserved"), &detail)?;
-        Ok(id)
+        Ok(Reserved { id, skipped })
     }
 
     /// Puts the row of an activation that the store was found to have.
     pub(crate) fn put_activation(&self, row: &Activation) -> Result<(), Error> {
         self.run(
-            "INSERT INTO activations(name, reference, origin, id, bytes, state, created_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            (&row.name, &row.reference, row.origin, row.id, row.bytes, row.state.word(), now_ms()),
+            "INSERT INTO activations(name, reference, origin, id, bytes, state, created_ms, unchecked,
+               when_closed, endpoint)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            (
+                &row.name,
+                &row.reference,
+                row.origin,
+                row.id,
+                row.bytes,
+                row.state.word(),
+                now_ms(),
+                row.unchecked,
+                row.when_closed.map(WhenClosed::word),
+                &row.endpoint,
+            ),
         )?;
         let detail = format!("volume {}, found in the store", row.id);
         self.event(&format!("activation {}", row.name), None, Some(row.state.word()), &detail)
@@ -260,38 +318,6 @@ impl Write<'_> {
         .map(drop)
     }
 
-    /// Records which blob an object was. What was read stays `read`.
-    pub fn put_source(
-        &self,
-        source: &Source,
-        key: &str,
-        blob: &Blob,
-        known_by: KnownBy,
-    ) -> Result<(), Error> {
-        let known_by = match known_by {
-            KnownBy::Read => "read",
-            KnownBy::Etag => "etag",
-        };
-        self.run(
-            "INSERT INTO sources(endpoint, bucket, etag, size, key, digest, known_by, seen_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-             ON CONFLICT DO UPDATE SET seen_ms = excluded.seen_ms,
-               digest = CASE WHEN excluded.known_by = 'read' THEN excluded.digest ELSE digest END,
-               known_by = CASE WHEN excluded.known_by = 'read' THEN 'read' ELSE known_by END",
-            (
-                &source.endpoint,
-                &source.bucket,
-                &source.etag,
-                source.size,
-                key,
-                blob.digest.hex(),
-                known_by,
-                now_ms(),
-            ),
-        )
-        .map(drop)
-    }
-
     /// Publishes an image, or moves its reference to a new stack.
     pub fn put_image(&self, image: &Image) -> Result<(), Error> {
         let subject = format!("image {}", image.reference);
@@ -332,6 +358,25 @@ impl Write<'_> {
         self.event(&subject, from, Some("published"), &image.chain.to_string())
     }
 
+    /// The number of a listing that is about to be asked for: a later one has a higher number.
+    pub fn next_listing(&self) -> Result<u64, Error> {
+        let listed = self.ask("UPDATE meta SET listed = listed + 1 RETURNING listed", [])?;
+        listed.ok_or_else(|| Error::Corrupt { subject: "meta".into(), what: "no row".into() })
+    }
+
+    /// Whether an image is what a later listing than this has said.
+    pub fn was_listed_after(&self, reference: &str, listed: u64) -> Result<bool, Error> {
+        let last: Option<u64> =
+            self.ask("SELECT listed FROM images WHERE reference = ?1", [reference])?;
+        Ok(last.is_some_and(|last| last > listed))
+    }
+
+    /// By which listing an image is what it is.
+    pub fn put_listing(&self, reference: &str, listed: u64) -> Result<(), Error> {
+        self.run("UPDATE images SET listed = ?2 WHERE reference = ?1", (reference, listed))
+            .map(drop)
+    }
+
     /// The image was asked for just now.
     pub fn use_image(&self, reference: &str) -> Result<(), Error> {
         self.run(
@@ -366,41 +411,31 @@ impl Write<'_> {
         Ok(changed == 1)
     }
 
-    fn next_id(&self) -> Result<u32, Error> {
-        let id: u32 = self
+    /// The next id that is not among `theirs`; those before it are never given either.
+    pub(crate) fn next_id(&self, theirs: &BTreeSet<u32>) -> Result<Reserved, Error> {
+        let first: u32 = self
             .tx
             .query_row("SELECT next_id FROM meta", [], |row| row.get(0))
             .map_err(Error::sqlite("read the next id"))?;
-        if id > ID_MAX {
-            return Err(Error::IdsExhausted);
-        }
-        self.run("UPDATE meta SET next_id = next_id + 1", [])?;
-        Ok(id)
+        let free = (first..=ID_MAX).find(|id| !theirs.contains(id));
+        let id = free.ok_or(Error::IdsExhausted)?;
+        self.run("UPDATE meta SET next_id = ?1", [id + 1])?;
+        Ok(Reserved { id, skipped: (first..id).collect() })
     }
 
     pub(crate) fn last_id(&self) -> Result<u64, Error> {
         u64::try_from(self.tx.last_insert_rowid()).map_err(|_| Error::IdsExhausted)
     }
 
-    pub(crate) fn event(
-        &self,
-        subject: &str,
-        from: Option<&str>,
-        to: Option<&str>,
-        detail: &str,
-    ) -> Result<(), Error> {
-        self.run(
-            "INSERT INTO events(at_ms, subject, from_state, to_state, detail)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
-            (now_ms(), subject, from, to, detail),
-        )
-        .map(drop)
-    }
-
     pub(crate) fn run(&self, sql: &str, params: impl Params) -> Result<usize, Error> {
         self.tx
             .prepare(sql)
-            .and_then(|mut statement| statement.execute(params))
+            .and_then(|mut statement| {
+                let done = statement.execute(params);
+                #[cfg(test)]
+                crate::plans::note(sql, &statement);
+                done
+            })
             .map_err(Error::sqlite("write a row"))
     }
 
@@ -411,8 +446,13 @@ impl Write<'_> {
         params: impl Params,
     ) -> Result<Option<T>, Error> {
         self.tx
-            .query_row(sql, params, |row| row.get(0))
-            .optional()
+            .prepare(sql)
+            .and_then(|mut statement| {
+                let found = statement.query_row(params, |row| row.get(0)).optional();
+                #[cfg(test)]
+                crate::plans::note(sql, &statement);
+                found
+            })
             .map_err(Error::sqlite("write a row"))
     }
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use registry::{
-    Digest, Error, Image, Kind, NewRun, NewVolume, Registry, Role, RunState, SCHEMA_VERSION, Seal,
-    Source, Verb, VolumeState,
+    Death, Digest, Enqueued, Error, Image, Kind, NewRun, NewVolume, Quarantined, Registry, Role,
+    RunState, SCHEMA_VERSION, Seal, Source, Verb, VolumeState,
 };
 use rusqlite::Connection;
 
@@ -72,20 +72,46 @@ fn a_wish_to_cancel_is_kept_and_counts_only_for_what_lives() {
     assert!(!registry.write(|write| write.cancel_run(id, "late")).unwrap());
 }
 
-fn queued(priority: i32, notify: Option<&str>) -> NewRun<'_> {
+fn queued(priority: i32, webhook: Option<&str>) -> NewRun<'_> {
     let (verb, subject, input) = (Verb::Ensure, "s3://b/p/", "{}");
-    NewRun { verb, subject, input, priority, notify }
+    NewRun { verb, subject, input, priority, webhook }
+}
+
+/// A wish that nothing is said against.
+fn enqueue(registry: &mut Registry, new: &NewRun<'_>) -> Enqueued {
+    registry.write(|write| write.enqueue_run(new, |_| None)).unwrap()
+}
+
+fn fresh(registry: &mut Registry, new: &NewRun<'_>) -> u64 {
+    let Enqueued::Fresh(id) = enqueue(registry, new) else { panic!("not fresh") };
+    id
+}
+
+fn to_tell(registry: &Registry) -> Vec<(u64, String)> {
+    let due = registry.addresses_to_tell("", 9).unwrap().into_iter();
+    due.flat_map(|address| {
+        let (mut found, mut after) = (Vec::new(), 0);
+        while let Some(webhook) = registry.to_tell(&address, after).unwrap() {
+            after = webhook.id;
+            found.push((webhook.run, webhook.address));
+        }
+        found
+    })
+    .collect()
 }
 
 #[test]
 fn a_wish_waits_in_the_queue_and_a_second_one_joins_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut registry = open(dir.path());
-    let first = registry.write(|write| write.enqueue_run(&queued(0, None))).unwrap();
-    assert!(first.fresh);
+    let first = fresh(&mut registry, &queued(0, Some("http://first/")));
     let address = Some("http://h/");
-    let second = registry.write(|write| write.enqueue_run(&queued(7, address))).unwrap();
-    assert_eq!((second.id, second.fresh), (first.id, false));
+    assert_eq!(enqueue(&mut registry, &queued(7, address)), Enqueued::Joined(first));
+    // The same address hears once; and who is turned away has changed nothing.
+    assert_eq!(enqueue(&mut registry, &queued(3, address)), Enqueued::Joined(first));
+    let other = queued(99, Some("http://other/"));
+    let refused = registry.write(|write| write.enqueue_run(&other, |_| Some("no".into()))).unwrap();
+    assert_eq!(refused, Enqueued::Refused { id: first, why: "no".into() });
     let run = registry.live_run(Verb::Ensure, "s3://b/p/").unwrap().unwrap();
     assert_eq!((&run.state, run.attempt, run.priority), (&RunState::Queued, 0, 7));
     registry.write(|write| write.take_up_run(&run, "{}")).unwrap();
@@ -94,13 +120,18 @@ fn a_wish_waits_in_the_queue_and_a_second_one_joins_it() {
     let run = registry.run(run.id).unwrap().unwrap();
     assert_eq!((&run.state, run.attempt), (&RunState::Queued, 0));
     registry.write(|write| write.take_up_run(&run, "{}")).unwrap();
-    assert_eq!(registry.to_tell(9).unwrap(), [], "it has not ended");
+    assert_eq!(to_tell(&registry), [], "it has not ended");
     let gave = serde_json::json!({"layers": 3});
     registry.write(|write| write.finish_run(run.id, &RunState::Done, Some(&gave))).unwrap();
     assert_eq!(registry.run(run.id).unwrap().unwrap().result, Some(gave));
-    assert_eq!(registry.to_tell(9).unwrap(), [(run.id, "http://h/".to_owned())]);
-    registry.write(|write| write.told_run(run.id, "told")).unwrap();
-    assert_eq!(registry.to_tell(9).unwrap(), []);
+    let each = ["http://first/", "http://h/"].map(|address| (run.id, address.to_owned()));
+    assert_eq!(to_tell(&registry), each);
+    for (_, address) in each {
+        let webhook = registry.to_tell(&address, 0).unwrap().unwrap();
+        registry.write(|write| write.told_end(&webhook, "told")).unwrap();
+    }
+    assert_eq!(to_tell(&registry), []);
+    assert!(registry.run(run.id).unwrap().is_some());
     assert!(registry.write(|write| write.suspend_run(run.id, "late")).is_err());
     let states: Vec<_> = registry.events(None, 0, 99).unwrap().into_iter().map(|e| e.to).collect();
     let words = ["queued", "running", "queued", "running", "done"].map(|w| Some(w.to_owned()));
@@ -111,53 +142,60 @@ fn a_wish_waits_in_the_queue_and_a_second_one_joins_it() {
 fn a_queued_run_is_cancelled_at_once_and_may_end_without_a_begin() {
     let dir = tempfile::tempdir().unwrap();
     let mut registry = open(dir.path());
-    let first = registry.write(|write| write.enqueue_run(&queued(0, None))).unwrap().id;
+    let first = fresh(&mut registry, &queued(0, None));
     assert!(registry.write(|write| write.cancel_run(first, "no")).unwrap());
     let run = registry.run(first).unwrap().unwrap();
     assert_eq!((run.state, run.finished_ms.is_some()), (RunState::Cancelled, true));
-    let second = registry.write(|write| write.enqueue_run(&queued(0, None))).unwrap();
-    assert!(second.fresh && second.id > first);
-    registry.write(|write| write.finish_run(second.id, &failed(), None)).unwrap();
+    let second = fresh(&mut registry, &queued(0, None));
+    assert!(second > first);
+    registry.write(|write| write.finish_run(second, &failed(), None)).unwrap();
     assert_eq!(registry.runs_after(Some("failed"), 0, 9).unwrap().len(), 1);
     assert_eq!(registry.runs_after(None, first, 9).unwrap().len(), 1);
-    assert_eq!(registry.last_ended([Verb::Ensure, Verb::Activate]).unwrap().unwrap().id, second.id);
-    let too_high = registry.write(|write| write.enqueue_run(&queued(101, None)));
+    assert_eq!(registry.last_ended([Verb::Ensure, Verb::Activate]).unwrap().unwrap().id, second);
+    let too_high = registry.write(|write| write.enqueue_run(&queued(101, None), |_| None));
     assert!(too_high.is_err());
 }
 
 #[test]
-fn old_runs_and_old_history_retire_and_live_ones_stay() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut registry = open(dir.path());
-    for _ in 0..6 {
-        let id = registry.write(|write| write.begin_run(Verb::Ensure, "s3://b/p/", "{}")).unwrap();
-        registry.write(|write| write.finish_run(id, &RunState::Done, None)).unwrap();
-    }
-    let live = registry.write(|write| write.begin_run(Verb::Ensure, "s3://b/p/", "{}")).unwrap();
-    let (runs, lines) = registry.write(|write| write.retire(3, 4)).unwrap();
-    assert_eq!((runs, lines), (4, 9));
-    let kept: Vec<u64> = registry.runs(true).unwrap().iter().map(|run| run.id).collect();
-    assert_eq!(kept, [live - 2, live - 1, live]);
-    assert_eq!(registry.events(None, 0, 99).unwrap().len(), 4);
-}
-
-#[test]
-fn refused_bytes_are_known_by_digest_and_by_what_the_server_calls_them() {
+fn refused_bytes_are_known_by_digest_and_an_object_by_its_own_key() {
     let dir = tempfile::tempdir().unwrap();
     let mut registry = open(dir.path());
     let source =
         Source { endpoint: "https://s3".into(), bucket: "b".into(), etag: "\"e\"".into(), size: 7 };
     let digest = Digest([9; 32]);
-    registry.write(|write| write.refuse(digest, 7, Some(&source), "p/1.tar", "rule")).unwrap();
-    assert_eq!(registry.refused(digest).unwrap().unwrap().message, "rule");
-    assert!(registry.refused_source(&source, None).unwrap().is_some());
-    assert!(registry.refused_source(&source, Some("p/1.tar")).unwrap().is_some());
-    assert!(registry.refused_source(&source, Some("q/1.tar")).unwrap().is_none());
+    let refused = |below: &str, message: &str| Quarantined {
+        digest,
+        below: below.into(),
+        limits: None,
+        unpacker: 1,
+        size: 7,
+        key: "p/1.tar".into(),
+        message: message.into(),
+        at_ms: 0,
+    };
+    let template = refused("template", "rule");
+    registry.write(|write| write.refuse(&template, Some(&source))).unwrap();
+    let limits = serde_json::json!({"bytes_max": 1});
+    let limited = Quarantined { limits: Some(limits.clone()), ..refused("sha256:1", "limit") };
+    registry.write(|write| write.refuse(&limited, None)).unwrap();
+    // Where it stood on the same, the later word counts.
+    registry.write(|write| write.refuse(&refused("template", "again"), None)).unwrap();
+    let kept = registry.refused(digest).unwrap();
+    let kept: Vec<_> = kept.iter().map(|row| (&*row.below, &*row.message, &row.limits)).collect();
+    assert_eq!(kept, [("sha256:1", "limit", &Some(limits)), ("template", "again", &None)]);
+    assert_eq!(registry.quarantine().unwrap().len(), 2);
+    let counted = registry.counters().unwrap();
+    let counted = counted.iter().find(|row| row.name == "blobs_refused_total").unwrap();
+    assert_eq!(counted.value, 1, "one blob");
+
+    assert_eq!(registry.refused_source(&source, "p/1.tar").unwrap(), Some(digest));
+    assert_eq!(registry.refused_source(&source, "q/1.tar").unwrap(), None);
     let other = Source { size: 8, ..source.clone() };
-    assert!(registry.refused_source(&other, None).unwrap().is_none());
+    assert_eq!(registry.refused_source(&other, "p/1.tar").unwrap(), None);
     assert!(registry.write(|write| write.release(digest)).unwrap());
     assert!(!registry.write(|write| write.release(digest)).unwrap());
-    assert!(registry.refused_source(&source, None).unwrap().is_none());
+    assert_eq!(registry.refused(digest).unwrap(), []);
+    assert_eq!(registry.refused_source(&source, "p/1.tar").unwrap(), None);
 }
 
 #[test]
@@ -166,14 +204,36 @@ fn a_backup_is_a_registry_and_never_takes_the_place_of_a_file() {
     let mut registry = open(dir.path());
     registry.write(|write| write.begin_run(Verb::Ensure, "s3://b/p/", "{}")).unwrap();
     let copy = dir.path().join("copy.db");
-    registry.backup(&copy).unwrap();
+    assert_eq!(registry.backup(&copy, 2).unwrap(), None);
     let copied = Registry::open_existing(&copy).unwrap();
     assert_eq!(copied.runs(true).unwrap(), registry.runs(true).unwrap());
     assert_eq!(copied.check().unwrap(), []);
-    assert!(matches!(registry.backup(&copy), Err(Error::InTheWay { .. })));
+    // The same the next days: the older ones move, and the oldest goes.
+    let older = |number: u32| dir.path().join(format!("copy.db.{number}"));
+    for day in 1..=3 {
+        std::fs::write(dir.path().join("copy-before"), std::fs::read(&copy).unwrap()).unwrap();
+        assert_eq!(registry.backup(&copy, 2).unwrap(), Some(older(1)));
+        let before = std::fs::read(dir.path().join("copy-before")).unwrap();
+        assert!(std::fs::read(older(1)).unwrap() == before, "on day {day} another one came");
+    }
+    assert!(older(2).exists() && !older(3).exists());
+    assert!(Registry::open_existing(&copy).is_ok());
+    // What is no backup of this store is left alone, and so is the registry itself.
+    std::fs::write(older(1), "mine").unwrap();
+    let in_the_way = |path: &std::path::Path| {
+        let before = std::fs::read(path).unwrap();
+        let refused = registry.backup(&copy, 2).unwrap_err();
+        assert!(matches!(&refused, Error::InTheWay { path: named } if named == path), "{refused}");
+        assert!(std::fs::read(path).unwrap() == before);
+    };
+    in_the_way(&older(1));
+    std::fs::remove_file(older(1)).unwrap();
+    std::fs::write(&copy, "mine").unwrap();
+    in_the_way(&copy);
+    assert!(matches!(registry.backup(registry.path(), 2), Err(Error::InTheWay { .. })));
     // Also by who may only look, as the program does; and it may only look afterwards.
     let mut looks = Registry::open_existing(&dir.path().join("registry.db")).unwrap();
-    looks.backup(&dir.path().join("by-who-looks.db")).unwrap();
+    looks.backup(&dir.path().join("by-who-looks.db"), 0).unwrap();
     assert!(looks.write(|write| write.cancel_run(1, "x")).is_err());
     let names: Vec<_> = std::fs::read_dir(dir.path())
         .unwrap()
@@ -241,7 +301,8 @@ fn a_registry_of_schema_1_is_copied_and_then_migrated_with_rows_in_every_state()
     assert_eq!((image.layers.len(), image.pinned), (1, false));
     // It goes on from where it was.
     let new = NewVolume { role: Role::Layer, parent: Some(2), build: "n", bytes: 1 };
-    assert_eq!(registry.write(|write| write.reserve_volume(&new)).unwrap(), 20);
+    let theirs = std::collections::BTreeSet::new();
+    assert_eq!(registry.write(|write| write.reserve_volume(&new, &theirs)).unwrap().id, 20);
     let building = registry.volume(3).unwrap().unwrap();
     let seal = Seal {
         chain: Some(Digest([7; 32])),
@@ -298,7 +359,35 @@ fn runs_of_schema_2_are_kept_and_no_number_comes_back() {
     drop(registry);
     let stray = Connection::open(dir.path().join("registry.db")).unwrap();
     assert!(stray.execute("UPDATE runs SET priority = 1 WHERE id = 5", []).is_err());
-    stray.execute("UPDATE runs SET notify = NULL WHERE id = 5", []).unwrap();
+}
+
+/// Deaths are kept for a run that has not ended, until it comes forward, is put by, or ends.
+#[test]
+fn deaths_of_a_run_go_with_what_they_are_held_against() {
+    let dir = tempfile::tempdir().unwrap();
+    schema_2(&dir.path().join("registry.db"));
+    let mut registry = open(dir.path());
+    // What an older program began, in a boot that it did not keep.
+    let life = registry.life(3).unwrap().unwrap();
+    assert_eq!((life.boot.as_str(), life.died), ("", None));
+    assert_eq!(registry.life(5).unwrap(), None);
+    let died = Death { boot: "b".into(), place: "layer 1".into(), mark: 7, at_ms: 1 };
+    let begin = |registry: &mut Registry| {
+        registry.write(|write| write.begin_life(3, "b", Some(&died))).unwrap();
+    };
+    begin(&mut registry);
+    registry.write(|write| write.reach(3, "layer 1", "fetch-x-", false)).unwrap();
+    let life = registry.life(3).unwrap().unwrap();
+    assert_eq!((life.place.as_str(), life.spool.as_str()), ("layer 1", "fetch-x-"));
+    assert_eq!(life.died, Some(died.clone()));
+    registry.write(|write| write.reach(3, "layer 2", "", true)).unwrap();
+    assert_eq!(registry.life(3).unwrap().unwrap().died, None);
+    begin(&mut registry);
+    registry.write(|write| write.end_life(3)).unwrap();
+    assert_eq!(registry.life(3).unwrap(), None);
+    begin(&mut registry);
+    registry.write(|write| write.finish_run(3, &failed(), None)).unwrap();
+    assert_eq!(registry.life(3).unwrap(), None);
 }
 
 #[test]

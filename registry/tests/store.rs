@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use registry::{
-    ActivationState, Blob, Digest, Error, Image, ImageLayer, Kind, KnownBy, NewActivation,
+    ActivationState, Blob, Digest, Error, Image, ImageLayer, Kind, Known, KnownBy, NewActivation,
     NewVolume, Registry, Role, Seal, Source, StoreBinding, VolumeState, chain_id,
 };
 
@@ -16,6 +16,11 @@ fn place() -> Place {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("registry.db");
     Place { _dir: dir, path }
+}
+
+/// A store that has nothing of anybody else.
+fn none() -> std::collections::BTreeSet<u32> {
+    std::collections::BTreeSet::new()
 }
 
 fn digest(n: u8) -> Digest {
@@ -36,7 +41,7 @@ fn seal(parent: Option<Digest>, n: u8) -> Seal {
 
 fn template(registry: &mut Registry) -> u32 {
     let new = NewVolume { role: Role::Template, parent: None, build: "template", bytes: 1 << 20 };
-    let id = registry.write(|write| write.reserve_volume(&new)).unwrap();
+    let id = registry.write(|write| write.reserve_volume(&new, &none())).unwrap().id;
     let volume = registry.volume(id).unwrap().unwrap();
     let blank = Seal { chain: None, diff: None, blob: None, ..seal(None, 0) };
     registry.write(|write| write.advance_volume(&volume, &VolumeState::Sealed(blank))).unwrap();
@@ -46,7 +51,7 @@ fn template(registry: &mut Registry) -> u32 {
 fn layer(registry: &mut Registry, parent: u32, below: Option<Digest>, n: u8) -> u32 {
     let build = format!("on {parent}: {n}");
     let new = NewVolume { role: Role::Layer, parent: Some(parent), build: &build, bytes: 1 << 20 };
-    let id = registry.write(|write| write.reserve_volume(&new)).unwrap();
+    let id = registry.write(|write| write.reserve_volume(&new, &none())).unwrap().id;
     let volume = registry.volume(id).unwrap().unwrap();
     assert_eq!(volume.state, VolumeState::Building);
     let sealed = VolumeState::Sealed(seal(below, n));
@@ -89,7 +94,7 @@ fn a_stale_view_of_a_volume_changes_nothing() {
     let mut registry = Registry::open(&place.path).unwrap();
     let base = template(&mut registry);
     let new = NewVolume { role: Role::Layer, parent: Some(base), build: "b", bytes: 1 };
-    let id = registry.write(|write| write.reserve_volume(&new)).unwrap();
+    let id = registry.write(|write| write.reserve_volume(&new, &none())).unwrap().id;
     let stale = registry.volume(id).unwrap().unwrap();
     registry.write(|write| write.advance_volume(&stale, &VolumeState::Deleting)).unwrap();
     let late = registry
@@ -107,12 +112,8 @@ fn a_failed_change_leaves_nothing_of_itself() {
     let before = (registry.transaction_id().unwrap(), registry.events(None, 0, 99).unwrap().len());
     let failed = registry.write(|write| {
         write.next_transaction()?;
-        write.reserve_volume(&NewVolume {
-            role: Role::Layer,
-            parent: Some(base),
-            build: "b",
-            bytes: 1,
-        })?;
+        let (role, parent) = (Role::Layer, Some(base));
+        write.reserve_volume(&NewVolume { role, parent, build: "b", bytes: 1 }, &none())?;
         write.advance_activation("nobody", ActivationState::Active, ActivationState::Inactive)
     });
     assert_eq!(failed.unwrap_err().kind(), Kind::Conflict);
@@ -144,8 +145,9 @@ fn an_activation_goes_through_its_life() {
     let mut registry = Registry::open(&place.path).unwrap();
     let base = template(&mut registry);
     let top = layer(&mut registry, base, None, 1);
-    let new = NewActivation { name: "web", reference: "s3://b/p/", origin: top, bytes: 1 << 20 };
-    registry.write(|write| write.reserve_activation(&new)).unwrap();
+    let (name, reference, bytes) = ("web", "s3://b/p/", 1 << 20);
+    let new = NewActivation { name, reference, origin: top, bytes, endpoint: Some("http://h:1") };
+    registry.write(|write| write.reserve_activation(&new, &none())).unwrap();
     use ActivationState::{Active, Deleting, Inactive, Reserved};
     for (from, to) in
         [(Reserved, Active), (Active, Inactive), (Inactive, Active), (Active, Deleting)]
@@ -156,26 +158,97 @@ fn an_activation_goes_through_its_life() {
     assert_eq!(registry.activation("web").unwrap(), None);
 }
 
+/// A bucket with one object that was read, whose ETag was its MD5 or was not.
+fn read_once(registry: &mut Registry, etag: &str, md5: Option<bool>) -> (Source, Blob) {
+    let source =
+        Source { endpoint: "http://h:1".into(), bucket: "b".into(), etag: etag.into(), size: 7 };
+    let blob = Blob { digest: digest(1), diff: digest(2), size: 7, diff_size: 9 };
+    let doubt = registry.write(|write| {
+        write.put_blob(&blob)?;
+        write.put_read(&source, "golang/1.tar", &blob, md5)
+    });
+    assert_eq!(doubt.unwrap().is_some(), md5 == Some(false));
+    (source, blob)
+}
+
+const MD5: &str = "\"0123456789abcdef0123456789abcdef\"";
+const PARTS: &str = "\"0123456789abcdef0123456789abcdef-2\"";
+
 #[test]
-fn a_source_is_known_by_etag_but_not_taken_for_read() {
+fn another_key_is_known_only_by_an_etag_that_was_the_md5_of_what_was_read() {
+    for (etag, md5, guessed) in [
+        (MD5, Some(true), true),
+        (MD5, None, false),
+        (MD5, Some(false), false),
+        (PARTS, None, false),
+        (PARTS, Some(true), false),
+        ("\"e\"", Some(true), false),
+    ] {
+        let place = place();
+        let mut registry = Registry::open(&place.path).unwrap();
+        let (source, blob) = read_once(&mut registry, etag, md5);
+        let own = registry.known(&source, "golang/1.tar", false).unwrap();
+        assert_eq!(own, Some(Known { blob: blob.clone(), by: KnownBy::Read }), "{etag} {md5:?}");
+        let guess = registry.known(&source, "node/1.tar", true).unwrap();
+        assert_eq!(guess.is_some(), guessed, "{etag} {md5:?}");
+        assert_eq!(registry.known(&source, "node/1.tar", false).unwrap(), None);
+        for other in [
+            Source { size: 8, ..source.clone() },
+            Source { bucket: "c".into(), ..source.clone() },
+            Source { endpoint: "http://h:2".into(), ..source.clone() },
+        ] {
+            assert_eq!(registry.known(&other, "golang/1.tar", true).unwrap(), None);
+        }
+        // A guess that was published is no word of the object itself.
+        registry.write(|write| write.put_guess(&source, "node/1.tar", &blob)).unwrap();
+        assert_eq!(registry.known(&source, "node/1.tar", false).unwrap(), None);
+    }
+}
+
+#[test]
+fn one_etag_that_is_not_the_md5_ends_all_guesses_of_its_bucket_for_good() {
     let place = place();
     let mut registry = Registry::open(&place.path).unwrap();
-    let source =
-        Source { endpoint: "http://h:1".into(), bucket: "b".into(), etag: "\"e\"".into(), size: 7 };
-    let blob = Blob { digest: digest(1), diff: digest(2), size: 7, diff_size: 9 };
-    registry
-        .write(|write| {
-            write.put_blob(&blob)?;
-            write.put_source(&source, "golang/1.tar", &blob, KnownBy::Read)
-        })
-        .unwrap();
-    assert_eq!(registry.known(&source, None).unwrap(), Some(blob.clone()));
-    assert_eq!(registry.known(&source, Some("node/1.tar")).unwrap(), None);
-    registry.write(|write| write.put_source(&source, "node/1.tar", &blob, KnownBy::Etag)).unwrap();
-    assert_eq!(registry.known(&source, Some("node/1.tar")).unwrap(), None);
-    assert_eq!(registry.known(&source, Some("golang/1.tar")).unwrap(), Some(blob));
-    let other = Source { size: 8, ..source };
-    assert_eq!(registry.known(&other, None).unwrap(), None);
+    let (source, blob) = read_once(&mut registry, MD5, Some(true));
+    assert!(registry.known(&source, "node/1.tar", true).unwrap().is_some());
+    let odd = Source { etag: MD5.replace('0', "f"), ..source.clone() };
+    let read = |registry: &mut Registry, md5| {
+        registry.write(|write| write.put_read(&odd, "odd/1.tar", &blob, md5)).unwrap()
+    };
+    assert!(read(&mut registry, Some(false)).unwrap().contains("not the MD5"));
+    assert_eq!(registry.known(&source, "node/1.tar", true).unwrap(), None);
+    // It is told once, and not taken back.
+    assert_eq!(read(&mut registry, Some(false)), None);
+    assert_eq!(read(&mut registry, Some(true)), None);
+    assert_eq!(registry.known(&source, "node/1.tar", true).unwrap(), None);
+    assert!(registry.etag_doubt("http://h:1", "b").unwrap().is_some());
+    assert_eq!(registry.etag_doubt("http://h:1", "c").unwrap(), None);
+    let own = registry.known(&source, "golang/1.tar", true).unwrap();
+    assert_eq!(own.map(|known| known.blob), Some(blob));
+}
+
+#[test]
+fn two_contents_of_one_etag_are_told_and_each_key_keeps_its_own() {
+    for (etag, all) in [(MD5, true), (PARTS, false)] {
+        let place = place();
+        let mut registry = Registry::open(&place.path).unwrap();
+        let (source, blob) = read_once(&mut registry, etag, Some(true));
+        let other = Blob { digest: digest(3), diff: digest(4), ..blob.clone() };
+        let told = registry.write(|write| {
+            write.put_blob(&other)?;
+            write.put_read(&source, "node/1.tar", &other, Some(true))
+        });
+        let told = told.unwrap().unwrap();
+        assert!(told.contains("node/1.tar") && told.contains("golang/1.tar"), "{told}");
+        let known = |key| registry.known(&source, key, true).unwrap().map(|known| known.blob);
+        assert_eq!(known("golang/1.tar"), Some(blob));
+        assert_eq!(known("node/1.tar"), Some(other));
+        assert_eq!(known("third/1.tar"), None);
+        assert_eq!(registry.etag_doubt("http://h:1", "b").unwrap().is_some(), all);
+        let events = registry.events(None, 0, 99).unwrap();
+        let doubts = events.iter().filter(|event| event.to.as_deref() == Some("etags doubted"));
+        assert_eq!(doubts.count(), 1);
+    }
 }
 
 #[test]
@@ -227,7 +300,7 @@ fn many_open_a_new_registry_at_once() {
 
 fn reserve_one(registry: &mut Registry) {
     let new = NewVolume { role: Role::Template, parent: None, build: "template", bytes: 1 };
-    registry.write(|write| write.reserve_volume(&new)).unwrap();
+    registry.write(|write| write.reserve_volume(&new, &none())).unwrap();
 }
 
 #[test]
@@ -251,7 +324,7 @@ fn ids_end_at_24_bits() {
     registry.bind(&store, 0, 16_777_215).unwrap();
     assert_eq!(template(&mut registry), 16_777_215);
     let new = NewVolume { role: Role::Layer, parent: None, build: "b", bytes: 1 };
-    let refused = registry.write(|write| write.reserve_volume(&new));
+    let refused = registry.write(|write| write.reserve_volume(&new, &none()));
     assert!(matches!(refused, Err(Error::IdsExhausted)));
 }
 
@@ -289,4 +362,79 @@ fn a_forged_chain_id_is_found() {
     stray.execute("UPDATE volumes SET diff = ?1 WHERE id = ?2", (digest(9).hex(), first)).unwrap();
     let findings = registry.check().unwrap();
     assert!(findings.iter().any(|finding| finding.check == "chain"), "{findings:?}");
+}
+
+#[test]
+fn ids_that_the_store_has_are_passed_over_and_told() {
+    let place = place();
+    let mut registry = Registry::open(&place.path).unwrap();
+    let base = template(&mut registry);
+    let theirs = std::collections::BTreeSet::from([base + 1, base + 2, base + 4, 16_777_215]);
+    let new = NewVolume { role: Role::Layer, parent: Some(base), build: "b", bytes: 1 };
+    let first = registry.write(|write| write.reserve_volume(&new, &theirs)).unwrap();
+    assert_eq!((first.id, first.skipped), (base + 3, vec![base + 1, base + 2]));
+    let (name, reference, bytes) = ("n", "s3://b/p/", 1);
+    let new = NewActivation { name, reference, origin: base, bytes, endpoint: None };
+    let second = registry.write(|write| write.reserve_activation(&new, &theirs)).unwrap();
+    assert_eq!((second.id, second.skipped), (base + 5, vec![base + 4]));
+    // Recorded with the transaction id of the commit that it was reserved by.
+    let at = registry.transaction_id().unwrap() + 1;
+    assert_eq!(registry.reserved_at(first.id).unwrap(), Some(at));
+    assert_eq!(registry.reserved_at(second.id).unwrap(), Some(at));
+    // A foreign volume with the last id of all takes none of the others away.
+    let place = self::place();
+    let mut registry = Registry::open(&place.path).unwrap();
+    let store = StoreBinding { kind: "thin".into(), id: "p".into() };
+    registry.bind(&store, 0, 16_777_216).unwrap();
+    assert_eq!(template(&mut registry), 1);
+}
+
+#[test]
+fn a_row_over_somebody_elses_volume_goes_and_its_try_does_not_count() {
+    let place = place();
+    let mut registry = Registry::open(&place.path).unwrap();
+    let base = template(&mut registry);
+    let new = NewVolume { role: Role::Layer, parent: Some(base), build: "b", bytes: 1 };
+    for begun in [1, 2] {
+        let id = registry.write(|write| write.reserve_volume(&new, &none())).unwrap().id;
+        assert_eq!(registry.attempts("b").unwrap(), begun);
+        if begun == 2 {
+            registry.write(|write| write.disown_volume(id, "theirs")).unwrap();
+            assert_eq!(registry.volume(id).unwrap(), None);
+        }
+    }
+    assert_eq!(registry.attempts("b").unwrap(), 1);
+    let (name, reference, bytes) = ("n", "s3://b/p/", 1);
+    let new = NewActivation { name, reference, origin: base, bytes, endpoint: None };
+    registry.write(|write| write.reserve_activation(&new, &none())).unwrap();
+    registry.write(|write| write.disown_activation("n", "theirs")).unwrap();
+    assert_eq!(registry.activation("n").unwrap(), None);
+    let event = registry.events(Some("activation n"), 0, 9).unwrap().pop().unwrap();
+    assert_eq!(
+        (event.from.as_deref(), event.to, event.detail),
+        (Some("reserved"), None, "theirs".into())
+    );
+}
+
+#[test]
+fn a_condemned_layer_gives_its_chain_id_up_and_remembers_it() {
+    let place = place();
+    let mut registry = Registry::open(&place.path).unwrap();
+    let base = template(&mut registry);
+    let bad = layer(&mut registry, base, None, 1);
+    let chain = chain_id(None, digest(1));
+    assert!(registry.write(|write| write.condemn_volume(bad, "one byte differs")).unwrap());
+    assert!(!registry.write(|write| write.condemn_volume(bad, "again")).unwrap());
+    assert!(!registry.write(|write| write.condemn_volume(base, "no layer")).unwrap());
+    assert_eq!(registry.layer(chain).unwrap(), None);
+    let row = registry.volume(bad).unwrap().unwrap();
+    assert_eq!(row.condemned.as_deref(), Some("one byte differs"));
+    assert!(matches!(&row.state, VolumeState::Sealed(seal) if seal.chain == Some(chain)));
+    // A sound one takes its place, and both are sound rows.
+    let good = layer(&mut registry, base, None, 1);
+    assert_eq!(registry.layer(chain).unwrap().unwrap().id, good);
+    assert_eq!(registry.check().unwrap(), []);
+    registry.write(|write| write.advance_volume(&row, &VolumeState::Deleting)).unwrap();
+    registry.write(|write| write.forget_volume(bad)).unwrap();
+    assert_eq!(registry.layer(chain).unwrap().unwrap().id, good);
 }

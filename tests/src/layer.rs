@@ -49,3 +49,21 @@ pub fn named(name: &str) -> Vec<u8> {
     tar.append(&header, &[][..]).expect("memory takes all");
     tar.into_inner().expect("memory takes all")
 }
+
+/// A layer whose one entry is a hard link to what only a layer below may have.
+///
+/// # Panics
+/// A path is too long for a header.
+#[must_use]
+pub fn hard_link(name: &str, target: &str) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Link);
+    header.set_mode(0o640);
+    header.set_uid(1000);
+    header.set_gid(50);
+    header.set_mtime(1_700_000_000);
+    header.set_size(0);
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_link(&mut header, name, target).expect("short paths");
+    tar.into_inner().expect("memory takes all")
+}

@@ -6,16 +6,21 @@
 //! `README.md` in this folder says how to add a scenario.
 
 pub mod bench;
+pub mod corpus;
 pub mod dice;
 pub mod guest;
+pub mod guides;
 pub mod host;
 pub mod images;
 pub mod layer;
 pub mod oci;
 pub mod oracle;
+pub mod programs;
 pub mod protocol;
 pub mod s3;
 pub mod scenario;
 pub mod scenarios;
+pub mod told;
 pub mod trace;
 pub mod tree;
+pub mod walls;

@@ -69,13 +69,14 @@ pub fn apply(layer: &Path, root: &Path) -> Result<()> {
     restore_times(root, &before, &named)
 }
 
-struct Entry {
-    path: PathBuf,
+/// One entry of an archive.
+pub(crate) struct Entry {
+    pub(crate) path: PathBuf,
     is_dir: bool,
 }
 
 /// Names by `tar -t`; a directory's ends with a slash.
-fn list(layer: &Path) -> Result<Vec<Entry>> {
+pub(crate) fn list(layer: &Path) -> Result<Vec<Entry>> {
     let output = Command::new(TAR)
         .args(["--list", "--quoting-style=escape", "--file"])
         .arg(layer)

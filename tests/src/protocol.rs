@@ -36,6 +36,8 @@ pub struct Stage {
     pub long: bool,
     /// Of all that is left to chance.
     pub seed: u32,
+    /// The numbers of the host's environment that the scenario asks for.
+    pub given: BTreeMap<String, u64>,
 }
 
 /// One line from the guest.
@@ -46,6 +48,8 @@ pub enum Event {
     Booted {
         /// Seconds since the kernel started.
         seconds: f64,
+        /// Its release.
+        kernel: String,
     },
     /// A scenario begins; the host's watchdog starts to count.
     Start {

@@ -35,6 +35,8 @@ pub struct Needs {
     /// Of a scenario that has a long form, the bound on one phase of that; `just soak-thin` runs
     /// those, and [`Guest::long`] tells.
     pub soak_timeout_s: Option<u32>,
+    /// Variables of the host's environment that it takes a number from, by [`Guest::given`].
+    pub numbers: &'static [&'static str],
 }
 
 /// Power cuts at moments of the host's choosing.
@@ -67,6 +69,7 @@ impl Needs {
         timeout_s: 120,
         power_cuts: None,
         soak_timeout_s: None,
+        numbers: &[],
     };
 
     /// The bound on one phase.

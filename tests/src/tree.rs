@@ -95,6 +95,13 @@ impl Tree {
         Ok(tree)
     }
 
+    /// Leaves out the root itself, not what is in it.
+    #[must_use]
+    pub fn without_root(mut self) -> Tree {
+        self.0.remove(Path::new("."));
+        self
+    }
+
     /// How many paths.
     #[must_use]
     pub fn len(&self) -> usize {

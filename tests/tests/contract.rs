@@ -2,40 +2,11 @@
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+
+use tests::programs::programs;
 
 const PROGRAMS: [&str; 5] = ["fetch", "unpack", "thin", "registry", "orchestrate"];
-
-/// The folder of the programs that belong to this very build: `target/[<triple>/]<profile>`. They
-/// are brought up to date first, which does nothing where cargo has just built the workspace.
-fn programs() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let test = std::env::current_exe().expect("this test's path");
-        let folder = test.ancestors().nth(2).expect("target/<profile>/deps/<test>").to_owned();
-        let profile = folder.file_name().expect("a profile").to_string_lossy().into_owned();
-        let above = folder.parent().expect("a target folder");
-        let triple = above.file_name().expect("a name").to_string_lossy().into_owned();
-        let mut cargo = Command::new("cargo");
-        cargo.args(["build", "--quiet", "--workspace", "--bins"]);
-        if profile == "release" {
-            cargo.arg("--release");
-        }
-        if triple.contains("-linux-") {
-            let flags =
-                format!("target.{triple}.rustflags=[\"-C\",\"target-feature=+crt-static\"]");
-            cargo.args(["--target", &triple, "--config", &flags, "--target-dir"]);
-            cargo.arg(above.parent().expect("a target folder"));
-        } else {
-            cargo.arg("--target-dir").arg(above);
-        }
-        let status = cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).status();
-        assert!(status.expect("run cargo").success(), "the programs do not build");
-        folder
-    })
-}
 
 fn command(program: &str) -> Command {
     let mut command = Command::new(programs().join(program));
@@ -70,6 +41,9 @@ fn expect(good: bool, what: &str, output: &Output) -> Result<(), String> {
 fn help_goes_to_stdout_and_names_the_exit_codes() {
     each(|program| {
         let output = run(program, &["--help"]);
+        let short = run(program, &["-h"]);
+        let same = short.status.code() == Some(0) && short.stdout == output.stdout;
+        expect(same, "-h is --help", &short)?;
         let text = String::from_utf8_lossy(&output.stdout);
         expect(output.status.code() == Some(0), "exit code", &output)?;
         expect(output.stderr.is_empty(), "stderr", &output)?;

@@ -2,14 +2,18 @@
 //! one small file it attaches to see whether direct I/O really holds.
 
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use serde::Serialize;
 
 use crate::dm::{By, Dm};
-use crate::error::Error;
+use crate::error::{Error, clean};
+use crate::header::{FILE, Header};
 use crate::kind::Kind;
 use crate::loopdev::{self, LoopOptions};
+use crate::ondisk::Superblock;
+use crate::pool::{POOL_UUID, Pool};
 use crate::status::PoolStatus;
 use crate::table::PoolTable;
 use crate::template::find_program;
@@ -37,16 +41,16 @@ pub struct Finding {
     /// What was seen.
     pub found: String,
     /// What to do about it.
-    pub advice: Option<&'static str>,
+    pub advice: Option<String>,
 }
 
-fn finding(level: Level, check: &str, found: String, advice: &'static str) -> Finding {
-    let advice = (level != Level::Good).then_some(advice);
+fn finding(level: Level, check: &str, found: String, advice: &str) -> Finding {
+    let advice = (level != Level::Good).then(|| advice.to_owned());
     Finding { level, check: check.to_owned(), found, advice }
 }
 
 /// Looks at the kernel, its targets, udev, the outside programs, the live pools and, where one
-/// is given, a directory that is to hold a pool's files.
+/// is given, a directory that has, or is to have, a pool's files.
 ///
 /// # Errors
 /// Only when a check itself could not be made.
@@ -74,6 +78,10 @@ pub fn examine(dir: Option<&Path>) -> Result<Vec<Finding>, Error> {
         };
         out.push(finding(level, &format!("target {target}"), found, "`modprobe dm_thin_pool`"));
     }
+    let header = dir.filter(|dir| dir.join(FILE).exists()).map(|dir| (dir, Header::read(dir)));
+    if let Some((dir, header)) = header {
+        out.extend(store(&dm, dir, header)?);
+    }
     for entry in dm.list()? {
         let Some((_, lines)) = dm.table(By::Name(&entry.name))? else { continue };
         let [line] = lines.as_slice() else { continue };
@@ -84,6 +92,7 @@ pub fn examine(dir: Option<&Path>) -> Result<Vec<Finding>, Error> {
         let Some((_, status)) = dm.status(By::Name(&entry.name), false)? else { continue };
         let status = status.first().map_or("", |line| line.params.as_str());
         out.extend(pool(&entry.name, &table, &PoolStatus::parse(status)?));
+        out.extend(space_map(&Pool::adopt(dm.clone(), &entry.name)?));
     }
     Ok(out)
 }
@@ -170,6 +179,70 @@ fn direct_io(dir: &Path) -> Result<Finding, Error> {
     Ok(finding(level, "loop direct I/O", found.to_owned(), advice))
 }
 
+/// The pool whose files are in this directory: up, or what to do about it.
+fn store(dm: &Dm, dir: &Path, header: Result<Header, Error>) -> Result<Vec<Finding>, Error> {
+    let header = match header {
+        Ok(header) => header,
+        Err(err) => {
+            return Ok(vec![finding(Level::Bad, "pool of the directory", err.to_string(), "")]);
+        }
+    };
+    let uuid = format!("{POOL_UUID}{}", header.id);
+    let up = dm.state(By::Uuid(&uuid))?.is_some_and(|state| state.has_table);
+    Ok(of_store(dir, &header, up, || first_block(&dir.join(&header.metadata.path))))
+}
+
+fn of_store(
+    dir: &Path,
+    header: &Header,
+    up: bool,
+    metadata: impl FnOnce() -> std::io::Result<(Vec<u8>, u64)>,
+) -> Vec<Finding> {
+    let check = format!("pool {}: of {}", header.name, clean(&dir.to_string_lossy()));
+    if up {
+        return vec![finding(Level::Good, &check, "up".to_owned(), "")];
+    }
+    let dir = clean(&dir.to_string_lossy());
+    let judged = match metadata() {
+        Ok((block, bytes)) => header.judge(&Superblock::parse(&block, 0), bytes, None, false),
+        Err(err) => {
+            let found = format!("down, and its metadata cannot be read: {err}");
+            return vec![finding(Level::Bad, &check, found, "restore it")];
+        }
+    };
+    let (found, advice) = match judged {
+        Ok(()) => ("down".to_owned(), format!("`thin pool up {dir}`")),
+        Err(verdict) => (
+            format!("down, and its metadata is not taken: {}", verdict.why),
+            format!("{}; its directory is {dir}", verdict.hint),
+        ),
+    };
+    vec![finding(Level::Bad, &check, found, &advice)]
+}
+
+/// The first block of a file or a device, and the size of it.
+fn first_block(path: &Path) -> std::io::Result<(Vec<u8>, u64)> {
+    let mut file = fs::File::open(path)?;
+    let bytes = file.seek(SeekFrom::End(0))?;
+    file.rewind()?;
+    let mut block = Vec::new();
+    file.take(4096).read_to_end(&mut block)?;
+    Ok((block, bytes))
+}
+
+/// Blocks that the figures have as free and that are not. A pool that cannot be asked has more to be
+/// told of than that.
+fn space_map(pool: &Pool) -> Option<Finding> {
+    let lost = pool.unreachable().ok().filter(|lost| !lost.is_none())?;
+    let found = format!(
+        "{} data and {} metadata blocks are counted as free and never given out",
+        lost.data, lost.metadata
+    );
+    let advice =
+        "an older thin_repair counted too few: take the pool down, then `thin pool repair`";
+    Some(finding(Level::Bad, &format!("pool {}: space map", pool.name()), found, advice))
+}
+
 fn pool(name: &str, table: &PoolTable, status: &PoolStatus) -> Vec<Finding> {
     let mut out = Vec::new();
     let mut say = |level, what: &str, found: String, advice| {
@@ -239,6 +312,39 @@ mod tests {
         ] {
             assert_eq!(kernel_level(version).0, level, "{version:?}");
         }
+    }
+
+    #[test]
+    fn a_pool_that_is_down_is_not_well() {
+        let part = |path: &str| crate::Part { path: path.into(), bytes: 8, inode: Some(1) };
+        let id = "0123456789abcdef0123456789abcdef".to_owned();
+        let header = Header::new(id, "veneer".to_owned(), 128, [part("data"), part("metadata")]);
+        let dir = Path::new("/var/pool");
+        let told = |up, block: Vec<u8>| {
+            let found = of_store(dir, &header, up, || Ok((block, 1 << 20)));
+            let [found] = found.as_slice() else { panic!("{found:?}") };
+            (found.level, found.found.clone(), found.advice.clone().unwrap_or_default())
+        };
+        assert_eq!(told(true, vec![0; 4096]).0, Level::Good);
+        let (level, found, advice) = told(false, sealed_superblock(&header, false));
+        assert_eq!((level, found.as_str()), (Level::Bad, "down"));
+        assert_eq!(advice, "`thin pool up /var/pool`");
+        let (level, found, advice) = told(false, sealed_superblock(&header, true));
+        assert_eq!(level, Level::Bad);
+        assert!(found.contains("needs a check") && advice.contains("thin pool repair"), "{found}");
+        assert!(told(false, vec![0; 4096]).1.contains("zero"));
+        let unread = of_store(dir, &header, false, || Err(std::io::ErrorKind::NotFound.into()));
+        assert!(unread[0].found.contains("cannot be read"), "{unread:?}");
+    }
+
+    fn sealed_superblock(header: &Header, needs_check: bool) -> Vec<u8> {
+        let mut block = vec![0; 4096];
+        block[4] = u8::from(needs_check);
+        block[16..32].copy_from_slice(&header.stamp());
+        block[32..40].copy_from_slice(&27_022_010_u64.to_le_bytes());
+        block[40] = 2;
+        block[336] = 128;
+        crate::ondisk::resealed(&block, true)
     }
 
     #[test]

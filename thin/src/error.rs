@@ -9,6 +9,7 @@ use nix::errno::Errno;
 
 use crate::holders::Holder;
 use crate::room::Room;
+use crate::spacemap::Unreachable;
 use crate::status::PoolStatus;
 use crate::units::{Bytes, ThinId};
 use crate::wire::Command;
@@ -171,6 +172,38 @@ pub enum Error {
         /// Blocks it has.
         found: u64,
     },
+    /// A pool was to grow, and not said how far.
+    NoSize {
+        /// Its directory.
+        dir: PathBuf,
+        /// Bytes of data it has.
+        data: u64,
+        /// Bytes of metadata it has.
+        metadata: u64,
+    },
+    /// The pool counts blocks as free that it will never give out.
+    Unreachable {
+        /// The pool.
+        pool: String,
+        /// Its directory.
+        dir: PathBuf,
+        /// How many.
+        unreachable: Unreachable,
+    },
+    /// The volume's device refuses writes.
+    ReadOnlyVolume {
+        /// The name.
+        name: String,
+    },
+    /// The thin is active, so that no device of its own is made to look at it.
+    Seen {
+        /// The id.
+        id: ThinId,
+        /// The device that has it.
+        name: String,
+        /// Whether that device refuses writes.
+        read_only: bool,
+    },
     /// Something on the disk is not what it should be. Nothing was written to it.
     Refused {
         /// The file or device.
@@ -331,7 +364,12 @@ impl fmt::Display for Error {
                 clean(uuid.as_deref().unwrap_or(""))
             ),
             Error::Held { name, waited_ms, holders } => {
-                write!(f, "device \"{}\" is still open after {waited_ms} ms", clean(name))?;
+                match waited_ms {
+                    0 => write!(f, "device \"{}\" is open", clean(name))?,
+                    _ => {
+                        write!(f, "device \"{}\" is still open after {waited_ms} ms", clean(name))?
+                    }
+                }
                 match holders.as_slice() {
                     [] => write!(f, ", by nobody that /proc or /sys shows: try again"),
                     some => {
@@ -357,6 +395,48 @@ impl fmt::Display for Error {
                  not grow a pool that needs a check: see `thin pool repair`",
                 clean(pool)
             ),
+            Error::NoSize { dir, data, metadata } => {
+                let (dir, more) = (clean(&dir.to_string_lossy()), data.saturating_mul(2) >> 20);
+                write!(
+                    f,
+                    "the new size is missing: the pool has {} of data and {} of metadata; to double \
+                     its data, `thin pool grow {dir} --data {more}M`; the other is --metadata",
+                    Bytes(*data),
+                    Bytes(*metadata)
+                )
+            }
+            Error::Unreachable { pool, dir, unreachable } => {
+                let dir = clean(&dir.to_string_lossy());
+                write!(
+                    f,
+                    "pool \"{}\" has grown, but {} data and {} metadata blocks of it will never be \
+                     given out: an older thin_repair counted too few: take its volumes down, then \
+                     `thin pool down {dir}`, `thin pool repair {dir}`, `thin pool up {dir}`",
+                    clean(pool),
+                    unreachable.data,
+                    unreachable.metadata
+                )
+            }
+            Error::ReadOnlyVolume { name } => {
+                let name = clean(name);
+                write!(
+                    f,
+                    "device \"{name}\" is read-only: to change the volume, `thin deactivate {name}` \
+                     and activate it again without --ro"
+                )
+            }
+            Error::Seen { id, name, read_only: false } => {
+                let name = clean(name);
+                write!(
+                    f,
+                    "thin {id} is active as \"{name}\", where it can be written: look at it there, \
+                     where it is mounted, or by `thin run --name {name} --ro -- ls -l` where it is not"
+                )
+            }
+            Error::Seen { id, name, read_only: true } => {
+                let name = clean(name);
+                write!(f, "thin {id} is active read-only as \"{name}\": look at /dev/mapper/{name}")
+            }
             Error::Refused { path, why, hint } => {
                 write!(f, "refused \"{}\": {why}: {hint}", clean(&path.to_string_lossy()))
             }
@@ -408,6 +488,10 @@ impl std::error::Error for Error {
             | Error::TransactionId { .. }
             | Error::Shrink { .. }
             | Error::NotGrown { .. }
+            | Error::NoSize { .. }
+            | Error::Unreachable { .. }
+            | Error::ReadOnlyVolume { .. }
+            | Error::Seen { .. }
             | Error::Refused { .. }
             | Error::Program { .. } => None,
         }

@@ -230,6 +230,7 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bitmaps::SpaceMap;
 
     fn header() -> Header {
         let part = |path: &str, bytes| Part { path: path.into(), bytes, inode: Some(1) };
@@ -250,6 +251,8 @@ mod tests {
             held_root: 0,
             mapping_root: 0,
             details_root: 0,
+            data_map: SpaceMap::parse(&[0; 32], 0, true).unwrap(),
+            metadata_map: SpaceMap::parse(&[0; 32], 0, false).unwrap(),
             data_block_sectors: 128,
             metadata_blocks: (1 << 24) / 4096,
         }

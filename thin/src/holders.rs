@@ -41,6 +41,21 @@ pub enum Holder {
     },
 }
 
+impl Holder {
+    /// Whether it is one of those that look at each device for a moment when it appears or changes.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Holder::Process { command, .. } => {
+                matches!(
+                    command.as_str(),
+                    "(udev-worker)" | "systemd-udevd" | "udevd" | "udevadm" | "blkid"
+                )
+            }
+            Holder::Device { .. } | Holder::Mount { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,10 +1,10 @@
 //! A pool's beginning: its files, the kernel's one formatting of blank metadata, and the pool's
 //! id stamped into it. Everything after that is in `store.rs`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::dm::Dm;
@@ -73,6 +73,13 @@ pub fn metadata_bytes_for(blocks: u64) -> u64 {
     bytes.clamp(METADATA_MIN * 4, METADATA_MAX)
 }
 
+/// Makes the pool's directory, into which nobody else looks, whatever the umask. One that is there stays as
+/// it is.
+fn make_dir(dir: &Path) -> Result<(), Error> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|err| Error::io("create", dir, err))
+}
+
 impl Store {
     /// Makes the files and the pool, and leaves it up. The header is written last: until then
     /// there is no pool, and nothing of it is left after a failure.
@@ -81,7 +88,7 @@ impl Store {
     /// [`Error::Refused`] when the directory has a pool or the metadata disk is not blank;
     /// ENOSPC when the files do not fit; those of the commands.
     pub fn init(dm: Dm, dir: &Path, options: &InitOptions) -> Result<(Store, Up), Error> {
-        fs::create_dir_all(dir).map_err(|err| Error::io("create", dir, err))?;
+        make_dir(dir)?;
         let lock = lock(dir)?;
         let mut made = Vec::new();
         let result = make_parts(dir, options, &mut made)
@@ -224,4 +231,26 @@ pub(crate) fn stamp(path: &Path, uuid: [u8; 16]) -> Result<(), Error> {
         .map_err(|err| Error::io("stamp", path, err))?;
     // O_EXCL on a plain file would only matter with O_CREAT: there the size tells.
     sys::block_bytes(file.as_fd()).map(drop).map_err(|errno| Error::errno("size of", path, errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn nobody_else_looks_into_a_new_pool_and_what_is_there_keeps_its_mode() {
+        let base = std::env::temp_dir().join(format!("veneer-init-{}", std::process::id()));
+        let dir = base.join("pool");
+        make_dir(&dir).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(&base), mode(&dir)), (0o700, 0o700));
+        drop(lock(&dir).unwrap());
+        assert_eq!(mode(&dir.join("lock")), 0o600);
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o750)).unwrap();
+        make_dir(&dir).unwrap();
+        assert_eq!(mode(&dir), 0o750);
+        fs::remove_dir_all(&base).unwrap();
+    }
 }

@@ -55,7 +55,9 @@ impl Error {
             }
             Error::Garbled { .. } => Kind::Io,
             Error::Unit { .. } | Error::NotAPool { .. } | Error::NotOurs { .. } => Kind::Invalid,
-            Error::Shrink { .. } => Kind::Invalid,
+            Error::NoSize { .. } | Error::Shrink { .. } | Error::ReadOnlyVolume { .. } => {
+                Kind::Invalid
+            }
             Error::PoolMissing { .. } => Kind::PoolMissing,
             Error::NotWritable { status, .. } => status.refusal_kind(),
             Error::NoRoom { .. } => Kind::NoSpace,
@@ -63,9 +65,9 @@ impl Error {
                 Kind::Absent
             }
             Error::ThinExists { .. } | Error::NameTaken { .. } => Kind::Exists,
-            Error::AlreadyActive { .. } | Error::Held { .. } => Kind::Busy,
+            Error::AlreadyActive { .. } | Error::Held { .. } | Error::Seen { .. } => Kind::Busy,
             Error::TransactionId { .. } | Error::Refused { .. } => Kind::Refused,
-            Error::NotGrown { .. } => Kind::NeedsCheck,
+            Error::NotGrown { .. } | Error::Unreachable { .. } => Kind::NeedsCheck,
             Error::NoProgram { .. } | Error::Program { .. } => Kind::Program,
         }
     }
@@ -98,6 +100,10 @@ impl Error {
             | Error::TransactionId { .. }
             | Error::Shrink { .. }
             | Error::NotGrown { .. }
+            | Error::NoSize { .. }
+            | Error::Unreachable { .. }
+            | Error::ReadOnlyVolume { .. }
+            | Error::Seen { .. }
             | Error::Refused { .. }
             | Error::Program { .. } => None,
         }

@@ -7,17 +7,20 @@
 //!
 //! Start at [`Pool`]; `wire.rs` and `sys.rs` are where the kernel's interface is.
 
+mod bitmaps;
 mod dm;
 pub mod doctor;
 mod error;
 mod events;
 #[cfg(test)]
 mod fuzz;
+mod growth;
 mod header;
 mod holders;
 mod init;
 mod kind;
 mod lengths;
+mod look;
 pub mod loopdev;
 mod message;
 mod metadata;
@@ -30,6 +33,7 @@ mod removal;
 mod repair;
 mod rescue;
 mod room;
+mod spacemap;
 mod status;
 mod store;
 mod sys;
@@ -43,6 +47,7 @@ mod wire;
 pub use dm::{By, DeviceEntry, DeviceState, Dm};
 pub use error::Error;
 pub use events::{Watch, Woken};
+pub use growth::{Grown, Growth, Which};
 pub use header::{Header, LastDown, Part, Verdict};
 pub use holders::{Holder, of as holders_of};
 pub use init::{InitOptions, metadata_bytes_for};
@@ -54,6 +59,7 @@ pub use removal::Removal;
 pub use repair::{RepairAct, Repaired};
 pub use rescue::Freed;
 pub use room::{Need, Reserve, Room};
+pub use spacemap::Unreachable;
 pub use status::{Discard, Mode, PoolStatus, ThinStatus, WhenFull, Working};
 pub use store::{Store, Up, UpOptions};
 pub use table::{DeviceRef, Features, PoolTable, ThinTable};

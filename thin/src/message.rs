@@ -57,8 +57,9 @@ impl Pool {
 
     /// Makes thin `new` a snapshot of thin `origin`.
     ///
-    /// The origin must not be active: the kernel does not check that, and a snapshot of one that
-    /// is being written to is corrupt (kernel docs, thin-provisioning, "Internal snapshots").
+    /// The origin must not be active unless its device refuses writes: the kernel does not check that,
+    /// and a snapshot of one that is being written to is corrupt (kernel docs, thin-provisioning,
+    /// "Internal snapshots").
     ///
     /// # Errors
     /// [`Error::ThinExists`] for `new`; [`Error::ThinAbsent`] and [`Error::AlreadyActive`] for
@@ -66,6 +67,7 @@ impl Pool {
     pub fn create_snap(&self, new: ThinId, origin: ThinId) -> Result<(), Error> {
         if let Some(state) = self.dm.state(By::Uuid(&self.thin_uuid(origin)))?
             && !state.suspended
+            && !state.read_only
         {
             return Err(Error::AlreadyActive { id: origin, name: state.name });
         }

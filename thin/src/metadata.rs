@@ -74,6 +74,12 @@ impl Reader {
         Ok(Reader { file, path: path.to_owned() })
     }
 
+    /// A file in place of a device, by way of the page cache.
+    #[cfg(test)]
+    pub(crate) fn of_file(path: &Path) -> Reader {
+        Reader { file: File::open(path).expect("a file"), path: path.to_owned() }
+    }
+
     pub(crate) fn bytes(&self) -> Result<u64, Error> {
         sys::block_bytes(self.file.as_fd())
             .map_err(|errno| Error::errno("size of", &self.path, errno))
@@ -106,7 +112,7 @@ impl Reader {
         Node::parse(&self.block(place)?.0, place).map_err(|fault| self.damaged(&fault))
     }
 
-    fn damaged(&self, fault: &Fault) -> Error {
+    pub(crate) fn damaged(&self, fault: &Fault) -> Error {
         Error::Refused {
             path: self.path.clone(),
             why: fault.to_string(),
@@ -233,6 +239,14 @@ impl Pool {
     /// Those of the messages; [`Error::Refused`] when the metadata is damaged.
     pub fn ids(&self) -> Result<Vec<ThinRecord>, Error> {
         self.with_frozen_metadata(Reader::records)
+    }
+
+    /// The record of one thin; none where the pool has no such thin.
+    ///
+    /// # Errors
+    /// As [`Pool::ids`].
+    pub fn record(&self, id: ThinId) -> Result<Option<ThinRecord>, Error> {
+        Ok(self.ids()?.into_iter().find(|record| record.id == id))
     }
 
     /// Every thin with its exclusive and shared blocks. Reads all mappings: seconds on a pool

@@ -6,20 +6,26 @@
 //! reads as unknown.
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::metadata::ThinRecord;
 use crate::pool::Pool;
 use crate::units::ThinId;
 
 /// Where the notes of all pools are, unless `$VENEER_NOTES` says another directory.
 const DIR: &str = "/var/lib/veneer/thin";
+/// How long another process is waited for.
+const TURN_WAIT: Duration = Duration::from_millis(500);
 /// A file longer than this is rewritten without what no longer matters.
 const LONG: u64 = 1 << 20;
 
@@ -45,7 +51,7 @@ pub struct Note {
     /// The pool's transaction id then: the pool keeps it too, so that a note of an earlier thin of
     /// the same id is seen to be that.
     pub transaction_id: u64,
-    /// Its length when it was last made active.
+    /// Its length when it was last made active to be written: who only reads may want a part of it.
     pub sectors: Option<u64>,
 }
 
@@ -86,6 +92,16 @@ impl Pool {
         records.iter().filter_map(same).collect()
     }
 
+    /// How long the thin was when it was last active, if that is noted.
+    pub(crate) fn noted_sectors(&self, id: ThinId) -> Result<Option<u64>, Error> {
+        if self.notes.is_none() {
+            return Ok(None);
+        }
+        let mut records = self.ids()?;
+        records.retain(|record| record.id == id);
+        Ok(self.notes(&records).get(&id).and_then(|note| note.sectors))
+    }
+
     pub(crate) fn note_made(&self, id: ThinId, parent: Option<ThinId>, transaction_id: u64) {
         let Some(notes) = &self.notes else { return };
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -117,16 +133,21 @@ impl Notes {
     fn append(&self, line: &Line) -> io::Result<()> {
         let mut text = serde_json::to_string(line)?;
         text.push('\n');
-        let open = || OpenOptions::new().create(true).append(true).open(&self.file);
+        let mut options = OpenOptions::new();
+        options.create(true).append(true).mode(0o600);
+        let open = || options.open(&self.file);
         let file = match open() {
             Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                self.file.parent().map_or(Ok(()), fs::create_dir_all)?;
+                let mut private = DirBuilder::new();
+                private.recursive(true).mode(0o700);
+                self.file.parent().map_or(Ok(()), |dir| private.create(dir))?;
                 open()?
             }
             other => other?,
         };
-        let mut file = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| io::Error::from(errno))?;
+        // Who may read it may lock it, and an older program let all read it.
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        let mut file = turn(file)?;
         file.write_all(text.as_bytes())?;
         if file.metadata()?.len() > LONG {
             self.shorten()?;
@@ -144,8 +165,23 @@ impl Notes {
             text.push('\n');
         }
         let aside = self.file.with_extension("new");
-        fs::write(&aside, text)?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(true).write(true).mode(0o600);
+        options.open(&aside)?.write_all(text.as_bytes())?;
         fs::rename(&aside, &self.file)
+    }
+}
+
+/// The lock on the notes, which is held for a moment; nobody waits for longer than some of them.
+fn turn(mut file: File) -> io::Result<Flock<File>> {
+    let begun = Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(turn) => return Ok(turn),
+            Err((back, Errno::EWOULDBLOCK)) if begun.elapsed() < TURN_WAIT => file = back,
+            Err((_, errno)) => return Err(errno.into()),
+        }
+        sleep(Duration::from_millis(5));
     }
 }
 

@@ -8,14 +8,16 @@
 
 use std::fmt;
 
+use crate::bitmaps::SpaceMap;
+
 /// Size of a metadata block.
 pub(crate) const BLOCK: usize = 4096;
 
 const SUPERBLOCK_MAGIC: u64 = 27_022_010;
-const SUPERBLOCK_XOR: u32 = 160_774;
-const NODE_XOR: u32 = 121_107;
+pub(crate) const SUPERBLOCK_XOR: u32 = 160_774;
+pub(crate) const NODE_XOR: u32 = 121_107;
 const VERSIONS: std::ops::RangeInclusive<u32> = 1..=2;
-const NODE_HEADER: usize = 32;
+pub(crate) const NODE_HEADER: usize = 32;
 
 /// The pool's root record.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +37,10 @@ pub struct Superblock {
     pub(crate) mapping_root: u64,
     /// Root of the tree of thin id to details.
     pub(crate) details_root: u64,
+    /// Which data blocks are in use.
+    pub(crate) data_map: SpaceMap,
+    /// Which metadata blocks are in use.
+    pub(crate) metadata_map: SpaceMap,
     /// Data block size in sectors.
     pub data_block_sectors: u32,
     /// Blocks of the metadata device when it was last committed.
@@ -90,11 +96,11 @@ impl fmt::Display for Fault {
     }
 }
 
-fn u32_at(block: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn u32_at(block: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(block.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
-fn u64_at(block: &[u8], at: usize) -> Option<u64> {
+pub(crate) fn u64_at(block: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(block.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
 
@@ -117,14 +123,14 @@ const CRC_TABLE: [u32; 256] = {
 };
 
 /// CRC-32C as the kernel's `crc32c(~0, ..)` gives it.
-fn crc32c(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     bytes.iter().fold(!0, |crc: u32, &byte| {
         let [low, ..] = crc.to_le_bytes();
         CRC_TABLE[usize::from(low ^ byte)] ^ (crc >> 8)
     })
 }
 
-fn check_sum(block: &[u8], xor: u32, place: u64) -> Result<(), Fault> {
+pub(crate) fn check_sum(block: &[u8], xor: u32, place: u64) -> Result<(), Fault> {
     let body = block.get(4..BLOCK).ok_or(Fault::Short)?;
     let stored = u32_at(block, 0).ok_or(Fault::Short)?;
     let computed = crc32c(body) ^ xor;
@@ -165,6 +171,8 @@ impl Superblock {
             held_root: long(56)?,
             mapping_root: long(320)?,
             details_root: long(328)?,
+            data_map: SpaceMap::parse(block, 64, true).ok_or(Fault::Short)?,
+            metadata_map: SpaceMap::parse(block, 192, false).ok_or(Fault::Short)?,
             data_block_sectors: word(336)?,
             metadata_blocks: long(344)?,
         })

@@ -13,7 +13,8 @@ use crate::error::Error;
 use crate::init::stamp;
 use crate::loopdev::{self, LoopOptions};
 use crate::metadata::Reader;
-use crate::store::{Store, UpOptions};
+use crate::spacemap::{self, Unreachable};
+use crate::store::Store;
 use crate::template::{find_program, run};
 
 /// What a check found and a repair did.
@@ -29,7 +30,7 @@ pub struct Repaired {
     pub kept_as: Option<PathBuf>,
 }
 
-/// The three ends of a repair.
+/// The ends of a repair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RepairAct {
@@ -39,6 +40,8 @@ pub enum RepairAct {
     FlagCleared,
     /// The metadata was rebuilt into the spare, which took its place.
     Rebuilt,
+    /// The metadata is sound, but an older thin_repair had counted too few free blocks.
+    Recounted,
     /// Something is wrong; only looked, as asked.
     NeedsRepair,
 }
@@ -67,9 +70,9 @@ impl Store {
             });
         }
         let check = find_program("VENEER_THIN_CHECK", "thin_check");
-        let device = self.attach(&self.header.metadata, UpOptions::default())?;
+        let device = self.attach(&self.header.metadata)?;
         let path = device.path().to_owned();
-        let found = match run(&check, &[path.clone().into()], &path) {
+        let mut found = match run(&check, &[path.clone().into()], &path) {
             Ok(_) => None,
             Err(Error::Program { stderr, .. }) => Some(stderr.trim().to_owned()),
             Err(err) => return Err(err),
@@ -86,17 +89,40 @@ impl Store {
                 hint: "find the right metadata; this one was not changed",
             });
         }
-        let ended =
-            |act, lost, kept_as| Repaired { act, found: found.clone(), may_be_lost: lost, kept_as };
         // Older versions of thin_check call the flag itself an error.
         let only_flag = flagged && self.check_without_flag(&check, &path)?;
-        match (sound || only_flag, flagged, dry_run) {
-            (true, false, _) => Ok(ended(RepairAct::Clean, None, None)),
+        let sound = sound || only_flag;
+        // Only what is sound can be counted.
+        let missed = if sound { spacemap::missed(&path)? } else { Unreachable::default() };
+        if !missed.is_none() {
+            let Unreachable { data, metadata } = missed;
+            found = Some(format!(
+                "{data} data and {metadata} metadata blocks would never be given out after growing: \
+                 an older thin_repair counted too few"
+            ));
+        }
+        let ended =
+            |act, lost, kept_as| Repaired { act, found: found.clone(), may_be_lost: lost, kept_as };
+        match (sound, flagged, dry_run) {
+            (true, false, _) if missed.is_none() => {
+                if !dry_run {
+                    // Files that were taken for the pool's own stay so.
+                    self.save()?;
+                }
+                Ok(ended(RepairAct::Clean, None, None))
+            }
             (_, _, true) => Ok(ended(RepairAct::NeedsRepair, None, None)),
             (true, true, false) => {
                 run(&check, &["--clear-needs-check-flag".into(), path.clone().into()], &path)?;
+                spacemap::recount(&path)?;
                 self.forget_mark(&path)?;
                 Ok(ended(RepairAct::FlagCleared, Some(LOST_COMMIT), None))
+            }
+            (true, false, false) => {
+                spacemap::recount(&path)?;
+                run(&check, &[path.clone().into()], &path)?;
+                self.forget_mark(&path)?;
+                Ok(ended(RepairAct::Recounted, None, None))
             }
             (false, _, false) => {
                 let kept = self.rebuild(&check, &path)?;
@@ -135,11 +161,13 @@ impl Store {
                 hint: "run thin_repair by hand onto a device of the same size",
             });
         };
-        let device = self.attach(&spare, UpOptions::default())?;
+        let device = self.attach(&spare)?;
         let target = device.path();
         let repair = find_program("VENEER_THIN_REPAIR", "thin_repair");
         let words: [OsString; 4] = ["-i".into(), damaged.into(), "-o".into(), target.into()];
         run(&repair, &words, damaged)?;
+        // What it counts as free is right only for as long as the pool does not grow.
+        spacemap::recount(target)?;
         run(check, &[target.into()], target)?;
         // The tool writes a superblock of its own, without the pool's id.
         stamp(target, self.header().stamp())?;

@@ -4,7 +4,9 @@
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::kind::Kind;
 use crate::pool::Pool;
+use crate::spacemap::Unreachable;
 use crate::status::Working;
 
 /// Mappings in a half-full leaf of the mapping tree, which is what splitting leaves behind.
@@ -51,6 +53,8 @@ pub struct Room {
     pub free_metadata: u64,
     /// Size of a data block in bytes.
     pub block_bytes: u64,
+    /// Blocks that the pool's status has as free and that it will not give out.
+    pub unreachable: Unreachable,
 }
 
 impl Room {
@@ -59,19 +63,28 @@ impl Room {
         self.needs_data <= self.free_data && self.needs_metadata <= self.free_metadata
     }
 
-    fn of(working: &Working, block_bytes: u64, need: Need, reserve: Reserve) -> Room {
+    fn of(
+        working: &Working,
+        unreachable: Unreachable,
+        block_bytes: u64,
+        need: Need,
+        reserve: Reserve,
+    ) -> Room {
         let kept = |total: u64, percent: u64| total.saturating_mul(percent).div_ceil(100);
         let needs_data = need.bytes.div_ceil(block_bytes).saturating_add(need.pieces);
         let kept_data = kept(working.total_data.0, reserve.data_percent);
         let kept_metadata = kept(working.total_metadata, reserve.metadata_percent);
         Room {
             needs_data,
-            free_data: working.free_data().0.saturating_sub(kept_data),
+            free_data: (working.free_data().0.saturating_sub(unreachable.data))
+                .saturating_sub(kept_data),
             needs_metadata: needs_data
                 .div_ceil(MAPPINGS_PER_BLOCK)
                 .saturating_add(need.volumes.saturating_mul(METADATA_PER_VOLUME)),
-            free_metadata: working.free_metadata().saturating_sub(kept_metadata),
+            free_metadata: (working.free_metadata().saturating_sub(unreachable.metadata))
+                .saturating_sub(kept_metadata),
             block_bytes,
+            unreachable,
         }
     }
 }
@@ -85,7 +98,12 @@ impl Pool {
         let status = self.status()?;
         match status.working() {
             Some(working) if status.is_writable() => {
-                Ok(Room::of(working, self.table.block.bytes(), need, reserve))
+                let unreachable = match self.unreachable() {
+                    // Who may use the pool and not its disks: the figures are all there is.
+                    Err(err) if err.kind() == Kind::Denied => Unreachable::default(),
+                    found => found?,
+                };
+                Ok(Room::of(working, unreachable, self.table.block.bytes(), need, reserve))
             }
             Some(_) | None => {
                 Err(Error::NotWritable { pool: self.name.clone(), status: Box::new(status) })
@@ -112,11 +130,15 @@ mod tests {
     use crate::status::PoolStatus;
 
     fn room(used_data: u64, used_metadata: u64, need: Need) -> Room {
+        room_but(Unreachable::default(), used_data, used_metadata, need)
+    }
+
+    fn room_but(lost: Unreachable, used_data: u64, used_metadata: u64, need: Need) -> Room {
         let line = format!(
             "0 {used_metadata}/1000 {used_data}/2000 - rw no_discard_passdown error_if_no_space -"
         );
         let status = PoolStatus::parse(&line).unwrap();
-        Room::of(status.working().unwrap(), 1 << 20, need, Reserve::default())
+        Room::of(status.working().unwrap(), lost, 1 << 20, need, Reserve::default())
     }
 
     #[test]
@@ -127,6 +149,17 @@ mod tests {
         assert!(!room(0, 0, need(1981)).suffices());
         assert!(!room(0, 0, Need { bytes: (1980 << 20) + 1, ..need(0) }).suffices());
         assert!(!room(0, 0, Need { pieces: 1, ..need(1980) }).suffices());
+    }
+
+    #[test]
+    fn what_is_not_given_out_is_not_free() {
+        let need = Need { bytes: 126 << 20, pieces: 0, volumes: 1 };
+        let lost = |data, metadata| Unreachable { data, metadata };
+        // 1980 can be given, and of the metadata 950.
+        assert!(room_but(lost(1854, 941), 0, 0, need).suffices());
+        assert!(!room_but(lost(1855, 0), 0, 0, need).suffices());
+        assert!(!room_but(lost(0, 942), 0, 0, need).suffices());
+        assert!(!room_but(lost(u64::MAX, u64::MAX), 0, 0, need).suffices());
     }
 
     #[test]

@@ -7,9 +7,11 @@
 //! frees its blocks for the next thin alone. To discard the whole thin first would cost a request for
 //! each of its blocks, shared ones among them, in the one worker that all volumes of the pool wait for.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
@@ -28,6 +30,9 @@ use crate::units::{DataBlockSize, Dev, DmName};
 
 /// The kernel uses no more metadata than this (255 * (2^14 - 64) blocks of 4 KiB).
 pub(crate) const METADATA_MAX: u64 = 255 * ((1 << 14) - 64) * 4096;
+
+/// How long a pool's directory is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// How to bring a pool up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -153,12 +158,19 @@ impl Store {
     /// [`Error::Refused`] for metadata that is not this pool's, without a byte written to it;
     /// those of the commands, after which nothing is left.
     pub fn up(&mut self, dm: Dm, options: UpOptions) -> Result<Up, Error> {
+        if options.moved {
+            self.take_moved()?;
+        }
         let live = self.live(&dm)?;
         let was_up = live.is_some();
         let pool = match live {
             Some(pool) => pool,
             None => self.load(dm, options)?,
         };
+        if options.moved {
+            // It is this pool's, so that the next command need not be told again.
+            self.save()?;
+        }
         let writable = pool.status()?.takes_deletes();
         let released_held_root = writable && pool.release_held_root()?;
         let tidied = pool.tidy()?;
@@ -166,7 +178,7 @@ impl Store {
     }
 
     fn load(&mut self, dm: Dm, options: UpOptions) -> Result<Pool, Error> {
-        let metadata = self.attach(&self.header.metadata, options)?;
+        let metadata = self.attach(&self.header.metadata)?;
         let reader = Reader::open(metadata.path())?;
         let found = Superblock::parse(&reader.block_or_zero(0)?.0, 0);
         self.header
@@ -176,7 +188,7 @@ impl Store {
                 why: verdict.why,
                 hint: verdict.hint,
             })?;
-        let data = self.attach(&self.header.data, options)?;
+        let data = self.attach(&self.header.data)?;
         let features = Features {
             read_only: options.rescue,
             no_discard_passdown: !self.header.sparse,
@@ -202,6 +214,34 @@ impl Store {
         Pool::create(dm, &spec)
     }
 
+    /// Takes the files that are there now for the pool's own, as after they were moved or restored on
+    /// purpose. Written down by what comes next: [`Store::up`], or a repair.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when data or metadata is not there.
+    pub fn take_moved(&mut self) -> Result<(), Error> {
+        let dir = &self.dir;
+        let inode = |part: &Part| -> Result<Option<u64>, Error> {
+            let path = dir.join(&part.path);
+            match part.inode {
+                None => Ok(None),
+                Some(_) => fs::metadata(&path)
+                    .map(|meta| Some(meta.ino()))
+                    .map_err(|err| Error::io("look at", &path, err)),
+            }
+        };
+        let (data, metadata) = (inode(&self.header.data)?, inode(&self.header.metadata)?);
+        self.header.data.inode = data;
+        self.header.metadata.inode = metadata;
+        // A pool does without its spare until it has to be repaired.
+        if let Some(spare) = &mut self.header.spare
+            && let Ok(found) = fs::metadata(dir.join(&spare.path))
+        {
+            spare.inode = spare.inode.map(|_| found.ino());
+        }
+        Ok(())
+    }
+
     /// Takes the pool down, and notes where its metadata stands.
     ///
     /// # Errors
@@ -213,7 +253,7 @@ impl Store {
         if let Some(pool) = live {
             let read_only = pool.table().features.read_only;
             // Held open, or a loop that clears itself would be gone before it is read.
-            let metadata = self.attach(&self.header.metadata, UpOptions::default())?;
+            let metadata = self.attach(&self.header.metadata)?;
             pool.remove_pool()?;
             let superblock = Reader::open(metadata.path())?.superblock(0);
             mark = superblock.ok().filter(|_| !read_only);
@@ -235,7 +275,8 @@ impl Store {
     /// Makes data or metadata larger (bytes), live, and reads the totals back.
     ///
     /// # Errors
-    /// [`Error::PoolMissing`] when it is down; [`Error::Shrink`]; [`Error::NotGrown`].
+    /// [`Error::PoolMissing`] when it is down; [`Error::Shrink`]; [`Error::NotGrown`];
+    /// [`Error::Unreachable`] when it has grown by blocks that it will never give out.
     pub fn grow(
         &mut self,
         dm: &Dm,
@@ -270,6 +311,12 @@ impl Store {
                     return Err(Error::NotGrown { pool, which, wanted, found });
                 }
             }
+            // The totals are only what the pool was told: this is what it will give out.
+            let unreachable = pool.unreachable()?;
+            if !unreachable.is_none() {
+                let (pool, dir) = (pool.name().to_owned(), self.dir.clone());
+                return Err(Error::Unreachable { pool, dir, unreachable });
+            }
         }
         Ok(status)
     }
@@ -289,7 +336,12 @@ impl Store {
             .write(true)
             .open(&path)
             .map_err(|err| Error::io("open", &path, err))?;
-        size_file(&file, &path, bytes, sparse)?;
+        let before = file.metadata().map_err(|err| Error::io("look at", &path, err))?.len();
+        if let Err(err) = size_file(&file, &path, bytes, sparse) {
+            // What was allocated so far belongs to nobody: the pool knows nothing of it yet.
+            file.set_len(before).map_err(|err| Error::io("size", &path, err))?;
+            return Err(err);
+        }
         if let Some(Held::File(mut device)) = self.find(part)? {
             device.refresh_size()?;
         }
@@ -304,7 +356,7 @@ impl Store {
         }
     }
 
-    pub(crate) fn attach(&self, part: &Part, options: UpOptions) -> Result<Held, Error> {
+    pub(crate) fn attach(&self, part: &Part) -> Result<Held, Error> {
         let path = self.path_of(part);
         let meta = fs::metadata(&path).map_err(|err| Error::io("look at", &path, err))?;
         let refuse = |why, hint| Err(Error::Refused { path: path.clone(), why, hint });
@@ -312,10 +364,11 @@ impl Store {
             None if !meta.file_type().is_block_device() => {
                 return refuse("it is no block device".to_owned(), "check the header's paths");
             }
-            Some(inode) if inode != meta.ino() && !options.moved => {
+            Some(inode) if inode != meta.ino() => {
                 return refuse(
                     format!("it has inode {}, the pool's file had {inode}", meta.ino()),
-                    "if you moved or restored it on purpose, say `thin pool up --moved`",
+                    "if you moved or restored it on purpose, say `thin pool up DIR --moved` once; \
+                     where that is refused, `thin pool repair DIR --moved`",
                 );
             }
             Some(_) if meta.len() < part.bytes => {
@@ -333,14 +386,28 @@ impl Store {
 
 pub(crate) fn lock(dir: &Path) -> Result<Flock<File>, Error> {
     let path = dir.join("lock");
-    let file = OpenOptions::new()
+    let mut file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(&path)
         .map_err(|err| Error::io("open", &path, err))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, errno)| Error::errno("another `thin pool` command has", &path, errno))
+    // Who may read it may lock it.
+    file.set_permissions(Permissions::from_mode(0o600))
+        .map_err(|err| Error::io("set the mode of", &path, err))?;
+    let begun = Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            // A daemon that looks after its pool's room has it for a moment, again and again.
+            Err((back, Errno::EWOULDBLOCK)) if begun.elapsed() < LOCK_WAIT => file = back,
+            Err((_, errno)) => {
+                return Err(Error::errno("another `thin pool` command has", &path, errno));
+            }
+        }
+        sleep(Duration::from_millis(20));
+    }
 }
 
 pub(crate) fn size_file(file: &File, path: &Path, bytes: u64, sparse: bool) -> Result<(), Error> {
@@ -352,4 +419,24 @@ pub(crate) fn size_file(file: &File, path: &Path, bytes: u64, sparse: bool) -> R
             .map_err(|errno| Error::errno("allocate", path, errno))?;
     }
     file.sync_all().map_err(|err| Error::io("sync", path, err))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_free_soon_is_waited_for() {
+        let dir = std::env::temp_dir().join(format!("veneer-lock-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let held = lock(&dir).unwrap();
+        let waiting = std::thread::spawn({
+            let dir = dir.clone();
+            move || lock(&dir).map(drop)
+        });
+        sleep(Duration::from_millis(100));
+        drop(held);
+        waiting.join().unwrap().unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }

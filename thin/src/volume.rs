@@ -2,12 +2,15 @@
 //! id and the thin's, so the kernel itself refuses to have one thin active twice.
 
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::dm::{By, DeviceEntry, DeviceState};
 use crate::error::Error;
+use crate::holders::{self, Holder};
 use crate::lengths;
 use crate::node;
 use crate::pool::Pool;
@@ -16,6 +19,10 @@ use crate::status::ThinStatus;
 use crate::table::ThinTable;
 use crate::units::{Dev, DmName, Sectors, ThinId};
 use crate::wire::Target;
+
+/// How long udev may look at a device that has just appeared or changed.
+const PASSING_WAIT: Duration = Duration::from_secs(1);
+const PASSING_PAUSE: Duration = Duration::from_millis(10);
 
 /// Whether an active volume takes writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +80,8 @@ pub struct ListedThin {
     pub id: ThinId,
     /// It came through its activation; without that it was killed in the middle of one.
     pub whole: bool,
+    /// Its length in bytes, rounded down to 1024; 0 where it has none or cannot be told here.
+    pub bytes: u64,
 }
 
 impl Volume {
@@ -90,14 +99,18 @@ impl Volume {
     /// [`crate::mount::grow_ext4`].
     ///
     /// # Errors
-    /// [`Error::Shrink`]; those of the commands. After one the old table is in and I/O runs.
+    /// [`Error::Shrink`]; [`Error::ReadOnlyVolume`]; those of the commands. After one the old table is in and I/O runs.
     pub fn grow(&self, pool: &Pool, new_sectors: u64) -> Result<Volume, Error> {
+        let uuid = pool.thin_uuid(self.id);
+        let by = By::Uuid(&uuid);
+        if pool.dm.state(by)?.is_some_and(|state| state.read_only) {
+            // The table that is loaded would make it one that takes writes.
+            return Err(Error::ReadOnlyVolume { name: self.name.clone() });
+        }
         if new_sectors < self.sectors.0 {
             let (from, to) = (self.sectors.0, new_sectors);
             return Err(Error::Shrink { name: self.name.clone(), from, to });
         }
-        let uuid = pool.thin_uuid(self.id);
-        let by = By::Uuid(&uuid);
         let table = ThinTable { sectors: Sectors(new_sectors), pool: pool.dev, id: self.id };
         pool.dm.load(by, &[table.target()], false)?;
         if let Err(err) = pool.dm.resume(by) {
@@ -148,7 +161,9 @@ impl Pool {
             .and_then(|state| node::ensure(state.dev, name.as_str()).map(|()| state.dev));
         match made {
             Ok(dev) => {
-                self.note_size(id, sectors);
+                if access == Access::ReadWrite {
+                    self.note_size(id, sectors);
+                }
                 Ok(Volume { name: name.to_string(), id, dev, sectors: Sectors(sectors) })
             }
             Err(err) => {
@@ -188,14 +203,15 @@ impl Pool {
         let lengths = lengths::read();
         let mut out = Vec::with_capacity(entries.len());
         for Entry { name, id, dev } in entries {
-            let whole = match lengths.contains(&dev) {
-                true => true,
-                false => match self.dm.state(By::Uuid(&self.thin_uuid(id)))? {
+            let length = lengths.get(&dev).copied();
+            let whole = match length {
+                Some(_) => true,
+                None => match self.dm.state(By::Uuid(&self.thin_uuid(id)))? {
                     Some(state) => state.has_table && !state.suspended,
                     None => continue,
                 },
             };
-            out.push(ListedThin { name, id, whole });
+            out.push(ListedThin { name, id, whole, bytes: length.unwrap_or(0) });
         }
         Ok(out)
     }
@@ -216,6 +232,56 @@ impl Pool {
         let Some(found) = self.dm.table(By::Name(name))? else { return Ok(None) };
         let id = found.0.uuid.as_deref().and_then(|uuid| self.id_in(uuid));
         Ok(id.map(|id| active_thin(id, found)))
+    }
+
+    /// Who has the name `name` among all device-mapper devices: a uuid, or an empty text for a device
+    /// that has none; `None` when the name is free or belongs to the device of thin `id`.
+    ///
+    /// # Errors
+    /// Those of the commands.
+    pub fn stranger(&self, id: Option<ThinId>, name: &str) -> Result<Option<String>, Error> {
+        let Some(state) = self.dm.state(By::Name(name))? else { return Ok(None) };
+        let uuid = state.uuid.unwrap_or_default();
+        let ours = id.is_some_and(|id| self.thin_uuid(id) == uuid);
+        Ok((!ours).then_some(uuid))
+    }
+
+    /// Who keeps the device of thin `id` open; `None` when nobody does or there is no such device. The
+    /// answer may be empty: a mount in another namespace of process ids is open and shows nobody.
+    ///
+    /// What a device's own appearing causes (udev looks at it for a moment) is waited for; what people
+    /// or their programs do is not.
+    ///
+    /// # Errors
+    /// Those of the commands.
+    pub fn held(&self, id: ThinId) -> Result<Option<Vec<Holder>>, Error> {
+        let uuid = self.thin_uuid(id);
+        let begun = Instant::now();
+        loop {
+            let Some(state) = self.dm.state(By::Uuid(&uuid))? else { return Ok(None) };
+            if state.open_count == 0 {
+                return Ok(None);
+            }
+            let holders = holders::of(state.dev);
+            let passing = holders.iter().all(Holder::is_passing);
+            if !passing || begun.elapsed() >= PASSING_WAIT {
+                return Ok(Some(holders));
+            }
+            sleep(PASSING_PAUSE);
+        }
+    }
+
+    /// Takes away the device of thin `id`, whatever its name is, if nobody has it open.
+    ///
+    /// # Errors
+    /// [`Error::Held`] at once, naming who has it open; those of the commands.
+    pub fn deactivate_thin(&self, id: ThinId) -> Result<Removal, Error> {
+        let uuid = self.thin_uuid(id);
+        let Some(state) = self.dm.state(By::Uuid(&uuid))? else { return Ok(Removal::WasAbsent) };
+        if let Some(holders) = self.held(id)? {
+            return Err(Error::Held { name: state.name, waited_ms: 0, holders });
+        }
+        removal::known(&self.dm, By::Uuid(&uuid), state.dev, &state.name, PASSING_WAIT)
     }
 
     fn entries(&self) -> Result<Vec<Entry>, Error> {

@@ -51,6 +51,11 @@ pub struct Applied {
     pub tree_digest: [u8; 32],
     /// Extended attributes that policy dropped.
     pub dropped_xattrs: u64,
+    /// Steps that were walked: see [`crate::Limits::walk_max`].
+    pub steps: u64,
+    /// Nodes that were looked at or removed, each as often as it lay deep: see
+    /// [`crate::Limits::removals_max`].
+    pub removals: u64,
     /// Which fences stood around the process that did it; empty if it was the caller's own.
     pub sandbox: Vec<Standing>,
 }
@@ -85,7 +90,7 @@ impl Counts {
             Node::Char { .. } | Node::Block { .. } | Node::Fifo => &mut self.devices,
             Node::Whiteout => &mut self.whiteouts,
             Node::Opaque => &mut self.opaques,
-            Node::Aufs => &mut self.aufs,
+            Node::Aufs | Node::Pseudo { .. } => &mut self.aufs,
         };
         *kind += 1;
     }
@@ -112,6 +117,8 @@ impl Applied {
             content_bytes: counts.content_bytes,
             tree_digest,
             dropped_xattrs: counts.dropped_xattrs,
+            steps: 0,
+            removals: 0,
             sandbox: Vec::new(),
         }
     }

@@ -4,29 +4,33 @@
 //! `dirs`, what is refused was refused in `archive` and `entry`, what a whiteout may hide is
 //! known to `touched`. The calls per kind of node are in `make`.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::umask;
 use nix::sys::statvfs::fstatvfs;
 
 use crate::applied::{Applied, Counts};
 use crate::archive::{Archive, End};
+use crate::budget::Budget;
 use crate::buffers::Buffers;
 use crate::dirs::{Dirs, Missing};
-use crate::entry::{Entry, Node};
+use crate::entry::{Entry, Node, PSEUDO};
 use crate::error::{Class, Error, Fault, Refusal, Space};
 use crate::limits::Limits;
 use crate::pax::Time;
 use crate::pipeline::{self, Digests};
-use crate::remove::{Budget, remove, stream};
+use crate::plnk::Pseudo;
+use crate::remove::{remove, stream};
 use crate::root::{Root, io_fault, is_dir, mode, stat};
-use crate::spill::{Records, unnamed_file};
-use crate::touched::{Below, LOST_AND_FOUND, Touched};
+use crate::runs::unnamed_file;
+use crate::spill::Records;
+use crate::touched::{Below, Inodes, LOST_AND_FOUND, Touched};
+use crate::tree::Hashed;
 
 /// Applies one layer, plain, gzip or zstd by its content, to the tree under `root`.
 ///
@@ -51,8 +55,16 @@ pub fn apply_with(
     limits: &Limits,
     manifest: Option<&mut (dyn Write + Send)>,
 ) -> Result<Applied, Error> {
-    let work = Work { manifest, spill: unnamed_file() };
+    let spill = spill_file(limits)?;
+    let work = Work { manifest, spill, alone: false, file_size_max: file_size_max() };
     apply_work(layer, root, limits, work)
+}
+
+/// A place for records, where the caller wants it.
+pub(crate) fn spill_file(limits: &Limits) -> Result<Option<File>, Error> {
+    let dir = limits.spill_dir.as_deref();
+    let name = dir.map(|dir| dir.as_os_str().as_encoded_bytes()).unwrap_or_default();
+    unnamed_file(dir).map_err(|e| io_fault("make a temporary file in", name)(e).nowhere())
 }
 
 /// What an application may write besides the tree.
@@ -60,6 +72,15 @@ pub(crate) struct Work<'a> {
     pub(crate) manifest: Option<&'a mut (dyn Write + Send)>,
     /// Records that do not fit in memory.
     pub(crate) spill: Option<File>,
+    /// This process does nothing else.
+    pub(crate) alone: bool,
+    /// How large a file the host lets this process make.
+    pub(crate) file_size_max: u64,
+}
+
+/// RLIMIT_FSIZE (getrlimit(2)), to be asked for before a fence forbids it.
+pub(crate) fn file_size_max() -> u64 {
+    getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft)
 }
 
 fn apply_work(
@@ -86,8 +107,10 @@ pub(crate) fn write(
     limits: &Limits,
     work: Work<'_>,
 ) -> Result<(Applied, End), Error> {
-    let records = Records::new(work.spill, digests);
-    let writer = Writer::new(root, limits, records).map_err(Fault::nowhere)?;
+    let records = Records::new(work.spill, limits.spill_bytes_max, Some(digests));
+    let budget = Budget::new(limits, archive.deadline(), work.alone);
+    let mut writer = Writer::new(root, limits, records, budget).map_err(Fault::nowhere)?;
+    writer.file_size_max = work.file_size_max;
     writer.run(archive, work.manifest)
 }
 
@@ -95,8 +118,8 @@ pub(crate) fn write(
 pub(crate) struct Writer<'l> {
     pub(crate) limits: &'l Limits,
     pub(crate) dirs: Dirs,
-    touched: Touched,
-    budget: Budget,
+    pub(crate) touched: Touched,
+    pub(crate) budget: Budget,
     pub(crate) counts: Counts,
     pub(crate) records: Records,
     /// Our own ids: what new nodes get.
@@ -105,10 +128,18 @@ pub(crate) struct Writer<'l> {
     inodes: u64,
     /// Whether the file system knows fallocate(2).
     pub(crate) preallocates: bool,
+    /// How large a file the host lets this process make.
+    pub(crate) file_size_max: u64,
+    pub(crate) pseudo: Pseudo,
 }
 
 impl<'l> Writer<'l> {
-    fn new(root: &Root, limits: &'l Limits, records: Records) -> Result<Writer<'l>, Fault> {
+    fn new(
+        root: &Root,
+        limits: &'l Limits,
+        records: Records,
+        budget: Budget,
+    ) -> Result<Writer<'l>, Fault> {
         // This thread's own umask: modes are exact at creation. Threads share it otherwise.
         unshare(CloneFlags::CLONE_FS).map_err(Fault::fs("unshare", b"fs"))?;
         umask(mode(0));
@@ -119,12 +150,14 @@ impl<'l> Writer<'l> {
             limits,
             dirs,
             touched: Touched::new(below),
-            budget: Budget { done: 0, max: limits.removals_max },
+            budget,
             counts: Counts::default(),
             records,
             ids: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
             inodes: 0,
             preallocates: true,
+            file_size_max: u64::MAX,
+            pseudo: Pseudo::default(),
         })
     }
 
@@ -138,27 +171,36 @@ impl<'l> Writer<'l> {
                 Err(end) => break end,
                 Ok(entry) => {
                     if let Err(fault) = self.entry(&entry, &mut archive) {
-                        return Err(fault.at(archive.place().clone()));
+                        return Err(fault.in_tree().at(archive.place().clone()));
                     }
                 }
             }
         };
-        self.dirs.finish().map_err(Fault::nowhere)?;
+        self.pseudo_end().map_err(|fault| fault.in_tree().nowhere())?;
+        self.dirs.finish().map_err(|fault| fault.in_tree().nowhere())?;
         let mut sink = manifest;
+        let mut budget = self.budget;
         let tree_digest = match self.limits.digests {
             true => self
                 .records
-                .finish(|_, line| match &mut sink {
-                    Some(sink) => sink.write_all(line),
-                    None => Ok(()),
+                .finish(|_, line| {
+                    budget.step()?;
+                    match &mut sink {
+                        Some(sink) => sink.write_all(line),
+                        None => Ok(()),
+                    }
                 })
                 .map_err(|e| io_fault("write", b"manifest")(e).nowhere())?,
             false => [0; 32],
         };
-        Ok((Applied::new(self.counts, tree_digest), end))
+        let mut applied = Applied::new(self.counts, tree_digest);
+        (applied.steps, applied.removals) = (budget.walked(), budget.removed());
+        Ok((applied, end))
     }
 
     fn entry(&mut self, entry: &Entry, archive: &mut Archive<'_, Buffers>) -> Result<(), Fault> {
+        self.budget.entry(depth(&entry.path))?;
+        self.budget.attributes(entry.xattrs.len())?;
         self.counts.count(entry);
         let cost = entry.xattrs.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() as u64;
         self.counts.xattr_bytes += cost;
@@ -174,6 +216,7 @@ impl<'l> Writer<'l> {
         }
         match &entry.node {
             Node::Aufs => return Ok(()),
+            Node::Pseudo { size } => return self.pseudo(entry, *size, archive),
             Node::Opaque => return self.opaque(&entry.path),
             Node::Whiteout => return self.whiteout(&entry.path),
             Node::Dir if entry.path.is_empty() => return self.root_entry(entry),
@@ -187,11 +230,16 @@ impl<'l> Writer<'l> {
         }
         // A link's target first: to resolve it may push other directories out of the cache.
         let target = match &entry.node {
+            Node::Hardlink { target } if target.starts_with(PSEUDO) => {
+                Some(self.pseudo_target(target)?)
+            }
             Node::Hardlink { target } => Some(self.target(target)?),
             _ => None,
         };
         let (parent, name) = split(&entry.path);
-        let Some(slot) = self.dirs.resolve(parent, Missing::Make, &mut self.touched)? else {
+        let Some(slot) =
+            self.dirs.resolve(parent, Missing::Make, &mut self.touched, &mut self.budget)?
+        else {
             return Err(Fault::fs("open directory", parent)(nix::errno::Errno::ENOENT));
         };
         self.count_implicit();
@@ -211,7 +259,7 @@ impl<'l> Writer<'l> {
             Node::Char { .. } | Node::Block { .. } | Node::Fifo => {
                 self.special(entry, slot, name, path)
             }
-            Node::Whiteout | Node::Opaque | Node::Aufs => Ok(()),
+            Node::Whiteout | Node::Opaque | Node::Aufs | Node::Pseudo { .. } => Ok(()),
         }
     }
 
@@ -224,7 +272,9 @@ impl<'l> Writer<'l> {
 
     fn whiteout(&mut self, path: &[u8]) -> Result<(), Fault> {
         let (parent, name) = split(path);
-        let Some(slot) = self.dirs.resolve(parent, Missing::Report, &mut self.touched)? else {
+        let Some(slot) =
+            self.dirs.resolve(parent, Missing::Report, &mut self.touched, &mut self.budget)?
+        else {
             return Ok(());
         };
         let dir = self.dirs.get(slot);
@@ -251,7 +301,8 @@ impl<'l> Writer<'l> {
     fn reset_implicit(&mut self, slot: usize, path: &[u8]) -> Result<(), Fault> {
         let ids = (self.ids.0.into(), self.ids.1.into());
         let dir = self.dirs.get_mut(slot);
-        crate::make::clear_xattrs(&*dir, path)?;
+        let cleared = crate::make::clear_xattrs(&*dir, path)?;
+        self.budget.attributes(cleared)?;
         crate::root::plain_dir(&*dir, path, ids, 0o755)?;
         dir.mtime = Time::default();
         dir.setgid = false;
@@ -261,7 +312,7 @@ impl<'l> Writer<'l> {
     }
 
     fn opaque(&mut self, path: &[u8]) -> Result<(), Fault> {
-        match self.dirs.resolve(path, Missing::Report, &mut self.touched)? {
+        match self.dirs.resolve(path, Missing::Report, &mut self.touched, &mut self.budget)? {
             Some(slot) => {
                 let real = self.dirs.get(slot).path.clone();
                 self.clear_lower(&real)
@@ -289,7 +340,7 @@ impl<'l> Writer<'l> {
                 if matches!(name, b"." | b"..") {
                     continue;
                 }
-                self.budget.spend()?;
+                self.budget.remove(1)?;
                 if !self.touched.touched(ino, name) {
                     removed_dir = true;
                     remove(&*dir, name, &mut self.budget)?;
@@ -357,11 +408,11 @@ impl<'l> Writer<'l> {
     /// Where a hard link's target is, its parents followed inside the root.
     fn target(&mut self, path: &[u8]) -> Result<Target, Fault> {
         let (parent, name) = split(path);
-        match self.dirs.resolve(parent, Missing::Report, &mut self.touched)? {
+        match self.dirs.resolve(parent, Missing::Report, &mut self.touched, &mut self.budget)? {
             Some(slot) => {
                 let dir = self.dirs.get(slot);
                 let path = crate::dirs::join(&dir.path, name);
-                Ok(Target { dir: dir.fd.clone(), name: name.to_vec(), path })
+                Ok(Target { dir: dir.fd.clone(), name: name.to_vec(), path, pseudo: None })
             }
             None => Err(missing_target(path)),
         }
@@ -374,6 +425,8 @@ pub(crate) struct Target {
     pub(crate) name: Vec<u8>,
     /// Canonical.
     pub(crate) path: Vec<u8>,
+    /// What is in it, if it is one of AUFS's own files.
+    pub(crate) pseudo: Option<Hashed>,
 }
 
 /// Parent path and last component.
@@ -384,10 +437,15 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// Levels between the root and what is at `path`.
+pub(crate) fn depth(path: &[u8]) -> u64 {
+    path.iter().filter(|&&b| b == b'/').count() as u64
+}
+
 /// What the root holds before the layer: a new file system (nothing, or an empty lost+found)
 /// needs no bookkeeping. Also whether an ACL may be met that children inherit.
 fn below(root: &Root, dirs: &Dirs) -> Result<(Below, bool), Fault> {
-    let full = || (Below::AllBut(HashSet::new()), true);
+    let full = || (Below::AllBut(Inodes::default()), true);
     let mut lost_and_found = None;
     for entry in stream(root, b".")?.iter() {
         let entry = entry.map_err(Fault::fs("read directory", b"."))?;

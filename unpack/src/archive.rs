@@ -6,6 +6,7 @@
 //! of a block are read in `header`, records in `pax`, meaning in `entry`.
 
 use std::io::{self, BufRead};
+use std::time::Instant;
 
 use crate::buffers::Buffers;
 use crate::entry::{Entry, Extensions, Framing, entry};
@@ -13,6 +14,10 @@ use crate::error::{Class, Error, Fault, Place, Refusal};
 use crate::header::{self, BLOCK};
 use crate::limits::Limits;
 use crate::pax;
+use crate::sparse::{Front, Parts, Sparse, parts};
+
+/// Bytes of holes before their ratio to what the layer has counts: some seconds of hashing.
+const HOLES_FREE: u64 = 8 << 30;
 
 /// How a tar stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -23,6 +28,8 @@ pub enum End {
     HalfMarker,
     /// At a block boundary after an entry, without a marker.
     Bare,
+    /// At once: there is not a byte, as `docker save` has it for a layer of nothing.
+    Empty,
 }
 
 /// A tar stream being read.
@@ -36,12 +43,17 @@ pub(crate) struct Archive<'l, R> {
     /// Unread bytes of the current body, and the padding after them.
     body: u64,
     pad: u64,
+    /// What the archive has of the current file, if that is sparse.
+    parts: Option<Parts>,
+    /// Bytes of all holes so far.
+    holes: u64,
     place: Place,
 }
 
 impl<'l, R: BufRead> Archive<'l, R> {
     pub(crate) fn new(input: R, limits: &'l Limits) -> Archive<'l, R> {
-        Archive { input, limits, pos: 0, index: 0, body: 0, pad: 0, place: Place::default() }
+        let place = Place::default();
+        Archive { input, limits, pos: 0, index: 0, body: 0, pad: 0, parts: None, holes: 0, place }
     }
 
     /// Where reading stands: the entry at work or the last one.
@@ -76,8 +88,15 @@ impl<'l, R: BufRead> Archive<'l, R> {
         self.pos += len as u64;
     }
 
+    /// Where the current body belongs in its file, if that is sparse: it is these parts one after
+    /// another, and between them are holes.
+    pub(crate) fn take_parts(&mut self) -> Option<Parts> {
+        self.parts.take()
+    }
+
     fn advance(&mut self) -> Result<Result<Entry, End>, Fault> {
         self.finish_body()?;
+        self.parts = None;
         let mut extensions = Extensions::default();
         let (mut count, mut bytes, mut pending) = (0u64, 0u64, false);
         self.place = Place { index: self.index, offset: self.pos, name: Vec::new() };
@@ -86,7 +105,7 @@ impl<'l, R: BufRead> Archive<'l, R> {
             let Some(block) = self.block()? else {
                 self.place.name.clear();
                 if self.pos == 0 {
-                    return Err(Refusal::new(Class::Frame, "the layer is empty").into());
+                    return Ok(Err(End::Empty));
                 }
                 self.nothing_pending(pending)?;
                 return Ok(Err(End::Bare));
@@ -115,9 +134,13 @@ impl<'l, R: BufRead> Archive<'l, R> {
                     let header = framed.header()?;
                     let framing = Framing { index: self.index, offset, typeflag, size };
                     let limits = self.limits;
-                    let entry = entry(&framing, header, extensions, limits, &mut self.place.name)?;
-                    self.admit(size)?;
+                    let (entry, sparse) =
+                        entry(&framing, header, extensions, limits, &mut self.place.name)?;
+                    self.admit(sparse.as_ref().map_or(size, |sparse| size.max(sparse.size)))?;
                     self.start_body(size);
+                    if let Some(sparse) = sparse {
+                        self.spread(sparse, bytes)?;
+                    }
                     self.index += 1;
                     return Ok(Ok(entry));
                 }
@@ -131,11 +154,7 @@ impl<'l, R: BufRead> Archive<'l, R> {
             bytes = bytes.saturating_add(framed.size);
             let typeflag = framed.typeflag;
             let size = framed.size;
-            if bytes > self.limits.extension_bytes_max {
-                let rule = "extension headers too large";
-                let max = self.limits.extension_bytes_max;
-                return Err(Refusal::limit("--extension-bytes-max", rule, bytes, max).into());
-            }
+            self.extension_bytes(bytes)?;
             let body = self.extension(size)?;
             match typeflag {
                 b'g' => {
@@ -146,7 +165,10 @@ impl<'l, R: BufRead> Archive<'l, R> {
                     pax::parse_global(&body)?;
                     continue;
                 }
-                b'x' => set(&mut extensions.pax, pax::parse(&body)?, "two PAX headers in a row")?,
+                b'x' => {
+                    let pax = pax::parse(&body, self.limits.xattrs_max)?;
+                    set(&mut extensions.pax, pax, "two PAX headers in a row")?;
+                }
                 b'L' => set(&mut extensions.long_name, long(body)?, "two GNU long names")?,
                 _ => set(&mut extensions.long_link, long(body)?, "two GNU long links")?,
             }
@@ -161,7 +183,7 @@ impl<'l, R: BufRead> Archive<'l, R> {
             let rule = "file too large";
             return Err(Refusal::limit("--file-bytes-max", rule, size, limits.file_bytes_max));
         }
-        let total = self.pos.saturating_add(size);
+        let total = self.pos.saturating_add(self.holes).saturating_add(size);
         if total > limits.bytes_max {
             let rule = "layer too large";
             return Err(Refusal::limit("--bytes-max", rule, total, limits.bytes_max));
@@ -169,6 +191,56 @@ impl<'l, R: BufRead> Archive<'l, R> {
         if self.index >= limits.entries_max {
             let rule = "too many entries";
             return Err(Refusal::limit("--entries-max", rule, self.index + 1, limits.entries_max));
+        }
+        Ok(())
+    }
+
+    /// Finds where the body that begins here belongs. `spent` bytes of extensions came before it.
+    fn spread(&mut self, sparse: Sparse, spent: u64) -> Result<(), Fault> {
+        let map = match sparse.map {
+            Some(map) => map,
+            None => self.map_in_front(spent)?,
+        };
+        self.parts = Some(parts(&map, sparse.size, self.body)?);
+        self.holes = self.holes.saturating_add(sparse.size - self.body);
+        // Nobody sends them, and every zero of them is hashed.
+        let sent = self.pos.saturating_add(self.body);
+        let fair = sent.saturating_mul(self.limits.ratio_max).max(HOLES_FREE);
+        if self.holes > fair {
+            let rule = "too many bytes of holes for each that the layer has";
+            let ratio = self.holes / sent.max(1);
+            return Err(Refusal::limit("--ratio-max", rule, ratio, self.limits.ratio_max).into());
+        }
+        Ok(())
+    }
+
+    /// Reads the map at the beginning of the body, which is whole blocks.
+    fn map_in_front(&mut self, mut bytes: u64) -> Result<Vec<u64>, Fault> {
+        let mut front = Front::default();
+        loop {
+            if self.body < BLOCK as u64 {
+                let rule = "a sparse map that does not fit its entry";
+                return Err(Refusal::new(Class::Sparse, rule).into());
+            }
+            bytes = bytes.saturating_add(BLOCK as u64);
+            self.extension_bytes(bytes)?;
+            let mut block = [0; BLOCK];
+            if self.fill(&mut block)? != BLOCK {
+                return Err(truncated("the stream ends inside an entry's body").into());
+            }
+            self.body -= BLOCK as u64;
+            if front.block(&block)? {
+                return Ok(front.numbers());
+            }
+        }
+    }
+
+    /// Bounds what comes before an entry's content.
+    fn extension_bytes(&self, bytes: u64) -> Result<(), Refusal> {
+        let max = self.limits.extension_bytes_max;
+        if bytes > max {
+            let rule = "extension headers too large";
+            return Err(Refusal::limit("--extension-bytes-max", rule, bytes, max));
         }
         Ok(())
     }
@@ -225,11 +297,7 @@ impl<'l, R: BufRead> Archive<'l, R> {
         match self.fill(&mut block)? {
             0 => Ok(None),
             BLOCK => {
-                if self.pos > self.limits.bytes_max {
-                    let max = self.limits.bytes_max;
-                    let rule = "layer too large";
-                    return Err(Refusal::limit("--bytes-max", rule, self.pos, max).into());
-                }
+                self.total()?;
                 Ok(Some(block))
             }
             _ => Err(truncated("the stream ends inside a header block").into()),
@@ -273,16 +341,26 @@ impl<'l, R: BufRead> Archive<'l, R> {
             }
             self.input.consume(len);
             self.pos += len as u64;
-            if self.pos > self.limits.bytes_max {
-                let rule = "layer too large";
-                let max = self.limits.bytes_max;
-                return Err(Refusal::limit("--bytes-max", rule, self.pos, max).into());
-            }
+            self.total()?;
         }
+    }
+
+    /// Bounds the tar with its holes, as far as it was read.
+    fn total(&self) -> Result<(), Refusal> {
+        let (total, max) = (self.pos.saturating_add(self.holes), self.limits.bytes_max);
+        if total > max {
+            return Err(Refusal::limit("--bytes-max", "layer too large", total, max));
+        }
+        Ok(())
     }
 }
 
 impl Archive<'_, Buffers> {
+    /// When the layer has to be done.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.input.deadline()
+    }
+
     /// [`Archive::consume`] for contents that are to be hashed.
     pub(crate) fn consume_content(&mut self, len: usize) {
         if self.limits.digests {

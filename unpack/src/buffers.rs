@@ -74,7 +74,7 @@ pub(crate) struct Buffers {
     notes: Vec<Note>,
     ended: bool,
     deadline: Instant,
-    time_max: u64,
+    time_max: Duration,
 }
 
 impl Buffers {
@@ -86,8 +86,12 @@ impl Buffers {
             notes: Vec::new(),
             ended: false,
             deadline: start + limits.time_max,
-            time_max: limits.time_max.as_secs(),
+            time_max: limits.time_max,
         }
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// The next `len` bytes are a file's.
@@ -105,8 +109,7 @@ impl Buffers {
     }
 
     fn too_long(&self) -> io::Error {
-        let rule = "layer takes too long, in seconds";
-        Refusal::limit("--time-max", rule, self.time_max, self.time_max).into()
+        crate::budget::too_long(self.time_max).into()
     }
 }
 

@@ -7,18 +7,23 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, copy_file_range, openat, readlinkat};
-use nix::sys::stat::{
-    FchmodatFlags, FileStat, SFlag, UtimensatFlags, fchmodat, futimens, mkdirat, mknodat, utimensat,
-};
-use nix::unistd::{linkat, symlinkat};
+use nix::sys::stat::{FileStat, SFlag, UtimensatFlags, futimens, mkdirat, mknodat, utimensat};
+use nix::sys::uio::{pread, pwrite};
+use nix::unistd::{Whence, ftruncate, linkat, lseek, symlinkat};
 
 use crate::apply::split;
+use crate::budget::Budget;
 use crate::dirs::{open_dir, spec};
 use crate::error::{Error, Fault};
+use crate::node::set_node_mode;
 use crate::pax::Time;
 use crate::root::{Root, mode, own, own_name, set_mode};
+use crate::stop::Stop;
 use crate::sys::{self, On};
 use crate::tree::{open_file, walk, xattrs};
+
+/// Bytes that the kernel copies at a time: who asks to stop is heard in between.
+const PIECE: usize = 16 << 20;
 
 /// What [`clone_tree`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -35,12 +40,12 @@ pub struct Cloned {
 /// devices, owners, modes and times kept.
 ///
 /// # Errors
-/// [`Error::Fs`]; also if `to` is not empty (File exists).
-pub fn clone_tree(from: &Root, to: &Root) -> Result<Cloned, Error> {
-    copy(from, to).map_err(Fault::nowhere)
+/// [`Error::Fs`]; also if `to` is not empty (File exists). [`Error::Stream`] where it was stopped.
+pub fn clone_tree(from: &Root, to: &Root, stop: &Stop) -> Result<Cloned, Error> {
+    stop.heard(copy(from, to, &mut Budget::until(stop)).map_err(Fault::nowhere))
 }
 
-fn copy(from: &Root, to: &Root) -> Result<Cloned, Fault> {
+fn copy(from: &Root, to: &Root, budget: &mut Budget) -> Result<Cloned, Fault> {
     let mut cloned = Cloned::default();
     let mut linked: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
     // Times come last, because children change them: path and status of every directory.
@@ -48,6 +53,7 @@ fn copy(from: &Root, to: &Root) -> Result<Cloned, Fault> {
     let (from_top, top) = (from.reopen()?, to.reopen()?);
     let mut open: Option<(Vec<u8>, OwnedFd)> = None;
     walk(from, |at, name, path, stat| {
+        budget.step()?;
         let (parent, _) = split(path);
         let dir = match open.take() {
             Some((known, dir)) if known == parent => dir,
@@ -71,7 +77,7 @@ fn copy(from: &Root, to: &Root) -> Result<Cloned, Fault> {
                 .map_err(Fault::fs("link", path))?;
         } else {
             match kind {
-                SFlag::S_IFREG => file(at, &dir, name, path, stat, &mut cloned)?,
+                SFlag::S_IFREG => file(at, &dir, name, path, stat, &mut cloned, budget)?,
                 SFlag::S_IFDIR => {
                     mkdirat(&dir, name, mode(0o700)).map_err(Fault::fs("make directory", path))?;
                     dirs.push((path.to_vec(), *stat));
@@ -126,6 +132,7 @@ fn file(
     path: &[u8],
     stat: &FileStat,
     cloned: &mut Cloned,
+    budget: &mut Budget,
 ) -> Result<(), Fault> {
     let from = open_file(at, name, path)?;
     let flags =
@@ -137,7 +144,7 @@ fn file(
         match sys::clone_file(&from, &to) {
             Ok(()) => cloned.shared_bytes += size,
             Err(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EXDEV | Errno::EINVAL) => {
-                copy_data(&from, &to, path)?;
+                copy_data(&from, &to, path, stat.st_size, budget)?;
             }
             Err(errno) => return Err(Fault::fs("clone", path)(errno)),
         }
@@ -145,9 +152,48 @@ fn file(
     attributes(&from, &to, path, stat)
 }
 
-fn copy_data(from: &OwnedFd, to: &OwnedFd, path: &[u8]) -> Result<(), Fault> {
-    loop {
-        match copy_file_range(from, None, to, None, 1 << 30) {
+/// Copies what is there of `size` bytes; holes stay holes.
+fn copy_data(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    path: &[u8],
+    size: i64,
+    budget: &mut Budget,
+) -> Result<(), Fault> {
+    let mut at = 0;
+    while at < size {
+        let (start, end) = match lseek(from, at, Whence::SeekData) {
+            Ok(start) => {
+                let end = lseek(from, start, Whence::SeekHole);
+                (start, end.map_err(Fault::fs("find a hole in", path))?)
+            }
+            // Nothing but a hole is left.
+            Err(Errno::ENXIO) => break,
+            // A file system that knows of none.
+            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => (at, size),
+            Err(errno) => return Err(Fault::fs("find data in", path)(errno)),
+        };
+        copy_part(from, to, path, (start, end.min(size)), budget)?;
+        at = end;
+    }
+    ftruncate(to, size).map_err(Fault::fs("set the size of", path))
+}
+
+/// Copies the bytes from `at` to `end`, to the same place.
+fn copy_part(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    path: &[u8],
+    (mut at, end): (i64, i64),
+    budget: &mut Budget,
+) -> Result<(), Fault> {
+    let left = |at: i64| usize::try_from(end - at).unwrap_or(0);
+    let mut there = at;
+    while at < end {
+        budget.step()?;
+        let most = left(at).min(PIECE);
+        match copy_file_range(from, Some(&mut at), to, Some(&mut there), most) {
+            // It has become shorter.
             Ok(0) => return Ok(()),
             Ok(_) | Err(Errno::EINTR) => {}
             // Another file system, on a kernel that cannot copy across.
@@ -156,8 +202,10 @@ fn copy_data(from: &OwnedFd, to: &OwnedFd, path: &[u8]) -> Result<(), Fault> {
         }
     }
     let mut buffer = vec![0; 128 << 10];
-    loop {
-        let len = match nix::unistd::read(from, &mut buffer) {
+    while at < end {
+        budget.step()?;
+        let most = left(at).min(buffer.len());
+        let len = match pread(from, &mut buffer[..most], at) {
             Ok(0) => return Ok(()),
             Ok(len) => len,
             Err(Errno::EINTR) => continue,
@@ -165,13 +213,17 @@ fn copy_data(from: &OwnedFd, to: &OwnedFd, path: &[u8]) -> Result<(), Fault> {
         };
         let mut done = 0;
         while done < len {
-            match nix::unistd::write(to, &buffer[done..len]) {
-                Ok(more) => done += more,
+            match pwrite(to, &buffer[done..len], at) {
+                Ok(more) => {
+                    done += more;
+                    at += i64::try_from(more).unwrap_or(i64::MAX);
+                }
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(Fault::fs("write", path)(errno)),
             }
         }
     }
+    Ok(())
 }
 
 fn special(
@@ -185,8 +237,7 @@ fn special(
     let bits = mode(stat.st_mode & 0o7777);
     mknodat(dir, name, kind, bits, stat.st_rdev).map_err(Fault::fs("make node", path))?;
     own_name(dir, name, stat.st_uid, stat.st_gid)?;
-    // Just made under a name that did not exist: no link to follow.
-    fchmodat(dir, name, bits, FchmodatFlags::FollowSymlink).map_err(Fault::fs("chmod", path))?;
+    set_node_mode(dir, name, (kind, stat.st_rdev), stat.st_mode & 0o7777)?;
     for (key, value) in xattrs(On::Name(at.as_fd(), name), path)? {
         sys::set_xattr(On::Name(dir.as_fd(), name), &key, &value)
             .map_err(Fault::fs("set extended attribute of", path))?;

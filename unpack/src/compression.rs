@@ -10,6 +10,9 @@ use crate::buffers::{Buffers, Filler, Gone};
 use crate::error::{Class, Refusal};
 use crate::limits::Limits;
 
+/// Bytes that may come out whatever their ratio: a megabyte of blob cannot make more of them.
+const RATIO_FREE: u64 = 256 << 20;
+
 /// How a layer is wrapped (OCI image spec, layer.md, media types).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -90,7 +93,7 @@ pub(crate) fn inflate(
     let blob = Watched { inner: blob, input: &input, failed: &failed };
     let seen = |piece: &[u8]| {
         bytes += piece.len() as u64;
-        let fair = input.get().saturating_mul(limits.ratio_max).max(1 << 30);
+        let fair = input.get().saturating_mul(limits.ratio_max).max(RATIO_FREE);
         if bytes > fair {
             let ratio = bytes / input.get().max(1);
             let rule = "compression ratio too high";
@@ -164,6 +167,12 @@ impl<R: Read> Read for Checked<'_, R> {
         self.inner.read(to).map_err(|e| match self.failed.take() {
             Some(source) => source,
             None if e.kind() == io::ErrorKind::Interrupted => e,
+            // What libzstd says of a window beyond the limit (ZSTD_error_frameParameter_windowTooLarge).
+            None if e.to_string().contains("requires too much memory") => Refusal::new(
+                Class::Limit,
+                "the zstd window is larger than --zstd-window-log-max allows",
+            )
+            .into(),
             None => Refusal::new(Class::Compression, "corrupt compressed data")
                 .bytes(e.to_string().as_bytes())
                 .into(),

@@ -2,8 +2,9 @@
 //!
 //! Every parent is resolved here: `openat2` under the root fd with RESOLVE_IN_ROOT,
 //! NO_MAGICLINKS, NO_XDEV and NO_SYMLINKS; a symlink met on the way is read and walked by hand,
-//! clamped at the root, so that each open directory has one canonical path. What then happens to
-//! a name in it is in `root` and `apply`.
+//! clamped at the root, so that each open directory has one canonical path. Such a walk keeps the
+//! directories on its way open, so that each step costs one component however deep it is. What then
+//! happens to a name in it is in `root` and `apply`.
 //!
 //! A directory's modification time is put back when it leaves the cache: children may come long
 //! after their directory's entry, and a cache is bounded where a list of all directories is not.
@@ -14,18 +15,25 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
-use nix::sys::stat::{Mode, UtimensatFlags, fstat, futimens, mkdirat, utimensat};
+use nix::sys::stat::{Mode, fstat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 
+use crate::budget::Budget;
 use crate::error::{Class, Fault, Refusal};
 use crate::pax::Time;
 use crate::sys::{self, On};
 use crate::touched::Touched;
+use crate::way::Way;
 
 /// Directories kept open.
 const OPEN_MAX: usize = 256;
+/// Bytes of paths under which open directories are known. More than one each, and the longest there
+/// can be: a layer that spells one directory in ever new ways makes us forget, not grow.
+const NAMES_MAX: usize = 4 << 20;
 /// The kernel's own bound for one path (path_resolution(7)).
 const SYMLINKS_MAX: u32 = 40;
+/// Parents that are looked for among the open directories before all are walked from the root.
+const NEAR: usize = 8;
 /// openat2(2) may say EAGAIN while something is renamed anywhere on the system.
 const RETRIES: u32 = 1000;
 
@@ -71,6 +79,8 @@ pub(crate) struct Dirs {
     slots: Vec<Dir>,
     by_ino: HashMap<u64, usize>,
     by_path: HashMap<Vec<u8>, usize>,
+    /// Bytes of the keys of `by_path`.
+    by_path_bytes: usize,
     tick: u64,
     /// Whether a default ACL can be met at all.
     pub(crate) acls: bool,
@@ -109,11 +119,12 @@ impl Dirs {
             slots: Vec::new(),
             by_ino: HashMap::new(),
             by_path: HashMap::new(),
+            by_path_bytes: 0,
             tick: 0,
             acls: true,
             made: 0,
         };
-        dirs.insert(root, Vec::new())?;
+        dirs.insert(Rc::new(root), Vec::new())?;
         Ok(dirs)
     }
 
@@ -133,6 +144,7 @@ impl Dirs {
     /// Forgets which path leads where: a directory or symlink has gone.
     pub(crate) fn forget_paths(&mut self) {
         self.by_path.clear();
+        self.by_path_bytes = 0;
         for dir in &mut self.slots {
             dir.names.clear();
         }
@@ -149,15 +161,16 @@ impl Dirs {
         path: &[u8],
         missing: Missing,
         touched: &mut Touched,
+        budget: &mut Budget,
     ) -> Result<Option<usize>, Fault> {
         let slot = match self.lookup(path) {
             Ok(slot) => Some(slot?),
-            Err(Errno::ELOOP | Errno::ENOENT) => self.walk(path, missing, touched)?,
+            Err(Errno::ELOOP | Errno::ENOENT) => self.walk(path, missing, touched, budget)?,
             Err(errno) => return Err(unreachable_parent(path, errno)),
         };
         if let Some(slot) = slot {
             if missing == Missing::Make && !self.slots[slot].chained {
-                self.chain(slot, touched)?;
+                self.chain(slot, touched, budget)?;
             }
             self.use_slot(slot);
         }
@@ -182,7 +195,7 @@ impl Dirs {
             return Ok(Ok(slot));
         }
         let fd = open_dir(&self.slots[0], path)?;
-        Ok(self.insert(fd, path.to_vec()))
+        Ok(self.insert(Rc::new(fd), path.to_vec()))
     }
 
     fn use_slot(&mut self, slot: usize) {
@@ -190,7 +203,12 @@ impl Dirs {
         self.slots[slot].used = self.tick;
     }
 
-    fn insert(&mut self, fd: OwnedFd, path: Vec<u8>) -> Result<usize, Fault> {
+    fn insert(&mut self, fd: Rc<OwnedFd>, path: Vec<u8>) -> Result<usize, Fault> {
+        self.insert_with(fd, path, true)
+    }
+
+    /// [`Dirs::insert`]; `acl` if it may have a default ACL.
+    fn insert_with(&mut self, fd: Rc<OwnedFd>, path: Vec<u8>, acl: bool) -> Result<usize, Fault> {
         let stat = fstat(&fd).map_err(Fault::fs("stat", &path))?;
         let slot = match self.by_ino.get(&stat.st_ino) {
             // A replaced parent may give an open directory a new path; the fd is the same inode.
@@ -199,12 +217,13 @@ impl Dirs {
                 slot
             }
             None => {
-                let acl = self.acls
+                let acl = acl
+                    && self.acls
                     && sys::get_xattr(On::Fd(fd.as_fd()), b"system.posix_acl_default")
                         .map_err(Fault::fs("read ACL of", &path))?
                         .is_some();
                 let dir = Dir {
-                    fd: Rc::new(fd),
+                    fd,
                     ino: stat.st_ino,
                     path: path.clone(),
                     mtime: Time {
@@ -229,9 +248,16 @@ impl Dirs {
     }
 
     fn alias(&mut self, path: Vec<u8>, slot: usize) {
-        if !path.is_empty() && self.by_path.insert(path.clone(), slot) != Some(slot) {
-            self.slots[slot].names.push(path);
+        if path.is_empty() || self.by_path.get(&path) == Some(&slot) {
+            return;
         }
+        if self.by_path_bytes + path.len() > NAMES_MAX {
+            self.forget_paths();
+        }
+        if self.by_path.insert(path.clone(), slot).is_none() {
+            self.by_path_bytes += path.len();
+        }
+        self.slots[slot].names.push(path);
     }
 
     /// A place for `dir`: a new slot, or that of the directory unused for longest.
@@ -254,6 +280,7 @@ impl Dirs {
         for name in old.names {
             if self.by_path.get(&name) == Some(&slot) {
                 self.by_path.remove(&name);
+                self.by_path_bytes -= name.len();
             }
         }
         Ok(slot)
@@ -266,55 +293,82 @@ impl Dirs {
         path: &[u8],
         missing: Missing,
         touched: &mut Touched,
+        budget: &mut Budget,
     ) -> Result<Option<usize>, Fault> {
-        let mut todo: Vec<Vec<u8>> = path.split(|&b| b == b'/').rev().map(<[u8]>::to_vec).collect();
-        let mut real: Vec<u8> = Vec::new();
-        let mut slot = 0;
+        let stuck = |errno| unreachable_parent(path, errno);
+        let (mut way, rest) = self.near(path);
+        let mut todo: Vec<Vec<u8>> = rest.split(|&b| b == b'/').rev().map(<[u8]>::to_vec).collect();
         let mut links = 0;
+        // What was made last, if that is where we are.
+        let mut made = None;
         while let Some(component) = todo.pop() {
+            budget.walk_one(way.depth())?;
             match component.as_slice() {
                 b"" | b"." => continue,
                 b".." => {
-                    let parent = real.iter().rposition(|&b| b == b'/').unwrap_or(0);
-                    real.truncate(parent);
-                    slot =
-                        self.lookup(&real).map_err(|errno| unreachable_parent(path, errno))??;
+                    made = None;
+                    let opened = way.up().map_err(stuck)?;
+                    budget.walk(opened)?;
                     continue;
                 }
                 _ => {}
             }
-            let next = join(&real, &component);
-            if next.len() > 4095 {
-                return Err(unreachable_parent(path, Errno::ENAMETOOLONG));
+            if way.path().len() + 1 + component.len() > 4095 {
+                return Err(stuck(Errno::ENAMETOOLONG));
             }
-            match self.lookup(&next) {
-                Ok(found) => slot = found?,
+            let fd = match open_dir(&**way.here(), &component) {
+                Ok(fd) => Rc::new(fd),
                 Err(Errno::ENOENT) if missing == Missing::Make => {
-                    slot = self.make(slot, &component, &next, touched)?;
+                    budget.make(way.depth())?;
+                    let parent = match made.take() {
+                        Some(slot) => slot,
+                        None => self.insert(way.here().clone(), way.path().to_vec())?,
+                    };
+                    let path = join(way.path(), &component);
+                    let slot = self.make(parent, &component, &path, touched, budget)?;
+                    let fd = self.slots[slot].fd.clone();
+                    way.down(&component, fd);
+                    made = Some(slot);
+                    continue;
                 }
                 Err(Errno::ENOENT) => return Ok(None),
                 Err(Errno::ELOOP) => {
                     links += 1;
                     if links > SYMLINKS_MAX {
-                        return Err(unreachable_parent(path, Errno::ELOOP));
+                        return Err(stuck(Errno::ELOOP));
                     }
-                    let target = readlinkat(&self.slots[slot], component.as_slice())
-                        .map_err(Fault::fs("read link", &next))?;
+                    let target = readlinkat(&**way.here(), component.as_slice())
+                        .map_err(Fault::fs("read link", &join(way.path(), &component)))?;
                     let target = target.as_encoded_bytes();
                     if target.first() == Some(&b'/') {
-                        real.clear();
-                        slot = 0;
+                        way.restart();
                     }
+                    made = None;
                     todo.extend(target.split(|&b| b == b'/').rev().map(<[u8]>::to_vec));
                     continue;
                 }
-                Err(errno) => return Err(unreachable_parent(path, errno)),
-            }
-            // Not `next`: that may be another name for it, by a symlink.
-            real = self.slots[slot].path.clone();
+                Err(errno) => return Err(stuck(errno)),
+            };
+            way.down(&component, fd);
+            made = None;
         }
+        let slot = self.insert(way.here().clone(), way.path().to_vec())?;
         self.alias(path.to_vec(), slot);
         Ok(Some(slot))
+    }
+
+    /// Where to begin a walk to `path`: the nearest of its parents that is open, and what is left.
+    fn near<'p>(&self, path: &'p [u8]) -> (Way, &'p [u8]) {
+        let root = self.slots[0].fd.clone();
+        let ends = path.iter().enumerate().rev().filter(|&(_, &b)| b == b'/').map(|(at, _)| at);
+        let near = ends.take(NEAR).find_map(|end| Some((*self.by_path.get(&path[..end])?, end)));
+        match near {
+            Some((slot, end)) => {
+                let dir = &self.slots[slot];
+                (Way::at(root, &dir.path, dir.fd.clone()), &path[end + 1..])
+            }
+            None => (Way::new(root), path),
+        }
     }
 
     /// Makes an implicit parent: 0755, our owner, epoch, whatever its own parent hands down.
@@ -324,59 +378,70 @@ impl Dirs {
         name: &[u8],
         path: &[u8],
         touched: &mut Touched,
+        budget: &mut Budget,
     ) -> Result<usize, Fault> {
-        self.chain(parent, touched)?;
+        self.chain(parent, touched, budget)?;
         let dir = &mut self.slots[parent];
         let mode = Mode::from_bits_truncate(0o755);
         mkdirat(&*dir, name, mode).map_err(Fault::fs("make directory", path))?;
-        let epoch = spec(Time::default());
-        utimensat(&*dir, name, &epoch, &epoch, UtimensatFlags::NoFollowSymlink)
-            .map_err(Fault::fs("set time of", path))?;
         dir.dirty = true;
         let (setgid, acl, ino) = (dir.setgid, dir.acl, dir.ino);
         touched.touch(ino, name, false);
-        let slot = match self.lookup(path) {
-            Ok(slot) => slot?,
-            Err(errno) => return Err(Fault::fs("open directory", path)(errno)),
-        };
+        let fd = open_dir(&*dir, name).map_err(Fault::fs("open directory", path))?;
+        // A new directory has a default ACL if its parent has.
+        let slot = self.insert_with(Rc::new(fd), path.to_vec(), acl)?;
         touched.own(self.slots[slot].ino);
+        // It is at the epoch when it leaves the cache.
+        self.slots[slot].mtime = Time::default();
+        self.slots[slot].dirty = true;
         if setgid || acl {
             let mine = (nix::unistd::geteuid(), nix::unistd::getegid());
             crate::root::plain_dir(&self.slots[slot], path, mine, 0o755)?;
             self.slots[slot].setgid = false;
             self.slots[slot].acl = false;
-            self.slots[slot].dirty = true;
         }
         self.slots[slot].chained = true;
         self.made += 1;
         Ok(slot)
     }
 
-    /// Marks a directory and its parents as this layer's, up to the root.
-    fn chain(&mut self, slot: usize, touched: &mut Touched) -> Result<(), Fault> {
+    /// Marks a directory and its parents as this layer's, up to the root, or to one near by that
+    /// was marked before.
+    fn chain(
+        &mut self,
+        slot: usize,
+        touched: &mut Touched,
+        budget: &mut Budget,
+    ) -> Result<(), Fault> {
         if self.slots[slot].chained {
             return Ok(());
         }
         self.slots[slot].chained = true;
         let path = self.slots[slot].path.clone();
-        let mut ino = self.slots[0].ino;
-        let ends = path.iter().enumerate().filter(|&(_, &b)| b == b'/').map(|(at, _)| at);
-        let mut start = 0;
-        for end in ends.chain(std::iter::once(path.len())) {
-            touched.touch(ino, &path[start..end], false);
+        let mut ends: Vec<usize> =
+            path.iter().enumerate().filter(|&(_, &b)| b == b'/').map(|(at, _)| at).collect();
+        let (mut ino, mut fd, mut start) = (self.slots[0].ino, self.slots[0].fd.clone(), 0);
+        let near = ends.iter().enumerate().rev().take(NEAR).find_map(|(at, &end)| {
+            let slot = self.by_path.get(&path[..end])?;
+            let dir = &self.slots[*slot];
+            (dir.chained && dir.path == path[..end]).then(|| (at, end, dir.ino, dir.fd.clone()))
+        });
+        if let Some((at, end, near, at_fd)) = near {
+            ends.drain(..=at);
+            (ino, fd, start) = (near, at_fd, end + 1);
+        }
+        for end in ends.into_iter().chain(std::iter::once(path.len())) {
+            let name = &path[start..end];
+            touched.touch(ino, name, false);
             if end == path.len() || !touched.wants_inodes() {
                 break;
             }
             start = end + 1;
+            let depth = path[..end].iter().filter(|&&b| b == b'/').count() as u64;
+            budget.walk_one(depth)?;
             // Not through `lookup`: a deep path must not push its own end out of the cache.
-            ino = match self.by_path.get(&path[..end]) {
-                Some(&slot) => self.slots[slot].ino,
-                None => {
-                    let fd = open_dir(&self.slots[0], &path[..end])
-                        .map_err(|errno| unreachable_parent(&path, errno))?;
-                    fstat(&fd).map_err(Fault::fs("stat", &path[..end]))?.st_ino
-                }
-            };
+            fd = Rc::new(open_dir(&*fd, name).map_err(|errno| unreachable_parent(&path, errno))?);
+            ino = fstat(&fd).map_err(Fault::fs("stat", &path[..end]))?.st_ino;
         }
         Ok(())
     }
@@ -403,5 +468,25 @@ fn unreachable_parent(path: &[u8], errno: Errno) -> Fault {
         Errno::ENAMETOOLONG => refuse(Class::Path, "a parent's path is too long"),
         Errno::EXDEV => refuse(Class::Path, "a parent is on another mount"),
         errno => Fault::fs("open directory", path)(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ever new spellings of one directory take no more than so much memory.
+    #[test]
+    fn the_names_of_open_directories_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut dirs = Dirs::new(std::fs::File::open(dir.path()).unwrap().into()).unwrap();
+        for n in 0..10_000 {
+            dirs.alias(format!("{n}{}", "/s".repeat(2000)).into_bytes(), 0);
+            let bytes: usize = dirs.by_path.keys().map(Vec::len).sum();
+            assert!(n % 500 != 0 || bytes == dirs.by_path_bytes);
+            assert!(dirs.by_path_bytes <= NAMES_MAX);
+            assert!(dirs.slots[0].names.len() <= dirs.by_path.len());
+        }
+        assert!(dirs.by_path_bytes > NAMES_MAX / 4);
     }
 }

@@ -8,6 +8,7 @@ use crate::error::{Class, Fault, Refusal};
 use crate::header::Header;
 use crate::limits::{Devices, Limits};
 use crate::pax::{Pax, Time};
+use crate::sparse::Sparse;
 
 /// Names and values of extended attributes.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -79,6 +80,12 @@ pub enum Node {
     Opaque,
     /// AUFS metadata, skipped.
     Aufs,
+    /// A file that AUFS keeps in its `.wh..wh.plnk` for the hard links to it: it has no name of its own
+    /// in the tree.
+    Pseudo {
+        /// Bytes.
+        size: u64,
+    },
 }
 
 impl Node {
@@ -94,10 +101,13 @@ impl Node {
             Node::Fifo => "fifo",
             Node::Whiteout => "whiteout",
             Node::Opaque => "opaque",
-            Node::Aufs => "aufs",
+            Node::Aufs | Node::Pseudo { .. } => "aufs",
         }
     }
 }
+
+/// Where AUFS keeps files of several names that it had to copy: at the root of a layer.
+pub(crate) const PSEUDO: &[u8] = b".wh..wh.plnk/";
 
 /// The extension headers before an entry.
 #[derive(Debug, Default)]
@@ -124,24 +134,40 @@ pub(crate) fn entry(
     extensions: Extensions,
     limits: &Limits,
     name: &mut Vec<u8>,
-) -> Result<Entry, Fault> {
-    let pax = extensions.pax.unwrap_or_default();
+) -> Result<(Entry, Option<Sparse>), Fault> {
+    let mut pax = extensions.pax.unwrap_or_default();
+    let mut sparse = pax.sparse.take().map(|said| said.settle()).transpose()?;
+    if let Some(name) = sparse.as_mut().and_then(|sparse| sparse.name.take()) {
+        // The other one is made up.
+        pax.path = Some(name);
+    }
     if pax.path.is_some() && extensions.long_name.is_some() {
         return Err(Refusal::new(Class::Extension, "both a PAX path and a GNU long name").into());
     }
     if pax.linkpath.is_some() && extensions.long_link.is_some() {
         return Err(Refusal::new(Class::Extension, "both a PAX and a GNU long link").into());
     }
-    *name = pax.path.or(extensions.long_name).unwrap_or(header.name);
+    *name = match (pax.path.or(extensions.long_name), header.odd) {
+        (Some(name), _) => name,
+        (None, None) => header.name,
+        (None, Some(odd)) => {
+            *name = header.name;
+            let rule = "a GNU header with neither times nor a path in their place";
+            return Err(Refusal::new(Class::Path, rule).bytes(&odd).into());
+        }
+    };
     let link = pax.linkpath.or(extensions.long_link).unwrap_or(header.link);
 
     let path = normal(name, limits, Class::Path)?;
-    // Before POSIX.1-1988 a directory was a file whose name ends in a slash; most readers still
-    // take it so whatever the magic.
+    // Before POSIX.1-1988 a directory was a file whose name ends in a slash. All readers take it so
+    // where the type is NUL; where it is "0" some do, and some make a file.
     let slashed = name.ends_with(b"/");
+    let size = sparse.as_ref().map_or(framing.size, |sparse| sparse.size);
     let node = match framing.typeflag {
-        0 | b'0' if slashed => Node::Dir,
-        0 | b'0' | b'7' => Node::File { size: framing.size },
+        0 if slashed => Node::Dir,
+        0 | b'0' | b'7' => Node::File { size },
+        // AUFS makes its whiteouts as links to one another: what they link to says nothing.
+        b'1' if marks(&path) => Node::Hardlink { target: Vec::new() },
         b'1' => Node::Hardlink { target: hardlink_target(&link, limits)? },
         b'2' => Node::Symlink { target: symlink_target(link, limits)? },
         b'3' => device(Node::Char { major: header.device.0, minor: header.device.1 }, limits)?,
@@ -161,8 +187,11 @@ pub(crate) fn entry(
     if slashed && matches!(node, Node::File { .. }) {
         return Err(Refusal::new(Class::Path, "a file's name ends in a slash").into());
     }
+    if sparse.is_some() && !matches!(node, Node::File { .. }) {
+        return Err(Refusal::new(Class::Sparse, "only a regular file can be sparse").into());
+    }
     let (path, node) = whiteout(path, node)?;
-    let root_dir = framing.typeflag == b'5' || matches!(node, Node::Opaque);
+    let root_dir = matches!(node, Node::Dir | Node::Opaque);
     if path.is_empty() && !root_dir {
         return Err(Refusal::new(Class::Path, "only a directory can be the root").into());
     }
@@ -179,6 +208,14 @@ pub(crate) fn entry(
         dropped_xattrs: 0,
         node,
     };
+    for text in pax.texts {
+        if limits.xattrs_strict {
+            return Err(Refusal::new(Class::Xattr, "extended attribute that cannot be kept")
+                .bytes(text)
+                .into());
+        }
+        entry.dropped_xattrs += 1;
+    }
     for (key, value) in pax.xattrs {
         if value.len() as u64 > limits.xattr_bytes_max {
             return Err(Refusal {
@@ -210,14 +247,19 @@ pub(crate) fn entry(
             entry.dropped_xattrs += 1;
         }
     }
-    Ok(entry)
+    Ok((entry, sparse))
 }
 
 /// Which attributes are set. The rest is about the host that made the layer (labels, overlay
 /// state, measurement) or cannot be set on that type (xattr(7)).
 fn kept(key: &[u8], node: &Node) -> bool {
+    // The state of an overlay that is mounted with `userxattr`.
+    settable(key, node) && !key.starts_with(b"user.overlay.")
+}
+
+fn settable(key: &[u8], node: &Node) -> bool {
     match node {
-        Node::File { .. } => {
+        Node::File { .. } | Node::Pseudo { .. } => {
             key.starts_with(b"user.") && key.len() > 5
                 || matches!(key, b"security.capability" | b"system.posix_acl_access")
         }
@@ -234,9 +276,9 @@ fn kept(key: &[u8], node: &Node) -> bool {
     }
 }
 
-/// Whether a layer can set this attribute on anything.
+/// Whether a layer can set this attribute on anything, or could when trees that are here were made.
 pub(crate) fn ours(key: &[u8]) -> bool {
-    kept(key, &Node::Dir) || kept(key, &Node::File { size: 0 })
+    settable(key, &Node::Dir) || settable(key, &Node::File { size: 0 })
 }
 
 /// `name` without empty and `.` components; `..` is refused.
@@ -286,7 +328,8 @@ fn hardlink_target(link: &[u8], limits: &Limits) -> Result<Vec<u8>, Refusal> {
     if target.is_empty() {
         return Err(Refusal::new(Class::Link, "hard link to the root"));
     }
-    if target.split(|&b| b == b'/').any(|c| c.starts_with(b".wh.")) {
+    let named = target.strip_prefix(PSEUDO).unwrap_or(&target);
+    if marks(named) {
         return Err(Refusal::new(Class::Link, "hard link to a whiteout").bytes(link));
     }
     Ok(target)
@@ -315,7 +358,9 @@ fn device(node: Node, limits: &Limits) -> Result<Node, Refusal> {
         (&(Node::Char { major, minor } | Node::Block { major, minor }), Devices::Keep) => {
             (major, minor, true)
         }
-        (&Node::Char { major, minor }, Devices::Standard) => (major, minor, matches!(major, 1 | 5)),
+        (&Node::Char { major, minor }, Devices::Standard) => {
+            (major, minor, matches!((major, minor), (1, 3 | 5 | 7 | 8 | 9) | (5, 0..=2)))
+        }
         (&Node::Char { major, minor }, Devices::Refuse) => (major, minor, false),
         (&Node::Block { major, minor }, Devices::Standard | Devices::Refuse) => {
             (major, minor, false)
@@ -332,12 +377,20 @@ fn device(node: Node, limits: &Limits) -> Result<Node, Refusal> {
     Err(Refusal::new(Class::Type, rule).bytes(format!("{major}:{minor}").as_bytes()))
 }
 
+/// Whether any component is a name that cannot exist in a layer's tree.
+fn marks(path: &[u8]) -> bool {
+    path.split(|&b| b == b'/').any(|component| component.starts_with(b".wh."))
+}
+
 /// Splits the whiteout prefix off. Names that start with `.wh.` cannot exist in a layer's tree.
 fn whiteout(path: Vec<u8>, node: Node) -> Result<(Vec<u8>, Node), Refusal> {
     let cut = path.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
     let (parents, last) = path.split_at(cut);
     if path.split(|&b| b == b'/').any(|c| c.starts_with(b".wh..wh.") && c != b".wh..wh..opq") {
-        return Ok((path, Node::Aufs));
+        return Ok(match node {
+            Node::File { size } if path.starts_with(PSEUDO) => (path, Node::Pseudo { size }),
+            _ => (path, Node::Aufs),
+        });
     }
     if parents.split(|&b| b == b'/').any(|c| c.starts_with(b".wh.")) {
         return Err(Refusal::new(Class::Whiteout, "a whiteout cannot be a directory").bytes(&path));
@@ -345,8 +398,9 @@ fn whiteout(path: Vec<u8>, node: Node) -> Result<(Vec<u8>, Node), Refusal> {
     let Some(hidden) = last.strip_prefix(b".wh.") else {
         return Ok((path, node));
     };
-    if !matches!(node, Node::File { .. }) {
-        return Err(Refusal::new(Class::Whiteout, "a whiteout has to be a regular file"));
+    if !matches!(node, Node::File { .. } | Node::Hardlink { .. }) {
+        let rule = "a whiteout has to be a regular file or a hard link";
+        return Err(Refusal::new(Class::Whiteout, rule));
     }
     if hidden == b".wh..opq" {
         let dir = parents.strip_suffix(b"/").unwrap_or(parents);
@@ -374,7 +428,9 @@ mod tests {
         assert_eq!(wh(".wh..baz"), Ok((".baz".into(), Node::Whiteout)));
         assert_eq!(wh("a/.wh..wh..opq"), Ok(("a".into(), Node::Opaque)));
         assert_eq!(wh(".wh..wh..opq"), Ok((String::new(), Node::Opaque)));
-        assert_eq!(wh(".wh..wh.plnk/1.2").unwrap().1, Node::Aufs);
+        assert_eq!(wh(".wh..wh.plnk/1.2").unwrap().1, Node::Pseudo { size: 0 });
+        assert_eq!(wh("a/.wh..wh.plnk/1.2").unwrap().1, Node::Aufs);
+        assert_eq!(wh(".wh..wh.orph/1.2").unwrap().1, Node::Aufs);
         for bad in [".wh.", "d/.wh..", ".wh...", ".wh.d/x"] {
             assert_eq!(wh(bad), Err(Class::Whiteout), "{bad}");
         }

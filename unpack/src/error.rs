@@ -10,6 +10,7 @@ use std::{error, fmt, io};
 use serde::{Deserialize, Serialize};
 
 use crate::escape::escaped;
+use crate::sandbox::Standing;
 
 /// The family of rules that a refused layer broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +88,8 @@ pub enum Kind {
     Refused,
     /// The layer is over a budget; a larger one may let it pass.
     Limit,
+    /// The layer was not done in the wall time it had, which depends on what else the host does.
+    TimedOut,
     /// The file system is out of blocks or inodes.
     NoSpace,
     /// The caller lacks a privilege.
@@ -95,8 +98,10 @@ pub enum Kind {
     Stream,
     /// The file system failed.
     Io,
-    /// The sandboxed child could not be set up, or died.
+    /// The sandbox cannot be built here: it will not be by asking again.
     Sandbox,
+    /// The sandboxed child ended without a verdict, or the way to it broke.
+    Died,
 }
 
 /// Where in the layer an error belongs.
@@ -106,13 +111,29 @@ pub struct Place {
     pub index: u64,
     /// Byte offset in the uncompressed tar of the header block of this entry.
     pub offset: u64,
-    /// The entry's name as the layer gives it, raw; empty when not known yet.
+    /// The entry's name as the layer gives it, raw; its first 512 bytes where it is longer. Empty
+    /// when not known yet.
     pub name: Vec<u8>,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "entry {} \"{}\" at byte {}", self.index, escaped(&self.name), self.offset)
+    }
+}
+
+/// The longest name or value in an error: enough to recognise it. An error must not carry a megabyte.
+const SHOWN_MAX: usize = 512;
+
+pub(crate) fn cut(bytes: &[u8]) -> &[u8] {
+    bytes.get(..SHOWN_MAX).unwrap_or(bytes)
+}
+
+impl Place {
+    /// The place as an error has it.
+    pub(crate) fn cut(mut self) -> Place {
+        self.name.truncate(SHOWN_MAX);
+        self
     }
 }
 
@@ -138,17 +159,30 @@ pub struct Refusal {
     pub value: Value,
     /// The flag that sets the limit, and its value, where the rule is a limit.
     pub limit: Option<(Cow<'static, str>, u64)>,
+    /// Whether it came up while the entry took effect, so that the tree below may have a part in it.
+    pub in_tree: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(class: Class, rule: &'static str) -> Refusal {
-        Refusal { class, rule: rule.into(), value: Value::None, limit: None }
+        Refusal { class, rule: rule.into(), value: Value::None, limit: None, in_tree: false }
     }
 
     pub(crate) fn bytes(self, value: &[u8]) -> Refusal {
-        // Enough to recognise it; an error must not carry a megabyte.
-        let cut = value.get(..512).unwrap_or(value);
-        Refusal { value: Value::Bytes(cut.to_vec()), ..self }
+        Refusal { value: Value::Bytes(cut(value).to_vec()), ..self }
+    }
+
+    /// The refusal with nothing in it that is longer than it need be.
+    pub(crate) fn cut(&self) -> Refusal {
+        let text = |text: &str| {
+            text.get(..text.floor_char_boundary(SHOWN_MAX)).unwrap_or_default().to_owned()
+        };
+        let value = match &self.value {
+            Value::Bytes(bytes) => Value::Bytes(cut(bytes).to_vec()),
+            other @ (Value::None | Value::Number(_)) => other.clone(),
+        };
+        let limit = self.limit.as_ref().map(|(flag, max)| (text(flag).into(), *max));
+        Refusal { rule: text(&self.rule).into(), value, limit, ..*self }
     }
 
     pub(crate) fn number(self, value: impl Into<i128>) -> Refusal {
@@ -161,8 +195,46 @@ impl Refusal {
             rule: rule.into(),
             value: Value::Number(value.into()),
             limit: Some((flag.into(), max)),
+            in_tree: false,
         }
     }
+
+    /// Whether it was made by the clock on the wall.
+    fn is_by_time(&self) -> bool {
+        self.limit.as_ref().is_some_and(|(flag, _)| flag == "--time-max")
+    }
+
+    /// What it depended on besides the layer's bytes and the rules; none where it says nothing about
+    /// the layer at all. In doubt it depended on more: then it is believed less.
+    fn depends_on(&self) -> Option<DependsOn> {
+        let is_limit = self.limit.is_some();
+        let (tree, limits) = match self.class {
+            Class::Frame | Class::Number | Class::Extension | Class::Sparse => (false, is_limit),
+            // Which of them are let through, or had to come, is a setting.
+            Class::Type | Class::Compression | Class::Digest => (false, true),
+            Class::Path | Class::Link | Class::Whiteout => (self.in_tree, is_limit),
+            Class::Xattr => (self.in_tree, true),
+            Class::Limit => match self.limit.as_ref().map(|(flag, _)| flag.as_ref()) {
+                // A busy host, and a blob whose rest was not to be read.
+                Some("--time-max" | "--blob-bytes-max") => return None,
+                // What is walked, removed and written down is the tree's as well.
+                Some("--removals-max" | "--walk-max" | "--processor-max" | "--spill-bytes-max")
+                | None => (true, true),
+                Some(_) => (false, true),
+            },
+            Class::Fs => (true, is_limit),
+        };
+        Some(DependsOn { tree, limits })
+    }
+}
+
+/// What a refusal depended on besides the layer's bytes and [`crate::VERSION`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DependsOn {
+    /// The tree below: on another one the same layer may be fine.
+    pub tree: bool,
+    /// The [`crate::Limits`]: under larger ones the same layer may be fine.
+    pub limits: bool,
 }
 
 impl fmt::Display for Refusal {
@@ -211,7 +283,7 @@ pub enum Error {
         place: Option<Place>,
         /// The call.
         call: Cow<'static, str>,
-        /// The name it was given.
+        /// The name it was given; its first 512 bytes where it is longer.
         name: Vec<u8>,
         /// The errno.
         source: io::Error,
@@ -227,6 +299,11 @@ pub enum Error {
         /// How much there is.
         free: u64,
     },
+    /// Walls are required that cannot be put up; nothing of the layer has taken effect.
+    Walls {
+        /// Which, each with the right or the kernel that it lacks.
+        down: Vec<Standing>,
+    },
     /// The sandbox could not be set up, or the child ended without a verdict.
     Sandbox {
         /// The step that failed.
@@ -241,6 +318,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::Refused { refusal, .. } => match refusal.class {
+                Class::Limit if refusal.is_by_time() => Kind::TimedOut,
                 Class::Limit => Kind::Limit,
                 Class::Frame
                 | Class::Number
@@ -256,18 +334,31 @@ impl Error {
                 | Class::Fs => Kind::Refused,
             },
             Error::Stream { .. } => Kind::Stream,
-            Error::Fs { source, .. } => match source.raw_os_error() {
+            Error::Fs { call, source, .. } => match source.raw_os_error() {
+                // An owner whom a user namespace does not know.
+                Some(libc::EINVAL) if call == "chown" => Kind::Denied,
                 Some(libc::ENOSPC | libc::EDQUOT) => Kind::NoSpace,
                 Some(libc::EPERM | libc::EACCES | libc::EROFS) => Kind::Denied,
                 Some(_) | None => Kind::Io,
             },
             Error::NoSpace { .. } => Kind::NoSpace,
+            Error::Walls { .. } => Kind::Sandbox,
             Error::Sandbox { source, .. } => match source.raw_os_error() {
                 // A host short of memory, processes or files is not a broken one.
-                Some(libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN | libc::EMFILE | libc::ENFILE) => {
-                    Kind::Io
+                Some(
+                    libc::ENOMEM
+                    | libc::ENOBUFS
+                    | libc::EAGAIN
+                    | libc::EMFILE
+                    | libc::ENFILE
+                    | libc::EFBIG,
+                ) => Kind::Io,
+                Some(libc::ENOSPC | libc::EDQUOT) => Kind::NoSpace,
+                // Of a child that is gone.
+                Some(libc::EPIPE | libc::ECONNRESET | libc::ECHILD | libc::EINTR) | None => {
+                    Kind::Died
                 }
-                Some(_) | None => Kind::Sandbox,
+                Some(_) => Kind::Sandbox,
             },
         }
     }
@@ -277,7 +368,23 @@ impl Error {
         match self {
             Error::Refused { refusal, .. } => Some(refusal.class),
             Error::NoSpace { .. } => Some(Class::Limit),
-            Error::Stream { .. } | Error::Fs { .. } | Error::Sandbox { .. } => None,
+            Error::Stream { .. }
+            | Error::Fs { .. }
+            | Error::Walls { .. }
+            | Error::Sandbox { .. } => None,
+        }
+    }
+
+    /// What the refusal of a layer depended on besides its bytes; none where this is no refusal, or says
+    /// nothing about the layer.
+    pub fn depends_on(&self) -> Option<DependsOn> {
+        match self {
+            Error::Refused { refusal, .. } => refusal.depends_on(),
+            Error::Stream { .. }
+            | Error::Fs { .. }
+            | Error::NoSpace { .. }
+            | Error::Walls { .. }
+            | Error::Sandbox { .. } => None,
         }
     }
 
@@ -286,7 +393,7 @@ impl Error {
         match self {
             Error::Refused { place, .. } | Error::NoSpace { place, .. } => Some(place),
             Error::Fs { place, .. } => place.as_ref(),
-            Error::Stream { .. } | Error::Sandbox { .. } => None,
+            Error::Stream { .. } | Error::Walls { .. } | Error::Sandbox { .. } => None,
         }
     }
 }
@@ -313,6 +420,14 @@ impl fmt::Display for Error {
                 };
                 write!(f, "no space for {place}: it needs {need} {what}, {free} are free")
             }
+            Error::Walls { down } => {
+                f.write_str("sandbox: not all walls can be put up")?;
+                for (n, wall) in down.iter().enumerate() {
+                    let and = if n == 0 { ": " } else { "; " };
+                    write!(f, "{and}{}: {}", wall.fence.name(), wall.note)?;
+                }
+                f.write_str("; `--sandbox on` does with those that stand")
+            }
             Error::Sandbox { step, .. } => write!(f, "sandbox: unable to {step}"),
         }
     }
@@ -324,7 +439,7 @@ impl error::Error for Error {
             Error::Stream { source } | Error::Fs { source, .. } | Error::Sandbox { source, .. } => {
                 Some(source)
             }
-            Error::Refused { .. } | Error::NoSpace { .. } => None,
+            Error::Refused { .. } | Error::NoSpace { .. } | Error::Walls { .. } => None,
         }
     }
 }
@@ -334,7 +449,7 @@ impl error::Error for Error {
 pub(crate) enum Fault {
     Refusal(Refusal),
     Stream(io::Error),
-    Fs { call: &'static str, name: Vec<u8>, source: io::Error },
+    Fs { call: Cow<'static, str>, name: Vec<u8>, source: io::Error },
     NoSpace { what: Space, need: u64, free: u64 },
 }
 
@@ -343,16 +458,25 @@ impl Fault {
         call: &'static str,
         name: &[u8],
     ) -> impl FnOnce(nix::errno::Errno) -> Fault + use<> {
-        let name = name.to_vec();
-        move |errno| Fault::Fs { call, name, source: errno.into() }
+        let name = cut(name).to_vec();
+        move |errno| Fault::Fs { call: call.into(), name, source: errno.into() }
+    }
+
+    /// It came up while an entry took effect, or after.
+    pub(crate) fn in_tree(self) -> Fault {
+        match self {
+            Fault::Refusal(refusal) => Fault::Refusal(Refusal { in_tree: true, ..refusal }),
+            other @ (Fault::Stream(_) | Fault::Fs { .. } | Fault::NoSpace { .. }) => other,
+        }
     }
 
     pub(crate) fn at(self, place: Place) -> Error {
+        let place = place.cut();
         match self {
             Fault::Refusal(refusal) => Error::Refused { place, refusal: Box::new(refusal) },
             Fault::Stream(source) => Error::Stream { source },
             Fault::Fs { call, name, source } => {
-                Error::Fs { place: Some(place), call: call.into(), name, source }
+                Error::Fs { place: Some(place), call, name, source }
             }
             Fault::NoSpace { what, need, free } => Error::NoSpace { place, what, need, free },
         }
@@ -361,9 +485,7 @@ impl Fault {
     /// For work that no entry asked for.
     pub(crate) fn nowhere(self) -> Error {
         match self {
-            Fault::Fs { call, name, source } => {
-                Error::Fs { place: None, call: call.into(), name, source }
-            }
+            Fault::Fs { call, name, source } => Error::Fs { place: None, call, name, source },
             other => other.at(Place::default()),
         }
     }

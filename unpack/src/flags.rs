@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{error, fmt};
 
 use argh::FromArgs;
-use unpack::{Compression, Devices, Limits};
+use unpack::{Compression, Devices, Limits, Walls};
 
 /// Apply one layer, read from stdin, to a directory. Plain, gzip or zstd, told by its content.
 /// What is in the directory already is taken to be the layers below. If it fails, the directory
@@ -20,7 +20,7 @@ VENEER_UNPACK_DEVICES and so on; a flag beats it.",
         100,
         "never retry: wrong usage, a layer that is refused or over a limit, no permission, no such directory"
     ),
-    error_code(111, "try again later: reading the layer, input/output, no space"),
+    error_code(111, "try again later: reading the layer, input/output, no space, --time-max"),
     example = "fetch s3://bucket/images/golang/1.tar | {command_name} --root /mnt/layer --json",
     example = "{command_name} --list < layer.tar.gz"
 )]
@@ -52,11 +52,12 @@ pub(crate) struct Flags {
     /// say nothing but errors
     #[argh(switch, short = 'q')]
     pub(crate) quiet: bool,
-    /// devices a layer may make: standard (char 1:* and 5:*, the default), keep (all), refuse
+    /// devices a layer may make: standard (char 1:3,5,7,8,9 and 5:0,1,2, the default), keep (all),
+    /// refuse
     #[argh(option)]
     devices: Option<String>,
-    /// apply in a fenced child process: on (default; does with fewer fences where the kernel has
-    /// fewer, and says so), require (all fences or nothing), off
+    /// apply in a child process behind walls: on (default; does with fewer where a right or the kernel
+    /// lacks, and says so), require (all of them or nothing, exit 100), off
     #[argh(option)]
     sandbox: Option<String>,
     /// compression the layer must have: any (default), plain, gzip or zstd
@@ -80,7 +81,7 @@ pub(crate) struct Flags {
     /// bytes of one file, default 64G
     #[argh(option)]
     file_bytes_max: Option<String>,
-    /// entries, default 4000000
+    /// entries, and directories made for missing parents, default 4000000
     #[argh(option)]
     entries_max: Option<String>,
     /// hard links, default 1000000
@@ -89,7 +90,7 @@ pub(crate) struct Flags {
     /// bytes of a path or link target, default 4095
     #[argh(option)]
     path_bytes_max: Option<String>,
-    /// components of a path, default 2048
+    /// components of a path, default 256
     #[argh(option)]
     depth_max: Option<String>,
     /// bytes of all extension headers of one entry, default 1M
@@ -104,15 +105,34 @@ pub(crate) struct Flags {
     /// bytes of all extended attributes, default 256M
     #[argh(option)]
     xattrs_bytes_max: Option<String>,
-    /// lower nodes that may be removed, default 8000000
+    /// extended attributes of one entry, default 1024
+    #[argh(option)]
+    xattrs_max: Option<String>,
+    /// nodes that may be removed, each counted as often as it is deep, default 64000000
     #[argh(option)]
     removals_max: Option<String>,
-    /// uncompressed bytes per compressed byte, from 1G on, default 200
+    /// steps for an entry, on average, from 32768 steps on; default 12. A step is a path component
+    /// behind a symbolic link; a directory made for a missing parent is 16, an attribute 3
+    #[argh(option)]
+    walk_max: Option<String>,
+    /// bytes of temporary records on disk, default 4G
+    #[argh(option)]
+    spill_bytes_max: Option<String>,
+    /// directory for temporary records (VENEER_UNPACK_SPILL_DIR); default TMPDIR, /var/tmp or /tmp
+    #[argh(option)]
+    spill_dir: Option<PathBuf>,
+    /// uncompressed bytes per compressed byte, from 256M on, default 200
     #[argh(option)]
     ratio_max: Option<String>,
-    /// seconds, default 3600
+    /// base-2 logarithm of the largest zstd window, default 25 (32 MiB)
+    #[argh(option)]
+    zstd_window_log_max: Option<String>,
+    /// seconds, default 3600; over it is 111, since a busy host has a part in it
     #[argh(option)]
     time_max: Option<String>,
+    /// seconds of the processor, of all threads in a sandbox, default 3600
+    #[argh(option)]
+    processor_max: Option<String>,
     /// files of at least this many bytes get their place and are written out at once, default 1M;
     /// with "never" the file system places all files in the end, closer together
     #[argh(option)]
@@ -123,17 +143,6 @@ pub(crate) struct Flags {
     /// write everything out before exiting (syncfs)
     #[argh(switch)]
     sync: bool,
-}
-
-/// Whether a child does the work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sandbox {
-    /// With what fences there are.
-    On,
-    /// With all of them.
-    Require,
-    /// In this process.
-    Off,
 }
 
 /// Wrong flags.
@@ -202,16 +211,11 @@ impl Flags {
         }
     }
 
-    pub(crate) fn sandbox(&self) -> Result<Sandbox, Usage> {
+    fn walls(&self) -> Result<Walls, Usage> {
         let Some((name, text)) = text(self.sandbox.as_ref(), "sandbox")? else {
-            return Ok(Sandbox::On);
+            return Ok(Walls::On);
         };
-        match text.as_str() {
-            "on" => Ok(Sandbox::On),
-            "require" => Ok(Sandbox::Require),
-            "off" => Ok(Sandbox::Off),
-            _ => Err(Usage(format!("{name} {text:?}: on, require or off"))),
-        }
+        Walls::from_word(&text).ok_or_else(|| Usage(format!("{name} {text:?}: on, require or off")))
     }
 
     pub(crate) fn limits(&self) -> Result<Limits, Usage> {
@@ -248,7 +252,16 @@ impl Flags {
             Some((_, text)) if text == "never" => u64::MAX,
             _ => n(&self.place_min, "place-min", base.place_min)?,
         };
-        let seconds = n(&self.time_max, "time-max", base.time_max.as_secs())?;
+        // Far enough for anyone, and near enough for a clock to add.
+        let seconds = |flag: &Option<String>, name, default: Duration| {
+            Ok(Duration::from_secs(n(flag, name, default.as_secs())?.min(1 << 31)))
+        };
+        let window =
+            n(&self.zstd_window_log_max, "zstd-window-log-max", base.zstd_window_log_max.into())?;
+        let spill_dir = match &self.spill_dir {
+            Some(dir) => Some(dir.clone()),
+            None => text(None, "spill-dir")?.map(|(_, dir)| dir.into()),
+        };
         Ok(Limits {
             blob_bytes_max: n(&self.blob_bytes_max, "blob-bytes-max", base.blob_bytes_max)?,
             bytes_max: n(&self.bytes_max, "bytes-max", base.bytes_max)?,
@@ -268,8 +281,18 @@ impl Flags {
             xattrs_bytes_max: n(&self.xattrs_bytes_max, "xattrs-bytes-max", base.xattrs_bytes_max)?,
             removals_max: n(&self.removals_max, "removals-max", base.removals_max)?,
             ratio_max: n(&self.ratio_max, "ratio-max", base.ratio_max)?,
-            // Far enough for anyone, and near enough for a clock to add.
-            time_max: Duration::from_secs(seconds.min(1 << 31)),
+            walk_max: n(&self.walk_max, "walk-max", base.walk_max)?,
+            xattrs_max: n(&self.xattrs_max, "xattrs-max", base.xattrs_max)?,
+            spill_bytes_max: n(&self.spill_bytes_max, "spill-bytes-max", base.spill_bytes_max)?,
+            spill_dir,
+            zstd_window_log_max: match u32::try_from(window) {
+                Ok(log @ 10..=31) => log,
+                Ok(_) | Err(_) => {
+                    return Err(Usage(format!("zstd-window-log-max {window}: from 10 to 31")));
+                }
+            },
+            time_max: seconds(&self.time_max, "time-max", base.time_max)?,
+            processor_max: seconds(&self.processor_max, "processor-max", base.processor_max)?,
             devices,
             xattrs_strict: self.xattrs_strict,
             compression,
@@ -278,7 +301,7 @@ impl Flags {
             digests,
             place_min,
             sync: self.sync,
-            fences_required: self.sandbox()? == Sandbox::Require,
+            walls: self.walls()?,
             ..base
         })
     }

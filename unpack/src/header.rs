@@ -31,6 +31,8 @@ pub(crate) struct Header {
     pub(crate) mtime: i64,
     /// Major and minor; zero unless the type is a device.
     pub(crate) device: (u32, u32),
+    /// What stands where a GNU header has times and is neither those nor a prefix.
+    pub(crate) odd: Option<Vec<u8>>,
 }
 
 /// A block whose checksum, magic and size are good.
@@ -47,7 +49,8 @@ pub(crate) struct Framed<'a> {
 pub(crate) fn frame(block: &[u8; BLOCK]) -> Result<Framed<'_>, Refusal> {
     checksum(block)?;
     let format = match &block[257..265] {
-        b"ustar\x0000" => Format::Ustar,
+        // The second is Docker's of 2013 and 2014, the third that of Maven's archiver.
+        b"ustar\x0000" | b"ustar\0 \0" | b"ustar\0\0\0" => Format::Ustar,
         b"ustar  \0" => Format::Gnu,
         [0, 0, 0, 0, 0, 0, 0, 0] => Format::V7,
         other => return Err(Refusal::new(Class::Frame, "unknown magic").bytes(other)),
@@ -74,11 +77,15 @@ impl Framed<'_> {
     pub(crate) fn header(&self) -> Result<Header, Refusal> {
         let block = self.block;
         let mut name = text(&block[0..100]).to_vec();
-        if self.format == Format::Ustar {
-            let prefix = text(&block[345..500]);
-            if !prefix.is_empty() {
-                name = [prefix, b"/", &name].concat();
-            }
+        let prefix = match self.format {
+            Format::Ustar => text(&block[345..500]),
+            Format::Gnu => go_prefix(block),
+            Format::V7 => b"",
+        };
+        let odd = (self.format == Format::Gnu && !prefix.iter().all(|b| matches!(b, b' '..=b'~')))
+            .then(|| prefix.to_vec());
+        if !prefix.is_empty() && odd.is_none() {
+            name = [prefix, b"/", &name].concat();
         }
         let device = match self.typeflag {
             b'3' | b'4' => (
@@ -91,11 +98,12 @@ impl Framed<'_> {
             name,
             link: text(&block[157..257]).to_vec(),
             // Some writers put the type bits of st_mode here; they say nothing new.
-            mode: small(&block[100..108], "mode", u32::MAX)? & 0o7777,
-            uid: small(&block[108..116], "uid", u32::MAX - 1)?,
-            gid: small(&block[116..124], "gid", u32::MAX - 1)?,
+            mode: unset(&block[100..108], "mode", u32::MAX)? & 0o7777,
+            uid: unset(&block[108..116], "uid", u32::MAX - 1)?,
+            gid: unset(&block[116..124], "gid", u32::MAX - 1)?,
             mtime: time(&block[136..148])?,
             device,
+            odd,
         })
     }
 }
@@ -103,6 +111,33 @@ impl Framed<'_> {
 /// The name field, for messages.
 pub(crate) fn name(block: &[u8; BLOCK]) -> &[u8] {
     text(&block[0..100])
+}
+
+/// What Go up to 1.7, and so Docker up to 17.05, has written into a GNU header as if it were ustar's
+/// prefix (golang/go#21005). GNU has two times there, or NUL; as the Go of today does, whatever does
+/// not read as two times is the prefix.
+fn go_prefix(block: &[u8; BLOCK]) -> &[u8] {
+    let is_time = |field: &[u8]| match field[0] {
+        0 => true,
+        // Base-256 of any sign, within 63 bits.
+        0x80.. => {
+            let ones = if field[0] & 0x40 == 0 { 0 } else { 0xff };
+            let digits = field.iter().enumerate();
+            let value = digits.fold(0u128, |acc, (at, &b)| {
+                acc << 8 | u128::from((b ^ ones) & if at == 0 { 0x7f } else { 0xff })
+            });
+            value < 1 << 63
+        }
+        _ => {
+            let end = field.iter().rposition(|b| !matches!(b, b' ' | 0)).map_or(0, |at| at + 1);
+            let start = field.iter().position(|b| !matches!(b, b' ' | 0)).unwrap_or(end);
+            text(&field[start..end]).iter().all(|b| matches!(b, b'0'..=b'7'))
+        }
+    };
+    if is_time(&block[345..357]) && is_time(&block[357..369]) {
+        return b"";
+    }
+    text(&block[345..500])
 }
 
 /// A field up to its first NUL.
@@ -124,7 +159,8 @@ fn checksum(block: &[u8; BLOCK]) -> Result<(), Refusal> {
     if said == i128::from(plain) || said == i128::from(signed) { Ok(()) } else { Err(bad()) }
 }
 
-/// An octal or base-256 field; `None` when it is blank or holds anything else.
+/// An octal or base-256 field; `None` when it is blank or holds anything else. Digits behind a NUL are
+/// nothing to some readers, and the number to others.
 fn number(field: &[u8]) -> Option<i128> {
     match field.first()? {
         0x80 => field[1..]
@@ -138,8 +174,11 @@ fn number(field: &[u8]) -> Option<i128> {
         }
         _ => {
             let pad = |b: &u8| matches!(b, b' ' | 0);
-            let start = field.iter().position(|b| !pad(b))?;
+            let start = field.iter().position(|&b| b != b' ')?;
             let end = field.iter().rposition(|b| !pad(b))? + 1;
+            if start >= end {
+                return None;
+            }
             field[start..end].iter().try_fold(0i128, |acc, &b| match b {
                 b'0'..=b'7' => Some(acc * 8 + i128::from(b - b'0')),
                 _ => None,
@@ -175,7 +214,20 @@ fn small(field: &[u8], what: &'static str, max: u32) -> Result<u32, Refusal> {
     u32::try_from(value).map_err(|_| out_of_range(what, value))
 }
 
+/// A field that writers leave out where they mean 0, as NUL or as spaces up to one. Spaces alone are
+/// refused: readers differ.
+fn unset(field: &[u8], what: &'static str, max: u32) -> Result<u32, Refusal> {
+    if is_unset(field) { Ok(0) } else { small(field, what, max) }
+}
+
+fn is_unset(field: &[u8]) -> bool {
+    field.iter().all(|b| matches!(b, b' ' | 0)) && field[1..].contains(&0)
+}
+
 fn time(field: &[u8]) -> Result<i64, Refusal> {
+    if is_unset(field) {
+        return Ok(0);
+    }
     let value = number(field)
         .ok_or_else(|| Refusal::new(Class::Number, "mtime is blank or malformed").bytes(field))?;
     match i64::try_from(value) {
@@ -192,8 +244,20 @@ mod tests {
     fn octal_takes_padding_and_nothing_else() {
         assert_eq!(number(b"0000644\0"), Some(0o644));
         assert_eq!(number(b"   644 \0"), Some(0o644));
-        assert_eq!(number(b"\x00\x00644\0\0\0"), Some(0o644));
-        for bad in [&b"        "[..], b"\0\0\0\0", b"64 4\0", b"0000648\0", b"+000644\0", b"-1\0"] {
+        assert_eq!(number(b"  0 \0 \0 "), Some(0));
+        let nul: &[u8] = b"\x00\x00644\0\0\0";
+        for bad in [
+            nul,
+            b"\x000000644",
+            b" \x00644",
+            b"        ",
+            b"\0\0\0\0",
+            b"  \0",
+            b"64 4\0",
+            b"0000648\0",
+            b"+000644\0",
+            b"-1\0",
+        ] {
             assert_eq!(number(bad), None, "{bad:?}");
         }
     }

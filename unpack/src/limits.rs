@@ -1,16 +1,49 @@
 //! The budgets a layer is held to, each checked before its effect.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::compression::Compression;
 
+/// What becomes of work whose walls ([`crate::sandbox::Fence`]) cannot all be put up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Walls {
+    /// It is not begun.
+    Require,
+    /// It is done behind those that stand, and the result says which do not.
+    #[default]
+    On,
+    /// None is put up.
+    Off,
+}
+
+impl Walls {
+    /// Every value, in the order of declaration.
+    pub const ALL: [Walls; 3] = [Walls::Require, Walls::On, Walls::Off];
+
+    /// The word of the flag and the setting.
+    pub fn word(self) -> &'static str {
+        match self {
+            Walls::Require => "require",
+            Walls::On => "on",
+            Walls::Off => "off",
+        }
+    }
+
+    /// The value of a word.
+    pub fn from_word(word: &str) -> Option<Walls> {
+        Walls::ALL.into_iter().find(|walls| walls.word() == word)
+    }
+}
+
 /// Which device nodes a layer may make. FIFOs are always kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Devices {
-    /// Character devices with major 1 (memory: null, zero, random ..) or 5 (tty, console, ptmx);
-    /// all else is refused.
+    /// The character devices that every container has: null, zero, full, random, urandom (1:3, 5, 7,
+    /// 8, 9), tty, console and ptmx (5:0, 1, 2). All else is refused: 1:1 is the host's memory, 1:11
+    /// its kernel's log.
     Standard,
     /// Every character and block device.
     Keep,
@@ -28,7 +61,7 @@ pub struct Limits {
     pub bytes_max: u64,
     /// Bytes of one regular file.
     pub file_bytes_max: u64,
-    /// Entries, whiteouts included.
+    /// Entries, whiteouts included, and the directories made for missing parents.
     pub entries_max: u64,
     /// Hard link entries.
     pub links_max: u64,
@@ -44,14 +77,26 @@ pub struct Limits {
     pub xattr_bytes_max: u64,
     /// Bytes of all extended attributes of the layer, names and values.
     pub xattrs_bytes_max: u64,
-    /// Nodes that whiteouts and replacements may visit or remove in the lower tree.
+    /// Nodes that whiteouts and replacements may look at or remove, each counted as often as it lies
+    /// levels below where that began.
     pub removals_max: u64,
-    /// Uncompressed bytes per compressed byte, held once more than 1 GiB has come out.
+    /// Steps for each entry on average, held from 32,768 on. A step is a path component walked behind a
+    /// symbolic link or to a parent that has to be marked; a directory that is made for a missing parent
+    /// is 16, both once more for every 64 levels; an attribute that is set or removed is 3.
+    pub walk_max: u64,
+    /// Extended attributes of one entry.
+    pub xattrs_max: u64,
+    /// Bytes of a temporary file that the records of the layer may take at a time.
+    pub spill_bytes_max: u64,
+    /// Uncompressed bytes per compressed byte, held once more than 256 MiB has come out.
     pub ratio_max: u64,
     /// Base-2 logarithm of the largest zstd window, in bytes (27 is 128 MiB).
     pub zstd_window_log_max: u32,
     /// Wall time of the whole layer. A reader that blocks for ever has to bring its own bound.
     pub time_max: Duration,
+    /// Processor time of the whole layer, with all threads of the process that applies it; held in
+    /// a sandbox alone, where that process does nothing else.
+    pub processor_max: Duration,
     /// Device nodes.
     pub devices: Devices,
     /// Refuse an extended attribute that would otherwise be dropped and counted.
@@ -73,8 +118,78 @@ pub struct Limits {
     pub place_min: u64,
     /// Call `syncfs` at the end.
     pub sync: bool,
-    /// In a sandbox: fail unless every fence stands.
-    pub fences_required: bool,
+    /// The directory for temporary files without a name; without one `TMPDIR`, `/var/tmp` or `/tmp`.
+    pub spill_dir: Option<PathBuf>,
+    /// What becomes of a sandbox that lacks a wall.
+    #[serde(default)]
+    pub walls: Walls,
+}
+
+impl Limits {
+    /// Whether nothing is let through that `other` would not let through: every budget is at most as
+    /// large, and what else decides is the same.
+    #[must_use]
+    pub fn are_within(&self, other: &Limits) -> bool {
+        // Each field by its name, so that a new one is not forgotten.
+        let Limits {
+            blob_bytes_max,
+            bytes_max,
+            file_bytes_max,
+            entries_max,
+            links_max,
+            path_bytes_max,
+            depth_max,
+            extension_bytes_max,
+            extensions_max,
+            xattr_bytes_max,
+            xattrs_bytes_max,
+            removals_max,
+            walk_max,
+            xattrs_max,
+            spill_bytes_max,
+            ratio_max,
+            zstd_window_log_max,
+            time_max,
+            processor_max,
+            devices,
+            xattrs_strict,
+            compression,
+            blob_digest,
+            diff_id,
+            reader_verifies,
+            // How the work is done, not what comes of it.
+            digests: _,
+            place_min: _,
+            sync: _,
+            spill_dir: _,
+            walls: _,
+        } = self;
+        *blob_bytes_max <= other.blob_bytes_max
+            && *bytes_max <= other.bytes_max
+            && *file_bytes_max <= other.file_bytes_max
+            && *entries_max <= other.entries_max
+            && *links_max <= other.links_max
+            && *path_bytes_max <= other.path_bytes_max
+            && *depth_max <= other.depth_max
+            && *extension_bytes_max <= other.extension_bytes_max
+            && *extensions_max <= other.extensions_max
+            && *xattr_bytes_max <= other.xattr_bytes_max
+            && *xattrs_bytes_max <= other.xattrs_bytes_max
+            && *removals_max <= other.removals_max
+            && *walk_max <= other.walk_max
+            && *xattrs_max <= other.xattrs_max
+            && *spill_bytes_max <= other.spill_bytes_max
+            && *ratio_max <= other.ratio_max
+            && *zstd_window_log_max <= other.zstd_window_log_max
+            && *time_max <= other.time_max
+            && *processor_max <= other.processor_max
+            && *devices == other.devices
+            && *xattrs_strict == other.xattrs_strict
+            && *compression == other.compression
+            && *blob_digest == other.blob_digest
+            && *diff_id == other.diff_id
+            && *reader_verifies == other.reader_verifies
+    }
 }
 
 impl Default for Limits {
@@ -86,15 +201,19 @@ impl Default for Limits {
             entries_max: 4_000_000,
             links_max: 1_000_000,
             path_bytes_max: 4095,
-            depth_max: 2048,
+            depth_max: 256,
             extension_bytes_max: 1 << 20,
             extensions_max: 16,
             xattr_bytes_max: 65536,
             xattrs_bytes_max: 256 << 20,
-            removals_max: 8_000_000,
+            removals_max: 64_000_000,
+            walk_max: 12,
+            xattrs_max: 1024,
+            spill_bytes_max: 4 << 30,
             ratio_max: 200,
-            zstd_window_log_max: 27,
+            zstd_window_log_max: 25,
             time_max: Duration::from_secs(3600),
+            processor_max: Duration::from_secs(3600),
             devices: Devices::Standard,
             xattrs_strict: false,
             compression: None,
@@ -104,7 +223,25 @@ impl Default for Limits {
             reader_verifies: false,
             place_min: 1 << 20,
             sync: false,
-            fences_required: false,
+            spill_dir: None,
+            walls: Walls::On,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_within_others_when_none_is_larger() {
+        let all = Limits::default();
+        assert!(all.are_within(&all));
+        let smaller = Limits { bytes_max: 1, depth_max: 1, ..all.clone() };
+        assert!(smaller.are_within(&all) && !all.are_within(&smaller));
+        let mixed = Limits { bytes_max: 1, depth_max: all.depth_max + 1, ..all.clone() };
+        assert!(!mixed.are_within(&all) && !all.are_within(&mixed));
+        let other = Limits { devices: Devices::Refuse, ..all.clone() };
+        assert!(!other.are_within(&all) && !all.are_within(&other));
     }
 }

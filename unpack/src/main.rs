@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use argh::FromArgs;
-use unpack::{Applied, Difference, Entry, Error, Kind, Root, escaped};
+use unpack::{Applied, Difference, Entry, Error, Kind, Root, Walls, escaped};
 
 mod flags;
 
-use flags::{Flags, Sandbox};
+use flags::Flags;
 
 const NO: u8 = 1;
 const NEVER: u8 = 100;
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
             return NEVER.into();
         }
     };
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let args = args.iter().map(|word| if word == "-h" { "--help" } else { word.as_str() });
+    let args: Vec<&str> = args.collect();
     let flags = match Flags::from_args(&["unpack"], args.get(1..).unwrap_or_default()) {
         Ok(flags) => flags,
         Err(early) => {
@@ -62,8 +63,8 @@ fn fail(flags: &Flags, error: &anyhow::Error) -> ExitCode {
     }
     let ours = error.downcast_ref::<Error>();
     let code = match ours.map(Error::kind) {
-        Some(Kind::Refused | Kind::Limit | Kind::Denied) => NEVER,
-        Some(Kind::NoSpace | Kind::Stream | Kind::Io | Kind::Sandbox) => LATER,
+        Some(Kind::Refused | Kind::Limit | Kind::Denied | Kind::Sandbox) => NEVER,
+        Some(Kind::NoSpace | Kind::TimedOut | Kind::Stream | Kind::Io | Kind::Died) => LATER,
         None => match error.downcast_ref::<flags::Usage>() {
             Some(_) => NEVER,
             None => LATER,
@@ -85,11 +86,29 @@ fn fail(flags: &Flags, error: &anyhow::Error) -> ExitCode {
             "name": place.map(|p| escaped(&p.name).to_string()),
             "exit": code,
         });
-        match writeln!(io::stdout(), "{value}") {
+        match writeln!(io::stdout(), "{}", harmless(&value.to_string())) {
             Ok(()) | Err(_) => {}
         }
     }
     code.into()
+}
+
+/// JSON in which nothing outside of ASCII acts on a terminal or turns text around: controls (C1) and what sets
+/// a direction are written as `\uXXXX`. They stand only in texts, so it says the same.
+fn harmless(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text
 }
 
 /// `false` is the answer no.
@@ -126,16 +145,17 @@ fn run(flags: &Flags) -> anyhow::Result<bool> {
             Some(File::create(path).with_context(|| format!("unable to create {path:?}"))?)
         }
     };
-    let applied = match (flags.sandbox()?, manifest) {
-        (Sandbox::Off, None) => unpack::apply(layer, &root, &limits)?,
-        (Sandbox::Off, Some(file)) => {
+    let applied = match (limits.walls, manifest) {
+        (Walls::Off, None) => unpack::apply(layer, &root, &limits)?,
+        (Walls::Off, Some(file)) => {
             let mut manifest = BufWriter::new(file);
             let applied = unpack::apply_with(layer, &root, &limits, Some(&mut manifest))?;
             manifest.flush().context("unable to write the manifest")?;
             applied
         }
-        (Sandbox::On | Sandbox::Require, manifest) => {
-            unpack::sandbox::apply_with(layer, &root, &limits, manifest.as_ref())?
+        (Walls::On | Walls::Require, manifest) => {
+            let never = unpack::Stop::default();
+            unpack::sandbox::apply_with(layer, &root, &limits, manifest.as_ref(), &never)?
         }
     };
     say(flags, limits.digests, &applied)?;
@@ -145,7 +165,7 @@ fn run(flags: &Flags) -> anyhow::Result<bool> {
 fn say(flags: &Flags, digests: bool, applied: &Applied) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     for fence in applied.sandbox.iter().filter(|fence| !fence.stands && !flags.quiet) {
-        eprintln!("unpack: without the fence {}: {}", fence.fence.name(), fence.note);
+        eprintln!("unpack: without the wall {}: {}", fence.fence.name(), fence.note);
     }
     if flags.json {
         writeln!(out, "{}", summary(applied, if digests { &[] } else { &DIGESTS })?)?;
@@ -195,7 +215,7 @@ fn list(flags: &Flags, limits: &unpack::Limits, layer: impl io::Read) -> anyhow:
 fn row(out: &mut impl Write, json: bool, entry: &Entry) -> io::Result<()> {
     use unpack::Node;
     let (size, link, device) = match &entry.node {
-        Node::File { size } => (Some(*size), None, None),
+        Node::File { size } | Node::Pseudo { size } => (Some(*size), None, None),
         Node::Symlink { target } | Node::Hardlink { target } => (None, Some(target), None),
         Node::Char { major, minor } | Node::Block { major, minor } => {
             (None, None, Some(format!("{major}:{minor}")))

@@ -8,27 +8,25 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat};
-use nix::sys::stat::{
-    FchmodatFlags, SFlag, UtimensatFlags, fchmodat, futimens, makedev, mkdirat, mknodat, utimensat,
-};
-use nix::unistd::{linkat, symlinkat, write};
+use nix::sys::stat::{SFlag, UtimensatFlags, futimens, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{linkat, symlinkat};
 
 use crate::apply::{Target, Writer, missing_target};
 use crate::archive::Archive;
+use crate::body::{Sink, too_big};
 use crate::buffers::Buffers;
 use crate::dirs::{Dir, spec};
 use crate::entry::{Entry, Node};
 use crate::error::{Class, Fault, Refusal};
+use crate::node::set_node_mode;
 use crate::record::{Record, What};
 use crate::root::{drop_acl, io_fault, is_dir, mode, own, own_name, set_mode, stat};
+use crate::sha::Sha256;
 use crate::sys::{self, On};
 
 /// Bits that a change of owner clears.
 const SET_ID: u32 = 0o6000;
-
-/// Bytes of a file after which the kernel is told to begin writing them out: the disk then works
-/// beside us, and not for the one who syncs in the end.
-const WRITE_OUT: u64 = 8 << 20;
 
 impl Writer<'_> {
     /// Runs `make`; if something is in its way, removes that and runs it again.
@@ -66,7 +64,7 @@ impl Writer<'_> {
         self.keep(&Record::of(entry, path, what), false)
     }
 
-    fn keep(&mut self, record: &Record, later: bool) -> Result<(), Fault> {
+    pub(crate) fn keep(&mut self, record: &Record, later: bool) -> Result<(), Fault> {
         if !self.limits.digests {
             return Ok(());
         }
@@ -82,32 +80,65 @@ impl Writer<'_> {
         size: u64,
         archive: &mut Archive<'_, Buffers>,
     ) -> Result<(), Fault> {
-        self.room(size)?;
+        let sha256 = self.content(entry, slot, name, &path, size, archive, false)?;
+        let later = sha256.is_none();
+        let sha256 = sha256.unwrap_or_default();
+        self.keep(&Record::of(entry, path, What::File { size, sha256 }), later)
+    }
+
+    /// Makes a regular file with all that its entry says. Gives the digest of a file that was hashed
+    /// `here`, as a sparse one always is; of others it follows from the thread that hashes.
+    #[allow(clippy::too_many_arguments, reason = "an entry, where it goes and where it comes from")]
+    pub(crate) fn content(
+        &mut self,
+        entry: &Entry,
+        slot: usize,
+        name: &[u8],
+        path: &[u8],
+        size: u64,
+        archive: &mut Archive<'_, Buffers>,
+        here: bool,
+    ) -> Result<Option<[u8; 32]>, Fault> {
+        let whole = || vec![(0, size)];
+        let parts = archive.take_parts();
+        let is_sparse = parts.is_some();
+        let parts = parts.or_else(|| here.then(whole));
+        let bytes = parts.as_ref().map_or(size, |parts| parts.iter().map(|part| part.1).sum());
+        self.room(bytes)?;
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = self.create(slot, name, "create", &path, |dir| {
-            openat(dir, name, flags, mode(entry.mode))
-        })?;
-        self.preallocate(&fd, &path, size)?;
-        body(&fd, &path, size >= self.limits.place_min, archive)?;
+        let fd = self
+            .create(slot, name, "create", path, |dir| openat(dir, name, flags, mode(entry.mode)))?;
+        if !is_sparse {
+            self.preallocate(&fd, path, size)?;
+        }
+        let sink = Sink { fd: &fd, path, size, file_size_max: self.file_size_max };
+        let sha256 = match parts {
+            None => {
+                sink.write(size >= self.limits.place_min, archive)?;
+                None
+            }
+            Some(parts) => {
+                let hash = Sha256::when(self.limits.digests);
+                Some(sink.write_parts(&parts, hash, archive, &mut self.budget)?)
+            }
+        };
         let dir = self.dirs.get(slot);
         let owned = self.owner_differs(entry, dir);
         if owned {
-            own(&fd, &path, entry.uid, entry.gid)?;
+            own(&fd, path, entry.uid, entry.gid)?;
         }
         if dir.acl {
-            drop_acl(fd.as_fd(), &path, false)?;
+            drop_acl(fd.as_fd(), path, false)?;
         }
         if dir.acl || (owned && entry.mode & SET_ID != 0) {
-            set_mode(&fd, &path, entry.mode)?;
+            set_mode(&fd, path, entry.mode)?;
         }
-        set_xattrs(On::Fd(fd.as_fd()), &path, entry)?;
+        set_xattrs(On::Fd(fd.as_fd()), path, entry)?;
         let time = spec(entry.mtime);
-        futimens(&fd, &time, &time).map_err(Fault::fs("set time of", &path))?;
+        futimens(&fd, &time, &time).map_err(Fault::fs("set time of", path))?;
         self.counts.content_bytes += size;
-        // The digest follows from the thread that hashes.
-        let record = Record::of(entry, path, What::File { size, sha256: [0; 32] });
-        self.keep(&record, true)
+        Ok(sha256)
     }
 
     fn preallocate(&mut self, fd: &OwnedFd, path: &[u8], size: u64) -> Result<(), Fault> {
@@ -118,10 +149,7 @@ impl Writer<'_> {
         match fallocate(fd, FallocateFlags::empty(), 0, len) {
             Ok(()) => {}
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => self.preallocates = false,
-            Err(Errno::EFBIG) => {
-                let rule = "this file system cannot hold a file of that size";
-                return Err(Refusal::new(Class::Fs, rule).number(size).into());
-            }
+            Err(Errno::EFBIG) => return Err(too_big(path, size, self.file_size_max)),
             Err(errno) => return Err(Fault::fs("allocate", path)(errno)),
         }
         Ok(())
@@ -193,7 +221,8 @@ impl Writer<'_> {
         inherited: bool,
     ) -> Result<u64, Fault> {
         if !made {
-            clear_xattrs(fd, path)?;
+            let cleared = clear_xattrs(fd, path)?;
+            self.budget.attributes(cleared)?;
         } else if inherited {
             drop_acl(fd.as_fd(), path, true)?;
         }
@@ -262,10 +291,7 @@ impl Writer<'_> {
             }
         }
         if dir.acl || (owned && entry.mode & SET_ID != 0) {
-            // The node was made a moment ago by O_EXCL's rule, so there is no link to follow;
-            // fchmodat without following needs 6.6.
-            fchmodat(dir, name, mode(entry.mode), FchmodatFlags::FollowSymlink)
-                .map_err(Fault::fs("chmod", &path))?;
+            set_node_mode(dir, name, (kind, device), entry.mode)?;
         }
         set_xattrs(On::Here(dir.as_fd(), name), &path, entry)?;
         set_time(dir, name, entry)?;
@@ -311,8 +337,10 @@ impl Writer<'_> {
             Err(Errno::EMLINK) => return Err(refuse(Class::Fs, "too many links to one inode")),
             Err(errno) => return Err(Fault::fs("link", &path)(errno)),
         }
-        let record = crate::tree::hardlink(&path, &target.path);
-        self.keep(&record, false)
+        match target.pseudo {
+            None => self.keep(&crate::tree::hardlink(&path, &target.path), false),
+            Some(content) => self.pseudo_record(target, &path, content),
+        }
     }
 }
 
@@ -322,45 +350,14 @@ fn set_time(dir: &Dir, name: &[u8], entry: &Entry) -> Result<(), Fault> {
         .map_err(Fault::fs("set time of", name))
 }
 
-/// Writes the current body of the archive, and if `early` has the kernel write it out beside us.
-fn body(
-    fd: &OwnedFd,
-    path: &[u8],
-    early: bool,
-    archive: &mut Archive<'_, Buffers>,
-) -> Result<(), Fault> {
-    let (mut written, mut begun) = (0, 0);
-    loop {
-        let piece = archive.chunk()?;
-        if piece.is_empty() {
-            if early && written > begun {
-                sys::begin_writing_out(fd.as_fd(), begun);
-            }
-            archive.end_content();
-            return Ok(());
-        }
-        let len = match write(fd, piece) {
-            Ok(len) => len,
-            Err(Errno::EINTR) => continue,
-            Err(Errno::EFBIG) => {
-                let rule = "this file system cannot hold a file of that size";
-                return Err(Refusal::new(Class::Fs, rule).into());
-            }
-            Err(errno) => return Err(Fault::fs("write", path)(errno)),
-        };
-        archive.consume_content(len);
-        written += len as u64;
-        if early && written - begun >= WRITE_OUT {
-            sys::begin_writing_out(fd.as_fd(), begun);
-            begun = written;
-        }
-    }
-}
-
 fn set_xattrs(on: On<'_>, path: &[u8], entry: &Entry) -> Result<(), Fault> {
     for (key, value) in &entry.xattrs {
         match sys::set_xattr(on, key, value) {
             Ok(()) => {}
+            // It is also said of an attribute that is too large for an inode where there is room enough.
+            Err(errno @ (Errno::ENOSPC | Errno::EDQUOT)) if is_full(on, errno) => {
+                return Err(Fault::fs("set extended attribute of", path)(errno));
+            }
             Err(
                 Errno::ENOSPC | Errno::E2BIG | Errno::ERANGE | Errno::EINVAL | Errno::EOPNOTSUPP,
             ) => {
@@ -373,18 +370,26 @@ fn set_xattrs(on: On<'_>, path: &[u8], entry: &Entry) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Removes the attributes that a layer can set.
-pub(crate) fn clear_xattrs(fd: impl AsFd, path: &[u8]) -> Result<(), Fault> {
-    let on = On::Fd(fd.as_fd());
+/// Whether a file system has no room for the block of an attribute. A few blocks may be free that only its
+/// own structures get.
+fn is_full(on: On<'_>, errno: Errno) -> bool {
+    const FEW: u64 = 16;
+    let (On::Fd(fd) | On::Name(fd, _) | On::Here(fd, _)) = on;
+    errno == Errno::EDQUOT || fstatvfs(fd).is_ok_and(|stat| stat.blocks_available() < FEW)
+}
+
+/// Removes the attributes that a layer can set; says how many that was.
+pub(crate) fn clear_xattrs(fd: impl AsFd, path: &[u8]) -> Result<usize, Fault> {
+    let (on, mut cleared) = (On::Fd(fd.as_fd()), 0);
     for key in sys::list_xattr(on).map_err(Fault::fs("list extended attributes of", path))? {
         if crate::entry::ours(&key) {
             match sys::remove_xattr(on, &key) {
-                Ok(()) | Err(Errno::ENODATA) => {}
+                Ok(()) | Err(Errno::ENODATA) => cleared += 1,
                 Err(errno) => {
                     return Err(Fault::fs("remove extended attribute of", path)(errno));
                 }
             }
         }
     }
-    Ok(())
+    Ok(cleared)
 }

@@ -3,8 +3,12 @@
 //! A record is parsed by its declared length and never by its newline: values hold any byte.
 //! What a key then does to an entry is in `entry`.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use crate::error::{Class, Refusal};
 use crate::header::{TIME_MAX, TIME_MIN, out_of_range};
+use crate::sparse::Said;
 
 /// Seconds since the epoch and nanoseconds after them, `0..1_000_000_000`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +30,9 @@ pub(crate) struct Pax {
     pub(crate) mtime: Option<Time>,
     /// Name and value, each name once.
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Access lists and labels that stand there as text, each key once.
+    pub(crate) texts: Vec<&'static [u8]>,
+    pub(crate) sparse: Option<Box<Said>>,
 }
 
 fn malformed(rule: &'static str, value: &[u8]) -> Refusal {
@@ -90,7 +97,12 @@ enum Key<'a> {
     Gid,
     Mtime,
     Xattr(&'a [u8]),
-    Sparse,
+    /// GNU tar's --acls and --selinux: what the writer's host had, in its own names.
+    Text(&'static [u8]),
+    /// What follows `GNU.sparse.`.
+    Sparse(&'a [u8]),
+    /// star's own kind of sparse file.
+    StarSparse,
     /// Readers disagree whether these are honoured.
     Refused,
     Ignored,
@@ -104,25 +116,32 @@ fn key(key: &[u8]) -> Key<'_> {
         b"uid" => Key::Uid,
         b"gid" => Key::Gid,
         b"mtime" => Key::Mtime,
-        b"SCHILY.realsize" => Key::Sparse,
+        b"SCHILY.realsize" => Key::StarSparse,
+        b"SCHILY.acl.access" => Key::Text(b"SCHILY.acl.access"),
+        b"SCHILY.acl.default" => Key::Text(b"SCHILY.acl.default"),
+        b"SCHILY.acl.ace" => Key::Text(b"SCHILY.acl.ace"),
+        b"RHT.security.selinux" => Key::Text(b"RHT.security.selinux"),
         b"SCHILY.devmajor" | b"SCHILY.devminor" | b"SCHILY.filetype" => Key::Refused,
         _ if key.starts_with(b"SCHILY.acl.") => Key::Refused,
-        _ if key.starts_with(b"GNU.sparse.") => Key::Sparse,
-        _ => match key.strip_prefix(b"SCHILY.xattr.") {
-            Some(name) => Key::Xattr(name),
-            None => Key::Ignored,
+        _ => match (key.strip_prefix(b"SCHILY.xattr."), key.strip_prefix(b"GNU.sparse.")) {
+            (Some(name), _) => Key::Xattr(name),
+            (None, Some(name)) => Key::Sparse(name),
+            (None, None) => Key::Ignored,
         },
     }
 }
 
-/// The body of an `x` header.
-pub(crate) fn parse(body: &[u8]) -> Result<Pax, Refusal> {
+/// The body of an `x` header, with at most so many extended attributes.
+pub(crate) fn parse(body: &[u8], xattrs_max: u64) -> Result<Pax, Refusal> {
     let mut pax = Pax::default();
+    // Where each attribute is that was met before: what is said twice must not be looked for in all.
+    let mut known: HashMap<&[u8], usize> = HashMap::new();
     for record in (Records { rest: body }) {
         let (name, value) = record?;
         let kind = key(name);
-        if value.is_empty() && !matches!(kind, Key::Ignored) {
-            // POSIX: "delete"; readers keep, clear or ignore it.
+        if value.is_empty() && !matches!(kind, Key::Ignored | Key::Xattr(_) | Key::Text(_)) {
+            // POSIX: "delete"; readers keep, clear or ignore it. Attributes are no keys of POSIX: an
+            // empty one is what the file had.
             return Err(malformed("empty PAX value", name));
         }
         match kind {
@@ -136,10 +155,32 @@ pub(crate) fn parse(body: &[u8]) -> Result<Pax, Refusal> {
                 if name.is_empty() {
                     return Err(malformed("extended attribute without a name", value));
                 }
-                pax.xattrs.retain(|(known, _)| known != name);
-                pax.xattrs.push((name.to_vec(), value.to_vec()));
+                match known.entry(name) {
+                    Entry::Occupied(at) => pax.xattrs[*at.get()].1 = value.to_vec(),
+                    Entry::Vacant(new) => {
+                        let count = pax.xattrs.len() as u64 + 1;
+                        if count > xattrs_max {
+                            let rule = "too many extended attributes of one entry";
+                            return Err(Refusal::limit("--xattrs-max", rule, count, xattrs_max));
+                        }
+                        new.insert(pax.xattrs.len());
+                        pax.xattrs.push((name.to_vec(), value.to_vec()));
+                    }
+                }
             }
-            Key::Sparse => return Err(Refusal::new(Class::Sparse, "sparse file").bytes(name)),
+            Key::Text(text) => {
+                if !pax.texts.contains(&text) {
+                    pax.texts.push(text);
+                }
+            }
+            Key::Sparse(b"name") => {
+                let value = without_nul(value)?;
+                pax.sparse.get_or_insert_default().record(b"name", &value)?;
+            }
+            Key::Sparse(name) => pax.sparse.get_or_insert_default().record(name, value)?,
+            Key::StarSparse => {
+                return Err(Refusal::new(Class::Sparse, "star's sparse file").bytes(name));
+            }
             Key::Refused => return Err(malformed("PAX key that readers disagree on", name)),
             Key::Ignored => {}
         }
@@ -154,7 +195,11 @@ pub(crate) fn parse_global(body: &[u8]) -> Result<(), Refusal> {
         let (name, _) = record?;
         match key(name) {
             Key::Ignored => {}
-            Key::Sparse => return Err(Refusal::new(Class::Sparse, "sparse file").bytes(name)),
+            Key::Sparse(_) | Key::StarSparse => {
+                return Err(
+                    Refusal::new(Class::Sparse, "sparse files by a global header").bytes(name)
+                );
+            }
             Key::Path
             | Key::Linkpath
             | Key::Size
@@ -162,6 +207,7 @@ pub(crate) fn parse_global(body: &[u8]) -> Result<(), Refusal> {
             | Key::Gid
             | Key::Mtime
             | Key::Xattr(_)
+            | Key::Text(_)
             | Key::Refused => {
                 return Err(malformed("global PAX header changes entries", name));
             }
@@ -177,7 +223,7 @@ fn without_nul(value: &[u8]) -> Result<Vec<u8>, Refusal> {
     Ok(value.to_vec())
 }
 
-fn decimal(value: &[u8], what: &'static str, max: u64) -> Result<u64, Refusal> {
+pub(crate) fn decimal(value: &[u8], what: &'static str, max: u64) -> Result<u64, Refusal> {
     let mut acc = 0u64;
     for &b in value {
         if !b.is_ascii_digit() {
@@ -240,6 +286,10 @@ fn time(value: &[u8]) -> Result<Time, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(body: &[u8]) -> Result<Pax, Refusal> {
+        super::parse(body, 3)
+    }
 
     fn record(key: &str, value: &[u8]) -> Vec<u8> {
         let body = key.len() + value.len() + 3;
@@ -308,5 +358,15 @@ mod tests {
     fn the_last_value_of_an_attribute_is_the_only_one() {
         let pax = parse(b"25 SCHILY.xattr.user.a=1\n25 SCHILY.xattr.user.a=2\n").unwrap();
         assert_eq!(pax.xattrs, [(b"user.a".to_vec(), b"2".to_vec())]);
+    }
+
+    #[test]
+    fn the_names_of_attributes_are_counted_each_once() {
+        let name = |n: u32| record(&format!("SCHILY.xattr.user.{n}"), b"x");
+        let often: Vec<u8> = (0..300).flat_map(|n| name(n % 3)).collect();
+        assert_eq!(parse(&often).unwrap().xattrs.len(), 3);
+        let refused = parse(&(0..4).flat_map(name).collect::<Vec<u8>>()).unwrap_err();
+        assert_eq!(refused.class, Class::Limit);
+        assert_eq!(refused.limit, Some(("--xattrs-max".into(), 3)));
     }
 }

@@ -154,10 +154,9 @@ fn spawn<'s, T: Send + 's>(
     name: &str,
     work: impl FnOnce() -> T + Send + 's,
 ) -> Result<ScopedJoinHandle<'s, T>, Error> {
-    std::thread::Builder::new()
-        .name(name.into())
-        .spawn_scoped(scope, work)
-        .map_err(|source| Fault::Fs { call: "start a thread", name: name.into(), source }.nowhere())
+    std::thread::Builder::new().name(name.into()).spawn_scoped(scope, work).map_err(|source| {
+        Fault::Fs { call: "start a thread".into(), name: name.into(), source }.nowhere()
+    })
 }
 
 fn join<T>(handle: ScopedJoinHandle<'_, T>) -> T {
@@ -190,7 +189,7 @@ pub(crate) fn vouch(
     let vouched =
         limits.reader_verifies || limits.blob_digest.is_some() || limits.diff_id.is_some();
     match end {
-        End::Marker => Ok(()),
+        End::Marker | End::Empty => Ok(()),
         End::HalfMarker | End::Bare if vouched => Ok(()),
         End::HalfMarker | End::Bare => {
             let rule = "no end marker, and no digest to vouch for the end";

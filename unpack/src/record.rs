@@ -164,6 +164,16 @@ impl Record {
         }
     }
 
+    /// Whether what was encoded is a directory.
+    pub(crate) fn is_dir(encoded: &[u8]) -> bool {
+        encoded.first() == Some(&1)
+    }
+
+    /// What stands for a node that is no directory and of which nothing more has to be known.
+    pub(crate) fn nothing() -> Vec<u8> {
+        vec![u8::MAX]
+    }
+
     /// The inverse of [`Record::encode`]; `None` if `from` is no record.
     pub(crate) fn decode(path: Vec<u8>, from: &[u8]) -> Option<Record> {
         let mut from = Reader(from);

@@ -1,110 +1,128 @@
 //! Removing what is in the way: a name with all below it.
 //!
-//! Iterative, relative to open directories, without `..` and never through a symlink; at most
-//! `OPEN_MAX` fds are held however deep the tree is.
+//! Iterative, relative to open directories and never through a symlink; at most `OPEN_MAX` fds are
+//! held however deep the tree is. What was closed on the way down is found again by `..` on the way
+//! up, and has to be the very directory that was gone through: so the work is linear in the nodes,
+//! and who moves directories about meanwhile gets an error and leads nowhere else.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::budget::Budget;
 use crate::dirs::open_dir;
-use crate::error::{Fault, Refusal};
+use crate::error::Fault;
 
 /// Directory streams held open at a time; each has a buffer of 32 KiB.
 const OPEN_MAX: usize = 16;
 
-/// Work that whiteouts and replacements may still do.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    pub(crate) done: u64,
-    pub(crate) max: u64,
-}
-
-impl Budget {
-    pub(crate) fn spend(&mut self) -> Result<(), Refusal> {
-        self.done += 1;
-        if self.done > self.max {
-            let rule = "too much to remove";
-            return Err(Refusal::limit("--removals-max", rule, self.done, self.max));
-        }
-        Ok(())
-    }
-}
-
 /// One directory on the way down.
 struct Level {
     name: Vec<u8>,
+    /// Device and inode, by which it is known again.
+    id: (u64, u64),
     /// `None` when closed to keep within `OPEN_MAX`.
     dir: Option<Dir>,
+}
+
+/// Opens `name` in `at` as the next level.
+fn enter(at: impl AsFd, name: &[u8]) -> Result<Level, Fault> {
+    let dir = stream(at, name)?;
+    let id = id(dir.as_fd(), name)?;
+    Ok(Level { name: name.to_vec(), id, dir: Some(dir) })
+}
+
+fn id(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(u64, u64), Fault> {
+    let stat = fstat(dir).map_err(Fault::fs("stat", name))?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// Removes `name` from `at`, recursively. Missing is success.
 pub(crate) fn remove(at: impl AsFd, name: &[u8], budget: &mut Budget) -> Result<(), Fault> {
     let at = at.as_fd();
-    budget.spend()?;
-    match unlinkat(at, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-        Err(Errno::EISDIR | Errno::EPERM) => {}
-        Err(errno) => return Err(Fault::fs("remove", name)(errno)),
+    budget.remove(1)?;
+    if unlink(at, name)? {
+        return Ok(());
     }
-    match unlinkat(at, name, UnlinkatFlags::RemoveDir) {
-        Ok(()) => return Ok(()),
-        Err(Errno::ENOTEMPTY | Errno::EEXIST) => {}
-        Err(errno) => return Err(Fault::fs("remove", name)(errno)),
-    }
-    let mut levels = vec![Level { name: name.to_vec(), dir: Some(stream(at, name)?) }];
-    while let Some(last) = levels.len().checked_sub(1) {
-        if levels[last].dir.is_none() {
-            reopen(at, &mut levels)?;
-        }
-        let below = match levels[last].dir.as_mut() {
-            Some(dir) => empty(dir, budget)?,
-            None => None,
+    let mut levels = vec![enter(at, name)?];
+    loop {
+        let depth = levels.len() as u64 + 1;
+        let Some(level) = levels.last_mut() else { return Ok(()) };
+        let Some(dir) = &mut level.dir else {
+            return Err(Fault::fs("open directory", &level.name)(Errno::EBADF));
         };
-        match below {
-            Some(name) => {
-                let dir = match &levels[last].dir {
-                    Some(dir) => stream(dir, &name)?,
-                    None => return Err(Fault::fs("open directory", &name)(Errno::EBADF)),
+        match empty(dir, depth, budget)? {
+            Some(below) => {
+                let next = match levels.last().and_then(|level| level.dir.as_ref()) {
+                    Some(dir) => enter(dir, &below)?,
+                    None => return Err(Fault::fs("open directory", &below)(Errno::EBADF)),
                 };
-                levels.push(Level { name, dir: Some(dir) });
-                if levels.len() > OPEN_MAX {
-                    let far = levels.len() - OPEN_MAX - 1;
+                levels.push(next);
+                if let Some(far) = levels.len().checked_sub(OPEN_MAX + 1) {
                     levels[far].dir = None;
                 }
             }
             None => {
-                let Some(level) = levels.pop() else { break };
-                drop(level.dir);
-                let result = match levels.last() {
-                    None => unlinkat(at, level.name.as_slice(), UnlinkatFlags::RemoveDir),
-                    Some(_) => {
-                        reopen(at, &mut levels)?;
-                        match levels.last().and_then(|parent| parent.dir.as_ref()) {
-                            Some(dir) => {
-                                unlinkat(dir, level.name.as_slice(), UnlinkatFlags::RemoveDir)
-                            }
+                let Some(Level { name, dir, .. }) = levels.pop() else { return Ok(()) };
+                let removed = match (levels.last_mut(), dir) {
+                    (None, _) => unlinkat(at, name.as_slice(), UnlinkatFlags::RemoveDir),
+                    (Some(parent), dir) => {
+                        if parent.dir.is_none() {
+                            parent.dir = Some(back(parent, dir)?);
+                        }
+                        match &parent.dir {
+                            Some(dir) => unlinkat(dir, name.as_slice(), UnlinkatFlags::RemoveDir),
                             None => Err(Errno::EBADF),
                         }
                     }
                 };
-                result.map_err(Fault::fs("remove", &level.name))?;
+                removed.map_err(Fault::fs("remove", &name))?;
             }
         }
     }
-    Ok(())
+}
+
+/// Opens the closed `parent` again from its child.
+fn back(parent: &Level, child: Option<Dir>) -> Result<Dir, Fault> {
+    let name = &parent.name;
+    let child = child.ok_or_else(|| Fault::fs("open directory", name)(Errno::EBADF))?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let fd =
+        openat(&child, "..", flags, Mode::empty()).map_err(Fault::fs("open directory", name))?;
+    if id(fd.as_fd(), name)? != parent.id {
+        // Somebody has moved it away; what is there now is none of our business.
+        return Err(Fault::fs("find again directory", name)(Errno::ESTALE));
+    }
+    Dir::from_fd(fd).map_err(Fault::fs("read directory", name))
 }
 
 /// Removes everything in an open directory.
 pub(crate) fn remove_all_in(root: impl AsFd, budget: &mut Budget) -> Result<(), Fault> {
     let root = root.as_fd();
     let mut dir = stream(root, b".")?;
-    while let Some(name) = empty(&mut dir, budget)? {
+    while let Some(name) = empty(&mut dir, 1, budget)? {
         remove(root, &name, budget)?;
     }
     Ok(())
+}
+
+/// Unlinks what is no directory, or an empty one; `false` for one that is not empty. What is not
+/// there is gone.
+fn unlink(at: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Fault> {
+    match unlinkat(at, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(true),
+        Err(Errno::EISDIR | Errno::EPERM) => {}
+        Err(errno) => return Err(Fault::fs("remove", name)(errno)),
+    }
+    match unlinkat(at, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(true),
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(false),
+        Err(errno) => Err(Fault::fs("remove", name)(errno)),
+    }
 }
 
 /// The names in an open directory, in the kernel's order.
@@ -115,10 +133,10 @@ pub(crate) fn stream(at: impl AsFd, name: &[u8]) -> Result<Dir, Fault> {
 
 /// Unlinks what is no directory and removes empty directories, until one is met that is not
 /// empty: that one's name, or `None` at the end.
-fn empty(dir: &mut Dir, budget: &mut Budget) -> Result<Option<Vec<u8>>, Fault> {
+fn empty(dir: &mut Dir, depth: u64, budget: &mut Budget) -> Result<Option<Vec<u8>>, Fault> {
     // The fd is taken first because iterating borrows the stream.
     let fd = dir.as_fd().try_clone_to_owned().map_err(|source| Fault::Fs {
-        call: "duplicate",
+        call: "duplicate".into(),
         name: Vec::new(),
         source,
     })?;
@@ -128,36 +146,49 @@ fn empty(dir: &mut Dir, budget: &mut Budget) -> Result<Option<Vec<u8>>, Fault> {
         if matches!(name, b"." | b"..") {
             continue;
         }
-        budget.spend()?;
-        match unlinkat(&fd, name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => continue,
-            Err(Errno::EISDIR | Errno::EPERM) => {}
-            Err(errno) => return Err(Fault::fs("remove", name)(errno)),
-        }
-        match unlinkat(&fd, name, UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(Errno::ENOTEMPTY | Errno::EEXIST) => return Ok(Some(name.to_vec())),
-            Err(errno) => return Err(Fault::fs("remove", name)(errno)),
+        budget.remove(depth)?;
+        if !unlink(fd.as_fd(), name)? {
+            return Ok(Some(name.to_vec()));
         }
     }
     Ok(None)
 }
 
-/// Opens the last level, and as many above it as may be open, from the nearest open one.
-fn reopen(at: impl AsFd, levels: &mut [Level]) -> Result<(), Fault> {
-    let at = at.as_fd();
-    let Some(last) = levels.len().checked_sub(1) else { return Ok(()) };
-    let from = levels.iter().rposition(|level| level.dir.is_some());
-    for now in from.map_or(0, |open| open + 1)..=last {
-        let dir = match now.checked_sub(1).map(|above| &levels[above].dir) {
-            None => stream(at, &levels[now].name)?,
-            Some(Some(above)) => stream(above, &levels[now].name)?,
-            Some(None) => return Err(Fault::fs("open directory", b"")(Errno::EBADF)),
-        };
-        levels[now].dir = Some(dir);
-        if let Some(far) = now.checked_sub(OPEN_MAX) {
-            levels[far].dir = None;
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::limits::Limits;
+
+    /// The clock is looked at inside one removal, not only before the next entry.
+    #[test]
+    fn a_removal_ends_at_its_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        let root = std::fs::File::open(dir.path()).unwrap();
+        let mut late = Budget::new(&Limits::default(), Instant::now(), false);
+        match remove(&root, b"a", &mut late) {
+            Err(Fault::Refusal(refusal)) => {
+                assert_eq!(refusal.limit.map(|(flag, _)| flag), Some("--time-max".into()));
+            }
+            other => panic!("{other:?}"),
         }
+        assert!(dir.path().join("a/b").exists());
     }
-    Ok(())
+
+    /// Branches at every level of a deep tree: each directory is gone back to many times.
+    #[test]
+    fn what_is_deeper_than_what_is_open_goes_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut path = dir.path().join("top");
+        for _ in 0..5 * OPEN_MAX {
+            path.push("d");
+            std::fs::create_dir_all(path.join("e/f")).unwrap();
+            std::fs::write(path.join("z"), "").unwrap();
+        }
+        let root = std::fs::File::open(dir.path()).unwrap();
+        remove(&root, b"top", &mut Budget::unlimited()).unwrap();
+        assert!(!dir.path().join("top").exists());
+    }
 }

@@ -13,8 +13,11 @@ use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstatat};
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 
+use crate::budget::Budget;
+use crate::buffers::Broken;
 use crate::error::{Error, Fault};
-use crate::remove::{Budget, remove_all_in};
+use crate::remove::remove_all_in;
+use crate::stop::Stop;
 use crate::sys::{self, On};
 
 /// The directory that a layer is applied to.
@@ -62,9 +65,17 @@ impl AsFd for Root {
 /// # Errors
 /// [`Error::Fs`].
 pub fn remove_tree(root: &Root) -> Result<u64, Error> {
-    let mut budget = Budget { done: 0, max: u64::MAX };
-    remove_all_in(root, &mut budget).map_err(Fault::nowhere)?;
-    Ok(budget.done)
+    remove_tree_until(root, &Stop::default())
+}
+
+/// [`remove_tree`], until somebody asks to stop: then some of it is left.
+///
+/// # Errors
+/// [`Error::Fs`]; [`Error::Stream`] where it was stopped.
+pub fn remove_tree_until(root: &Root, stop: &Stop) -> Result<u64, Error> {
+    let mut budget = Budget::until(stop);
+    stop.heard(remove_all_in(root, &mut budget).map_err(Fault::nowhere))?;
+    Ok(budget.nodes())
 }
 
 /// Writes out the whole file system that `root` is on.
@@ -135,8 +146,11 @@ pub(crate) fn drop_acl(fd: BorrowedFd<'_>, name: &[u8], dir: bool) -> Result<(),
     Ok(())
 }
 
-/// For errors that come as `io::Error`.
+/// For errors that come as `io::Error`; a refusal that came that way is one again.
 pub(crate) fn io_fault(call: &'static str, name: &[u8]) -> impl FnOnce(io::Error) -> Fault {
-    let name = name.to_vec();
-    move |source| Fault::Fs { call, name, source }
+    let name = crate::error::cut(name).to_vec();
+    move |source| match source.downcast::<Broken>() {
+        Ok(broken) => Fault::Refusal(broken.0),
+        Err(source) => Fault::Fs { call: call.into(), name, source },
+    }
 }

@@ -15,6 +15,10 @@ impl Sha256 {
         if wanted { Sha256::new() } else { Sha256(None) }
     }
 
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub(crate) fn update(&mut self, bytes: impl AsRef<[u8]>) {
         if let Some(context) = &mut self.0 {
             context.update(bytes.as_ref());

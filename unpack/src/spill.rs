@@ -1,78 +1,67 @@
-//! The records of a layer, sorted into path order within a bounded memory: runs of a few MiB are
-//! sorted and written to an unnamed file, and merged at the end.
+//! The records of a layer, in path order within a bounded memory: see `runs`. Of those that were
+//! overwritten none is kept for long.
 //!
 //! File digests may come later than their records (see `content`), in the same order.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::File;
+use std::io;
 use std::sync::mpsc::Receiver;
 
-use crate::record::{Record, SHA256_AT, What, key};
+use crate::record::{Record, SHA256_AT, key};
+use crate::runs::{BATCH, HEAD, Row, Runs, Sieve, Spill, length, row_at, sort};
 use crate::sha::Sha256;
 
-/// Bytes of one run.
-const RUN: usize = 2 << 20;
-
-/// A row as it is kept: key length, sequence number, length of the rest (all little-endian), key,
-/// record.
-const HEAD: usize = 4 + 8 + 4;
-
 /// The nodes a layer has made, in the order of the layer.
-#[derive(Default)]
 pub(crate) struct Records {
-    run: Vec<u8>,
-    /// Where the rows of the run begin.
+    batch: Vec<u8>,
+    /// Where the rows of the batch begin.
     rows: Vec<usize>,
-    /// Where digests of the run are still to be filled in.
+    /// Bytes of the batch at which it is looked through again.
+    full: usize,
+    /// Where digests of the batch are still to be filled in.
     pending: VecDeque<usize>,
     digests: Option<Receiver<[u8; 32]>>,
     seq: u64,
-    spill: Option<File>,
-    /// Sorted runs in the file: where each begins and ends.
-    runs: Vec<(u64, u64)>,
-}
-
-/// A file without a name, where a run may go; `None` if there is no place for one.
-pub(crate) fn unnamed_file() -> Option<File> {
-    let named = std::env::var_os("TMPDIR").into_iter();
-    let usual = ["/var/tmp", "/tmp"].into_iter().map(Into::into);
-    named.chain(usual).find_map(|dir| {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC)
-            .mode(0o600)
-            .open(dir)
-            .ok()
-    })
+    runs: Runs,
 }
 
 impl Records {
-    /// `spill` takes what does not fit; without one all of it stays in memory.
-    pub(crate) fn new(spill: Option<File>, digests: Receiver<[u8; 32]>) -> Records {
-        Records { spill, digests: Some(digests), ..Records::default() }
+    /// `spill` takes what does not fit, up to `max` bytes; without one all of it stays in memory.
+    pub(crate) fn new(
+        spill: Option<File>,
+        max: u64,
+        digests: Option<Receiver<[u8; 32]>>,
+    ) -> Records {
+        Records {
+            batch: Vec::new(),
+            rows: Vec::new(),
+            full: BATCH,
+            pending: VecDeque::new(),
+            digests,
+            seq: 0,
+            runs: Runs::new(spill.map(|file| Spill::new(file, max))),
+        }
     }
 
     /// Keeps a record. If `later`, its file's digest is the next one out of the channel.
     pub(crate) fn push(&mut self, record: &Record, later: bool) -> io::Result<()> {
         self.seq += 1;
-        let start = self.run.len();
+        let start = self.batch.len();
         let key = key(&record.path);
-        self.run.extend_from_slice(&length(key.len())?.to_le_bytes());
-        self.run.extend_from_slice(&self.seq.to_le_bytes());
-        self.run.extend_from_slice(&[0; 4]);
-        self.run.extend_from_slice(&key);
-        let body = self.run.len();
-        record.encode(&mut self.run);
-        let len = length(self.run.len() - body)?;
-        self.run[start + 12..start + 16].copy_from_slice(&len.to_le_bytes());
+        self.batch.extend_from_slice(&length(key.len())?.to_le_bytes());
+        self.batch.extend_from_slice(&self.seq.to_le_bytes());
+        self.batch.extend_from_slice(&[0; 4]);
+        self.batch.extend_from_slice(&key);
+        let body = self.batch.len();
+        record.encode(&mut self.batch);
+        let len = length(self.batch.len() - body)?;
+        self.batch[start + 12..start + HEAD].copy_from_slice(&len.to_le_bytes());
         self.rows.push(start);
         if later {
             self.pending.push_back(body + SHA256_AT);
         }
-        if self.run.len() >= RUN && self.spill.is_some() { self.flush() } else { Ok(()) }
+        if self.batch.len() >= self.full { self.flush() } else { Ok(()) }
     }
 
     /// Fills in the digests that have come; those of what the writer still holds have not, and to
@@ -81,12 +70,12 @@ impl Records {
         let Some(digests) = &self.digests else { return };
         while let Some(&at) = self.pending.front() {
             let Ok(digest) = digests.try_recv() else { return };
-            self.run[at..at + 32].copy_from_slice(&digest);
+            self.batch[at..at + 32].copy_from_slice(&digest);
             self.pending.pop_front();
         }
     }
 
-    /// Waits for all digests, and sorts the run.
+    /// Waits for all digests, and sorts the batch.
     fn settle(&mut self) -> io::Result<()> {
         for at in self.pending.drain(..) {
             let digest = self
@@ -94,37 +83,45 @@ impl Records {
                 .as_ref()
                 .and_then(|digests| digests.recv().ok())
                 .ok_or_else(|| io::Error::other("a file's digest is missing"))?;
-            self.run[at..at + 32].copy_from_slice(&digest);
+            self.batch[at..at + 32].copy_from_slice(&digest);
         }
-        sort(&self.run, &mut self.rows);
+        sort(&self.batch, &mut self.rows);
         Ok(())
     }
 
-    /// Writes out the rows that are complete, once they are worth a run of their own.
+    /// Drops the rows that were overwritten, of those that are complete, and writes the others out
+    /// where they are worth a run of their own.
     fn flush(&mut self) -> io::Result<()> {
         self.fill();
         let whole = match self.pending.front() {
             None => self.rows.len(),
             Some(&at) => self.rows.partition_point(|&row| row < at) - 1,
         };
-        let cut = self.rows.get(whole).copied().unwrap_or(self.run.len());
-        let Some(file) = &mut self.spill else { return Ok(()) };
-        if cut < RUN / 2 {
+        let cut = self.rows.get(whole).copied().unwrap_or(self.batch.len());
+        if cut < BATCH / 2 {
             return Ok(());
         }
-        let kept = self.rows.split_off(whole);
-        sort(&self.run, &mut self.rows);
-        let start = file.seek(SeekFrom::End(0))?;
-        let mut out = BufWriter::new(&*file);
-        for &row in &self.rows {
-            out.write_all(Row::at(&self.run[row..]).whole)?;
+        let tail = self.rows.split_off(whole);
+        sort(&self.batch, &mut self.rows);
+        let (mut kept, mut rows) = (Vec::new(), Vec::new());
+        let mut judge = Judge::default();
+        for row in self.rows.iter().map(|&at| Some(row_at(&self.batch, at))).chain([None]) {
+            judge.next(row, &mut |row| {
+                rows.push(kept.len());
+                row.encode(&mut kept)
+            })?;
         }
-        out.flush()?;
-        drop(out);
-        self.runs.push((start, start + cut as u64));
-        self.run.drain(..cut);
-        self.rows = kept.into_iter().map(|row| row - cut).collect();
-        self.pending.iter_mut().for_each(|at| *at -= cut);
+        if self.runs.wants(kept.len())? {
+            self.runs.add::<Judge>(&kept)?;
+            kept.clear();
+            rows.clear();
+        }
+        self.full = BATCH.max(2 * kept.len());
+        let moved = |at: usize| at - cut + kept.len();
+        self.pending.iter_mut().for_each(|at| *at = moved(*at));
+        rows.extend(tail.into_iter().map(moved));
+        self.rows = rows;
+        self.batch.splice(..cut, kept);
         Ok(())
     }
 
@@ -135,28 +132,16 @@ impl Records {
         mut sink: impl FnMut(&Record, &[u8]) -> io::Result<()>,
     ) -> io::Result<[u8; 32]> {
         self.settle()?;
-        let mut sources = Vec::new();
-        for &(start, end) in &self.runs {
-            if let Some(file) = &self.spill {
-                let part = Part { file, at: start, end };
-                sources.push(Source::new(Box::new(BufReader::with_capacity(16 << 10, part)))?);
-            }
-        }
-        let memory = Memory { run: &self.run, rows: &self.rows, at: 0, part: 0 };
-        sources.push(Source::new(Box::new(memory))?);
-
+        let mut merge = self.runs.merge(&self.batch, &self.rows)?;
         let mut hash = Sha256::new();
         let mut judge = Judge::default();
         loop {
-            let next = (0..sources.len())
-                .filter(|&at| sources[at].row.is_some())
-                .min_by(|&a, &b| sources[a].row.cmp(&sources[b].row));
-            let row = match next {
-                Some(at) => sources[at].next()?,
-                None => None,
-            };
+            let row = merge.next()?;
             let ended = row.is_none();
-            if let Some(record) = judge.next(row)? {
+            if let Some(Settled { last, .. }) = judge.settle(row) {
+                let path = last.key.iter().map(|&b| if b == 0 { b'/' } else { b }).collect();
+                let record = Record::decode(path, &last.rest)
+                    .ok_or_else(|| io::Error::other("a kept record is damaged"))?;
                 let line = record.line();
                 hash.update(&line);
                 sink(&record, &line)?;
@@ -168,147 +153,40 @@ impl Records {
     }
 }
 
-fn sort(run: &[u8], rows: &mut [usize]) {
-    rows.sort_unstable_by(|&a, &b| {
-        let (a, b) = (Row::at(&run[a..]), Row::at(&run[b..]));
-        (a.key, a.seq).cmp(&(b.key, b.seq))
-    });
-}
-
-fn length(len: usize) -> io::Result<u32> {
-    u32::try_from(len).map_err(|_| io::Error::other("record too long"))
-}
-
-/// A row in a run.
-struct Row<'a> {
-    key: &'a [u8],
-    seq: u64,
-    whole: &'a [u8],
-}
-
-impl Row<'_> {
-    /// The row at the start of `bytes`, which [`Records::push`] has written.
-    fn at(bytes: &[u8]) -> Row<'_> {
-        let (key, seq, rest) = head(bytes);
-        Row { key: &bytes[HEAD..HEAD + key], seq, whole: &bytes[..HEAD + key + rest] }
-    }
-}
-
-fn head(bytes: &[u8]) -> (usize, u64, usize) {
-    let four =
-        |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let seq = u64::from(four(4)) | u64::from(four(8)) << 32;
-    (four(0) as usize, seq, four(12) as usize)
-}
-
-/// A row out of a sorted run, ordered by key and sequence number.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Owned {
-    key: Vec<u8>,
-    seq: u64,
-    rest: Vec<u8>,
-}
-
-/// A sorted run being read.
-struct Source<'a> {
-    from: Box<dyn Read + 'a>,
-    row: Option<Owned>,
-}
-
-impl<'a> Source<'a> {
-    fn new(from: Box<dyn Read + 'a>) -> io::Result<Source<'a>> {
-        let mut source = Source { from, row: None };
-        source.next()?;
-        Ok(source)
-    }
-
-    fn next(&mut self) -> io::Result<Option<Owned>> {
-        let mut bytes = [0; HEAD];
-        let next = match self.from.read_exact(&mut bytes) {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => None,
-            Err(e) => return Err(e),
-            Ok(()) => {
-                let (key_len, seq, rest_len) = head(&bytes);
-                let (mut key, mut rest) = (vec![0; key_len], vec![0; rest_len]);
-                self.from.read_exact(&mut key)?;
-                self.from.read_exact(&mut rest)?;
-                Some(Owned { key, seq, rest })
-            }
-        };
-        Ok(std::mem::replace(&mut self.row, next))
-    }
-}
-
-/// A part of the file.
-struct Part<'a> {
-    file: &'a File,
-    at: u64,
-    end: u64,
-}
-
-impl Read for Part<'_> {
-    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(to.len());
-        let len = self.file.read_at(&mut to[..left], self.at)?;
-        self.at += len as u64;
-        Ok(len)
-    }
-}
-
-/// The run that is still in memory.
-struct Memory<'a> {
-    run: &'a [u8],
-    rows: &'a [usize],
-    at: usize,
-    /// Bytes of the current row that were read.
-    part: usize,
-}
-
-impl Read for Memory<'_> {
-    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let Some(&row) = self.rows.get(self.at) else { return Ok(0) };
-        let left = &Row::at(&self.run[row..]).whole[self.part..];
-        let len = left.len().min(to.len());
-        to[..len].copy_from_slice(&left[..len]);
-        self.part += len;
-        if len == left.len() {
-            self.at += 1;
-            self.part = 0;
-        }
-        Ok(len)
-    }
+/// What is true of a path: its last row, and when it was last no directory, if that was before.
+struct Settled {
+    last: Row,
+    before: Option<u64>,
 }
 
 /// Sees all rows in order and tells which are still true.
 #[derive(Default)]
 struct Judge {
-    /// Paths on the way down that were something else than a directory once: key, and when last.
+    /// Paths on the way down that were something else than a directory once: key, and when that one
+    /// or one above it was last.
     killers: Vec<(Vec<u8>, u64)>,
     /// The latest row of the current path, and when that path was last no directory.
-    group: Option<(Owned, Record, Option<u64>)>,
+    group: Option<(Row, Option<u64>)>,
 }
 
 impl Judge {
     /// The next row in order, or the end: what that settles.
-    fn next(&mut self, row: Option<Owned>) -> io::Result<Option<Record>> {
+    fn settle(&mut self, row: Option<Row>) -> Option<Settled> {
         let settled = match &self.group {
-            Some((last, ..)) if row.as_ref().is_some_and(|row| row.key == last.key) => None,
+            Some((last, _)) if row.as_ref().is_some_and(|row| row.key == last.key) => None,
             _ => self.group.take(),
         };
-        let truth = settled.and_then(|(last, record, killed)| {
-            let alive = last.seq > self.killers.iter().map(|&(_, seq)| seq).max().unwrap_or(0);
-            if let Some(seq) = killed {
-                self.killers.push((last.key, seq));
+        let truth = settled.and_then(|(last, killed)| {
+            let above = self.killers.last().map_or(0, |&(_, seq)| seq);
+            if let Some(seq) = killed.filter(|&seq| seq > above) {
+                self.killers.push((last.key.clone(), seq));
             }
-            alive.then_some(record)
+            let before = killed.filter(|&seq| seq > above && seq != last.seq);
+            (last.seq > above).then_some(Settled { last, before })
         });
         if let Some(row) = row {
-            let path = row.key.iter().map(|&b| if b == 0 { b'/' } else { b }).collect();
-            let record = Record::decode(path, &row.rest)
-                .ok_or_else(|| io::Error::other("a kept record is damaged"))?;
-            let dir = matches!(record.what, What::Dir);
-            let before = self.group.take().and_then(|(_, _, killed)| killed);
-            let killed = if dir { before } else { Some(row.seq) };
+            let before = self.group.take().and_then(|(_, killed)| killed);
+            let killed = if Record::is_dir(&row.rest) { before } else { Some(row.seq) };
             while let Some((parent, _)) = self.killers.last() {
                 let below = row.key.starts_with(parent)
                     && (parent.is_empty() || row.key.get(parent.len()) == Some(&0));
@@ -317,9 +195,25 @@ impl Judge {
                 }
                 self.killers.pop();
             }
-            self.group = Some((row, record, killed));
+            self.group = Some((row, killed));
         }
-        Ok(truth)
+        truth
+    }
+}
+
+impl Sieve for Judge {
+    /// Keeps what is true so far. Where a directory took the place of something else that has to be
+    /// known, too: it ended what was below it before, of which there may be rows elsewhere.
+    fn next(
+        &mut self,
+        row: Option<Row>,
+        keep: &mut dyn FnMut(Row) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some(Settled { last, before }) = self.settle(row) else { return Ok(()) };
+        if let Some(seq) = before {
+            keep(Row { key: last.key.clone(), seq, rest: Record::nothing() })?;
+        }
+        keep(last)
     }
 }
 
@@ -327,6 +221,8 @@ impl Judge {
 mod tests {
     use super::*;
     use crate::pax::Time;
+    use crate::record::What;
+    use crate::runs::unnamed_file;
 
     fn record(path: &str, what: What) -> Record {
         let time = Time::default();
@@ -334,7 +230,7 @@ mod tests {
     }
 
     fn truth(records: &[Record], spill: Option<File>) -> Vec<String> {
-        let mut all = Records { spill, ..Records::default() };
+        let mut all = Records::new(spill, 1 << 30, None);
         for record in records {
             all.push(record, false).unwrap();
         }
@@ -375,10 +271,67 @@ mod tests {
             records.push(record(&format!("d/{n:05}"), file()));
         }
         let memory = truth(&records, None);
-        let spill = unnamed_file().expect("TMPDIR or /var/tmp");
+        let spill = unnamed_file(None).unwrap().expect("TMPDIR or /var/tmp");
         let spilled = truth(&records, Some(spill.try_clone().unwrap()));
-        assert!(spill.metadata().unwrap().len() > 4 * RUN as u64);
+        assert!(spill.metadata().unwrap().len() > 2 * BATCH as u64);
         assert_eq!(memory, spilled);
         assert!(memory.is_sorted() && memory.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+
+    /// Judged in one piece, or in many that are judged on their own and merged: the same is true.
+    #[test]
+    fn what_is_judged_in_parts_is_judged_the_same() {
+        let mut records = Vec::new();
+        let mut seed = 1u64;
+        let mut next = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % below
+        };
+        for _ in 0..12_000 {
+            let depth = 1 + next(4);
+            let names: Vec<String> = (0..depth).map(|_| format!("{:0200}", next(5))).collect();
+            let what = if next(3) == 0 { file() } else { What::Dir };
+            records.push(record(&names.join("/"), what));
+        }
+        let spill = unnamed_file(None).unwrap().expect("TMPDIR or /var/tmp");
+        // The plain rule, over all of them.
+        let mut last = std::collections::BTreeMap::new();
+        for record in &records {
+            let path = record.path.clone();
+            if record.what != What::Dir {
+                let below = [path.as_slice(), b"/"].concat();
+                last.retain(|other: &Vec<u8>, _| !other.starts_with(&below));
+            }
+            last.insert(path, record.what == What::Dir);
+        }
+        let mut expected: Vec<Vec<u8>> = last.keys().map(|path| key(path)).collect();
+        expected.sort();
+        let got: Vec<Vec<u8>> = truth(&records, Some(spill))
+            .iter()
+            .map(|line| key(line.rsplit_once(' ').unwrap().0.as_bytes()))
+            .collect();
+        assert_eq!(got, expected);
+    }
+
+    /// A layer that writes the same few names for ever writes nothing to the file, and one that
+    /// writes more of them takes a small multiple of what it makes.
+    #[test]
+    fn what_is_overwritten_takes_no_place() {
+        for (names, most) in [(100u32, 0), (20_000, 24 * BATCH as u64)] {
+            let spill = unnamed_file(None).unwrap().expect("TMPDIR or /var/tmp");
+            let mut all = Records::new(Some(spill.try_clone().unwrap()), 1 << 30, None);
+            for n in 0..200_000u32 {
+                all.push(&record(&format!("d/{:060}", n % names), file()), false).unwrap();
+            }
+            let size = spill.metadata().unwrap().len();
+            assert!(size <= most, "{size} bytes for {names} names");
+            let mut count = 0;
+            all.finish(|_, _| {
+                count += 1;
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(count, names);
+        }
     }
 }

@@ -5,14 +5,17 @@
 //! the layer does not name, that of the tree it was applied to. What neither knows is read. So the
 //! digest says what the tree must hold, and a later [`crate::tree_digest`] whether it does.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read as _, Write};
 
 use nix::sys::stat::FileStat;
 
+use crate::budget::Budget;
 use crate::error::Error;
+use crate::limits::Limits;
 use crate::record::key;
 use crate::root::{Root, io_fault};
-use crate::tree::{Hashed, whole};
+use crate::runs::Spill;
+use crate::tree::{Hashed, Reading, whole};
 
 /// Writes the manifest of the whole tree below `root` to `out`, and gives its sha256, which is
 /// [`crate::tree_digest`] of that tree. Of `known`, an earlier manifest that names a path decides
@@ -25,21 +28,45 @@ pub fn tree_manifest(
     known: &mut [&mut dyn BufRead],
     out: &mut dyn Write,
 ) -> Result<[u8; 32], Error> {
-    let mut sources: Vec<Source<'_, '_>> =
-        known.iter_mut().map(|lines| Source { lines, next: None, ended: false }).collect();
+    let limits = Limits::default();
+    let spill = crate::apply::spill_file(&limits)?;
+    let how = Reading { spill: spill.map(|file| Spill::new(file, u64::MAX)), alone: false };
     let mut failed = Ok(());
-    let digest = whole(
-        root,
-        |path, stat| find(&mut sources, path, stat),
-        |line| {
-            if failed.is_ok() {
-                failed = out.write_all(line);
-            }
-        },
-    )?;
+    let digest = manifest(root, &how, &mut Budget::unlimited(), known, |line| {
+        if failed.is_ok() {
+            failed = out.write_all(line);
+        }
+    })?;
     failed.map_err(|e| io_fault("write", b"manifest")(e).nowhere())?;
     Ok(digest)
 }
+
+/// [`tree_manifest`] within a budget; each line goes to `each`.
+pub(crate) fn manifest(
+    root: &Root,
+    how: &Reading,
+    budget: &mut Budget,
+    known: &mut [&mut dyn BufRead],
+    each: impl FnMut(&[u8]),
+) -> Result<[u8; 32], Error> {
+    let mut sources: Vec<Source<'_, '_>> = known
+        .iter_mut()
+        .map(|lines| Source { lines, next: None, ended: false, broken: false })
+        .collect();
+    let made = whole(root, how, budget, |path, stat| find(&mut sources, path, stat), each);
+    match sources.iter().any(|source| source.broken) {
+        true => {
+            let why = format!("a line of its manifest is longer than {LINE_MAX} bytes");
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidData, why);
+            Err(Error::Sandbox { step: "believe the child".into(), source })
+        }
+        false => made,
+    }
+}
+
+/// Bytes of one line: what the most and longest attributes of an entry take is far below. Who wrote a longer
+/// one is not the child that it was.
+const LINE_MAX: u64 = 192 << 20;
 
 /// What the first manifest that names `path` says of its content.
 fn find(sources: &mut [Source<'_, '_>], path: &[u8], stat: &FileStat) -> Option<Hashed> {
@@ -59,6 +86,8 @@ struct Source<'a, 'b> {
     /// The sort key of the next line, and what it says of a file's content.
     next: Option<(Vec<u8>, Option<Hashed>)>,
     ended: bool,
+    /// A line was longer than any is.
+    broken: bool,
 }
 
 impl Source<'_, '_> {
@@ -76,7 +105,11 @@ impl Source<'_, '_> {
 
     fn advance(&mut self) {
         let mut line = String::new();
-        self.next = match self.lines.read_line(&mut line) {
+        self.next = match (&mut **self.lines).take(LINE_MAX).read_line(&mut line) {
+            Ok(read) if read as u64 >= LINE_MAX => {
+                self.broken = true;
+                None
+            }
             Ok(1..) => read_line(&line),
             Ok(0) | Err(_) => None,
         };

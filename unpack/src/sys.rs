@@ -134,6 +134,15 @@ pub(crate) fn list_xattr(on: On<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     Ok(names[..got].split(|&b| b == 0).filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect())
 }
 
+/// fchmodat2(2) of what an fd refers to, which may be O_PATH: 6.6 and later, else ENOSYS.
+pub(crate) fn chmod_handle(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
+    let empty = libc::AT_EMPTY_PATH;
+    // SAFETY: the path is a NUL-terminated literal.
+    let got =
+        unsafe { libc::syscall(libc::SYS_fchmodat2, fd.as_raw_fd(), c"".as_ptr(), mode, empty) };
+    Errno::result(got).map(drop)
+}
+
 /// FICLONE (ioctl_ficlone(2)): makes `to` share all of `from`'s blocks.
 pub(crate) fn clone_file(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     let (from, to) = (from.as_fd().as_raw_fd(), to.as_fd().as_raw_fd());

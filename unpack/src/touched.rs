@@ -3,7 +3,8 @@
 //! A whiteout hides what lower layers have, never what its own layer has, whatever the order
 //! (OCI image spec, layer.md). Keyed by the directory's inode, so that two spellings of a path
 //! are one. Names are kept as 64-bit hashes with a random key: a collision cannot be aimed, and
-//! all it could do is to spare one lower name. Pure: no I/O.
+//! all it could do is to spare one lower name. A layer of a million entries is a million of them, so
+//! all are in one table, of nine bytes each, and directories that were made are bits. Pure: no I/O.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
@@ -16,15 +17,42 @@ pub(crate) enum Below {
     /// is this layer's own, and need not be kept.
     New { root: u64, lost_and_found: Option<u64> },
     /// Anything, save these directories that this layer made.
-    AllBut(HashSet<u64>),
+    AllBut(Inodes),
+}
+
+/// Bits of one piece of [`Inodes`].
+const PIECE: u64 = 1024;
+
+/// Numbers of inodes, which a file system gives out close together: in pieces, each a bit for every
+/// number in it.
+#[derive(Debug, Default)]
+pub(crate) struct Inodes(HashMap<u64, Box<[u64; 16]>>);
+
+impl Inodes {
+    /// Piece, word and bit of a number.
+    fn place(ino: u64) -> (u64, usize, u64) {
+        let word = usize::try_from(ino % PIECE / 64).unwrap_or(0);
+        (ino / PIECE, word, 1 << (ino % 64))
+    }
+
+    fn insert(&mut self, ino: u64) {
+        let (piece, word, bit) = Inodes::place(ino);
+        self.0.entry(piece).or_default()[word] |= bit;
+    }
+
+    fn contains(&self, ino: u64) -> bool {
+        let (piece, word, bit) = Inodes::place(ino);
+        self.0.get(&piece).is_some_and(|bits| bits[word] & bit != 0)
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Touched {
     below: Below,
-    /// Hashes of names; the lowest bit is for those with an entry of their own.
-    names: HashMap<u64, HashSet<u64>>,
+    /// Hashes of directories with names; the lowest bit is for those with an entry of their own. What
+    /// was in a directory that has become this layer's own stays, and is not looked for again.
+    names: HashSet<u64>,
     key: RandomState,
 }
 
@@ -33,7 +61,7 @@ pub(crate) const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 impl Touched {
     pub(crate) fn new(below: Below) -> Touched {
-        Touched { below, names: HashMap::new(), key: RandomState::new() }
+        Touched { below, names: HashSet::new(), key: RandomState::new() }
     }
 
     /// Whether directory `ino` may hold lower names.
@@ -43,7 +71,7 @@ impl Touched {
                 Some(inside) => ino == *root || ino == *inside,
                 None => false,
             },
-            Below::AllBut(own) => !own.contains(&ino),
+            Below::AllBut(own) => !own.contains(ino),
         }
     }
 
@@ -71,23 +99,19 @@ impl Touched {
                     *lost_and_found = None;
                 }
             }
-            Below::AllBut(own) => {
-                own.insert(ino);
-            }
+            Below::AllBut(own) => own.insert(ino),
         }
-        self.names.remove(&ino);
     }
 
     /// This layer has put `name` into `dir`; `explicit` if by an entry of its own.
     pub(crate) fn touch(&mut self, dir: u64, name: &[u8], explicit: bool) {
         if self.lower_name(dir, name) {
-            let hash = self.key.hash_one(name) & !1;
-            let names = self.names.entry(dir).or_default();
+            let hash = self.hash(dir, name);
             if explicit {
-                names.remove(&hash);
-                names.insert(hash | 1);
-            } else if !names.contains(&(hash | 1)) {
-                names.insert(hash);
+                self.names.remove(&hash);
+                self.names.insert(hash | 1);
+            } else if !self.names.contains(&(hash | 1)) {
+                self.names.insert(hash);
             }
         }
     }
@@ -103,8 +127,11 @@ impl Touched {
     }
 
     fn has(&self, dir: u64, name: &[u8], bit: u64) -> bool {
-        let hash = self.key.hash_one(name) & !1 | bit;
-        self.names.get(&dir).is_some_and(|names| names.contains(&hash))
+        self.names.contains(&(self.hash(dir, name) | bit))
+    }
+
+    fn hash(&self, dir: u64, name: &[u8]) -> u64 {
+        self.key.hash_one((dir, name)) & !1
     }
 }
 
@@ -114,12 +141,24 @@ mod tests {
 
     #[test]
     fn own_directories_are_all_this_layers() {
-        let mut touched = Touched::new(Below::AllBut(HashSet::new()));
+        let mut touched = Touched::new(Below::AllBut(Inodes::default()));
         assert!(!touched.touched(7, b"a"));
         touched.touch(7, b"a", false);
         assert!(touched.touched(7, b"a") && !touched.explicit(7, b"a"));
         assert!(!touched.touched(7, b"b") && !touched.touched(8, b"a"));
         touched.own(7);
         assert!(touched.touched(7, b"b"));
+    }
+
+    #[test]
+    fn inodes_are_those_that_were_put_in() {
+        let mut inodes = Inodes::default();
+        let some = [0, 1, 63, 64, 1023, 1024, 1 << 40, u64::MAX];
+        some.iter().for_each(|&ino| inodes.insert(ino));
+        for ino in [0, 1, 2, 62, 63, 64, 65, 127, 1023, 1024, 1025, 1 << 40, u64::MAX - 1, u64::MAX]
+        {
+            assert_eq!(inodes.contains(ino), some.contains(&ino), "{ino}");
+        }
+        assert_eq!(inodes.0.len(), 4);
     }
 }

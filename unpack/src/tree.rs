@@ -1,24 +1,30 @@
 //! A tree as the file system has it: records of single names, and a walk over all of them.
 //!
 //! The walk is in path order, holds the names of the directories on its way and one fd, and
-//! follows nothing. What is compared with it is in `verify`.
+//! follows nothing; the manifest of a whole tree, of which there may be millions of names, sorts them
+//! on disk instead. What is compared with it is in `verify`.
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, major, minor};
 use nix::unistd::read;
 
+use crate::apply::split;
+use crate::budget::Budget;
 use crate::dirs::{join, open_dir};
 use crate::entry::Xattrs;
 use crate::error::{Error, Fault};
+use crate::limits::Limits;
 use crate::pax::Time;
-use crate::record::{Record, What};
+use crate::record::{Record, What, key};
 use crate::remove::stream;
 use crate::root::{Root, is_dir, stat};
+use crate::runs::{Row, Sorter, Spill};
 use crate::sha::Sha256;
+use crate::stop::Stop;
 use crate::sys::{self, On};
 
 /// sha256 over every node below `root` (and `root` itself), read from the file system: the lines
@@ -28,16 +34,39 @@ use crate::sys::{self, On};
 /// # Errors
 /// [`Error::Fs`].
 pub fn tree_digest(root: &Root) -> Result<[u8; 32], Error> {
-    whole(root, |_, _| None, |_| {})
+    tree_digest_until(root, &Stop::default())
+}
+
+/// [`tree_digest`], until somebody asks to stop.
+///
+/// # Errors
+/// [`Error::Fs`]; [`Error::Stream`] where it was stopped.
+pub fn tree_digest_until(root: &Root, stop: &Stop) -> Result<[u8; 32], Error> {
+    let limits = Limits::default();
+    let spill = crate::apply::spill_file(&limits)?;
+    let mut budget = Budget::until(stop);
+    let how = Reading { spill: spill.map(|file| Spill::new(file, u64::MAX)), alone: false };
+    stop.heard(whole(root, &how, &mut budget, |_, _| None, |_| {}))
 }
 
 /// Size and sha256 of a regular file's content.
 pub(crate) type Hashed = (u64, [u8; 32]);
 
+/// How a whole tree is read.
+pub(crate) struct Reading {
+    /// Where names go that do not fit in memory.
+    pub(crate) spill: Option<Arc<Spill>>,
+    /// This process does nothing else, and may go to other directories.
+    pub(crate) alone: bool,
+}
+
 /// Hands every line of the tree's manifest to `each`, and gives the digest over them. What `known`
-/// tells of a regular file's content is taken for it, and the file is not read.
+/// tells of a regular file's content is taken for it, and the file is not read. Names are sorted on
+/// disk, so that memory does not grow with the tree.
 pub(crate) fn whole(
     root: &Root,
+    how: &Reading,
+    budget: &mut Budget,
     mut known: impl FnMut(&[u8], &FileStat) -> Option<Hashed>,
     mut each: impl FnMut(&[u8]),
 ) -> Result<[u8; 32], Error> {
@@ -47,31 +76,126 @@ pub(crate) fn whole(
         hash.update(&line);
         each(&line);
     };
-    let mut seen: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
-    let at = root.reopen().map_err(Fault::nowhere)?;
-    let top = stat(&at, b".").map_err(Fault::nowhere)?;
-    if let Some(top) = top {
-        line(&read_node(&at, b".", Vec::new(), &top).map_err(Fault::nowhere)?);
-    }
-    walk(root, |at, name, path, stat| {
-        // Asked for every name, so that who goes along in order misses none.
-        let content = known(path, stat);
-        if stat.st_nlink > 1 && !is_dir(stat) {
-            match seen.get(&(stat.st_dev, stat.st_ino)) {
-                Some(first) => {
-                    line(&hardlink(path, first));
-                    return Ok(());
+    let done = || -> Result<(), Fault> {
+        let top = root.reopen()?;
+        if let Some(stat) = stat(&top, b".")? {
+            line(&read_node(&top, b".", Vec::new(), &stat)?);
+        }
+        let mut names = all_names(&top, how, budget)?;
+        let mut links = hard_links(&mut names, how)?;
+        let mut links = links.sorted().map_err(sorting)?;
+        let mut link = links.next().map_err(sorting)?;
+        let mut names = names.sorted().map_err(sorting)?;
+        let mut open: Option<(Vec<u8>, OwnedFd)> = None;
+        while let Some(row) = names.next().map_err(sorting)? {
+            budget.step()?;
+            let path = unkey(&row.key);
+            let (parent, name) = split(&path);
+            let fd = match open.take() {
+                Some((path, fd)) if path == parent => fd,
+                _ if parent.is_empty() => root.reopen()?,
+                _ => open_dir(&top, parent).map_err(Fault::fs("open directory", parent))?,
+            };
+            let Some(stat) = stat(&fd, name)? else { continue };
+            // Asked for every name, so that who goes along in order misses none.
+            let content = known(&path, &stat);
+            match &link {
+                Some(other) if other.key == row.key => {
+                    line(&hardlink(&path, &other.rest));
+                    link = links.next().map_err(sorting)?;
                 }
-                None => {
-                    seen.insert((stat.st_dev, stat.st_ino), path.to_vec());
+                Some(_) | None => {
+                    let read =
+                        read_known(&fd, name, path.clone(), &stat, content, how.alone, budget);
+                    line(&read?);
                 }
             }
+            open = Some((parent.to_vec(), fd));
         }
-        line(&read_known(at, name, path.to_vec(), stat, content)?);
         Ok(())
-    })
-    .map_err(Fault::nowhere)?;
+    };
+    let mut done = done;
+    done().map_err(Fault::nowhere)?;
     Ok(hash.finish())
+}
+
+fn sorting(error: std::io::Error) -> Fault {
+    crate::root::io_fault("sort names", b".")(error)
+}
+
+/// The path that [`key`] made a key of.
+fn unkey(key: &[u8]) -> Vec<u8> {
+    key.iter().map(|&b| if b == 0 { b'/' } else { b }).collect()
+}
+
+/// Every name below `top`, by path; with device and inode where other names may have the same.
+/// Goes down level by level, each level's directories in a list of their own.
+fn all_names(top: &OwnedFd, how: &Reading, budget: &mut Budget) -> Result<Sorter, Fault> {
+    let mut names = Sorter::new(how.spill.clone());
+    let mut level = Sorter::new(how.spill.clone());
+    let row = |key, rest| Row { key, seq: 0, rest };
+    level.push(&row(Vec::new(), Vec::new())).map_err(sorting)?;
+    loop {
+        let (mut below, mut more) = (Sorter::new(how.spill.clone()), false);
+        let mut dirs = level.sorted().map_err(sorting)?;
+        while let Some(dir) = dirs.next().map_err(sorting)? {
+            let dir = unkey(&dir.key);
+            let here: &[u8] = if dir.is_empty() { b"." } else { &dir };
+            let fd = open_dir(top, here).map_err(Fault::fs("open directory", here))?;
+            for entry in stream(&fd, b".")?.iter() {
+                budget.step()?;
+                let entry = entry.map_err(Fault::fs("read directory", here))?;
+                let name = entry.file_name().to_bytes();
+                if matches!(name, b"." | b"..") {
+                    continue;
+                }
+                let Some(stat) = stat(&fd, name)? else { continue };
+                let key = key(&join(&dir, name));
+                let mut inode = Vec::new();
+                if is_dir(&stat) {
+                    more = true;
+                    below.push(&row(key.clone(), Vec::new())).map_err(sorting)?;
+                } else if stat.st_nlink > 1 {
+                    inode.extend(stat.st_dev.to_be_bytes());
+                    inode.extend(stat.st_ino.to_be_bytes());
+                }
+                names.push(&row(key, inode)).map_err(sorting)?;
+            }
+        }
+        drop(dirs);
+        if !more {
+            return Ok(names);
+        }
+        level = below;
+    }
+}
+
+/// Of every inode with several of these names all but the first, with that one.
+fn hard_links(names: &mut Sorter, how: &Reading) -> Result<Sorter, Fault> {
+    let mut inodes = Sorter::new(how.spill.clone());
+    let mut all = names.sorted().map_err(sorting)?;
+    while let Some(Row { key, rest: inode, .. }) = all.next().map_err(sorting)? {
+        if !inode.is_empty() {
+            let row = Row { key: [inode.as_slice(), &key].concat(), seq: 0, rest: Vec::new() };
+            inodes.push(&row).map_err(sorting)?;
+        }
+    }
+    drop(all);
+    let mut links = Sorter::new(how.spill.clone());
+    let mut sorted = inodes.sorted().map_err(sorting)?;
+    let mut first: Option<(Vec<u8>, Vec<u8>)> = None;
+    while let Some(row) = sorted.next().map_err(sorting)? {
+        let (inode, key) = row.key.split_at(16);
+        match &first {
+            Some((known, path)) if known == inode => {
+                let row = Row { key: key.to_vec(), seq: 0, rest: path.clone() };
+                links.push(&row).map_err(sorting)?;
+            }
+            Some(_) | None => first = Some((inode.to_vec(), unkey(key))),
+        }
+    }
+    drop(sorted);
+    Ok(links)
 }
 
 pub(crate) fn hardlink(path: &[u8], target: &[u8]) -> Record {
@@ -141,17 +265,24 @@ pub(crate) fn read_node(
     path: Vec<u8>,
     stat: &FileStat,
 ) -> Result<Record, Fault> {
-    read_known(at, name, path, stat, None)
+    read_known(at, name, path, stat, None, false, &mut Budget::unlimited())
 }
 
 /// As [`read_node`]; a regular file whose content is known is not read.
-fn read_known(
+pub(crate) fn read_known(
     at: &OwnedFd,
     name: &[u8],
     path: Vec<u8>,
     stat: &FileStat,
     known: Option<Hashed>,
+    alone: bool,
+    budget: &mut Budget,
 ) -> Result<Record, Fault> {
+    // Behind a chroot there is no /proc, and what has its name may be a layer's.
+    let here = match alone {
+        true => On::Here(at.as_fd(), name),
+        false => On::Name(at.as_fd(), name),
+    };
     let device = (
         u32::try_from(major(stat.st_rdev)).unwrap_or(u32::MAX),
         u32::try_from(minor(stat.st_rdev)).unwrap_or(u32::MAX),
@@ -161,7 +292,7 @@ fn read_known(
             let fd = open_file(at, name, &path)?;
             let (size, sha256) = match known {
                 Some(hashed) => hashed,
-                None => contents(&fd, &path)?,
+                None => contents(&fd, &path, budget)?,
             };
             (What::File { size, sha256 }, xattrs(On::Fd(fd.as_fd()), &path)?)
         }
@@ -173,15 +304,9 @@ fn read_known(
             let target = readlinkat(at, name).map_err(Fault::fs("read link", &path))?;
             (What::Symlink { target: target.into_encoded_bytes() }, Vec::new())
         }
-        SFlag::S_IFCHR => (
-            What::Char { major: device.0, minor: device.1 },
-            xattrs(On::Name(at.as_fd(), name), &path)?,
-        ),
-        SFlag::S_IFBLK => (
-            What::Block { major: device.0, minor: device.1 },
-            xattrs(On::Name(at.as_fd(), name), &path)?,
-        ),
-        SFlag::S_IFIFO => (What::Fifo, xattrs(On::Name(at.as_fd(), name), &path)?),
+        SFlag::S_IFCHR => (What::Char { major: device.0, minor: device.1 }, xattrs(here, &path)?),
+        SFlag::S_IFBLK => (What::Block { major: device.0, minor: device.1 }, xattrs(here, &path)?),
+        SFlag::S_IFIFO => (What::Fifo, xattrs(here, &path)?),
         // A socket: no layer has one.
         _ => return Err(Fault::fs("read node", &path)(Errno::EOPNOTSUPP)),
     };
@@ -206,11 +331,12 @@ pub(crate) fn open_file(at: &OwnedFd, name: &[u8], path: &[u8]) -> Result<OwnedF
     .map_err(Fault::fs("open", path))
 }
 
-fn contents(fd: &OwnedFd, path: &[u8]) -> Result<(u64, [u8; 32]), Fault> {
+fn contents(fd: &OwnedFd, path: &[u8], budget: &mut Budget) -> Result<(u64, [u8; 32]), Fault> {
     let mut hash = Sha256::new();
     let mut size = 0u64;
     let mut buffer = vec![0; 128 << 10];
     loop {
+        budget.step()?;
         match read(fd, &mut buffer) {
             Ok(0) => return Ok((size, hash.finish())),
             Ok(len) => {

@@ -1,6 +1,7 @@
 //! Reading a layer without writing: to list it, or to hold a tree against it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
@@ -10,10 +11,11 @@ use nix::sys::stat::FileStat;
 use crate::applied::{Applied, Counts};
 use crate::apply::split;
 use crate::archive::{Archive, End};
+use crate::budget::Budget;
 use crate::buffers::Buffers;
 use crate::dirs::{Dirs, Missing, join, open_dir};
-use crate::entry::{Entry, Node};
-use crate::error::{Error, Fault};
+use crate::entry::{Entry, Node, PSEUDO};
+use crate::error::{Class, Error, Fault};
 use crate::limits::Limits;
 use crate::pax::Time;
 use crate::pipeline;
@@ -21,7 +23,7 @@ use crate::record::{Record, What};
 use crate::root::{Root, io_fault, stat};
 use crate::sha::Sha256;
 use crate::spill::Records;
-use crate::touched::{Below, Touched};
+use crate::touched::{Below, Inodes, Touched};
 use crate::tree::{hardlink, read_node, walk};
 
 /// Reads a layer to its end and calls `each` for every entry, in order. Writes nothing.
@@ -43,7 +45,7 @@ pub fn list(
                 Err(end) => return Ok((counts, end)),
                 Ok(entry) => {
                     counts.count(&entry);
-                    if let Node::File { size } = entry.node {
+                    if let Node::File { size } | Node::Pseudo { size } = entry.node {
                         counts.content_bytes += size;
                     }
                     each(&entry);
@@ -114,12 +116,14 @@ pub fn verify(
     alone: bool,
     mut report: impl FnMut(Difference),
 ) -> Result<Verified, Error> {
+    let spill = crate::apply::spill_file(limits)?;
     let check = |archive: Archive<'_, Buffers>, _| {
-        let checker = Checker::new(root).map_err(Fault::nowhere)?;
+        let budget = Budget::new(limits, archive.deadline(), false);
+        let checker = Checker::new(root, limits, spill, budget).map_err(Fault::nowhere)?;
         checker.run(archive)
     };
     let (layer, blob, diff) = pipeline::run(layer, limits, check, |layer| layer.counts.entries)?;
-    let Layer { counts, records, paths, hidden } = layer;
+    let Layer { counts, records, paths, hidden, pseudo: _ } = layer;
     let tree = Tree { top: root.reopen().map_err(Fault::nowhere)?, hidden };
     let mut parents = BTreeSet::new();
     let mut differences = 0;
@@ -264,25 +268,35 @@ struct Layer {
     /// Every path that an entry names.
     paths: HashSet<Vec<u8>>,
     hidden: Vec<Vec<u8>>,
+    /// What AUFS keeps for hard links, by what the layer calls it; see `plnk`.
+    pseudo: HashMap<Vec<u8>, Record>,
 }
 
 /// Reads a layer's entries into records, with parents resolved in the tree that is there.
 struct Checker {
     dirs: Dirs,
     touched: Touched,
+    budget: Budget,
     layer: Layer,
 }
 
 impl Checker {
-    fn new(root: &Root) -> Result<Checker, Fault> {
+    fn new(
+        root: &Root,
+        limits: &Limits,
+        spill: Option<File>,
+        budget: Budget,
+    ) -> Result<Checker, Fault> {
         let layer = Layer {
             counts: Counts::default(),
-            records: Records::default(),
+            records: Records::new(spill, limits.spill_bytes_max, None),
             paths: HashSet::new(),
             hidden: Vec::new(),
+            pseudo: HashMap::new(),
         };
         let dirs = Dirs::new(root.reopen()?)?;
-        Ok(Checker { dirs, touched: Touched::new(Below::AllBut(HashSet::new())), layer })
+        let touched = Touched::new(Below::AllBut(Inodes::default()));
+        Ok(Checker { dirs, touched, budget, layer })
     }
 
     fn run(mut self, mut archive: Archive<'_, Buffers>) -> Result<(Layer, End), Error> {
@@ -301,24 +315,40 @@ impl Checker {
     /// The canonical path, as far as the tree tells it.
     fn real(&mut self, path: &[u8]) -> Result<Vec<u8>, Fault> {
         let (parent, name) = split(path);
-        Ok(match self.dirs.resolve(parent, Missing::Report, &mut self.touched) {
+        Ok(match self.dirs.resolve(parent, Missing::Report, &mut self.touched, &mut self.budget) {
             Ok(Some(slot)) => join(&self.dirs.get(slot).path, name),
             // Then the entry itself will be found missing.
-            Ok(None) | Err(Fault::Refusal(_)) => path.to_vec(),
+            Ok(None) => path.to_vec(),
+            Err(Fault::Refusal(refusal)) if refusal.class != Class::Limit => path.to_vec(),
             Err(fault) => return Err(fault),
         })
     }
 
     fn entry(&mut self, entry: &Entry, archive: &mut Archive<'_, Buffers>) -> Result<(), Fault> {
+        self.budget.entry(crate::apply::depth(&entry.path))?;
         self.layer.counts.count(entry);
         let what = match &entry.node {
             Node::File { size } => {
-                let sha256 = body(archive)?;
+                let sha256 = crate::body::digest(*size, archive, &mut self.budget)?;
                 self.layer.counts.content_bytes += size;
                 What::File { size: *size, sha256 }
             }
             Node::Dir => What::Dir,
             Node::Symlink { target } => What::Symlink { target: target.clone() },
+            Node::Pseudo { size } => {
+                let sha256 = crate::body::digest(*size, archive, &mut self.budget)?;
+                self.layer.counts.content_bytes += size;
+                let record = Record::of(entry, Vec::new(), What::File { size: *size, sha256 });
+                self.layer.pseudo.insert(entry.path.clone(), record);
+                return Ok(());
+            }
+            Node::Hardlink { target } if target.starts_with(PSEUDO) => {
+                let Some(file) = self.layer.pseudo.get(target).cloned() else {
+                    return Err(crate::apply::missing_target(target));
+                };
+                let path = self.real(&entry.path)?;
+                return self.keep(Record { path, ..file });
+            }
             Node::Hardlink { target } => What::Hardlink { target: self.real(target)? },
             &Node::Char { major, minor } => What::Char { major, minor },
             &Node::Block { major, minor } => What::Block { major, minor },
@@ -334,24 +364,14 @@ impl Checker {
             true => Vec::new(),
             false => self.real(&entry.path)?,
         };
-        self.layer.paths.insert(path.clone());
-        let record = Record::of(entry, path, what);
+        self.keep(Record::of(entry, path, what))
+    }
+
+    fn keep(&mut self, record: Record) -> Result<(), Fault> {
+        self.layer.paths.insert(record.path.clone());
         self.layer
             .records
             .push(&record, false)
             .map_err(io_fault("keep the record of", &record.path))
-    }
-}
-
-fn body(archive: &mut Archive<'_, Buffers>) -> Result<[u8; 32], Fault> {
-    let mut hash = Sha256::new();
-    loop {
-        let piece = archive.chunk()?;
-        if piece.is_empty() {
-            return Ok(hash.finish());
-        }
-        let len = piece.len();
-        hash.update(piece);
-        archive.consume(len);
     }
 }

@@ -61,6 +61,9 @@ const CAPABILITY: &[u8] = &[1, 0, 0, 2, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 refused! {
     s02_block_device Type: tar().node("sda", b'4', 8, 0).end();
     s02b_character_device_of_a_driver Type: tar().node("kvm", b'3', 10, 232).end();
+    s02d_the_kernels_log Type: tar().node("kmsg", b'3', 1, 11).end();
+    s02e_the_hosts_memory Type: tar().node("mem", b'3', 1, 1).end();
+    s02f_a_terminal_beyond_the_standard Type: tar().node("t", b'3', 5, 3).end();
     s02c_character_device_zero Type: tar().node("wh", b'3', 0, 0).end();
     s09_xattr_of_70000_bytes Xattr: with(&[("user.a", &[b'x'; 70_000])]).file("f", "").end();
     s09b_xattr_name_of_256_bytes Xattr:

@@ -233,6 +233,75 @@ fn archives() -> Vec<(&'static str, Vec<u8>, Vec<&'static str>)> {
             vec![],
         ),
         (
+            "nul ids and time",
+            tar()
+                .with(Head::new("f", b'0', 0), "", |h| {
+                    h.uid = vec![0; 8];
+                    h.gid = vec![0; 8];
+                    h.mtime = vec![0; 12];
+                })
+                .end(),
+            vec![],
+        ),
+        (
+            "spaces and a nul",
+            tar().with(Head::new("f", b'0', 0), "", |h| h.uid = b"       \0".to_vec()).end(),
+            vec![],
+        ),
+        (
+            "digits behind a nul",
+            tar().with(Head::new("f", b'0', 0), "", |h| h.uid = b"\x000000007".to_vec()).end(),
+            vec![],
+        ),
+        (
+            "docker 2013",
+            tar().with(Head::new("f", b'0', 0), "", |h| h.magic = b"ustar\0 \0".to_vec()).end(),
+            vec![],
+        ),
+        (
+            "maven",
+            tar().with(Head::new("f", b'0', 0), "", |h| h.magic = b"ustar\0\0\0".to_vec()).end(),
+            vec![],
+        ),
+        ("type 0 with a slash", tar().file("d/", "").end(), vec!["d"]),
+        (
+            "type nul with a slash",
+            tar().with(Head::new("d/", 0, 0), "", |h| h.mode = octal(0o755, 8)).end(),
+            vec!["d"],
+        ),
+        (
+            "gnu prefix",
+            tar()
+                .with(Head::new("f", b'0', 0), "", |h| {
+                    h.magic = GNU.to_vec();
+                    h.prefix = b"a/b".to_vec();
+                })
+                .end(),
+            vec![],
+        ),
+        (
+            "gnu times",
+            tar()
+                .with(Head::new("f", b'0', 0), "", |h| {
+                    h.magic = GNU.to_vec();
+                    h.prefix = b"13371130000\x0013371130001".to_vec();
+                })
+                .end(),
+            vec![],
+        ),
+        (
+            "pax sparse",
+            tar()
+                .pax(&[
+                    ("GNU.sparse.size", b"9000"),
+                    ("GNU.sparse.numblocks", b"1"),
+                    ("GNU.sparse.map", b"4096,5"),
+                ])
+                .file("f", "12345")
+                .end(),
+            vec![],
+        ),
+        (
             "sparse",
             tar().with(Head::new("f", b'S', 0), "", |h| h.magic = GNU.to_vec()).end(),
             vec![],
@@ -274,6 +343,8 @@ const RULES: &[(&str, &str)] = &[
     ("file over directory", "OCI layer.md: remove, then create"),
     ("pax and long name", "refused: readers differ about the other order"),
     ("nul in long name", "refused: the cut name is not the name"),
+    ("type 0 with a slash", "refused: Go makes a file of it"),
+    ("gnu prefix", "as Go reads it, since Go wrote it"),
     ("sparse", "OCI layer.md: sparse files should not be used"),
 ];
 

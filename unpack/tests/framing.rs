@@ -67,7 +67,7 @@ refused! {
     n22c_gnu_dumpdir Type: odd(|h| h.typeflag = b'D');
     n22d_volume_label Type: odd(|h| h.typeflag = b'V');
     n22e_solaris_x Type: odd(|h| h.typeflag = b'X');
-    n24_ustar_with_nul_version Frame: odd(|h| h.magic = b"ustar\0\0\0".to_vec());
+    n24_ustar_with_another_version Frame: odd(|h| h.magic = b"ustar\x0001".to_vec());
     n24b_v7_with_pax Frame:
         tar().with(Head::new("f", b'x', 0), "", |h| h.magic = V7.to_vec()).end();
     n24c_unknown_magic Frame: odd(|h| h.magic = b"USTAR\x0000".to_vec());
@@ -82,6 +82,7 @@ refused! {
     n27_fifo_with_a_body Frame: tar().with(Head::new("p", b'6', 1), "x", |_| {}).end();
     n28_device_with_a_body Frame: tar().with(Head::new("p", b'3', 1), "x", |h| {
         h.major = octal(1, 8);
+        h.minor = octal(3, 8);
     }).end();
     n29_pax_size_on_a_directory Frame: tar().pax(&[("size", b"512")]).dir("d").raw([0; 512]).end();
 
@@ -113,7 +114,6 @@ refused! {
     d13c_pax_at_the_bare_end Extension: tar().pax(&[("path", b"a")]).0;
     d14_empty_pax_path Extension: said("path", b"");
     d14b_empty_pax_size Extension: said("size", b"");
-    d14c_empty_xattr Extension: said("SCHILY.xattr.user.a", b"");
     d15_length_with_plus Extension: pax(b"+12 path=abc\n");
     d15b_length_too_long Extension: pax(b"99 path=abc\n");
     d15c_length_too_short Extension: pax(b"11 path=abc\n");
@@ -137,7 +137,6 @@ refused! {
         tar().with(Head::new("x", b'x', 0), "", |h| h.size = base256((1 << 63) - 1, 12)).end();
     d20_chain_of_17_extensions Limit: long(17).file("f", "").end();
     d20b_chain_of_100000_extensions Limit: long(100_000).file("f", "").end();
-    d21_acl_in_text Extension: said("SCHILY.acl.access", b"user::rwx");
     d22_device_by_pax Extension: said("SCHILY.devmajor", b"8");
 
     f03_entries_after_a_lone_zero_block Frame: tar().file("a", "1").raw([0; 512]).file("b", "2").end();
@@ -147,7 +146,6 @@ refused! {
     f06b_truncated_inside_body Frame: tar().file("f", [b'x'; 1000]).0[..1000].to_vec();
     f07_truncated_padding Frame: one()[..700].to_vec();
     f07b_truncated_extension Frame: tar().pax(&[("path", b"a")]).0[..600].to_vec();
-    f08_empty Frame: Vec::new();
     f08b_one_byte Frame: vec![0];
     f09_garbage Frame: vec![b'x'; 4096];
     f09b_html Frame: b"<!DOCTYPE html><html>".repeat(100);
@@ -155,8 +153,6 @@ refused! {
     f10b_garbage_far_after_the_end Frame: [one(), vec![0; 100_000], vec![1]].concat();
 
     z01_gnu_sparse Sparse: odd(|h| { h.typeflag = b'S'; h.magic = GNU.to_vec(); });
-    z04_pax_sparse_1_0 Sparse: tar().pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"),
-        ("GNU.sparse.name", b"f"), ("GNU.sparse.realsize", b"1099511627776")]).file("f", "").end();
     z05_pax_sparse_0_1 Sparse: said("GNU.sparse.map", b"0,1");
     z06_star_sparse Sparse: said("SCHILY.realsize", b"1099511627776");
     z07_global_sparse Sparse: tar().extension(b'g', &record("GNU.sparse.size", "9")).file("f", "").end();
@@ -170,14 +166,13 @@ refused! {
     c03e_gzip_header_only Compression: vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
     c03f_zstd_truncated Compression: { let z = zstd(&one()); z[..z.len() - 4].to_vec() };
     c03g_zstd_and_garbage Compression: [zstd(&one()), b"garbage!".to_vec()].concat();
-    c05_zstd_window_of_2_gib Compression: {
+    c05_zstd_window_of_2_gib Limit: {
         // Frame header: window descriptor 0xa8 is 2^31 bytes.
         [&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8][..], &[0x01, 0x00, 0x00]].concat()
     };
     c08_gzip_of_gzip Frame: gzip(&gzip(&one()));
     c09_xz Compression: b"\xfd7zXZ\0 and so on".to_vec();
     c09b_bzip2 Compression: b"BZh91AY&SY".to_vec();
-    c10_gzip_of_nothing Frame: gzip(b"");
 }
 
 accepted! {

@@ -108,3 +108,38 @@ fn r05_a_stalled_stream() {
     assert_eq!(error.class(), Some(Class::Limit), "{error}");
     assert!(error.to_string().contains("--time-max"), "{error}");
 }
+
+/// What each refusal depends on besides the bytes: the layers below, the limits, or neither.
+#[test]
+fn a_refusal_knows_what_it_depended_on() {
+    let base = || tar().file("a/f", "x").sym("loop", "loop").end();
+    let deep = Limits { depth_max: 1, ..Limits::default() };
+    let few = Limits { removals_max: 0, ..Limits::default() };
+    let slow = Limits { time_max: Duration::ZERO, ..Limits::default() };
+    let small = Limits { blob_bytes_max: 10, ..Limits::default() };
+    let mut garbled = tar().file("f", "x").end();
+    garbled[0] ^= 1;
+    let all = Limits::default();
+    let plain = || tar().file("f", "x").end();
+    for (what, layer, limits, right) in [
+        ("garbled", garbled, &all, Some((false, false))),
+        ("escape", tar().file("../f", "").end(), &all, Some((false, false))),
+        ("link out", tar().hard("l", "../f").end(), &all, Some((false, false))),
+        ("missing target", tar().hard("l", "below").end(), &all, Some((true, false))),
+        ("parent is a file", tar().file("a/f/g", "").end(), &all, Some((true, false))),
+        ("parent is a loop", tar().file("loop/g", "").end(), &all, Some((true, false))),
+        ("link to a directory", tar().hard("l", "a").end(), &all, Some((true, false))),
+        ("whiteout of no name", tar().file("a/.wh.", "").end(), &all, Some((false, false))),
+        ("too deep", tar().file("a/b/c", "").end(), &deep, Some((false, true))),
+        ("device", tar().node("n", b'4', 8, 0).end(), &all, Some((false, true))),
+        ("removals", tar().file(".wh.a", "").end(), &few, Some((true, true))),
+        ("time", plain(), &slow, None),
+        ("blob", plain(), &small, None),
+    ] {
+        let pen = Pen::new();
+        pen.apply(&base(), &all).unwrap();
+        let error = pen.apply(&layer, limits).expect_err(what);
+        let found = error.depends_on().map(|depends| (depends.tree, depends.limits));
+        assert_eq!(found, right, "{what}: {error}");
+    }
+}

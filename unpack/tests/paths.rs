@@ -31,7 +31,7 @@ refused! {
     p22_parent_is_a_fifo Path: tar().node("a", b'6', 0, 0).file("a/b", "x").end();
     p23_parent_is_a_device Path: tar().node("a", b'3', 1, 3).dir("a/b").end();
     p24_parent_is_a_lower_file Path: tar().file("a", "x").end(), tar().file("a/b", "x").end();
-    p25_slash_after_a_file_with_a_body Frame: tar().file("a/", "body").end();
+    p25_slash_after_a_file_with_a_body Path: tar().file("a/", "body").end();
     p26_pax_slash_on_type_7 Path: tar().with(Head::new("a/", b'7', 0), "", |_| {}).end();
 
     l06b_absolute_hard_link_out Link: tar().hard("h", "/etc/passwd").end();
@@ -75,7 +75,6 @@ accepted! {
         => ["a dir 0755 0:0 0", "a/b dir 0755 0:0 0", "a/b/c file 0644 0:0 1000 1"];
     p11_v7_directory: tar().with(Head::new("dir/", 0, 0), "", |h| h.magic = V7.to_vec()).end()
         => ["dir dir 0644 0:0 1000"];
-    p11b_ustar_slash_is_a_directory: tar().file("dir/", "").end() => ["dir dir 0644 0:0 1000"];
     p12_component_of_255: tar().extension(b'L', &[b'x'; 255]).file("a", "1").end()
         => [&format!("{} file 0644 0:0 1000 1", "x".repeat(255))];
     p15_not_utf8: tar().file(b"a\xff\xfe", "1").end() => ["a\\xff\\xfe file 0644 0:0 1000 1"];
@@ -89,10 +88,6 @@ accepted! {
         => ["lost+found dir 0700 0:0 1000", "lost+found/x file 0644 0:0 1000 1"];
     p27_prefix: tar().with(Head::new("c", b'0', 1), "1", |h| h.prefix = b"a/b".to_vec()).end()
         => ["a dir 0755 0:0 0", "a/b dir 0755 0:0 0", "a/b/c file 0644 0:0 1000 1"];
-    p28_gnu_has_no_prefix: tar().with(Head::new("c", b'0', 1), "1", |h| {
-        h.magic = forge::GNU.to_vec();
-        h.prefix = b"a/b".to_vec();
-    }).end() => ["c file 0644 0:0 1000 1"];
     p29_names_of_dots: tar().file("...", "1").file("..a", "2").file("a..", "3").end()
         => ["... file 0644 0:0 1000 1", "..a file 0644 0:0 1000 2", "a.. file 0644 0:0 1000 3"];
 
@@ -298,12 +293,13 @@ fn p18_the_deepest_path_there_can_be() {
     let path = b"a/".repeat(2047);
     let layer = tar().pax(&[("path", &path)]).dir("a").end();
     let pen = Pen::new();
-    let applied = pen.apply(&layer, &Limits::default()).unwrap();
+    let limits = Limits { depth_max: 2048, walk_max: 1 << 20, ..Limits::default() };
+    let applied = pen.apply(&layer, &limits).unwrap();
     assert_eq!((applied.dirs, applied.implicit_dirs), (1, 2046));
     let root = unpack::Root::open(&pen.root()).unwrap();
     // Deeper than a path can say, and removed all the same.
     let again = tar().pax(&[("path", &path)]).dir("a").file("a", "x").end();
-    pen.apply(&again, &Limits::default()).unwrap();
+    pen.apply(&again, &limits).unwrap();
     assert_eq!(pen.tree(), ["a file 0644 0:0 1000 x"]);
     assert_eq!(unpack::remove_tree(&root).unwrap(), 1);
     assert!(pen.tree().is_empty());

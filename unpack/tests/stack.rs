@@ -84,3 +84,14 @@ fn two_manifests_give_the_digest_of_the_tree_and_of_what_it_must_hold() {
     let none = tree_manifest(&root, &mut [&mut damaged], &mut Vec::new()).unwrap();
     assert_eq!(none, tree_digest(&root).unwrap());
 }
+
+/// Who took a child over can write a manifest of anything: no line of it is read without end.
+#[test]
+fn a_manifest_line_without_end_is_a_broken_child() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "x").unwrap();
+    let root = Root::open(dir.path()).unwrap();
+    let mut endless = std::io::BufReader::new(std::io::repeat(b'x'));
+    let told = tree_manifest(&root, &mut [&mut endless], &mut Vec::new()).unwrap_err();
+    assert_eq!(told.kind(), unpack::Kind::Died, "{told}");
+}

@@ -30,11 +30,22 @@ refused! {
     w06c_whiteout_as_a_parent Whiteout: lower(), tar().file("d/.wh.one/x", "").end();
     w12_whiteout_directory Whiteout: lower(), tar().dir(".wh.foo").end();
     w13_whiteout_symlink Whiteout: lower(), tar().sym(".wh.foo", "x").end();
-    w13b_whiteout_hard_link Whiteout: lower(), tar().hard(".wh.foo", "d/one").end();
     w13c_whiteout_fifo Whiteout: lower(), tar().node(".wh.foo", b'6', 0, 0).end();
     w13d_opaque_directory Whiteout: lower(), tar().dir("d/.wh..wh..opq").end();
     w13e_opaque_symlink Whiteout: lower(), tar().sym("d/.wh..wh..opq", "x").end();
-    w10b_hard_link_into_plnk Link: tar().dir(".wh..wh.plnk").hard("h", ".wh..wh.plnk/1.2").end();
+    w10b_hard_link_to_a_plnk_file_that_is_not_there Link:
+        tar().dir(".wh..wh.plnk").hard("h", ".wh..wh.plnk/1.2").end();
+    w10c_hard_link_to_a_plnk_file_that_comes_later Link:
+        tar().hard("h", ".wh..wh.plnk/1.2").file(".wh..wh.plnk/1.2", "x").end();
+    w10d_hard_link_to_other_aufs_metadata Link: tar().file(".wh..wh.aufs", "x").hard("h", ".wh..wh.aufs").end();
+    w10e_hard_link_to_a_plnk_directory Link:
+        tar().dir(".wh..wh.plnk").dir(".wh..wh.plnk/1.2").hard("h", ".wh..wh.plnk/1.2").end();
+    w10f_hard_link_to_the_plnk_directory Link: tar().dir(".wh..wh.plnk").hard("h", ".wh..wh.plnk").end();
+    w10g_hard_link_to_plnk_below_the_root Link:
+        tar().file("d/.wh..wh.plnk/1.2", "x").hard("h", "d/.wh..wh.plnk/1.2").end();
+    w10h_hard_link_to_a_whiteout Link: lower(), tar().file(".wh.foo", "").hard("h", ".wh.foo").end();
+    w10i_plnk_of_another_layer Link:
+        tar().file(".wh..wh.plnk/1.2", "x").end(), tar().hard("h", ".wh..wh.plnk/1.2").end();
     w16_whiteout_below_a_lower_file Path: lower(), tar().file("foo/.wh.x", "").end();
 }
 
@@ -92,6 +103,35 @@ accepted! {
             "s/new file 0644 0:0 1000 up"];
     w10_aufs_metadata: lower(), tar().dir(".wh..wh.plnk").file(".wh..wh.plnk/12.34", "x")
         .file(".wh..wh.aufs", "").dir(".wh..wh.orph").end() => [FOO, D, ONE, TWO, E, THREE];
+    // AUFS makes each whiteout but the first by a hard link.
+    w10j_whiteouts_that_are_hard_links: lower(),
+        tar().file("d/.wh.one", "").hard("d/.wh.two", "d/.wh.one").hard(".wh.foo", "d/.wh.one").end()
+        => [D, E, THREE];
+    w10k_whiteouts_linked_to_that_of_aufs: lower(), tar().file(".wh..wh.aufs", "")
+        .hard("d/.wh.one", ".wh..wh.aufs").hard(".wh.foo", "/.wh..wh.aufs").end() => [D, TWO, E, THREE];
+    w10l_opaque_by_a_hard_link: lower(), tar().file(".wh.foo", "").hard("d/.wh..wh..opq", ".wh.foo").end() => [D];
+    w10m_whiteout_linked_to_a_file: lower(), tar().hard(".wh.foo", "d/one").end() => [D, ONE, TWO, E, THREE];
+    w10n_hard_links_to_plnk: lower(), tar().dir(".wh..wh.plnk").file(".wh..wh.plnk/1.2", "linked")
+        .file(".wh..wh.plnk/3.4", "other").hard("a", ".wh..wh.plnk/1.2").hard("d/one", "/.wh..wh.plnk/1.2")
+        .hard("foo", "./.wh..wh.plnk/3.4").end()
+        => ["a file 0644 0:0 1000 linked", "d/one file 0644 0:0 1000 linked", "foo file 0644 0:0 1000 other",
+            D, TWO, E, THREE];
+    w10o_all_of_a_plnk_file_comes_with_it: tar().pax(&[("SCHILY.xattr.user.a", b"1"), ("mtime", b"7.5")])
+        .with(Head::new(".wh..wh.plnk/1.2", b'0', 4), "body", |h| {
+            h.mode = forge::octal(0o4711, 8);
+            h.uid = forge::octal(7, 8);
+        }).hard("x/y", ".wh..wh.plnk/1.2").end()
+        => ["x dir 0755 0:0 0", "x/y file 4711 7:0 7.500000000 body"];
+    w10p_plnk_under_an_opaque_root: lower(), tar().file(".wh..wh.plnk/1.2", "linked").file(".wh..wh..opq", "")
+        .hard("h", ".wh..wh.plnk/1.2").end() => ["h file 0644 0:0 1000 linked"];
+    w10q_the_last_of_a_plnk_name_counts: tar().file(".wh..wh.plnk/1.2", "one").hard("a", ".wh..wh.plnk/1.2")
+        .file(".wh..wh.plnk/1.2", "two").hard("b", ".wh..wh.plnk/1.2").end()
+        => ["a file 0644 0:0 1000 one", "b file 0644 0:0 1000 two"];
+    w10r_hard_links_among_aufs_metadata: tar().file(".wh..wh.plnk/1.2", "one").hard(".wh..wh.plnk/3.4", ".wh..wh.plnk/1.2")
+        .hard(".wh..wh.orph/x", ".wh..wh.aufs").end() => [];
+    w10s_a_link_to_plnk_that_is_replaced: tar().file(".wh..wh.plnk/1.2", "one").hard("a", ".wh..wh.plnk/1.2")
+        .hard("b", ".wh..wh.plnk/1.2").file("a", "new").end()
+        => ["a file 0644 0:0 1000 new", "b file 0644 0:0 1000 one"];
     w11_whiteout_with_data: lower(), tar().file(".wh.foo", "body").file("bar", "1").end()
         => [D, ONE, TWO, E, THREE, "bar file 0644 0:0 1000 1"];
     w14b_whiteout_then_directory: lower(), tar().file(".wh.d", "").dir("d").file("d/new", "up").end()
@@ -122,6 +162,65 @@ accepted! {
         => [FOO, "d dir 0750 0:0 1000", ONE, TWO, E, THREE];
     w21_file_with_whiteout_prefix_inside: lower(), tar().file("d/a.wh.b", "1").end()
         => [FOO, D, ONE, TWO, E, THREE, "d/a.wh.b file 0644 0:0 1000 1"];
+}
+
+/// What AUFS keeps there for hard links is found by them and leaves no trace: not in the tree, its
+/// times or the manifest. Links to one file are links.
+#[test]
+fn plnk_leaves_no_trace() {
+    use std::os::unix::fs::MetadataExt;
+    let limits = unpack::Limits::default();
+    let layer = tar()
+        .dir("./")
+        .dir(".wh..wh.plnk")
+        .file(".wh..wh.plnk/1.2", vec![b'x'; 3 << 20])
+        .file(".wh..wh.plnk/nobody.links.it", "lost")
+        .hard("a", ".wh..wh.plnk/1.2")
+        .hard("b", ".wh..wh.plnk/1.2")
+        .end();
+    for below in [tar().end(), lower()] {
+        let pen = forge::Pen::new();
+        pen.apply(&below, &limits).unwrap();
+        let applied = pen.apply(&layer, &limits).unwrap();
+        assert_eq!((applied.aufs, applied.implicit_dirs, applied.hardlinks), (3, 0, 2));
+        let at = |name: &str| std::fs::metadata(pen.root().join(name)).unwrap();
+        assert_eq!((at("a").ino(), at("a").nlink()), (at("b").ino(), 2));
+        assert_eq!(
+            std::fs::metadata(pen.root()).unwrap().mtime(),
+            1000,
+            "the root has its own time"
+        );
+        let names = std::fs::read_dir(pen.root()).unwrap().map(|e| e.unwrap().file_name());
+        assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with(".wh.")));
+        let mut told = Vec::new();
+        let root = unpack::Root::open(&pen.root()).unwrap();
+        let listed = unpack::list(layer.as_slice(), &limits, |_| {}).unwrap();
+        assert_eq!(listed.content_bytes, applied.content_bytes);
+        let verified =
+            unpack::verify(layer.as_slice(), &root, &limits, false, |d| told.push(d)).unwrap();
+        assert_eq!((told, verified.found_digest), (vec![], applied.tree_digest));
+    }
+    // What is kept for links is bounded as links are.
+    let many = (0..5).fold(tar(), |tar, n| tar.file(format!(".wh..wh.plnk/{n}"), "")).end();
+    let few = unpack::Limits { links_max: 4, ..unpack::Limits::default() };
+    forge::refuse(&[many], &few, unpack::Class::Limit);
+}
+
+/// The same behind all fences.
+#[test]
+fn plnk_in_the_sandbox() {
+    let pen = forge::Pen::new();
+    let dir = forge::scratch();
+    let layer = tar().file(".wh..wh.plnk/1.2", "linked").hard("a", ".wh..wh.plnk/1.2").end();
+    std::fs::write(dir.path().join("layer"), layer).unwrap();
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_unpack"))
+        .args(["-q", "--sandbox", "require", "--root"])
+        .arg(pen.root())
+        .stdin(std::fs::File::open(dir.path().join("layer")).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    assert_eq!(pen.tree(), ["a file 0644 0:0 1000 linked"]);
 }
 
 /// A lower directory that gets or loses children, but no entry, keeps its time.

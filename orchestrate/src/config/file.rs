@@ -148,11 +148,10 @@ fn shown(path: &Path) -> String {
     printable(&path.display().to_string())
 }
 
-/// Quotes stay, since the text has its own.
+/// Quotes and backslashes stay, since the text has its own.
 fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.into() })
-        .collect()
+    let plain = |c: char| matches!(c, '\'' | '"' | '\\');
+    text.chars().map(|c| if plain(c) { c.into() } else { c.escape_debug().to_string() }).collect()
 }
 
 fn line(text: &str, at: usize) -> usize {

@@ -1,8 +1,10 @@
 //! Settings: flag, else variable, else file, else default; and for each where it came from. What they
 //! mean to a run is in `settings`.
 
+#[cfg(test)]
+mod bounds;
 mod file;
-mod serve;
+pub(crate) mod serve;
 mod settings;
 mod table;
 
@@ -10,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use table::{Kind, SETTINGS, Setting, setting};
+pub use serve::{Deciding, differs};
+pub use table::{BYTES_MAX, Kind, SECONDS_MAX, SETTINGS, Setting, setting};
 
 use crate::Error;
 
@@ -62,7 +65,11 @@ pub enum Value {
 
 /// Every setting with its value and origin, in the table's order.
 #[derive(Clone, Debug)]
-pub struct Config(Vec<(&'static Setting, Value, Origin)>);
+pub struct Config {
+    all: Vec<(&'static Setting, Value, Origin)>,
+    /// Whether somebody named the file: then what is not in it was left out on purpose.
+    named: bool,
+}
 
 /// Options of the command line, by the key of the setting; a switch is `yes`.
 pub type Flags = Vec<(&'static str, String)>;
@@ -83,8 +90,13 @@ impl Config {
         if let Some(name) = broken {
             return Err(Error::Usage(format!("{name}: not UTF-8")));
         }
-        let env = |name: &str| look(name).and_then(Result::ok);
-        Config::resolve(flags, &env, text.as_deref().map(|text| (path, text)))
+        // Where the AWS profile cannot be read, whoever fetches says so.
+        let env = |name: &str| {
+            let plain = look(name).and_then(Result::ok)?;
+            fetch::Options::variable(name, None).unwrap_or(Some(plain))
+        };
+        let config = Config::resolve(flags, &env, text.as_deref().map(|text| (path, text)))?;
+        Ok(Config { named: file.is_some(), ..config })
     }
 
     /// The settings of these flags, this environment and this file. Pure.
@@ -124,16 +136,21 @@ impl Config {
             }
             all.push(best);
         }
-        Ok(Config(all))
+        Ok(Config { all, named: false })
     }
 
     /// Every setting, in the table's order.
     pub fn iter(&self) -> impl Iterator<Item = &(&'static Setting, Value, Origin)> {
-        self.0.iter()
+        self.all.iter()
+    }
+
+    /// Whether there is a setting of this key.
+    fn knows(&self, key: &str) -> bool {
+        self.all.iter().any(|(setting, ..)| setting.key == key)
     }
 
     fn value(&self, key: &str) -> &Value {
-        let found = self.0.iter().find(|(setting, ..)| setting.key == key);
+        let found = self.all.iter().find(|(setting, ..)| setting.key == key);
         &found.unwrap_or_else(|| panic!("no setting {key:?} in the table")).1
     }
 
@@ -206,14 +223,15 @@ impl Value {
                 true => Ok(Value::Text(text.to_owned())),
                 false => Err(format!("expected one of {}", words.join(", "))),
             },
-            Kind::Number { min } => match text.parse() {
-                Ok(number) if number >= min => Ok(Value::Number(number)),
-                _ => Err(format!("expected a whole number from {min}")),
+            Kind::Number { min, max } => match text.parse() {
+                Ok(number) if (min..=max).contains(&number) => Ok(Value::Number(number)),
+                _ => Err(format!("expected a whole number from {min} to {max}")),
             },
             Kind::Seconds => match text.parse::<f64>() {
-                // Beyond a thousand years it is a mistake, and more than a clock can hold.
-                Ok(seconds) if seconds > 0.0 && seconds < 3e10 => Ok(Value::Seconds(seconds)),
-                _ => Err("expected seconds, more than 0".to_owned()),
+                Ok(seconds) if seconds > 0.0 && seconds <= SECONDS_MAX as f64 => {
+                    Ok(Value::Seconds(seconds))
+                }
+                _ => Err(format!("expected seconds, more than 0 and at most {SECONDS_MAX}")),
             },
             Kind::Switch => match text {
                 "yes" | "true" | "on" | "1" => Ok(Value::Switch(true)),
@@ -290,7 +308,12 @@ pub fn sample() -> String {
         }
         let value = Value::parse(setting.kind, setting.default).ok().and_then(|value| value.toml());
         let names = setting.flag.iter().chain(setting.env).copied().collect::<Vec<_>>().join(", ");
-        text.push_str(&format!("# {} ({names})\n", setting.doc));
+        let range = match setting.kind {
+            Kind::Number { min, max } => format!("; {min} to {max}"),
+            Kind::Seconds => format!("; more than 0, at most {SECONDS_MAX}"),
+            Kind::Text | Kind::Word(_) | Kind::Switch | Kind::List => String::new(),
+        };
+        text.push_str(&format!("# {} ({names}{range})\n", setting.doc));
         text.push_str(&format!("#{key} = {}\n", value.unwrap_or_default()));
     }
     text
@@ -345,7 +368,11 @@ mod tests {
             ("[fetsch]\ntries = 1", "line 1: unknown key \"fetsch\""),
             ("store = 7", "line 1: key \"store\": expected a \"text\", found integer"),
             ("wait = \"7\"", "key \"wait\": expected a whole number, found string"),
-            ("wait = -7", "key \"wait\": expected a whole number from 0"),
+            ("wait = -7", "key \"wait\": expected a whole number from 0 to 31536000"),
+            ("wait = 9223372036854775808", "expected a whole number from 0 to 31536000"),
+            ("wait = 99999999999999999999999", "expected a whole number from 0 to 31536000"),
+            ("[serve]\nconcurrency = 100000000", "expected a whole number from 1 to 256"),
+            ("[fetch]\npatience = 1e300", "more than 0 and at most 31536000"),
             ("volume_bytes = 0", "key \"volume_bytes\": expected a whole number from 1"),
             ("anonymous = 1", "key \"anonymous\": expected true or false"),
             ("[fetch]\npatience = 0", "expected seconds, more than 0"),
@@ -364,6 +391,33 @@ mod tests {
             assert!(said.contains(wanted), "{text:?} says {said:?}");
             assert!(!said.contains(char::is_control), "{said:?}");
             assert_eq!(crate::class(&error).exit_code(), 100);
+        }
+    }
+
+    /// A number that a setting takes is one that whatever it is for can hold.
+    #[test]
+    fn no_number_is_beyond_its_range_wherever_it_comes_from() {
+        for setting in SETTINGS {
+            let Kind::Number { min, max } = setting.kind else { continue };
+            assert!(i64::try_from(max).is_ok(), "{}: {max}", setting.key);
+            let range = format!("expected a whole number from {min} to {max}");
+            for bad in [u64::MAX.to_string(), (1_u64 << 63).to_string(), (max + 1).to_string()] {
+                let flags = vec![(setting.key, bad.clone())];
+                let by_flag = Config::resolve(&flags, &none, None).unwrap_err().to_string();
+                let env = |name: &str| (name == setting.env[0]).then(|| bad.clone());
+                let by_env = Config::resolve(&Flags::new(), &env, None).unwrap_err().to_string();
+                let (of, key) = setting.key.rsplit_once('.').unwrap_or(("", setting.key));
+                let table = if of.is_empty() { String::new() } else { format!("[{of}]\n") };
+                let by_file = filed(&format!("{table}{key} = {bad}")).unwrap_err().to_string();
+                for said in [by_flag, by_env, by_file] {
+                    assert!(said.contains(&range), "{} = {bad}: {said}", setting.key);
+                }
+            }
+            for good in [min, max] {
+                let flags = vec![(setting.key, good.to_string())];
+                let config = Config::resolve(&flags, &none, None).unwrap();
+                assert_eq!(config.number(setting.key), Some(good));
+            }
         }
     }
 

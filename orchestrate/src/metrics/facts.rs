@@ -12,9 +12,10 @@ use registry::{
 use super::{LIFE, Life, Process};
 use crate::garbage::{self, Sweep};
 use crate::host::open_store;
+use crate::judge::{self, Judge};
 use crate::runs;
 use crate::store::{Space, Store, StoreName};
-use crate::{Error, Host, Settings};
+use crate::{Error, Host, Settings, Unsettled, walls};
 
 /// What the text is made of.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Facts {
     pub database_bytes: u64,
     /// Size of its log, bytes.
     pub log_bytes: u64,
+    /// Activations and volumes that are not as their rows say; none when that cannot be told.
+    pub unsettled: Option<u64>,
     /// Bytes of spools.
     pub spool_bytes: u64,
     /// Spools.
@@ -35,6 +38,8 @@ pub struct Facts {
     pub disk: Option<Space>,
     /// The daemon's mode, `normal`, `drain` or `rescue`; none where no daemon speaks.
     pub mode: Option<String>,
+    /// Each wall that layers are unpacked behind, and whether it stands; none where that cannot be told.
+    pub walls: Vec<(&'static str, bool)>,
     /// What this process counted.
     pub life: &'static Life,
     /// What the kernel says of it.
@@ -54,6 +59,8 @@ pub struct RegistryFacts {
     pub volumes: Vec<(&'static str, u64)>,
     /// Activations by state.
     pub activations: Vec<(&'static str, u64)>,
+    /// Those that were up when the host went down, and that nobody has checked since.
+    pub unchecked: u64,
     /// Refused blobs.
     pub quarantined: u64,
     /// Bytes that a collection would free.
@@ -62,6 +69,10 @@ pub struct RegistryFacts {
     pub findings: [u64; 5],
     /// Lines of history ever written.
     pub events: u64,
+    /// Serial and end, seconds since 1970, of the catalog that is believed; none: none is.
+    pub catalog: Option<(u64, Option<i64>)>,
+    /// Activations that run and may not, by name; none where that cannot be told.
+    pub barred: Option<Vec<String>>,
     /// What the registry counts.
     pub counters: Vec<Counter>,
     /// Its transaction id.
@@ -113,7 +124,9 @@ impl Host {
     pub fn metrics(&self) -> Facts {
         let interrupted =
             |run: &Run| runs::line(&self.locks, run.clone()).is_ok_and(|line| line.interrupted);
-        gather(Some(&self.registry), Some(self.store()), &self.settings.state, interrupted)
+        let facts = gather(Some(&self.registry), Some(self.store()), &self.settings, interrupted);
+        let trouble = |found: Vec<Unsettled>| found.iter().filter(|f| f.kind.is_trouble()).count();
+        Facts { unsettled: self.unsettled().ok().map(|found| trouble(found) as u64), ..facts }
     }
 }
 
@@ -127,17 +140,25 @@ impl Facts {
             StoreName::Dir(path) => path.join("veneer-store").exists(),
         };
         let store = there.then(|| open_store(&mut settings).ok()).flatten();
-        gather(registry.as_ref(), store.as_deref(), &settings.state, |_| false)
+        gather(registry.as_ref(), store.as_deref(), &settings, |_| false)
     }
 }
 
 fn gather(
     registry: Option<&Registry>,
     store: Option<&dyn Store>,
-    state: &Path,
+    settings: &Settings,
     interrupted: impl Fn(&Run) -> bool,
 ) -> Facts {
-    let rows = registry.and_then(|registry| read(registry, interrupted).ok());
+    let state = settings.state.as_path();
+    let mut rows = registry.and_then(|registry| read(registry, interrupted).ok());
+    if let (Some(rows), Some(registry)) = (&mut rows, registry) {
+        let known = settings.trust.url.as_deref().and_then(|url| registry.catalog(url).ok()?);
+        rows.catalog = known.map(|known| (known.serial, known.expires_s));
+        let judge = Judge { trust: &settings.trust, scan: &settings.scan };
+        let running = store.and_then(|store| judge::running(registry, store, judge).ok());
+        rows.barred = running.map(|all| all.into_iter().map(|(name, _)| name).collect());
+    }
     let ids = registry.and_then(|registry| ours(registry).ok());
     let room = store.and_then(|store| room(store, ids.as_ref()).ok());
     let size = |name: &str| std::fs::metadata(state.join(name)).map_or(0, |meta| meta.len());
@@ -145,12 +166,14 @@ fn gather(
     Facts {
         registry: rows,
         store: room,
+        unsettled: None,
         database_bytes: size("registry.db"),
         log_bytes: size("registry.db-wal"),
         spool_bytes: spools.iter().map(|spool| spool.bytes).sum(),
         spools: spools.len() as u64,
         disk: disk(state),
         mode: None,
+        walls: walls::series(settings),
         life: &LIFE,
         process: Process::now(),
     }
@@ -181,12 +204,15 @@ fn read(
         images: images.len() as u64,
         volumes: volume_states.to_vec(),
         activations: activation_states.to_vec(),
-        quarantined: registry.quarantine()?.len() as u64,
+        unchecked: activations.iter().filter(|row| row.unchecked).count() as u64,
+        quarantined: registry.quarantined_by(unpack::VERSION)?,
         garbage_bytes: garbage_bytes(volumes, images, activations),
         findings: registry.findings_here()?,
         events: registry.events_written()?,
         counters: registry.counters()?,
         transaction: registry.transaction_id()?,
+        catalog: None,
+        barred: None,
     })
 }
 
@@ -218,14 +244,14 @@ fn garbage_bytes(volumes: Vec<Volume>, images: Vec<Image>, activations: Vec<Acti
         Sweep::Volume { bytes, .. } => *bytes,
         Sweep::Image { .. } | Sweep::Foreign { .. } => 0,
     };
-    garbage::garbage(&facts, false).iter().map(bytes).sum()
+    garbage::garbage(&facts, &[]).iter().map(bytes).sum()
 }
 
 /// Every id that a row knows.
 fn ours(registry: &Registry) -> Result<BTreeSet<u32>, registry::Error> {
     let volumes = registry.volumes()?.into_iter().map(|volume| volume.id);
     let activations = registry.activations()?.into_iter().map(|row| row.id);
-    Ok(volumes.chain(activations).collect())
+    Ok(volumes.chain(activations).chain(registry.serial_volume()?).collect())
 }
 
 fn room(store: &dyn Store, ours: Option<&BTreeSet<u32>>) -> Result<StoreFacts, Error> {

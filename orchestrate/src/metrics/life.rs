@@ -22,6 +22,8 @@ pub struct Life {
     pub ticked_ms: AtomicU64,
     /// When S3 last answered as it should, milliseconds since 1970 UTC; 0: never in this process.
     pub s3_ok_ms: AtomicU64,
+    /// Panics that a worker or a connection was ended by and this process was not.
+    pub panics: AtomicU64,
 }
 
 /// Why a client was turned away.
@@ -50,6 +52,7 @@ impl Life {
             webhooks_failed: AtomicU64::new(0),
             ticked_ms: AtomicU64::new(0),
             s3_ok_ms: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
         }
     }
 
@@ -62,6 +65,14 @@ impl Life {
     /// Counts a client that was turned away.
     pub fn refused(&self, why: Refusal) {
         self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a panic that was caught, and gives what it said.
+    pub fn panicked(&self, payload: &(dyn std::any::Any + Send)) -> String {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        text.unwrap_or_else(|| "nothing".to_owned())
     }
 
     pub(super) fn write(&self, text: &mut Text) {
@@ -79,6 +90,9 @@ impl Life {
         text.family("webhooks_total", "counter", "Webhooks that this process sent or gave up.");
         text.sample("webhooks_total", "outcome=\"sent\"", of(&self.webhooks_sent));
         text.sample("webhooks_total", "outcome=\"failed\"", of(&self.webhooks_failed));
+        let help = "Panics that ended a run's try or a connection, and not this process: bugs.";
+        text.family("panics_total", "counter", help);
+        text.sample("panics_total", "", of(&self.panics));
         let seconds = |count: &AtomicU64| of(count) as f64 / 1000.0;
         let help = "When the scheduler last looked, since 1970.";
         text.gauge("ticked_timestamp_seconds", help, seconds(&self.ticked_ms));
@@ -169,6 +183,18 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_is_counted_and_told() {
+        let life = Life::new();
+        for (caught, due) in [
+            (std::panic::catch_unwind(|| panic!("plain")), "plain"),
+            (std::panic::catch_unwind(|| panic!("with {}", 7)), "with 7"),
+        ] {
+            assert_eq!(life.panicked(&*caught.unwrap_err()), due);
+        }
+        assert_eq!(life.panics.load(Ordering::Relaxed), 2);
+    }
 
     #[test]
     fn a_process_with_a_name_full_of_parentheses_is_read() {

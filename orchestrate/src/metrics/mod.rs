@@ -36,6 +36,7 @@ const KEPT: &[(&str, &str)] = &[
     ("unpack_entries_total", "Entries of layers that were sealed."),
     ("blobs_refused_total", "Blobs that were refused and are quarantined."),
     ("gc_freed_bytes_total", "Bytes that collections freed."),
+    ("pool_grown_total", "Times that the daemon made the pool larger, by data and metadata."),
     ("scans_total", "Scans that ended, by outcome."),
     ("activations_blocked_total", "Activations that the scan policy refused."),
 ];
@@ -84,6 +85,11 @@ pub fn text(facts: &Facts) -> String {
         text.gauge("transaction_mismatch", help, mismatch);
     }
     files(&mut text, facts);
+    let help = "Whether this wall stands around what unpacks a layer: 1 or 0.";
+    text.family("wall_stands", "gauge", help);
+    for (wall, stands) in &facts.walls {
+        text.sample("wall_stands", &format!("wall=\"{wall}\""), u8::from(*stands));
+    }
     if let Some(mode) = &facts.mode {
         text.family("mode", "gauge", "The daemon's mode, 1 for the one that holds.");
         for known in ["normal", "drain", "rescue"] {
@@ -129,14 +135,49 @@ fn rows(text: &mut Text, registry: &RegistryFacts) {
     for (state, value) in &registry.activations {
         text.sample("activations", &format!("state=\"{state}\""), value);
     }
+    text.gauge(
+        "activations_unchecked",
+        "Activations that were up when the host went down, and that nobody has checked since.",
+        registry.unchecked,
+    );
     text.gauge("quarantined_blobs", "Blobs that are not unpacked again.", registry.quarantined);
     text.gauge("garbage_bytes", "Bytes that a collection would free.", registry.garbage_bytes);
     text.family("findings", "gauge", "What scanners found in the images here, by severity.");
     for (severity, value) in Severity::ALL.iter().zip(registry.findings) {
         text.sample("findings", &format!("severity=\"{}\"", severity.word()), value);
     }
+    catalog(text, registry);
     text.family("events_total", "counter", "Lines of history that were ever written.");
     text.sample("events_total", "", registry.events);
+}
+
+/// Activations that are named; the count is of all.
+const NAMED_MAX: usize = 64;
+
+fn catalog(text: &mut Text, registry: &RegistryFacts) {
+    let (serial, expires_s) = registry.catalog.unzip();
+    let help = "Serial of the signed catalog that is believed; no sample where none is.";
+    text.family("catalog_serial", "gauge", help);
+    if let Some(serial) = serial {
+        text.sample("catalog_serial", "", serial);
+    }
+    let help =
+        "When the signed catalog that is believed expires, seconds since 1970; no sample: never.";
+    text.family("catalog_expires_timestamp_seconds", "gauge", help);
+    if let Some(at) = expires_s.flatten() {
+        text.sample("catalog_expires_timestamp_seconds", "", at);
+    }
+    let Some(barred) = &registry.barred else { return };
+    let help = "Activations that are up and may not be: revoked, or blocked by the scan policy.";
+    text.gauge("activations_barred", help, barred.len());
+    if barred.is_empty() {
+        return;
+    }
+    let help = "Always 1; the name of an activation that is up and may not be, of the first 64.";
+    text.family("activation_barred_info", "gauge", help);
+    for name in barred.iter().take(NAMED_MAX) {
+        text.sample("activation_barred_info", &format!("name=\"{name}\""), 1);
+    }
 }
 
 /// What the registry has counted; a count that never was is 0 where it has no label.
@@ -195,6 +236,13 @@ fn room(text: &mut Text, store: &StoreFacts) {
 }
 
 fn files(text: &mut Text, facts: &Facts) {
+    if let Some(unsettled) = facts.unsettled {
+        text.gauge(
+            "unsettled",
+            "Activations and volumes that are not as the registry says; `orchestrate ls` names them.",
+            unsettled,
+        );
+    }
     text.family(
         "registry_bytes",
         "gauge",
@@ -249,8 +297,11 @@ mod tests {
                     counter("run_duration_milliseconds", "verb=\"ensure\"", 2500),
                 ],
                 transaction: 12,
+                catalog: Some((7, Some(1_798_761_600))),
+                barred: Some(vec!["web-1".into()]),
                 ..RegistryFacts::default()
             }),
+            unsettled: Some(2),
             store: Some(StoreFacts {
                 mode: "rw".into(),
                 data: space(1 << 31, 1 << 30),
@@ -264,6 +315,7 @@ mod tests {
             spools: 0,
             disk: Some(space(100, 50)),
             mode: Some("drain".into()),
+            walls: vec![("mount", true), ("landlock", false)],
             life: &LIFE,
             process: Process::default(),
         }
@@ -294,6 +346,10 @@ mod tests {
             ("veneer_pool_mode{mode=\"rw\"}", 1.0),
             ("veneer_pool_mode{mode=\"fail\"}", 0.0),
             ("veneer_transaction_mismatch", 1.0),
+            ("veneer_catalog_serial", 7.0),
+            ("veneer_catalog_expires_timestamp_seconds", 1_798_761_600.0),
+            ("veneer_activations_barred", 1.0),
+            ("veneer_activation_barred_info{name=\"web-1\"}", 1.0),
             ("veneer_mode{mode=\"drain\"}", 1.0),
         ] {
             assert_eq!(value(&text, series), Some(expected), "{series} in {text}");

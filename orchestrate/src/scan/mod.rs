@@ -3,11 +3,13 @@
 //! prints is read in `report`.
 
 mod child;
+mod filter;
 mod report;
 mod run;
+mod strict;
 
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 use registry::{Digest, Scan, ScanFinding, Severity, Volume, VolumeState};
 use serde::Serialize;
@@ -17,7 +19,8 @@ pub use report::{Report, parse};
 pub use run::Failure;
 
 use crate::log::Level;
-use crate::{Error, Host, log};
+use crate::store::StoreName;
+use crate::{Error, Host, log, place, walls};
 
 /// What happens to an image that was not scanned, or not well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +49,18 @@ pub struct Policy {
     pub output_max: u64,
     /// It may map so many bytes.
     pub memory_max: u64,
+    /// A program and its words that print the scanner's version and database; none: only its report tells.
+    pub about: Vec<String>,
+    /// Whether it has the host's network.
+    pub network: bool,
+    /// The one directory that it may write to.
+    pub cache: PathBuf,
+    /// What becomes of a scan whose walls cannot all be put up.
+    pub walls: unpack::Walls,
+    /// With which codes it ends when it has done its work, found something or not.
+    pub exit_codes: Vec<u8>,
+    /// Whether what runs and is blocked is taken down.
+    pub take_down: bool,
 }
 
 /// A scan, as it is told.
@@ -55,8 +70,16 @@ pub struct Scanned {
     pub image: String,
     /// Its stack.
     pub chain: Digest,
-    /// Who scanned.
+    /// Who scanned, as its report says.
     pub scanner: String,
+    /// The scanner, as it was set; empty where an older program kept the verdict.
+    pub command: String,
+    /// Its version, where it says so.
+    pub version: Option<String>,
+    /// What it knew of, where it says so.
+    pub database: Option<String>,
+    /// The policy under which it scanned.
+    pub policy: String,
     /// `trivy` or `sarif`.
     pub format: String,
     /// How many findings of each severity.
@@ -107,9 +130,30 @@ impl Mode {
             _ => None,
         }
     }
+
+    /// The word of the settings, and in the registry.
+    pub fn word(self) -> &'static str {
+        match self {
+            Mode::Off => "off",
+            Mode::Report => "report",
+            Mode::Required => "required",
+        }
+    }
 }
 
 impl Policy {
+    /// The scanner, as it is set: by its words, whatever its report calls itself.
+    pub fn scanner(&self) -> String {
+        self.command.join(" ")
+    }
+
+    /// Whether a verdict is one by which this policy goes: of the scanner that is set, and where one is
+    /// required, made when it was.
+    pub fn counts_for(&self, scan: &Scan) -> bool {
+        let required = self.mode != Mode::Required || scan.policy == Mode::Required.word();
+        scan.command == self.scanner() && required
+    }
+
     /// Whether these counts are not let through. Pure.
     pub fn blocks(&self, counts: &[u64; 5]) -> bool {
         self.block.iter().any(|severity| counts[*severity as usize] > 0)
@@ -133,14 +177,13 @@ impl Host {
     /// # Errors
     /// [`Error::Unknown`] for an image that is not here; [`Error::Scan`].
     pub fn scan(&mut self, image: &str) -> Result<Scanned, Error> {
-        // What is looked at stays as long as that takes.
-        let _using = self.locks.images_shared()?;
         let (_, top) = self.top_of(image)?;
         let scan = self.scan_volume(&top, true)?;
         self.told(image, scan)
     }
 
-    /// Lets an image be activated, or not. The caller holds the images' lock.
+    /// Lets an image be activated, or not. A scan takes its time: no lock is held but that of the volume,
+    /// which keeps it from being removed.
     ///
     /// # Errors
     /// [`Error::Blocked`]; [`Error::Scan`] where a scan is required and cannot be made.
@@ -161,7 +204,7 @@ impl Host {
         if !self.settings.scan.blocks(&scan.counts) {
             return Ok(());
         }
-        let findings = self.registry.scan_findings(scan.chain)?;
+        let findings = self.registry.scan_findings(&scan)?;
         let blocked = Error::Blocked {
             image: image.into(),
             counts: scan.counts.into(),
@@ -176,7 +219,7 @@ impl Host {
     }
 
     fn top_of(&self, image: &str) -> Result<(Digest, Volume), Error> {
-        let unknown = || Error::Unknown { what: "image", name: image.into() };
+        let unknown = || self.unknown("image", image);
         let row = self.registry.image(image)?.ok_or_else(unknown)?;
         let top = row.layers.last().ok_or_else(unknown)?.volume;
         let top = self.registry.volume(top)?.ok_or(Error::Lost { volume: top })?;
@@ -184,12 +227,16 @@ impl Host {
     }
 
     fn told(&self, image: &str, scan: Scan) -> Result<Scanned, Error> {
-        let findings = self.registry.scan_findings(scan.chain)?;
+        let findings = self.registry.scan_findings(&scan)?;
         Ok(Scanned {
             image: image.into(),
             chain: scan.chain,
             blocks: self.settings.scan.blocks(&scan.counts),
             scanner: scan.scanner,
+            command: scan.command,
+            version: scan.version,
+            database: scan.database,
+            policy: scan.policy,
             format: scan.format,
             counts: scan.counts.into(),
             at_ms: scan.at_ms,
@@ -203,7 +250,11 @@ impl Host {
             return Err(Error::Lost { volume: volume.id });
         };
         let chain = seal.chain.ok_or(Error::Lost { volume: volume.id })?;
-        let known = |host: &Host| host.registry.scan(chain).map(|scan| scan.filter(|_| !again));
+        let scanner = self.settings.scan.scanner();
+        let known = |host: &Host| {
+            let scan = host.registry.scan_by(chain, &scanner)?;
+            Ok::<_, Error>(scan.filter(|scan| !again && host.settings.scan.counts_for(scan)))
+        };
         if let Some(scan) = known(self)? {
             return Ok(scan);
         }
@@ -212,9 +263,10 @@ impl Host {
         if let Some(scan) = known(self)? {
             return Ok(scan);
         }
+        self.still_sealed(volume.id)?;
         let found = self.look_through(volume);
         let outcome = if found.is_ok() { "outcome=\"done\"" } else { "outcome=\"failed\"" };
-        let Report { scanner, format, counts, findings } = match found {
+        let Report { scanner: named, version, database, format, counts, findings } = match found {
             Ok(report) => report,
             Err(error) => {
                 self.registry.write(|write| write.count("scans_total", outcome, 1))?;
@@ -224,26 +276,44 @@ impl Host {
         let program = self.settings.scan.command.first().cloned().unwrap_or_default();
         let scan = Scan {
             chain,
-            scanner: scanner.unwrap_or(program),
+            command: scanner.clone(),
+            scanner: named.unwrap_or(program),
+            version,
+            database,
+            policy: self.settings.scan.mode.word().into(),
             format: format.into(),
             counts,
             at_ms: 0,
         };
-        self.registry.write(|write| {
+        self.commit_told(|write| {
             write.count("scans_total", outcome, 1)?;
             write.put_scan(&scan, &findings)
         })?;
-        self.registry.scan(chain)?.ok_or(Error::Lost { volume: volume.id })
+        self.registry.scan_by(chain, &scanner)?.ok_or(Error::Lost { volume: volume.id })
     }
 
     fn look_through(&self, volume: &Volume) -> Result<Report, Error> {
-        let target = self.place()?;
+        let target = self.place(&self.settings.state.join("scan"))?;
+        // It has temporary files, too.
+        let cache = self.cache()?;
+        let policy = Policy { cache, ..self.settings.scan.clone() };
+        if policy.walls != unpack::Walls::Require {
+            walls::warn("a scanner runs", &walls::standing(&self.settings).unwrap_or_default());
+        }
         self.say(1, format_args!("scanning volume {}", volume.id));
         let view = {
             let _store = self.locks.store()?;
             self.store.look(volume.id, volume.bytes)?
         };
-        let found = run::run(&self.settings.scan, view.tree(), &target, &self.settings.cancel);
+        let (policy, cancel) = (&policy, &self.settings.cancel);
+        let found = run::run(policy, view.tree(), &target, cancel).and_then(|mut report| {
+            if !policy.about.is_empty() {
+                let about = run::about(policy, view.tree(), &target, cancel)?;
+                report.version = about.version.or(report.version);
+                report.database = about.database.or(report.database);
+            }
+            Ok(report)
+        });
         // Where the scan failed, that is the news.
         match (found, view.close()) {
             (Ok(report), closed) => closed.map(|()| report),
@@ -251,9 +321,42 @@ impl Host {
         }
     }
 
-    /// Where a scanner sees the tree, in a namespace of its own: here it is an empty directory.
-    fn place(&self) -> Result<PathBuf, Error> {
-        let path = self.settings.state.join("scan");
+    /// The scanner's cache: a directory of ours that nobody else can look into, since a scanner that is taken
+    /// over may leave anything there.
+    fn cache(&self) -> Result<PathBuf, Error> {
+        let named = &self.settings.scan.cache;
+        let cache = self.place(named)?;
+        let dir = place::own(named, place::CACHE, false)?;
+        let state = self.settings.state.canonicalize().unwrap_or_default();
+        let store = match &self.settings.store {
+            StoreName::Dir(path) => path.canonicalize().ok(),
+            StoreName::Thin(_) => None,
+        };
+        let inside =
+            store.is_some_and(|store| cache.starts_with(&store) || store.starts_with(&cache));
+        if state.starts_with(&cache) || inside {
+            return Err(Error::Usage(format!(
+                "scan.cache {}: the state directory or the store is in it, or it is in the store: a scanner may \
+                 write to all that is there; name another",
+                named.display().to_string().escape_debug()
+            )));
+        }
+        let private = std::fs::Permissions::from_mode(0o700);
+        dir.set_permissions(private).map_err(|source| Error::Io {
+            doing: "set the mode of",
+            path: cache.clone(),
+            source,
+        })?;
+        let temporary = cache.join("tmp");
+        self.place(&temporary)?;
+        place::own(&temporary, place::CACHE, false)?;
+        Ok(cache)
+    }
+
+    /// A directory for a scanner: where it sees the tree, in a namespace of its own (here it is empty), or where
+    /// it may write.
+    fn place(&self, path: &Path) -> Result<PathBuf, Error> {
+        let path = path.to_owned();
         let mut builder = std::fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&path);
         made.and_then(|()| path.canonicalize()).map_err(|source| Error::Io {

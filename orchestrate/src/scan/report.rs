@@ -5,6 +5,8 @@ use registry::{ScanFinding, Severity};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::strict;
+
 /// More findings than this are counted and not kept.
 const FINDINGS_MAX: usize = 10_000;
 
@@ -16,6 +18,10 @@ const TEXT_BYTES_MAX: usize = 400;
 pub struct Report {
     /// Who scanned, where it says so.
     pub scanner: Option<String>,
+    /// Its version, where it says so.
+    pub version: Option<String>,
+    /// What it knew of: its database, where it says so.
+    pub database: Option<String>,
     /// `trivy` or `sarif`.
     pub format: &'static str,
     /// How many findings of each severity, the worst first.
@@ -32,8 +38,10 @@ pub fn parse(bytes: &[u8]) -> Result<Report, String> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err("it printed nothing".into());
     }
-    let value: Value =
-        serde_json::from_slice(bytes).map_err(|error| format!("it did not print JSON: {error}"))?;
+    let value = strict::parse(bytes).map_err(|error| match error.is_data() {
+        true => format!("its report is not to be relied on: {error}"),
+        false => format!("it did not print JSON: {error}"),
+    })?;
     if value.get("SchemaVersion").is_some() {
         return trivy(value);
     }
@@ -46,12 +54,48 @@ pub fn parse(bytes: &[u8]) -> Result<Report, String> {
     }
 }
 
+/// What a scanner says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct About {
+    pub(super) version: Option<String>,
+    pub(super) database: Option<String>,
+}
+
+/// Reads what `scan.about` printed: JSON as `trivy version --format json` and `grype version`, `grype db status`
+/// have it, or a line for people.
+pub(super) fn about(bytes: &[u8]) -> About {
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(value) = serde_json::from_str::<Value>(&text) else {
+        let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+        return About { version: line.map(cut), database: None };
+    };
+    let said =
+        |pointers: &[&str]| pointers.iter().find_map(|at| value.pointer(at)?.as_str()).map(cut);
+    About {
+        version: said(&["/Version", "/version", "/application/version"]),
+        database: said(&["/VulnerabilityDB/UpdatedAt", "/database", "/db/built", "/built"]),
+    }
+}
+
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned()
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Trivy {
     schema_version: u64,
     #[serde(default)]
     results: Option<Vec<TrivyResult>>,
+    #[serde(default)]
+    trivy: Option<TrivySelf>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TrivySelf {
+    #[serde(default)]
+    version: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -144,7 +188,9 @@ fn trivy(value: Value) -> Result<Report, String> {
             title,
         }));
     }
-    Ok(report_of("trivy", Some("Trivy".into()), findings))
+    // Newer ones name themselves.
+    let version = report.trivy.and_then(|of| of.version).map(|text| cut(&text));
+    Ok(Report { version, ..report_of("trivy", Some("Trivy".into()), findings) })
 }
 
 fn sarif(value: Value) -> Result<Report, String> {
@@ -153,11 +199,13 @@ fn sarif(value: Value) -> Result<Report, String> {
         return Err("its report has no run: nothing was scanned".into());
     }
     let mut findings = Vec::new();
-    let mut scanner = None;
+    let (mut scanner, mut version) = (None, None);
     for run in runs {
         let driver = &run["tool"]["driver"];
         let name = driver["name"].as_str().ok_or("its report does not name its tool")?;
         scanner.get_or_insert_with(|| name.to_owned());
+        let said = driver["semanticVersion"].as_str().or_else(|| driver["version"].as_str());
+        version = version.or_else(|| said.map(cut));
         let invocations = run["invocations"].as_array().into_iter().flatten();
         if invocations.into_iter().any(|of| of["executionSuccessful"] == Value::Bool(false)) {
             return Err("its report says that the scan did not succeed".into());
@@ -173,7 +221,7 @@ fn sarif(value: Value) -> Result<Report, String> {
             }
         }
     }
-    Ok(report_of("sarif", scanner, findings))
+    Ok(Report { version, ..report_of("sarif", scanner, findings) })
 }
 
 fn sarif_finding(driver: &Value, result: &Value) -> ScanFinding {
@@ -240,7 +288,7 @@ fn report_of(
         name.truncate(name.floor_char_boundary(TEXT_BYTES_MAX));
         name
     });
-    Report { scanner, format, counts, findings }
+    Report { scanner, version: None, database: None, format, counts, findings }
 }
 
 #[cfg(test)]
@@ -290,6 +338,12 @@ mod tests {
             (" \n", "nothing"),
             ("all good", "not print JSON"),
             ("{\"SchemaVersion\": 2", "not print JSON"),
+            ("{\"SchemaVersion\": 2, \"Results\": [7], \"Results\": []}", "\"Results\" is there twice"),
+            (
+                "{\"version\": \"2.1.0\", \"runs\": [{\"tool\": {\"driver\": {\"name\": \"x\"}}, \"results\": [{}],
+                 \"results\": []}]}",
+                "\"results\" is there twice",
+            ),
             ("{}", "neither"),
             ("[]", "neither"),
             ("{\"version\": \"2.1.0\"}", "neither"),

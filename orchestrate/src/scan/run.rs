@@ -44,6 +44,15 @@ pub enum Failure {
         /// The bound, bytes.
         bytes: u64,
     },
+    /// It printed a report, and ended as one does that has not done its work.
+    Code {
+        /// Its exit code.
+        code: Option<i32>,
+        /// Those that are set.
+        listed: Vec<u8>,
+        /// Its last words on stderr.
+        words: String,
+    },
     /// It ended without a report.
     NoReport {
         /// What is wrong with what it printed.
@@ -74,6 +83,45 @@ pub(super) fn run(
     target: &Path,
     cancel: &Cancel,
 ) -> Result<Report, Error> {
+    let (out, err, status) = ran(policy, tree, target, cancel)?;
+    let words = String::from_utf8_lossy(&err).trim().to_owned();
+    let code = status.code();
+    let report = report::parse(&out)
+        .map_err(|why| Error::Scan(Failure::NoReport { why, code, words: words.clone() }))?;
+    let listed = &policy.exit_codes;
+    match code.is_some_and(|code| listed.iter().any(|listed| i32::from(*listed) == code)) {
+        true => Ok(report),
+        // Whatever it printed, it may have been cut short.
+        false => Err(Error::Scan(Failure::Code { code, listed: listed.clone(), words })),
+    }
+}
+
+/// What the scanner says of itself, by a program that runs as the scanner does.
+pub(super) fn about(
+    policy: &Policy,
+    tree: Tree<'_>,
+    target: &Path,
+    cancel: &Cancel,
+) -> Result<report::About, Error> {
+    let policy = Policy { command: policy.about.clone(), ..policy.clone() };
+    let (out, err, status) = ran(&policy, tree, target, cancel)?;
+    match status.success() {
+        true => Ok(report::about(&out)),
+        false => {
+            let words = String::from_utf8_lossy(&err).trim().to_owned();
+            let why = "scan.about did not work".to_owned();
+            Err(Error::Scan(Failure::NoReport { why, code: status.code(), words }))
+        }
+    }
+}
+
+/// All of stdout and the end of stderr, and how it ended.
+fn ran(
+    policy: &Policy,
+    tree: Tree<'_>,
+    target: &Path,
+    cancel: &Cancel,
+) -> Result<(Vec<u8>, Vec<u8>, ExitStatus), Error> {
     let mut child = start(policy, tree, target).map_err(Error::Scan)?;
     let (to, from) = channel();
     let readers = [
@@ -85,10 +133,7 @@ pub(super) fn run(
     let heard = heard.and_then(|heard| ends(&mut child, policy, begun, cancel).map(|()| heard));
     let status = stop(&mut child).map_err(|error| Error::Scan(Failure::Start(error)))?;
     let (out, err) = heard?;
-    report::parse(&out).map_err(|why| {
-        let words = String::from_utf8_lossy(&err).trim().to_owned();
-        Error::Scan(Failure::NoReport { why, code: status.code(), words })
-    })
+    Ok((out, err, status))
 }
 
 fn start(policy: &Policy, tree: Tree<'_>, target: &Path) -> Result<Child, Failure> {
@@ -96,6 +141,8 @@ fn start(policy: &Policy, tree: Tree<'_>, target: &Path) -> Result<Child, Failur
     let place = target.to_string_lossy();
     let mut command = Command::new("/proc/self/exe");
     command.arg0(OUTER).process_group(0).env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+    let network = if policy.network { "yes" } else { "no" };
+    command.args([policy.walls.word(), network]).arg(&policy.cache);
     match tree {
         Tree::Mount(mount) => {
             let mount = mount.try_clone_to_owned().map_err(Failure::Start)?;
@@ -110,6 +157,8 @@ fn start(policy: &Policy, tree: Tree<'_>, target: &Path) -> Result<Child, Failur
     // What a program needs to find others; nothing of ours, which may hold keys.
     command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     command.env("LANG", "C.UTF-8");
+    // The one place that it may write; what follows the XDG's rules needs not be told more.
+    command.env("XDG_CACHE_HOME", &policy.cache).env("TMPDIR", policy.cache.join("tmp"));
     for name in ["HOME", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
@@ -232,6 +281,31 @@ impl fmt::Display for Failure {
                 f,
                 "the scanner was killed after it had printed {bytes} bytes; scan.output_max allows more"
             ),
+            Failure::Code { code, listed, words } => {
+                let texts = |codes: &[i32]| {
+                    let texts: Vec<String> = codes.iter().map(|code| format!("\"{code}\"")).collect();
+                    texts.join(", ")
+                };
+                let mut codes: Vec<i32> = listed.iter().map(|code| i32::from(*code)).collect();
+                let now = texts(&codes);
+                match code {
+                    Some(code) => {
+                        codes.push(*code);
+                        write!(
+                            f,
+                            "the scanner printed a report and ended with {code}, so the report does not count; \
+                             where it ends so after a scan that worked, scan.exit_codes = [{}] has it count (now: \
+                             [{now}])",
+                            texts(&codes)
+                        )?;
+                    }
+                    None => f.write_str("the scanner printed a report and was killed, so it does not count")?,
+                }
+                match words.is_empty() {
+                    true => Ok(()),
+                    false => write!(f, "; it says: {}", words.escape_debug()),
+                }
+            }
             Failure::NoReport { why, code, words } => {
                 write!(f, "the scanner gave no report: {}", why.escape_debug())?;
                 match code {

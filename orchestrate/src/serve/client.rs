@@ -1,12 +1,14 @@
 //! The other end: the program's verbs, asked of a daemon over its unix socket.
 
+mod asks;
+
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fetch::ImageRef;
-use registry::{Event, Run, RunState};
+use registry::RunState;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -16,19 +18,43 @@ use crate::error::Class;
 use crate::health::Readiness;
 use crate::log::{self, Level};
 use crate::store::Condition;
-use crate::{
-    ActivateOptions, Activated, Bound, Cancel, Collected, Deactivated, Ensured, Error, Listing,
-    Removed, RunLine, Usage, Verbs,
-};
+use crate::{Cancel, Error, RunLine};
 
 /// Bytes of an answer.
-const ANSWER_MAX: u64 = 256 << 20;
+const ANSWER_MAX: usize = 256 << 20;
 
-/// Beyond what was asked to wait for.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// How long a daemon may take to say that it is there.
+const HELLO: Duration = Duration::from_secs(5);
 
-/// How long one question waits, so that a signal is not overlooked for longer.
-const POLL_S: u64 = 2;
+/// How long an answer may take, beyond what was asked to wait for: that the daemon is stopped, or the
+/// host is, is not found out later.
+const ANSWER_TIME: Duration = Duration::from_secs(45);
+const LATE: Duration = Duration::from_secs(10);
+
+/// How long one question waits: that is one request, and not many.
+const WAIT_S: u64 = 30;
+
+/// How long the first does: until it is answered the run has no number here, and could not be taken back after
+/// a signal.
+const FIRST_S: u64 = 0;
+
+/// For so long a turn is waited for also by who waits for nobody: a daemon with nothing else to do needs it.
+const TURN: Duration = Duration::from_secs(1);
+
+/// Between two questions, where the daemon lets nobody wait; the shortest and the longest pause.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// How long an answer that has to be heard is waited for after a signal.
+const LAST_WORD: Duration = Duration::from_millis(400);
+
+/// How often a signal is looked for.
+const SIGNAL: Duration = Duration::from_millis(100);
+
+/// Most places are free again by then; who waits for longer is told.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+
+/// How long to wait for a place among the daemon's connections.
+const PLACE: Duration = Duration::from_secs(600);
 
 /// Runs of one question.
 const PAGE: usize = 1000;
@@ -37,12 +63,30 @@ const PAGE: usize = 1000;
 #[derive(Debug)]
 pub struct Client {
     path: PathBuf,
-    /// How long to wait for a place.
-    patience: Duration,
+    /// How long to wait for others: for a place, for a turn, and for what a run needs.
+    wait: Duration,
     cancel: Cancel,
     talk: u8,
-    /// Its settings that decide what comes out of a run, by key.
-    settings: Vec<(String, String)>,
+    /// What it said of itself; none while it has not.
+    status: Option<super::api::Status>,
+    pace: Pace,
+}
+
+/// Keeps who is not let wait from asking all the time.
+#[derive(Debug)]
+struct Pace(Duration);
+
+impl Pace {
+    /// After a question that took so long and had no end of it.
+    fn rest(&mut self, took: Duration, cancel: &Cancel) -> Result<(), Error> {
+        if took >= PAUSE.1 {
+            self.0 = PAUSE.0;
+            return Ok(());
+        }
+        cancel.sleep(self.0)?;
+        self.0 = (self.0 * 2).min(PAUSE.1);
+        Ok(())
+    }
 }
 
 /// An answer.
@@ -72,18 +116,53 @@ enum Given<T> {
 }
 
 impl Client {
-    /// The daemon behind this socket; none when nobody answers there, or not to us.
-    pub fn find(path: &Path, patience: Duration, cancel: Cancel, talk: u8) -> Option<Client> {
-        let (path, settings) = (path.to_owned(), Vec::new());
-        let mut client = Client { path, patience, cancel, talk, settings };
-        let status: super::api::Status = client.ask("GET", "/v1/status", None).ok()?;
-        client.settings = status.settings.into_iter().collect();
+    /// The daemon behind this socket; none when nobody answers there in time, or not to us. `wait` is
+    /// how long to wait for others.
+    pub fn find(path: &Path, wait: Duration, cancel: Cancel, talk: u8) -> Option<Client> {
+        let (path, pace) = (path.to_owned(), Pace(PAUSE.0));
+        let mut client = Client { path, wait, cancel, talk, status: None, pace };
+        match client.ask("GET", "/v1/status", None) {
+            Ok(status) => client.status = Some(status),
+            Err(Error::Io { source, .. }) if is_late(&source) => {
+                let (path, time) = (client.path.display(), HELLO.as_secs());
+                client.say(&format!(
+                    "the daemon at {path} does not answer within {time} s: is it stopped? The work \
+                     is done here"
+                ));
+                return None;
+            }
+            Err(_) => return None,
+        }
         Some(client)
     }
 
-    /// The value of a setting there; none when it is the default, or decides nothing.
-    pub fn setting(&self, key: &str) -> Option<&str> {
-        self.settings.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str())
+    /// Its settings that decide what comes out of a run, by key.
+    pub fn settings(&self) -> Option<&BTreeMap<String, String>> {
+        self.status.as_ref().map(|status| &status.settings)
+    }
+
+    fn say(&self, line: &str) {
+        if self.talk > 0 {
+            log::line(Level::Warning, line, &[]);
+        }
+    }
+
+    fn late(&self, time: Duration) -> String {
+        let (path, time) = (self.path.display(), time.as_secs());
+        format!(
+            "the daemon at {path} has not answered for {time} s: is it stopped? What it was asked for goes \
+             on when it does; `orchestrate runs` shows it"
+        )
+    }
+
+    /// With how long the run may wait for others, where the daemon itself would for another time.
+    fn patient(&self, target: String) -> String {
+        let its = self.status.as_ref().and_then(|status| status.wait_s);
+        let own = self.wait.as_secs();
+        match its.is_some_and(|its| its != own) {
+            true => format!("{target}&patience={own}"),
+            false => target,
+        }
     }
 
     /// What it says of this host's readiness.
@@ -91,7 +170,7 @@ impl Client {
     /// # Errors
     /// When it does not say.
     pub fn readiness(&self) -> Result<Readiness, Error> {
-        parsed(&self.exchange("GET", "/readyz", None)?.body)
+        parsed(&self.exchange("GET", "/readyz", None, ANSWER_TIME, true)?.body)
     }
 
     /// What it says of the store.
@@ -114,58 +193,123 @@ impl Client {
 
     /// One exchange, again and again while all places are taken.
     fn call(&self, method: &str, target: &str, body: Option<&Value>) -> Result<Answer, Error> {
+        // Who is asked for the first time is only to say that it is there.
+        let time = if self.status.is_some() { ANSWER_TIME } else { HELLO };
+        self.call_within(method, target, body, time, true)
+    }
+
+    /// As [`Client::call`], with this time for each answer; with `heed` a signal ends it, else a moment after
+    /// the signal does.
+    fn call_within(
+        &self,
+        method: &str,
+        target: &str,
+        body: Option<&Value>,
+        time: Duration,
+        heed: bool,
+    ) -> Result<Answer, Error> {
         let begun = Instant::now();
-        let mut pause = Duration::from_millis(20);
+        let (mut pause, mut told) = (Duration::from_millis(20), false);
         loop {
-            let answer = self.exchange(method, target, body)?;
+            let answer = match self.exchange(method, target, body, time, heed) {
+                Err(Error::Io { source, .. }) if is_late(&source) && self.status.is_some() => {
+                    return Err(Error::Told { class: Class::Temporary, message: self.late(time) });
+                }
+                answer => answer?,
+            };
             if answer.status < 400 {
                 return Ok(answer);
             }
             let problem: Problem = parsed(&answer.body)?;
             let class = Class::from_word(&problem.class).unwrap_or(Class::Bug);
-            if class != Class::Throttled || begun.elapsed() >= self.patience {
+            if class != Class::Throttled || begun.elapsed() >= self.wait.min(PLACE) {
                 return Err(Error::Told { class, message: problem.detail });
+            }
+            if !told && begun.elapsed() >= TELL_AFTER {
+                told = true;
+                self.say(&format!("waits for the daemon: {}", problem.detail));
             }
             self.cancel.sleep(pause)?;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
 
-    fn exchange(&self, method: &str, target: &str, body: Option<&Value>) -> Result<Answer, Error> {
+    fn exchange(
+        &self,
+        method: &str,
+        target: &str,
+        body: Option<&Value>,
+        time: Duration,
+        heed: bool,
+    ) -> Result<Answer, Error> {
         let io = |source| Error::Io { doing: "ask the daemon at", path: self.path.clone(), source };
+        let deadline = Instant::now() + time;
         let body = body.map(Value::to_string).unwrap_or_default();
         let head = format!(
             "{method} {target} HTTP/1.1\r\nHost: veneer\r\nConnection: close\r\n\
              Content-Length: {}\r\n\r\n",
             body.len()
         );
-        let mut stream: UnixStream = connect(&self.path).map_err(io)?;
-        stream.set_read_timeout(Some(ANSWER_TIME)).map_err(io)?;
-        stream.set_write_timeout(Some(ANSWER_TIME)).map_err(io)?;
+        let mut stream: UnixStream = connect(&self.path, time).map_err(io)?;
+        stream.set_read_timeout(Some(SIGNAL)).map_err(io)?;
+        stream.set_write_timeout(Some(time)).map_err(io)?;
         // Who is turned away may find the door shut before all is said; the answer is there.
         let written = stream.write_all((head + &body).as_bytes());
-        let mut bytes = Vec::new();
-        match stream.take(ANSWER_MAX).read_to_end(&mut bytes) {
-            Ok(_) => {}
-            Err(_) if !bytes.is_empty() => {}
-            Err(source) => return Err(io(written.err().unwrap_or(source))),
+        let (mut bytes, mut piece) = (Vec::new(), vec![0; 64 << 10]);
+        let mut asked: Option<Instant> = None;
+        loop {
+            // Without its answer nothing could be taken back; one that does not come is not waited for.
+            if heed || asked.is_some_and(|asked| asked.elapsed() >= LAST_WORD) {
+                self.cancel.check()?;
+            }
+            if self.cancel.is_set() {
+                asked.get_or_insert_with(Instant::now);
+            }
+            match stream.read(&mut piece) {
+                Ok(0) => break,
+                Ok(read) if bytes.len() + read <= ANSWER_MAX => {
+                    bytes.extend_from_slice(&piece[..read]);
+                }
+                Ok(_) => return Err(io(std::io::ErrorKind::InvalidData.into())),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if is_late(&error) && Instant::now() < deadline => {}
+                Err(error) if is_late(&error) => {
+                    return Err(io(std::io::ErrorKind::TimedOut.into()));
+                }
+                Err(_) if !bytes.is_empty() => break,
+                Err(error) => return Err(io(written.err().unwrap_or(error))),
+            }
         }
         answer(&bytes).ok_or_else(|| io(std::io::ErrorKind::InvalidData.into()))
     }
 
+    /// The run, when it has ended, has something new to say, or the time has passed.
+    fn look_at(&self, seen: &RunLine, time: Duration) -> Result<RunLine, Error> {
+        let (id, wait) = (seen.run.id, time.as_secs().clamp(1, WAIT_S));
+        // What it is at is for who reads it, where it is at it for longer.
+        let news = match self.talk > 0 && time > TURN {
+            true => format!("&seen={}", seen.run.updated_ms),
+            false => String::new(),
+        };
+        let target = format!("/v1/runs/{id}?wait={wait}{news}");
+        let time = Duration::from_secs(wait) + LATE;
+        parsed(&self.call_within("GET", &target, None, time, true)?.body)
+    }
+
     /// Asks for a run and waits for its end.
     fn done<T: DeserializeOwned>(
-        &self,
+        &mut self,
         method: &str,
         target: &str,
         body: Option<&Value>,
     ) -> Result<T, Error> {
-        let first = self.call(method, target, body)?;
+        let target = self.patient(target.to_owned());
+        let first = self.call_within(method, &target, body, ANSWER_TIME, false)?;
         let mut line = match parsed(&first.body)? {
             Given::Done(done) => return Ok(done),
             Given::Run(line) => *line,
         };
-        let id = line.run.id;
+        let (id, begun) = (line.run.id, Instant::now());
         let mut told = String::new();
         loop {
             match line.run.state {
@@ -184,20 +328,85 @@ impl Client {
                 RunState::Queued | RunState::Running => {}
             }
             if self.talk > 0 && !line.run.step.is_empty() && told != line.run.step {
-                told = line.run.step;
+                told.clone_from(&line.run.step);
                 log::line(Level::Info, &told, &[("run", id.into())]);
             }
-            if self.cancel.is_set() {
-                if !first.joined {
-                    let body = json!({"why": "a signal"});
-                    let target = format!("/v1/runs/{id}/cancel");
-                    drop(self.call("POST", &target, Some(&body)));
+            // What was begun for this request keeps its own time. A turn that does not come is not waited for
+            // longer, nor is a run that was begun for somebody else.
+            let left = match line.run.state {
+                RunState::Running if !first.joined => Duration::from_secs(WAIT_S),
+                _ => self.wait.max(TURN).saturating_sub(begun.elapsed()),
+            };
+            if left.is_zero() {
+                let waited_s = begun.elapsed().as_secs();
+                if first.joined {
+                    let why = format!("it was not at its end after {waited_s} s");
+                    let message = goes_on(&line, &why, "somebody else asked for the same");
+                    return Err(Error::Told { class: Class::Temporary, message });
                 }
-                self.cancel.check()?;
+                let why = format!("its turn at the daemon did not come in {waited_s} s");
+                let message = self.given_back(&line, "its turn did not come in time", &why);
+                return Err(Error::Told { class: Class::Temporary, message });
             }
-            line = self.ask("GET", &format!("/v1/runs/{id}?wait={POLL_S}"), None)?;
+            let asked = Instant::now();
+            // Most runs are short: one question for the end, before one for what it is at.
+            let left = if begun.elapsed() < TURN { left.min(TURN) } else { left };
+            let next = match self.look_at(&line, left) {
+                Ok(next) if next.run.state.is_end() => Ok(next),
+                Ok(next) => self.pace.rest(asked.elapsed(), &self.cancel).map(|()| next),
+                Err(error) => Err(error),
+            };
+            line = match next {
+                Err(Error::Cancelled { why }) => {
+                    let why = format!("stopped on request: {why}");
+                    let message = match first.joined {
+                        true => goes_on(&line, &why, "somebody else asked for the same"),
+                        false => self.given_back(&line, "a signal", &why),
+                    };
+                    return Err(Error::Told { class: Class::Cancelled, message });
+                }
+                next => next?,
+            };
         }
     }
+
+    /// Asks that a run which nobody else asked for be stopped; what became of that.
+    fn given_back(&self, seen: &RunLine, reason: &str, why: &str) -> String {
+        let (body, id) = (json!({"why": reason}), seen.run.id);
+        let ask = |target: String| self.call_within("POST", &target, Some(&body), HELLO, false);
+        let asked = ask(format!("/v1/runs/{id}/cancel?unless_joined=1"));
+        let asked = match asked {
+            // A daemon of another day does not know the word.
+            Err(Error::Told { class: Class::Usage, .. }) => ask(format!("/v1/runs/{id}/cancel")),
+            asked => asked,
+        };
+        let line: Result<RunLine, Error> = asked.and_then(|answer| parsed(&answer.body));
+        match line {
+            Ok(line) if line.run.state == RunState::Done => {
+                format!("{why}; run {id} was done already")
+            }
+            Ok(line) if line.run.cancel.is_none() && !line.run.state.is_end() => {
+                goes_on(&line, why, "somebody else asked for the same since")
+            }
+            Ok(_) => format!("{why}; run {id} is cancelled, and nothing half done stays"),
+            // The daemon may be gone; then the run waits for the next one.
+            Err(error) => goes_on(seen, why, &format!("the daemon could not be told: {error}")),
+        }
+    }
+}
+
+/// Says of a run that is left to itself how it can be followed and ended.
+fn goes_on(line: &RunLine, why: &str, since: &str) -> String {
+    let (id, verb, subject) = (line.run.id, line.run.verb.word(), line.run.subject.escape_debug());
+    format!(
+        "{why}; run {id} ({verb} {subject}) goes on at the daemon: {since}. `orchestrate show {id}` tells how \
+         it is, `orchestrate cancel {id}` ends it"
+    )
+}
+
+/// Whether an answer did not come in time.
+fn is_late(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
 }
 
 fn answer(bytes: &[u8]) -> Option<Answer> {
@@ -223,149 +432,9 @@ fn garbled(error: serde_json::Error) -> Error {
     Error::Told { class: Class::HostBroken, message }
 }
 
-/// For a path or query.
-fn encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' | b':' => {
-                encoded.push(char::from(byte));
-            }
-            byte => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
-}
-
-fn with_dry_run(target: String, dry_run: bool) -> String {
-    let mark = if target.contains('?') { '&' } else { '?' };
-    if dry_run { format!("{target}{mark}dry_run=1") } else { target }
-}
-
-impl Verbs for Client {
-    fn ensure(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error> {
-        let body = json!({"image": image.to_string(), "dry_run": dry_run});
-        self.done("PUT", &format!("/v1/images?wait={POLL_S}"), Some(&body))
-    }
-
-    fn activate(
-        &mut self,
-        image: &ImageRef,
-        name: &str,
-        options: ActivateOptions,
-    ) -> Result<Activated, Error> {
-        let ActivateOptions { bytes, no_fetch, dry_run } = options;
-        let mut body = json!({"id": name, "image": image.to_string(), "dry_run": dry_run});
-        body["bytes"] = bytes.into();
-        // A daemon of another day does not know the word: only who means it says it.
-        if no_fetch {
-            body["no_fetch"] = true.into();
-        }
-        self.done("POST", &format!("/v1/activations?wait={POLL_S}"), Some(&body))
-    }
-
-    fn deactivate(&mut self, name: &str, dry_run: bool) -> Result<Deactivated, Error> {
-        let target = format!("/v1/activations/{}/deactivate?wait={POLL_S}", encoded(name));
-        self.done("POST", &with_dry_run(target, dry_run), None)
-    }
-
-    fn remove(&mut self, name: &str, dry_run: bool) -> Result<Removed, Error> {
-        let image = name.starts_with("s3://");
-        let target = match image {
-            true => format!("/v1/images?wait={POLL_S}&image={}", encoded(name)),
-            false => format!("/v1/activations/{}?wait={POLL_S}", encoded(name)),
-        };
-        match self.done("DELETE", &with_dry_run(target, dry_run), None) {
-            // What is no name at all is no name here.
-            Err(Error::Told { class: Class::NotFound, .. }) => {
-                Err(Error::Unknown { what: "activation or image", name: name.into() })
-            }
-            Err(Error::Told { class: Class::Usage, .. })
-                if !image && crate::check_name(name).is_err() =>
-            {
-                Err(Error::Unknown { what: "activation or image", name: name.into() })
-            }
-            done => done,
-        }
-    }
-
-    fn gc(&mut self, bound: Bound, purge_foreign: bool, dry_run: bool) -> Result<Collected, Error> {
-        let body = json!({
-            "keep_bytes": bound.keep_bytes,
-            "max_used": bound.max_used,
-            "purge_foreign": purge_foreign,
-        });
-        let target = with_dry_run(format!("/v1/gc?wait={POLL_S}"), dry_run);
-        self.done("POST", &target, Some(&body))
-    }
-
-    fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error> {
-        let body = json!({"image": image, "pinned": pinned});
-        self.ask::<Value>("POST", "/v1/images/pin", Some(&body)).map(drop)
-    }
-
-    fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {
-        let body = json!({"why": why});
-        let target = format!("/v1/runs/{run}/cancel?wait={POLL_S}");
-        let mut line: RunLine = self.ask("POST", &target, Some(&body))?;
-        while !line.run.state.is_end() {
-            self.cancel.check()?;
-            line = self.ask("GET", &format!("/v1/runs/{run}?wait={POLL_S}"), None)?;
-        }
-        Ok(line.run)
-    }
-
-    fn list(&mut self) -> Result<Listing, Error> {
-        self.ask("GET", "/v1/listing", None)
-    }
-
-    fn usage(&mut self) -> Result<Usage, Error> {
-        self.ask("GET", "/v1/usage", None)
-    }
-
-    fn runs(&mut self, all: bool) -> Result<Vec<RunLine>, Error> {
-        let status = if all { "all" } else { "live" };
-        let mut lines: Vec<RunLine> = Vec::new();
-        loop {
-            let after = lines.last().map_or(0, |line| line.run.id);
-            let target = format!("/v1/runs?status={status}&after={after}&limit={PAGE}");
-            let page: Runs = self.ask("GET", &target, None)?;
-            let last = page.runs.len() < PAGE;
-            lines.extend(page.runs);
-            if last {
-                return Ok(lines);
-            }
-        }
-    }
-
-    fn events(
-        &mut self,
-        subject: Option<&str>,
-        after: u64,
-        time: Duration,
-    ) -> Result<Vec<Event>, Error> {
-        self.cancel.check()?;
-        let mut target = format!("/v1/events?after={after}");
-        if !time.is_zero() {
-            target.push_str(&format!("&wait={}", time.as_secs().clamp(1, POLL_S)));
-        }
-        if let Some(subject) = subject {
-            target.push_str(&format!("&subject={}", encoded(subject)));
-        }
-        let answer = self.call("GET", &target, None)?;
-        let lines = answer.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines.map(parsed).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_survives_a_query() {
-        assert_eq!(encoded("s3://b/p q/é&"), "s3://b/p%20q/%C3%A9%26");
-    }
 
     #[test]
     fn an_answer_that_is_cut_off_is_none() {

@@ -1,32 +1,36 @@
 //! What all threads of the daemon share: what waits and who is at work, the mode, connections to
 //! registry and store, and the news by which those who wait are woken.
 
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use registry::{NewRun, Registry, RunState};
+use registry::{Enqueued, NewRun, Registry, Run, RunState};
+use serde_json::Value;
 
+use super::force::InForce;
+use super::grow::InTheWay;
+use super::http::Peer;
 use super::mode::{Mode, Modes};
 use super::queue::{self, Hands, Item};
+use super::seat::Seat;
 use super::{Limits, Options};
-use crate::error::{Class, class};
+use crate::error::Class;
 use crate::health::{self, Readiness};
 use crate::lock::Locks;
 use crate::log::{self, Level};
 use crate::metrics::LIFE;
+use crate::reserve;
 use crate::runs;
-use crate::{Cancel, Error, Host, RunLine, Settings};
+use crate::{Cancel, Error, Host, RunLine, Settings, asked};
 
 /// How old the answer to a question after readiness may be: each costs a commit.
 const READINESS_AGE: Duration = Duration::from_secs(2);
 
-/// Hosts and registries that are kept open for the next question.
-const KEPT_OPEN: usize = 2;
-
 /// How long a question may wait for a lock.
-const QUESTION_WAIT: Duration = Duration::from_secs(5);
+pub(super) const QUESTION_WAIT: Duration = Duration::from_secs(5);
 
 /// How often who waits looks by itself: others than this process write, too.
 const LOOK: Duration = Duration::from_millis(250);
@@ -37,38 +41,56 @@ const REST: Duration = Duration::from_secs(5);
 /// The daemon.
 #[derive(Debug)]
 pub(super) struct Daemon {
-    pub(super) settings: Settings,
+    pub(super) in_force: Mutex<InForce>,
     pub(super) options: Options,
     pub(super) limits: Mutex<Limits>,
     pub(super) started_ms: i64,
-    work: Mutex<Work>,
-    changed: Condvar,
+    pub(super) work: Mutex<Work>,
+    pub(super) changed: Condvar,
     news: (Mutex<u64>, Condvar),
     modes: Mutex<Modes>,
     stopping: AtomicBool,
     ticked: Mutex<Instant>,
     waiting: AtomicUsize,
     readiness: Mutex<Option<(Instant, Readiness)>>,
-    hosts: Mutex<Vec<Host>>,
-    registries: Mutex<Vec<Registry>>,
+    pub(super) growth: InTheWay,
+    pub(super) hosts: Mutex<Vec<Host>>,
+    pub(super) registries: Mutex<Vec<Registry>>,
 }
 
 #[derive(Debug, Default)]
-struct Work {
-    waiting: Vec<Item>,
+pub(super) struct Work {
+    pub(super) waiting: Vec<Item>,
     working: Vec<(Item, Cancel)>,
+    /// What other processes are at work on and somebody here has to come after.
+    pub(super) elsewhere: Vec<Item>,
+    /// Live runs that a second request has joined.
+    joined: HashSet<u64>,
     turns: HashMap<String, u64>,
     turn: u64,
     rest_until: Option<Instant>,
+    /// Workers that live, each with its place among those of its kind.
+    hands: HashSet<(Hands, usize)>,
+}
+
+/// What becomes of a claimed run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Released {
+    /// Nothing more: how it ended is in its row.
+    Over,
+    /// It could not be begun: it waits on, and all rest a while.
+    NotBegun,
+    /// It waits on, for other hands.
+    PutBy,
 }
 
 impl Work {
-    fn knows(&self, id: u64) -> bool {
+    pub(super) fn knows(&self, id: u64) -> bool {
         self.waiting.iter().chain(self.working.iter().map(|(item, _)| item)).any(|i| i.id == id)
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -76,7 +98,7 @@ impl Daemon {
     pub(super) fn new(settings: Settings, options: Options) -> Daemon {
         Daemon {
             limits: Mutex::new(options.limits),
-            settings,
+            in_force: Mutex::new(InForce::new(settings, &options)),
             options,
             started_ms: now_ms(),
             work: Mutex::default(),
@@ -87,6 +109,7 @@ impl Daemon {
             ticked: Mutex::new(Instant::now()),
             waiting: AtomicUsize::new(0),
             readiness: Mutex::default(),
+            growth: InTheWay::default(),
             hosts: Mutex::default(),
             registries: Mutex::default(),
         }
@@ -99,66 +122,35 @@ impl Daemon {
     /// From now on these limits hold.
     pub(super) fn set_limits(&self, limits: Limits) {
         *lock(&self.limits) = limits;
+        self.wake();
+    }
+
+    /// Has every worker look again. None is between its look and its wait while work is locked.
+    fn wake(&self) {
+        let _work = lock(&self.work);
         self.changed.notify_all();
     }
 
     // ---- questions -----------------------------------------------------------------------------
 
-    /// Asks a host that is open, or opens one. One that turns out broken is not kept.
-    pub(super) fn with_host<T>(
-        &self,
-        ask: impl FnOnce(&mut Host) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let kept = lock(&self.hosts).pop();
-        let mut host = match kept {
-            Some(host) => host,
-            None => Host::open(Settings { wait: QUESTION_WAIT, talk: 0, ..self.settings.clone() })?,
-        };
-        let answer = ask(&mut host);
-        let broken = answer.as_ref().is_err_and(|error| class(error) == Class::HostBroken);
-        let mut hosts = lock(&self.hosts);
-        if !broken && hosts.len() < KEPT_OPEN {
-            hosts.push(host);
-        }
-        answer
-    }
-
-    /// Asks the registry alone: it may answer when the store does not.
-    pub(super) fn with_registry<T>(
-        &self,
-        ask: impl FnOnce(&mut Registry) -> Result<T, registry::Error>,
-    ) -> Result<T, Error> {
-        let kept = lock(&self.registries).pop();
-        let mut registry = match kept {
-            Some(registry) => registry,
-            None => Registry::open(&self.settings.state.join("registry.db"))?,
-        };
-        let answer = ask(&mut registry).map_err(Error::Registry);
-        let broken = answer.as_ref().is_err_and(|error| class(error) == Class::HostBroken);
-        let mut registries = lock(&self.registries);
-        if !broken && registries.len() < KEPT_OPEN {
-            registries.push(registry);
-        }
-        answer
-    }
-
     /// Locks of its own, for one question.
     pub(super) fn locks(&self) -> Result<Locks, Error> {
-        Locks::new(&self.settings.state, QUESTION_WAIT, Cancel::default())
+        Locks::new(&self.settings().state, QUESTION_WAIT, Cancel::default())
     }
 
     /// The run of this number.
     pub(super) fn run(&self, id: u64) -> Result<RunLine, Error> {
         let run = self.with_registry(|registry| registry.run(id))?;
-        let run = run.ok_or_else(|| Error::Unknown { what: "run", name: id.to_string() })?;
+        let Some(run) = run else { return Err(self.with_host(|host| Ok(host.no_run(id)))?) };
         runs::line(&self.locks()?, run)
     }
 
     /// Asks until there is an answer or the time has passed; wakes at news. Only so many may wait at
-    /// once: who is one too many gets the answer of now.
+    /// once: who is one too many gets the answer of now. Who hangs up gives the place back.
     pub(super) fn wait_for<T>(
         &self,
         time: Duration,
+        peer: Option<&Peer>,
         mut ask: impl FnMut() -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
         let deadline = Instant::now() + time;
@@ -169,7 +161,8 @@ impl Daemon {
                 return Ok(Some(answer));
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || seat.is_none() || self.is_stopping() {
+            let gone = || peer.is_some_and(Peer::is_gone);
+            if left.is_zero() || seat.is_none() || self.is_stopping() || gone() {
                 return Ok(None);
             }
             let news = lock(&self.news.0);
@@ -240,13 +233,14 @@ impl Daemon {
 
     pub(super) fn ask_mode(&self, mode: Mode) {
         lock(&self.modes).asked = mode;
-        self.changed.notify_all();
+        self.wake();
         self.tell();
     }
 
     /// Looks whether the host can do its work.
     pub(super) fn examine(&self) {
-        let sick = health::sick(&health::look(&self.settings, false));
+        self.look_for_registry();
+        let sick = health::sick(&health::look(&self.settings(), false));
         let mut modes = lock(&self.modes);
         if modes.sick == sick {
             return;
@@ -257,7 +251,7 @@ impl Daemon {
         }
         modes.sick = sick;
         drop(modes);
-        self.changed.notify_all();
+        self.wake();
         self.tell();
     }
 
@@ -269,7 +263,9 @@ impl Daemon {
         {
             return readiness.clone();
         }
-        let checks = health::judge(&health::look(&self.settings, true));
+        let mut facts = health::look(&self.settings(), true);
+        self.growth.tell(&mut facts);
+        let checks = health::judge(&facts);
         let modes = self.modes();
         let readiness = Readiness {
             ready: checks.iter().all(|check| check.ok) && modes.now() == Mode::Normal,
@@ -294,11 +290,11 @@ impl Daemon {
 
     // ---- work ----------------------------------------------------------------------------------
 
-    /// Commits what is asked for, and gives the run that does it.
+    /// Commits what is asked for, and gives the run that does it, or that stands in the way.
     ///
     /// # Errors
     /// [`Error::Told`] when nothing is taken now.
-    pub(super) fn enqueue(&self, new: &NewRun<'_>) -> Result<(u64, bool), Error> {
+    pub(super) fn enqueue(&self, new: &NewRun<'_>, asked: &Value) -> Result<Enqueued, Error> {
         let no = |class, message: String| Err(Error::Told { class, message });
         let modes = self.modes();
         let why = || modes.why().unwrap_or_default();
@@ -317,20 +313,43 @@ impl Daemon {
                 format!("{waiting} runs wait already, at most {most} may"),
             );
         }
-        let enqueued = self.with_registry(|registry| registry.write(|w| w.enqueue_run(new)))?;
-        if let Some(run) = self.with_registry(|registry| registry.run(enqueued.id))? {
+        let _room = reserve::of(new.verb, &self.settings().state)?;
+        let cancelled = Cell::new(None);
+        let objection = |live: &Run| {
+            // To join what is about to be cancelled is to be cancelled with it.
+            cancelled.set(live.cancel.as_ref().map(|_| live.id));
+            asked::objection(live, asked).or_else(|| cancelled.get().map(|_| String::new()))
+        };
+        let enqueued = self
+            .with_host(|host| host.commit_told_soon(|write| write.enqueue_run(new, objection)))?;
+        if let Some(id) = cancelled.get() {
+            let message =
+                format!("run {id} of that name is being cancelled; ask again when it has");
+            return no(Class::Temporary, message);
+        }
+        if let Enqueued::Joined(id) = &enqueued {
+            lock(&self.work).joined.insert(*id);
+        }
+        let id = match &enqueued {
+            Enqueued::Fresh(id) | Enqueued::Joined(id) => *id,
+            Enqueued::Refused { .. } => return Ok(enqueued),
+        };
+        if let Some(run) = self.with_registry(|registry| registry.run(id))? {
             match run.state {
-                RunState::Queued => self.push(Item::of(&run)),
+                RunState::Queued => {
+                    self.gather_before(&run)?;
+                    self.push(self.item(&run));
+                }
                 // The next tick finds out whether anybody is at work on it.
                 RunState::Running => {}
                 RunState::Done | RunState::Failed { .. } | RunState::Cancelled => {}
             }
         }
         self.tell();
-        Ok((enqueued.id, enqueued.fresh))
+        Ok(enqueued)
     }
 
-    fn push(&self, item: Item) {
+    pub(super) fn push(&self, item: Item) {
         let mut work = lock(&self.work);
         if let Some(known) = work.waiting.iter_mut().find(|known| known.id == item.id) {
             known.priority = item.priority;
@@ -341,35 +360,25 @@ impl Daemon {
         self.changed.notify_all();
     }
 
-    /// Finds what waits in the registry, and what somebody died over.
-    pub(super) fn gather(&self) -> Result<(), Error> {
-        let locks = self.locks()?;
-        for run in self.with_registry(|registry| registry.runs(false))? {
-            if lock(&self.work).knows(run.id) {
-                continue;
-            }
-            let queued = run.state == RunState::Queued;
-            let line = runs::line(&locks, run)?;
-            if queued || line.interrupted {
-                self.push(Item::of(&line.run));
-            }
-        }
-        Ok(())
-    }
-
     /// The next run for these hands; waits for one. None when this worker is one too many, or the
     /// daemon stops.
     pub(super) fn claim(&self, hands: Hands, worker: usize) -> Option<(Item, Cancel)> {
         let mut work = lock(&self.work);
         loop {
-            if self.is_stopping() || worker >= self.limits().workers(hands) {
+            let most = self.limits().workers(hands);
+            if self.is_stopping() || worker >= most {
+                // Its place is free in the same moment, and never taken twice.
+                work.hands.remove(&(hands, worker));
                 return None;
             }
+            // Those beyond the limit that are still at work count, too.
+            let busy = work.working.iter().filter(|(item, _)| item.hands == hands).count();
             let rest = work.rest_until.map(|until| until.saturating_duration_since(Instant::now()));
             let rest = rest.filter(|rest| !rest.is_zero());
-            let free = rest.is_none() && self.mode() != Mode::Rescue;
+            let free = rest.is_none() && busy < most && self.mode() != Mode::Rescue;
             let working: Vec<Item> = work.working.iter().map(|(item, _)| item.clone()).collect();
-            let next = queue::next(&work.waiting, &working, &work.turns, hands);
+            let others = (&working[..], &work.elsewhere[..]);
+            let next = queue::next(&work.waiting, others, &work.turns, hands);
             if let Some(at) = next.filter(|_| free) {
                 let item = work.waiting.remove(at);
                 work.turn += 1;
@@ -392,13 +401,27 @@ impl Daemon {
         }
     }
 
-    /// A claimed run is out of hand. With `again` it was not begun: it waits on, and all rest a while.
-    pub(super) fn release(&self, item: Item, again: bool) {
+    /// Takes a worker's place; false where one lives that has it.
+    pub(super) fn take_place(&self, hands: Hands, worker: usize) -> bool {
+        lock(&self.work).hands.insert((hands, worker))
+    }
+
+    /// The place of a worker that could not be started.
+    pub(super) fn give_place_back(&self, hands: Hands, worker: usize) {
+        lock(&self.work).hands.remove(&(hands, worker));
+    }
+
+    /// A claimed run is out of hand.
+    pub(super) fn release(&self, item: Item, end: Released) {
         let mut work = lock(&self.work);
         work.working.retain(|(other, _)| other.id != item.id);
-        if again {
-            work.rest_until = Some(Instant::now() + REST);
-            work.waiting.push(item);
+        match end {
+            Released::Over => drop(work.joined.remove(&item.id)),
+            Released::NotBegun => {
+                work.rest_until = Some(Instant::now() + REST);
+                work.waiting.push(item);
+            }
+            Released::PutBy => work.waiting.push(item),
         }
         drop(work);
         self.changed.notify_all();
@@ -407,15 +430,28 @@ impl Daemon {
 
     /// Asks a run to stop. Its row has the wish; who is at work on it here hears of it at once.
     pub(super) fn cancel(&self, id: u64, why: &str) -> Result<(), Error> {
-        self.with_registry(|registry| registry.write(|write| write.cancel_run(id, why)))?;
+        self.with_host(|host| host.commit_told_soon(|write| write.cancel_run(id, why)))?;
         let mut work = lock(&self.work);
         for (_, cancel) in work.working.iter().filter(|(item, _)| item.id == id) {
             cancel.request(why);
         }
         work.waiting.retain(|item| item.id != id);
+        work.joined.remove(&id);
         drop(work);
         self.tell();
         Ok(())
+    }
+
+    /// Whether somebody else than who began it has asked for this run.
+    pub(super) fn is_joined(&self, id: u64) -> bool {
+        lock(&self.work).joined.contains(&id)
+    }
+
+    /// Has what is under way put by at its next safe point; the loop takes it up again.
+    pub(super) fn put_by(&self, why: &str) {
+        for (_, cancel) in &lock(&self.work).working {
+            cancel.suspend(why);
+        }
     }
 
     /// How many wait, and how many are at work.
@@ -429,9 +465,7 @@ impl Daemon {
     /// Nothing more is begun, and what is under way is put by at its next safe point.
     pub(super) fn stop(&self, why: &str) {
         self.stopping.store(true, Ordering::Release);
-        for (_, cancel) in &lock(&self.work).working {
-            cancel.suspend(why);
-        }
+        self.put_by(why);
         self.changed.notify_all();
         self.tell();
     }
@@ -454,22 +488,6 @@ impl Daemon {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
-    }
-}
-
-/// One of the places of those who wait.
-struct Seat<'a>(&'a AtomicUsize);
-
-impl<'a> Seat<'a> {
-    fn take(taken: &'a AtomicUsize, most: usize) -> Option<Seat<'a>> {
-        let more = |n: usize| (n < most).then_some(n + 1);
-        taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Seat(taken))
-    }
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -1,33 +1,28 @@
 //! Sockets: who comes is judged, given a thread of which there are so many, or turned away.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use super::auth::{Peer, Token};
 use super::daemon::Daemon;
+use super::hall::{Hall, Seat};
 use super::http::{Conn, Method, Next, Stream, turn_away};
 use super::notify::{self, Handed};
 use super::{api, problem};
 use crate::Error;
 use crate::log::{self, Level};
 use crate::metrics::{LIFE, Refusal};
-
-/// Stack of a connection's thread: answers are built on the heap.
-const STACK: usize = 512 << 10;
-
-/// How long a connection's thread is kept for the next one.
-const KEPT: Duration = Duration::from_secs(10);
 
 /// Bytes of a unix socket's path (`sun_path`, unix(7)), its end included.
 const SOCKET_PATH_MAX: usize = 108;
@@ -108,7 +103,7 @@ pub(super) fn open(daemon: &Daemon) -> Result<(Vec<Listener>, Option<PathBuf>), 
 
 fn socket_path(daemon: &Daemon) -> PathBuf {
     let options = &daemon.options;
-    options.socket.clone().unwrap_or_else(|| super::socket(&daemon.settings.state))
+    options.socket.clone().unwrap_or_else(|| super::socket(&daemon.settings().state))
 }
 
 /// Binds beside and renames, so that there is no moment with other rights, and a socket that a dead
@@ -128,9 +123,17 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Connects to the socket at `path`.
-pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
-    short(path, |path| UnixStream::connect(path))
+/// Connects to the socket at `path`. Where as many wait there as may, whoever listens is stopped or
+/// overrun, and it is not waited for longer than `time`.
+pub(super) fn connect(path: &Path, time: Duration) -> io::Result<UnixStream> {
+    short(path, |path| {
+        let kind = (AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC);
+        let socket = socket::socket(kind.0, kind.1, kind.2, None)?;
+        let time = TimeVal::microseconds(i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
+        socket::setsockopt(&socket, sockopt::SendTimeout, &time)?;
+        socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+        Ok(UnixStream::from(socket))
+    })
 }
 
 /// A path that is too long for a socket is reached by way of its directory's descriptor.
@@ -178,7 +181,7 @@ fn accept(listener: &Listener) -> io::Result<Stream> {
 fn admit(gate: &Arc<Gate>, hall: &Arc<Hall>, stream: Stream) {
     if let Stream::Unix(unix) = &stream {
         let own = nix::unistd::geteuid().as_raw();
-        let may = Peer::of(unix).is_ok_and(|peer| peer.may(own, &gate.daemon.options.allow));
+        let may = Peer::of(unix).is_ok_and(|peer| peer.may(own, &gate.daemon.allow()));
         if !may {
             LIFE.refused(Refusal::Denied);
             return turn_away(stream, &problem::forbidden());
@@ -191,95 +194,17 @@ fn admit(gate: &Arc<Gate>, hall: &Arc<Hall>, stream: Stream) {
     }
 }
 
-/// The threads of one socket's connections: made when needed, kept a while, never more than there may
-/// be connections. One for each connection, made and ended with it, would have no such bound: those
-/// that are ending count too.
-#[derive(Debug, Default)]
-struct Hall {
-    state: Mutex<Inside>,
-    came: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Inside {
-    waiting: VecDeque<Stream>,
-    idle: usize,
-    threads: usize,
-}
-
-impl Hall {
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Gives the connection to a thread, or back when there is none.
-    fn enter(
-        self: &Arc<Hall>,
-        gate: &Arc<Gate>,
-        stream: Stream,
-        most: usize,
-    ) -> Result<(), Stream> {
-        let mut inside = self.lock();
-        if inside.idle > inside.waiting.len() {
-            inside.waiting.push_back(stream);
-            self.came.notify_one();
-            return Ok(());
-        }
-        if inside.threads >= most {
-            return Err(stream);
-        }
-        inside.threads += 1;
-        inside.waiting.push_back(stream);
-        let (hall, gate) = (self.clone(), gate.clone());
-        let work = move || hall.work(&gate);
-        match thread::Builder::new().name("conn".into()).stack_size(STACK).spawn(work) {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                inside.threads -= 1;
-                inside.waiting.pop_back().map_or(Ok(()), Err)
-            }
-        }
-    }
-
-    fn work(&self, gate: &Gate) {
-        while let Some(stream) = self.next() {
-            LIFE.connections.fetch_add(1, Ordering::Relaxed);
-            let open = matches!(stream, Stream::Unix(_));
-            // A request that panics ends its connection and no other.
-            let talked = catch_unwind(AssertUnwindSafe(|| converse(gate, Conn::new(stream), open)));
-            LIFE.connections.fetch_sub(1, Ordering::Relaxed);
-            if talked.is_err() {
-                log::line(Level::Error, "a request panicked; this is a bug", &[]);
-            }
-        }
-    }
-
-    /// The next connection; none when none came for a while, and the thread ends.
-    fn next(&self) -> Option<Stream> {
-        let mut inside = self.lock();
-        inside.idle += 1;
-        let deadline = Instant::now() + KEPT;
-        loop {
-            if let Some(stream) = inside.waiting.pop_front() {
-                inside.idle -= 1;
-                return Some(stream);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                inside.idle -= 1;
-                inside.threads -= 1;
-                return None;
-            }
-            inside = self.came.wait_timeout(inside, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
 /// Answers one request after the other.
-fn converse(gate: &Gate, mut conn: Conn, open: bool) {
+pub(super) fn converse(gate: &Gate, mut conn: Conn, open: bool, seat: &Seat<'_>) {
     loop {
-        let request = match conn.next() {
-            Next::Request(request) => request,
+        seat.waits();
+        let next = conn.next();
+        seat.is_busy();
+        let request = match next {
+            Next::Request(mut request) => {
+                request.peer = request.param("wait").and_then(|_| conn.peer());
+                request
+            }
             Next::Reject(reject) => {
                 let slow = reject.status == 408;
                 LIFE.refused(if slow { Refusal::Slow } else { Refusal::Malformed });
@@ -289,7 +214,11 @@ fn converse(gate: &Gate, mut conn: Conn, open: bool) {
             }
             Next::Gone => return,
         };
-        let may = open || api::is_for_all(&request) || gate.is_token(request.token.as_deref());
+        let known = gate.is_token(request.token.as_deref());
+        if known {
+            seat.is_known();
+        }
+        let may = open || api::is_for_all(&request) || known;
         let response = match may {
             true => api::answer(&gate.daemon, &request),
             false => problem::unauthorized("no token, or not the right one"),

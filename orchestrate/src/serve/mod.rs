@@ -1,13 +1,17 @@
 //! `serve`: the verbs over HTTP, a durable queue, and the hands that work it off. Threads only.
 //!
 //! What each thread does: this one ticks; one waits for signals; one for each socket accepts; each
-//! connection has its own, of which there are so many; workers (`workers`); one tells of ends
-//! (`webhook`). What they share is in `daemon`.
+//! connection has its own, of which there are so many; workers (`workers`); one sends who tells of ends
+//! (`tellers`); one makes the pool larger (`grow`). What they share is in `daemon`.
 
 mod api;
 mod auth;
 mod client;
 mod daemon;
+mod force;
+mod gather;
+mod grow;
+mod hall;
 mod http;
 mod listen;
 mod mode;
@@ -15,11 +19,17 @@ mod notify;
 mod page;
 mod problem;
 mod queue;
+mod reach;
+mod refresh;
 mod routes;
+mod seat;
 mod stop;
+mod tellers;
+mod upkeep;
 mod webhook;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,7 +42,7 @@ pub use mode::Mode;
 
 use crate::lock::Locks;
 use crate::log::{self, Level};
-use crate::{Cancel, Error, Host, Settings, sys};
+use crate::{Cancel, Error, Host, Settings, reserve, sys, walls};
 use auth::Token;
 use daemon::Daemon;
 use listen::Gate;
@@ -40,6 +50,13 @@ use queue::Hands;
 
 /// How often the loop comes round: it finds what others have queued, and looks after the host.
 const TICK: Duration = Duration::from_secs(5);
+
+/// How often it looks whether other processes are still at what somebody here has to come after.
+const LOOK_ELSEWHERE: Duration = Duration::from_millis(250);
+
+/// How often what is beyond the age and number of the settings is forgotten.
+const PRUNE: Duration = Duration::from_secs(60);
+const PRUNE_ON: Duration = Duration::from_secs(1);
 
 /// How long to wait for a daemon that is on its way out.
 const SECOND_DAEMON_WAIT: Duration = Duration::from_secs(3);
@@ -72,8 +89,9 @@ impl Default for Limits {
 impl Limits {
     fn workers(&self, hands: Hands) -> usize {
         match hands {
-            Hands::Image => self.image_workers,
+            Hands::Image | Hands::Known => self.image_workers,
             Hands::Device => self.device_workers,
+            Hands::Collect => 1,
         }
     }
 }
@@ -93,12 +111,14 @@ pub struct Options {
     pub limits: Limits,
     /// Who hears of the end of every run that names nobody.
     pub webhook: Option<String>,
+    /// For how long somebody who does not listen is told again.
+    pub webhook_time: Duration,
     /// The key of the seal on what is told.
     pub webhook_secret: Option<Vec<u8>>,
     /// Whether this very host may be told.
     pub webhook_loopback: bool,
-    /// Settings that decide what comes out of a run, to be shown.
-    pub shown: Vec<(String, String)>,
+    /// Every setting by its key, as a variable would have it: what is in force is told by it.
+    pub values: BTreeMap<&'static str, Option<String>>,
 }
 
 /// Where the daemon of this state directory listens, unless told otherwise.
@@ -106,8 +126,7 @@ pub fn socket(state: &Path) -> PathBuf {
     state.join("serve.sock")
 }
 
-/// Serves until a signal, and gives back when everything is put by. `reload` gives the limits as they
-/// are set now.
+/// Serves until a signal, and gives back when everything is put by. `reload` gives what is set now.
 ///
 /// A broken store or registry is no reason not to start: questions are answered and nothing is begun.
 ///
@@ -116,11 +135,12 @@ pub fn socket(state: &Path) -> PathBuf {
 pub fn serve(
     settings: Settings,
     options: Options,
-    reload: impl Fn() -> Result<Limits, Error> + Send + 'static,
+    reload: impl Fn() -> Result<(Settings, Options), Error> + Send + 'static,
 ) -> Result<(), Error> {
     // Before any other thread: all inherit what is blocked.
     let signals = stop::block()?;
     sys::share_one_heap();
+    walls::warn_at_start(&settings);
     let token = options.token_file.as_deref().map(Token::read).transpose()?;
     if options.listen.is_some() && token.is_none() {
         return Err(Error::Usage("--listen needs --token-file: who asks has to know it".into()));
@@ -129,6 +149,8 @@ pub fn serve(
         webhook::check(address)?;
     }
     make_dir(&settings.state)?;
+    // To listen and to open the registry takes some, and by that it can make more.
+    let room = reserve::give_up(&settings.state);
     let _only = only_daemon(&settings)?;
     let daemon = Arc::new(Daemon::new(settings, options));
     // The registry is looked at by one thread before others have connections of their own.
@@ -140,12 +162,15 @@ pub fn serve(
     let (listeners, socket) = listen::open(&daemon)?;
     stop::watch(&daemon, signals, gate.clone(), reload);
     for hands in Hands::ALL {
-        workers::start(&daemon, hands, 0);
+        workers::start(&daemon, hands);
     }
-    webhook::start(&daemon);
+    tellers::start(&daemon);
+    grow::start(&daemon);
+    refresh::start(&daemon);
     for listener in listeners {
         listen::start(&gate, listener)?;
     }
+    drop(room);
     notify::tell("READY=1");
     tick(&daemon);
     notify::tell("STOPPING=1");
@@ -163,7 +188,9 @@ pub fn serve(
 }
 
 fn open_once(daemon: &Daemon) -> Result<(), Error> {
-    let mut host = Host::open(daemon.settings.clone())?;
+    let mut host = Host::open(daemon.settings())?;
+    // After a boot: for a few seconds at most, and only where something is to come up.
+    host.ask_catalog(false);
     host.recover(false).map(drop)
 }
 
@@ -184,18 +211,32 @@ fn only_daemon(settings: &Settings) -> Result<crate::lock::Lock, Error> {
 fn tick(daemon: &Daemon) {
     let period = notify::watchdog().map_or(TICK, |watchdog| (watchdog / 2).min(TICK));
     let mut next_look = std::time::Instant::now();
+    let mut next_prune = next_look;
     while !daemon.is_stopping() {
         if next_look <= std::time::Instant::now() {
             daemon.examine();
-            if let Err(error) = daemon.gather() {
+            if let Err(error) = daemon.gather().and_then(|()| daemon.settle()) {
                 daemon.complain(&error);
             }
             next_look = std::time::Instant::now() + TICK;
+        }
+        if next_prune <= std::time::Instant::now() {
+            let more = daemon.prune().unwrap_or_else(|error| {
+                daemon.complain(&error);
+                false
+            });
+            next_prune = std::time::Instant::now() + if more { PRUNE_ON } else { PRUNE };
         }
         daemon.tick();
         if notify::watchdog().is_some() {
             notify::tell("WATCHDOG=1");
         }
-        daemon.pause(period);
+        let mut pause = period;
+        match daemon.look_elsewhere() {
+            Ok(true) => pause = pause.min(LOOK_ELSEWHERE),
+            Ok(false) => {}
+            Err(error) => daemon.complain(&error),
+        }
+        daemon.pause(pause.min(next_prune.saturating_duration_since(std::time::Instant::now())));
     }
 }

@@ -3,10 +3,13 @@
 use serde::Serialize;
 
 use super::http::{PROBLEM, Reject, Response, reason};
-use crate::error::{Class, Error, class, whole};
+use crate::error::{Amiss, Class, Error, class, whole};
 
 /// Seconds after which somebody who was turned away may ask again.
 const RETRY_AFTER_S: u32 = 1;
+
+/// What who stands against a run may do.
+const BY_A_RUN: &str = "wait for the run's end, or cancel it";
 
 /// The body of an answer that is a failure.
 #[derive(Clone, Debug, Serialize)]
@@ -55,17 +58,18 @@ pub(crate) fn of(error: &Error) -> Response {
     let class = class(error);
     let detail = whole(error);
     // The name of another, or a run of another wish, stands in the way: not a mistake in the words.
-    let status = match error {
-        Error::Taken { .. } => 409,
-        _ => status(class),
+    let (status, run) = match error {
+        Error::Taken { .. } | Error::Amiss(Amiss::InUse { .. }) => (409, None),
+        Error::Making(making) => (409, Some(making.run)),
+        _ => (status(class), None),
     };
-    problem(status, class, &detail, hint(class), None)
+    let hint = if run.is_some() { BY_A_RUN } else { hint(class) };
+    problem(status, class, &detail, hint, run)
 }
 
 /// A request that stands against a run.
 pub(crate) fn conflict(run: u64, detail: &str) -> Response {
-    let hint = "wait for the run's end, or cancel it";
-    problem(409, Class::Usage, detail, hint, Some(run))
+    problem(409, Class::Usage, detail, BY_A_RUN, Some(run))
 }
 
 /// A request that breaks a rule of the wire.

@@ -5,22 +5,30 @@ use std::collections::HashMap;
 use registry::{Run, Verb};
 use serde_json::Value;
 
+use crate::order;
+
 /// Which hands a run needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Hands {
     /// Network and unpack.
     Image,
+    /// An activation of an image that is here: a listing, devices and rows. What turns out to need more
+    /// goes over to `Image`.
+    Known,
     /// Devices and rows.
     Device,
+    /// Room: nobody needs that a collection has ended.
+    Collect,
 }
 
 impl Hands {
-    pub(super) const ALL: [Hands; 2] = [Hands::Image, Hands::Device];
+    pub(super) const ALL: [Hands; 4] = [Hands::Image, Hands::Known, Hands::Device, Hands::Collect];
 
     pub(super) fn of(verb: Verb) -> Hands {
         match verb {
             Verb::Ensure | Verb::Activate => Hands::Image,
-            Verb::Deactivate | Verb::Rm | Verb::Gc => Hands::Device,
+            Verb::Deactivate | Verb::Rm => Hands::Device,
+            Verb::Gc => Hands::Collect,
         }
     }
 }
@@ -32,6 +40,13 @@ pub(super) struct Item {
     pub(super) hands: Hands,
     /// What shares turns: the image, or where there is none the subject.
     pub(super) share: String,
+    /// The activation that it acts on: acts on one keep their order, whatever hands they need.
+    pub(super) name: Option<String>,
+    /// The image that it makes or brings or takes away: what does the one keeps its order with what does
+    /// the other.
+    pub(super) image: Option<String>,
+    /// Whether it takes something away.
+    pub(super) takes_away: bool,
     pub(super) priority: i32,
 }
 
@@ -39,16 +54,36 @@ impl Item {
     pub(super) fn of(run: &Run) -> Item {
         let input: Value = serde_json::from_str(&run.input).unwrap_or_default();
         let share = input["image"].as_str().unwrap_or(&run.subject).to_owned();
-        Item { id: run.id, hands: Hands::of(run.verb), share, priority: run.priority }
+        let of_image = order::is_image(&run.subject);
+        let name = match run.verb {
+            Verb::Activate | Verb::Deactivate | Verb::Rm if !of_image => Some(run.subject.clone()),
+            Verb::Activate | Verb::Deactivate | Verb::Rm | Verb::Ensure | Verb::Gc => None,
+        };
+        let (image, takes_away) = match run.verb {
+            Verb::Rm if of_image => (Some(run.subject.clone()), true),
+            Verb::Rm | Verb::Deactivate => (None, true),
+            Verb::Ensure | Verb::Activate | Verb::Gc => (order::image_of(run), false),
+        };
+        let (id, hands, priority) = (run.id, Hands::of(run.verb), run.priority);
+        Item { id, hands, share, name, image, takes_away, priority }
+    }
+
+    pub(super) fn is_after(&self, other: &Item) -> bool {
+        let same_name = self.name.is_some() && self.name == other.name;
+        let same_image = self.image.is_some() && self.image == other.image;
+        let taken = self.takes_away || other.takes_away;
+        (same_name || same_image && taken) && self.id > other.id
     }
 }
 
-/// The one of `waiting` that is next for these hands: the highest priority; then the image that fewest
+/// The one of `waiting` that is next for these hands, of those whose name no earlier act is about, here or, of
+/// what is taken away, in another process: the
+/// highest priority; then the image that fewest
 /// are at work on, so that hands do not wait for each other's layer while another image waits; then
 /// the image whose last turn is longest ago; then the oldest.
 pub(super) fn next(
     waiting: &[Item],
-    working: &[Item],
+    (working, elsewhere): (&[Item], &[Item]),
     turns: &HashMap<String, u64>,
     hands: Hands,
 ) -> Option<usize> {
@@ -57,7 +92,12 @@ pub(super) fn next(
         let turn = turns.get(&item.share).copied().unwrap_or(0);
         (-item.priority, working, turn, item.id)
     };
-    let fit = waiting.iter().enumerate().filter(|(_, item)| item.hands == hands);
+    let all = || waiting.iter().chain(working);
+    // What brings something up looks by itself after what other processes take away.
+    let away = |item: &Item| item.takes_away && elsewhere.iter().any(|other| item.is_after(other));
+    let turn_has_come = |item: &Item| !all().any(|other| item.is_after(other)) && !away(item);
+    let fit = waiting.iter().enumerate();
+    let fit = fit.filter(|(_, item)| item.hands == hands && turn_has_come(item));
     fit.min_by_key(|(_, item)| key(item)).map(|(at, _)| at)
 }
 
@@ -66,13 +106,15 @@ mod tests {
     use super::*;
 
     fn item(id: u64, share: &str, priority: i32) -> Item {
-        Item { id, hands: Hands::Image, share: share.into(), priority }
+        let share = share.into();
+        let hands = Hands::Image;
+        Item { id, hands, share, name: None, image: None, takes_away: false, priority }
     }
 
     /// Takes all in turn with `hands` at work at once, the first to begin being the first to end.
     fn order(mut waiting: Vec<Item>, hands: usize) -> Vec<u64> {
         let (mut working, mut turns, mut order) = (Vec::new(), HashMap::new(), Vec::new());
-        while let Some(at) = next(&waiting, &working, &turns, Hands::Image) {
+        while let Some(at) = next(&waiting, (&working, &[]), &turns, Hands::Image) {
             let item = waiting.remove(at);
             order.push(item.id);
             turns.insert(item.share.clone(), order.len() as u64);
@@ -101,9 +143,41 @@ mod tests {
 
     #[test]
     fn each_kind_of_hands_has_its_own_line() {
-        let gc = Item { id: 1, hands: Hands::Device, share: "store".into(), priority: 0 };
+        let gc = Item { hands: Hands::Collect, ..item(1, "store", 0) };
         let waiting = [gc, item(2, "a", 0)];
-        let of = |hands| next(&waiting, &[], &HashMap::new(), hands);
-        assert_eq!((of(Hands::Device), of(Hands::Image)), (Some(0), Some(1)));
+        let of = |hands| next(&waiting, (&[], &[]), &HashMap::new(), hands);
+        assert_eq!(Hands::ALL.map(of), [Some(1), None, None, Some(0)]);
+    }
+
+    #[test]
+    fn acts_on_one_name_keep_their_order_whatever_hands_and_priority_they_have() {
+        let on =
+            |id, hands, priority| Item { hands, name: Some("x".into()), ..item(id, "a", priority) };
+        let waiting = [on(2, Hands::Device, 9), on(3, Hands::Image, 99), item(4, "b", 0)];
+        let of = |working: &[Item], hands| next(&waiting, (working, &[]), &HashMap::new(), hands);
+        assert_eq!((of(&[], Hands::Device), of(&[], Hands::Image)), (Some(0), Some(2)));
+        let working = [on(1, Hands::Image, 0)];
+        assert_eq!((of(&working, Hands::Device), of(&working, Hands::Image)), (None, Some(2)));
+    }
+
+    #[test]
+    fn an_image_is_made_and_taken_away_in_the_order_in_which_that_was_asked() {
+        let of = |id, takes_away| Item { image: Some("a".into()), takes_away, ..item(id, "a", 0) };
+        let next = |waiting: &[Item], working: &[Item]| {
+            let found = next(waiting, (working, &[]), &HashMap::new(), Hands::Image);
+            found.map(|at| waiting[at].id)
+        };
+        assert_eq!(next(&[of(2, true), of(3, false)], &[of(1, false)]), None);
+        assert_eq!(next(&[of(2, true), of(3, false)], &[]), Some(2));
+        // Those that make it are in nobody's way.
+        assert_eq!(next(&[of(2, false)], &[of(1, false)]), Some(2));
+        let other = [Item { image: Some("b".into()), takes_away: true, ..item(2, "b", 0) }];
+        assert_eq!(next(&other, &[of(1, false)]), Some(2));
+        // Another process is waited for by what takes away, and by nothing else.
+        for (takes_away, wanted) in [(true, None), (false, Some(0))] {
+            let (waiting, elsewhere) = ([of(3, takes_away)], [of(1, false), of(2, !takes_away)]);
+            let found = super::next(&waiting, (&[], &elsewhere), &HashMap::new(), Hands::Image);
+            assert_eq!(found, wanted);
+        }
     }
 }

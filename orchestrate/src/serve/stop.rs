@@ -1,17 +1,16 @@
-//! Signals: TERM and INT put everything by, a second one ends the process at once, HUP reloads limits.
+//! Signals: TERM and INT put everything by, a second one ends the process at once, HUP reads the settings
+//! again.
 
 use std::sync::Arc;
 use std::thread;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use super::Limits;
+use super::Options;
 use super::daemon::Daemon;
 use super::listen::Gate;
-use super::queue::Hands;
-use super::workers;
-use crate::Error;
 use crate::log::{self, Level};
+use crate::{Error, Settings};
 
 /// Blocks the signals that are waited for. To be called while there is one thread.
 pub(super) fn block() -> Result<SigSet, Error> {
@@ -33,7 +32,7 @@ pub(super) fn watch(
     daemon: &Arc<Daemon>,
     signals: SigSet,
     gate: Arc<Gate>,
-    reload: impl Fn() -> Result<Limits, Error> + Send + 'static,
+    reload: impl Fn() -> Result<(Settings, Options), Error> + Send + 'static,
 ) {
     let daemon = daemon.clone();
     thread::spawn(move || {
@@ -54,19 +53,35 @@ pub(super) fn watch(
     });
 }
 
-fn renew(daemon: &Arc<Daemon>, gate: &Gate, reload: &impl Fn() -> Result<Limits, Error>) {
-    let before = daemon.limits();
+fn renew(
+    daemon: &Arc<Daemon>,
+    gate: &Gate,
+    reload: &impl Fn() -> Result<(Settings, Options), Error>,
+) {
     match reload() {
-        Ok(limits) => {
-            daemon.set_limits(limits);
-            for hands in Hands::ALL {
-                workers::start(daemon, hands, before.workers(hands));
+        Ok((settings, options)) => {
+            let renewed = daemon.renew(settings, &options);
+            let listed = |keys: &[&str]| match keys {
+                [] => "none".to_owned(),
+                keys => keys.join(", "),
+            };
+            let msg = format!(
+                "SIGHUP: settings are read again; other ones from the next run on: {}",
+                listed(&renewed.in_force)
+            );
+            log::line(Level::Info, &msg, &[]);
+            if !renewed.restart.is_empty() {
+                let msg = format!(
+                    "SIGHUP: not in force before a restart of the daemon: {}",
+                    listed(&renewed.restart)
+                );
+                log::line(Level::Warning, &msg, &[]);
             }
-            log::line(Level::Info, &format!("SIGHUP: {limits:?}"), &[]);
         }
         // What was set stays: a mistake in a file is no reason to stop.
         Err(error) => {
-            log::line(Level::Warning, &format!("SIGHUP: limits stay as they are: {error}"), &[]);
+            let msg = format!("SIGHUP: settings and limits stay as they are: {error}");
+            log::line(Level::Warning, &msg, &[]);
         }
     }
     if let Err(error) = gate.renew_token() {

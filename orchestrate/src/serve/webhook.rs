@@ -1,12 +1,9 @@
-//! Who asked to hear of a run's end is told: one POST with the run, sealed with an HMAC, tried again a
-//! few times, and never to an address that belongs to the host or its cloud.
+//! One POST with a run that has ended, sealed with an HMAC, and never to an address that belongs to the
+//! host or its cloud. Who is told when is in `tellers`.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
@@ -18,25 +15,12 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use super::daemon::Daemon;
 use crate::Error;
-use crate::log::{self, Level};
-use crate::metrics::LIFE;
 
 /// Bytes of an address.
 const ADDRESS_MAX: usize = 1024;
 
 /// For one try, name and answer included.
 const TRY: Duration = Duration::from_secs(10);
-
-/// After each failed try; when all have passed it is given up.
-const PAUSES: [Duration; 4] = [
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-    Duration::from_secs(30),
-    Duration::from_secs(120),
-];
-
-/// Runs that are told of in one go.
-const BATCH: u32 = 16;
 
 /// An address that may be told, by its form; where it leads is looked at when it is told.
 pub(super) fn check(address: &str) -> Result<&str, Error> {
@@ -58,21 +42,59 @@ pub(super) fn check(address: &str) -> Result<&str, Error> {
     }
 }
 
-/// Why an address is not told: it is the host's own, or leads to where clouds keep their secrets.
-fn forbidden(ip: IpAddr, loopback: bool) -> Option<&'static str> {
-    // 100.100.100.200 and fd00:ec2::254 are metadata services.
-    let metadata6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    match ip.to_canonical() {
+/// Why an address is not told: it is the host's own, or leads to where clouds keep their secrets. `own` are the
+/// addresses of this host's interfaces.
+fn forbidden(ip: IpAddr, loopback: bool, own: &[IpAddr]) -> Option<&'static str> {
+    // Those of Alibaba, Azure and Oracle, and Amazon's of version 6.
+    const METADATA: [Ipv4Addr; 3] = [
+        Ipv4Addr::new(100, 100, 100, 200),
+        Ipv4Addr::new(168, 63, 129, 16),
+        Ipv4Addr::new(192, 0, 0, 192),
+    ];
+    const METADATA6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    let ip = within(ip);
+    match ip {
         ip if ip.is_loopback() => (!loopback).then_some("a loopback address"),
         ip if ip.is_unspecified() => Some("no address"),
         ip if ip.is_multicast() => Some("a multicast address"),
+        IpAddr::V4(ip) if ip.octets()[0] == 0 => Some("an address of this host's own network"),
         IpAddr::V4(ip) if ip.is_link_local() => Some("a link-local address"),
         IpAddr::V4(ip) if ip.is_broadcast() => Some("a broadcast address"),
-        IpAddr::V4(ip) if ip.octets() == [100, 100, 100, 200] => Some("a metadata service"),
+        IpAddr::V4(ip) if METADATA.contains(&ip) => Some("a metadata service"),
         IpAddr::V6(ip) if ip.is_unicast_link_local() => Some("a link-local address"),
-        IpAddr::V6(ip) if ip == metadata6 => Some("a metadata service"),
+        IpAddr::V6(ip) if ip == METADATA6 => Some("a metadata service"),
+        // Whoever may use the loopback ones may reach all of the host's.
+        ip if !loopback && own.contains(&ip) => Some("an address of this host"),
         IpAddr::V4(_) | IpAddr::V6(_) => None,
     }
+}
+
+/// The address of version 4 that one of version 6 stands for: mapped or compatible (RFC 4291 2.5.5), by NAT64
+/// (RFC 6052 2.1, RFC 8215) or 6to4 (RFC 3056); else the address.
+fn within(ip: IpAddr) -> IpAddr {
+    let IpAddr::V6(six) = ip else { return ip };
+    let (segments, octets) = (six.segments(), six.octets());
+    let four =
+        |at: usize| IpAddr::from([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
+    match segments {
+        [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => {
+            four(12)
+        }
+        [0, 0, 0, 0, 0, 0, high, _] if high != 0 => four(12),
+        [0x2002, ..] => four(2),
+        _ => ip,
+    }
+}
+
+/// The addresses of this host's interfaces, as they are now: one that is down is not reached either.
+fn own_addresses() -> Vec<IpAddr> {
+    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let addresses = all.filter_map(|interface| {
+        let address = interface.address?;
+        let four = address.as_sockaddr_in().map(|four| IpAddr::V4(four.ip()));
+        four.or_else(|| address.as_sockaddr_in6().map(|six| within(IpAddr::V6(six.ip()))))
+    });
+    addresses.collect()
 }
 
 /// The system's resolver; what it gives is judged, and that very address is connected to.
@@ -91,8 +113,9 @@ impl Resolver for Judged {
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let found = self.system.resolve(uri, config, timeout)?;
         // One bad address among good ones is no accident either.
-        match found.iter().find_map(|address| forbidden(address.ip(), self.loopback)) {
-            Some(why) => Err(ureq::Error::Other(format!("it leads to {why}: refused").into())),
+        let own = own_addresses();
+        match found.iter().find_map(|address| forbidden(address.ip(), self.loopback, &own)) {
+            Some(why) => Err(ureq::Error::Other(Box::new(Forbidden(why)))),
             None => Ok(found),
         }
     }
@@ -109,58 +132,43 @@ fn seal(secret: &[u8], timestamp: &str, body: &[u8]) -> String {
     format!("sha256={hex}")
 }
 
-/// Tells of ends from now on, those that an earlier daemon left included.
-pub(super) fn start(daemon: &Arc<Daemon>) {
-    let shared = daemon.clone();
-    let started = thread::Builder::new().name("webhooks".into()).spawn(move || {
-        let mut tries = HashMap::new();
-        while !shared.is_stopping() {
-            let seen = shared.news();
-            let next = tell(&shared, &mut tries);
-            shared.wait_for_news(seen, next);
-        }
-    });
-    if let Err(error) = started {
-        log::line(Level::Error, &format!("webhooks: cannot start: {error}"), &[]);
+/// Why an end was not told.
+#[derive(Debug)]
+pub(super) struct Untold {
+    pub(super) why: String,
+    /// Whether it is no use to try again.
+    pub(super) for_good: bool,
+}
+
+impl From<String> for Untold {
+    fn from(why: String) -> Untold {
+        Untold { why, for_good: false }
     }
 }
 
-/// One round. Gives the time after which there is something to try again.
-fn tell(daemon: &Daemon, tries: &mut HashMap<u64, (usize, Instant)>) -> Option<Duration> {
-    // A registry that does not answer now is asked again at the next news.
-    let due = daemon.with_registry(|registry| registry.to_tell(BATCH)).ok()?;
-    tries.retain(|id, _| due.iter().any(|(other, _)| other == id));
-    for (id, address) in due {
-        let (tried, not_before) = tries.get(&id).copied().unwrap_or((0, Instant::now()));
-        if not_before > Instant::now() || daemon.is_stopping() {
-            continue;
-        }
-        let outcome = post(daemon, id, &address);
-        let detail = match (&outcome, PAUSES.get(tried)) {
-            (Ok(()), _) => {
-                LIFE.webhooks_sent.fetch_add(1, Ordering::Relaxed);
-                "its end was told".to_owned()
-            }
-            (Err(why), None) => {
-                LIFE.webhooks_failed.fetch_add(1, Ordering::Relaxed);
-                format!("its end could not be told: {why}")
-            }
-            (Err(_), Some(pause)) => {
-                tries.insert(id, (tried + 1, Instant::now() + *pause));
-                continue;
-            }
-        };
-        tries.remove(&id);
-        // Where this is not recorded it is told once more; who listens has the run's number.
-        drop(daemon.with_registry(|registry| registry.write(|w| w.told_run(id, &detail))));
+/// Where an address leads that is never told.
+#[derive(Debug)]
+struct Forbidden(&'static str);
+
+impl fmt::Display for Forbidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it leads to {}: refused", self.0)
     }
-    let next = tries.values().map(|(_, at)| at.saturating_duration_since(Instant::now())).min();
-    next.map(|time| time.max(Duration::from_millis(10)))
 }
 
-fn post(daemon: &Daemon, id: u64, address: &str) -> Result<(), String> {
+impl std::error::Error for Forbidden {}
+
+/// Whom an address reaches, in words that two addresses of one server have in common.
+pub(super) fn host(address: &str) -> String {
+    let uri = address.parse::<Uri>().ok();
+    uri.and_then(|uri| Some(uri.authority()?.as_str().to_ascii_lowercase())).unwrap_or_default()
+}
+
+/// One try to tell `address` of a run's end.
+pub(super) fn post(daemon: &Daemon, id: u64, address: &str) -> Result<(), Untold> {
     let line = daemon.run(id).map_err(|error| error.to_string())?;
-    let body = serde_json::to_vec(&line).map_err(|error| error.to_string())?;
+    let body = serde_json::to_string(&line).map_err(|error| error.to_string())?;
+    let body = crate::log::harmless(body).into_bytes();
     let timestamp = daemon.now_s().to_string();
     let config = Agent::config_builder()
         .proxy(None)
@@ -181,8 +189,11 @@ fn post(daemon: &Daemon, id: u64, address: &str) -> Result<(), String> {
     }
     match request.send(&body) {
         Ok(answer) if answer.status().is_success() => Ok(()),
-        Ok(answer) => Err(format!("its server answered {}", answer.status().as_u16())),
-        Err(error) => Err(error.to_string()),
+        Ok(answer) => Err(format!("its server answered {}", answer.status().as_u16()).into()),
+        Err(ureq::Error::Other(inner)) if inner.is::<Forbidden>() => {
+            Err(Untold { why: inner.to_string(), for_good: true })
+        }
+        Err(error) => Err(error.to_string().into()),
     }
 }
 
@@ -192,6 +203,7 @@ mod tests {
 
     #[test]
     fn the_hosts_own_addresses_and_those_of_its_cloud_are_never_told() {
+        let own = ["198.51.100.7", "2001:db8::7"].map(|text| text.parse().unwrap());
         for bad in [
             "169.254.169.254",
             "169.254.0.1",
@@ -199,7 +211,20 @@ mod tests {
             "fe80::1",
             "fd00:ec2::254",
             "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b::127.0.0.1",
+            "64:ff9b:1::168.63.129.16",
+            "64:ff9b:1:2:3:4:127.0.0.1",
+            "::127.0.0.1",
+            "2002:7f00:1::",
+            "198.51.100.7",
+            "::ffff:198.51.100.7",
+            "64:ff9b::198.51.100.7",
+            "2001:db8::7",
             "0.0.0.0",
+            "0.1.2.3",
             "::",
             "127.0.0.1",
             "127.9.9.9",
@@ -209,13 +234,17 @@ mod tests {
             "ff02::1",
             "255.255.255.255",
         ] {
-            assert!(forbidden(bad.parse().unwrap(), false).is_some(), "{bad}");
+            assert!(forbidden(bad.parse().unwrap(), false, &own).is_some(), "{bad}");
         }
-        for good in ["10.0.0.1", "192.0.2.1", "2001:db8::1", "100.100.100.201"] {
-            assert_eq!(forbidden(good.parse().unwrap(), false), None, "{good}");
+        for good in
+            ["10.0.0.1", "192.0.2.1", "2001:db8::1", "100.100.100.201", "64:ff9b::192.0.2.1"]
+        {
+            assert_eq!(forbidden(good.parse().unwrap(), false, &own), None, "{good}");
         }
-        assert_eq!(forbidden("127.0.0.1".parse().unwrap(), true), None);
-        assert!(forbidden("169.254.169.254".parse().unwrap(), true).is_some());
+        assert_eq!(forbidden("127.0.0.1".parse().unwrap(), true, &own), None);
+        assert!(forbidden("169.254.169.254".parse().unwrap(), true, &own).is_some());
+        let loopback: IpAddr = "127.0.0.1".parse().unwrap();
+        assert!(own_addresses().contains(&loopback), "its own interfaces are looked at");
     }
 
     #[test]

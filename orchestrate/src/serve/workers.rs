@@ -6,18 +6,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use registry::RunState;
+use registry::{Run, RunState, Verb};
+use serde_json::Value;
 
-use super::daemon::{Daemon, now_ms};
+use super::daemon::{Daemon, Released, now_ms};
 use super::queue::{Hands, Item};
 use crate::error::whole;
 use crate::log::{self, Field, Level};
 use crate::metrics::LIFE;
-use crate::{Cancel, Error, Host, Settings, sys};
+use crate::using::Reach;
+use crate::{Cancel, Error, Host, Settings, reserve, sys};
 
-/// Starts as many workers as the limits have, from number `from` of each kind on.
-pub(super) fn start(daemon: &Arc<Daemon>, hands: Hands, from: usize) {
-    for number in from..daemon.limits().workers(hands) {
+/// Starts the workers that are missing to what the limits have.
+pub(super) fn start(daemon: &Arc<Daemon>, hands: Hands) {
+    for number in 0..daemon.limits().workers(hands) {
+        if !daemon.take_place(hands, number) {
+            continue;
+        }
         let shared = daemon.clone();
         let name = format!("{hands:?}-{number}").to_lowercase();
         let started = thread::Builder::new().name(name).spawn(move || {
@@ -27,6 +32,7 @@ pub(super) fn start(daemon: &Arc<Daemon>, hands: Hands, from: usize) {
             }
         });
         if let Err(error) = started {
+            daemon.give_place_back(hands, number);
             let number = u64::try_from(number).unwrap_or(u64::MAX).into();
             let why = Field::from(error.to_string());
             log::line(Level::Error, "a worker cannot start", &[("worker", number), ("why", why)]);
@@ -34,48 +40,91 @@ pub(super) fn start(daemon: &Arc<Daemon>, hands: Hands, from: usize) {
     }
 }
 
-fn work(daemon: &Daemon, item: Item, cancel: Cancel) {
+fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
     if daemon.is_stopping() {
         // Claimed in the very moment.
         cancel.suspend("the daemon stops");
     }
-    let settings = Settings { cancel, ..daemon.settings.clone() };
+    let settings = Settings { cancel, ..daemon.settings() };
+    let makes_room = matches!(item.hands, Hands::Device | Hands::Collect);
+    let _room = makes_room.then(|| reserve::give_up(&settings.state)).flatten();
     // What it holds is dropped on the way out; its row says `running` and its lock is free, so the
     // next tick takes it up again, and not for ever.
     let begun = catch_unwind(AssertUnwindSafe(|| perform(settings, &item)));
-    let again = match begun {
-        Ok(Ok(())) => false,
+    let end = match begun {
+        Ok(Ok(false)) => Released::Over,
+        Ok(Ok(true)) => {
+            item.hands = Hands::Image;
+            Released::PutBy
+        }
+        // Its wish is in its row, and is carried out at once.
+        Ok(Err(Error::Cancelled { .. })) => Released::PutBy,
         Ok(Err(error)) => {
             let why = whole(&error).into();
             let fields = [("run", item.id.into()), ("why", why)];
             log::line(Level::Warning, "a run cannot be begun yet", &fields);
             daemon.examine();
-            true
+            Released::NotBegun
         }
-        Err(_) => {
-            log::line(Level::Error, "panicked; this is a bug", &[("run", item.id.into())]);
-            false
+        Err(payload) => {
+            let why = Field::from(LIFE.panicked(&*payload));
+            let fields = [("run", item.id.into()), ("why", why)];
+            log::line(Level::Error, "panicked; this is a bug", &fields);
+            Released::Over
         }
     };
-    daemon.release(item, again);
+    daemon.release(item, end);
 }
 
-/// Opens a host as the command would, mends what others left, and does the run.
+/// Opens a host as the command would, mends what others left, and does the run. Gives whether it was put
+/// by for other hands.
 ///
 /// # Errors
 /// Those that keep it from being begun. How it ended is in its row.
-fn perform(settings: Settings, item: &Item) -> Result<(), Error> {
+fn perform(settings: Settings, item: &Item) -> Result<bool, Error> {
     let mut host = Host::open(settings)?;
+    host.reach = match item.hands {
+        Hands::Image => Reach::Fetching,
+        Hands::Known => Reach::Listing,
+        Hands::Device | Hands::Collect => Reach::Here,
+    };
+    if let Some(run) = host.registry().run(item.id)?.filter(|run| run.verb == Verb::Activate) {
+        host.ask_catalog_for(&run.subject);
+    }
     host.recover(false)?;
     match host.registry().run(item.id)? {
         Some(run) if !run.state.is_end() => {
-            if host.take_up(&run)? == RunState::Done && item.hands == Hands::Image {
+            let lists = matches!(item.hands, Hands::Image | Hands::Known);
+            if host.take_up(&run)? == RunState::Done && lists {
                 let now = u64::try_from(now_ms()).unwrap_or(0);
                 LIFE.s3_ok_ms.store(now, Ordering::Relaxed);
             }
-            Ok(())
+            Ok(host.put_by)
         }
         // Somebody else has brought it to its end.
-        Some(_) | None => Ok(()),
+        Some(_) | None => Ok(false),
+    }
+}
+
+impl Daemon {
+    /// A run with the hands that it needs: what is here already waits for no download.
+    pub(super) fn item(&self, run: &Run) -> Item {
+        let mut item = Item::of(run);
+        if run.verb != Verb::Activate {
+            return item;
+        }
+        let input: Value = serde_json::from_str(&run.input).unwrap_or_default();
+        let image = input["image"].as_str().unwrap_or_default();
+        // Who does not know finds out at work.
+        let here = self.with_registry(|registry| {
+            let named = registry.activation(&run.subject)?.is_some();
+            Ok((named || input["no_fetch"] == true, registry.image(image)?.is_some()))
+        });
+        item.hands = match here {
+            Ok((true, _)) => Hands::Device,
+            Ok((false, true)) => Hands::Known,
+            Ok((false, false)) | Err(_) => Hands::Image,
+        };
+        item
     }
 }

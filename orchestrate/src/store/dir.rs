@@ -6,82 +6,105 @@
 //!   PATH/transaction      the transaction id, replaced by rename
 //!   PATH/volumes/<id>     one tree a volume
 //!   PATH/notes/<id>       what a sealed volume says of itself, or its origin's
+//!   PATH/made/<id>        the transaction id at which we made that tree
 //!   PATH/active/<name>    a symbolic link to ../volumes/<id>
+//!   PATH/serials          the believed serials of catalogs, replaced by rename
 //! ```
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use registry::StoreBinding;
 
-use crate::Error;
 use crate::plan::Mapping;
-use crate::store::{Condition, Mapped, Space, Store, Tree, View, Work};
+use crate::store::dir_files::{
+    io_error, is_dir, is_no_file, is_there, linked, make_dir, make_tree, mount_points, put_number,
+    read_own, remove, replace, tree_error, write_new,
+};
+use crate::store::dir_place::{LOCK, is_empty, make_private, making, own_dir, own_top};
+use crate::store::dir_restore::{self, HEADER};
+use crate::store::dir_work::{DirView, DirWork};
+use crate::store::{Condition, Made, Mapped, Space, Store, View, Work};
+use crate::{Cancel, Error, owner};
+
+/// The file of the believed serials.
+const SERIALS: &str = "serials";
+
+/// Its directories.
+const PARTS: [&str; 4] = ["volumes", "active", "notes", "made"];
 
 /// A directory that is a store.
 #[derive(Debug)]
 pub struct DirStore {
     path: PathBuf,
     id: String,
+    cancel: Cancel,
 }
 
 impl DirStore {
-    /// Opens the store at `path`; makes it in a directory that is absent or empty.
+    /// Opens the store at `path`; makes it in a directory that is absent or empty. Whoever else makes one there
+    /// is waited for so long, or until somebody asks to stop.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a directory that holds something else.
-    pub fn open(path: &Path) -> Result<DirStore, Error> {
+    /// [`Error::Usage`] for a directory that holds something else, or that somebody else can change.
+    pub fn open(path: &Path, wait: Duration, cancel: &Cancel) -> Result<DirStore, Error> {
         make_dir(path)?;
         let path = path.canonicalize().map_err(io_error("find", path))?;
-        // Two processes may come to an empty directory at once.
-        let lock = fs::File::open(&path).map_err(io_error("open", &path))?;
-        lock.lock().map_err(io_error("lock", &path))?;
-        let header = path.join("veneer-store");
-        match fs::read_to_string(&header) {
-            Ok(id) if !id.trim().is_empty() => {
-                make_dir(&path.join("notes"))?;
-                Ok(DirStore { id: id.trim().into(), path })
+        let dir = own_top(&path)?;
+        let header = path.join(HEADER);
+        if !is_there(&header)? {
+            dir_restore::never_was(&path)?;
+            // Two processes may come to an empty directory at once.
+            let making = making(&path, dir, wait, cancel)?;
+            if !is_there(&header)? {
+                let store = DirStore::make(path.clone(), cancel);
+                drop(making);
+                return store;
             }
-            Ok(_) => {
-                Err(Error::Usage(format!("{} is empty; name another --store", header.display())))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => DirStore::make(path),
-            Err(source) => Err(Error::Io { doing: "read", path: header, source }),
         }
+        let id = dir_restore::identity(&path)?;
+        // Directories that came later, and one whose links recovery makes anew.
+        for name in ["notes", "made", "active"] {
+            make_dir(&path.join(name))?;
+        }
+        for name in PARTS {
+            let part = path.join(name);
+            // One that is gone is told by who needs it.
+            if is_there(&part)? {
+                own_dir(&part)?;
+            }
+        }
+        Ok(DirStore { id, path, cancel: cancel.clone() })
     }
 
-    fn make(path: PathBuf) -> Result<DirStore, Error> {
+    fn make(path: PathBuf, cancel: &Cancel) -> Result<DirStore, Error> {
         // The header comes last, so a killed run may have left any of these.
         let ours = |entry: &fs::DirEntry| match entry.file_name().to_str() {
-            Some("lost+found" | "transaction" | ".transaction.new" | ".veneer-store.new") => {
-                Ok(true)
+            Some(
+                "lost+found" | "transaction" | ".transaction.new" | ".veneer-store.new" | LOCK,
+            ) => Ok(true),
+            Some(name) if PARTS.contains(&name) => {
+                own_dir(&entry.path())?;
+                is_empty(&entry.path()).map_err(io_error("list", &entry.path()))
             }
-            Some("volumes" | "active" | "notes") => match fs::read_dir(entry.path()) {
-                Ok(mut inside) => inside.next().transpose().map(|first| first.is_none()),
-                Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
-                Err(error) => Err(error),
-            },
             Some(_) | None => Ok(false),
         };
-        let all_ours = || -> io::Result<bool> {
-            for entry in fs::read_dir(&path)? {
-                if !ours(&entry?)? {
-                    return Ok(false);
-                }
+        let list = |source| io_error("list", &path)(source);
+        for entry in fs::read_dir(&path).map_err(list)? {
+            // What cannot be read is not what somebody else has put there.
+            if !ours(&entry.map_err(list)?)? {
+                return Err(Error::Usage(format!(
+                    "--store dir:{}: not empty and not a veneer store; name an empty directory",
+                    path.display()
+                )));
             }
-            Ok(true)
-        };
-        // What cannot be read is not what somebody else has put there.
-        if !all_ours().map_err(io_error("list", &path))? {
-            return Err(Error::Usage(format!(
-                "--store dir:{}: not empty and not a veneer store; name an empty directory",
-                path.display()
-            )));
         }
-        for name in ["volumes", "active", "notes"] {
-            make_dir(&path.join(name))?;
+        for name in PARTS {
+            let part = path.join(name);
+            make_dir(&part)?;
+            make_private(&own_dir(&part)?, &part)?;
         }
         let mut random = [0; 16];
         let source = Path::new("/dev/urandom");
@@ -89,7 +112,7 @@ impl DirStore {
             .and_then(|mut file| io::Read::read_exact(&mut file, &mut random))
             .map_err(io_error("read", source))?;
         let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let store = DirStore { path, id };
+        let store = DirStore { path, id, cancel: cancel.clone() };
         store.replace("transaction", "0")?;
         store.replace("veneer-store", &store.id)?;
         Ok(store)
@@ -99,9 +122,44 @@ impl DirStore {
         self.path.join("volumes").join(id.to_string())
     }
 
+    /// Whether a volume's place has a directory of its own: neither a link, which leads to what is not
+    /// ours, nor anything else.
+    fn is_tree(&self, id: u32) -> Result<bool, Error> {
+        is_dir(&self.volume(id))
+    }
+
     fn root(&self, id: u32) -> Result<unpack::Root, Error> {
         let tree = self.volume(id);
+        if self.has(id)? && !self.is_tree(id)? {
+            return Err(Error::NotOurs { id });
+        }
         unpack::Root::open(&tree).map_err(tree_error("open a volume"))
+    }
+
+    /// A link whose tree is gone leads nowhere.
+    fn linked_tree(&self, id: u32) -> Mapping {
+        // One that cannot be looked at keeps nobody from the others.
+        if self.is_tree(id).unwrap_or(false) { Mapping::Live } else { Mapping::Half }
+    }
+
+    /// Makes the directory of a volume, and the record that we did: the record first, so that a kill
+    /// leaves no volume of ours without one.
+    fn make_volume(&self, id: u32) -> Result<(), Error> {
+        let (tree, record) = (self.volume(id), self.path.join("made").join(id.to_string()));
+        // An id is given once, so what lies under it in any of the places was put there by others.
+        let note = self.path.join("notes").join(id.to_string());
+        if self.has(id)? || is_there(&note)? || is_there(&record)? {
+            return Err(Error::NotOurs { id });
+        }
+        let transaction = self.transaction_id()?;
+        write_new(&record, transaction.to_string().as_bytes())?;
+        match make_tree(&tree) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&record).map_err(io_error("remove", &record))?;
+                Err(Error::NotOurs { id })
+            }
+            made => made,
+        }
     }
 
     fn replace(&self, name: &str, text: &str) -> Result<(), Error> {
@@ -115,19 +173,35 @@ impl Store for DirStore {
     }
 
     fn transaction_id(&self) -> Result<u64, Error> {
-        let path = self.path.join("transaction");
-        let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
-        text.trim().parse().map_err(|_| {
-            Error::Usage(format!("{}: {text:?} is not a transaction id", path.display()))
-        })
+        dir_restore::number(&self.path)
     }
 
     fn set_transaction_id(&self, current: u64, next: u64) -> Result<(), Error> {
         let store = self.transaction_id()?;
         if store != current {
-            return Err(Error::Fence { registry: next, store });
+            return Err(owner::apart(next, store));
         }
-        self.replace("transaction", &next.to_string())
+        put_number(&self.path, next)
+    }
+
+    fn has(&self, id: u32) -> Result<bool, Error> {
+        is_there(&self.volume(id))
+    }
+
+    fn made_at(&self, id: u32) -> Result<Made, Error> {
+        if !self.has(id)? {
+            return Ok(Made::Never);
+        }
+        if !self.is_tree(id)? {
+            return Ok(Made::Foreign);
+        }
+        let record = match read_own(&self.path.join("made").join(id.to_string())) {
+            // What is no file says nothing; one that cannot be read now may say that it is ours.
+            Err(Error::Io { source, .. }) if is_no_file(&source) => None,
+            read => read?,
+        };
+        let number = record.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
+        Ok(number.map_or(Made::Unknown, Made::At))
     }
 
     fn ids(&self) -> Result<Vec<u32>, Error> {
@@ -142,9 +216,12 @@ impl Store for DirStore {
         Ok(ids)
     }
 
+    fn keeps_made(&self) -> bool {
+        true
+    }
+
     fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error> {
-        self.delete(id)?;
-        make_tree(&self.volume(id))?;
+        self.make_volume(id)?;
         unpack::sync(&self.root(id)?).map_err(tree_error("sync the template"))?;
         Ok(bytes)
     }
@@ -155,15 +232,17 @@ impl Store for DirStore {
     }
 
     fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error> {
-        self.delete(id)?;
+        if !self.is_tree(origin)? {
+            return Err(Error::Lost { volume: origin });
+        }
+        self.make_volume(id)?;
         // As on a thin volume, a snapshot begins with its origin's note.
         if let Some(note) = self.note(origin)? {
-            let path = self.path.join("notes").join(id.to_string());
-            fs::write(&path, note).map_err(io_error("write", &path))?;
+            write_new(&self.path.join("notes").join(id.to_string()), &note)?;
         }
-        make_tree(&self.volume(id))?;
         let (from, to) = (self.root(origin)?, self.root(id)?);
-        unpack::clone_tree(&from, &to).map_err(tree_error("copy the parent's tree"))?;
+        unpack::clone_tree(&from, &to, &self.cancel.stop())
+            .map_err(tree_error("copy the parent's tree"))?;
         Ok(())
     }
 
@@ -172,6 +251,9 @@ impl Store for DirStore {
     }
 
     fn look(&self, id: u32, _bytes: u64) -> Result<Box<dyn View>, Error> {
+        if !self.is_tree(id)? {
+            return Err(Error::Lost { volume: id });
+        }
         Ok(Box::new(DirView(self.root(id)?, self.volume(id))))
     }
 
@@ -180,43 +262,81 @@ impl Store for DirStore {
     }
 
     fn note(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
-        let path = self.path.join("notes").join(id.to_string());
-        match fs::read(&path) {
-            Ok(note) => Ok(Some(note)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::Io { doing: "read", path, source }),
-        }
+        read_own(&self.path.join("notes").join(id.to_string()))
+    }
+
+    fn serials_need_volume(&self) -> bool {
+        false
+    }
+
+    fn make_serials(&self, id: u32) -> Result<(), Error> {
+        Err(Error::NotOurs { id })
+    }
+
+    fn serials(&self, _volume: Option<u32>) -> Result<Vec<Vec<u8>>, Error> {
+        Ok(read_own(&self.path.join(SERIALS))?.into_iter().collect())
+    }
+
+    /// The rename keeps the older until the newer is whole.
+    fn put_serials(&self, _volume: Option<u32>, _copy: usize, bytes: &[u8]) -> Result<(), Error> {
+        replace(&self.path, SERIALS, bytes)
     }
 
     fn delete(&self, id: u32) -> Result<(), Error> {
         if let Some(mapped) = self.mapped_as(id)? {
-            self.unmap(&mapped.name)?;
+            self.unmap(id, &mapped.name)?;
+        }
+        // An id may be given and nothing made under it: what lies there then was put there by others.
+        let record = self.path.join("made").join(id.to_string());
+        if !self.has(id)? && !is_there(&record)? {
+            return Ok(());
+        }
+        // Nothing is removed through a link or a mount that somebody put in its place.
+        if let Some(by) = self.held(id)? {
+            return Err(Error::Held { what: format!("volume {id}"), by });
+        }
+        if self.has(id)? && !self.is_tree(id)? {
+            return Err(Error::NotOurs { id });
         }
         // The second is what a killed run had not renamed yet.
         for name in [id.to_string(), format!(".{id}.new")] {
-            let note = self.path.join("notes").join(name);
-            match fs::remove_file(&note) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_error("remove", &note)(error));
-                }
-                Ok(()) | Err(_) => {}
-            }
+            remove(&self.path.join("notes").join(name))?;
         }
         let tree = self.volume(id);
-        match fs::symlink_metadata(&tree) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(source) => return Err(Error::Io { doing: "look at", path: tree, source }),
-            Ok(_) => {}
+        if self.has(id)? {
+            let stop = self.cancel.stop_soon();
+            unpack::remove_tree_until(&self.root(id)?, &stop)
+                .map_err(tree_error("remove a volume"))?;
+            fs::remove_dir(&tree).map_err(io_error("remove", &tree))?;
         }
-        unpack::remove_tree(&self.root(id)?).map_err(tree_error("remove a volume"))?;
-        fs::remove_dir(&tree).map_err(io_error("remove", &tree))
+        // Last: what is there without it would not be known for ours.
+        remove(&record)
+    }
+
+    fn purge(&self, id: u32) -> Result<(), Error> {
+        match self.mapped_as(id)? {
+            Some(mapped) => {
+                let by = format!("the link {}", mapped.name);
+                Err(Error::Taken { name: format!("volume {id}"), by })
+            }
+            // The link or file itself, as it was asked for by its number, and nothing behind it.
+            None if self.has(id)? && !self.is_tree(id)? => remove(&self.volume(id)),
+            None => self.delete(id),
+        }
     }
 
     fn map(&self, id: u32, name: &str, _bytes: u64) -> Result<PathBuf, Error> {
         let link = self.path(name);
         let target = PathBuf::from("../volumes").join(id.to_string());
+        if let Some(by) = self.stranger(Some(id), name)? {
+            return Err(Error::Stranger { name: name.into(), by });
+        }
+        if !self.is_tree(id)? {
+            return Err(Error::Gone { volume: id });
+        }
         match fs::read_link(&link) {
             Ok(found) if found == target => return Ok(link),
+            // It leads to another volume of this store, and this name is the row's.
             Ok(_) => fs::remove_file(&link).map_err(io_error("replace", &link))?,
             Err(_) => {}
         }
@@ -224,12 +344,64 @@ impl Store for DirStore {
         Ok(link)
     }
 
-    fn unmap(&self, name: &str) -> Result<(), Error> {
-        let link = self.path(name);
-        match fs::remove_file(&link) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.map_err(io_error("remove", &link)),
+    /// Under its own name and any other: somebody may have renamed it.
+    fn unmap(&self, id: u32, _name: &str) -> Result<(), Error> {
+        for mapped in self.mapped()?.into_iter().filter(|mapped| mapped.id == id) {
+            let link = self.path(&mapped.name);
+            match fs::remove_file(&link) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("remove", &link)(error));
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
+        Ok(())
+    }
+
+    fn names_are_links(&self) -> bool {
+        true
+    }
+
+    fn unlink(&self, id: u32, name: &str) -> Result<bool, Error> {
+        let link = self.path(name);
+        match linked(&link)? {
+            Some(found) if found == id => remove(&link).map(|()| true),
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    /// A tree has no opening of its own: who is in it keeps what is open. But what is mounted inside of it
+    /// is somebody's, and in the way.
+    fn held(&self, id: u32) -> Result<Option<String>, Error> {
+        let (tree, table) = (self.volume(id), Path::new("/proc/self/mountinfo"));
+        let text = match fs::read(table) {
+            Ok(text) => text,
+            // Without it nothing can be told; a mount is then met by who removes.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Io { doing: "read", path: table.into(), source }),
+        };
+        let inside = mount_points(&text).into_iter().find(|point| point.starts_with(&tree));
+        Ok(inside.map(|point| format!("a mount at {}", point.display())))
+    }
+
+    fn read_only(&self, _id: u32) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn stranger(&self, _id: Option<u32>, name: &str) -> Result<Option<String>, Error> {
+        let link = self.path(name);
+        match (linked(&link)?, fs::symlink_metadata(&link)) {
+            (None, Ok(_)) => Ok(Some(link.display().to_string())),
+            (Some(_), _) | (None, Err(_)) => Ok(None),
+        }
+    }
+
+    fn device_bytes(&self, bytes: u64) -> u64 {
+        bytes
+    }
+
+    fn boot(&self) -> Result<Option<String>, Error> {
+        Ok(None)
     }
 
     fn grow(&self, _id: u32, _name: &str, _bytes: u64) -> Result<(), Error> {
@@ -247,7 +419,7 @@ impl Store for DirStore {
             let entry = entry.map_err(io_error("list", &path))?;
             let id = linked(&entry.path())?;
             if let (Some(id), Ok(name)) = (id, entry.file_name().into_string()) {
-                mapped.push(Mapped { name, id, mapping: Mapping::Live });
+                mapped.push(Mapped { name, id, mapping: self.linked_tree(id), bytes: 0 });
             }
         }
         Ok(mapped)
@@ -257,8 +429,14 @@ impl Store for DirStore {
         Ok(self.mapped()?.into_iter().find(|mapped| mapped.id == id))
     }
 
-    fn mapping(&self, name: &str) -> Result<Mapping, Error> {
-        Ok(linked(&self.path(name))?.map_or(Mapping::Absent, |_| Mapping::Live))
+    fn mapping(&self, id: u32, name: &str) -> Result<Mapping, Error> {
+        match linked(&self.path(name))? {
+            Some(found) if found == id => Ok(self.linked_tree(id)),
+            Some(_) | None => Ok(match self.mapped_as(id)? {
+                Some(_) => Mapping::Astray,
+                None => Mapping::Absent,
+            }),
+        }
     }
 
     fn space(&self) -> Result<Space, Error> {
@@ -291,96 +469,14 @@ impl Store for DirStore {
     }
 }
 
-/// A tree that is open for one apply.
-struct DirWork {
-    root: unpack::Root,
-    bytes: u64,
-    id: u32,
-    notes: PathBuf,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A sealed tree that is open to be read.
-struct DirView(unpack::Root, PathBuf);
-
-impl View for DirView {
-    fn tree(&self) -> Tree<'_> {
-        Tree::Directory(&self.1)
+    #[test]
+    fn mount_points_are_read_as_the_kernel_writes_them() {
+        let text =
+            b"21 1 0:5 / /srv/a\\040b rw - tmpfs none rw\n22 21 0:6 / /srv/a\\040b/c rw - x y z\n";
+        assert_eq!(mount_points(text), [Path::new("/srv/a b"), Path::new("/srv/a b/c")]);
     }
-
-    fn root(&self) -> &unpack::Root {
-        &self.0
-    }
-
-    fn close(self: Box<Self>) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
-impl Work for DirWork {
-    fn root(&self) -> &unpack::Root {
-        &self.root
-    }
-
-    /// The file system below is shared with others: it is asked when it is full, not before.
-    fn make_room(&mut self, _bytes: u64) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    fn close(self: Box<Self>, note: Option<&[u8]>) -> Result<(), Error> {
-        unpack::sync(&self.root).map_err(tree_error("sync the layer"))?;
-        match note {
-            Some(note) => replace(&self.notes, &self.id.to_string(), note),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The volume that a link of `active` leads to; none where there is no such link.
-fn linked(link: &Path) -> Result<Option<u32>, Error> {
-    match fs::read_link(link) {
-        Ok(target) => Ok(target.file_name().and_then(|id| id.to_str()?.parse().ok())),
-        // It is no link, so it is not ours.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io_error("look at", link)(error)),
-    }
-}
-
-/// Write, sync, rename, sync: the file is the old one or the new one.
-fn replace(dir: &Path, name: &str, content: &[u8]) -> Result<(), Error> {
-    let (new, path) = (dir.join(format!(".{name}.new")), dir.join(name));
-    let written = fs::File::create(&new)
-        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&new, &path))
-        .and_then(|()| fs::File::open(dir)?.sync_all());
-    written.map_err(io_error("write", &path))
-}
-
-fn make_dir(path: &Path) -> Result<(), Error> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(path).map_err(io_error("make", path))
-}
-
-/// The root of a volume is a directory that no layer names: 0755 whatever the umask, of time 0.
-fn make_tree(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let epoch = std::time::UNIX_EPOCH;
-    let times = fs::FileTimes::new().set_accessed(epoch).set_modified(epoch);
-    fs::create_dir(path)
-        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
-        .and_then(|()| fs::File::open(path)?.set_times(times))
-        .map_err(io_error("make", path))
-}
-
-fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Io { doing, path, source }
-}
-
-fn tree_error(doing: &'static str) -> impl FnOnce(unpack::Error) -> Error {
-    move |source| Error::Tree { doing, source }
 }

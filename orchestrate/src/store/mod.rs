@@ -5,14 +5,26 @@
 //! may be repeated after a crash.
 
 mod dir;
+mod dir_files;
+mod dir_place;
+mod dir_restore;
+mod dir_work;
 mod pool;
+mod pool_names;
 mod pool_note;
+mod pool_open;
+mod pool_read;
+mod pool_serials;
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 pub use dir::DirStore;
+pub(crate) use dir_restore::Lacking;
 pub use pool::ThinStore;
 use registry::StoreBinding;
 use serde::{Deserialize, Serialize};
@@ -61,6 +73,21 @@ pub struct Mapped {
     pub id: u32,
     /// Usable, or half made.
     pub mapping: Mapping,
+    /// Bytes of its device; 0 where there is none or its size was not asked.
+    pub bytes: u64,
+}
+
+/// What a store's own record says of when a volume was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// There is none.
+    Never,
+    /// At this transaction id.
+    At(u64),
+    /// The volume is there and its record is not.
+    Unknown,
+    /// What is in its place is no volume: a link, or a file, that somebody put there.
+    Foreign,
 }
 
 /// Room in a store, bytes.
@@ -134,6 +161,20 @@ pub trait View {
     fn close(self: Box<Self>) -> Result<(), Error>;
 }
 
+/// Bytes that one copy of the believed serials may have.
+pub(crate) const COPY_BYTES: usize = 28 << 10;
+
+/// What a look at the place of a volume's seal record gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peek {
+    /// The volume is gone.
+    Absent,
+    /// The bytes that are there; none of a tree that has no record.
+    Bytes(Vec<u8>),
+    /// It was not looked at: it is active under this name, and not by our own work.
+    InUse(String),
+}
+
 /// A store of volumes.
 pub trait Store: Send {
     /// Its kind and identity.
@@ -145,11 +186,32 @@ pub trait Store: Send {
     /// Moves the number on by compare-and-swap.
     fn set_transaction_id(&self, current: u64, next: u64) -> Result<(), Error>;
 
+    /// Whether it has this id, ours or not.
+    fn has(&self, id: u32) -> Result<bool, Error>;
+
+    /// When what it has under this id was made, by its own record.
+    fn made_at(&self, id: u32) -> Result<Made, Error>;
+
     /// Every id that it has, ours or not.
     fn ids(&self) -> Result<Vec<u32>, Error>;
 
+    /// Every id that it has, with when that was made.
+    fn made(&self) -> Result<BTreeMap<u32, Made>, Error> {
+        // One record that cannot be read says nothing, and keeps the others from nothing.
+        let made = |id| (id, self.made_at(id).unwrap_or(Made::Unknown));
+        Ok(self.ids()?.into_iter().map(made).collect())
+    }
+
+    /// Whether it keeps itself which volumes it was told to make, so that those of others have no such record.
+    fn keeps_made(&self) -> bool {
+        false
+    }
+
     /// Makes the empty file system of the template, of this size at least, and closes it.
     /// Returns its size.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] where the store has this id: nothing is changed then.
     fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error>;
 
     /// Whether there is room for so many volumes more.
@@ -158,8 +220,11 @@ pub trait Store: Send {
     /// [`Error::NoSpace`], or what the store says of its own bookkeeping's room.
     fn admit(&self, volumes: u64) -> Result<(), Error>;
 
-    /// Makes `id` a snapshot of the sealed `origin`; whatever was under `id` is lost, since the
-    /// caller reserved that id.
+    /// Makes `id` a snapshot of the sealed `origin`.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] where the store has this id: nothing is changed then. [`Error::Lost`] where
+    /// it has no `origin`.
     fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error>;
 
     /// Opens a snapshot of `bytes` for one apply.
@@ -174,14 +239,88 @@ pub trait Store: Send {
     /// The bytes where the note of `id` is, whoever wrote them; none where there is no such place.
     fn note(&self, id: u32) -> Result<Option<Vec<u8>>, Error>;
 
+    /// Whether the believed serials need a volume of their own; else they are a file.
+    fn serials_need_volume(&self) -> bool;
+
+    /// Makes the volume `id` for them.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] where the store has this id: nothing is changed then.
+    fn make_serials(&self, id: u32) -> Result<(), Error>;
+
+    /// The copies of the believed serials, as they stand, on this volume or in their file.
+    fn serials(&self, volume: Option<u32>) -> Result<Vec<Vec<u8>>, Error>;
+
+    /// Writes one copy of them to disk, number 0 or 1; the other is not touched.
+    fn put_serials(&self, volume: Option<u32>, copy: usize, bytes: &[u8]) -> Result<(), Error>;
+
+    /// As [`Store::note`], and leaves alone what somebody has in use.
+    fn peek(&self, id: u32) -> Result<Peek, Error> {
+        Ok(self.note(id)?.map_or(Peek::Bytes(Vec::new()), Peek::Bytes))
+    }
+
+    /// Held while volumes are looked at without a registry's locks; none where looks do not meet.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when somebody else looks for longer than `wait`.
+    fn looks_alone(&self, _wait: Duration) -> Result<Option<File>, Error> {
+        Ok(None)
+    }
+
+    /// Whether a mapping is that of a build or a look, and of no activation.
+    fn is_work(&self, _mapped: &Mapped) -> bool {
+        false
+    }
+
+    /// Whether a device of a build or a look may need this name, so that no activation can have it.
+    fn keeps_name(&self, _name: &str) -> bool {
+        false
+    }
+
     /// Takes away `id` and every mapping of it; an absent one is fine.
     fn delete(&self, id: u32) -> Result<(), Error>;
+
+    /// Takes away `id`, unless it is mapped.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] naming the mapping: nothing is changed then.
+    fn purge(&self, id: u32) -> Result<(), Error>;
 
     /// Maps `id` under `name`, `bytes` large. Returns the path that the user is told.
     fn map(&self, id: u32, name: &str, bytes: u64) -> Result<PathBuf, Error>;
 
-    /// Takes away the mapping `name`; an absent one is fine.
-    fn unmap(&self, name: &str) -> Result<(), Error>;
+    /// Takes away the mapping of `id`, which is to be `name`; an absent one is fine. What another has
+    /// mapped under that name is not touched.
+    ///
+    /// # Errors
+    /// [`Error::Held`] at once, when somebody has it open.
+    fn unmap(&self, id: u32, name: &str) -> Result<(), Error>;
+
+    /// Whether several names may lead to one volume.
+    fn names_are_links(&self) -> bool {
+        false
+    }
+
+    /// Takes away the name `name`, if it leads to `id`, and no other name of that; whether it did. Where a
+    /// volume has one name there is nothing to do.
+    fn unlink(&self, _id: u32, _name: &str) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    /// Who has the mapping of `id` open; none when nobody has.
+    fn held(&self, id: u32) -> Result<Option<String>, Error>;
+
+    /// Whether the mapping of `id` refuses writes: somebody looks at it.
+    fn read_only(&self, id: u32) -> Result<bool, Error>;
+
+    /// What else than the mapping of `id` has the name `name`; none when it is free for `id`.
+    fn stranger(&self, id: Option<u32>, name: &str) -> Result<Option<String>, Error>;
+
+    /// The size of a device that is to hold `bytes`.
+    fn device_bytes(&self, bytes: u64) -> u64;
+
+    /// The boot of the kernel that mappings of now live in; none where they outlive it.
+    fn boot(&self) -> Result<Option<String>, Error>;
 
     /// Grows the file system of the mapped `id` to `bytes`.
     fn grow(&self, id: u32, name: &str, bytes: u64) -> Result<(), Error>;
@@ -196,8 +335,8 @@ pub trait Store: Send {
     /// The mapping of the volume `id`.
     fn mapped_as(&self, id: u32) -> Result<Option<Mapped>, Error>;
 
-    /// What this store has mapped under `name`.
-    fn mapping(&self, name: &str) -> Result<Mapping, Error>;
+    /// The mapping of `id`, which is to be `name`.
+    fn mapping(&self, id: u32, name: &str) -> Result<Mapping, Error>;
 
     /// Its room.
     fn space(&self) -> Result<Space, Error>;

@@ -4,33 +4,25 @@
 //! unmounts itself; what it leaves is one inactive-able device and one thin id, both found again
 //! by recovery.
 
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use registry::StoreBinding;
 use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
 
 use crate::Error;
 use crate::plan::Mapping;
-use crate::store::{Condition, Mapped, Space, Store, Tree, View, Work, pool_note};
-
-/// How a work volume is mounted. Power loss may tear it: an unsealed volume is thrown away, and
-/// sealing syncs and commits the pool before anybody relies on it.
-const WORK_OPTIONS: &[(&str, Option<&str>)] = &[
-    ("noexec", None),
-    ("noinit_itable", None),
-    ("nodiscard", None),
-    ("barrier", Some("0")),
-    // The older search for free blocks keeps what is written together in one place: docs/space.md.
-    ("mb_optimize_scan", Some("0")),
-    ("errors", Some("remount-ro")),
-];
+use crate::store::pool_open::{ThinView, ThinWork, mount};
+use crate::store::pool_read::{self, mapping, told};
+use crate::store::{
+    Condition, Made, Mapped, Peek, Space, Store, View, Work, pool_names, pool_note, pool_serials,
+};
 
 /// Of a thin pool's metadata (kernel's thin-provisioning.rst).
 const METADATA_BLOCK_BYTES: u64 = 4096;
-
-/// A volume grows by whole ext4 block groups.
-const GROUP_BYTES: u64 = 128 << 20;
 
 /// A live pool that is a store.
 #[derive(Debug)]
@@ -49,11 +41,27 @@ impl ThinStore {
     }
 
     fn work_name(&self, id: u32) -> String {
-        format!("{}-work-{id}", self.pool.name())
+        pool_names::work(self.pool.name(), id)
     }
 
     fn look_name(&self, id: u32) -> String {
-        format!("{}-look-{id}", self.pool.name())
+        pool_names::look(self.pool.name(), id)
+    }
+
+    /// A device through which `id` can be read and not written: one of our own, with its name, or that
+    /// of somebody who looks at it.
+    fn look_device(&self, id: u32, bytes: u64) -> Result<(Option<String>, PathBuf), Error> {
+        let (thin, name) = (thin_id(id)?, self.look_name(id));
+        match self.pool.activate(thin, &name, self.sectors(bytes), Access::ReadOnly) {
+            Ok(volume) => Ok((Some(name), volume.path())),
+            Err(thin::Error::AlreadyActive { name: active, .. })
+                if active != name && self.read_only(id)? =>
+            {
+                Ok((None, self.path(&active)))
+            }
+            Err(thin::Error::ThinAbsent { .. }) => Err(Error::Lost { volume: id }),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn block_bytes(&self) -> u64 {
@@ -68,7 +76,7 @@ impl ThinStore {
 
 /// Asked before work: data and metadata, each with a reserve, so that no build takes the last block
 /// from those who write to activations.
-fn admit(pool: &Pool, bytes: u64, volumes: u64) -> Result<(), Error> {
+pub(super) fn admit(pool: &Pool, bytes: u64, volumes: u64) -> Result<(), Error> {
     let need = thin::Need { bytes, pieces: 0, volumes };
     match pool.admit(need, thin::Reserve::default()) {
         Ok(_) => Ok(()),
@@ -81,6 +89,15 @@ fn admit(pool: &Pool, bytes: u64, volumes: u64) -> Result<(), Error> {
             })
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Why a thin was not made: its id is somebody else's, or its origin is gone.
+fn not_made(error: thin::Error, id: u32, origin: Option<u32>) -> Error {
+    match (error, origin) {
+        (thin::Error::ThinExists { .. }, _) => Error::NotOurs { id },
+        (thin::Error::ThinAbsent { .. }, Some(volume)) => Error::Lost { volume },
+        (error, _) => error.into(),
     }
 }
 
@@ -110,20 +127,26 @@ impl Store for ThinStore {
         Ok(self.pool.set_transaction_id(current, next)?)
     }
 
+    fn has(&self, id: u32) -> Result<bool, Error> {
+        Ok(self.pool.exists(thin_id(id)?)?)
+    }
+
+    fn made_at(&self, id: u32) -> Result<Made, Error> {
+        let record = self.pool.record(thin_id(id)?)?;
+        Ok(record.map_or(Made::Never, |record| Made::At(record.transaction_id)))
+    }
+
     fn ids(&self) -> Result<Vec<u32>, Error> {
         Ok(self.pool.ids()?.iter().map(|record| record.id.get()).collect())
     }
 
+    fn made(&self) -> Result<BTreeMap<u32, Made>, Error> {
+        pool_read::made(&self.pool)
+    }
+
     fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error> {
         let thin = thin_id(id)?;
-        match self.pool.create_thin(thin) {
-            Err(error) if error.kind() == thin::Kind::Exists => {
-                // The id is ours since its row was committed: a killed run came this far.
-                self.delete(id)?;
-                self.pool.create_thin(thin)?;
-            }
-            made => made?,
-        }
+        self.pool.create_thin(thin).map_err(|error| not_made(error, id, None))?;
         let name = self.work_name(id);
         let sectors = self.sectors(bytes);
         let volume = self.pool.activate(thin, &name, sectors, Access::ReadWrite)?;
@@ -140,15 +163,8 @@ impl Store for ThinStore {
     }
 
     fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error> {
-        let (new, origin) = (thin_id(id)?, thin_id(origin)?);
-        match self.pool.create_snap(new, origin) {
-            Err(error) if error.kind() == thin::Kind::Exists => {
-                // The id is ours since its row was committed: a killed run came this far.
-                self.delete(id)?;
-                Ok(self.pool.create_snap(new, origin)?)
-            }
-            made => Ok(made?),
-        }
+        let (new, from) = (thin_id(id)?, thin_id(origin)?);
+        self.pool.create_snap(new, from).map_err(|error| not_made(error, id, Some(origin)))
     }
 
     fn open(&self, id: u32, bytes: u64) -> Result<Box<dyn Work>, Error> {
@@ -171,10 +187,8 @@ impl Store for ThinStore {
     }
 
     fn look(&self, id: u32, bytes: u64) -> Result<Box<dyn View>, Error> {
-        let name = self.look_name(id);
-        let volume =
-            self.pool.activate(thin_id(id)?, &name, self.sectors(bytes), Access::ReadOnly)?;
-        let mounted = thin::mount::detached(&volume.path(), "ext4", &[("noexec", None)], true)
+        let (name, device) = self.look_device(id, bytes)?;
+        let mounted = thin::mount::detached(&device, "ext4", &[("noexec", None)], true)
             .map_err(Error::Thin)
             .and_then(|mount| {
                 let root = thin::mount::open_root(mount.as_fd())?;
@@ -187,7 +201,9 @@ impl Store for ThinStore {
                 Ok(Box::new(ThinView { pool: self.pool.clone(), name, mount, root }))
             }
             Err(error) => {
-                self.pool.deactivate(&name)?;
+                if let Some(name) = name {
+                    self.pool.deactivate(&name)?;
+                }
                 Err(error)
             }
         }
@@ -209,7 +225,9 @@ impl Store for ThinStore {
         if let Some(active) = self.pool.active_as(thin)? {
             // Half made, it has nothing to read.
             return match mapping(&active) {
-                Mapping::Live => pool_note::read(&self.path(&active.name)).map(Some),
+                Mapping::Live | Mapping::Astray => {
+                    pool_note::read(&self.path(&active.name)).map(Some)
+                }
                 Mapping::Half | Mapping::Absent => Ok(None),
             };
         }
@@ -219,6 +237,73 @@ impl Store for ThinStore {
         let note = pool_note::read(&volume.path());
         self.pool.deactivate(&name)?;
         note.map(Some)
+    }
+
+    fn peek(&self, id: u32) -> Result<Peek, Error> {
+        if let Some(mapped) = self.mapped_as(id)?.filter(|mapped| !self.is_work(mapped)) {
+            return Ok(Peek::InUse(mapped.name));
+        }
+        match self.note(id) {
+            Ok(note) => Ok(note.map_or(Peek::InUse(self.look_name(id)), Peek::Bytes)),
+            Err(Error::Thin(error)) if error.kind() == thin::Kind::Absent => Ok(Peek::Absent),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A lock on the node below the pool: there is no file of ours yet, and none may be made; the pool's
+    /// own is locked by whoever enumerates it.
+    fn looks_alone(&self, wait: Duration) -> Result<Option<File>, Error> {
+        let path = self.pool.metadata_path()?;
+        let fail = |source| Error::Io { doing: "lock", path: path.clone(), source };
+        let node = File::open(&path).map_err(fail)?;
+        let begun = Instant::now();
+        loop {
+            match node.try_lock() {
+                Ok(()) => return Ok(Some(node)),
+                Err(TryLockError::WouldBlock) if begun.elapsed() < wait => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let what = format!("a look at the volumes of pool {:?}", self.pool.name());
+                    let holder = "another process".into();
+                    return Err(Error::Locked { what, holder, waited_s: wait.as_secs() });
+                }
+                Err(TryLockError::Error(source)) => return Err(fail(source)),
+            }
+        }
+    }
+
+    fn is_work(&self, mapped: &Mapped) -> bool {
+        [self.work_name(mapped.id), self.look_name(mapped.id)].contains(&mapped.name)
+    }
+
+    fn keeps_name(&self, name: &str) -> bool {
+        pool_names::is_kept(self.pool.name(), name)
+    }
+
+    fn serials_need_volume(&self) -> bool {
+        true
+    }
+
+    fn make_serials(&self, id: u32) -> Result<(), Error> {
+        self.pool.create_thin(thin_id(id)?).map_err(|error| not_made(error, id, None))?;
+        self.pool.commit()?;
+        Ok(())
+    }
+
+    fn serials(&self, volume: Option<u32>) -> Result<Vec<Vec<u8>>, Error> {
+        let Some(id) = volume else { return Ok(Vec::new()) };
+        let names = [self.look_name(id), self.work_name(id)];
+        pool_serials::on(&self.pool, thin_id(id)?, names, Access::ReadOnly, pool_serials::read)
+    }
+
+    fn put_serials(&self, volume: Option<u32>, copy: usize, bytes: &[u8]) -> Result<(), Error> {
+        let Some(id) = volume else { return Err(Error::Lost { volume: 0 }) };
+        let names = [self.work_name(id), self.look_name(id)];
+        let write = |device: &Path| pool_serials::write(device, copy, bytes);
+        pool_serials::on(&self.pool, thin_id(id)?, names, Access::ReadWrite, write)?;
+        self.pool.commit()?;
+        Ok(())
     }
 
     fn delete(&self, id: u32) -> Result<(), Error> {
@@ -232,21 +317,80 @@ impl Store for ThinStore {
         }
     }
 
+    fn purge(&self, id: u32) -> Result<(), Error> {
+        match self.pool.delete(thin_id(id)?) {
+            // The kernel refuses by itself what is active, whoever made the device.
+            Err(thin::Error::AlreadyActive { name, .. }) => {
+                let by = format!("the device {name}");
+                Err(Error::Taken { name: format!("volume {id}"), by })
+            }
+            Err(error) if error.kind() == thin::Kind::Absent => Ok(()),
+            deleted => Ok(deleted?),
+        }
+    }
+
     fn map(&self, id: u32, name: &str, bytes: u64) -> Result<PathBuf, Error> {
         let thin = thin_id(id)?;
         match self.pool.activate(thin, name, self.sectors(bytes), Access::ReadWrite) {
             Ok(volume) => Ok(volume.mapper_path()),
             // A killed run came this far.
             Err(thin::Error::AlreadyActive { name: active, .. }) if active == name => {
-                Ok(self.path(name))
+                match self.read_only(id)? {
+                    false => Ok(self.path(name)),
+                    true => Err(Error::LookedAt { volume: id, name: active }),
+                }
+            }
+            Err(thin::Error::AlreadyActive { name: active, .. }) if self.read_only(id)? => {
+                Err(Error::LookedAt { volume: id, name: active })
+            }
+            Err(thin::Error::NameTaken { .. }) => {
+                let by = self.stranger(Some(id), name)?.unwrap_or_else(|| "another device".into());
+                Err(Error::Stranger { name: name.into(), by })
+            }
+            Err(thin::Error::ThinAbsent { .. }) => Err(Error::Gone { volume: id }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn unmap(&self, id: u32, name: &str) -> Result<(), Error> {
+        match self.pool.deactivate_thin(thin_id(id)?) {
+            Ok(_) => Ok(()),
+            Err(thin::Error::Held { holders, .. }) => {
+                Err(Error::Held { what: name.into(), by: told(&holders) })
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    fn unmap(&self, name: &str) -> Result<(), Error> {
-        self.pool.deactivate(name)?;
-        Ok(())
+    fn held(&self, id: u32) -> Result<Option<String>, Error> {
+        Ok(self.pool.held(thin_id(id)?)?.map(|holders| told(&holders)))
+    }
+
+    fn read_only(&self, id: u32) -> Result<bool, Error> {
+        Ok(self.pool.active_as(thin_id(id)?)?.is_some_and(|active| active.read_only))
+    }
+
+    fn stranger(&self, id: Option<u32>, name: &str) -> Result<Option<String>, Error> {
+        let id = id.map(thin_id).transpose()?;
+        let device = |uuid: String| match uuid.as_str() {
+            "" => "a device-mapper device without a uuid".into(),
+            uuid => format!("the device-mapper device with uuid {uuid:?}"),
+        };
+        Ok(self.pool.stranger(id, name)?.map(device))
+    }
+
+    fn device_bytes(&self, bytes: u64) -> u64 {
+        self.sectors(bytes) * SECTOR_BYTES
+    }
+
+    fn boot(&self) -> Result<Option<String>, Error> {
+        let path = Path::new("/proc/sys/kernel/random/boot_id");
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+            doing: "read",
+            path: path.into(),
+            source,
+        })?;
+        Ok(Some(text.trim().into()))
     }
 
     fn grow(&self, id: u32, name: &str, bytes: u64) -> Result<(), Error> {
@@ -269,17 +413,27 @@ impl Store for ThinStore {
             mapping: if listed.whole { Mapping::Live } else { Mapping::Half },
             id: listed.id.get(),
             name: listed.name,
+            bytes: listed.bytes,
         };
         Ok(self.pool.listed()?.into_iter().map(mapped).collect())
     }
 
     fn mapped_as(&self, id: u32) -> Result<Option<Mapped>, Error> {
         let active = self.pool.active_as(thin_id(id)?)?;
-        Ok(active.map(|active| Mapped { mapping: mapping(&active), id, name: active.name }))
+        Ok(active.map(|active| Mapped {
+            mapping: mapping(&active),
+            id,
+            bytes: active.sectors.bytes(),
+            name: active.name,
+        }))
     }
 
-    fn mapping(&self, name: &str) -> Result<Mapping, Error> {
-        Ok(self.pool.active_named(name)?.map_or(Mapping::Absent, |active| mapping(&active)))
+    fn mapping(&self, id: u32, name: &str) -> Result<Mapping, Error> {
+        let Some(active) = self.pool.active_as(thin_id(id)?)? else { return Ok(Mapping::Absent) };
+        Ok(match mapping(&active) {
+            Mapping::Live if active.name != name => Mapping::Astray,
+            found => found,
+        })
     }
 
     fn space(&self) -> Result<Space, Error> {
@@ -297,6 +451,9 @@ impl Store for ThinStore {
             let (mode, data) = ("fail".into(), Space { total: 0, used: 0, block });
             return Ok(Condition { mode, data, metadata: None, transaction_id: None });
         };
+        // What is never given out is not free, whatever the pool's own figures say.
+        let lost = self.pool.unreachable().unwrap_or_default();
+        let (data, metadata) = (pool.used_data.0 + lost.data, pool.used_metadata + lost.metadata);
         let mode = match pool.mode {
             _ if pool.needs_check => "needs_check",
             thin::Mode::ReadWrite => "rw",
@@ -305,10 +462,10 @@ impl Store for ThinStore {
         };
         Ok(Condition {
             mode: mode.into(),
-            data: Space { total: pool.total_data.0 * block, used: pool.used_data.0 * block, block },
+            data: Space { total: pool.total_data.0 * block, used: data * block, block },
             metadata: Some(Space {
                 total: pool.total_metadata * METADATA_BLOCK_BYTES,
-                used: pool.used_metadata * METADATA_BLOCK_BYTES,
+                used: metadata * METADATA_BLOCK_BYTES,
                 block: METADATA_BLOCK_BYTES,
             }),
             transaction_id: Some(pool.transaction_id),
@@ -327,119 +484,5 @@ impl Store for ThinStore {
 
     fn ioctls(&self) -> u64 {
         Dm::ioctls()
-    }
-}
-
-fn mapping(active: &thin::ActiveThin) -> Mapping {
-    match active.has_table && !active.suspended {
-        true => Mapping::Live,
-        false => Mapping::Half,
-    }
-}
-
-fn mount(volume: &Volume) -> Result<(OwnedFd, unpack::Root), Error> {
-    let mount = thin::mount::detached(&volume.path(), "ext4", WORK_OPTIONS, false)?;
-    gather(volume);
-    let root = thin::mount::open_root(mount.as_fd())?;
-    let root = unpack::Root::from_fd(root)
-        .map_err(|source| Error::Tree { doing: "open the volume's root", source })?;
-    Ok((mount, root))
-}
-
-/// Has ext4 put every file where the last one ended, small ones too: 2 % fewer pool blocks. A kernel
-/// or a container without this file does without.
-fn gather(volume: &Volume) {
-    let knob = format!("/sys/fs/ext4/dm-{}/mb_stream_req", volume.dev.minor);
-    drop(std::fs::write(knob, "0"));
-}
-
-/// A sealed volume, active read-only and mounted detached.
-struct ThinView {
-    pool: Pool,
-    name: String,
-    mount: OwnedFd,
-    root: unpack::Root,
-}
-
-impl View for ThinView {
-    fn tree(&self) -> Tree<'_> {
-        Tree::Mount(self.mount.as_fd())
-    }
-
-    fn root(&self) -> &unpack::Root {
-        &self.root
-    }
-
-    fn close(self: Box<Self>) -> Result<(), Error> {
-        let ThinView { pool, name, mount, root } = *self;
-        drop((root, mount));
-        pool.deactivate(&name)?;
-        Ok(())
-    }
-}
-
-/// An active work volume with its detached mount.
-struct ThinWork {
-    pool: Pool,
-    volume: Volume,
-    mount: OwnedFd,
-    root: unpack::Root,
-}
-
-impl ThinWork {
-    fn stat(&self) -> Result<nix::sys::statvfs::Statvfs, Error> {
-        nix::sys::statvfs::fstatvfs(&self.root).map_err(|errno| Error::Io {
-            doing: "measure",
-            path: self.volume.path(),
-            source: errno.into(),
-        })
-    }
-
-    /// Grows the file system to the size of its volume.
-    fn fill_volume(&mut self) -> Result<(), Error> {
-        let bytes = self.volume.sectors.bytes();
-        let stat = self.stat()?;
-        // Metadata is not counted in `blocks`, so only a difference of a group means something.
-        if stat.blocks() * stat.fragment_size() + bytes / 8 + GROUP_BYTES < bytes {
-            thin::mount::grow_ext4(self.mount.as_fd(), bytes)?;
-        }
-        Ok(())
-    }
-}
-
-impl Work for ThinWork {
-    fn root(&self) -> &unpack::Root {
-        &self.root
-    }
-
-    fn make_room(&mut self, bytes: u64) -> Result<(), Error> {
-        admit(&self.pool, bytes, 0)?;
-        let stat = self.stat()?;
-        let room = stat.blocks_available() * stat.fragment_size();
-        // Each file ends in a partly used block, and directories and maps come on top.
-        let needs = bytes + bytes / 4 + (16 << 20);
-        if needs > room {
-            let more = (needs - room).div_ceil(GROUP_BYTES) * GROUP_BYTES;
-            let grown = self.volume.sectors.bytes() + more;
-            self.volume = self.volume.grow(&self.pool, grown.div_ceil(SECTOR_BYTES))?;
-            thin::mount::grow_ext4(self.mount.as_fd(), self.volume.sectors.bytes())?;
-        }
-        Ok(())
-    }
-
-    fn bytes(&self) -> u64 {
-        self.volume.sectors.bytes()
-    }
-
-    fn close(self: Box<Self>, note: Option<&[u8]>) -> Result<(), Error> {
-        let ThinWork { pool, volume, mount, root } = *self;
-        unpack::sync(&root).map_err(|source| Error::Tree { doing: "sync the layer", source })?;
-        drop((root, mount));
-        if let Some(note) = note {
-            pool_note::write(&volume.path(), note)?;
-        }
-        pool.deactivate(&volume.name)?;
-        pool.commit()?;
-        Ok(())
     }
 }

@@ -122,14 +122,14 @@ fn put(text: &str) -> io::Result<()> {
 
 /// Who is asked.
 enum Source {
-    Daemon(Client),
+    Daemon(Box<Client>),
     Here(Box<Host>),
 }
 
 impl Source {
     fn verbs(&mut self) -> &mut dyn Verbs {
         match self {
-            Source::Daemon(client) => client,
+            Source::Daemon(client) => client.as_mut(),
             Source::Here(host) => host.as_mut(),
         }
     }
@@ -171,7 +171,7 @@ impl<'a> Watch<'a> {
                 false => desk::daemon(self.config, self.settings),
             };
             self.source = Some(match daemon {
-                Some(client) => Source::Daemon(client),
+                Some(client) => Source::Daemon(Box::new(client)),
                 None => Source::Here(Box::new(Host::open(self.settings.clone())?)),
             });
         }
@@ -184,7 +184,12 @@ impl<'a> Watch<'a> {
                 facts.head = readiness.why.map_or(mode.clone(), |why| format!("{mode}: {why}"));
                 facts.checks = readiness.checks;
             }
-            Source::Here(_) => facts.head = "no daemon".into(),
+            Source::Here(host) => {
+                // It looks for as long as somebody has it on a screen.
+                host.only_looks();
+                host.look_again()?;
+                facts.head = "no daemon".into();
+            }
         }
         loop {
             let found = source.verbs().events(None, self.seq, Duration::ZERO)?;

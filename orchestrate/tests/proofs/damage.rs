@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use rusqlite::Connection;
@@ -19,7 +19,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn database(host: &Host<'_>) -> std::path::PathBuf {
+fn database(host: &Host<'_>) -> PathBuf {
     host.state().join("registry.db")
 }
 
@@ -141,24 +141,24 @@ fn a_registry_that_another_process_holds_is_busy() {
 }
 
 /// A mount that goes when the test does.
-struct Mount<'a>(&'a Path);
+pub(crate) struct Mount(PathBuf);
 
-impl Mount<'_> {
-    fn new<'a>(words: &[&str], at: &'a Path) -> Mount<'a> {
+impl Mount {
+    pub(crate) fn new(words: &[&str], at: &Path) -> Mount {
         let mounted = Command::new("mount").args(words).arg(at).status().unwrap();
         assert!(mounted.success(), "mount {words:?} {}", at.display());
-        Mount(at)
+        Mount(at.to_owned())
     }
 
-    fn again(&self, options: &str) {
-        let done = Command::new("mount").args(["-o", options]).arg(self.0).status().unwrap();
+    pub(crate) fn again(&self, options: &str) {
+        let done = Command::new("mount").args(["-o", options]).arg(&self.0).status().unwrap();
         assert!(done.success(), "mount -o {options} {}", self.0.display());
     }
 }
 
-impl Drop for Mount<'_> {
+impl Drop for Mount {
     fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(self.0).status());
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
     }
 }
 

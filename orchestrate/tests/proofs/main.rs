@@ -2,19 +2,41 @@
 //! whole job, crashes at every point, failures of every call, damaged files, kills at random, races.
 //! Needs root, since layers have owners, and the server that `./bootstrap` installs.
 
+mod actors;
+mod belief;
 mod bench;
 mod cancel;
 mod catalog;
+mod condemned;
 mod damage;
+mod deaths;
 mod dir_store;
+mod foreign;
+mod full;
 mod gc_race;
+mod heard;
+mod hints;
+mod interleave;
 mod life;
 mod log;
+mod lost;
 mod matrix;
+mod memory;
 mod metrics;
 mod network;
+mod order;
+mod places;
 mod race;
+mod rebuild;
+mod restored;
+mod revoked;
 mod scan;
+mod scan_walls;
 mod storm;
+mod strangers;
 mod sweep;
+mod tenants;
+mod unsettled;
 mod upgrade;
+mod walls;
+mod wedge;

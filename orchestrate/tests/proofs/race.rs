@@ -143,3 +143,30 @@ fn a_lock_is_held_by_who_holds_it_and_not_by_whom_its_file_names() {
     host.ok(&["deactivate", "n-1"]);
     host.check();
 }
+
+/// Four a name, and names come once: those that nobody uses go.
+#[test]
+fn lock_files_of_many_names_do_not_stay() {
+    let bench = Bench::new(IMAGES, 4, 2000);
+    let host = bench.host("host");
+    host.ok(&["ensure", "s3://bucket/a/"]);
+    for round in 0..40 {
+        let name = format!("machine-{round}");
+        host.ok(&["activate", "s3://bucket/a/", "--name", &name, "--no-fetch"]);
+        host.ok(&["rm", &name]);
+    }
+    let locks = host.state().join("locks");
+    let files = names(&locks);
+    assert!(files.len() < 40, "{} lock files: {files:?}", files.len());
+    // One that somebody has open stays, though nobody holds it now: an older program may be about to.
+    let open: Vec<File> = (0..30)
+        .map(|number| File::create_new(locks.join(format!("run-rm-{number:024}.lock"))).unwrap())
+        .collect();
+    host.ok(&["recover"]);
+    let left = |files: &[String]| files.iter().filter(|file| file.contains("-0000000000")).count();
+    assert_eq!(left(&names(&locks)), 30);
+    drop(open);
+    host.ok(&["recover"]);
+    assert_eq!(left(&names(&locks)), 0);
+    host.check();
+}

@@ -84,15 +84,12 @@ fn the_scanner_sees_the_tree_and_cannot_change_it() {
     let host = bench.host("host");
     host.ok(&["ensure", IMAGE]);
     let before = host.state_text();
-    let seen = bench.path("seen");
+    let seen = host.state().join("scan-cache/seen");
     scanner(
         &bench,
-        &format!(
-            "{{ ls $1/srv; echo in; cat; echo pid $$; env; ulimit -c
-                touch $1/new && echo WRITTEN; echo x > $1/srv/layer-3/0 && echo WRITTEN; }} > {} 2>&1
-             echo '{{\"SchemaVersion\": 2}}'",
-            seen.display()
-        ),
+        "{ ls $1/srv; echo in; cat; echo pid $$; env; ulimit -c
+           touch $1/new && echo WRITTEN; echo x > $1/srv/layer-3/0 && echo WRITTEN; } > $XDG_CACHE_HOME/seen 2>&1
+         echo '{\"SchemaVersion\": 2}'",
     );
     let done = run(&host, &[("VENEER_SECRET_OF_OURS", "hunter2")], &["scan", IMAGE]);
     assert!(done.status.success(), "{done:?}");
@@ -144,7 +141,23 @@ fn a_scanner_that_hangs_lies_or_floods_is_bounded_and_nothing_of_it_stays() {
         (format!("{good}; {good}"), ("LANG", "C"), 100, "trailing characters"),
         // Children that stay hold the streams open; they go with it.
         (format!("setsid {sleep} &\n{good}"), ("LANG", "C"), 0, ""),
-        (format!("{good}\nexit 9"), ("LANG", "C"), 0, ""),
+        // What it ends with counts, where it is not listed.
+        (
+            format!("{good}\nexit 9"),
+            ("LANG", "C"),
+            100,
+            "ended with 9, so the report does not count",
+        ),
+        (format!("{good}\nexit 1"), ("LANG", "C"), 100, "scan.exit_codes = [\"0\", \"1\"]"),
+        (format!("{good}\nexit 9"), ("VENEER_SCAN_EXIT_CODES", "0 9"), 0, ""),
+        (format!("{good}\nexit 0"), ("VENEER_SCAN_EXIT_CODES", "9"), 100, "ended with 0"),
+        // One key twice: who reads it decides what it says.
+        (
+            "echo '{\"SchemaVersion\": 2, \"Results\": [7], \"Results\": []}'".into(),
+            ("LANG", "C"),
+            100,
+            "\\\"Results\\\" is there twice",
+        ),
     ] {
         scanner(&bench, &text);
         let done = run(&host, &[setting], &["scan", IMAGE]);
@@ -186,5 +199,123 @@ fn a_killed_orchestrate_takes_its_scanner_with_it() {
     until(&|count| count == 0);
     scanner(&bench, "echo '{\"SchemaVersion\": 2}'");
     assert!(run(&host, &[], &["scan", IMAGE]).status.success());
+    host.check();
+}
+
+const CLEAN: &str = "echo '{\"SchemaVersion\": 2}'";
+
+/// As [`run`], with another program as the scanner.
+fn run_by(host: &Host<'_>, program: &str, policy: &str, words: &[&str]) -> Output {
+    let mut command = host.command(words);
+    command.env("VENEER_SCAN_COMMAND", format!("{} {{}}", host.bench().path(program).display()));
+    command.env("VENEER_SCAN_POLICY", policy).output().unwrap()
+}
+
+fn is_up(host: &Host<'_>, name: &str) -> bool {
+    host.store().join("active").join(name).is_symlink()
+}
+
+/// As a boot leaves it: what was up is to be up, and is not.
+fn goes_down(host: &Host<'_>, name: &str) {
+    fs::remove_file(host.store().join("active").join(name)).unwrap();
+}
+
+#[test]
+fn a_verdict_by_another_scanner_or_under_another_policy_is_no_word_for_required() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    fs::copy(scanner(&bench, CLEAN), bench.path("other")).unwrap();
+    scanner(&bench, &report("trivy.json"));
+    // It says that it is Trivy, as anything may.
+    let other = run_by(&host, "other", "required", ACTIVATE);
+    assert!(other.status.success(), "{other:?}");
+    let refused = run_by(&host, "scanner", "required", &["activate", IMAGE, "--name", "two"]);
+    assert_eq!(refused.status.code(), Some(100), "{refused:?}");
+    // The same program under a policy that only tells.
+    host.wipe();
+    scanner(&bench, CLEAN);
+    assert!(run_by(&host, "scanner", "report", ACTIVATE).status.success());
+    scanner(&bench, &report("trivy.json"));
+    let refused = run_by(&host, "scanner", "required", &["activate", IMAGE, "--name", "two"]);
+    assert_eq!(refused.status.code(), Some(100), "{refused:?}");
+    // Another scanner's clean word takes nothing back.
+    assert!(run_by(&host, "other", "required", &["scan", IMAGE]).status.success());
+    scanner(&bench, "exit 7");
+    let refused = run_by(&host, "scanner", "required", &["activate", IMAGE, "--name", "two"]);
+    assert_eq!(refused.status.code(), Some(100), "{refused:?}");
+    // A verdict is kept with who, by what, and under which policy.
+    scanner(&bench, &report("other.sarif"));
+    let mut about = host.command(&["scan", IMAGE]);
+    about.env("VENEER_SCAN_COMMAND", format!("{} {{}}", bench.path("scanner").display()));
+    fs::copy(
+        scanner_at(
+            &bench,
+            "about",
+            "echo '{\"Version\": \"0.99\", \"VulnerabilityDB\": {\"UpdatedAt\": \"2026-01-02\"}}'",
+        ),
+        bench.path("about-copy"),
+    )
+    .unwrap();
+    let kept = json(&about.env("VENEER_SCAN_ABOUT", bench.path("about")).output().unwrap());
+    assert_eq!(
+        (kept["version"].as_str(), kept["database"].as_str()),
+        (Some("0.99"), Some("2026-01-02"))
+    );
+    assert_eq!((kept["scanner"].as_str(), kept["policy"].as_str()), (Some("Example"), Some("off")));
+    assert!(kept["command"].as_str().unwrap().ends_with("scanner {}"), "{kept}");
+    let without = json(&run_by(&host, "scanner", "required", &["scan", IMAGE]));
+    assert_eq!(
+        (without["version"].as_str(), without["policy"].as_str()),
+        (Some("1"), Some("required"))
+    );
+    host.check();
+}
+
+fn scanner_at(bench: &Bench, name: &str, text: &str) -> PathBuf {
+    let path = bench.path(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn what_recovery_brings_up_is_judged_as_activate_does() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    let required = |words: &[&str]| run_by(&host, "scanner", "required", words);
+    let b = "s3://bucket/b/";
+    scanner(&bench, CLEAN);
+    for (image, name) in [(IMAGE, "one"), (IMAGE, "runs"), (b, "other")] {
+        assert!(required(&["activate", image, "--name", name]).status.success());
+    }
+    scanner(&bench, &report("trivy.json"));
+    assert_eq!(required(&["scan", IMAGE]).status.code(), Some(1));
+    goes_down(&host, "one");
+    goes_down(&host, "other");
+    // Any command mends; none brings it up, and what has nothing to do with it comes up.
+    assert!(required(&["pin", b]).status.success());
+    assert!(!is_up(&host, "one") && is_up(&host, "other") && is_up(&host, "runs"));
+    let told = required(&["recover"]);
+    assert!(told.status.success() && !is_up(&host, "one"), "{told:?}");
+    let said = json(&told)["unsettled"][0].to_string();
+    assert!(said.contains("activation one") && said.contains("2 critical"), "{said}");
+    assert_eq!(required(ACTIVATE).status.code(), Some(100));
+    let health = required(&["health"]);
+    let said = String::from_utf8_lossy(&health.stdout).into_owned();
+    assert!(health.status.code() == Some(1) && said.contains("activation runs runs: "), "{said}");
+    // Without a verdict a command does not wait for a scan, and `recover` makes one.
+    fs::copy(bench.path("scanner"), bench.path("new")).unwrap();
+    goes_down(&host, "other");
+    assert!(run_by(&host, "new", "required", &["pin", b]).status.success());
+    assert!(!is_up(&host, "other"));
+    scanner_at(&bench, "new", CLEAN);
+    assert!(run_by(&host, "new", "required", &["recover"]).status.success());
+    assert!(is_up(&host, "other") && is_up(&host, "one"));
+    // What runs is taken down only by a setting.
+    let mut strict = host.command(&["recover"]);
+    strict.env("VENEER_SCAN_COMMAND", format!("{} {{}}", bench.path("scanner").display()));
+    strict.env("VENEER_SCAN_POLICY", "required").env("VENEER_SCAN_RUNNING", "deactivate");
+    assert!(strict.output().unwrap().status.success());
+    assert!(!is_up(&host, "runs") && !is_up(&host, "one"));
     host.check();
 }

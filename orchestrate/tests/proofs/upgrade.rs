@@ -16,6 +16,10 @@ const SCHEMAS: &[&str] = &[
     include_str!("../../../registry/schema/3.sql"),
     include_str!("../../../registry/schema/4.sql"),
     include_str!("../../../registry/schema/5.sql"),
+    include_str!("../../../registry/schema/6.sql"),
+    include_str!("../../../registry/schema/7.sql"),
+    include_str!("../../../registry/schema/8.sql"),
+    include_str!("../../../registry/schema/9.sql"),
 ];
 
 const A: &str = "s3://bucket/a/";
@@ -106,4 +110,68 @@ fn what_an_older_program_left_half_done_is_migrated_and_ended() {
             assert_eq!(host.end_text(), end, "{told}");
         }
     }
+}
+
+/// A backup of an older program has names and pins for a rebuild, too; it is kept as it was.
+#[test]
+fn a_rebuild_takes_names_from_a_registry_of_an_older_schema() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    host.ok(ACTIVATE);
+    host.ok(&["deactivate", "a-1"]);
+    host.ok(&["pin", A]);
+    let schema = SCHEMAS.len() - 1;
+    made_older(&host, schema);
+    // All that tells of the store but the backup itself.
+    std::fs::remove_file(host.state().join("store.json")).unwrap();
+    std::fs::remove_dir_all(host.state().join("locks")).unwrap();
+    let done = host.ok(&["rebuild"]);
+    assert_eq!(done["activations"], serde_json::json!(["a-1"]));
+    assert_eq!(host.rows("SELECT reference FROM images WHERE pinned"), [A]);
+    let kept = host.state().join("registry.db.replaced-1");
+    assert_eq!(version(&kept), i64::try_from(schema).unwrap());
+    host.check();
+}
+
+/// Holds one lock of the state directory, as a process of the older program does.
+fn hold(host: &Host<'_>, lock: &str) -> std::fs::File {
+    let path = host.state().join("locks").join(lock);
+    let file =
+        std::fs::File::options().create(true).truncate(false).read(true).write(true).open(path);
+    let mut file = file.unwrap();
+    file.lock().unwrap();
+    std::io::Write::write_all(&mut file, b"process 4194305").unwrap();
+    file
+}
+
+/// Who has the registry open with an older program finds no other tables under its hands.
+#[test]
+fn nothing_is_migrated_under_an_older_program_that_is_at_work() {
+    let bench = Bench::small();
+    let one = bench.host("one");
+    one.ok(ACTIVATE);
+    let host = one.copy_to("older");
+    made_older(&host, 6);
+    let path = host.state().join("registry.db");
+    let daemon = hold(&host, "serve.lock");
+    for words in [&["ls"][..], ACTIVATE, &["rm", "a-1"], &["recover"], &["gc"]] {
+        let (code, said) = host.said(words);
+        assert!(code == 111 && said.contains("an older daemon runs"), "{words:?}: {code}: {said}");
+        assert!(said.contains("4194305") && said.contains("restart it"), "{words:?}: {said}");
+    }
+    let (code, said) = host.said(&["health"]);
+    assert!(code == 1 && said.contains("has schema 6"), "{code}: {said}");
+    assert_eq!(version(&path), 6);
+    drop(daemon);
+    // A command of it: what it needs is waited for.
+    for lock in ["images.lock", "store.lock"] {
+        let busy = hold(&host, lock);
+        let (code, said) = host.said(&["activate", B, "--name", "b-1", "--wait", "0"]);
+        assert!(code == 111 && said.contains("4194305"), "{lock}: {code}: {said}");
+        assert_eq!(version(&path), 6, "{lock}");
+        drop(busy);
+    }
+    host.ok(&["activate", B, "--name", "b-1"]);
+    assert_eq!(version(&path), SCHEMA_VERSION);
+    host.check();
 }

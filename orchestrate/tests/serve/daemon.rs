@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -76,11 +76,16 @@ impl Daemon {
     pub(crate) fn start_with(host: &Host<'_>, more: &[&str], env: &[(&str, &str)]) -> Daemon {
         let mut words = vec!["serve"];
         words.extend(more);
+        let mut command = host.command(&words);
+        command.envs(env.iter().copied());
+        Daemon::start_command(host, command)
+    }
+
+    /// Starts this command, which is one, and waits until it answers.
+    pub(crate) fn start_command(host: &Host<'_>, mut command: Command) -> Daemon {
         let mut log = std::fs::OpenOptions::new();
         std::fs::create_dir_all(&host.dir).unwrap();
         let log = log.create(true).append(true).open(host.dir.join("serve.log")).unwrap();
-        let mut command = host.command(&words);
-        command.envs(env.iter().copied());
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let socket = host.state().join("serve.sock");
         let mut daemon = Daemon { child, socket };

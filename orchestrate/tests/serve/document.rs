@@ -187,6 +187,8 @@ fn every_path_and_method_is_as_the_document_has_it() {
     ask("POST", gc, "/v1/gc?wait=60s", none(), 200);
     ask("POST", gc, gc, json!({"max_used": 101}).to_string(), 400);
     ask("POST", gc, gc, "[null, null]".into(), 400);
+    // What is not ours goes by its ids and not by a word.
+    ask("POST", gc, gc, json!({"purge_foreign": true}).to_string(), 400);
     let runs = "/v1/runs";
     for status in ["all", "live", "queued", "running", "done", "failed", "cancelled"] {
         ask("GET", runs, &format!("/v1/runs?status={status}&limit=5"), none(), 200);

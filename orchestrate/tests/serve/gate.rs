@@ -43,7 +43,7 @@ fn tcp(address: SocketAddr) -> TcpStream {
 /// program of that user's own.
 fn status_as(user: u32, group: u32, socket: &Path) -> String {
     let script = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ntry:\n s.connect(sys.argv[1])\n \
-                  try: s.sendall(b'GET /v1/status HTTP/1.1\\r\\n\\r\\n')\n except BrokenPipeError: pass\n \
+                  try: s.sendall(b'GET /v1/status HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n')\n except BrokenPipeError: pass\n \
                   print(s.recv(12).decode()[-3:])\nexcept PermissionError:\n print('EACCES')\n";
     let mut command = Command::new("python3");
     command.args(["-c", script]).arg(socket).uid(user).gid(group);
@@ -122,10 +122,12 @@ fn a_request_that_is_none_is_named_and_the_connection_ends() {
     for (request, status) in [
         ("\r\nnonsense\r\n\r\n", 400),
         ("GET / HTTP/3.0\r\n\r\n", 505),
-        ("PUT /v1/images HTTP/1.1\r\nContent-Length: 70000\r\n\r\n", 413),
+        ("PUT /v1/images HTTP/1.1\r\nHost: h\r\nContent-Length: 70000\r\n\r\n", 413),
         ("PUT /v1/images HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
         ("PUT /v1/images HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411),
         ("GET / HTTP/1.1\r\nExpect: more\r\n\r\n", 417),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\nHost: h\n\n", 400),
         (long.as_str(), 431),
         (many.as_str(), 431),
     ] {
@@ -139,10 +141,12 @@ fn a_request_that_is_none_is_named_and_the_connection_ends() {
     }
     // A body in pieces, several requests in one piece, and a HEAD.
     let mut stream = daemon.connect();
-    stream.write_all(b"POST /v1/mode HTTP/1.1\r\nContent-Length: 17\r\n\r\n{\"mode\":").unwrap();
+    stream
+        .write_all(b"POST /v1/mode HTTP/1.1\r\nHost: h\r\nContent-Length: 17\r\n\r\n{\"mode\":")
+        .unwrap();
     stream.write_all(b"\"normal\"}").unwrap();
     assert_eq!(receive(&mut stream).unwrap().status, 200);
-    stream.write_all(&b"GET /healthz HTTP/1.1\r\n\r\n".repeat(3)).unwrap();
+    stream.write_all(&b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n".repeat(3)).unwrap();
     let mut bytes = Vec::new();
     let mut answered = 0;
     while answered < 3 {
@@ -156,7 +160,7 @@ fn a_request_that_is_none_is_named_and_the_connection_ends() {
             bytes = rest;
         }
     }
-    stream.write_all(b"HEAD /healthz HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+    stream.write_all(b"HEAD /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
     let mut rest = String::new();
     stream.read_to_string(&mut rest).unwrap();
     assert!(rest.starts_with("HTTP/1.1 200") && rest.ends_with("\r\n\r\n"), "{rest:?}");
@@ -172,9 +176,9 @@ fn no_bytes_bring_it_down() {
     let daemon = Daemon::start(&host, &[]);
     let seeds = [
         "GET /v1/runs?status=all&after=1&limit=10 HTTP/1.1\r\nHost: h\r\n\r\n",
-        "POST /v1/runs/1/cancel HTTP/1.1\r\nContent-Length: 11\r\n\r\n{\"why\":\"x\"}",
-        "PUT /v1/images HTTP/1.1\r\nContent-Length: 37\r\n\r\n{\"image\":\"s3://bucket/a/\",\"dry_run\":1}",
-        "DELETE /v1/activations/%61?dry_run=1 HTTP/1.1\r\nConnection: close\r\n\r\n",
+        "POST /v1/runs/1/cancel HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\n{\"why\":\"x\"}",
+        "PUT /v1/images HTTP/1.1\r\nHost: h\r\nContent-Length: 37\r\n\r\n{\"image\":\"s3://bucket/a/\",\"dry_run\":1}",
+        "DELETE /v1/activations/%61?dry_run=1 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
         "GET /v1/events?after=0&wait=0s HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     ];
     let mut dice = Dice::new(11);
@@ -225,7 +229,8 @@ fn ten_thousand_connections_take_bounded_threads_and_memory() {
                 0 => drop(stream.write_all(b"GET /healthz HTTP/1.1\r\nA: ")),
                 1 => {}
                 _ => {
-                    let head = b"PUT /v1/images HTTP/1.1\r\nContent-Length: 60000\r\n\r\n{";
+                    let head =
+                        b"PUT /v1/images HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n{";
                     drop(stream.write_all(head));
                 }
             }
@@ -281,5 +286,53 @@ fn the_slow_are_shown_out() {
     assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0, "who says nothing hears nothing");
     assert!(dripping.join().unwrap() > 5);
     assert_eq!(daemon.ask("GET", "/healthz", "").status, 200);
+    daemon.stop();
+}
+
+/// As many silent connections as there are places, and more, over TCP: who has the token is answered at once, and
+/// those who have shown it keep their places.
+#[test]
+fn strangers_who_are_silent_keep_no_holder_of_the_token_out() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    let file = token_file(&host, TOKEN);
+    let daemon = Daemon::start(&host, &["--listen", "127.0.0.1:0", "--token-file", &file]);
+    let address = address(&host);
+    let header = format!("Authorization: Bearer {TOKEN}\r\n");
+    let ask = |stream: &mut TcpStream| {
+        exchange(stream, "GET", "/v1/status", "", &header).map(|answer| answer.status)
+    };
+    let mut known: Vec<TcpStream> = (0..8).map(|_| tcp(address)).collect();
+    for stream in &mut known {
+        assert_eq!(ask(stream), Some(200));
+    }
+    let mut silent = Vec::new();
+    for round in 0..200 {
+        let mut stream = tcp(address);
+        if round % 2 == 0 {
+            stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: ").unwrap();
+        }
+        silent.push(stream);
+        if round % 20 == 0 {
+            assert_eq!(ask(&mut tcp(address)), Some(200), "a new one after {round} silent ones");
+        }
+    }
+    assert_eq!(ask(&mut tcp(address)), Some(200));
+    for stream in &mut known {
+        assert_eq!(ask(stream), Some(200), "who has shown the token keeps its place");
+    }
+    // Those that were silent longest have gone, and not the last that came.
+    let mut gone = 0;
+    for stream in &mut silent {
+        stream.set_nonblocking(true).unwrap();
+        // One that was never read from is reset.
+        let ended = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+        gone += usize::from(match stream.read(&mut [0; 1]) {
+            Ok(0) => true,
+            Err(error) => ended(&error),
+            Ok(_) => false,
+        });
+    }
+    assert!(gone >= 150, "only {gone} of 200 were shown out");
     daemon.stop();
 }

@@ -44,6 +44,40 @@ fn killed_with_runs_at_work_and_in_the_queue_the_next_one_ends_them_all() {
     }
 }
 
+/// What kills the daemon twice does not kill the third, which has its other work to do.
+#[test]
+fn a_run_that_killed_two_daemons_is_given_up_by_the_third() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    let mut run = 0;
+    for time in 0..2 {
+        bench.proxy.hold("a/2.tar", 100);
+        let daemon = Daemon::start(&host, &[]);
+        if time == 0 {
+            run = daemon.activate("one", A);
+        }
+        bench.proxy.wait_held(PATIENCE).unwrap();
+        until("the second layer to be at work", || {
+            let step = daemon.get(&format!("/v1/runs/{run}"))["step"].to_string();
+            step.contains("layer 2 of 3").then_some(())
+        });
+        daemon.kill();
+        bench.proxy.cut();
+    }
+    let daemon = Daemon::start(&host, &[]);
+    let end = daemon.end_of(run);
+    assert_eq!((&end["state"], &end["class"]), (&json!("failed"), &json!("crash_loop")), "{end}");
+    assert!(end["message"].as_str().unwrap().contains("layer 2 of 3"), "{end}");
+    let other = daemon.activate("two", B);
+    assert_eq!(daemon.end_of(other)["state"], "done");
+    // Who asks for the same begins anew.
+    let again = daemon.activate("one", A);
+    assert_ne!(again, run);
+    assert_eq!(daemon.end_of(again)["state"], "done");
+    daemon.stop();
+    host.check();
+}
+
 #[test]
 fn a_signal_puts_runs_by_and_the_next_daemon_takes_them_up() {
     let bench = Bench::small();
@@ -84,7 +118,9 @@ fn a_second_signal_ends_it_at_once() {
     daemon.signal(Signal::SIGTERM);
     until("the daemon to say that it stops", || log_of(&host).contains("SIGTERM").then_some(()));
     daemon.signal(Signal::SIGINT);
-    assert_eq!(daemon.wait().code(), Some(111));
+    // The first may have been enough: what waits for a server is put by at once.
+    let code = daemon.wait().code();
+    assert!([Some(0), Some(111)].contains(&code), "{code:?}");
     bench.proxy.release();
     let daemon = Daemon::start(&host, &[]);
     assert_eq!(daemon.end_of(run)["state"], "done");

@@ -2,13 +2,22 @@
 //! client may do to it, that nothing asked for is lost, and that the commands say the same through it.
 //! Needs root and the S3 server that `./bootstrap` installs.
 
+mod actors;
 #[path = "../proofs/bench.rs"]
 #[allow(dead_code)]
 mod bench;
 mod crowd;
 mod daemon;
 mod document;
+mod force;
+mod full;
 mod gate;
 mod life;
+mod lost;
+mod order;
+mod past;
 mod settings;
+mod small;
+mod trust;
 mod verbs;
+mod year;

@@ -116,7 +116,7 @@ fn systemd_hands_a_socket_over_and_is_told() {
 }
 
 /// What an idle daemon costs, and how long a question takes that needs no work. Figures: only the
-/// memory is held against a bound, and only of a release build.
+/// memory is held against bounds, and only of a release build.
 #[test]
 fn an_idle_daemon_costs_little() {
     let bench = Bench::small();
@@ -124,7 +124,7 @@ fn an_idle_daemon_costs_little() {
     let daemon = Daemon::start(&host, &[]);
     assert_eq!(daemon.end_of(daemon.activate("one", A))["state"], "done");
     let mut stream = daemon.connect();
-    let request = b"GET /v1/runs/1 HTTP/1.1\r\n\r\n";
+    let request = b"GET /v1/runs/1 HTTP/1.1\r\nHost: h\r\n\r\n";
     let mut times: Vec<Duration> = Vec::new();
     for _ in 0..2000 {
         let begun = Instant::now();
@@ -154,21 +154,24 @@ fn an_idle_daemon_costs_little() {
             .sum()
     };
     // Threads of connections are kept for ten seconds.
-    const OWN: u64 = 7;
+    const OWN: u64 = 11;
     until("the last connection's thread to end", || {
         (daemon.status("Threads") <= OWN).then_some(())
     });
     let before = switches();
     std::thread::sleep(Duration::from_secs(10));
     let woken = switches().saturating_sub(before);
-    let resident = daemon.status("VmRSS");
+    let (resident, own) = (daemon.status("VmRSS"), daemon.status("RssAnon"));
     eprintln!(
-        "idle: {resident} KiB resident, {} threads, woken {woken} times in 10 s; GET of a run over one \
+        "idle: {resident} KiB resident, of which {own} are its own, {} threads, woken {woken} times in 10 s; GET of a run over one \
          connection: median {half:?}, 99 of 100 within {most:?}",
         daemon.status("Threads")
     );
+    // The rest are pages of the program's file: how many the kernel maps beside those that were
+    // touched is its own matter, and it takes them back when it likes.
     if !cfg!(debug_assertions) {
-        assert!(resident < 10 * 1024, "{resident} KiB");
+        assert!(own < 4 * 1024, "{own} KiB of its own");
+        assert!(resident < 12 * 1024, "{resident} KiB");
     }
     daemon.stop();
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::growth::Growth;
 use super::{Outcome, Row, contest};
+use crate::host::kernel::Kernel;
 use crate::host::places::Places;
 use crate::host::{qemu, run};
 use crate::scenarios;
@@ -21,7 +22,8 @@ pub fn rows(
 ) -> Result<Vec<Row>> {
     let name = if full { "bench_full" } else { "bench" };
     let scenario = scenarios::find(name).context("the scenario")?;
-    if !run::run(places, qemu::accel(places)?, &[scenario], true)? {
+    let machine = qemu::machine(places, Kernel::find(places, None)?)?;
+    if !run::run(places, &machine, &[scenario], true)? {
         bail!("the scenario {name} failed: see above");
     }
     let text = std::fs::read_to_string(places.work.join("results.jsonl"))?;

@@ -1,9 +1,10 @@
-//! `e2e [NAME..]`: runs scenarios in the VM; `e2e --vm`: a shell in it.
+//! `e2e [NAME..]`: runs scenarios in the VM; `e2e --vm`: a shell in it. `--kernel` says on which kernel.
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use argh::FromArgs;
+use tests::host::kernel::Kernel;
 use tests::host::places::Places;
 use tests::host::{qemu, run, store};
 use tests::scenario::{Images, Scenario};
@@ -24,6 +25,12 @@ struct Args {
     /// give a shell in the VM on this terminal
     #[argh(switch)]
     vm: bool,
+    /// the kernel, by its version such as 6.12, or a folder with vmlinuz and modules (default: the oldest there is)
+    #[argh(option)]
+    kernel: Option<String>,
+    /// run on each kernel there is but the oldest; without names a short set
+    #[argh(switch)]
+    others: bool,
     /// memory of that VM in MiB (default 2048)
     #[argh(option, default = "2048")]
     memory: u32,
@@ -51,20 +58,40 @@ fn start(args: &Args) -> Result<bool> {
         return Ok(true);
     }
     let places = Places::find()?;
-    let accel = qemu::accel(&places)?;
+    let chosen = chosen(args)?;
+    if args.others {
+        if args.kernel.is_some() || args.vm {
+            bail!(
+                "--others runs scenarios on all kernels but one: it goes with neither --kernel nor --vm"
+            );
+        }
+        let mut good = true;
+        let others: Vec<Kernel> =
+            Kernel::all(&places)?.into_iter().filter(|kernel| !kernel.first).collect();
+        if others.is_empty() {
+            println!("this suite has one kernel alone: nothing more to run");
+        }
+        for kernel in others {
+            good &= run::run(&places, &qemu::machine(&places, kernel)?, &chosen, args.soak)?;
+        }
+        return Ok(good);
+    }
+    let machine = qemu::machine(&places, Kernel::find(&places, args.kernel.as_deref())?)?;
     if args.vm {
         let images = if args.full { Images::Full } else { Images::Small };
         let disks = store::disk(&places, images)?.into_iter().collect();
-        let machine = qemu::Machine { accel, memory_mib: args.memory, disks };
+        let machine = qemu::Machine { memory_mib: args.memory, disks, ..machine };
         qemu::shell(&places, &machine)?;
         return Ok(true);
     }
-    run::run(&places, accel, &chosen(args)?, args.soak)
+    run::run(&places, &machine, &chosen, args.soak)
 }
 
 fn chosen(args: &Args) -> Result<Vec<&'static Scenario>> {
     let mut chosen: Vec<&'static Scenario> = Vec::new();
-    if args.names.is_empty() {
+    if args.names.is_empty() && args.others && !args.full && !args.soak {
+        chosen.extend(scenarios::SHORT);
+    } else if args.names.is_empty() {
         let full = |scenario: &&Scenario| (scenario.needs.images == Images::Full) == args.full;
         let long = |scenario: &&Scenario| !args.soak || scenario.needs.soak_timeout_s.is_some();
         chosen.extend(scenarios::ALL.iter().filter(full).filter(long));

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::veneer::Veneer;
-use super::{Ran, Running};
+use super::{Cmd, Ran, Running};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -28,8 +28,15 @@ impl Daemon {
     /// # Errors
     /// It does not.
     pub fn start(veneer: &Veneer, args: &[&str]) -> Result<Daemon> {
-        let socket = veneer.state.join("serve.sock");
-        let running = veneer.cmd(&["serve"]).args(args).spawn()?;
+        Daemon::of(veneer.cmd(&["serve"]).args(args), veneer.state.join("serve.sock"))
+    }
+
+    /// Starts this command of a daemon, and waits until it answers on this socket.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn of(serve: Cmd, socket: PathBuf) -> Result<Daemon> {
+        let running = serve.spawn()?;
         wait(|| Ok(get(&socket, "/healthz").is_ok()))?;
         Ok(Daemon { running, socket })
     }
@@ -86,7 +93,7 @@ pub fn exchange(socket: &Path, method: &str, target: &str, body: &str) -> Result
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let request = format!(
-        "{method} {target} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} {target} HTTP/1.1\r\nHost: veneer\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     // Who is turned away may find the door shut before all is said.

@@ -57,6 +57,10 @@ impl From<Result<Report>> for ChildReport {
 #[must_use]
 pub fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    if let Some(code) = crate::walls::main(&words) {
+        return code;
+    }
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [_, "scenario", stage] => serde_json::from_str(stage)
             .context("stage")
@@ -86,7 +90,8 @@ fn init() -> Result<()> {
         shell()?;
     } else {
         let mut results = open_results()?;
-        say(&mut results, &Event::Booted { seconds: uptime()? })?;
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+        say(&mut results, &Event::Booted { seconds: uptime()?, kernel })?;
         for stage in &plan.stages {
             if !run_stage(stage, &mut results)? {
                 restart();

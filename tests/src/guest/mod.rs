@@ -14,6 +14,7 @@ pub mod proxy;
 pub mod store;
 pub mod veneer;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -31,6 +32,7 @@ pub struct Guest {
     power_cuts: u32,
     long: bool,
     seed: u32,
+    given: BTreeMap<String, u64>,
     scratch: PathBuf,
 }
 
@@ -45,6 +47,12 @@ impl Guest {
     #[must_use]
     pub fn seed(&self) -> u32 {
         self.seed
+    }
+
+    /// The host's number of this name, if it is set there; to be one of [`Needs::numbers`](crate::scenario::Needs::numbers).
+    #[must_use]
+    pub fn given(&self, name: &str) -> Option<u64> {
+        self.given.get(name).copied()
     }
 
     /// Chance of that seed, other in each phase.
@@ -145,7 +153,8 @@ pub(crate) fn run_scenario(stage: &crate::protocol::Stage, report: &Path) -> Res
         crate::scenarios::find(name).with_context(|| format!("no scenario \"{name}\""))?;
     let scratch = PathBuf::from(init::SCRATCH);
     let &crate::protocol::Stage { phase, power_cuts, long, seed, .. } = stage;
-    let mut guest = Guest { phase, power_cuts, long, seed, scratch };
+    let given = stage.given.clone();
+    let mut guest = Guest { phase, power_cuts, long, seed, given, scratch };
     let outcome = (scenario.run)(&mut guest);
     let line = init::ChildReport::from(outcome);
     std::fs::write(report, serde_json::to_vec(&line)?)?;

@@ -74,6 +74,15 @@ struct State {
     spoilt: Option<Spoilt>,
     /// The exchange whose connection ends where it is.
     cut: Option<usize>,
+    /// The ETags of the objects whose keys end so.
+    forged: Vec<(String, String)>,
+}
+
+impl State {
+    fn forged(&self, key: &str) -> Option<&str> {
+        let mut forged = self.forged.iter().rev();
+        forged.find(|(suffix, _)| key.ends_with(suffix)).map(|(_, etag)| etag.as_str())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -138,6 +147,13 @@ impl Proxy {
     /// from there on; until [`Proxy::release`].
     pub fn spoil(&self, from: usize, always: bool, how: Spoil) {
         self.shared.lock().spoilt = Some(Spoilt { from, always, how });
+    }
+
+    /// From now on the objects whose keys end so have this ETag, in listings and in answers: 32 characters,
+    /// as the server's own have.
+    pub fn forge_etag(&self, suffix: &str, etag: &str) {
+        assert_eq!(etag.len(), 32, "{etag}");
+        self.shared.lock().forged.push((suffix.to_owned(), etag.to_owned()));
     }
 
     /// Holds back the answer to the next GET whose path ends so, once `after` bytes have passed.
@@ -220,7 +236,16 @@ fn pass(client: &TcpStream, server: SocketAddr, shared: &Shared) -> Result<bool>
             }
             continue;
         }
-        (&upstream).write_all(&request.bytes)?;
+        let forged = {
+            let state = shared.lock();
+            let path = target.split('?').next().unwrap_or(target);
+            (state.forged(path).map(str::to_owned), !state.forged.is_empty())
+        };
+        match &forged.0 {
+            // The server knows of no such ETag.
+            Some(_) => (&upstream).write_all(&request.without("if-match"))?,
+            None => (&upstream).write_all(&request.bytes)?,
+        }
         std::io::copy(&mut (&mut from_client).take(request.length.unwrap_or(0)), &mut &upstream)?;
 
         let Some(answer) = Head::read(&mut from_server)? else { return Ok(false) };
@@ -233,10 +258,20 @@ fn pass(client: &TcpStream, server: SocketAddr, shared: &Shared) -> Result<bool>
             let whole = answer.bytes.as_slice().chain((&mut from_server).take(length));
             return spoil_answer(spoil, whole, client);
         }
-        (&*client).write_all(&answer.bytes)?;
+        let mut head = answer.bytes.clone();
+        if let Some(etag) = &forged.0 {
+            forge_after(&mut head, b"\netag:", etag);
+        }
+        (&*client).write_all(&head)?;
         let none = method == "HEAD" || matches!(status, Some(204 | 304));
         match answer.length {
             _ if none => {}
+            Some(length) if forged.1 && target.contains("list-type") => {
+                let mut listing = Vec::new();
+                (&mut from_server).take(length).read_to_end(&mut listing)?;
+                forge_listing(&mut listing, &shared.lock());
+                body(&mut listing.as_slice(), client, shared, at)?;
+            }
             Some(length) => body(&mut (&mut from_server).take(length), client, shared, at)?,
             // Framed in another way: pass everything on until the server closes.
             None => {
@@ -247,6 +282,37 @@ fn pass(client: &TcpStream, server: SocketAddr, shared: &Shared) -> Result<bool>
         if answer.close {
             return Ok(false);
         }
+    }
+}
+
+/// Writes an ETag over the one that stands after `mark`, which is in lower case.
+fn forge_after(text: &mut [u8], mark: &[u8], etag: &str) {
+    let lower = text.to_ascii_lowercase();
+    let Some(at) = lower.windows(mark.len()).position(|part| part == mark) else { return };
+    let from = at + mark.len();
+    let hex = |byte: &u8| byte.is_ascii_hexdigit();
+    let runs = lower[from..].windows(32).position(|part| part.iter().all(hex));
+    if let Some(run) = runs {
+        text[from + run..][..32].copy_from_slice(etag.as_bytes());
+    }
+}
+
+/// A listing in which objects have other ETags: as many bytes as before.
+fn forge_listing(listing: &mut [u8], state: &State) {
+    let find = |text: &[u8], part: &str| {
+        text.windows(part.len()).position(|found| found == part.as_bytes())
+    };
+    let mut from = 0;
+    while let Some(at) = find(&listing[from..], "<Contents>") {
+        let start = from + at;
+        let Some(length) = find(&listing[start..], "</Contents>") else { return };
+        let entry = &mut listing[start..start + length];
+        let key = find(entry, "<Key>").zip(find(entry, "</Key>"));
+        let key = key.map(|(at, end)| String::from_utf8_lossy(&entry[at + 5..end]).into_owned());
+        if let Some(etag) = key.and_then(|key| state.forged(&key).map(str::to_owned)) {
+            forge_after(entry, b"<etag>", &etag);
+        }
+        from = start + length;
     }
 }
 
@@ -320,6 +386,17 @@ struct Head {
 }
 
 impl Head {
+    /// The bytes without this header, whose name is in lower case.
+    fn without(&self, name: &str) -> Vec<u8> {
+        let lines = self.bytes.split_inclusive(|byte| *byte == b'\n');
+        let is = |line: &&[u8]| {
+            line.split(|byte| *byte == b':')
+                .next()
+                .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        lines.filter(|line| !is(line)).flatten().copied().collect()
+    }
+
     /// None at the end of the stream.
     fn read(from: &mut impl BufRead) -> Result<Option<Head>> {
         let mut head = Head { bytes: Vec::new(), first: String::new(), length: None, close: false };

@@ -1,23 +1,41 @@
-//! Power cuts: how many, and when. A cut is the end of the QEMU process; what its disks then keep
-//! is in `qemu.rs`.
+//! A scenario's first stage, with what the environment says of it; and power cuts, how many, and when. A
+//! cut is the end of the QEMU process; what its disks then keep is in `qemu.rs`.
 
+use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
+
+use anyhow::{Context, Result};
 
 use crate::protocol::{Ended, Figures, Outcome, Stage};
 use crate::scenario::Scenario;
 
 /// A number of the environment, such as a seed.
-fn given(name: &str) -> Option<u32> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
+fn given<T: FromStr>(name: &str) -> Result<Option<T>> {
+    let Some(text) = std::env::var_os(name) else { return Ok(None) };
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    number.map(Some).with_context(|| format!("{name}={} is no number", text.display()))
 }
 
 /// A scenario's first boot.
-#[must_use]
-pub fn first_stage(scenario: &Scenario, long: bool) -> Stage {
+///
+/// # Errors
+/// A variable that a number is taken from has none.
+pub fn first_stage(scenario: &Scenario, long: bool) -> Result<Stage> {
     let asked = scenario.needs.power_cuts.map(|cuts| if long { cuts.soak } else { cuts.count });
-    let power_cuts = asked.map_or(0, |asked| given("VENEER_POWER_CUTS").unwrap_or(asked));
-    let seed = given("VENEER_SEED").unwrap_or(1);
-    Stage { name: scenario.name.to_owned(), phase: 0, power_cuts, long, seed }
+    let power_cuts = match asked {
+        Some(asked) => given("VENEER_POWER_CUTS")?.unwrap_or(asked),
+        None => 0,
+    };
+    let seed = given("VENEER_SEED")?.unwrap_or(1);
+    let mut numbers = BTreeMap::new();
+    for name in scenario.needs.numbers {
+        if let Some(number) = given(name)? {
+            numbers.insert((*name).to_owned(), number);
+        }
+    }
+    let name = scenario.name.to_owned();
+    Ok(Stage { name, phase: 0, power_cuts, long, seed, given: numbers })
 }
 
 /// When to cut after the guest has armed; `None` when this phase is to live.

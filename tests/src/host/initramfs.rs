@@ -1,22 +1,24 @@
-//! What the guest has on its first and only root: our programs, real tools with their shared
-//! libraries, busybox for the rest, kernel modules, and the plan. No root needed: device nodes come
+//! What the guest has on its first and only root: our programs, real tools out of packages with their
+//! shared libraries, busybox for the rest, kernel modules, and the plan. No root needed: device nodes come
 //! from devtmpfs.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::cpio::Cpio;
+use super::guest_root::{GuestRoot, LOADER};
+use super::kernel::Kernel;
 use super::modules;
-use super::places::{Places, host_program, read_needed};
+use super::places::{Places, read_needed};
 use crate::protocol::{MODULES, PLAN, Plan};
 
 const PROGRAMS: [&str; 5] = ["fetch", "unpack", "thin", "registry", "orchestrate"];
 
 /// Real tools: the outside program of the product (mkfs.ext4), the oracle's, and checkers.
-const TOOLS: [&str; 10] = [
+const TOOLS: [&str; 12] = [
     "mke2fs",
     "e2fsck",
     "dmsetup",
@@ -27,6 +29,8 @@ const TOOLS: [&str; 10] = [
     "bash",
     "getfattr",
     "setfattr",
+    "udevadm",
+    "setpriv",
 ];
 
 /// Names under which a tool is also called.
@@ -50,7 +54,8 @@ const SMALL_FILES: [(&str, &str); 5] = [
 ///
 /// # Errors
 /// Something is missing; the message says what to run.
-pub fn pack(places: &Places, plan: &Plan) -> Result<Vec<u8>> {
+pub fn pack(places: &Places, kernel: &Kernel, plan: &Plan) -> Result<Vec<u8>> {
+    let root = places.guest_root()?;
     let mut cpio = Cpio::default();
     for dir in ["dev", "proc", "sys", "run", "tmp", "root", "usr/bin", "usr/sbin", "usr/lib"] {
         cpio.dir(dir);
@@ -71,26 +76,21 @@ pub fn pack(places: &Places, plan: &Plan) -> Result<Vec<u8>> {
     let server = read_needed(&places.s3_server(), "./bootstrap")?;
     cpio.file("usr/local/bin/s3s-fs", 0o755, &server);
 
-    tools(&mut cpio)?;
+    tools(&mut cpio, &root)?;
     if plan.stages.iter().any(|stage| stage.name.starts_with("bench")) {
         peers(&mut cpio, &places.peers())?;
     }
-    udev(&mut cpio, &places.udev())?;
-    busybox(&mut cpio)?;
+    busybox(&mut cpio, &root)?;
     for (path, content) in SMALL_FILES {
         cpio.file(path, 0o644, content.as_bytes());
     }
     // mke2fs takes its defaults from here, as it does on a user's machine.
-    cpio.file(
-        "etc/mke2fs.conf",
-        0o644,
-        &read_needed(Path::new("/etc/mke2fs.conf"), "./bootstrap")?,
-    );
+    copy(&mut cpio, &root, "etc/mke2fs.conf", 0o644)?;
 
     let mut order = String::new();
-    for path in modules::in_load_order(&places.modules())? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        cpio.file(&format!("modules/{name}"), 0o644, &std::fs::read(&path)?);
+    for module in modules::in_load_order(&kernel.modules())? {
+        let name = format!("{}.ko", module.name);
+        cpio.file(&format!("modules/{name}"), 0o644, &module.content);
         order.push_str(&name);
         order.push('\n');
     }
@@ -99,22 +99,33 @@ pub fn pack(places: &Places, plan: &Plan) -> Result<Vec<u8>> {
     Ok(cpio.finish())
 }
 
-fn tools(cpio: &mut Cpio) -> Result<()> {
+fn copy(cpio: &mut Cpio, root: &GuestRoot, path: &str, mode: u32) -> Result<()> {
+    cpio.file(path, mode, &read_needed(&root.path(path), "./bootstrap")?);
+    Ok(())
+}
+
+/// The real tools, and a udev that only a scenario starts: `systemd-udevd` is what `udevadm` is called then.
+fn tools(cpio: &mut Cpio, root: &GuestRoot) -> Result<()> {
     let mut libraries = BTreeSet::new();
     for name in TOOLS {
-        let path = host_program(name)?;
-        let sbin = path.parent().is_some_and(|dir| dir.ends_with("sbin"));
-        let dir = if sbin { "usr/sbin" } else { "usr/bin" };
-        cpio.file(&format!("{dir}/{name}"), 0o755, &std::fs::read(&path)?);
-        libraries.extend(shared_libraries(&path, None)?);
+        let path = root.program(name)?;
+        copy(cpio, root, &path, 0o755)?;
+        libraries.extend(root.libraries(&path)?);
     }
     for (alias, tool) in ALIASES {
         cpio.link(alias, tool);
     }
+    cpio.dir("usr/lib/systemd");
+    cpio.link("usr/lib/systemd/systemd-udevd", "/usr/bin/udevadm");
+    let rules = "usr/lib/udev/rules.d";
+    for entry in std::fs::read_dir(root.path(rules)).context(rules)? {
+        let name = entry?.file_name();
+        copy(cpio, root, &format!("{rules}/{}", name.to_string_lossy()), 0o644)?;
+    }
+    copy(cpio, root, LOADER, 0o755)?;
+    cpio.link("usr/lib64/ld-linux-x86-64.so.2", &format!("/{LOADER}"));
     for library in libraries {
-        // The loader looks in the same places; /lib is a link to /usr/lib in the guest.
-        let merged = library.trim_start_matches('/').trim_start_matches("usr/");
-        cpio.file(&format!("usr/{merged}"), 0o755, &std::fs::read(&library)?);
+        copy(cpio, root, &library.to_string_lossy(), 0o755)?;
     }
     Ok(())
 }
@@ -130,50 +141,9 @@ fn peers(cpio: &mut Cpio, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Only a scenario starts it: `systemd-udevd` is what `udevadm` is called then.
-fn udev(cpio: &mut Cpio, dir: &Path) -> Result<()> {
-    let program = dir.join("udevadm");
-    let content = read_needed(&program, "./bootstrap")?;
-    cpio.file("usr/bin/udevadm", 0o755, &content);
-    cpio.dir("usr/lib/systemd");
-    cpio.link("usr/lib/systemd/systemd-udevd", "/usr/bin/udevadm");
-    for library in shared_libraries(&program, Some(dir))? {
-        let name = Path::new(&library).file_name().unwrap_or_default().to_string_lossy();
-        cpio.file(&format!("usr/lib/x86_64-linux-gnu/{name}"), 0o755, &std::fs::read(&library)?);
-    }
-    let mut rules: Vec<_> = std::fs::read_dir(dir.join("rules.d"))?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()?;
-    let dm = ["55-dm.rules", "60-persistent-storage-dm.rules", "95-dm-notify.rules"];
-    rules.extend(dm.map(|name| Path::new("/usr/lib/udev/rules.d").join(name)));
-    for rule in rules {
-        let name = rule.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let content = read_needed(&rule, "./bootstrap")?;
-        cpio.file(&format!("usr/lib/udev/rules.d/{name}"), 0o644, &content);
-    }
-    Ok(())
-}
-
-/// Absolute paths of what the loader would load for this program, `also` from this folder.
-fn shared_libraries(program: &Path, also: Option<&Path>) -> Result<Vec<String>> {
-    let mut ldd = Command::new("ldd");
-    ldd.arg(program).envs(also.map(|dir| ("LD_LIBRARY_PATH", dir)));
-    let output = ldd.output().context("run ldd")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if text.contains("not found") {
-        bail!("{} lacks a shared library: {text}", program.display());
-    }
-    // "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x..)", "/lib64/ld-linux-x86-64.so.2 (0x..)"
-    Ok(text
-        .lines()
-        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
-        .map(str::to_owned)
-        .collect())
-}
-
 /// Its applets go last in PATH, and only where no real tool has the name.
-fn busybox(cpio: &mut Cpio) -> Result<()> {
-    let path = host_program("busybox")?;
+fn busybox(cpio: &mut Cpio, root: &GuestRoot) -> Result<()> {
+    let path = root.path(root.program("busybox")?);
     cpio.file("busybox/busybox", 0o755, &std::fs::read(&path)?);
     let list = Command::new(&path).arg("--list").output().context("run busybox --list")?;
     for applet in String::from_utf8_lossy(&list.stdout).lines() {

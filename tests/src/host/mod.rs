@@ -2,7 +2,9 @@
 
 pub mod cpio;
 pub mod cuts;
+pub mod guest_root;
 pub mod initramfs;
+pub mod kernel;
 pub mod modules;
 pub mod places;
 pub mod qemu;

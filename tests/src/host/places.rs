@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::guest_root::GuestRoot;
+
 /// Folders of one run.
 #[derive(Debug, Clone)]
 pub struct Places {
     /// Our static release programs; `e2e` itself is one of them.
     pub programs: PathBuf,
-    /// Guest kernel and s3s-fs, shared by all clones.
+    /// The guest's kernels and programs and s3s-fs, shared by all clones.
     pub cache: PathBuf,
     /// The image sets that `just images` builds.
     pub images: PathBuf,
@@ -36,22 +38,18 @@ impl Places {
         Ok(Places { work, images, cache: cache()?, programs })
     }
 
-    /// The guest's kernel image.
+    /// The guest's kernels; see [`Kernel`](super::kernel::Kernel).
     #[must_use]
-    pub fn kernel(&self) -> PathBuf {
-        self.cache.join("kernel/vmlinuz")
+    pub fn kernels(&self) -> PathBuf {
+        self.cache.join("kernels")
     }
 
-    /// Its modules.
-    #[must_use]
-    pub fn modules(&self) -> PathBuf {
-        self.cache.join("kernel/modules")
-    }
-
-    /// Debian's udev: `udevadm`, `rules.d`, and a library.
-    #[must_use]
-    pub fn udev(&self) -> PathBuf {
-        self.cache.join("udev")
+    /// The guest's programs that are not ours.
+    ///
+    /// # Errors
+    /// `./bootstrap` has not got them.
+    pub fn guest_root(&self) -> Result<GuestRoot> {
+        GuestRoot::open(self.cache.join("guest"))
     }
 
     /// What others would use instead, for `just bench`.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::initramfs;
+use super::kernel::Kernel;
 use super::places::{Places, host_program, read_needed};
 use crate::protocol::{Event, Plan};
 
@@ -28,6 +29,8 @@ pub enum Accel {
 pub struct Machine {
     /// See [`Accel`].
     pub accel: Accel,
+    /// Its kernel.
+    pub kernel: Kernel,
     /// Memory in MiB.
     pub memory_mib: u32,
     /// Its disks.
@@ -162,10 +165,10 @@ pub fn shell(places: &Places, machine: &Machine) -> Result<()> {
 
 fn command(places: &Places, machine: &Machine, plan: &Plan) -> Result<Command> {
     let qemu = host_program("qemu-system-x86_64")?;
-    let kernel = places.kernel();
+    let kernel = machine.kernel.image();
     read_needed(&kernel, "./bootstrap")?;
     let initramfs = places.work.join("initramfs.cpio");
-    std::fs::write(&initramfs, initramfs::pack(places, plan)?)?;
+    std::fs::write(&initramfs, initramfs::pack(places, &machine.kernel, plan)?)?;
 
     // QEMU must not outlive this program, however that ends.
     let mut command = Command::new(host_program("setpriv")?);
@@ -199,12 +202,13 @@ fn command(places: &Places, machine: &Machine, plan: &Plan) -> Result<Command> {
     Ok(command)
 }
 
-/// KVM where it truly works: the device opens, the processor has the extension, and a guest boots
-/// (on some machines the first two hold and QEMU hangs).
+/// A machine with this kernel and without disks. It has KVM where that truly works: the device opens,
+/// the processor has the extension, and a guest boots (on some machines the first two hold and QEMU hangs).
 ///
 /// # Errors
 /// Something is missing; the message says what to run.
-pub fn accel(places: &Places) -> Result<Accel> {
+pub fn machine(places: &Places, kernel: Kernel) -> Result<Machine> {
+    let mut machine = Machine { accel: Accel::Tcg, kernel, memory_mib: 1024, disks: Vec::new() };
     let opens = OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let capable = info
@@ -213,13 +217,16 @@ pub fn accel(places: &Places) -> Result<Accel> {
         .flat_map(str::split_whitespace)
         .any(|flag| flag == "vmx" || flag == "svm");
     if !(opens && capable) {
-        return Ok(Accel::Tcg);
+        return Ok(machine);
     }
-    let machine = Machine { accel: Accel::Kvm, memory_mib: 1024, disks: Vec::new() };
+    machine.accel = Accel::Kvm;
     let plan = Plan { stages: Vec::new(), shell: false };
     let console = places.work.join("console-probe.log");
     let vm = Vm::boot(places, &machine, &plan, &console)?;
     let heard = vm.hear(Instant::now() + Duration::from_secs(20))?;
     vm.kill()?;
-    Ok(if matches!(heard, Heard::Event(Event::Booted { .. })) { Accel::Kvm } else { Accel::Tcg })
+    if !matches!(heard, Heard::Event(Event::Booted { .. })) {
+        machine.accel = Accel::Tcg;
+    }
+    Ok(machine)
 }

@@ -14,6 +14,8 @@ use crate::protocol::{Figures, printable};
 pub struct Finished {
     /// The scenario.
     pub scenario: String,
+    /// The release of the kernel that it ran on.
+    pub kernel: Option<String>,
     /// Whether all its phases passed.
     pub passed: bool,
     /// Why not.
@@ -32,6 +34,8 @@ pub struct Finished {
 #[derive(Debug)]
 pub struct Results {
     file: File,
+    /// The release of the kernel that has booted.
+    pub(crate) kernel: Option<String>,
     passed: usize,
     failed: usize,
 }
@@ -43,7 +47,7 @@ impl Results {
     /// It cannot be made.
     pub fn create(path: &Path) -> Result<Results> {
         let file = File::create(path).with_context(|| path.display().to_string())?;
-        Ok(Results { file, passed: 0, failed: 0 })
+        Ok(Results { file, kernel: None, passed: 0, failed: 0 })
     }
 
     /// Writes one result, and shows it: briefly if it passed, wholly if it failed.

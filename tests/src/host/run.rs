@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::cuts;
 use super::places::Places;
-use super::qemu::{Accel, Disk, Heard, Keeps, Machine, Vm};
+use super::qemu::{Disk, Heard, Keeps, Machine, Vm};
 use super::results::{Finished, Results};
 use super::store;
 use super::volatile::VolatileDisk;
@@ -30,20 +30,22 @@ struct Group {
     scenarios: Vec<&'static Scenario>,
 }
 
-/// Runs these scenarios, `long` in the long form of those that have one; true if all passed.
+/// Runs these scenarios on this machine, which gets the disks and the memory that they need; `long` in the
+/// long form of those that have one. True if all passed.
 ///
 /// # Errors
 /// The harness itself fails: something is missing, or QEMU does not start.
 pub fn run(
     places: &Places,
-    accel: Accel,
+    machine: &Machine,
     scenarios: &[&'static Scenario],
     long: bool,
 ) -> Result<bool> {
-    let mut results = Results::create(&places.work.join("results.jsonl"))?;
+    let file = machine.kernel.file(&places.work, "results", "jsonl");
+    let mut results = Results::create(&file)?;
     let mut boots = 0;
     for group in group(scenarios) {
-        run_group(places, accel, long, &group, &mut boots, &mut results)?;
+        run_group(places, machine, long, &group, &mut boots, &mut results)?;
     }
     Ok(results.close())
 }
@@ -77,7 +79,7 @@ fn group(scenarios: &[&'static Scenario]) -> Vec<Group> {
 
 fn run_group(
     places: &Places,
-    accel: Accel,
+    machine: &Machine,
     long: bool,
     group: &Group,
     boots: &mut u32,
@@ -86,13 +88,13 @@ fn run_group(
     let disks = make_disks(places, group)?;
     let mut attached = disks.clone();
     attached.extend(store::disk(places, group.images)?);
-    let machine = Machine { accel, memory_mib: group.memory_mib, disks: attached };
-    let mut pending: VecDeque<Stage> =
-        group.scenarios.iter().map(|scenario| cuts::first_stage(scenario, long)).collect();
+    let machine = Machine { memory_mib: group.memory_mib, disks: attached, ..machine.clone() };
+    let stages = group.scenarios.iter().map(|scenario| cuts::first_stage(scenario, long));
+    let mut pending: VecDeque<Stage> = stages.collect::<Result<_>>()?;
     let mut phases = Phases::default();
     while !pending.is_empty() {
         *boots += 1;
-        let console = places.work.join(format!("console-{boots}.log"));
+        let console = machine.kernel.file(&places.work, &format!("console-{boots}"), "log");
         let mut served = Vec::new();
         for disk in &machine.disks {
             if let Keeps::Flushed(socket) = &disk.keeps {
@@ -141,8 +143,9 @@ fn boot(
     let mut cut = false;
     loop {
         let why = match vm.hear(deadline)? {
-            Heard::Event(Event::Booted { .. }) => {
-                println!("boot  {:.1} s", started.elapsed().as_secs_f64());
+            Heard::Event(Event::Booted { kernel, .. }) => {
+                println!("boot  {:.1} s, Linux {kernel}", started.elapsed().as_secs_f64());
+                results.kernel = Some(kernel);
                 deadline = Instant::now() + GRACE;
                 continue;
             }
@@ -233,8 +236,10 @@ impl Phases {
             Outcome::Failed { why } if phase == 0 => Some(why),
             Outcome::Failed { why } => Some(format!("phase {phase}: {why}")),
         };
+        let kernel = results.kernel.clone();
         results.add(&Finished {
             scenario: name,
+            kernel,
             passed: why.is_none(),
             why,
             seconds,

@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::places::{Places, host_program};
+use super::places::Places;
 use super::qemu::{Disk, Keeps};
 use crate::images::{self, Set};
 use crate::s3::{self, BUCKET, Server};
@@ -79,16 +78,19 @@ fn make(places: &Places, folder: &Path, disk: &Path) -> Result<()> {
         }
     }
     drop(server);
-    pack(&root, disk, bytes)?;
+    pack(places, &root, disk, bytes)?;
     std::fs::remove_dir_all(&root)?;
     Ok(())
 }
 
 /// ext4 from a folder, without root. Room is left for what scenarios put there.
-fn pack(root: &Path, disk: &Path, bytes: u64) -> Result<()> {
+fn pack(places: &Places, root: &Path, disk: &Path, bytes: u64) -> Result<()> {
     let size = bytes + bytes / 32 + (256 << 20);
     File::create(disk)?.set_len(size)?;
-    let output = Command::new(host_program("mke2fs")?)
+    let guest = places.guest_root()?;
+    let output = guest
+        .command("mke2fs")?
+        .env("MKE2FS_CONFIG", guest.path("etc/mke2fs.conf"))
         .args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d"])
         .arg(root)
         .arg(disk)

@@ -355,24 +355,47 @@ impl Write for Hashed {
 
 /// The mirror that this host's own apt takes the suite from.
 fn host_mirror() -> Result<String> {
-    let format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
+    let format = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(LABEL)";
     let mut apt = Command::new("apt-get");
     apt.args(["indextargets", "--format", format, "Identifier: Packages"]);
     let output = apt.output().context("run apt-get")?;
-    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-    let found = lines.lines().find_map(|line| {
-        let mut words = line.split(' ');
-        let mirror = words.next()?;
-        (words.next() == Some(SUITE) && words.next() == Some("main")).then(|| mirror.to_owned())
-    });
-    found.with_context(|| {
-        format!("this host's apt has no {SUITE} main: set VENEER_DEBIAN_MIRROR to a mirror's URL")
-    })
+    mirror_among(&String::from_utf8_lossy(&output.stdout)).context(
+        "this host's apt has no main suite of Debian: set VENEER_DEBIAN_MIRROR to a mirror's URL",
+    )
+}
+
+/// The mirror of our suite; else that of another release, since a mirror of Debian has them all.
+fn mirror_among(lines: &str) -> Option<String> {
+    let mut other = None;
+    for line in lines.lines() {
+        let [mirror, suite, "main", "Debian"] = line.split(' ').collect::<Vec<_>>()[..] else {
+            continue;
+        };
+        // What "trixie-updates" is a part of is listed too, and security has a mirror of its own.
+        if suite == SUITE {
+            return Some(mirror.to_owned());
+        }
+        if !suite.contains('-') {
+            other.get_or_insert_with(|| mirror.to_owned());
+        }
+    }
+    other
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_of_another_release_has_a_mirror_too() {
+        let trixie = "http://s/debian-security/ trixie-security main Debian-Security\n\
+                      http://m/debian/ trixie-updates main Debian\n\
+                      http://m/debian/ trixie main Debian\nhttp://x/ nodistro main .\n";
+        assert_eq!(mirror_among(trixie).as_deref(), Some("http://m/debian/"));
+        let both = format!("{trixie}http://b/debian/ bookworm main Debian\n");
+        assert_eq!(mirror_among(&both).as_deref(), Some("http://b/debian/"));
+        assert_eq!(mirror_among("http://x/ bookworm main other\n"), None);
+    }
 
     #[test]
     fn a_resolution_survives_the_way_to_its_file_and_back() {

@@ -170,6 +170,11 @@ impl CrashHost<'_> {
 
     /// Rows and pool agree; nothing is half done.
     pub(crate) fn check(&self) -> Result<()> {
+        self.check_with(&[])
+    }
+
+    /// As [`CrashHost::check`], beside these ids of others.
+    pub(crate) fn check_with(&self, others: &[u32]) -> Result<()> {
         let registry = Cmd::new("registry").arg("--state").arg(&self.state);
         registry.arg("check").run()?.expect(0)?;
         let mut rows = Vec::new();
@@ -182,10 +187,19 @@ impl CrashHost<'_> {
             ensure!(settled, "left behind: {row}");
             rows.push(id(&row)?);
         }
+        rows.extend(self.serials()?);
+        rows.extend(others);
         super::thin_invariants::check(self.pool, &rows)?;
         let recover = self.ok(&["recover", "--dry-run"])?;
         ensure!(recover["repairs"] == serde_json::json!([]), "not settled: {recover}");
         Ok(())
+    }
+
+    /// The volume that keeps which catalog is believed, where there is one.
+    pub(crate) fn serials(&self) -> Result<Option<u32>> {
+        let registry = Cmd::new("registry").arg("--state").arg(&self.state);
+        let rows = registry.arg("export").run()?.expect(0)?.json_lines()?;
+        rows.iter().find(|row| row["table"] == "serial_volume").map(id).transpose()
     }
 
     /// How many volumes the registry says are sealed, the template among them.

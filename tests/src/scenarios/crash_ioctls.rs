@@ -1,6 +1,7 @@
 //! Each device-mapper call, mount and resize of `orchestrate` on a thin pool fails once, and then always: the
 //! run says so with a class and ends in its time; the same command without the fault ends well, and nothing
-//! is left over. Each 25th in the short form, every one in the long.
+//! is left over. Each 35th in the short form, every one in the long; `VENEER_IOCTLS_STEP` says each how many,
+//! and `VENEER_IOCTLS_OFFSET`, from 0 to one less, which of them, so that such parts make up the whole.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,9 +17,17 @@ use crate::trace::{self, Act, Call, Side, Whose};
 /// See the module.
 pub const SCENARIO: Scenario = Scenario {
     name: "crash_ioctls",
-    needs: Needs { timeout_s: 900, soak_timeout_s: Some(2 * 3600), ..Needs::DEFAULT },
+    needs: Needs {
+        timeout_s: 900,
+        soak_timeout_s: Some(2 * 3600),
+        numbers: &[STEP, OFFSET],
+        ..Needs::DEFAULT
+    },
     run,
 };
+
+const STEP: &str = "VENEER_IOCTLS_STEP";
+const OFFSET: &str = "VENEER_IOCTLS_OFFSET";
 
 /// No run takes longer under emulation, four tries with their pauses among it.
 const BOUND: Duration = Duration::from_secs(90);
@@ -31,19 +40,24 @@ const FAULTS: [(Errno, bool); 4] =
     [(Errno::ENOMEM, false), (Errno::ENOMEM, true), (Errno::EIO, false), (Errno::EIO, true)];
 
 fn run(guest: &mut Guest) -> Result<Report> {
-    let step = if guest.long() { 1 } else { 25 };
-    on_a_pool(guest, |ready| fail(ready, step))
+    let step = guest.given(STEP).unwrap_or(if guest.long() { 1 } else { 35 });
+    let offset = guest.given(OFFSET).unwrap_or(0);
+    ensure!(offset < step, "{OFFSET}={offset} is not below {STEP}={step}");
+    let (step, offset) = (usize::try_from(step)?, usize::try_from(offset)?);
+    on_a_pool(guest, |ready| fail(ready, step, offset))
 }
 
-fn fail(Ready { host, right, .. }: &Ready<'_>, step: usize) -> Result<Report> {
+fn fail(Ready { host, right, .. }: &Ready<'_>, step: usize, offset: usize) -> Result<Report> {
     let mut sum = Sum::default();
     for (number, case) in CASES.iter().enumerate() {
         for (kind, fault) in FAULTS.iter().enumerate() {
-            let first = (number * 7 + kind * 11) % step;
+            let first = (offset + number * 7 + kind * 11) % step;
             sweep(host, case, right, *fault, (first, step), &mut sum)?;
         }
     }
     Ok(Report::new()
+        .figure("step", step)
+        .figure("offset", offset)
         .figure("failures", sum.failures)
         .figure("done_all_the_same", sum.done)
         .figure("most_calls_failed", sum.most)

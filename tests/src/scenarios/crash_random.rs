@@ -51,7 +51,8 @@ fn kill(Ready { host, right, whole }: &Ready<'_>, runs: usize, mut dice: Dice) -
         }
         operations += 1;
         let ran = running.wait()?;
-        let refused = ran.stderr.contains("fatal: no ") || ran.stderr.contains("is taken by");
+        let refused = ["fatal: no ", "is taken by", "is in use by its activations", "is making it"];
+        let refused = refused.iter().any(|words| ran.stderr.contains(words));
         ensure!(matches!(ran.code, None | Some(0)) || refused, "{ran}");
         host.recover()?;
         host.check()?;

@@ -14,8 +14,11 @@ pub mod crash_log_writes;
 pub mod crash_points;
 pub mod crash_random;
 pub mod demo;
+pub mod foreign;
 pub mod full;
+pub mod guides;
 pub mod killed;
+pub mod lost_registry;
 pub mod operate;
 pub mod oracle;
 pub mod pool;
@@ -24,6 +27,7 @@ pub mod reboot;
 pub mod refuse;
 pub mod s3;
 pub mod serve;
+pub mod serve_grows;
 pub mod sizes;
 pub mod thin_full_data;
 pub mod thin_grow;
@@ -35,13 +39,21 @@ mod thin_lives;
 pub mod thin_log_writes;
 pub mod thin_many_devices;
 pub mod thin_needs_check;
+pub mod thin_operate;
 pub mod thin_power_cut;
 pub mod thin_recycled;
+pub mod thin_repair_grow;
 pub mod thin_stuck;
 pub mod thin_thousand;
 pub mod thin_udev;
 pub mod thin_verbs;
 pub mod thin_wrong_metadata;
+pub mod unsettled;
+pub mod walls;
+pub mod wedge;
+mod wedge_harm;
+mod wedge_host;
+mod wedge_stop;
 mod write_log;
 
 /// What every test run runs, and by [`Images::Full`](crate::scenario::Images::Full) what `just e2e-full`
@@ -59,13 +71,20 @@ pub const ALL: &[Scenario] = &[
     refuse::SCENARIO,
     by_hand::SCENARIO,
     operate::SCENARIO,
+    lost_registry::SCENARIO,
+    unsettled::SCENARIO,
+    guides::SCENARIO,
+    wedge::SCENARIO,
     sizes::SCENARIO,
     demo::SCENARIO,
+    foreign::SCENARIO,
     full::SCENARIO,
     thin_grow::SCENARIO,
     thin_host_full::SCENARIO,
     thin_needs_check::SCENARIO,
+    thin_operate::SCENARIO,
     thin_recycled::SCENARIO,
+    thin_repair_grow::SCENARIO,
     thin_udev::SCENARIO,
     thin_verbs::SCENARIO,
     thin_wrong_metadata::SCENARIO,
@@ -77,7 +96,20 @@ pub const ALL: &[Scenario] = &[
     thin_stuck::SCENARIO,
     thin_power_cut::SCENARIO,
     thin_thousand::SCENARIO,
+    walls::SCENARIO,
     serve::SCENARIO,
+    serve_grows::SCENARIO,
+];
+
+/// What every test run also runs on the suite's other kernels: each kind of thing that we ask of one.
+pub const SHORT: &[Scenario] = &[
+    boot::SCENARIO,
+    pool::SCENARIO,
+    killed::SCENARIO,
+    thin_grow::SCENARIO,
+    thin_udev::SCENARIO,
+    thin_verbs::SCENARIO,
+    walls::SCENARIO,
 ];
 
 /// Only by name, or with `--soak`: each takes minutes also in its short form.

@@ -92,7 +92,8 @@ fn run(guest: &mut Guest) -> Result<Report> {
     let mut dice = guest.dice();
     loop {
         let ran = host.cmd(&words(&mut dice)).run()?;
-        let refused = ran.stderr.contains("fatal: no ") || ran.stderr.contains("is taken by");
+        let refused = ["fatal: no ", "is taken by", "is in use by its activations", "is making it"];
+        let refused = refused.iter().any(|words| ran.stderr.contains(words));
         ensure!(ran.code == Some(0) || refused, "{ran}");
     }
 }

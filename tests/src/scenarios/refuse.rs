@@ -66,15 +66,19 @@ fn run(guest: &mut Guest) -> Result<Report> {
         .run()?;
     denied.expect(100)?;
 
+    // A name that the pool's own builds need.
+    let work = veneer.cmd(&["activate", &image("golang"), "--name", "veneer-work-7"]);
+    work.run()?.expect_message(100, "veneer-work-7")?;
+
     // A server that is not there may be there later.
     let dead = veneer.cmd(&["ensure", &image("golang"), "--endpoint", "http://127.0.0.1:9"]);
-    dead.run()?.expect_message(111, "127.0.0.1:9")?;
+    dead.env("VENEER_FETCH_PATIENCE", "3").run()?.expect_message(111, "127.0.0.1:9")?;
 
-    // No such pool, and nobody but root.
+    // No such pool, which may come up by itself; and nobody but root.
     let other = guest.scratch().join("other");
     let missing =
         veneer.cmd(&["ls"]).env("VENEER_STORE", "thin:nowhere").env("VENEER_STATE", &other);
-    missing.run()?.expect_message(100, "nowhere")?;
+    missing.run()?.expect_message(111, "nowhere")?;
     ensure!(!other.exists(), "a state directory was made for a pool that is not there");
     let nobody = veneer.cmd(&["ls"]).env("VENEER_STATE", "/tmp/nobody").user(65534);
     nobody.run()?.expect_message(100, "root")?;
@@ -84,5 +88,5 @@ fn run(guest: &mut Guest) -> Result<Report> {
 
     veneer.check()?;
     veneer.close()?;
-    Ok(Report::new().figure("cases", cases.len() + 6))
+    Ok(Report::new().figure("cases", cases.len() + 7))
 }

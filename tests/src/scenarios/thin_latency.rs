@@ -1,5 +1,6 @@
 //! What a snapshot costs: create_snap, activate, deactivate and delete by our ioctls, against the same
-//! by dmsetup, turn by turn in one run.
+//! by dmsetup, turn by turn in one run. The ioctls are counted; the times are figures, since no other
+//! work on the host may fail a run.
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,9 @@ pub const SCENARIO: Scenario = Scenario {
 
 const SIZE: PoolSize = PoolSize { data_mib: 64, metadata_kib: 4096, block_sectors: 128 };
 
+/// Of one round.
+const IOCTLS_MAX: u64 = 10;
+
 fn run(guest: &mut Guest) -> Result<Report> {
     let scratch = ScratchPool::open(guest.scratch(), "pool", SIZE)?;
     let pool = scratch.pool();
@@ -34,6 +38,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     for _ in 0..rounds {
         theirs.push(by_dmsetup(guest, pool)?);
     }
+    ensure!(ioctls <= IOCTLS_MAX, "a round takes {ioctls} ioctls, not {IOCTLS_MAX}");
     pool.delete(origin)?;
     check(pool, &[])?;
     scratch.close()?;
@@ -44,9 +49,8 @@ fn run(guest: &mut Guest) -> Result<Report> {
         report = report.figure(&format!("{who}_p50_ms"), at(50));
         report = report.figure(&format!("{who}_p99_ms"), at(99));
     }
-    let third = ours[rounds / 2] * 3 <= theirs[rounds / 2];
-    ensure!(third, "more than a third: {:?} to {:?}", ours[rounds / 2], theirs[rounds / 2]);
-    Ok(report)
+    let ratio = ours[rounds / 2].as_secs_f64() / theirs[rounds / 2].as_secs_f64();
+    Ok(report.figure("ratio", ratio))
 }
 
 fn by_ioctl(pool: &Pool, origin: ThinId) -> Result<Duration> {

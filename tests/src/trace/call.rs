@@ -287,14 +287,14 @@ impl Tracee {
         })
     }
 
-    fn fd(&self, fd: u64) -> Option<PathBuf> {
+    pub(super) fn fd(&self, fd: u64) -> Option<PathBuf> {
         let fd = fd & 0xffff_ffff;
         let path = std::fs::read_link(format!("/proc/{}/fd/{fd}", self.pid)).ok()?;
         // Pipes and sockets have names like "pipe:[1]".
         path.is_absolute().then_some(path)
     }
 
-    fn path(&self, dir: u64, at: u64) -> Option<PathBuf> {
+    pub(super) fn path(&self, dir: u64, at: u64) -> Option<PathBuf> {
         let text = self.text(at)?;
         if text.starts_with('/') {
             return Some(text.into());
@@ -332,7 +332,7 @@ impl Tracee {
         Some(hasher.finish())
     }
 
-    fn word(&self, at: u64) -> Option<u64> {
+    pub(super) fn word(&self, at: u64) -> Option<u64> {
         let memory = std::fs::File::open(format!("/proc/{}/mem", self.pid)).ok()?;
         let mut bytes = [0; 8];
         memory.read_exact_at(&mut bytes, at).ok()?;
@@ -352,6 +352,6 @@ impl Tracee {
 }
 
 /// The memory and files of a stopped process.
-struct Tracee {
-    pid: Pid,
+pub(super) struct Tracee {
+    pub(super) pid: Pid,
 }

@@ -2,8 +2,10 @@
 //! where it can be killed, to kill it there, or to have a call fail. The program under test has no
 //! hook for this; what it does is seen from outside, so that a new step of it cannot be forgotten.
 //!
-//! What a call is and what it touches is in [`call`]; several programs that move in turn are in [`turns`].
+//! What a call is and what it touches is in [`call`]; several programs that move in turn are in [`turns`],
+//! and those that stand still wherever they meet each other in [`actor`].
 
+pub mod actor;
 pub mod call;
 pub mod turns;
 

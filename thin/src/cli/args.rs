@@ -8,7 +8,7 @@ use super::pool_args::PoolArgs;
 #[derive(FromArgs, Debug)]
 #[argh(
     error_code(0, "done, or yes"),
-    error_code(1, "no (exists, doctor)"),
+    error_code(1, "no (exists, room, doctor, pool repair --dry-run)"),
     error_code(
         100,
         "never retry: wrong usage, not found, exists already, no permission, \
@@ -58,6 +58,7 @@ pub(crate) enum Verb {
     Delete(Delete),
     Exists(Exists),
     Activate(Activate),
+    Look(Look),
     Deactivate(Deactivate),
     Grow(Grow),
     Usage(UsageArgs),
@@ -139,6 +140,24 @@ pub(crate) struct Activate {
     pub(crate) ro: bool,
 }
 
+/// Make a thin a device that refuses writes, POOL-seen-ID, and print its path.
+///
+/// To look at a layer, or at an activation that is not active. `thin run --name POOL-seen-ID --ro --
+/// ls -l` shows what is on it; `thin deactivate POOL-seen-ID` takes the device away again. Snapshots
+/// of the thin can be made meanwhile. A thin that is active already is not made active a second time:
+/// it is told where.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "look")]
+pub(crate) struct Look {
+    /// id of the thin
+    #[argh(positional)]
+    pub(crate) id: u64,
+    /// at least this length, such as 10G; by itself it is as long as its note, its ext4 or its last
+    /// block says
+    #[argh(option)]
+    pub(crate) size: Option<String>,
+}
+
 /// Take the device away; what the thin holds stays.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "deactivate")]
@@ -149,6 +168,9 @@ pub(crate) struct Deactivate {
 }
 
 /// Make an active volume longer and, unless told not to, the ext4 on it.
+///
+/// Of a volume of orchestrate's nothing else has to be done: its next command takes the new size over
+/// into its registry.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "grow")]
 pub(crate) struct Grow {
@@ -261,15 +283,19 @@ pub(crate) struct Watch {
     /// stop after so many seconds (default: never)
     #[argh(option)]
     pub(crate) seconds: Option<u64>,
-    /// with --grow-to: directory of the pool to grow when data space runs low
+    /// with --grow-to: directory of the pool, which grows whenever its data or metadata runs low,
+    /// also when it does so before the first event
     #[argh(option)]
     pub(crate) grow: Option<std::path::PathBuf>,
-    /// grow by this much at a time (default 1G)
+    /// grow the data by this much at a time (default 1G)
     #[argh(option, default = "\"1G\".to_owned()")]
     pub(crate) grow_by: String,
     /// never beyond this much data
     #[argh(option)]
     pub(crate) grow_to: Option<String>,
+    /// never beyond this much metadata (default: what that much data needs)
+    #[argh(option)]
+    pub(crate) grow_metadata_to: Option<String>,
 }
 
 /// Tell whether the pool has room for a piece of work: exit code 0 or 1.

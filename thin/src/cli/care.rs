@@ -1,11 +1,12 @@
 //! The verbs that look after a pool: rescue, watch, room, doctor.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use thin::doctor::{Level, examine};
-use thin::{Error, Need, PoolStatus, Reserve, Store, Woken, parse_bytes};
+use thin::{Bytes, Dm, Error, Growth, Need, PoolStatus, Reserve, Store, Which, Woken, parse_bytes};
 
 use super::Context;
 use super::args;
@@ -41,40 +42,92 @@ pub(crate) fn doctor(verb: &args::Doctor) -> Result<Report, Error> {
     ))
 }
 
+/// How often a watcher that makes the pool larger looks without an event.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// Prints as it goes, so its report is empty.
 pub(crate) fn watch(context: &Context, verb: &args::Watch) -> Result<Report, Error> {
-    let mut pool = context.pool()?;
+    let pool = context.pool()?;
     let start = Instant::now();
     let limit = verb.seconds.map(Duration::from_secs);
-    let grow_to = verb.grow_to.as_deref().map(parse_bytes).transpose()?;
-    let grow_by = parse_bytes(&verb.grow_by)?;
+    let mut grower = Grower::new(verb)?;
     let mut events = 0;
     let mut following = pool.watch()?;
     let mut said = say(context, &pool.status()?, None);
     while said && verb.events.is_none_or(|most| events < most) {
+        // By the state, so also at the start and when an event was missed.
+        if let Some(grower) = &mut grower
+            && grower.look(pool.dm())
+        {
+            said = say(context, &pool.status()?, None);
+        }
+        let longest = if grower.is_some() { LOOK } else { Duration::from_secs(3600) };
         let left = match limit.map(|limit| limit.checked_sub(start.elapsed())) {
-            None => Duration::from_secs(3600),
-            Some(Some(left)) if !left.is_zero() => left,
+            None => longest,
+            Some(Some(left)) if !left.is_zero() => left.min(longest),
             Some(Some(_) | None) => break,
         };
         let Woken::Event(number) = following.next(left)? else { continue };
         events += 1;
-        let mut status = pool.status()?;
-        said = say(context, &status, Some(number));
-        if let (Some(dir), Some(most)) = (&verb.grow, grow_to)
-            && let Some(working) = status.working()
-            && working.free_data().0 <= pool.table().low_water
-        {
-            let mut store = Store::open(dir)?;
-            let to = store.header().data.bytes.saturating_add(grow_by).min(most);
-            if to > store.header().data.bytes {
-                status = store.grow(pool.dm(), Some(to), None)?;
-                pool = context.pool()?;
-                said = said && say(context, &status, None);
-            }
-        }
+        said = said && say(context, &pool.status()?, Some(number));
     }
     Ok(Report::rows::<()>(&[], Vec::new()))
+}
+
+/// Makes the pool of a directory larger.
+struct Grower<'a> {
+    dir: &'a Path,
+    growth: Growth,
+    /// Its last words, so that they are not said every time.
+    complaint: String,
+}
+
+impl Grower<'_> {
+    fn new(verb: &args::Watch) -> Result<Option<Grower<'_>>, Error> {
+        let bytes = |given: &Option<String>| given.as_deref().map(parse_bytes).transpose();
+        let (data_to, metadata_to) = (bytes(&verb.grow_to)?, bytes(&verb.grow_metadata_to)?);
+        match (&verb.grow, data_to) {
+            (Some(dir), Some(data_to)) => {
+                let growth = Growth { data_to, data_by: parse_bytes(&verb.grow_by)?, metadata_to };
+                Ok(Some(Grower { dir, growth, complaint: String::new() }))
+            }
+            (None, None) => Ok(None),
+            (Some(_), None) | (None, Some(_)) => Err(Error::Unit {
+                what: "--grow without --grow-to, or the other way round",
+                value: String::new(),
+                rule: "given together: the pool's directory, and how large its data may become",
+            }),
+        }
+    }
+
+    /// Whether it has made something larger. What went wrong is said, and tried again the next time.
+    fn look(&mut self, dm: &Dm) -> bool {
+        let found = Store::open(self.dir).and_then(|mut store| store.keep_room(dm, &self.growth));
+        let (grew, complaint) = match found {
+            Ok(found) => {
+                let at_bound: Vec<String> = found
+                    .iter()
+                    .filter(|grown| grown.is_at_bound())
+                    .map(|grown| {
+                        let (flag, what) = match grown.which {
+                            Which::Data => ("--grow-to", "data"),
+                            Which::Metadata => ("--grow-metadata-to", "metadata"),
+                        };
+                        let size = Bytes(grown.to);
+                        format!("its {what} is filling and has all {size} that {flag} lets it have")
+                    })
+                    .collect();
+                (found.len() > at_bound.len(), at_bound.join("; "))
+            }
+            Err(err) => (false, err.to_string()),
+        };
+        if !complaint.is_empty() && complaint != self.complaint {
+            let dir = self.dir.display().to_string();
+            eprintln!("thin: warning: pool in {}: {complaint}", dir.escape_debug());
+        }
+        self.complaint = complaint;
+        grew
+    }
 }
 
 /// `false` when the reader has gone.

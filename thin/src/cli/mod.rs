@@ -54,7 +54,8 @@ pub(crate) fn run() -> ExitCode {
         Ok(words) => words,
         Err(word) => return usage(&format!("argument {word:?} is not UTF-8")),
     };
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let words = words.iter().map(|word| if word == "-h" { "--help" } else { word.as_str() });
+    let words: Vec<&str> = words.collect();
     let (program, rest) = words.split_first().map_or(("thin", &[][..]), |(p, r)| (*p, r));
     let program = program.rsplit('/').next().unwrap_or(program);
     let top = match Top::from_args(&[program], rest) {
@@ -114,6 +115,7 @@ fn perform(context: &Context, verb: Verb) -> Result<Done, Error> {
         Verb::Delete(verb) => volumes::delete(context, &verb).map(Done::Report),
         Verb::Exists(verb) => volumes::exists(context, &verb).map(Done::Report),
         Verb::Activate(verb) => volumes::activate(context, &verb).map(Done::Report),
+        Verb::Look(verb) => volumes::look(context, &verb).map(Done::Report),
         Verb::Deactivate(verb) => volumes::deactivate(context, &verb).map(Done::Report),
         Verb::Grow(verb) => volumes::grow(context, &verb).map(Done::Report),
         Verb::Usage(_) => volumes::usage(context).map(Done::Report),

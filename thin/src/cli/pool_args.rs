@@ -115,7 +115,7 @@ pub(crate) struct PoolUp {
     /// bring damaged metadata up read-only
     #[argh(switch)]
     pub(crate) rescue: bool,
-    /// the files were moved or restored on purpose
+    /// the files were moved or restored on purpose; said once, it is remembered
     #[argh(switch)]
     pub(crate) moved: bool,
 }
@@ -135,7 +135,8 @@ pub(crate) struct PoolGrow {
     pub(crate) metadata: Option<String>,
 }
 
-/// Check a pool's metadata while it is down, and mend it by thin_repair into the spare.
+/// Check a pool's metadata while it is down, and mend it by thin_repair into the spare. With --dry-run
+/// the exit code says whether there is something to mend: 0 no, 1 yes.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "repair")]
 pub(crate) struct PoolRepair {
@@ -145,6 +146,9 @@ pub(crate) struct PoolRepair {
     /// only look
     #[argh(switch)]
     pub(crate) dry_run: bool,
+    /// the files were moved or restored on purpose, and `pool up --moved` is refused
+    #[argh(switch)]
+    pub(crate) moved: bool,
 }
 
 /// Say what becomes of a write that finds no free block, live.

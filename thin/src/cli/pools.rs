@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use thin::{
-    DataBlockSize, Device, Dm, DmName, Error, Features, InitOptions, Kind, Pool, PoolSpec, Store,
-    UpOptions, WhenFull, parse_bytes,
+    DataBlockSize, Device, Dm, DmName, Error, Features, InitOptions, Kind, Pool, PoolSpec,
+    RepairAct, Store, UpOptions, WhenFull, parse_bytes,
 };
 
 use super::Context;
@@ -67,8 +67,12 @@ pub(crate) fn perform(context: &Context, verb: PoolVerb) -> Result<Report, Error
             let bytes = |given: &Option<String>| given.as_deref().map(parse_bytes).transpose();
             let (data, metadata) = (bytes(&grow.data)?, bytes(&grow.metadata)?);
             if data.or(metadata).is_none() {
-                let (what, value) = ("--data or --metadata", String::new());
-                return Err(Error::Unit { what, value, rule: "given: the new size" });
+                let header = Store::open(&grow.dir)?.header().clone();
+                return Err(Error::NoSize {
+                    dir: grow.dir,
+                    data: header.data.bytes,
+                    metadata: header.metadata.bytes,
+                });
             }
             Store::open(&grow.dir)?.grow(&Dm::open()?, data, metadata).map(Report::one)
         }
@@ -79,7 +83,13 @@ pub(crate) fn perform(context: &Context, verb: PoolVerb) -> Result<Report, Error
                 Err(err) if err.kind() == Kind::NoDeviceMapper => None,
                 Err(err) => return Err(err),
             };
-            Store::open(&repair.dir)?.repair(dm.as_ref(), repair.dry_run).map(Report::one)
+            let mut store = Store::open(&repair.dir)?;
+            if repair.moved {
+                store.take_moved()?;
+            }
+            let repaired = store.repair(dm.as_ref(), repair.dry_run)?;
+            let well = repaired.act != RepairAct::NeedsRepair;
+            Ok(Report::Answer(well, serde_json::to_value(repaired).unwrap_or(Value::Null)))
         }
         PoolVerb::WhenFull(when) => {
             let when_full = match when.what.as_str() {

@@ -42,14 +42,15 @@ impl Report {
     }
 
     pub(crate) fn json(&self) -> String {
-        match self {
+        let text = match self {
             Report::One(value) | Report::Answer(_, value) | Report::Spoken(value, _) => {
                 format!("{value}\n")
             }
             Report::Rows(_, rows) | Report::Listing(_, _, rows) | Report::Verdict(_, _, rows) => {
                 rows.iter().map(|row| format!("{row}\n")).collect()
             }
-        }
+        };
+        harmless(&text)
     }
 
     pub(crate) fn text(&self) -> String {
@@ -61,6 +62,24 @@ impl Report {
             | Report::Verdict(_, columns, rows) => table(columns, rows),
         }
     }
+}
+
+/// JSON in which nothing outside of ASCII acts on a terminal or turns text around: controls (C1) and what sets
+/// a direction are written as `\uXXXX`. They stand only in texts, so it says the same.
+fn harmless(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text
 }
 
 fn to_value(value: impl Serialize) -> Value {
@@ -126,5 +145,24 @@ mod tests {
         let report = Report::rows(&["id", "name"], rows);
         assert_eq!(report.text(), "ID   NAME\n7    a\\u{1b}[2J\n123  -\n");
         assert_eq!(report.json().lines().count(), 2);
+    }
+
+    #[test]
+    fn json_turns_no_terminal_and_no_text_around() {
+        let hostile: String = ('\u{7f}'..='\u{9f}')
+            .chain("\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}aä\u{1b}\n".chars())
+            .collect();
+        let json = serde_json::json!({ "key": hostile.clone(), hostile.clone(): 1 }).to_string();
+        let text = harmless(&json);
+        assert!(
+            !text.chars().any(|c| c.is_control() || matches!(c, '\u{200e}'..='\u{2069}')),
+            "{text:?}"
+        );
+        assert!(
+            text.contains("\\u009b") && text.contains("\\u202e") && text.contains('ä'),
+            "{text:?}"
+        );
+        let back: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(back["key"], hostile);
     }
 }

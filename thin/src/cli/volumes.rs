@@ -30,12 +30,13 @@ pub(crate) fn list(context: &Context) -> Result<Report, Error> {
     let mut rows: BTreeMap<ThinId, Value> = BTreeMap::new();
     for usage in usage {
         let note = notes.get(&usage.record.id);
+        let mapped = usage.record.mapped_blocks * block;
         let made_at = note.map(|note| note.made_at);
         let mut row = json!({
             "state": "inactive",
             "name": null,
-            "sectors": note.and_then(|note| note.sectors),
-            "mapped_bytes": usage.record.mapped_blocks * block,
+            "sectors": note.and_then(|note| known_sectors(note.sectors, mapped)),
+            "mapped_bytes": mapped,
             "exclusive_bytes": usage.exclusive_blocks * block,
             "parent": note.and_then(|note| note.parent),
             "made_at": made_at,
@@ -53,7 +54,12 @@ pub(crate) fn list(context: &Context) -> Result<Report, Error> {
         };
         // One activated between the two looks has no figures yet.
         let row = rows.entry(active.id).or_insert_with(|| json!({}));
+        let known = row.get("sectors").and_then(Value::as_u64);
         merge(row, &active);
+        // Who only reads may have a part of it.
+        if let Some(known) = known.filter(|known| active.read_only && *known > active.sectors.0) {
+            merge(row, &json!({"sectors": known}));
+        }
         merge(row, &json!({"state": state}));
     }
     let columns: &[&str] =
@@ -61,6 +67,11 @@ pub(crate) fn list(context: &Context) -> Result<Report, Error> {
     let rows: Vec<Value> = rows.into_values().collect();
     let text = rows.iter().map(for_people).collect();
     Ok(Report::Listing(columns, text, rows))
+}
+
+/// A noted length, unless the thin maps more than that: then it is a part that somebody once read.
+fn known_sectors(noted: Option<u64>, mapped_bytes: u64) -> Option<u64> {
+    noted.filter(|noted| Sectors(*noted).bytes() >= mapped_bytes)
 }
 
 /// The same row with sizes and ages that one can read.
@@ -143,6 +154,14 @@ pub(crate) fn activate(context: &Context, verb: &args::Activate) -> Result<Repor
     Ok(Report::Spoken(row, volume.mapper_path().display().to_string()))
 }
 
+pub(crate) fn look(context: &Context, verb: &args::Look) -> Result<Report, Error> {
+    let sectors = verb.size.as_deref().map(parse_length).transpose()?.map(|length| length.0);
+    let volume = context.pool()?.look(ThinId::new(verb.id)?, sectors)?;
+    let mut row = json!({"path": volume.path(), "mapper_path": volume.mapper_path()});
+    merge(&mut row, &volume);
+    Ok(Report::Spoken(row, volume.mapper_path().display().to_string()))
+}
+
 pub(crate) fn deactivate(context: &Context, verb: &args::Deactivate) -> Result<Report, Error> {
     let was = context.pool()?.deactivate(&verb.name)? == Removal::Removed;
     let text = format!("{} {}", verb.name, if was { "is inactive" } else { "was not active" });
@@ -158,7 +177,14 @@ pub(crate) fn grow(context: &Context, verb: &args::Grow) -> Result<Report, Error
         mount::grow_ext4(mounted.as_fd(), volume.sectors.bytes())?;
         mount::sync(mounted.as_fd())?;
     }
-    Ok(Report::one(&volume))
+    let text = format!(
+        "{} has {} now{}\nif it is a volume of orchestrate's, its next command takes that size over: \
+         nothing else has to be done",
+        volume.name,
+        Bytes(volume.sectors.bytes()),
+        if verb.device_only { "; what is on it is as large as before" } else { ", its ext4 too" },
+    );
+    Ok(Report::Spoken(json!(volume), text))
 }
 
 pub(crate) fn usage(context: &Context) -> Result<Report, Error> {
@@ -168,7 +194,11 @@ pub(crate) fn usage(context: &Context) -> Result<Report, Error> {
 }
 
 pub(crate) fn format(context: &Context, verb: args::Format) -> Result<Report, Error> {
-    let volume = context.pool()?.volume(&verb.name)?;
+    let pool = context.pool()?;
+    let volume = pool.volume(&verb.name)?;
+    if pool.active_as(volume.id)?.is_some_and(|active| active.read_only) {
+        return Err(Error::ReadOnlyVolume { name: volume.name });
+    }
     let options = FormatOptions {
         uuid: verb.uuid,
         hash_seed: verb.hash_seed,
@@ -267,5 +297,19 @@ pub(crate) fn loops(verb: &args::LoopArgs) -> Result<Report, Error> {
             });
             Ok(Report::Spoken(row, device.path().display().to_string()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_shorter_than_what_is_mapped_is_not_the_thins() {
+        // What `orchestrate rebuild` once noted: one block, of a layer that has more.
+        assert_eq!(known_sectors(Some(128), 10 << 20), None);
+        assert_eq!(known_sectors(Some(128), 64 << 10), Some(128));
+        assert_eq!(known_sectors(Some(8 << 20), 10 << 20), Some(8 << 20));
+        assert_eq!(known_sectors(None, 0), None);
     }
 }

@@ -1,31 +1,43 @@
 //! The child's side: take the order, put up the fences, apply, give the verdict.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IoSliceMut, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
+use std::time::Instant;
+use std::vec::IntoIter;
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::{Mode, umask};
 
-use crate::applied::Applied;
-use crate::apply::{Work, write};
-use crate::archive::End;
+use crate::apply::{Work, file_size_max, write};
+use crate::budget::Budget;
+use crate::compression::Compression;
 use crate::error::Error;
+use crate::limits::{Limits, Walls};
 use crate::pipeline;
 use crate::root::Root;
+use crate::runs::Spill;
 use crate::sandbox::feed::Feed;
-use crate::sandbox::fences::{Fence, confine};
-use crate::sandbox::wire::{SLOT, SLOTS};
-use crate::sandbox::{NAME, failed, wire};
+use crate::sandbox::fences::{Fence, Standing, confine};
+use crate::sandbox::wire::{Finished, Order, SLOT, SLOTS, Task};
+use crate::sandbox::{ENTERED, NAME, failed, wire};
 use crate::sys::Shared;
+use crate::tree::Reading;
 
 /// To be called first thing in the `main` of every program that uses [`crate::sandbox`]: in the
-/// child it does the child's work and never returns, elsewhere it returns at once.
+/// child it does the child's work and never returns, elsewhere it returns at once. From then on a file
+/// that is larger than this process may make one (RLIMIT_FSIZE) is an error of a call and no signal.
 pub fn child_entry() {
+    match crate::sys::ignore_sigxfsz() {
+        // Then the signal ends it, which is no wrong answer either.
+        Ok(()) | Err(_) => {}
+    }
+    ENTERED.store(true, Ordering::Relaxed);
     if std::env::args_os().next().is_some_and(|name| name == NAME) {
         std::process::exit(run());
     }
@@ -53,33 +65,65 @@ fn run() -> i32 {
     }
 }
 
-fn work(socket: &UnixStream) -> Result<(Applied, End), Error> {
+fn work(socket: &UnixStream) -> Result<Finished, Error> {
     let (order, fds) = receive(socket).map_err(failed("take the order"))?;
     let order = wire::read_order(&order)
         .ok_or_else(|| failed("take the order")(io::Error::from(io::ErrorKind::InvalidData)))?;
-    let limits = order.limits;
     let mut fds = fds.into_iter();
-    let mut fd =
-        || fds.next().ok_or_else(|| failed("take the order")(io::Error::other("an fd is missing")));
-    let root = Root::from_fd(fd()?)?;
-    let memory = Shared::view(fd()?.as_fd(), SLOT * SLOTS)
+    match order.task {
+        Task::Apply(compression) => apply(socket, &order, compression, &mut fds),
+        Task::Manifest { known, out } => manifest(&order, known, out, &mut fds),
+        Task::Walls => {
+            let root = Root::from_fd(next(&mut fds)?)?;
+            put_up(root, &order.limits).map(|(_, standing)| Finished::Walls(standing))
+        }
+    }
+}
+
+fn next(fds: &mut IntoIter<OwnedFd>) -> Result<OwnedFd, Error> {
+    fds.next().ok_or_else(|| failed("take the order")(io::Error::other("an fd is missing")))
+}
+
+/// Puts up the walls that can be, or none if that is the order.
+fn put_up(root: Root, limits: &Limits) -> Result<(Root, Vec<Standing>), Error> {
+    match limits.walls {
+        Walls::Require | Walls::On => confine(root, limits, &Fence::ALL),
+        Walls::Off => Ok((root, Standing::none())),
+    }
+}
+
+/// Puts up the walls; all of them, if that is the order.
+fn fence(root: Root, limits: &Limits) -> Result<(Root, Vec<Standing>), Error> {
+    let (root, standing) = put_up(root, limits)?;
+    match (limits.walls, standing.iter().all(|wall| wall.stands)) {
+        (Walls::Require, false) => {
+            Err(Error::Walls { down: standing.into_iter().filter(|wall| !wall.stands).collect() })
+        }
+        (Walls::Require, true) | (Walls::On | Walls::Off, _) => Ok((root, standing)),
+    }
+}
+
+fn apply(
+    socket: &UnixStream,
+    order: &Order,
+    compression: Compression,
+    fds: &mut IntoIter<OwnedFd>,
+) -> Result<Finished, Error> {
+    let limits = &order.limits;
+    let root = Root::from_fd(next(fds)?)?;
+    let memory = Shared::view(next(fds)?.as_fd(), SLOT * SLOTS)
         .map_err(|errno| failed("see the stream")(errno.into()))?;
-    let spill = if order.spill { Some(File::from(fd()?)) } else { None };
+    let spill = if order.spill { Some(File::from(next(fds)?)) } else { None };
     let mut manifest = fds.next().map(|fd| BufWriter::new(File::from(fd)));
     let (digests, hashed) = channel();
-    let feed = Feed::new(socket, memory, digests, &limits).map_err(failed("see the stream"))?;
-    let (root, standing) = confine(root, &limits, &Fence::ALL)?;
-    if let Some(down) = standing.iter().find(|fence| !fence.stands)
-        && limits.fences_required
-    {
-        let text = format!("fence {}: {}", down.fence.name(), down.note);
-        return Err(failed("put up every fence")(io::Error::other(text)));
-    }
+    let feed = Feed::new(socket, memory, digests, limits).map_err(failed("see the stream"))?;
+    let file_size_max = file_size_max();
+    let (root, standing) = fence(root, limits)?;
     let sink = manifest.as_mut().map(|m| m as &mut (dyn Write + Send));
-    let work = Work { manifest: sink, spill };
+    let work = Work { manifest: sink, spill, alone: true, file_size_max };
     let (mut applied, end, diff) =
-        pipeline::fed(feed, hashed, order.compression, &limits, |archive, digests| {
-            write(archive, digests, &root, &limits, work)
+        pipeline::fed(feed, hashed, compression, limits, |archive, digests| {
+            write(archive, digests, &root, limits, work)
         })?;
     if let Some(mut manifest) = manifest {
         manifest.flush().map_err(|e| crate::root::io_fault("write", b"manifest")(e).nowhere())?;
@@ -91,13 +135,44 @@ fn work(socket: &UnixStream) -> Result<(Applied, End), Error> {
         crate::root::sync(&root)?;
     }
     applied.sandbox = standing;
-    Ok((applied, end))
+    Ok(Finished::Applied(Box::new(applied), end))
+}
+
+fn manifest(
+    order: &Order,
+    known: usize,
+    out: bool,
+    fds: &mut IntoIter<OwnedFd>,
+) -> Result<Finished, Error> {
+    let limits = &order.limits;
+    let root = Root::from_fd(next(fds)?)?;
+    let spill = if order.spill { Some(File::from(next(fds)?)) } else { None };
+    let mut sources = Vec::new();
+    for _ in 0..known {
+        sources.push(BufReader::new(File::from(next(fds)?)));
+    }
+    let mut out = if out { Some(BufWriter::new(File::from(next(fds)?))) } else { None };
+    let (root, _) = fence(root, limits)?;
+    let spill = spill.map(|file| Spill::new(file, limits.spill_bytes_max));
+    let how = Reading { spill, alone: true };
+    let mut budget = Budget::new(limits, Instant::now() + limits.time_max, true);
+    let mut sources: Vec<&mut dyn BufRead> =
+        sources.iter_mut().map(|source| source as &mut dyn BufRead).collect();
+    let wanted = out.is_some();
+    let digest = crate::stack::manifest(&root, &how, &mut budget, &mut sources, |line| {
+        // The digest is worth having without it.
+        if out.as_mut().is_some_and(|out| out.write_all(line).is_err()) {
+            out = None;
+        }
+    })?;
+    let written = out.is_some_and(|mut out| out.flush().is_ok());
+    Ok(Finished::Manifest { digest, written: wanted && written })
 }
 
 /// The order and the fds that came with it.
 fn receive(socket: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut order = vec![0; 64 << 10];
-    let mut space = nix::cmsg_space!([i32; 4]);
+    let mut space = nix::cmsg_space!([i32; 8]);
     let mut fds = Vec::new();
     let len = {
         let mut parts = [IoSliceMut::new(&mut order)];

@@ -15,11 +15,15 @@
 //! Chroot and Landlock need each other: the first stops naming, the second stops opening.
 //! All are properties of a thread; they are put up while there is only one.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, readlink};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -72,6 +76,37 @@ impl Fence {
             Fence::Seccomp => "seccomp",
         }
     }
+
+    /// The right, or the kernel, that it lacks where it fails with `errno`.
+    fn needs(self, errno: Errno) -> String {
+        let denied = matches!(errno, Errno::EPERM | Errno::EACCES);
+        let right = match (self, denied) {
+            (Fence::Rlimits, _) => "CAP_SYS_RESOURCE",
+            (Fence::Mount, true) => "CAP_SYS_ADMIN",
+            (Fence::Mount, false) => {
+                "open_tree(2) and mount_setattr(2), Linux 5.12, or a root that is mounted nodev, nosuid \
+                 and noexec"
+            }
+            (Fence::Chroot, _) => "CAP_SYS_CHROOT",
+            (Fence::Capabilities, _) => "capset(2)",
+            (Fence::NoNewPrivs, _) => "prctl(2)",
+            (Fence::Landlock, true) => "no_new_privs, or CAP_SYS_ADMIN",
+            (Fence::Landlock, false) => {
+                "a kernel with Landlock, Linux 5.13, and `landlock` in lsm="
+            }
+            (Fence::Seccomp, true) => "no_new_privs, or CAP_SYS_ADMIN",
+            (Fence::Seccomp, false) => "a kernel with seccomp filters",
+        };
+        let namespaces = matches!(self, Fence::Mount | Fence::Chroot) && denied;
+        match namespaces && !nix::unistd::geteuid().is_root() {
+            // See sysctl/user.rst, and what distributions add.
+            true => format!(
+                "{right}, or user namespaces for who is not root (user.max_user_namespaces, \
+                 kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
+            ),
+            false => right.into(),
+        }
+    }
 }
 
 /// Whether a fence stands.
@@ -83,6 +118,14 @@ pub struct Standing {
     pub stands: bool,
     /// Why it does not, or how far it reaches; may be empty.
     pub note: String,
+}
+
+impl Standing {
+    /// No wall at all, as it was asked for.
+    pub(crate) fn none() -> Vec<Standing> {
+        let down = |fence| Standing { fence, stands: false, note: "switched off".into() };
+        Fence::ALL.map(down).to_vec()
+    }
 }
 
 /// Puts the fences `which` up around the calling process, for work below `root`, and gives back
@@ -98,41 +141,116 @@ pub fn confine(
     which: &[Fence],
 ) -> Result<(Root, Vec<Standing>), Error> {
     let mut root = root;
+    let mut alone = false;
     let mut standing = Vec::new();
     for &fence in which {
         let result = match fence {
             Fence::Rlimits => rlimits(limits),
-            Fence::Mount => match sys::detached(root.as_fd()) {
-                Ok(mount) => {
-                    root = Root::from_fd(mount)?;
-                    Ok(String::new())
+            Fence::Mount => match mount(&root) {
+                Ok((mount, how)) => {
+                    alone = how == Mounted::InNamespace;
+                    if let Some(mount) = mount {
+                        root = Root::from_fd(mount)?;
+                    }
+                    Ok(how.note().to_owned())
                 }
                 Err(errno) => Err(errno),
             },
             Fence::Chroot => chroot(&root),
-            Fence::Capabilities => capabilities(limits),
+            Fence::Capabilities => capabilities(limits, alone),
             Fence::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
             Fence::Landlock => landlock(&root),
             Fence::Seccomp => sys::seccomp(&mut filter::program()).map(|()| String::new()),
         };
         standing.push(match result {
             Ok(note) => Standing { fence, stands: true, note },
-            Err(errno) => Standing { fence, stands: false, note: errno.to_string() },
+            Err(errno) => {
+                let note = format!("{}: it needs {}", errno.desc(), fence.needs(errno));
+                Standing { fence, stands: false, note }
+            }
         });
     }
     Ok((root, standing))
 }
 
 fn rlimits(limits: &Limits) -> Result<String, Errno> {
-    sys::ignore_sigxfsz()?;
-    let set = |resource, value: u64| setrlimit(resource, value, value);
-    set(Resource::RLIMIT_CORE, 0)?;
-    // Not less than the records of a layer can take.
-    set(Resource::RLIMIT_FSIZE, limits.file_bytes_max.max(4 << 30))?;
-    set(Resource::RLIMIT_NOFILE, 1024)?;
+    // What whoever started us has set lower is meant for us too.
+    let set = |resource, value: u64, soft: bool| {
+        let (now, most) = getrlimit(resource)?;
+        let value = value.min(if soft { now } else { most });
+        setrlimit(resource, value, value)
+    };
+    set(Resource::RLIMIT_CORE, 0, false)?;
+    // Not less than the records of a layer can take, and never more than the host lets us have.
+    set(Resource::RLIMIT_FSIZE, limits.file_bytes_max.max(4 << 30), true)?;
+    set(Resource::RLIMIT_NOFILE, 1024, false)?;
     // Buffers, stacks and the largest zstd window are far below this.
-    set(Resource::RLIMIT_AS, (2 << 30) + (1 << limits.zstd_window_log_max.min(31)))?;
+    set(Resource::RLIMIT_AS, (2 << 30) + (1 << limits.zstd_window_log_max.min(31)), true)?;
     Ok(String::new())
+}
+
+/// How the mount wall stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mounted {
+    /// A copy of the root's mount.
+    Copied,
+    /// A copy, by rights in a user namespace of our own.
+    InNamespace,
+    /// The root's own mount, which has every flag of the copy.
+    AsItWas,
+}
+
+impl Mounted {
+    fn note(self) -> &'static str {
+        match self {
+            Mounted::Copied => "",
+            Mounted::InNamespace => "in a user namespace",
+            Mounted::AsItWas => "as it was mounted",
+        }
+    }
+}
+
+/// The root's mount, detached; none where its own will do. Who is not root gets the right to it in a user
+/// namespace of our own, in which nobody but the caller is somebody.
+fn mount(root: &Root) -> Result<(Option<OwnedFd>, Mounted), Errno> {
+    match sys::detached(root.as_fd()) {
+        Err(Errno::EPERM) if !nix::unistd::geteuid().is_root() => {
+            let again = namespace(root)?;
+            Ok((Some(sys::detached(again.as_fd())?), Mounted::InNamespace))
+        }
+        // Before Linux 6.15 a mount that is detached already is not copied.
+        Err(Errno::EINVAL) if is_walled(root)? => Ok((None, Mounted::AsItWas)),
+        done => done.map(|mount| (Some(mount), Mounted::Copied)),
+    }
+}
+
+/// Whether nothing below the root is a device, runs, or changes who runs it, as it is mounted.
+fn is_walled(root: &Root) -> Result<bool, Errno> {
+    let all = FsFlags::ST_NODEV | FsFlags::ST_NOSUID | FsFlags::ST_NOEXEC;
+    Ok(fstatvfs(root)?.flags().contains(all))
+}
+
+/// Goes into a user and a mount namespace of its own, and opens the root there: what was opened before
+/// belongs to the mounts of before.
+fn namespace(root: &Root) -> Result<OwnedFd, Errno> {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let path = readlink(format!("/proc/self/fd/{}", root.as_fd().as_raw_fd()).as_str())?;
+    // It says EINVAL where there is no such namespace, ENOSPC where there may be no more.
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(|_| Errno::EPERM)?;
+    let set = |file: &str, text: String| {
+        std::fs::write(format!("/proc/self/{file}"), text).map_err(|_| Errno::EPERM)
+    };
+    set("setgroups", "deny".into())?;
+    set("uid_map", format!("{uid} {uid} 1"))?;
+    set("gid_map", format!("{gid} {gid} 1"))?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let again = open(path.as_os_str(), flags, Mode::empty())?;
+    let (here, there) = (fstat(root)?, fstat(&again)?);
+    // Somebody has moved it meanwhile.
+    match (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) {
+        true => Ok(again),
+        false => Err(Errno::ESTALE),
+    }
 }
 
 fn chroot(root: &Root) -> Result<String, Errno> {
@@ -144,7 +262,7 @@ fn chroot(root: &Root) -> Result<String, Errno> {
 
 /// Exactly what write, chown, chmod of others' files, set-id bits, file capabilities and mknod
 /// take (capabilities(7)).
-fn capabilities(limits: &Limits) -> Result<String, Errno> {
+fn capabilities(limits: &Limits, alone: bool) -> Result<String, Errno> {
     const CHOWN: u32 = 0;
     const DAC_OVERRIDE: u32 = 1;
     const FOWNER: u32 = 3;
@@ -158,6 +276,10 @@ fn capabilities(limits: &Limits) -> Result<String, Errno> {
     match limits.devices {
         Devices::Standard | Devices::Keep => keep |= 1 << MKNOD,
         Devices::Refuse => {}
+    }
+    // In a user namespace of our own none of them is of use.
+    if alone {
+        keep = 0;
     }
     sys::keep_capabilities(keep)?;
     prctl::set_dumpable(false)?;

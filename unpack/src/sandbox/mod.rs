@@ -15,13 +15,14 @@ mod ring;
 mod wire;
 
 use std::fs::File;
-use std::io::{self, IoSlice, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, BufReader, IoSlice, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread::scope;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{Scope, scope};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -29,14 +30,16 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::Pid;
 
 use crate::applied::Applied;
-use crate::archive::stream_fault;
+use crate::archive::{End, stream_fault};
+use crate::budget::too_long;
 use crate::compression::{Compression, sniffed};
 use crate::error::{Class, Error, Fault, Refusal};
 use crate::limits::Limits;
 use crate::pipeline::{Blob, Diff, vouch};
 use crate::root::Root;
 use crate::sandbox::ring::{Seen, serve};
-use crate::sandbox::wire::{Order, SLOT, SLOTS};
+use crate::sandbox::wire::{Finished, Order, SLOT, SLOTS, Said, Task};
+use crate::stop::Stop;
 use crate::sys::Shared;
 
 pub use child::child_entry;
@@ -45,8 +48,14 @@ pub use fences::{Fence, Standing, confine};
 /// The child's name, by which it knows itself.
 const NAME: &str = "veneer-unpack-child";
 
+/// Whether this program knows the child in itself: run again, another would begin all of its own work anew.
+static ENTERED: AtomicBool = AtomicBool::new(false);
+
 /// Time beyond `Limits::time_max` after which the child is killed.
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether somebody asks to stop.
+const LOOK: Duration = Duration::from_millis(50);
 
 fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Sandbox { step: step.into(), source }
@@ -57,58 +66,148 @@ fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Error {
 /// # Errors
 /// As [`crate::apply`], and [`Error::Sandbox`] if the child cannot be started, or dies.
 pub fn apply(layer: impl Read + Send, root: &Root, limits: &Limits) -> Result<Applied, Error> {
-    apply_with(layer, root, limits, None)
+    apply_with(layer, root, limits, None, &Stop::default())
 }
 
-/// [`apply`], which also has the child write the manifest into an open file.
+/// [`apply`], which also has the child write the manifest into an open file. When somebody asks to stop
+/// the child is killed, whatever it is at.
 ///
 /// # Errors
-/// As [`apply`].
+/// As [`apply`]; [`Error::Stream`] where it was stopped.
 pub fn apply_with(
     layer: impl Read + Send,
     root: &Root,
     limits: &Limits,
     manifest: Option<&File>,
+    stop: &Stop,
+) -> Result<Applied, Error> {
+    stop.heard(applied(layer, root, limits, manifest, stop))
+}
+
+fn applied(
+    layer: impl Read + Send,
+    root: &Root,
+    limits: &Limits,
+    manifest: Option<&File>,
+    stop: &Stop,
 ) -> Result<Applied, Error> {
     let start = Instant::now();
     let (compression, layer) = sniffed(layer, limits).map_err(|e| stream_fault(e).nowhere())?;
-    let (mut child, memory, socket) = start_child(root, limits, compression, manifest)?;
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
-    scope(|scope| {
-        let (over, wait) = channel::<()>();
-        let bound = limits.time_max.saturating_add(GRACE);
-        scope.spawn(move || {
-            let left = bound.saturating_sub(start.elapsed());
-            match wait.recv_timeout(left) {
-                Err(RecvTimeoutError::Timeout) => match kill(pid, Signal::SIGKILL) {
-                    Ok(()) | Err(_) => {}
-                },
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
-            }
-        });
-        let result = serve(layer, memory, &socket, limits);
-        drop(over);
-        let status = match &result {
-            Ok(_) => child.wait(),
-            Err(_) => child.kill().and_then(|()| child.wait()),
-        };
-        let (seen, verdict) = result?;
-        let status = status.map_err(failed("wait for the child"))?;
-        judge(&seen, compression, &verdict, status, limits)
-    })
-}
-
-/// Starts the child and sends it its fds and its limits.
-fn start_child(
-    root: &Root,
-    limits: &Limits,
-    compression: Compression,
-    manifest: Option<&File>,
-) -> Result<(Child, Shared, UnixStream), Error> {
     let (memory, view) =
         Shared::new(SLOT * SLOTS).map_err(|errno| failed("make shared memory")(errno.into()))?;
+    // The child cannot name a place for it. Without one it keeps all in memory, within a bound.
+    let spill = crate::apply::spill_file(limits)?;
+    let mut fds = vec![root.as_fd(), view.as_fd()];
+    fds.extend(spill.as_ref().map(AsFd::as_fd));
+    fds.extend(manifest.map(AsFd::as_fd));
+    let task = Task::Apply(compression);
+    let order = Order { limits: limits.clone(), task, spill: spill.is_some() };
+    let (child, socket) = start_child(&order, &fds)?;
+    let mut watched = Watched::new(child);
+    let result = scope(|scope| {
+        let over = watched.watch(scope, start, limits, stop);
+        let result = serve(layer, memory, &socket, limits);
+        drop(over);
+        result
+    });
+    let status = match &result {
+        Ok(_) => watched.child.wait(),
+        Err(_) => watched.child.kill().and_then(|()| watched.child.wait()),
+    };
+    let (seen, verdict) = result?;
+    let status = status.map_err(failed("wait for the child"))?;
+    match watched.verdict(&verdict, status, limits)? {
+        Finished::Applied(applied, end) => judge(&seen, compression, *applied, end, limits),
+        Finished::Manifest { .. } | Finished::Walls(_) => {
+            Err(failed("believe the child")(io::ErrorKind::InvalidData.into()))
+        }
+    }
+}
+
+/// Which walls a child for work below `root` has: one puts them up, says so and ends.
+///
+/// # Errors
+/// [`Error::Sandbox`] if the child cannot be started, or dies.
+pub fn standing(root: &Root, limits: &Limits) -> Result<Vec<Standing>, Error> {
+    let order = Order { limits: limits.clone(), task: Task::Walls, spill: false };
+    match one_word(&order, &[root.as_fd()], limits, &Stop::default())? {
+        Finished::Walls(standing) => Ok(standing),
+        Finished::Applied(..) | Finished::Manifest { .. } => {
+            Err(failed("believe the child")(io::ErrorKind::InvalidData.into()))
+        }
+    }
+}
+
+/// [`crate::tree_manifest`] in a fenced child, since a tree is as large as layers make it: `known`
+/// are manifests, read from where each file stands, `out` gets the new one. Says the digest, and
+/// whether all of the manifest was written: on a full disk the digest is good without it.
+///
+/// # Errors
+/// As [`crate::tree_manifest`], limits that the tree is over, and [`Error::Sandbox`]. [`Error::Stream`]
+/// where it was stopped.
+pub fn tree_manifest(
+    root: &Root,
+    known: &[&File],
+    out: Option<&File>,
+    limits: &Limits,
+    stop: &Stop,
+) -> Result<([u8; 32], bool), Error> {
+    stop.heard(manifest(root, known, out, limits, stop))
+}
+
+fn manifest(
+    root: &Root,
+    known: &[&File],
+    out: Option<&File>,
+    limits: &Limits,
+    stop: &Stop,
+) -> Result<([u8; 32], bool), Error> {
+    let spill = crate::apply::spill_file(limits)?;
+    let mut fds = vec![root.as_fd()];
+    fds.extend(spill.as_ref().map(AsFd::as_fd));
+    fds.extend(known.iter().map(AsFd::as_fd));
+    fds.extend(out.map(AsFd::as_fd));
+    let task = Task::Manifest { known: known.len(), out: out.is_some() };
+    let order = Order { limits: limits.clone(), task, spill: spill.is_some() };
+    match one_word(&order, &fds, limits, stop)? {
+        Finished::Manifest { digest, written } => Ok((digest, written)),
+        Finished::Applied(..) | Finished::Walls(_) => {
+            Err(failed("believe the child")(io::ErrorKind::InvalidData.into()))
+        }
+    }
+}
+
+/// Has a child do what needs nothing but its order, and waits for its verdict.
+fn one_word(
+    order: &Order,
+    fds: &[BorrowedFd<'_>],
+    limits: &Limits,
+    stop: &Stop,
+) -> Result<Finished, Error> {
+    let (child, socket) = start_child(order, fds)?;
+    let mut watched = Watched::new(child);
+    let verdict = scope(|scope| {
+        let late = watched.watch(scope, Instant::now(), limits, stop);
+        let said = wire::read_said(&mut BufReader::new(&socket));
+        drop(late);
+        said
+    });
+    let verdict = match verdict {
+        Ok(Said::Verdict(verdict)) => verdict,
+        Ok(Said::Notes(_)) | Err(_) => Vec::new(),
+    };
+    let status = watched.child.wait().map_err(failed("wait for the child"))?;
+    watched.verdict(&verdict, status, limits)
+}
+
+/// Starts the child and sends it its order and its fds.
+fn start_child(order: &Order, fds: &[BorrowedFd<'_>]) -> Result<(Child, UnixStream), Error> {
+    if !ENTERED.load(Ordering::Relaxed) {
+        let text = "its main has not called child_entry; this is a bug";
+        return Err(failed("run this program again")(io::Error::other(text)));
+    }
     let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair"))?;
-    let child = Command::new("/proc/self/exe")
+    let mut child = Command::new("/proc/self/exe")
         .arg0(NAME)
         .env_clear()
         .stdin(Stdio::null())
@@ -116,13 +215,8 @@ fn start_child(
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed("run /proc/self/exe again"))?;
-    let mut fds = vec![std::os::fd::AsFd::as_fd(root).as_raw_fd(), view.as_raw_fd()];
-    // The child cannot name a place for it. Without one it keeps all in memory.
-    let spill = crate::spill::unnamed_file();
-    fds.extend(spill.as_ref().map(AsRawFd::as_raw_fd));
-    fds.extend(manifest.map(AsRawFd::as_raw_fd));
-    let spilled = spill.is_some();
-    let order = wire::order(&Order { limits: limits.clone(), compression, spill: spilled });
+    let fds: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let order = wire::order(order);
     let sent = sendmsg::<()>(
         ours.as_raw_fd(),
         &[IoSlice::new(&order)],
@@ -130,9 +224,8 @@ fn start_child(
         MsgFlags::MSG_NOSIGNAL,
         None,
     );
-    let mut child = child;
     match sent {
-        Ok(len) if len == order.len() => Ok((child, memory, ours)),
+        Ok(len) if len == order.len() => Ok((child, ours)),
         other => {
             let source = match other {
                 Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
@@ -146,25 +239,76 @@ fn start_child(
     }
 }
 
+/// A child that is killed when its time is over and it has not said so itself.
+struct Watched {
+    child: Child,
+    late: AtomicBool,
+}
+
+impl Watched {
+    fn new(child: Child) -> Watched {
+        Watched { child, late: AtomicBool::new(false) }
+    }
+
+    /// Watches until what this gives back is dropped.
+    fn watch<'s>(
+        &'s self,
+        scope: &'s Scope<'s, '_>,
+        start: Instant,
+        limits: &Limits,
+        stop: &'s Stop,
+    ) -> Sender<()> {
+        let (over, wait) = channel::<()>();
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(0));
+        let bound = limits.time_max.saturating_add(GRACE);
+        scope.spawn(move || {
+            loop {
+                let left = bound.saturating_sub(start.elapsed());
+                match wait.recv_timeout(left.min(LOOK)) {
+                    Err(RecvTimeoutError::Timeout) if stop.is_set() => {}
+                    Err(RecvTimeoutError::Timeout) if left > LOOK => continue,
+                    Err(RecvTimeoutError::Timeout) => self.late.store(true, Ordering::Relaxed),
+                    Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+                }
+                match kill(pid, Signal::SIGKILL) {
+                    Ok(()) | Err(_) => return,
+                }
+            }
+        });
+        over
+    }
+
+    /// What the child has said, or how it ended without a word.
+    fn verdict(
+        &self,
+        verdict: &[u8],
+        status: ExitStatus,
+        limits: &Limits,
+    ) -> Result<Finished, Error> {
+        let died = || {
+            if self.late.load(Ordering::Relaxed) {
+                // We did it, and know why.
+                return Fault::from(too_long(limits.time_max)).nowhere();
+            }
+            let how = match (status.signal(), status.code()) {
+                (Some(signal), _) => format!("the child was killed by signal {signal}"),
+                (None, code) => format!("the child ended with {code:?} and no verdict"),
+            };
+            Error::Sandbox { step: "apply the layer".into(), source: io::Error::other(how) }
+        };
+        let finished = wire::verdict(verdict).ok_or_else(died)??;
+        if status.success() { Ok(finished) } else { Err(died()) }
+    }
+}
+
 /// The last word is the parent's.
 fn judge(
     seen: &Seen,
     compression: Compression,
-    verdict: &[u8],
-    status: ExitStatus,
+    mut applied: Applied,
+    end: End,
     limits: &Limits,
 ) -> Result<Applied, Error> {
-    let died = || {
-        let how = match (status.signal(), status.code()) {
-            (Some(signal), _) => format!("the child was killed by signal {signal}"),
-            (None, code) => format!("the child ended with {code:?} and no verdict"),
-        };
-        Error::Sandbox { step: "apply the layer".into(), source: io::Error::other(how) }
-    };
-    let (mut applied, end) = wire::verdict(verdict).ok_or_else(died)??;
-    if !status.success() {
-        return Err(died());
-    }
     if !seen.whole {
         let rule = Refusal::new(Class::Digest, "the child has not read all of the blob");
         return Err(Fault::from(rule).nowhere());

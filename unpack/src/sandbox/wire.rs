@@ -9,24 +9,54 @@ use crate::applied::Applied;
 use crate::archive::End;
 use crate::compression::Compression;
 use crate::content::Note;
-use crate::error::{Error, Place, Refusal, Space};
+use crate::error::{Error, Place, Refusal, Space, cut};
 use crate::limits::Limits;
+use crate::sandbox::Standing;
 
 #[derive(Serialize, Deserialize)]
 enum Verdict {
     Applied { applied: Box<Applied>, end: End },
+    Manifest { digest: [u8; 32], written: bool },
     Refused { place: Place, refusal: Box<Refusal> },
     Stream { text: String },
     Fs { place: Option<Place>, call: String, name: Vec<u8>, errno: Option<i32> },
     NoSpace { place: Place, what: Space, need: u64, free: u64 },
+    Walls { standing: Vec<Standing>, wanted: bool },
     Sandbox { step: String, errno: Option<i32>, text: String },
+}
+
+/// What a child is for.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) enum Task {
+    /// To apply a layer of this compression.
+    Apply(Compression),
+    /// To write the manifest of the tree, of which so many manifests tell a part.
+    Manifest {
+        known: usize,
+        /// Whether a file for it comes last.
+        out: bool,
+    },
+    /// To put up its walls, and say which stand.
+    Walls,
+}
+
+/// What a child has done.
+#[derive(Clone, Debug)]
+pub(super) enum Finished {
+    Applied(Box<Applied>, End),
+    /// The digest of the tree, and whether all of its manifest was written.
+    Manifest {
+        digest: [u8; 32],
+        written: bool,
+    },
+    Walls(Vec<Standing>),
 }
 
 /// What a child needs to know.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) limits: Limits,
-    pub(super) compression: Compression,
+    pub(super) task: Task,
     /// Whether a place for records comes with it.
     pub(super) spill: bool,
 }
@@ -45,7 +75,7 @@ pub(super) fn read_order(order: &[u8]) -> Option<Order> {
 pub(super) const SLOT: usize = 512 << 10;
 pub(super) const SLOTS: usize = 6;
 
-/// Bytes of a verdict; the longest names and values in it are bounded far below.
+/// Bytes of a verdict; [`encode`] keeps the longest names and values in it far below.
 const VERDICT_MAX: u32 = 1 << 20;
 
 /// What the parent says of the stream.
@@ -177,28 +207,45 @@ pub(super) fn fit(notes: &[Note], len: usize) -> bool {
     })
 }
 
-/// The message that ends it all.
-pub(super) fn encode(result: &Result<(Applied, End), Error>) -> Vec<u8> {
+/// Bytes of a text of ours in a verdict.
+const TEXT_MAX: usize = 4096;
+
+fn text(text: &impl ToString) -> String {
+    let mut text = text.to_string();
+    text.truncate(text.floor_char_boundary(TEXT_MAX));
+    text
+}
+
+/// The message that ends it all. Whatever an error holds of the layer is cut: a verdict that does not
+/// fit would be none.
+pub(super) fn encode(result: &Result<Finished, Error>) -> Vec<u8> {
     let verdict = match result {
-        Ok((applied, end)) => Verdict::Applied { applied: Box::new(applied.clone()), end: *end },
-        Err(Error::Refused { place, refusal }) => {
-            Verdict::Refused { place: place.clone(), refusal: refusal.clone() }
+        Ok(Finished::Applied(applied, end)) => {
+            Verdict::Applied { applied: applied.clone(), end: *end }
         }
-        Err(Error::Stream { source }) => Verdict::Stream { text: source.to_string() },
+        Ok(Finished::Manifest { digest, written }) => {
+            Verdict::Manifest { digest: *digest, written: *written }
+        }
+        Ok(Finished::Walls(standing)) => {
+            Verdict::Walls { standing: standing.clone(), wanted: true }
+        }
+        Err(Error::Walls { down }) => Verdict::Walls { standing: down.clone(), wanted: false },
+        Err(Error::Refused { place, refusal }) => {
+            Verdict::Refused { place: place.clone().cut(), refusal: Box::new(refusal.cut()) }
+        }
+        Err(Error::Stream { source }) => Verdict::Stream { text: text(source) },
         Err(Error::Fs { place, call, name, source }) => Verdict::Fs {
-            place: place.clone(),
-            call: call.to_string(),
-            name: name.clone(),
+            place: place.clone().map(Place::cut),
+            call: text(call),
+            name: cut(name).to_vec(),
             errno: source.raw_os_error(),
         },
         Err(Error::NoSpace { place, what, need, free }) => {
-            Verdict::NoSpace { place: place.clone(), what: *what, need: *need, free: *free }
+            Verdict::NoSpace { place: place.clone().cut(), what: *what, need: *need, free: *free }
         }
-        Err(Error::Sandbox { step, source }) => Verdict::Sandbox {
-            step: step.to_string(),
-            errno: source.raw_os_error(),
-            text: source.to_string(),
-        },
+        Err(Error::Sandbox { step, source }) => {
+            Verdict::Sandbox { step: text(step), errno: source.raw_os_error(), text: text(source) }
+        }
     };
     let json = serde_json::to_vec(&verdict).unwrap_or_default();
     let mut message = VERDICT.to_le_bytes().to_vec();
@@ -208,13 +255,16 @@ pub(super) fn encode(result: &Result<(Applied, End), Error>) -> Vec<u8> {
 }
 
 /// `None` if there is no verdict to be read.
-pub(super) fn verdict(bytes: &[u8]) -> Option<Result<(Applied, End), Error>> {
+pub(super) fn verdict(bytes: &[u8]) -> Option<Result<Finished, Error>> {
     let from = |errno: Option<i32>, text: String| match errno {
         Some(errno) => io::Error::from_raw_os_error(errno),
         None => io::Error::other(text),
     };
     Some(match serde_json::from_slice(bytes).ok()? {
-        Verdict::Applied { applied, end } => Ok((*applied, end)),
+        Verdict::Applied { applied, end } => Ok(Finished::Applied(applied, end)),
+        Verdict::Manifest { digest, written } => Ok(Finished::Manifest { digest, written }),
+        Verdict::Walls { standing, wanted: true } => Ok(Finished::Walls(standing)),
+        Verdict::Walls { standing: down, wanted: false } => Err(Error::Walls { down }),
         Verdict::Refused { place, refusal } => Err(Error::Refused { place, refusal }),
         // The child reads a socket, which does not fail; the layer's reader is the parent's.
         Verdict::Stream { text } => {
@@ -231,4 +281,52 @@ pub(super) fn verdict(bytes: &[u8]) -> Option<Result<(Applied, End), Error>> {
             Err(Error::Sandbox { step: step.into(), source: from(errno, text) })
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::applied::Counts;
+    use crate::error::{Class, Value};
+    use crate::sandbox::Fence;
+
+    /// Every kind of verdict with every field at its largest is one that is read back.
+    #[test]
+    fn the_largest_verdicts_are_read() {
+        let huge = vec![b'\xff'; 4 << 20];
+        let long = "\u{1f5ff}".repeat(1 << 20);
+        let place = Place { index: u64::MAX, offset: u64::MAX, name: huge.clone() };
+        let refusal = Refusal {
+            class: Class::Compression,
+            rule: long.clone().into(),
+            value: Value::Bytes(huge.clone()),
+            limit: Some((long.clone().into(), u64::MAX)),
+            in_tree: true,
+        };
+        let mut applied = Applied::new(Counts::default(), [255; 32]);
+        let walls =
+            Fence::ALL.map(|fence| Standing { fence, stands: false, note: "x".repeat(200) });
+        applied.sandbox = walls.to_vec();
+        let io = || io::Error::other(long.clone());
+        let (call, name) = (long.clone().into(), huge.clone());
+        for result in [
+            Ok(Finished::Applied(Box::new(applied), End::HalfMarker)),
+            Ok(Finished::Manifest { digest: [255; 32], written: false }),
+            Err(Error::Refused { place: place.clone(), refusal: Box::new(refusal) }),
+            Ok(Finished::Walls(walls.to_vec())),
+            Err(Error::Walls { down: walls.to_vec() }),
+            Err(Error::Stream { source: io() }),
+            Err(Error::Fs { place: Some(place.clone()), call, name, source: io() }),
+            Err(Error::NoSpace { place, what: Space::Inodes, need: u64::MAX, free: u64::MAX }),
+            Err(Error::Sandbox { step: long.clone().into(), source: io() }),
+        ] {
+            let message = encode(&result);
+            let Ok(Said::Verdict(bytes)) = read_said(&mut message.as_slice()) else {
+                panic!("{} bytes are no verdict: {:?}", message.len(), result.map(|_| ()));
+            };
+            assert!(bytes.len() < 32 << 10, "{} bytes", bytes.len());
+            let read = verdict(&bytes).expect("a verdict");
+            assert_eq!(read.is_ok(), result.is_ok());
+        }
+    }
 }

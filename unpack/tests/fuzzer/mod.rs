@@ -50,6 +50,7 @@ const NAMES: &[&str] = &[
     ".wh..",
     "s/.wh.x",
     ".wh..wh.plnk/1",
+    "a/.wh..wh.plnk/1",
     "lost+found/x",
     "\x1b[m",
 ];
@@ -67,6 +68,8 @@ const TARGETS: &[&str] = &[
     "/proc/self/root",
     "../../../../tmp",
     "x/y",
+    ".wh..wh.plnk/1",
+    ".wh.a",
 ];
 const KEYS: &[&str] = &[
     "path",
@@ -79,6 +82,14 @@ const KEYS: &[&str] = &[
     "SCHILY.xattr.security.capability",
     "SCHILY.xattr.system.posix_acl_default",
     "GNU.sparse.major",
+    "GNU.sparse.minor",
+    "GNU.sparse.name",
+    "GNU.sparse.size",
+    "GNU.sparse.numblocks",
+    "GNU.sparse.map",
+    "GNU.sparse.offset",
+    "GNU.sparse.numbytes",
+    "SCHILY.acl.access",
     "comment",
     "SCHILY.xattr.trusted.x",
 ];
@@ -86,6 +97,7 @@ const VALUES: &[&str] = &[
     "0",
     "1",
     "512",
+    "0,512",
     "-1",
     "4294967295",
     "1.5",
@@ -111,7 +123,12 @@ fn header(dice: &mut Dice, typeflag: u8, size: usize) -> [u8; 512] {
     put(148, b"        ");
     put(156, &[typeflag]);
     put(157, dice.pick(TARGETS).as_bytes());
-    put(257, dice.pick::<&[u8]>(&[b"ustar\x0000", b"ustar\x0000", b"ustar  \0", &[0; 8]]));
+    let magics: [&[u8]; 5] = [b"ustar\x0000", b"ustar\x0000", b"ustar  \0", &[0; 8], b"ustar\0 \0"];
+    put(257, dice.pick(&magics));
+    put(345, dice.pick::<&[u8]>(&[b"", b"", b"", b"a", b"../x", b"00000001750", b"\xff"]));
+    if dice.below(8) == 0 {
+        put(108, &[0; 16]);
+    }
     put(329, b"0000001");
     put(337, b"0000003");
     if dice.below(8) == 0 {
@@ -129,7 +146,10 @@ fn header(dice: &mut Dice, typeflag: u8, size: usize) -> [u8; 512] {
 
 fn record(key: &str, value: &str) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
-    let len = if rest + 1 > 9 && rest + 2 <= 99 { rest + 2 } else { rest + 1 };
+    let mut len = rest + 1;
+    while len != rest + len.to_string().len() {
+        len = rest + len.to_string().len();
+    }
     format!("{len} {key}={value}\n").into_bytes()
 }
 
@@ -208,11 +228,19 @@ fn tidy(dice: &mut Dice) -> Vec<u8> {
             b'1' => dice.pick(&files),
             _ => dice.pick(TARGETS),
         };
-        if typeflag == b'0' && !name.contains(".wh.") {
+        let linked =
+            typeflag == b'0' && (!name.contains(".wh.") || name.starts_with(".wh..wh.plnk"));
+        if linked {
             files.push(name);
         }
+        if typeflag == b'0' && dice.below(6) == 0 {
+            sparse(dice, &mut tar, name);
+            continue;
+        }
         if dice.below(4) == 0 {
-            let pairs: [(&str, &str); 5] = [
+            let pairs: [(&str, &str); 7] = [
+                ("SCHILY.xattr.user.e", ""),
+                ("SCHILY.acl.default", "user::rwx"),
                 ("mtime", dice.pick(&["1.5", "-1.5", "0", "1700000000.123456789"])),
                 ("SCHILY.xattr.user.a", "x\n9 size=9\n"),
                 ("uid", dice.pick(&["0", "7", "4294967294"])),
@@ -230,6 +258,54 @@ fn tidy(dice: &mut Dice) -> Vec<u8> {
         push(&mut tar, plain(dice, typeflag, size, name, target), &vec![b'x'; size]);
     }
     tar
+}
+
+/// A sparse file in one of the formats, mostly as it should be.
+fn sparse(dice: &mut Dice, tar: &mut Vec<u8>, name: &str) {
+    let (mut end, mut parts) = (0usize, Vec::new());
+    for _ in 0..dice.below(4) {
+        let offset = end + dice.pick(&[0, 0, 1, 4096, 70_000]);
+        let len = dice.pick(&[0, 1, 511, 512, 5000]);
+        parts.push((offset, len));
+        end = offset + len;
+    }
+    let size = end + dice.pick(&[0, 0, 1, 100_000]);
+    let mut bytes: usize = parts.iter().map(|part| part.1).sum();
+    if dice.below(8) == 0 {
+        match dice.below(3) {
+            0 => bytes += 1,
+            1 => parts.reverse(),
+            _ => parts.push((size, 1)),
+        }
+    }
+    let numbers: Vec<String> =
+        parts.iter().flat_map(|part| [part.0.to_string(), part.1.to_string()]).collect();
+    let (count, size) = (parts.len().to_string(), size.to_string());
+    let mut records = record("GNU.sparse.size", &size);
+    let mut body = Vec::new();
+    match dice.below(3) {
+        0 => {
+            records.extend(record("GNU.sparse.numblocks", &count));
+            for pair in numbers.chunks(2) {
+                records.extend(record("GNU.sparse.offset", &pair[0]));
+                records.extend(record("GNU.sparse.numbytes", &pair[1]));
+            }
+        }
+        1 => {
+            records.extend(record("GNU.sparse.numblocks", &count));
+            records.extend(record("GNU.sparse.map", &numbers.join(",")));
+        }
+        _ => {
+            records.extend(record("GNU.sparse.major", "1"));
+            records.extend(record("GNU.sparse.minor", "0"));
+            records.extend(record("GNU.sparse.name", name));
+            body = format!("{count}\n{}\n", numbers.join("\n")).into_bytes();
+            body.resize(body.len().next_multiple_of(512), 0);
+        }
+    }
+    body.resize(body.len() + bytes, b's');
+    push(tar, plain(dice, b'x', records.len(), "x", ""), &records);
+    push(tar, plain(dice, b'0', body.len(), name, ""), &body);
 }
 
 fn push(tar: &mut Vec<u8>, header: [u8; 512], body: &[u8]) {

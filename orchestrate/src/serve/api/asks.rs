@@ -1,24 +1,24 @@
 //! Wishes: each becomes a run that outlives the request, or is done at once where it takes no time.
 
 use fetch::ImageRef;
-use registry::{NewRun, RunState, Verb};
+use registry::{Enqueued, NewRun, RunState, Verb};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 
 use super::super::daemon::Daemon;
 use super::super::http::{Request, Response};
 use super::super::mode::Mode;
 use super::super::{problem, webhook};
-use super::{body, body_or_empty, short, switch, wait};
+use super::{body, body_or_empty, bytes, number, short, switch, wait, whole};
+use crate::config::SECONDS_MAX;
 use crate::gc::Bound;
-use crate::{ActivateOptions, Error, check_name};
+use crate::{ActivateOptions, Error, Going, Host, asked, check_name};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EnsureBody {
     image: String,
-    #[serde(default)]
-    priority: i32,
+    priority: Option<Number>,
     webhook: Option<String>,
     #[serde(default)]
     dry_run: bool,
@@ -29,11 +29,10 @@ struct EnsureBody {
 struct ActivateBody {
     id: String,
     image: String,
-    bytes: Option<u64>,
+    bytes: Option<Number>,
     #[serde(default)]
     no_fetch: bool,
-    #[serde(default)]
-    priority: i32,
+    priority: Option<Number>,
     webhook: Option<String>,
     #[serde(default)]
     dry_run: bool,
@@ -42,10 +41,10 @@ struct ActivateBody {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GcBody {
-    keep_bytes: Option<u64>,
-    max_used: Option<u8>,
+    keep_bytes: Option<Number>,
+    max_used: Option<Number>,
     #[serde(default)]
-    purge_foreign: bool,
+    purge_foreign: Vec<Number>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,15 +66,19 @@ struct CancelBody {
     why: Option<String>,
 }
 
+/// The last id of a store: 24 bits (kernel's thin-provisioning.rst).
+const ID_MAX: u32 = 16_777_215;
+
 fn image(text: &str) -> Result<ImageRef, Error> {
     short(text)?.parse().map_err(Error::Fetch)
 }
 
-fn priority(priority: i32) -> Result<i32, Error> {
-    match priority {
-        -100..=100 => Ok(priority),
-        other => Err(Error::Usage(format!("priority {other}: expected -100 to 100"))),
-    }
+fn priority(number: Option<&Number>) -> Result<i32, Error> {
+    let Some(number) = number else { return Ok(0) };
+    let found = number.as_i64().and_then(|found| i32::try_from(found).ok());
+    found.filter(|found| (-100..=100).contains(found)).ok_or_else(|| {
+        Error::Usage(format!("priority {number}: expected a whole number from -100 to 100"))
+    })
 }
 
 /// What is to become a run.
@@ -87,35 +90,39 @@ struct Wish<'a> {
     webhook: Option<&'a str>,
 }
 
-/// The run of a wish, when it has ended or the client waits no longer: 200 when it has ended.
-fn enqueue(daemon: &Daemon, request: &Request, wish: &Wish<'_>) -> Result<Response, Error> {
+/// The run of a wish, when it has ended or the client waits no longer: 200 when it has ended. One that
+/// stands in the way is left as it is.
+fn enqueue(daemon: &Daemon, request: &Request, mut wish: Wish<'_>) -> Result<Response, Error> {
     let time = wait(request)?;
-    let input = wish.input.to_string();
-    let notify = match wish.webhook {
+    let webhook = match wish.webhook {
         Some(address) => Some(webhook::check(address)?),
         None => daemon.options.webhook.as_deref(),
     };
-    let priority = priority(wish.priority)?;
-    let (verb, subject) = (wish.verb, wish.subject);
-    let new = NewRun { verb, subject, input: &input, priority, notify };
-    let (id, fresh) = daemon.enqueue(&new)?;
-    if !fresh {
-        let kept = daemon.run(id)?.run.input;
-        let kept: Value = serde_json::from_str(&kept).unwrap_or_default();
-        for key in ["image", "bytes", "bound", "purge_foreign"] {
-            if kept[key] != wish.input[key] {
-                let verb = verb.word();
-                let detail = format!("run {id} is a {verb} of that name with another {key}");
-                return Ok(problem::conflict(id, &detail));
-            }
-        }
+    if wish.input["s3"].is_null() {
+        wish.input["s3"] = asked::s3(&daemon.settings());
     }
-    let response = ended(daemon, id, time)?;
-    Ok(response.with("Veneer-Joined", if fresh { "no" } else { "yes" }))
+    if request.param("patience").is_some() {
+        // As long as who asked would wait by itself.
+        wish.input["s3"]["wait_s"] = number(request, "patience", 0, SECONDS_MAX)?.into();
+    }
+    let input = wish.input.to_string();
+    let (verb, subject, priority) = (wish.verb, wish.subject, wish.priority);
+    let new = NewRun { verb, subject, input: &input, priority, webhook };
+    let (id, joined) = match daemon.enqueue(&new, &wish.input)? {
+        Enqueued::Fresh(id) => (id, "no"),
+        Enqueued::Joined(id) => (id, "yes"),
+        Enqueued::Refused { id, why } => return Ok(problem::conflict(id, &why)),
+    };
+    Ok(ended(daemon, request, id, time)?.with("Veneer-Joined", joined))
 }
 
-fn ended(daemon: &Daemon, id: u64, time: std::time::Duration) -> Result<Response, Error> {
-    let done = daemon.wait_for(time, || {
+fn ended(
+    daemon: &Daemon,
+    request: &Request,
+    id: u64,
+    time: std::time::Duration,
+) -> Result<Response, Error> {
+    let done = daemon.wait_for(time, request.peer.as_ref(), || {
         let line = daemon.run(id)?;
         Ok(line.run.state.is_end().then_some(line))
     })?;
@@ -137,10 +144,10 @@ pub(super) fn ensure(daemon: &Daemon, request: &Request) -> Result<Response, Err
         verb: Verb::Ensure,
         subject: &reference,
         input: json!({"image": reference}),
-        priority: body.priority,
+        priority: priority(body.priority.as_ref())?,
         webhook: body.webhook.as_deref(),
     };
-    enqueue(daemon, request, &wish)
+    enqueue(daemon, request, wish)
 }
 
 /// The name is the key by which asking twice is asking once.
@@ -149,15 +156,15 @@ pub(super) fn activate(daemon: &Daemon, request: &Request) -> Result<Response, E
     let image = image(&body.image)?;
     check_name(&body.id)?;
     let (name, reference) = (body.id.as_str(), image.to_string());
-    let ActivateBody { bytes, no_fetch, dry_run, .. } = body;
+    let ActivateBody { no_fetch, dry_run, .. } = body;
+    let bytes = bytes("bytes", body.bytes.as_ref(), 1)?;
     let options = ActivateOptions { bytes, no_fetch, dry_run };
     let already = daemon.with_host(|host| {
-        if let Some(row) = host.registry().activation(name)?
-            && row.reference != reference
-        {
-            let by = format!("an activation of {}", row.reference);
-            return Err(Error::Taken { name: name.into(), by });
+        // What was asked to take it away before is done first, in its turn.
+        if !dry_run && host.is_to_go(name)? {
+            return Ok(None);
         }
+        host.agrees(name, &reference, bytes)?;
         // What is up takes no run and no network; nor does a look at what would be done.
         match dry_run || host.is_up(name, &reference)? {
             true => host.activate(&image, name, options).map(Some),
@@ -171,18 +178,19 @@ pub(super) fn activate(daemon: &Daemon, request: &Request) -> Result<Response, E
         verb: Verb::Activate,
         subject: name,
         input: json!({"image": reference, "bytes": bytes, "no_fetch": no_fetch}),
-        priority: body.priority,
+        priority: priority(body.priority.as_ref())?,
         webhook: body.webhook.as_deref(),
     };
-    enqueue(daemon, request, &wish)
+    enqueue(daemon, request, wish)
 }
 
 fn remove(daemon: &Daemon, request: &Request, subject: &str) -> Result<Response, Error> {
-    if switch(request, "dry_run")? {
-        return Ok(Response::json(200, &daemon.with_host(|host| host.remove(subject, true))?));
+    let how = going(request)?;
+    if how.dry_run {
+        return Ok(Response::json(200, &daemon.with_host(|host| host.remove(subject, how))?));
     }
-    let (verb, input) = (Verb::Rm, json!({}));
-    enqueue(daemon, request, &Wish { verb, subject, input, priority: 0, webhook: None })
+    let (verb, input) = (Verb::Rm, how.to_json());
+    enqueue(daemon, request, Wish { verb, subject, input, priority: 0, webhook: None })
 }
 
 pub(super) fn remove_image(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
@@ -190,7 +198,9 @@ pub(super) fn remove_image(daemon: &Daemon, request: &Request) -> Result<Respons
         return Err(Error::Usage("which image? ?image=s3://bucket/prefix/".into()));
     };
     let reference = image(name)?.to_string();
-    let known = daemon.with_host(|host| Ok(host.registry().image(&reference)?.is_some()))?;
+    let known = daemon.with_host(|host| {
+        Ok(host.registry().image(&reference)?.is_some() || host.is_being_made(&reference)?)
+    })?;
     match known {
         true => remove(daemon, request, &reference),
         false => Err(Error::Unknown { what: "image", name: reference }),
@@ -212,16 +222,26 @@ pub(super) fn deactivate(
     name: &str,
 ) -> Result<Response, Error> {
     known(daemon, name)?;
-    if switch(request, "dry_run")? {
-        return Ok(Response::json(200, &daemon.with_host(|host| host.deactivate(name, true))?));
+    let how = going(request)?;
+    if how.dry_run {
+        return Ok(Response::json(200, &daemon.with_host(|host| host.deactivate(name, how))?));
     }
-    let (verb, input) = (Verb::Deactivate, json!({}));
-    enqueue(daemon, request, &Wish { verb, subject: name, input, priority: 0, webhook: None })
+    let (verb, input) = (Verb::Deactivate, how.to_json());
+    enqueue(daemon, request, Wish { verb, subject: name, input, priority: 0, webhook: None })
+}
+
+fn going(request: &Request) -> Result<Going, Error> {
+    let (when_closed, dry_run) = (switch(request, "when_closed")?, switch(request, "dry_run")?);
+    Ok(Going { when_closed, dry_run })
 }
 
 fn known(daemon: &Daemon, name: &str) -> Result<(), Error> {
     check_name(name)?;
-    match daemon.with_host(|host| Ok(host.registry().activation(name)?.is_some()))? {
+    // What a run is making is taken away after that.
+    let known = |host: &mut Host| {
+        Ok(host.registry().activation(name)?.is_some() || host.is_being_made(name)?)
+    };
+    match daemon.with_host(known)? {
         true => Ok(()),
         false => Err(Error::Unknown { what: "activation", name: name.into() }),
     }
@@ -229,17 +249,23 @@ fn known(daemon: &Daemon, name: &str) -> Result<(), Error> {
 
 pub(super) fn gc(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
     let body: GcBody = body_or_empty(request)?;
-    let bound = Bound { keep_bytes: body.keep_bytes, max_used: body.max_used };
-    if let Some(part) = bound.max_used.filter(|part| *part > 100) {
-        return Err(Error::Usage(format!("max_used {part}: expected 0 to 100")));
-    }
+    let part = body.max_used.as_ref().map(|part| whole("max_used", part, 0, 100)).transpose()?;
+    let bound = Bound {
+        keep_bytes: bytes("keep_bytes", body.keep_bytes.as_ref(), 0)?,
+        max_used: part.and_then(|part| u8::try_from(part).ok()),
+    };
+    let purge = body.purge_foreign.iter().map(|id| {
+        let id = whole("purge_foreign", id, 0, ID_MAX.into())?;
+        u32::try_from(id).map_err(|_| Error::Usage(format!("purge_foreign {id}: no id")))
+    });
+    let purge: Vec<u32> = purge.collect::<Result<_, _>>()?;
     if switch(request, "dry_run")? {
-        let done = daemon.with_host(|host| host.gc(bound, body.purge_foreign, true))?;
+        let done = daemon.with_host(|host| host.gc(bound, &purge, true))?;
         return Ok(Response::json(200, &done));
     }
-    let input = json!({"bound": bound.to_json(), "purge_foreign": body.purge_foreign});
+    let input = json!({"bound": bound.to_json(), "purge_foreign": purge});
     let wish = Wish { verb: Verb::Gc, subject: "store", input, priority: 0, webhook: None };
-    enqueue(daemon, request, &wish)
+    enqueue(daemon, request, wish)
 }
 
 pub(super) fn pin(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
@@ -261,9 +287,12 @@ pub(super) fn cancel(daemon: &Daemon, request: &Request, id: u64) -> Result<Resp
     let why = short(&why)?;
     let time = wait(request)?;
     // Known or not, before anything is changed.
-    daemon.run(id)?;
+    let line = daemon.run(id)?;
+    if switch(request, "unless_joined")? && daemon.is_joined(id) {
+        return Ok(Response::json(200, &line));
+    }
     daemon.cancel(id, why)?;
-    ended(daemon, id, time)
+    ended(daemon, request, id, time)
 }
 
 /// The same wish again, as a new run.
@@ -280,5 +309,5 @@ pub(super) fn retry(daemon: &Daemon, request: &Request, id: u64) -> Result<Respo
     }
     let input: Value = serde_json::from_str(&run.input).unwrap_or_default();
     let (verb, subject, priority) = (run.verb, run.subject.as_str(), run.priority);
-    enqueue(daemon, request, &Wish { verb, subject, input, priority, webhook: None })
+    enqueue(daemon, request, Wish { verb, subject, input, priority, webhook: None })
 }

@@ -6,13 +6,14 @@ mod reads;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::daemon::Daemon;
 use super::http::{Method, Request, Response};
 use super::routes::{Miss, Route, route};
 use super::{page, problem};
 use crate::Error;
+use crate::config::BYTES_MAX;
 
 pub(super) use reads::Status;
 
@@ -94,10 +95,14 @@ fn params(route: &Route) -> &'static [&'static str] {
         | Route::Pool
         | Route::Inventory => &[],
         Route::Images => &["image"],
-        Route::EnsureImage | Route::Activate | Route::Run(_) => &["wait"],
-        Route::RemoveImage => &["image", "dry_run", "wait"],
-        Route::RemoveActivation(_) | Route::Deactivate(_) | Route::Gc => &["dry_run", "wait"],
-        Route::CancelRun(_) | Route::RetryRun(_) => &["wait"],
+        Route::Run(_) => &["seen", "wait"],
+        Route::EnsureImage | Route::Activate | Route::RetryRun(_) => &["patience", "wait"],
+        Route::RemoveImage => &["image", "dry_run", "patience", "wait"],
+        Route::RemoveActivation(_) | Route::Deactivate(_) => {
+            &["when_closed", "dry_run", "patience", "wait"]
+        }
+        Route::Gc => &["dry_run", "patience", "wait"],
+        Route::CancelRun(_) => &["unless_joined", "wait"],
         Route::Runs => &["status", "after", "limit"],
         Route::Events => &["after", "limit", "subject", "wait"],
     }
@@ -110,7 +115,10 @@ fn wait(request: &Request) -> Result<Duration, Error> {
     let whole = digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.len() < 10;
     match digits.parse().ok().filter(|_| whole) {
         Some(seconds) => Ok(Duration::from_secs(seconds).min(WAIT_MAX)),
-        None => Err(Error::Usage(format!("wait={text:?}: expected seconds, as in wait=30s"))),
+        None => Err(Error::Usage(format!(
+            "wait={text:?}: expected whole seconds, as in wait=30s; more than {} count as {0}",
+            WAIT_MAX.as_secs()
+        ))),
     }
 }
 
@@ -118,6 +126,20 @@ fn number(request: &Request, name: &str, default: u64, most: u64) -> Result<u64,
     let Some(text) = request.param(name) else { return Ok(default) };
     let parsed = text.parse().ok().filter(|number| *number <= most && !text.starts_with('+'));
     parsed.ok_or_else(|| Error::Usage(format!("{name}={text:?}: expected 0 to {most}")))
+}
+
+/// A number of a body that has to be whole and in this range.
+fn whole(name: &str, number: &Number, least: i64, most: i64) -> Result<i64, Error> {
+    let found = number.as_i64().filter(|found| (least..=most).contains(found));
+    found.ok_or_else(|| {
+        Error::Usage(format!("{name} {number}: expected a whole number from {least} to {most}"))
+    })
+}
+
+/// As [`whole`], of what is counted in bytes; none where there is none.
+fn bytes(name: &str, number: Option<&Number>, least: i64) -> Result<Option<u64>, Error> {
+    let found = number.map(|number| whole(name, number, least, BYTES_MAX as i64)).transpose()?;
+    Ok(found.map(i64::unsigned_abs))
 }
 
 fn switch(request: &Request, name: &str) -> Result<bool, Error> {

@@ -32,7 +32,13 @@ pub(crate) struct Status {
     pub(crate) stopping: bool,
     pub(crate) queued: usize,
     pub(crate) working: usize,
-    /// Settings that decide what comes out of a run.
+    /// Keys of settings that were read again and are not in force before a restart.
+    #[serde(default)]
+    pub(crate) restart: Vec<String>,
+    /// How long a run waits for another process, seconds; none in a daemon of another day.
+    #[serde(default)]
+    pub(crate) wait_s: Option<u64>,
+    /// Settings that decide what comes out of a run, as they are in force.
     pub(crate) settings: BTreeMap<String, String>,
 }
 
@@ -53,7 +59,7 @@ pub(super) fn readyz(daemon: &Daemon) -> Response {
 
 pub(super) fn metrics(daemon: &Daemon) -> Response {
     let facts = daemon.with_host(|host| Ok(host.metrics()));
-    let mut facts = facts.unwrap_or_else(|_| Facts::of_sick(daemon.settings.clone()));
+    let mut facts = facts.unwrap_or_else(|_| Facts::of_sick(daemon.settings()));
     facts.mode = Some(daemon.mode().word().into());
     let text = crate::metrics::text(&facts);
     Response::new(200, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes())
@@ -78,7 +84,9 @@ pub(super) fn status(daemon: &Daemon) -> Response {
             stopping: daemon.is_stopping(),
             queued,
             working,
-            settings: daemon.options.shown.iter().cloned().collect(),
+            restart: daemon.needs_restart(),
+            wait_s: Some(daemon.settings().wait.as_secs()),
+            settings: daemon.deciding(),
         },
     )
 }
@@ -196,11 +204,14 @@ pub(super) fn runs(daemon: &Daemon, request: &Request) -> Result<Response, Error
     Ok(Response::json(200, &json!({"runs": lines})))
 }
 
-/// One run; with `wait`, when it has ended or the time has passed.
+/// One run; with `wait`, when it has ended, was changed since `seen`, or the time has passed.
 pub(super) fn run(daemon: &Daemon, request: &Request, id: u64) -> Result<Response, Error> {
-    let ended = daemon.wait_for(wait(request)?, || {
+    let most = i64::MAX.unsigned_abs();
+    let seen = request.param("seen").map(|_| number(request, "seen", 0, most)).transpose()?;
+    let ended = daemon.wait_for(wait(request)?, request.peer.as_ref(), || {
         let line = daemon.run(id)?;
-        Ok(line.run.state.is_end().then_some(line))
+        let news = seen.is_some_and(|seen| u64::try_from(line.run.updated_ms) != Ok(seen));
+        Ok((line.run.state.is_end() || news).then_some(line))
     })?;
     match ended {
         Some(line) => Ok(Response::json(200, &line)),
@@ -213,9 +224,10 @@ pub(super) fn events(daemon: &Daemon, request: &Request) -> Result<Response, Err
     let after = number(request, "after", 0, i64::MAX.unsigned_abs())?;
     let limit = u32::try_from(number(request, "limit", LINES, LINES)?).unwrap_or(u32::MAX);
     let subject = request.param("subject").map(short).transpose()?;
-    let found: Option<Vec<Event>> = daemon.wait_for(wait(request)?, || {
-        let events = daemon.with_registry(|registry| registry.events(subject, after, limit))?;
-        Ok((!events.is_empty()).then_some(events))
-    })?;
+    let found: Option<Vec<Event>> =
+        daemon.wait_for(wait(request)?, request.peer.as_ref(), || {
+            let events = daemon.with_registry(|registry| registry.events(subject, after, limit))?;
+            Ok((!events.is_empty()).then_some(events))
+        })?;
     Ok(Response::lines(&found.unwrap_or_default()))
 }

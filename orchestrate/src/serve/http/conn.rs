@@ -2,8 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::request::{self, Head, Reject, Request};
 use super::response::Response;
@@ -19,6 +23,15 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
+    /// A handle to end it by, where anybody may have made it.
+    pub(crate) fn of_a_stranger(&self) -> Option<OwnedFd> {
+        match self {
+            // The kernel has said who it is.
+            Stream::Unix(_) => None,
+            Stream::Tcp(stream) => stream.as_fd().try_clone_to_owned().ok(),
+        }
+    }
+
     fn read_timeout(&self, time: Duration) -> io::Result<()> {
         match self {
             Stream::Unix(stream) => stream.set_read_timeout(Some(time)),
@@ -68,6 +81,28 @@ pub(crate) struct Conn {
     stream: Stream,
     buffer: Vec<u8>,
     served: u32,
+}
+
+/// The other end of a connection, as far as it is still there.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer(Arc<OwnedFd>);
+
+impl PartialEq for Peer {
+    fn eq(&self, other: &Peer) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Peer {}
+
+impl Peer {
+    /// Whether it has hung up: nobody reads an answer any more. Who only has nothing more to say has not.
+    pub(crate) fn is_gone(&self) -> bool {
+        let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let found = poll(&mut polled, PollTimeout::ZERO);
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+        found.is_ok() && polled[0].revents().is_some_and(|now| now.intersects(gone))
+    }
 }
 
 /// How reading a request ended.
@@ -148,6 +183,15 @@ impl Conn {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The other end, to be looked at while an answer is waited for.
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        let fd = match &self.stream {
+            Stream::Unix(stream) => stream.as_fd().try_clone_to_owned(),
+            Stream::Tcp(stream) => stream.as_fd().try_clone_to_owned(),
+        };
+        fd.ok().map(|fd| Peer(Arc::new(fd)))
     }
 
     /// Writes an answer. False when the connection ends with it.

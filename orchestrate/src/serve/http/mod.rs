@@ -8,7 +8,7 @@ mod conn;
 mod request;
 mod response;
 
-pub(super) use conn::{Conn, Next, Stream, turn_away};
+pub(super) use conn::{Conn, Next, Peer, Stream, turn_away};
 pub(super) use request::{Method, Reject, Request};
 pub(super) use response::{PROBLEM, Response, reason};
 

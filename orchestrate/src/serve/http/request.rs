@@ -1,5 +1,6 @@
 //! One request: its head parsed and judged, its target taken apart. Pure.
 
+use super::conn::Peer;
 use super::{BODY_MAX, HEAD_MAX, HEADERS_MAX};
 
 /// A method that some path knows.
@@ -62,6 +63,8 @@ pub(crate) struct Request {
     pub(crate) keep_alive: bool,
     /// Whether the client waits to be told that its body is welcome.
     pub(crate) expects_continue: bool,
+    /// Who waits for the answer, where it may take a while.
+    pub(crate) peer: Option<Peer>,
 }
 
 /// A head, and where its body begins and how long it is.
@@ -84,6 +87,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, Reject> {
         Err(httparse::Error::Version) => return Err(reject(505, "neither HTTP/1.0 nor HTTP/1.1")),
         Err(_) => return Err(reject(400, "this is not HTTP")),
     };
+    // Who stands in between may end a line elsewhere than we do (RFC 9112 2.2, 11.2).
+    if bytes
+        .iter()
+        .take(head_bytes)
+        .zip([0].iter().chain(bytes))
+        .any(|pair| pair.0 == &b'\n' && pair.1 != &b'\r')
+    {
+        return Err(reject(400, "a line that does not end with CR LF"));
+    }
     let (path, query) = target(parsed.path.unwrap_or_default())?;
     let mut request = Request {
         method: Method::parse(parsed.method.unwrap_or_default()),
@@ -94,8 +106,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, Reject> {
         if_none_match: None,
         keep_alive: parsed.version == Some(1),
         expects_continue: false,
+        peer: None,
     };
     let mut length: Option<usize> = None;
+    let mut hosts = 0;
     for header in parsed.headers.iter() {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         let text = std::str::from_utf8(header.value);
@@ -120,6 +134,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, Reject> {
                     request.keep_alive = true;
                 }
             }
+        } else if is("host") {
+            hosts += 1;
         } else if is("authorization") {
             request.token = text.ok().and_then(bearer).map(str::to_owned);
         } else if is("if-none-match") {
@@ -136,6 +152,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, Reject> {
     let body_bytes = length.unwrap_or(0);
     if body_bytes > BODY_MAX {
         return Err(reject(413, "the body is larger than 64 KiB"));
+    }
+    // RFC 9112 3.2.
+    if hosts > 1 || (hosts == 0 && parsed.version == Some(1)) {
+        return Err(reject(400, "one Host header has to be there, and no second one"));
     }
     Ok(Some(Head { request, head_bytes, body_bytes }))
 }
@@ -203,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_request_is_taken_apart() {
-        let text = "PUT /v1/images/a%2Fb?x=s3%3A//b/p+q&y HTTP/1.1\r\nContent-Length: 3\r\n\
+        let text = "PUT /v1/images/a%2Fb?x=s3%3A//b/p+q&y HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\
                     Authorization: bearer tok\r\nConnection: x, close\r\n\r\nabc";
         let head = head(text).unwrap().unwrap();
         assert_eq!((head.head_bytes, head.body_bytes), (text.len() - 3, 3));
@@ -217,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
-        let with = |header: &str| format!("GET / HTTP/1.1\r\n{header}\r\n\r\n");
+        let with = |header: &str| format!("GET / HTTP/1.1\r\nHost: h\r\n{header}\r\n\r\n");
         assert_eq!(status(&with("Content-Length: 1\r\nContent-Length: 2")), 400);
         assert_eq!(status(&with("Content-Length: +1")), 400);
         assert_eq!(status(&with("Content-Length: ")), 400);
@@ -231,7 +251,17 @@ mod tests {
         assert_eq!(status("GET http://h/ HTTP/1.1\r\n\r\n"), 400);
         assert_eq!(status("GET / HTTP/2.0\r\n\r\n"), 505);
         assert_eq!(status("\u{1}\r\n\r\n"), 400);
-        assert!(head("BREW / HTTP/1.1\r\n\r\n").unwrap().unwrap().request.method.is_none());
+        assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 400);
+        assert_eq!(status(&with("Host: other")), 400);
+        assert!(head("GET / HTTP/1.0\r\n\r\n").unwrap().is_some());
+        for bare in ["GET / HTTP/1.1\nHost: h\r\n\r\n", "GET / HTTP/1.1\r\nHost: h\n\r\n"] {
+            assert_eq!(status(bare), 400, "{bare:?}");
+        }
+        assert_eq!(status("GET / HTTP/1.1\r\nHost: h\r\nA: b\n\n"), 400);
+        assert_eq!(status("\nGET / HTTP/1.1\r\nHost: h\r\n\r\n"), 400);
+        assert!(
+            head("BREW / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap().unwrap().request.method.is_none()
+        );
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::log;
+
 /// The form of failures (RFC 9457).
 pub(crate) const PROBLEM: &str = "application/problem+json";
 
@@ -22,19 +24,18 @@ impl Response {
 
     /// One JSON object.
     pub(crate) fn json(status: u16, value: &impl Serialize) -> Response {
-        let mut body = serde_json::to_vec(value).unwrap_or_default();
-        body.push(b'\n');
-        Response::new(status, "application/json", body)
+        let body = serde_json::to_string(value).unwrap_or_default() + "\n";
+        Response::new(status, "application/json", log::harmless(body).into())
     }
 
     /// One JSON object a line.
     pub(crate) fn lines(values: &[impl Serialize]) -> Response {
-        let mut body = Vec::new();
+        let mut body = String::new();
         for value in values {
-            body.extend(serde_json::to_vec(value).unwrap_or_default());
-            body.push(b'\n');
+            body.push_str(&serde_json::to_string(value).unwrap_or_default());
+            body.push('\n');
         }
-        Response::new(200, "application/x-ndjson", body)
+        Response::new(200, "application/x-ndjson", log::harmless(body).into())
     }
 
     /// With one more header. The value is ours: it has no line ends.

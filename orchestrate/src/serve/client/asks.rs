@@ -1,0 +1,182 @@
+//! The verbs, each as a request.
+
+use std::time::{Duration, Instant};
+
+use fetch::ImageRef;
+use registry::{Event, Run};
+use serde_json::{Value, json};
+
+use super::{ANSWER_TIME, Client, FIRST_S, LATE, PAGE, Runs, WAIT_S, parsed};
+use crate::error::Class;
+use crate::{
+    ActivateOptions, Activated, Bound, Collected, Deactivated, Ensured, Error, Going, Listing,
+    Removed, RunLine, Usage, Verbs,
+};
+
+/// For a path or query.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' | b':' => {
+                encoded.push(char::from(byte));
+            }
+            byte => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+fn with_dry_run(target: String, dry_run: bool) -> String {
+    let mark = if target.contains('?') { '&' } else { '?' };
+    if dry_run { format!("{target}{mark}dry_run=1") } else { target }
+}
+
+/// A daemon of another day does not know `when_closed`: only who means it says it.
+fn with_how(target: String, how: Going) -> String {
+    let target = if how.when_closed { format!("{target}&when_closed=1") } else { target };
+    with_dry_run(target, how.dry_run)
+}
+
+impl Verbs for Client {
+    fn ensure(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error> {
+        let body = json!({"image": image.to_string(), "dry_run": dry_run});
+        self.done("PUT", &format!("/v1/images?wait={FIRST_S}"), Some(&body))
+    }
+
+    fn activate(
+        &mut self,
+        image: &ImageRef,
+        name: &str,
+        options: ActivateOptions,
+    ) -> Result<Activated, Error> {
+        let ActivateOptions { bytes, no_fetch, dry_run } = options;
+        let mut body = json!({"id": name, "image": image.to_string(), "dry_run": dry_run});
+        body["bytes"] = bytes.into();
+        // A daemon of another day does not know the word: only who means it says it.
+        if no_fetch {
+            body["no_fetch"] = true.into();
+        }
+        self.done("POST", &format!("/v1/activations?wait={FIRST_S}"), Some(&body))
+    }
+
+    fn deactivate(&mut self, name: &str, how: Going) -> Result<Deactivated, Error> {
+        let target = format!("/v1/activations/{}/deactivate?wait={FIRST_S}", encoded(name));
+        self.done("POST", &with_how(target, how), None)
+    }
+
+    fn remove(&mut self, name: &str, how: Going) -> Result<Removed, Error> {
+        let image = name.starts_with("s3://");
+        let target = match image {
+            true => format!("/v1/images?wait={FIRST_S}&image={}", encoded(name)),
+            false => format!("/v1/activations/{}?wait={FIRST_S}", encoded(name)),
+        };
+        match self.done("DELETE", &with_how(target, how), None) {
+            // What is no name at all is no name here.
+            Err(Error::Told { class: Class::NotFound, .. }) => {
+                Err(Error::Unknown { what: "activation or image", name: name.into() })
+            }
+            Err(Error::Told { class: Class::Usage, .. })
+                if !image && crate::check_name(name).is_err() =>
+            {
+                Err(Error::Unknown { what: "activation or image", name: name.into() })
+            }
+            done => done,
+        }
+    }
+
+    fn gc(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error> {
+        let body = json!({
+            "keep_bytes": bound.keep_bytes,
+            "max_used": bound.max_used,
+            "purge_foreign": purge,
+        });
+        let target = with_dry_run(format!("/v1/gc?wait={FIRST_S}"), dry_run);
+        self.done("POST", &target, Some(&body))
+    }
+
+    fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error> {
+        let body = json!({"image": image, "pinned": pinned});
+        self.ask::<Value>("POST", "/v1/images/pin", Some(&body)).map(drop)
+    }
+
+    fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {
+        let (body, begun) = (json!({"why": why}), Instant::now());
+        let target = format!("/v1/runs/{run}/cancel?wait={FIRST_S}");
+        let mut line: RunLine = self.ask("POST", &target, Some(&body))?;
+        while !line.run.state.is_end() {
+            let left = self.wait.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(Error::Locked {
+                    what: format!("run {run}, which is to stop"),
+                    holder: "its process".into(),
+                    waited_s: begun.elapsed().as_secs(),
+                });
+            }
+            let asked = Instant::now();
+            line = self.look_at(&line, left)?;
+            if !line.run.state.is_end() {
+                self.pace.rest(asked.elapsed(), &self.cancel)?;
+            }
+        }
+        Ok(line.run)
+    }
+
+    fn list(&mut self) -> Result<Listing, Error> {
+        self.ask("GET", "/v1/listing", None)
+    }
+
+    fn usage(&mut self) -> Result<Usage, Error> {
+        self.ask("GET", "/v1/usage", None)
+    }
+
+    fn runs(&mut self, all: bool) -> Result<Vec<RunLine>, Error> {
+        let status = if all { "all" } else { "live" };
+        let mut lines: Vec<RunLine> = Vec::new();
+        loop {
+            let after = lines.last().map_or(0, |line| line.run.id);
+            let target = format!("/v1/runs?status={status}&after={after}&limit={PAGE}");
+            let page: Runs = self.ask("GET", &target, None)?;
+            let last = page.runs.len() < PAGE;
+            lines.extend(page.runs);
+            if last {
+                return Ok(lines);
+            }
+        }
+    }
+
+    fn events(
+        &mut self,
+        subject: Option<&str>,
+        after: u64,
+        time: Duration,
+    ) -> Result<Vec<Event>, Error> {
+        let after = after.min(i64::MAX.unsigned_abs());
+        let mut target = format!("/v1/events?after={after}");
+        let wait = if time.is_zero() { 0 } else { time.as_secs().clamp(1, WAIT_S) };
+        if wait > 0 {
+            target.push_str(&format!("&wait={wait}"));
+        }
+        if let Some(subject) = subject {
+            target.push_str(&format!("&subject={}", encoded(subject)));
+        }
+        let longest = if wait == 0 { ANSWER_TIME } else { LATE + Duration::from_secs(wait) };
+        let asked = Instant::now();
+        let answer = self.call_within("GET", &target, None, longest, true)?;
+        if wait > 0 && answer.body.is_empty() {
+            self.pace.rest(asked.elapsed(), &self.cancel)?;
+        }
+        let lines = answer.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(parsed).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_survives_a_query() {
+        assert_eq!(encoded("s3://b/p q/é&"), "s3://b/p%20q/%C3%A9%26");
+    }
+}

@@ -1,0 +1,69 @@
+//! The daemon asks for the signed catalog by itself, and has what should be up and was not scanned be
+//! scanned: so a revocation is heard of where nobody asks for an image, and no start waits for a scan.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::daemon::Daemon;
+use super::mode::Mode;
+use crate::error::whole;
+use crate::log::{self, Level};
+use crate::scan;
+use crate::{Error, Host, Settings};
+
+/// How soon the settings are looked at again, and what was not scanned is looked for.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// What the settings in force ask for, and how soon again.
+struct Wanted {
+    ask: Option<Duration>,
+    scan: bool,
+}
+
+impl Wanted {
+    fn of(settings: &Settings) -> Wanted {
+        let every = Duration::from_secs(settings.trust.refresh_s);
+        let ask = settings.trust.url.is_some() && !every.is_zero();
+        Wanted { ask: ask.then_some(every), scan: settings.scan.mode == scan::Mode::Required }
+    }
+}
+
+/// Starts the thread. What it does is decided anew each time, by what is set then.
+pub(super) fn start(daemon: &Arc<Daemon>) {
+    let shared = daemon.clone();
+    let started = thread::Builder::new().name("refresh".into()).spawn(move || {
+        let mut said = String::new();
+        let mut asked: Option<Instant> = None;
+        while !shared.is_stopping() {
+            let wanted = Wanted::of(&shared.settings());
+            let due = wanted.ask.is_some_and(|every| asked.is_none_or(|at| at.elapsed() >= every));
+            if shared.mode() != Mode::Rescue && (due || wanted.scan) {
+                if due {
+                    asked = Some(Instant::now());
+                }
+                let why = once(&shared, due).err().map(|error| whole(&error)).unwrap_or_default();
+                // The same words every time would tell nobody anything.
+                if !why.is_empty() && why != said {
+                    let line = format!("the catalog or a scan is put off: {why}");
+                    log::line(Level::Warning, &line, &[]);
+                }
+                said = why;
+            }
+            shared.pause(wanted.ask.map_or(LOOK, |every| every.min(LOOK)));
+        }
+    });
+    if let Err(error) = started {
+        let why = error.to_string().into();
+        log::line(Level::Error, "the catalog is not asked for", &[("why", why)]);
+    }
+}
+
+fn once(daemon: &Daemon, ask: bool) -> Result<(), Error> {
+    let mut host = Host::open(Settings { talk: 1, ..daemon.settings() })?;
+    let asked = if ask { host.trusted_catalog().map(drop) } else { Ok(()) };
+    let scanned = host.scan_unscanned();
+    // What either has changed.
+    host.recover(false)?;
+    asked.and(scanned.map(drop))
+}

@@ -1,0 +1,30 @@
+//! What is read of a pool, in the words of a store.
+
+use std::collections::BTreeMap;
+
+use thin::Pool;
+
+use crate::Error;
+use crate::plan::Mapping;
+use crate::store::Made;
+
+/// Every thin, with the pool's number when it was made: one read, however many there are.
+pub(super) fn made(pool: &Pool) -> Result<BTreeMap<u32, Made>, Error> {
+    let made = |record: &thin::ThinRecord| (record.id.get(), Made::At(record.transaction_id));
+    Ok(pool.ids()?.iter().map(made).collect())
+}
+
+pub(super) fn told(holders: &[thin::Holder]) -> String {
+    let told: Vec<String> = holders.iter().map(ToString::to_string).collect();
+    match told.as_slice() {
+        [] => "open, by nobody that /proc or /sys shows".into(),
+        some => some.join("; "),
+    }
+}
+
+pub(super) fn mapping(active: &thin::ActiveThin) -> Mapping {
+    match active.has_table && !active.suspended {
+        true => Mapping::Live,
+        false => Mapping::Half,
+    }
+}

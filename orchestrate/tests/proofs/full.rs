@@ -1,0 +1,260 @@
+//! A state directory whose file system is full, of bytes or of inodes: what makes room works, looking works,
+//! all else says it and is to be tried again, and nothing is lost.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+use tests::trace::{self, Act, Call, Effect, Side, Whose};
+
+use crate::bench::{Bench, Host, names};
+use crate::damage::Mount;
+
+const A: &str = "s3://bucket/a/";
+const B: &str = "s3://bucket/b/";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Bytes,
+    Inodes,
+}
+
+/// A host with something of everything.
+fn prepared(bench: &Bench) -> Host<'_> {
+    let one = bench.host("one");
+    for name in ["a-1", "a-2", "a-3"] {
+        one.ok(&["activate", A, "--name", name]);
+    }
+    one.ok(&["ensure", "s3://bucket/garbage/"]);
+    one.ok(&["deactivate", "a-3"]);
+    one
+}
+
+/// A copy of it, with its state directory on a small file system of its own.
+fn small<'b>(one: &Host<'b>) -> (Host<'b>, Mount) {
+    let host = one.copy_to("host");
+    let (state, kept) = (host.state(), host.dir.join("kept"));
+    fs::rename(&state, &kept).unwrap();
+    fs::create_dir(&state).unwrap();
+    let options = ["-t", "tmpfs", "-o", "size=6m,nr_inodes=80", "none"];
+    let mount = Mount::new(&options, &state);
+    // What is kept back has no content, and takes room all the same.
+    let mut copy = Command::new("cp");
+    copy.args(["-a", "--sparse=never"]).arg(kept.join(".")).arg(&state);
+    assert!(copy.status().unwrap().success());
+    (host, mount)
+}
+
+fn ballast(host: &Host<'_>) -> PathBuf {
+    host.state().join("ballast")
+}
+
+/// Somebody else takes all that is left.
+fn fill(host: &Host<'_>, of: Of) {
+    fs::create_dir_all(ballast(host)).unwrap();
+    match of {
+        Of::Bytes => {
+            let mut file = File::options()
+                .create(true)
+                .append(true)
+                .open(ballast(host).join("bytes"))
+                .unwrap();
+            for size in [1 << 16, 1 << 12, 1] {
+                while file.write_all(&vec![1; size]).is_ok() {}
+            }
+        }
+        Of::Inodes => {
+            let from = names(&ballast(host)).len();
+            let _full = (from..).find(|n| File::create(ballast(host).join(n.to_string())).is_err());
+        }
+    }
+}
+
+fn make_room(host: &Host<'_>) {
+    fs::remove_dir_all(ballast(host)).unwrap();
+}
+
+const FULL: &str = "the state directory is full";
+
+fn images() -> Bench {
+    Bench::new(&[("a", &[1, 2, 3]), ("b", &[1, 2, 4]), ("garbage", &[1, 5])], 4, 2000)
+}
+
+#[test]
+fn looking_and_making_room_work_in_a_full_state_directory_and_all_else_says_so() {
+    let bench = images();
+    let one = prepared(&bench);
+    for of in [Of::Bytes, Of::Inodes] {
+        let (host, _mount) = small(&one);
+        fill(&host, of);
+        let before = host.rows("SELECT name, state FROM activations");
+        for words in
+            [&["ls"][..], &["df"], &["show", "a-1"], &["runs", "-a"], &["events"], &["metrics"]]
+        {
+            let (code, said) = host.said(words);
+            assert!(code == 0 && said.contains(FULL), "{of:?} {words:?}: {code}: {said}");
+        }
+        let health = host.command(&["health"]).output().unwrap();
+        let found: Value = serde_json::from_slice(&health.stdout).unwrap();
+        let checks = found["checks"].to_string();
+        assert!(health.status.code() == Some(1) && checks.contains(FULL), "{of:?}: {found}");
+        for words in [
+            &["ensure", B][..],
+            &["activate", B, "--name", "b-1"],
+            &["activate", A, "--name", "a-4", "--no-fetch"],
+            &["pin", A],
+            &["checked", "a-1"],
+            &["rebuild"],
+        ] {
+            let (code, said) = host.said(words);
+            assert!(code == 111 && said.contains(FULL), "{of:?} {words:?}: {code}: {said}");
+            assert!(said.contains("no_space"), "{of:?} {words:?}: {said}");
+        }
+        assert_eq!(host.rows("SELECT name, state FROM activations"), before);
+        // One after the other, though nobody else makes room.
+        for words in [
+            &["deactivate", "a-1"][..],
+            &["rm", "a-1"],
+            &["rm", "a-3"],
+            &["unpin", A],
+            &["rm", "s3://bucket/garbage/"],
+            &["recover"],
+            &["gc"],
+            &["rm", "a-2"],
+            &["rm", A],
+            &["gc"],
+        ] {
+            let (code, said) = host.said(words);
+            assert!(code == 0, "{of:?} {words:?}: {code}: {said}");
+        }
+        assert_eq!(host.rows("SELECT count(*) FROM activations"), ["0"]);
+        make_room(&host);
+        host.ok(&["activate", B, "--name", "b-1"]);
+        host.check();
+        host.check_tree("b-1", 4);
+        assert_eq!(names(&host.state().join("reserve")).len(), 9, "room is kept back again");
+    }
+}
+
+/// What makes no room takes nothing of what is kept back, not even while somebody makes room with it; and it is
+/// kept again as a whole.
+#[test]
+fn what_is_kept_back_is_for_what_makes_room_alone() {
+    let bench = images();
+    let one = prepared(&bench);
+    let free = |host: &Host<'_>| {
+        let found = nix::sys::statvfs::statvfs(&host.state()).unwrap();
+        found.blocks_available() * found.fragment_size()
+    };
+    let room = |host: &Host<'_>| {
+        use std::os::unix::fs::MetadataExt as _;
+        fs::metadata(host.state().join("reserve/room")).map_or(0, |room| room.blocks() * 512)
+    };
+    let others: &[&[&str]] = &[
+        &["activate", A, "--name", "a-4", "--no-fetch"],
+        &["pin", A],
+        &["ensure", B],
+        &["checked", "a-2"],
+    ];
+    let (host, _mount) = small(&one);
+    host.ok(&["recover"]);
+    assert_eq!(room(&host), 512 << 10);
+    fill(&host, Of::Bytes);
+    // As `rm` does in another process, for as long as it works.
+    let making = File::open(host.state().join("reserve")).unwrap();
+    making.lock_shared().unwrap();
+    for entry in fs::read_dir(host.state().join("reserve")).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let before = free(&host);
+    for words in others {
+        let (code, said) = host.said(words);
+        assert!(code == 111 && said.contains(FULL), "{words:?}: {code}: {said}");
+        assert!(said.contains("in use or used up"), "{words:?}: {said}");
+        assert_eq!(free(&host), before, "{words:?}");
+    }
+    drop(making);
+    // One after the other, and others try between them, of what is left beside.
+    for words in
+        [&["rm", "a-1"][..], &["deactivate", "a-2"], &["gc"], &["rm", "a-2"], &["rm", "a-3"]]
+    {
+        for words in others {
+            let (code, said) = host.said(words);
+            assert!(code != 111 || said.contains(FULL), "{words:?}: {code}: {said}");
+        }
+        let (code, said) = host.said(words);
+        assert!(code == 0, "{words:?}: {code}: {said}");
+    }
+    make_room(&host);
+    // One that an older program had again only in part.
+    File::options()
+        .write(true)
+        .open(host.state().join("reserve/room"))
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    host.ok(&["activate", B, "--name", "b-1"]);
+    assert_eq!(room(&host), 512 << 10, "it is kept again");
+    host.check();
+    host.check_tree("b-1", 4);
+}
+
+/// It becomes full in the middle of a command, at each of its changes.
+#[test]
+fn a_state_directory_that_becomes_full_in_the_middle_loses_nothing() {
+    let bench = images();
+    let one = prepared(&bench);
+    let every = if std::env::var_os("VENEER_LONG").is_some() { 1 } else { 19 };
+    for of in [Of::Bytes, Of::Inodes] {
+        for words in
+            [&["activate", B, "--name", "b-1"][..], &["rm", "a-1"], &["deactivate", "a-1"], &["gc"]]
+        {
+            let room = words[0] != "activate";
+            for at in (0..).step_by(every) {
+                let (host, _mount) = small(&one);
+                let (mut seen, mut reached) = (0, false);
+                let each = |call: &Call, side: Side| {
+                    if call.effect == Effect::Changes && side == Side::Before {
+                        if seen == at {
+                            reached = true;
+                            fill(&host, of);
+                        }
+                        seen += 1;
+                    }
+                    Act::Go
+                };
+                let ended =
+                    trace::run(&host.command(words), &[&host.dir], Whose::Main, each).unwrap();
+                let place =
+                    format!("{of:?} {words:?} full at {at}: {:?}: {}", ended.code, ended.stderr);
+                match ended.code {
+                    Some(0) => {}
+                    Some(111) => assert!(ended.stderr.contains(FULL), "{place}"),
+                    _ => panic!("{place}"),
+                }
+                // What makes room works now, whatever was half done.
+                if room && ended.code != Some(0) {
+                    let (code, said) = host.said(words);
+                    assert!(
+                        code == 0 || said.contains("no activation or image"),
+                        "{place} again: {said}"
+                    );
+                }
+                if reached {
+                    make_room(&host);
+                }
+                if !room {
+                    host.ok(words);
+                    host.check_tree("b-1", 4);
+                }
+                host.ok(&["recover"]);
+                host.check();
+                if !reached {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A daemon in a state directory that becomes full: what makes room works by way of it, and one starts there.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::process::Command;
+
+use crate::bench::{Bench, Host};
+use crate::daemon::{Daemon, log_of};
+
+const A: &str = "s3://bucket/a/";
+const FULL: &str = "the state directory is full";
+
+/// A mount that goes when the test does.
+struct Mount<'h>(&'h Host<'h>);
+
+impl Drop for Mount<'_> {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(self.0.state()).status());
+    }
+}
+
+fn fill(host: &Host<'_>, inodes: bool) {
+    let dir = host.state().join("ballast");
+    fs::create_dir_all(&dir).unwrap();
+    if inodes {
+        let from = fs::read_dir(&dir).unwrap().count();
+        let _full = (from..).find(|n| File::create_new(dir.join(n.to_string())).is_err());
+        return;
+    }
+    let mut file = File::options().create(true).append(true).open(dir.join("bytes")).unwrap();
+    for size in [1 << 16, 1 << 12, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+}
+
+#[test]
+fn in_a_full_state_directory_it_looks_makes_room_and_says_why_it_does_nothing_else() {
+    let bench = Bench::small();
+    for inodes in [false, true] {
+        let host = bench.host("host");
+        host.wipe();
+        fs::create_dir_all(host.state()).unwrap();
+        let options = ["-t", "tmpfs", "-o", "size=8m,nr_inodes=90", "none"];
+        assert!(Command::new("mount").args(options).arg(host.state()).status().unwrap().success());
+        let _mount = Mount(&host);
+        for name in ["a-1", "a-2", "a-3"] {
+            host.ok(&["activate", A, "--name", name]);
+        }
+        let mut daemon = Daemon::start(&host, &[]);
+        fill(&host, inodes);
+        for again in [false, true] {
+            if again {
+                daemon.stop();
+                daemon = Daemon::start(&host, &[]);
+                // It gave some back as it stopped.
+                fill(&host, inodes);
+            }
+            for words in [&["ls"][..], &["runs"], &["events"], &["show", "a-2"]] {
+                let (code, said) = host.said(words);
+                assert_eq!(code, 0, "{inodes} {again} {words:?}: {said}");
+            }
+            let (code, said) = host.said(&["health"]);
+            assert!(code == 1 && said.contains(FULL), "{inodes} {again}: {code}: {said}");
+            let (code, said) = host.said(&["ensure", "s3://bucket/b/"]);
+            assert!(code == 111 && said.contains(FULL), "{inodes} {again}: {code}: {said}");
+            let name = if again { "a-2" } else { "a-1" };
+            for words in [&["deactivate", name][..], &["rm", name], &["gc"]] {
+                let (code, said) = host.said(words);
+                assert_eq!(code, 0, "{inodes} {again} {words:?}: {said}; {}", log_of(&host));
+            }
+        }
+        fs::remove_dir_all(host.state().join("ballast")).unwrap();
+        host.ok(&["activate", "s3://bucket/b/", "--name", "b-1"]);
+        daemon.stop();
+        host.check();
+        host.check_tree("b-1", 4);
+        host.check_tree("a-3", 3);
+    }
+}

@@ -8,21 +8,21 @@ use std::time::Duration;
 use ureq::Body as HttpBody;
 use ureq::http::Response;
 
-use crate::chain::{Blamed, Shun, Shunned};
-use crate::checksum::Checksum;
-use crate::configured::Configured;
-use crate::credentials::Source;
-use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind};
+use crate::flow::chain::{Blamed, Shun, Shunned};
+use crate::flow::pin;
 use crate::http::Http;
-use crate::listing;
-use crate::object::{ImageRef, Layer, Object, ObjectRef, check_bucket};
-use crate::options::{Addressing, CredentialsFrom, Event, Options};
-use crate::pin;
-use crate::redirect::{self, HOPS_MAX, Regions};
-use crate::retry::{Trial, may_retry};
-use crate::sign::{Op, Target, sign};
-use crate::vigil::Waiting;
+use crate::http::checksum::Checksum;
+use crate::http::redirect::{self, HOPS_MAX, Regions};
+use crate::http::retry::{Trial, may_retry};
+use crate::http::sign::{Op, Target, sign};
+use crate::http::vigil::Waiting;
+use crate::keys::Source;
+use crate::keys::configured::Configured;
+use crate::s3::endpoint::Endpoint;
+use crate::s3::listing;
+use crate::s3::object::{ImageRef, Layer, Object, ObjectRef, check_bucket};
+use crate::s3::options::{Addressing, CredentialsFrom, Event, Options};
 
 /// A page of 1,000 keys of 1,024 bytes, each byte spelled as an entity, is smaller.
 const PAGE_BYTES_MAX: u64 = 16 << 20;

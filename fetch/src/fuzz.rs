@@ -10,13 +10,17 @@ use std::sync::Arc;
 
 use ureq::http::{HeaderMap, HeaderValue};
 
-use crate::checksum::Checksum;
-use crate::endpoint::Endpoint;
-use crate::object::{ImageRef, ObjectRef};
-use crate::options::{Addressing, Options};
-use crate::range::ContentRange;
-use crate::sign::{Op, Target, sign};
-use crate::{answer, credentials, date, digest, listing, metadata, redirect, shared, sts, words};
+use crate::error::answer;
+use crate::http::checksum::Checksum;
+use crate::http::redirect;
+use crate::http::sign::{Op, Target, sign};
+use crate::keys::{self, metadata, shared, sts};
+use crate::s3::endpoint::Endpoint;
+use crate::s3::listing;
+use crate::s3::object::{ImageRef, ObjectRef};
+use crate::s3::options::{Addressing, Options};
+use crate::text::range::ContentRange;
+use crate::text::{date, digest, words};
 
 /// xorshift64*.
 struct Dice(u64);
@@ -224,7 +228,7 @@ fn try_all(bytes: &[u8]) -> usize {
     match shared::parse(&Arc::from(Path::new("/f")), &text) {
         Err(error) => quiet(&error.to_string()),
         Ok(sections) => {
-            let pairs = sections.values().filter_map(|one| credentials::pair(one).ok().flatten());
+            let pairs = sections.values().filter_map(|one| keys::pair(one).ok().flatten());
             for keys in pairs {
                 taken += 1;
                 // What passes the check can be signed with; rust-s3 would panic on some that do not.

@@ -4,68 +4,29 @@
 //! order, of the promised length and of the promised digest, or an `Err`. Nothing is known here of
 //! archives, devices or databases. ureq moves every byte, rust-s3 only signs.
 
-mod answer;
-mod body;
-#[cfg(test)]
-mod boto;
-mod breaker;
-mod chain;
-mod checksum;
 mod client;
 mod clock;
-mod configured;
-mod credentials;
-mod date;
-mod digest;
-mod endpoint;
 mod error;
-mod fallback;
-mod feed;
+mod flow;
 #[cfg(test)]
 mod fuzz;
-mod guard;
 mod http;
-mod identity;
-mod interim;
-mod leftover;
-mod listing;
-mod metadata;
-mod object;
-mod open;
-mod options;
-mod pin;
-mod pressure;
-mod process;
-mod promise;
-mod proxy;
-mod range;
-mod ranges;
-mod redirect;
-mod retry;
-mod route;
-mod shared;
-mod sign;
-mod spool;
-mod stream;
-mod sts;
-mod trust;
-mod vigil;
-mod wording;
-mod words;
-mod xml;
+mod keys;
+mod s3;
+mod text;
 
-pub use answer::Answer;
-pub use body::{Body, Summary};
 pub use client::Client;
 pub use clock::{Clock, Time};
-pub use digest::{parse_digest, write_digest};
+pub use error::answer::Answer;
 pub use error::{Error, Kind};
-pub use fallback::Fallback;
-pub use leftover::{Leftover, leftovers};
-pub use object::{Expect, ImageRef, Layer, Object, ObjectRef};
-pub use options::{Addressing, CredentialsFrom, Event, Options, Stop, Watch};
-pub use retry::may_retry;
-pub use shared::Fault;
+pub use flow::body::{Body, Summary};
+pub use flow::leftover::{Leftover, leftovers};
+pub use http::retry::may_retry;
+pub use keys::shared::Fault;
+pub use s3::fallback::Fallback;
+pub use s3::object::{Expect, ImageRef, Layer, Object, ObjectRef};
+pub use s3::options::{Addressing, CredentialsFrom, Event, Options, Stop, Watch};
+pub use text::digest::{parse_digest, write_digest};
 
 /// Opens one object with no expectations: its length is checked, its digest is in the summary.
 ///

@@ -1,8 +1,9 @@
 //! The program `fetch`: flags, output, exit codes. What it does is in the library.
 
-mod kept;
-mod output;
-mod progress;
+mod cli;
+
+use cli::kept;
+use cli::output;
 
 use std::env;
 use std::io::{self, Write};

@@ -1,12 +1,12 @@
 //! The `orchestrate` program: reads flags, calls the library, prints. No decision is made here.
 
-mod args;
-mod commands;
-mod desk;
-mod print;
-mod show;
-mod signals;
-mod top;
+mod cli;
+
+use cli::print;
+use cli::route;
+use cli::show;
+use cli::signals;
+use cli::top;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -14,8 +14,8 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use argh::FromArgs as _;
-use args::Args;
-use commands::{Activate, Command};
+use cli::args::{self, Args};
+use cli::commands::{self, Activate, Command};
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
 use orchestrate::{
@@ -157,10 +157,10 @@ fn run_in(
         Command::Config(_) => return show::config(&config, json),
         Command::Serve(_) => {
             let again = move || Config::load(&flags, named.as_deref());
-            return desk::serve(&config, settings.new, again);
+            return route::serve(&config, settings.new, again);
         }
-        Command::Health(_) => return desk::health(&config, &settings, json),
-        Command::Doctor(_) => return desk::doctor(&config, &settings, json),
+        Command::Health(_) => return route::health(&config, &settings, json),
+        Command::Doctor(_) => return route::doctor(&config, &settings, json),
         Command::Metrics(_) => return show::metrics(settings, config.settings()?),
         Command::Top(_) => {
             signals::stop_by(settings.cancel.clone())?;
@@ -184,8 +184,8 @@ fn run_in(
     }
     signals::stop_by(settings.cancel.clone())?;
     if !no_daemon
-        && desk::may_be_asked(&command)
-        && let Some(mut daemon) = desk::daemon(&config, &settings)
+        && route::may_be_asked(&command)
+        && let Some(mut daemon) = route::daemon(&config, &settings)
     {
         return perform(&mut daemon, command, json);
     }

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Statement, StatementStatus};
 
-use crate::{Digest, Enqueued, Keep, Moment, NewRun, Registry, RunState, Verb};
+use crate::digest::Digest;
+use crate::file::schema::Registry;
+use crate::past::history::{Keep, Moment};
+use crate::run::{Enqueued, NewRun, RunState, Verb};
 
 /// Tables that grow with what was asked for, and not with what is here.
 const GROWING: &[&str] = &[
@@ -174,7 +177,7 @@ fn no_query_of_a_loop_walks_the_past_and_the_past_goes_in_small_steps() {
 
     let bytes = || std::fs::metadata(&path).unwrap().len();
     let before = bytes();
-    let mut all = crate::Pruned::default();
+    let mut all = crate::past::history::Pruned::default();
     loop {
         let some = registry.prune(&KEEP, &now()).unwrap();
         assert!(some.runs <= 500 && some.events <= 500 && some.verdicts <= 2000, "{some:?}");

@@ -2,9 +2,11 @@
 
 use rusqlite::{OptionalExtension, Params, Row};
 
-use crate::rows::{self, ACTIVATION, VOLUME};
-use crate::{
-    Activation, Blob, Digest, Error, Event, Image, ImageLayer, Registry, StoreBinding, Volume,
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::file::schema::Registry;
+use crate::rows::{
+    self, ACTIVATION, Activation, Blob, Event, Image, ImageLayer, StoreBinding, VOLUME, Volume,
 };
 
 /// What there is, in numbers.

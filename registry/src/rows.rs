@@ -3,7 +3,9 @@
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
-use crate::{ActivationState, Digest, Error, Seal, VolumeState};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::state::{ActivationState, Seal, VolumeState};
 
 /// What a volume is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,7 +18,7 @@
 //! again. Reserved: as Building, for an activation. Active: mapped under its name, or to be mapped
 //! again after a reboot. Inactive: not mapped, its writes are kept.
 
-use crate::Digest;
+use crate::digest::Digest;
 
 /// What sealing a volume proved.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

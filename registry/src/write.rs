@@ -5,10 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension, Params, Transaction, TransactionBehavior};
 
-use crate::{
-    Activation, ActivationState, Blob, Digest, Error, Image, Registry, Role, StoreBinding, Volume,
-    VolumeState, WhenClosed,
-};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::file::schema::Registry;
+use crate::rows::{Activation, Blob, Image, Role, StoreBinding, Volume, WhenClosed};
+use crate::state::{ActivationState, VolumeState};
 
 /// The last thin id: 24 bits (kernel's thin-provisioning.rst).
 const ID_MAX: u32 = 16_777_215;

@@ -7,17 +7,17 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::dm::{By, Dm};
 use crate::error::{Error, clean};
-use crate::header::{FILE, Header};
-use crate::kind::Kind;
-use crate::loopdev::{self, LoopOptions};
-use crate::ondisk::Superblock;
+use crate::format::kind::Kind;
+use crate::format::ondisk::Superblock;
+use crate::format::status::PoolStatus;
+use crate::format::table::PoolTable;
+use crate::format::units::Sectors;
+use crate::kernel::dm::{By, Dm};
+use crate::kernel::loopdev::{self, LoopOptions};
 use crate::pool::{POOL_UUID, Pool};
-use crate::status::PoolStatus;
-use crate::table::PoolTable;
-use crate::template::find_program;
-use crate::units::Sectors;
+use crate::store::header::{FILE, Header};
+use crate::store::template::find_program;
 
 /// How a check ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -316,7 +316,8 @@ mod tests {
 
     #[test]
     fn a_pool_that_is_down_is_not_well() {
-        let part = |path: &str| crate::Part { path: path.into(), bytes: 8, inode: Some(1) };
+        let part =
+            |path: &str| crate::store::header::Part { path: path.into(), bytes: 8, inode: Some(1) };
         let id = "0123456789abcdef0123456789abcdef".to_owned();
         let header = Header::new(id, "veneer".to_owned(), 128, [part("data"), part("metadata")]);
         let dir = Path::new("/var/pool");
@@ -344,7 +345,7 @@ mod tests {
         block[32..40].copy_from_slice(&27_022_010_u64.to_le_bytes());
         block[40] = 2;
         block[336] = 128;
-        crate::ondisk::resealed(&block, true)
+        crate::format::ondisk::resealed(&block, true)
     }
 
     #[test]

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use crate::holders::Holder;
-use crate::room::Room;
-use crate::spacemap::Unreachable;
-use crate::status::PoolStatus;
-use crate::units::{Bytes, ThinId};
-use crate::wire::Command;
+use crate::format::room::Room;
+use crate::format::status::PoolStatus;
+use crate::format::units::{Bytes, ThinId};
+use crate::format::wire::Command;
+use crate::kernel::holders::Holder;
+use crate::pool::spacemap::Unreachable;
 
 /// Every failure of this crate.
 #[derive(Debug)]

@@ -3,12 +3,12 @@
 //! let a control character into a message. `VENEER_FUZZ_ROUNDS` makes it longer and `VENEER_FUZZ_SEED`
 //! another one.
 
-use crate::header::Header;
-use crate::ondisk::{Details, Node, Superblock, resealed};
-use crate::status::{PoolStatus, ThinStatus};
-use crate::table::{PoolTable, ThinTable};
-use crate::units::{DmName, Sectors, ThinId, parse_bytes};
-use crate::wire::{Reply, Target, targets};
+use crate::format::ondisk::{Details, Node, Superblock, resealed};
+use crate::format::status::{PoolStatus, ThinStatus};
+use crate::format::table::{PoolTable, ThinTable};
+use crate::format::units::{DmName, Sectors, ThinId, parse_bytes};
+use crate::format::wire::{Reply, Target, targets};
+use crate::store::header::Header;
 
 /// xorshift64.
 struct Dice(u64);
@@ -37,7 +37,11 @@ const LINES: [&str; 7] = [
 ];
 
 fn header() -> String {
-    let part = |name: &str| crate::Part { path: name.into(), bytes: 1 << 24, inode: Some(7) };
+    let part = |name: &str| crate::store::header::Part {
+        path: name.into(),
+        bytes: 1 << 24,
+        inode: Some(7),
+    };
     let id = "0123456789abcdef0123456789abcdef".to_owned();
     let header = Header::new(id, "pool".to_owned(), 128, [part("data"), part("metadata")]);
     serde_json::to_string(&header).unwrap_or_default()
@@ -72,7 +76,7 @@ fn spoil(dice: &mut Dice, bytes: &mut Vec<u8>) {
 fn try_text(text: &str) -> usize {
     let mut messages = Vec::new();
     let mut taken = 0;
-    let mut note = |read: Result<(), crate::Error>| match read {
+    let mut note = |read: Result<(), crate::error::Error>| match read {
         Ok(()) => taken += 1,
         Err(error) => messages.push(error.to_string()),
     };

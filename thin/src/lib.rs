@@ -7,66 +7,43 @@
 //!
 //! Start at [`Pool`]; `wire.rs` and `sys.rs` are where the kernel's interface is.
 
-mod bitmaps;
-mod dm;
 pub mod doctor;
 mod error;
-mod events;
+mod format;
 #[cfg(test)]
 mod fuzz;
-mod growth;
-mod header;
-mod holders;
-mod init;
-mod kind;
-mod lengths;
-mod look;
-pub mod loopdev;
-mod message;
-mod metadata;
-pub mod mount;
-mod node;
-pub mod notes;
-mod ondisk;
+mod kernel;
 mod pool;
-mod removal;
-mod repair;
-mod rescue;
-mod room;
-mod spacemap;
-mod status;
 mod store;
-mod sys;
-mod table;
-pub mod template;
-mod tidy;
-mod units;
-mod volume;
-mod wire;
 
-pub use dm::{By, DeviceEntry, DeviceState, Dm};
+pub use kernel::loopdev;
+pub use kernel::mount;
+pub use pool::notes;
+pub use store::template;
+
 pub use error::Error;
-pub use events::{Watch, Woken};
-pub use growth::{Grown, Growth, Which};
-pub use header::{Header, LastDown, Part, Verdict};
-pub use holders::{Holder, of as holders_of};
-pub use init::{InitOptions, metadata_bytes_for};
-pub use kind::Kind;
-pub use metadata::{ThinRecord, Usage};
-pub use ondisk::{Fault, Superblock};
-pub use pool::{Device, Pool, PoolSpec, REMOVE_WAIT};
-pub use removal::Removal;
-pub use repair::{RepairAct, Repaired};
-pub use rescue::Freed;
-pub use room::{Need, Reserve, Room};
-pub use spacemap::Unreachable;
-pub use status::{Discard, Mode, PoolStatus, ThinStatus, WhenFull, Working};
-pub use store::{Store, Up, UpOptions};
-pub use table::{DeviceRef, Features, PoolTable, ThinTable};
-pub use tidy::{Act, Tidied};
-pub use units::{
+pub use format::kind::Kind;
+pub use format::ondisk::{Fault, Superblock};
+pub use format::room::{Need, Reserve, Room};
+pub use format::status::{Discard, Mode, PoolStatus, ThinStatus, WhenFull, Working};
+pub use format::table::{DeviceRef, Features, PoolTable, ThinTable};
+pub use format::units::{
     Bytes, DataBlockSize, DataBlocks, Dev, DmName, SECTOR_BYTES, Sectors, ThinId, parse_bytes,
     parse_length,
 };
-pub use volume::{Access, ActiveThin, ListedThin, Volume};
-pub use wire::{Command, Target};
+pub use format::wire::{Command, Target};
+pub use kernel::dm::{By, DeviceEntry, DeviceState, Dm};
+pub use kernel::holders::{Holder, of as holders_of};
+pub use kernel::removal::Removal;
+pub use pool::events::{Watch, Woken};
+pub use pool::metadata::{ThinRecord, Usage};
+pub use pool::rescue::Freed;
+pub use pool::spacemap::Unreachable;
+pub use pool::tidy::{Act, Tidied};
+pub use pool::volume::{Access, ActiveThin, ListedThin, Volume};
+pub use pool::{Device, Pool, PoolSpec, REMOVE_WAIT};
+pub use store::growth::{Grown, Growth, Which};
+pub use store::header::{Header, LastDown, Part, Verdict};
+pub use store::init::{InitOptions, metadata_bytes_for};
+pub use store::repair::{RepairAct, Repaired};
+pub use store::{Store, Up, UpOptions};

@@ -10,7 +10,7 @@ use std::{error, fmt, io};
 use serde::{Deserialize, Serialize};
 
 use crate::escape::escaped;
-use crate::sandbox::Standing;
+use crate::sandbox::fences::Standing;
 
 /// The family of rules that a refused layer broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub enum Class {
     Xattr,
     /// A sparse file.
     Sparse,
-    /// A budget in [`crate::Limits`].
+    /// A budget in [`crate::limits::Limits`].
     Limit,
     /// The compressed wrapping.
     Compression,
@@ -233,7 +233,7 @@ impl Refusal {
 pub struct DependsOn {
     /// The tree below: on another one the same layer may be fine.
     pub tree: bool,
-    /// The [`crate::Limits`]: under larger ones the same layer may be fine.
+    /// The [`crate::limits::Limits`]: under larger ones the same layer may be fine.
     pub limits: bool,
 }
 

@@ -10,58 +10,33 @@
 //! `make` (nodes). Beside that, `content` hashes the stream and the files in it, and `budget` counts
 //! the work that all of it may cause.
 
+mod archive;
+mod error;
+mod escape;
+mod limits;
+mod read;
+mod record;
+pub mod sandbox;
+mod sha;
+mod stop;
+mod sys;
+mod tree;
+
 /// Raised with every change of what is refused: what another version refused may be fine.
 pub const VERSION: u32 = 3;
 
-mod acl;
-mod applied;
-mod apply;
-mod archive;
-mod body;
-mod budget;
-mod buffers;
-mod clone;
-mod compression;
-mod content;
-mod dirs;
-mod entry;
-mod error;
-mod escape;
-mod header;
-mod limits;
-mod make;
-mod node;
-mod pax;
-mod pipeline;
-mod plnk;
-mod record;
-mod remove;
-mod root;
-mod runs;
-pub mod sandbox;
-mod sha;
-mod sparse;
-mod spill;
-mod stack;
-mod stop;
-mod sys;
-mod touched;
-mod tree;
-mod verify;
-mod way;
-
-pub use applied::Applied;
-pub use apply::{apply, apply_with};
 pub use archive::End;
-pub use clone::{Cloned, clone_tree};
-pub use compression::Compression;
-pub use entry::{Entry, Node, Xattrs};
+pub use archive::compression::Compression;
+pub use archive::entry::{Entry, Node, Xattrs};
+pub use archive::pax::Time;
 pub use error::{Class, DependsOn, Error, Kind, Place, Refusal, Space, Value};
 pub use escape::{Escaped, escaped, escaped_whole};
 pub use limits::{Devices, Limits, Walls};
-pub use pax::Time;
-pub use root::{Root, remove_tree, remove_tree_until, sync};
-pub use stack::tree_manifest;
+pub use read::clone::{Cloned, clone_tree};
+pub use read::digest::tree_manifest;
+pub use read::verify::{Difference, Verified, list, verify};
+pub use read::walk::{tree_digest, tree_digest_until};
+pub use record::applied::Applied;
 pub use stop::Stop;
-pub use tree::{tree_digest, tree_digest_until};
-pub use verify::{Difference, Verified, list, verify};
+pub use tree::apply::{apply, apply_with};
+pub use tree::root::{Root, remove_tree, remove_tree_until, sync};

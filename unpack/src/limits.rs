@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::compression::Compression;
+use crate::archive::compression::Compression;
 
-/// What becomes of work whose walls ([`crate::sandbox::Fence`]) cannot all be put up.
+/// What becomes of work whose walls ([`crate::sandbox::fences::Fence`]) cannot all be put up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Walls {
     /// It is not begun.

@@ -1,5 +1,7 @@
 //! The `unpack` program: flags, output and exit codes over the library.
 
+mod cli;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
@@ -8,9 +10,7 @@ use anyhow::{Context, anyhow};
 use argh::FromArgs;
 use unpack::{Applied, Difference, Entry, Error, Kind, Root, Walls, escaped};
 
-mod flags;
-
-use flags::Flags;
+use cli::flags::{self, Flags};
 
 const NO: u8 = 1;
 const NEVER: u8 = 100;

@@ -1,6 +1,6 @@
 //! That docs/security.md has every bound with its default: all settings that are numbers or times.
 
-use super::{Kind, SETTINGS};
+use crate::config::table::{Kind, SETTINGS};
 
 /// One line for each: its key, its default, what it is.
 fn table() -> String {

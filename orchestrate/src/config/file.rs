@@ -8,9 +8,9 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::table::{Kind, Setting, nearest, setting};
-use super::{Origin, Value};
-use crate::Error;
+use crate::config::table::{Kind, Setting, nearest, setting};
+use crate::config::{Origin, Value};
+use crate::error::Error;
 
 /// More than any file of settings has.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -102,7 +102,9 @@ fn walk(
 
 /// Whether settings have keys of this table.
 fn is_table(name: &str) -> bool {
-    super::SETTINGS.iter().any(|s| s.key.strip_prefix(name).is_some_and(|k| k.starts_with('.')))
+    crate::config::table::SETTINGS
+        .iter()
+        .any(|s| s.key.strip_prefix(name).is_some_and(|k| k.starts_with('.')))
 }
 
 /// What the file says, where it is of the setting's type.

@@ -3,19 +3,18 @@
 
 #[cfg(test)]
 mod bounds;
-mod file;
-pub(crate) mod serve;
-mod settings;
-mod table;
+pub(crate) mod file;
+pub(crate) mod settings;
+pub(crate) mod table;
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use serve::{Deciding, differs};
-pub use table::{BYTES_MAX, Kind, SECONDS_MAX, SETTINGS, Setting, setting};
+pub use crate::config::table::{BYTES_MAX, Kind, SECONDS_MAX, SETTINGS, Setting, setting};
+pub use crate::serve::settings::{Deciding, differs};
 
-use crate::Error;
+use crate::error::Error;
 
 /// The file that is read when none is named.
 pub const FILE: &str = "/etc/veneer/veneer.toml";
@@ -66,9 +65,9 @@ pub enum Value {
 /// Every setting with its value and origin, in the table's order.
 #[derive(Clone, Debug)]
 pub struct Config {
-    all: Vec<(&'static Setting, Value, Origin)>,
+    pub(crate) all: Vec<(&'static Setting, Value, Origin)>,
     /// Whether somebody named the file: then what is not in it was left out on purpose.
-    named: bool,
+    pub(crate) named: bool,
 }
 
 /// Options of the command line, by the key of the setting; a switch is `yes`.
@@ -145,7 +144,7 @@ impl Config {
     }
 
     /// Whether there is a setting of this key.
-    fn knows(&self, key: &str) -> bool {
+    pub(crate) fn knows(&self, key: &str) -> bool {
         self.all.iter().any(|(setting, ..)| setting.key == key)
     }
 
@@ -242,7 +241,7 @@ impl Value {
     }
 
     /// As a variable would have it; none for none.
-    fn plain(&self) -> Option<String> {
+    pub(crate) fn plain(&self) -> Option<String> {
         match self {
             Value::None => None,
             Value::Text(text) => Some(text.clone()),
@@ -390,7 +389,7 @@ mod tests {
             let said = error.to_string();
             assert!(said.contains(wanted), "{text:?} says {said:?}");
             assert!(!said.contains(char::is_control), "{said:?}");
-            assert_eq!(crate::class(&error).exit_code(), 100);
+            assert_eq!(crate::error::class(&error).exit_code(), 100);
         }
     }
 

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use registry::{Keep, Severity};
 
-use super::{Config, Origin};
-use crate::catalog::Trust;
-use crate::host::Growing;
-use crate::{Cancel, Error, Settings, scan};
+use crate::config::{Config, Origin};
+use crate::error::Error;
+use crate::host::settings::{Growing, Settings};
+use crate::process::cancel::Cancel;
+use crate::verbs::catalog::Trust;
+use crate::verbs::scan;
 
 impl Config {
     /// What a host is opened with. How much it talks is the caller's.
@@ -195,8 +197,9 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Flags, SETTINGS};
     use super::*;
+    use crate::config::Flags;
+    use crate::config::table::SETTINGS;
 
     #[test]
     fn the_table_knows_every_variable_of_fetch_and_its_default() {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::Class;
+use crate::error::class::Class;
 
 pub(super) fn fetch_class(error: &fetch::Error) -> Class {
     match error.kind() {

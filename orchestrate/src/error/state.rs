@@ -4,7 +4,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::{Class, Error};
+use crate::error::Error;
+use crate::error::class::Class;
 
 /// What is wrong with the state directory.
 #[derive(Debug)]

@@ -11,7 +11,8 @@ use std::str::FromStr;
 use nix::sys::socket::{getsockopt, sockopt};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, sys};
+use crate::error::Error;
+use crate::process::sys;
 
 /// Bytes that a token has at least: 128 bits in hex are 32.
 const TOKEN_MIN: usize = 16;

@@ -10,21 +10,24 @@ use std::time::{Duration, Instant};
 use registry::{Enqueued, NewRun, Registry, Run, RunState};
 use serde_json::Value;
 
-use super::force::InForce;
-use super::grow::InTheWay;
-use super::http::Peer;
-use super::mode::{Mode, Modes};
-use super::queue::{self, Hands, Item};
-use super::seat::Seat;
-use super::{Limits, Options};
-use crate::error::Class;
-use crate::health::{self, Readiness};
-use crate::lock::Locks;
-use crate::log::{self, Level};
-use crate::metrics::LIFE;
-use crate::reserve;
-use crate::runs;
-use crate::{Cancel, Error, Host, RunLine, Settings, asked};
+use crate::error::Error;
+use crate::error::class::Class;
+use crate::host::run::{self, RunLine};
+use crate::host::settings::Settings;
+use crate::host::{Host, asked};
+use crate::process::cancel::Cancel;
+use crate::process::lock::Locks;
+use crate::process::log::{self, Level};
+use crate::process::reserve;
+use crate::serve::force::InForce;
+use crate::serve::grow::InTheWay;
+use crate::serve::http::conn::Peer;
+use crate::serve::mode::{Mode, Modes};
+use crate::serve::queue::{self, Hands, Item};
+use crate::serve::seat::Seat;
+use crate::serve::{Limits, Options};
+use crate::view::health::{self, Readiness};
+use crate::view::metrics::life::LIFE;
 
 /// How old the answer to a question after readiness may be: each costs a commit.
 const READINESS_AGE: Duration = Duration::from_secs(2);
@@ -142,7 +145,7 @@ impl Daemon {
     pub(super) fn run(&self, id: u64) -> Result<RunLine, Error> {
         let run = self.with_registry(|registry| registry.run(id))?;
         let Some(run) = run else { return Err(self.with_host(|host| Ok(host.no_run(id)))?) };
-        runs::line(&self.locks()?, run)
+        run::line(&self.locks()?, run)
     }
 
     /// Asks until there is an answer or the time has passed; wakes at news. Only so many may wait at
@@ -217,7 +220,7 @@ impl Daemon {
     /// Says what went wrong, once in rescue mode.
     pub(super) fn complain(&self, error: &Error) {
         if self.mode() != Mode::Rescue {
-            log::line(Level::Warning, &crate::whole(error), &[]);
+            log::line(Level::Warning, &crate::error::leaves::whole(error), &[]);
         }
     }
 

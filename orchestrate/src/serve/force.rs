@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::auth::Allow;
-use super::daemon::{Daemon, lock};
-use super::queue::Hands;
-use super::{Options, workers};
-use crate::Settings;
-use crate::config::serve::{needs_restart, shown};
+use crate::host::settings::Settings;
+use crate::serve::auth::Allow;
+use crate::serve::daemon::{Daemon, lock};
+use crate::serve::queue::Hands;
+use crate::serve::settings::{needs_restart, shown};
+use crate::serve::{Options, workers};
 
 /// Every setting by its key, as a variable would have it.
 pub(super) type Values = BTreeMap<&'static str, Option<String>>;

@@ -3,9 +3,10 @@
 
 use registry::{Run, RunState, Verb};
 
-use super::daemon::{Daemon, lock};
-use super::queue::Item;
-use crate::{Error, order, runs};
+use crate::error::Error;
+use crate::host::{order, run};
+use crate::serve::daemon::{Daemon, lock};
+use crate::serve::queue::Item;
 
 impl Daemon {
     /// Finds what waits in the registry, and what somebody died over.
@@ -36,7 +37,7 @@ impl Daemon {
                 continue;
             }
             let queued = run.state == RunState::Queued;
-            let line = runs::line(&locks, run)?;
+            let line = run::line(&locks, run)?;
             if queued || line.interrupted {
                 self.push(self.item(&line.run));
                 continue;
@@ -61,7 +62,7 @@ impl Daemon {
             match run.filter(|run| !run.state.is_end()) {
                 None => over.push(id),
                 Some(run) => {
-                    let line = runs::line(&locks, run)?;
+                    let line = run::line(&locks, run)?;
                     if line.interrupted || line.run.state == RunState::Queued {
                         over.push(id);
                         self.push(self.item(&line.run));

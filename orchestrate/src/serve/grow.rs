@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use thin::{Dm, Grown, Growth, Pool, Store, Woken};
 
-use super::daemon::Daemon;
-use crate::error::{Error, whole};
-use crate::health::Facts;
-use crate::host::Growing;
-use crate::log::{self, Level};
+use crate::error::Error;
+use crate::error::leaves::whole;
+use crate::host::settings::Growing;
+use crate::process::log::{self, Level};
+use crate::serve::daemon::Daemon;
 use crate::store::StoreName;
+use crate::view::health::Facts;
 
 /// Slices of the wait between two looks: how long the daemon's end may be held up.
 const SLICE: Duration = Duration::from_secs(1);

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Shutdown, shutdown};
 
-use super::http::{Conn, Stream};
-use super::listen::{Gate, converse};
-use crate::log::{self, Level};
-use crate::metrics::{LIFE, Refusal};
+use crate::process::log::{self, Level};
+use crate::serve::http::conn::{Conn, Stream};
+use crate::serve::listen::{Gate, converse};
+use crate::view::metrics::life::{LIFE, Refusal};
 
 /// Stack of a connection's thread: answers are built on the heap.
 const STACK: usize = 512 << 10;

@@ -14,15 +14,16 @@ use std::time::Duration;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
-use super::auth::{Peer, Token};
-use super::daemon::Daemon;
-use super::hall::{Hall, Seat};
-use super::http::{Conn, Method, Next, Stream, turn_away};
-use super::notify::{self, Handed};
-use super::{api, problem};
-use crate::Error;
-use crate::log::{self, Level};
-use crate::metrics::{LIFE, Refusal};
+use crate::error::Error;
+use crate::process::log::{self, Level};
+use crate::serve::auth::{Peer, Token};
+use crate::serve::daemon::Daemon;
+use crate::serve::hall::{Hall, Seat};
+use crate::serve::http::conn::{Conn, Next, Stream, turn_away};
+use crate::serve::http::request::Method;
+use crate::serve::notify::{self, Handed};
+use crate::serve::{api, problem};
+use crate::view::metrics::life::{LIFE, Refusal};
 
 /// Bytes of a unix socket's path (`sun_path`, unix(7)), its end included.
 const SOCKET_PATH_MAX: usize = 108;
@@ -103,7 +104,7 @@ pub(super) fn open(daemon: &Daemon) -> Result<(Vec<Listener>, Option<PathBuf>), 
 
 fn socket_path(daemon: &Daemon) -> PathBuf {
     let options = &daemon.options;
-    options.socket.clone().unwrap_or_else(|| super::socket(&daemon.settings().state))
+    options.socket.clone().unwrap_or_else(|| crate::serve::socket(&daemon.settings().state))
 }
 
 /// Binds beside and renames, so that there is no moment with other rights, and a socket that a dead

@@ -4,30 +4,32 @@
 //! connection has its own, of which there are so many; workers (`workers`); one sends who tells of ends
 //! (`tellers`); one makes the pool larger (`grow`). What they share is in `daemon`.
 
-mod api;
-mod auth;
-mod client;
-mod daemon;
-mod force;
-mod gather;
-mod grow;
-mod hall;
-mod http;
-mod listen;
-mod mode;
-mod notify;
-mod page;
-mod problem;
-mod queue;
-mod reach;
-mod refresh;
-mod routes;
-mod seat;
-mod stop;
-mod tellers;
-mod upkeep;
-mod webhook;
-mod workers;
+pub(crate) mod api;
+pub(crate) mod auth;
+pub(crate) mod client;
+pub(crate) mod daemon;
+pub(crate) mod force;
+pub(crate) mod gather;
+pub(crate) mod grow;
+pub(crate) mod hall;
+pub(crate) mod http;
+pub(crate) mod listen;
+pub(crate) mod mode;
+pub(crate) mod notify;
+pub(crate) mod page;
+pub(crate) mod problem;
+pub(crate) mod queue;
+pub(crate) mod reach;
+pub(crate) mod refresh;
+pub(crate) mod routes;
+pub(crate) mod seat;
+pub(crate) mod settings;
+pub(crate) mod stop;
+pub(crate) mod tellers;
+pub(crate) mod upkeep;
+pub(crate) mod verbs;
+pub(crate) mod webhook;
+pub(crate) mod workers;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,17 +38,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use auth::Allow;
-pub use client::Client;
-pub use mode::Mode;
+pub use crate::serve::auth::Allow;
+pub use crate::serve::client::Client;
+pub use crate::serve::mode::Mode;
 
-use crate::lock::Locks;
-use crate::log::{self, Level};
-use crate::{Cancel, Error, Host, Settings, reserve, sys, walls};
-use auth::Token;
-use daemon::Daemon;
-use listen::Gate;
-use queue::Hands;
+use crate::error::Error;
+use crate::host::settings::Settings;
+use crate::host::{Host, walls};
+use crate::process::cancel::Cancel;
+use crate::process::lock::Locks;
+use crate::process::log::{self, Level};
+use crate::process::{reserve, sys};
+use crate::serve::auth::Token;
+use crate::serve::daemon::Daemon;
+use crate::serve::listen::Gate;
+use crate::serve::queue::Hands;
 
 /// How often the loop comes round: it finds what others have queued, and looks after the host.
 const TICK: Duration = Duration::from_secs(5);
@@ -155,7 +161,7 @@ pub fn serve(
     let daemon = Arc::new(Daemon::new(settings, options));
     // The registry is looked at by one thread before others have connections of their own.
     if let Err(error) = open_once(&daemon) {
-        log::line(Level::Error, &crate::whole(&error), &[]);
+        log::line(Level::Error, &crate::error::leaves::whole(&error), &[]);
     }
     daemon.examine();
     let gate = Arc::new(Gate::new(daemon.clone(), token));
@@ -202,7 +208,7 @@ fn make_dir(path: &Path) -> Result<(), Error> {
 
 /// The lock of the only daemon of this state directory. Somebody who looks whether there is one holds
 /// it for a moment, too.
-fn only_daemon(settings: &Settings) -> Result<crate::lock::Lock, Error> {
+fn only_daemon(settings: &Settings) -> Result<crate::process::lock::Lock, Error> {
     let locks = Locks::new(&settings.state, SECOND_DAEMON_WAIT, Cancel::default())?;
     locks.serve()
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockaddrLike as _, SockaddrStorage, getsockname};
 
-use crate::log::{self, Level};
-use crate::sys;
+use crate::process::log::{self, Level};
+use crate::process::sys;
 
 /// The first descriptor that is handed over.
 const FIRST: i32 = 3;

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use sha2::{Digest as _, Sha256};
 
-use super::http::Response;
+use crate::serve::http::response::Response;
 
 const HTML: &str = include_str!("page/page.html");
 const CSS: &str = include_str!("page/page.css");

@@ -2,8 +2,12 @@
 
 use serde::Serialize;
 
-use super::http::{PROBLEM, Reject, Response, reason};
-use crate::error::{Amiss, Class, Error, class, whole};
+use crate::error::class::Class;
+use crate::error::leaves::whole;
+use crate::error::{Error, class};
+use crate::host::order::Amiss;
+use crate::serve::http::request::Reject;
+use crate::serve::http::response::{PROBLEM, Response, reason};
 
 /// Seconds after which somebody who was turned away may ask again.
 const RETRY_AFTER_S: u32 = 1;

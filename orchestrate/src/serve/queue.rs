@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use registry::{Run, Verb};
 use serde_json::Value;
 
-use crate::order;
+use crate::host::order;
 
 /// Which hands a run needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,9 +5,13 @@ use std::path::PathBuf;
 
 use registry::Registry;
 
-use super::daemon::{Daemon, QUESTION_WAIT, lock};
-use crate::error::{Class, class};
-use crate::{Error, Host, Settings, reserve, survey};
+use crate::error::Error;
+use crate::error::class;
+use crate::error::class::Class;
+use crate::host::settings::Settings;
+use crate::host::{Host, survey};
+use crate::process::reserve;
+use crate::serve::daemon::{Daemon, QUESTION_WAIT, lock};
 
 /// Hosts and registries that are kept open for the next question.
 const KEPT_OPEN: usize = 2;

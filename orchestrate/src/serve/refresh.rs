@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::daemon::Daemon;
-use super::mode::Mode;
-use crate::error::whole;
-use crate::log::{self, Level};
-use crate::scan;
-use crate::{Error, Host, Settings};
+use crate::error::Error;
+use crate::error::leaves::whole;
+use crate::host::Host;
+use crate::host::settings::Settings;
+use crate::process::log::{self, Level};
+use crate::serve::daemon::Daemon;
+use crate::serve::mode::Mode;
+use crate::verbs::scan;
 
 /// How soon the settings are looked at again, and what was not scanned is looked for.
 const LOOK: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! Which path means what. Pure; the table in `docs/openapi.json` is held against it by a test.
 
-use super::http::Method;
+use crate::serve::http::request::Method;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

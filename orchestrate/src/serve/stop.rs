@@ -6,11 +6,12 @@ use std::thread;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use super::Options;
-use super::daemon::Daemon;
-use super::listen::Gate;
-use crate::log::{self, Level};
-use crate::{Error, Settings};
+use crate::error::Error;
+use crate::host::settings::Settings;
+use crate::process::log::{self, Level};
+use crate::serve::Options;
+use crate::serve::daemon::Daemon;
+use crate::serve::listen::Gate;
 
 /// Blocks the signals that are waited for. To be called while there is one thread.
 pub(super) fn block() -> Result<SigSet, Error> {

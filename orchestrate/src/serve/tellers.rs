@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use registry::Webhook;
 
-use super::daemon::{Daemon, lock};
-use super::webhook::{self, Untold};
-use crate::log::{self, Level};
-use crate::metrics::LIFE;
+use crate::process::log::{self, Level};
+use crate::serve::daemon::{Daemon, lock};
+use crate::serve::webhook::{self, Untold};
+use crate::view::metrics::life::LIFE;
 
 /// Addresses that are told at once.
 const TELLERS: usize = 48;

@@ -2,9 +2,11 @@
 
 use registry::Registry;
 
-use super::daemon::Daemon;
-use super::mode::Mode;
-use crate::{Error, Unsettled, history, unsettled};
+use crate::error::Error;
+use crate::serve::daemon::Daemon;
+use crate::serve::mode::Mode;
+use crate::verbs::unsettled::Unsettled;
+use crate::verbs::{history, unsettled};
 
 /// Steps of forgetting in one go: some ten thousand rows.
 const PRUNE_STEPS: usize = 20;

@@ -13,8 +13,8 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
-use super::daemon::Daemon;
-use crate::Error;
+use crate::error::Error;
+use crate::serve::daemon::Daemon;
 
 /// Bytes of an address.
 const ADDRESS_MAX: usize = 1024;
@@ -168,7 +168,7 @@ pub(super) fn host(address: &str) -> String {
 pub(super) fn post(daemon: &Daemon, id: u64, address: &str) -> Result<(), Untold> {
     let line = daemon.run(id).map_err(|error| error.to_string())?;
     let body = serde_json::to_string(&line).map_err(|error| error.to_string())?;
-    let body = crate::log::harmless(body).into_bytes();
+    let body = crate::process::log::harmless(body).into_bytes();
     let timestamp = daemon.now_s().to_string();
     let config = Agent::config_builder()
         .proxy(None)

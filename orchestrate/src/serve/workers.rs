@@ -9,13 +9,17 @@ use std::thread;
 use registry::{Run, RunState, Verb};
 use serde_json::Value;
 
-use super::daemon::{Daemon, Released, now_ms};
-use super::queue::{Hands, Item};
-use crate::error::whole;
-use crate::log::{self, Field, Level};
-use crate::metrics::LIFE;
-use crate::using::Reach;
-use crate::{Cancel, Error, Host, Settings, reserve, sys};
+use crate::error::Error;
+use crate::error::leaves::whole;
+use crate::host::Host;
+use crate::host::settings::Settings;
+use crate::host::using::Reach;
+use crate::process::cancel::Cancel;
+use crate::process::log::{self, Field, Level};
+use crate::process::{reserve, sys};
+use crate::serve::daemon::{Daemon, Released, now_ms};
+use crate::serve::queue::{Hands, Item};
+use crate::view::metrics::life::LIFE;
 
 /// Starts the workers that are missing to what the limits have.
 pub(super) fn start(daemon: &Arc<Daemon>, hands: Hands) {

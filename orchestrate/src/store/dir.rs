@@ -18,7 +18,10 @@ use std::time::Duration;
 
 use registry::StoreBinding;
 
+use crate::error::Error;
+use crate::host::owner;
 use crate::plan::Mapping;
+use crate::process::cancel::Cancel;
 use crate::store::dir_files::{
     io_error, is_dir, is_no_file, is_there, linked, make_dir, make_tree, mount_points, put_number,
     read_own, remove, replace, tree_error, write_new,
@@ -27,7 +30,6 @@ use crate::store::dir_place::{LOCK, is_empty, make_private, making, own_dir, own
 use crate::store::dir_restore::{self, HEADER};
 use crate::store::dir_work::{DirView, DirWork};
 use crate::store::{Condition, Made, Mapped, Space, Store, View, Work};
-use crate::{Cancel, Error, owner};
 
 /// The file of the believed serials.
 const SERIALS: &str = "serials";

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 
-use crate::lock_files;
-use crate::place::{self, Named};
+use crate::error::Error;
+use crate::process::cancel::Cancel;
+use crate::process::lock_files;
+use crate::process::place::{self, Named};
 use crate::store::dir_files::{io_error, remove};
-use crate::{Cancel, Error};
 
 /// For messages.
 const STORE: Named = Named { what: "the store", by: "--store", may_be_link: false };

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::note::{Key, Note};
+use crate::error::Error;
+use crate::process::cancel::Cancel;
 use crate::store::dir_files::{io_error, read_own, replace};
 use crate::store::dir_place::{making, own_dir};
-use crate::{Cancel, Error};
+use crate::store::seal::{Key, Note};
 
 /// The file of the identity.
 pub(super) const HEADER: &str = "veneer-store";

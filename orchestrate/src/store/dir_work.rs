@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::Error;
+use crate::error::Error;
 use crate::store::dir_files::{replace, tree_error};
 use crate::store::{Tree, View, Work};
 

@@ -4,17 +4,18 @@
 //! A store knows ids, sizes and mappings; it knows no image, no state and no registry. Every call
 //! may be repeated after a crash.
 
-mod dir;
-mod dir_files;
-mod dir_place;
-mod dir_restore;
-mod dir_work;
-mod pool;
-mod pool_names;
-mod pool_note;
-mod pool_open;
-mod pool_read;
-mod pool_serials;
+pub(crate) mod dir;
+pub(crate) mod dir_files;
+pub(crate) mod dir_place;
+pub(crate) mod dir_restore;
+pub(crate) mod dir_work;
+pub(crate) mod pool;
+pub(crate) mod pool_names;
+pub(crate) mod pool_note;
+pub(crate) mod pool_open;
+pub(crate) mod pool_read;
+pub(crate) mod pool_serials;
+pub(crate) mod seal;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,13 +24,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use dir::DirStore;
-pub(crate) use dir_restore::Lacking;
-pub use pool::ThinStore;
+pub use crate::store::dir::DirStore;
+pub use crate::store::pool::ThinStore;
 use registry::StoreBinding;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::error::Error;
 use crate::plan::Mapping;
 
 /// Which store, as the caller names it: `thin:POOL` or `dir:PATH`.

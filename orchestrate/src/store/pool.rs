@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use registry::StoreBinding;
 use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
 
-use crate::Error;
+use crate::error::Error;
 use crate::plan::Mapping;
 use crate::store::pool_open::{ThinView, ThinWork, mount};
 use crate::store::pool_read::{self, mapping, told};

@@ -4,8 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
-use crate::Error;
-use crate::note::NOTE_BYTES;
+use crate::error::Error;
+use crate::store::seal::NOTE_BYTES;
 
 /// Writes the note. The tree is on disk before it: what has a note is whole.
 pub(crate) fn write(device: &Path, note: &[u8]) -> Result<(), Error> {

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use thin::{Pool, SECTOR_BYTES, Volume};
 
-use super::pool::admit;
-use crate::Error;
+use crate::error::Error;
+use crate::store::pool::admit;
 use crate::store::{Tree, View, Work, pool_note};
 
 /// How a work volume is mounted. Power loss may tear it: an unsealed volume is thrown away, and

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thin::Pool;
 
-use crate::Error;
+use crate::error::Error;
 use crate::plan::Mapping;
 use crate::store::Made;
 

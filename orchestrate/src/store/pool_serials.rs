@@ -8,9 +8,9 @@ use std::path::Path;
 
 use thin::{Access, Pool, SECTOR_BYTES, ThinId};
 
-use crate::Error;
-use crate::serials::MAGIC;
+use crate::error::Error;
 use crate::store::COPY_BYTES;
+use crate::verbs::serials::MAGIC;
 
 /// Bytes of the volume: one block of a pool, whose blocks are of this size at least.
 pub(super) const VOLUME_BYTES: u64 = 64 << 10;

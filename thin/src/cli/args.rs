@@ -2,7 +2,7 @@
 
 use argh::FromArgs;
 
-use super::pool_args::PoolArgs;
+use crate::cli::pool_args::PoolArgs;
 
 /// Pools and volumes in one device-mapper thin pool.
 #[derive(FromArgs, Debug)]

@@ -8,9 +8,8 @@ use serde_json::json;
 use thin::doctor::{Level, examine};
 use thin::{Bytes, Dm, Error, Growth, Need, PoolStatus, Reserve, Store, Which, Woken, parse_bytes};
 
-use super::Context;
-use super::args;
-use super::report::Report;
+use crate::cli::report::Report;
+use crate::cli::{Context, args};
 
 pub(crate) fn rescue(context: &Context, verb: &args::Rescue) -> Result<Report, Error> {
     let pool = context.pool()?;

@@ -1,11 +1,11 @@
 //! From arguments to an exit code.
 
-mod args;
-mod care;
-mod pool_args;
-mod pools;
-mod report;
-mod volumes;
+pub(crate) mod args;
+pub(crate) mod care;
+pub(crate) mod pool_args;
+pub(crate) mod pools;
+pub(crate) mod report;
+pub(crate) mod volumes;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use argh::FromArgs;
 use thin::{Dm, Error, Kind, Pool};
 
-use args::{Top, Verb};
-use report::Report;
+use crate::cli::args::{Top, Verb};
+use crate::cli::report::Report;
 
 /// Done, or yes.
 const DONE: u8 = 0;
@@ -25,7 +25,7 @@ const LATER: u8 = 111;
 
 /// What every verb gets.
 #[derive(Debug)]
-struct Context {
+pub(crate) struct Context {
     pool: String,
     wait: Option<u64>,
     json: bool,

@@ -8,9 +8,9 @@ use thin::{
     RepairAct, Store, UpOptions, WhenFull, parse_bytes,
 };
 
-use super::Context;
-use super::pool_args::{PoolCreate, PoolInit, PoolVerb};
-use super::report::Report;
+use crate::cli::Context;
+use crate::cli::pool_args::{PoolCreate, PoolInit, PoolVerb};
+use crate::cli::report::Report;
 
 pub(crate) fn perform(context: &Context, verb: PoolVerb) -> Result<Report, Error> {
     match verb {

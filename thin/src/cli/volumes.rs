@@ -12,9 +12,8 @@ use thin::{
     parse_length, template,
 };
 
-use super::Context;
-use super::args;
-use super::report::Report;
+use crate::cli::report::Report;
+use crate::cli::{Context, args};
 
 /// The shell's own codes for a program that cannot be run, and the base for signals.
 const NOT_RUN: u8 = 126;

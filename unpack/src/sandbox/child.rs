@@ -14,20 +14,20 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::{Mode, umask};
 
-use crate::apply::{Work, file_size_max, write};
-use crate::budget::Budget;
-use crate::compression::Compression;
+use crate::archive::compression::Compression;
+use crate::archive::pipeline;
 use crate::error::Error;
 use crate::limits::{Limits, Walls};
-use crate::pipeline;
-use crate::root::Root;
-use crate::runs::Spill;
+use crate::read::walk::Reading;
+use crate::record::runs::Spill;
 use crate::sandbox::feed::Feed;
 use crate::sandbox::fences::{Fence, Standing, confine};
 use crate::sandbox::wire::{Finished, Order, SLOT, SLOTS, Task};
 use crate::sandbox::{ENTERED, NAME, failed, wire};
 use crate::sys::Shared;
-use crate::tree::Reading;
+use crate::tree::apply::{Work, file_size_max, write};
+use crate::tree::budget::Budget;
+use crate::tree::root::Root;
 
 /// To be called first thing in the `main` of every program that uses [`crate::sandbox`]: in the
 /// child it does the child's work and never returns, elsewhere it returns at once. From then on a file
@@ -126,13 +126,15 @@ fn apply(
             write(archive, digests, &root, limits, work)
         })?;
     if let Some(mut manifest) = manifest {
-        manifest.flush().map_err(|e| crate::root::io_fault("write", b"manifest")(e).nowhere())?;
+        manifest
+            .flush()
+            .map_err(|e| crate::tree::root::io_fault("write", b"manifest")(e).nowhere())?;
     }
     if let Some(diff) = diff {
         (applied.diff_id, applied.diff_bytes) = (diff.digest, diff.bytes);
     }
     if limits.sync {
-        crate::root::sync(&root)?;
+        crate::tree::root::sync(&root)?;
     }
     applied.sandbox = standing;
     Ok(Finished::Applied(Box::new(applied), end))
@@ -159,7 +161,7 @@ fn manifest(
     let mut sources: Vec<&mut dyn BufRead> =
         sources.iter_mut().map(|source| source as &mut dyn BufRead).collect();
     let wanted = out.is_some();
-    let digest = crate::stack::manifest(&root, &how, &mut budget, &mut sources, |line| {
+    let digest = crate::read::digest::manifest(&root, &how, &mut budget, &mut sources, |line| {
         // The digest is worth having without it.
         if out.as_mut().is_some_and(|out| out.write_all(line).is_err()) {
             out = None;

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use crate::buffers::{Buffer, Supply};
-use crate::content::Note;
+use crate::archive::buffers::{Buffer, Supply};
+use crate::archive::content::Note;
+use crate::archive::pipeline::too_large;
 use crate::limits::Limits;
-use crate::pipeline::too_large;
 use crate::sandbox::wire::{self, Next, SLOT, SLOTS};
 use crate::sys::Shared;
 

@@ -28,9 +28,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::limits::{Devices, Limits};
-use crate::root::Root;
 use crate::sandbox::filter;
 use crate::sys;
+use crate::tree::root::Root;
 
 /// One fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,12 +7,12 @@
 //!
 //! A program that uses this calls [`child_entry`] first thing in its `main`.
 
-mod child;
-mod feed;
-mod fences;
-mod filter;
-mod ring;
-mod wire;
+pub(crate) mod child;
+pub(crate) mod feed;
+pub(crate) mod fences;
+pub(crate) mod filter;
+pub(crate) mod ring;
+pub(crate) mod wire;
 
 use std::fs::File;
 use std::io::{self, BufReader, IoSlice, Read};
@@ -29,21 +29,21 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::Pid;
 
-use crate::applied::Applied;
+use crate::archive::compression::{Compression, sniffed};
+use crate::archive::pipeline::{Blob, Diff, vouch};
 use crate::archive::{End, stream_fault};
-use crate::budget::too_long;
-use crate::compression::{Compression, sniffed};
 use crate::error::{Class, Error, Fault, Refusal};
 use crate::limits::Limits;
-use crate::pipeline::{Blob, Diff, vouch};
-use crate::root::Root;
+use crate::record::applied::Applied;
 use crate::sandbox::ring::{Seen, serve};
 use crate::sandbox::wire::{Finished, Order, SLOT, SLOTS, Said, Task};
 use crate::stop::Stop;
 use crate::sys::Shared;
+use crate::tree::budget::too_long;
+use crate::tree::root::Root;
 
-pub use child::child_entry;
-pub use fences::{Fence, Standing, confine};
+pub use crate::sandbox::child::child_entry;
+pub use crate::sandbox::fences::{Fence, Standing, confine};
 
 /// The child's name, by which it knows itself.
 const NAME: &str = "veneer-unpack-child";
@@ -61,10 +61,10 @@ fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Sandbox { step: step.into(), source }
 }
 
-/// [`crate::apply`] in a fenced child. The result says in `sandbox` which fences stood.
+/// [`crate::tree::apply`] in a fenced child. The result says in `sandbox` which fences stood.
 ///
 /// # Errors
-/// As [`crate::apply`], and [`Error::Sandbox`] if the child cannot be started, or dies.
+/// As [`crate::tree::apply`], and [`Error::Sandbox`] if the child cannot be started, or dies.
 pub fn apply(layer: impl Read + Send, root: &Root, limits: &Limits) -> Result<Applied, Error> {
     apply_with(layer, root, limits, None, &Stop::default())
 }
@@ -96,7 +96,7 @@ fn applied(
     let (memory, view) =
         Shared::new(SLOT * SLOTS).map_err(|errno| failed("make shared memory")(errno.into()))?;
     // The child cannot name a place for it. Without one it keeps all in memory, within a bound.
-    let spill = crate::apply::spill_file(limits)?;
+    let spill = crate::tree::apply::spill_file(limits)?;
     let mut fds = vec![root.as_fd(), view.as_fd()];
     fds.extend(spill.as_ref().map(AsFd::as_fd));
     fds.extend(manifest.map(AsFd::as_fd));
@@ -138,12 +138,12 @@ pub fn standing(root: &Root, limits: &Limits) -> Result<Vec<Standing>, Error> {
     }
 }
 
-/// [`crate::tree_manifest`] in a fenced child, since a tree is as large as layers make it: `known`
+/// [`crate::read::digest::tree_manifest`] in a fenced child, since a tree is as large as layers make it: `known`
 /// are manifests, read from where each file stands, `out` gets the new one. Says the digest, and
 /// whether all of the manifest was written: on a full disk the digest is good without it.
 ///
 /// # Errors
-/// As [`crate::tree_manifest`], limits that the tree is over, and [`Error::Sandbox`]. [`Error::Stream`]
+/// As [`crate::read::digest::tree_manifest`], limits that the tree is over, and [`Error::Sandbox`]. [`Error::Stream`]
 /// where it was stopped.
 pub fn tree_manifest(
     root: &Root,
@@ -162,7 +162,7 @@ fn manifest(
     limits: &Limits,
     stop: &Stop,
 ) -> Result<([u8; 32], bool), Error> {
-    let spill = crate::apply::spill_file(limits)?;
+    let spill = crate::tree::apply::spill_file(limits)?;
     let mut fds = vec![root.as_fd()];
     fds.extend(spill.as_ref().map(AsFd::as_fd));
     fds.extend(known.iter().map(AsFd::as_fd));

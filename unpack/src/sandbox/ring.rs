@@ -14,7 +14,7 @@ use std::panic::resume_unwind;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 
-use crate::content::Files;
+use crate::archive::content::Files;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::sandbox::failed;

@@ -5,13 +5,13 @@ use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 
-use crate::applied::Applied;
 use crate::archive::End;
-use crate::compression::Compression;
-use crate::content::Note;
+use crate::archive::compression::Compression;
+use crate::archive::content::Note;
 use crate::error::{Error, Place, Refusal, Space, cut};
 use crate::limits::Limits;
-use crate::sandbox::Standing;
+use crate::record::applied::Applied;
+use crate::sandbox::fences::Standing;
 
 #[derive(Serialize, Deserialize)]
 enum Verdict {
@@ -286,9 +286,9 @@ pub(super) fn verdict(bytes: &[u8]) -> Option<Result<Finished, Error>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::applied::Counts;
     use crate::error::{Class, Value};
-    use crate::sandbox::Fence;
+    use crate::record::applied::Counts;
+    use crate::sandbox::fences::Fence;
 
     /// Every kind of verdict with every field at its largest is one that is read back.
     #[test]

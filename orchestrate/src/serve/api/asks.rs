@@ -5,14 +5,17 @@ use registry::{Enqueued, NewRun, RunState, Verb};
 use serde::Deserialize;
 use serde_json::{Number, Value, json};
 
-use super::super::daemon::Daemon;
-use super::super::http::{Request, Response};
-use super::super::mode::Mode;
-use super::super::{problem, webhook};
-use super::{body, body_or_empty, bytes, number, short, switch, wait, whole};
-use crate::config::SECONDS_MAX;
-use crate::gc::Bound;
-use crate::{ActivateOptions, Error, Going, Host, asked, check_name};
+use crate::config::table::SECONDS_MAX;
+use crate::error::Error;
+use crate::host::{Host, asked};
+use crate::serve::api::{body, body_or_empty, bytes, number, short, switch, wait, whole};
+use crate::serve::daemon::Daemon;
+use crate::serve::http::request::Request;
+use crate::serve::http::response::Response;
+use crate::serve::mode::Mode;
+use crate::serve::{problem, webhook};
+use crate::verbs::activate::{ActivateOptions, Going, check_name};
+use crate::verbs::gc::Bound;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -278,7 +281,7 @@ pub(super) fn pin(daemon: &Daemon, request: &Request) -> Result<Response, Error>
 pub(super) fn mode(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
     let body: ModeBody = body(request)?;
     daemon.ask_mode(body.mode);
-    Ok(super::reads::status(daemon))
+    Ok(crate::serve::api::reads::status(daemon))
 }
 
 pub(super) fn cancel(daemon: &Daemon, request: &Request, id: u64) -> Result<Response, Error> {

@@ -1,21 +1,20 @@
 //! What each route does. Questions are in `reads`, wishes in `asks`.
 
-mod asks;
-mod reads;
+pub(crate) mod asks;
+pub(crate) mod reads;
 
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Number, Value};
 
-use super::daemon::Daemon;
-use super::http::{Method, Request, Response};
-use super::routes::{Miss, Route, route};
-use super::{page, problem};
-use crate::Error;
-use crate::config::BYTES_MAX;
-
-pub(super) use reads::Status;
+use crate::config::table::BYTES_MAX;
+use crate::error::Error;
+use crate::serve::daemon::Daemon;
+use crate::serve::http::request::{Method, Request};
+use crate::serve::http::response::Response;
+use crate::serve::routes::{Miss, Route, route};
+use crate::serve::{page, problem};
 
 /// The longest that one question may wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);

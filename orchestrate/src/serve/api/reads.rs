@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::super::daemon::Daemon;
-use super::super::http::{Request, Response};
-use super::{number, short, wait};
-use crate::error::Class;
-use crate::metrics::Facts;
-use crate::{Error, runs};
+use crate::error::Error;
+use crate::error::class::Class;
+use crate::host::run;
+use crate::serve::api::{number, short, wait};
+use crate::serve::daemon::Daemon;
+use crate::serve::http::request::Request;
+use crate::serve::http::response::Response;
+use crate::view::metrics::facts::Facts;
 
 /// The loop comes round each five seconds; late by this much, it hangs.
 const TICK_LATE: Duration = Duration::from_secs(15);
@@ -61,7 +63,7 @@ pub(super) fn metrics(daemon: &Daemon) -> Response {
     let facts = daemon.with_host(|host| Ok(host.metrics()));
     let mut facts = facts.unwrap_or_else(|_| Facts::of_sick(daemon.settings()));
     facts.mode = Some(daemon.mode().word().into());
-    let text = crate::metrics::text(&facts);
+    let text = crate::view::metrics::text(&facts);
     Response::new(200, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes())
 }
 
@@ -108,7 +110,7 @@ pub(super) fn activations(daemon: &Daemon) -> Result<Response, Error> {
 }
 
 pub(super) fn activation(daemon: &Daemon, name: &str) -> Result<Response, Error> {
-    crate::check_name(name)?;
+    crate::verbs::activate::check_name(name)?;
     let listing = daemon.with_host(|host| host.list())?;
     let line = listing.activations.into_iter().find(|line| line.name == name);
     let line = line.ok_or_else(|| Error::Unknown { what: "activation", name: name.into() })?;
@@ -199,7 +201,7 @@ pub(super) fn runs(daemon: &Daemon, request: &Request) -> Result<Response, Error
         }
     };
     let locks = daemon.locks()?;
-    let lines = found.into_iter().map(|run| runs::line(&locks, run));
+    let lines = found.into_iter().map(|run| run::line(&locks, run));
     let lines = lines.collect::<Result<Vec<_>, _>>()?;
     Ok(Response::json(200, &json!({"runs": lines})))
 }

@@ -6,12 +6,16 @@ use fetch::ImageRef;
 use registry::{Event, Run};
 use serde_json::{Value, json};
 
-use super::{ANSWER_TIME, Client, FIRST_S, LATE, PAGE, Runs, WAIT_S, parsed};
-use crate::error::Class;
-use crate::{
-    ActivateOptions, Activated, Bound, Collected, Deactivated, Ensured, Error, Going, Listing,
-    Removed, RunLine, Usage, Verbs,
-};
+use crate::error::Error;
+use crate::error::class::Class;
+use crate::host::run::RunLine;
+use crate::serve::client::{ANSWER_TIME, Client, FIRST_S, LATE, PAGE, Runs, WAIT_S, parsed};
+use crate::serve::verbs::Verbs;
+use crate::verbs::activate::{ActivateOptions, Activated, Deactivated, Going};
+use crate::verbs::ensure::Ensured;
+use crate::verbs::gc::{Bound, Collected, Usage};
+use crate::verbs::remove::Removed;
+use crate::view::listing::Listing;
 
 /// For a path or query.
 fn encoded(text: &str) -> String {
@@ -77,7 +81,7 @@ impl Verbs for Client {
                 Err(Error::Unknown { what: "activation or image", name: name.into() })
             }
             Err(Error::Told { class: Class::Usage, .. })
-                if !image && crate::check_name(name).is_err() =>
+                if !image && crate::verbs::activate::check_name(name).is_err() =>
             {
                 Err(Error::Unknown { what: "activation or image", name: name.into() })
             }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::request::{self, Head, Reject, Request};
-use super::response::Response;
-use super::{HEAD_MAX, IDLE, REQUESTS_MAX, STEP, WHOLE_ANSWER, WHOLE_REQUEST};
+use crate::serve::http::request::{self, Head, Reject, Request};
+use crate::serve::http::response::Response;
+use crate::serve::http::{HEAD_MAX, IDLE, REQUESTS_MAX, STEP, WHOLE_ANSWER, WHOLE_REQUEST};
 
 /// A stream of either kind.
 #[derive(Debug)]

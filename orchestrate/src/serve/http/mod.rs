@@ -4,13 +4,9 @@
 //! Its own, since small libraries without an async runtime have no bound on reads, connections or
 //! threads; `httparse` reads the head.
 
-mod conn;
-mod request;
-mod response;
-
-pub(super) use conn::{Conn, Next, Peer, Stream, turn_away};
-pub(super) use request::{Method, Reject, Request};
-pub(super) use response::{PROBLEM, Response, reason};
+pub(crate) mod conn;
+pub(crate) mod request;
+pub(crate) mod response;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! One request: its head parsed and judged, its target taken apart. Pure.
 
-use super::conn::Peer;
-use super::{BODY_MAX, HEAD_MAX, HEADERS_MAX};
+use crate::serve::http::conn::Peer;
+use crate::serve::http::{BODY_MAX, HEAD_MAX, HEADERS_MAX};
 
 /// A method that some path knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::log;
+use crate::process::log;
 
 /// The form of failures (RFC 9457).
 pub(crate) const PROBLEM: &str = "application/problem+json";

@@ -1,0 +1,263 @@
+//! Whom to ask for the bytes of one object: its sources in order, then the origin.
+//!
+//! Who gives the bytes does not matter where a digest judges them, and matters where none does: then only the
+//! origin is asked. A source that says no is out for this object; one that is away has its pause
+//! (`breaker.rs`); one that is busy is waited for by whoever reads from it (`retry.rs`).
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::error::{Error, Kind, wording};
+use crate::flow::breaker::Breaker;
+use crate::http::retry::{LOOK, PROGRESS_BYTES, dice};
+use crate::http::vigil::Waiting;
+use crate::s3::fallback::Fallback;
+use crate::s3::object::ObjectRef;
+use crate::s3::options::Event;
+
+/// Failures that nobody has come back for are forgotten beyond this number.
+const BLAMED_MAX: usize = 256;
+
+/// What a client does about a source that gave something wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shun {
+    /// It is told that what it keeps is wrong.
+    Anew,
+    /// It is not asked.
+    Not,
+}
+
+/// Sources by address.
+pub(crate) type Shunned = BTreeMap<String, Shun>;
+
+/// Who gave bytes of an object that came to nothing.
+#[derive(Debug)]
+pub(crate) struct Blamed {
+    object: ObjectRef,
+    sources: Vec<String>,
+    /// They have another version, or had.
+    changed: bool,
+}
+
+/// The order of one object.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    client: Client,
+    object: ObjectRef,
+    /// Of each source, whether it is out for this object.
+    out: Vec<bool>,
+    /// Who is asked now; none is the origin.
+    current: Option<usize>,
+    /// Whether a byte has come of it.
+    proven: bool,
+    /// Who has given bytes.
+    gave: Vec<usize>,
+    /// When the origin may be asked.
+    origin_at: Option<Duration>,
+    /// When the last progress was made, and what has come since.
+    since: Duration,
+    came: u64,
+}
+
+impl Chain {
+    pub(crate) fn new(client: &Client, object: &ObjectRef, judged: bool) -> Chain {
+        let inner = &client.inner;
+        let out =
+            |source: &Client| !judged || inner.shunned.get(source.endpoint()) == Some(&Shun::Not);
+        Chain {
+            client: client.clone(),
+            object: object.clone(),
+            out: inner.sources.iter().map(out).collect(),
+            current: None,
+            proven: false,
+            gave: Vec::new(),
+            // Without a digest there is nobody else.
+            origin_at: (!judged || inner.sources.is_empty()).then_some(Duration::ZERO),
+            since: inner.options.clock.now(),
+            came: 0,
+        }
+    }
+
+    /// Whether the origin is asked now.
+    pub(crate) fn is_at_origin(&self) -> bool {
+        self.current.is_none()
+    }
+
+    /// Whether whoever is asked has given a byte.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// So many bytes have come.
+    pub(crate) fn went_well(&mut self, bytes: usize) {
+        self.came += bytes as u64;
+        if self.came >= PROGRESS_BYTES {
+            (self.since, self.came) = (self.client.inner.options.clock.now(), 0);
+        }
+        if !self.proven && bytes > 0 {
+            self.proven = true;
+            if let Some(index) = self.current {
+                self.breaker(index).went_well();
+                self.gave.push(index);
+            }
+        }
+    }
+
+    fn breaker(&self, index: usize) -> std::sync::Arc<Breaker> {
+        let url = self.client.inner.sources.get(index).map_or("", Client::endpoint);
+        Breaker::of(&self.client.inner.options.clock, url)
+    }
+
+    /// Whoever is asked has failed for good, at this byte if any was due.
+    fn leave(&mut self, index: usize, error: &Error, at: Option<u64>) {
+        let Some(source) = self.client.inner.sources.get(index) else { return };
+        let options = &self.client.inner.options;
+        let breaker = Breaker::of(&options.clock, source.endpoint());
+        let pause = match error.kind() {
+            Kind::Network | Kind::Timeout | Kind::Throttled => {
+                let eager = options.source_fallback != Fallback::Now;
+                breaker.failed(options.clock.now(), eager, dice())
+            }
+            Kind::Usage
+            | Kind::NotFound
+            | Kind::Denied
+            | Kind::Refused
+            | Kind::Changed
+            | Kind::Digest
+            | Kind::Io => {
+                // It answers, and with this it cannot help.
+                breaker.went_well();
+                if let Some(out) = self.out.get_mut(index) {
+                    *out = true;
+                }
+                None
+            }
+        };
+        let at = at.map_or_else(String::new, |at| format!(" at byte {at}"));
+        let pause = pause.map_or_else(String::new, |pause| {
+            format!("; not asked again for {:.0} s", pause.as_secs_f64())
+        });
+        let text = format!("source {}{at}: {}{pause}", source.endpoint(), wording::chain(error));
+        options.watch.tell(&Event::Note { text: &text });
+    }
+
+    /// Whom to ask next, after the last one `failed` at byte `at`.
+    ///
+    /// # Errors
+    /// That of the last one, where there is nobody else; [`Error::Sources`].
+    pub(crate) fn next(&mut self, failed: Option<Error>, at: Option<u64>) -> Result<Client, Error> {
+        let mut last = None;
+        if let Some(error) = failed {
+            let Some(index) = self.current.take() else { return Err(error) };
+            self.leave(index, &error, at);
+            last = Some(error);
+        }
+        self.proven = false;
+        let client = self.client.clone();
+        let options = &client.inner.options;
+        let subject = self.object.to_string();
+        let _waiting = Waiting::begin(options, client.inner.http.agent(), &subject);
+        loop {
+            let now = options.clock.now();
+            for (index, source) in client.inner.sources.iter().enumerate() {
+                let out = self.out.get(index).copied().unwrap_or(true);
+                if !out && Breaker::of(&options.clock, source.endpoint()).admits(now) {
+                    self.current = Some(index);
+                    return Ok(source.clone());
+                }
+            }
+            let origin_at = self.origin_at.or_else(|| match options.source_fallback {
+                Fallback::Now => Some(now),
+                Fallback::Never => None,
+                Fallback::Within(time) => {
+                    let wait = time.mul_f64((dice() % 1024) as f64 / 1024.0);
+                    let text = format!(
+                        "no source to ask: the origin is asked in {:.1} s",
+                        wait.as_secs_f64()
+                    );
+                    options.watch.tell(&Event::Note { text: &text });
+                    self.origin_at = Some(now + wait);
+                    self.origin_at
+                }
+            });
+            let waited = now.saturating_sub(self.since);
+            let hopeless = self.out.iter().all(|out| *out) || waited >= options.patience;
+            let wait = match origin_at {
+                Some(due) if due <= now => return Ok(client.clone()),
+                Some(due) if !options.stop.is_set() => (due - now).min(LOOK),
+                None if !hopeless && !options.stop.is_set() => LOOK,
+                Some(_) | None => {
+                    let away = Error::Sources { subject, waited };
+                    return Err(last.unwrap_or(away));
+                }
+            };
+            options.clock.sleep(wait);
+        }
+    }
+
+    /// What came is worth nothing: who gave it is remembered for [`Client::elsewhere`].
+    pub(crate) fn blame(&self, changed: bool) {
+        let sources = &self.client.inner.sources;
+        let url = |index: &usize| sources.get(*index).map(|source| source.endpoint().to_owned());
+        let blamed = Blamed {
+            object: self.object.clone(),
+            sources: self.gave.iter().filter_map(url).collect(),
+            changed,
+        };
+        let mut all = self.client.inner.blamed.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|old| old.object != self.object);
+        if all.len() >= BLAMED_MAX {
+            all.remove(0);
+        }
+        all.push(blamed);
+    }
+}
+
+impl Client {
+    /// Whom to ask after a body of `object` was wrong or of another version ([`Error::Digest`],
+    /// [`Error::Changed`]): the same client, which tells the source of those bytes that what it keeps is
+    /// wrong, or goes without it; none if no source had to do with it.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn elsewhere(&self, object: &ObjectRef) -> Result<Option<Client>, Error> {
+        let inner = &self.inner;
+        let blamed = {
+            let mut all = inner.blamed.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = all.iter().position(|blamed| blamed.object == *object);
+            at.map(|at| all.swap_remove(at))
+        };
+        let mut shunned = inner.shunned.clone();
+        let asked =
+            |shunned: &Shunned, source: &Client| shunned.get(source.endpoint()) != Some(&Shun::Not);
+        let (suspects, changed) = match blamed {
+            Some(blamed) => (blamed.sources, blamed.changed),
+            // Whoever had the bytes did not like them before their end: the first is the likeliest.
+            None => {
+                let first = inner.sources.iter().find(|source| asked(&shunned, source));
+                (first.map(|source| source.endpoint().to_owned()).into_iter().collect(), false)
+            }
+        };
+        if suspects.is_empty() {
+            return Ok(None);
+        }
+        let alone = suspects.len() == 1;
+        for url in suspects {
+            let anew = alone && !changed && !shunned.contains_key(&url);
+            shunned.insert(url, if anew { Shun::Anew } else { Shun::Not });
+        }
+        let some = inner.sources.iter().any(|source| asked(&shunned, source));
+        if !some && inner.options.source_fallback == Fallback::Never {
+            return Ok(None);
+        }
+        self.shunning(shunned).map(Some)
+    }
+
+    /// Whether a source is told that what it keeps is wrong: the last answer of [`Client::elsewhere`] was
+    /// that, and not to go without it.
+    pub fn asks_anew(&self) -> bool {
+        self.inner.shunned.values().any(|shun| *shun == Shun::Anew)
+    }
+}

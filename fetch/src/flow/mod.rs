@@ -1,0 +1,14 @@
+//! The bytes of an object on their way: opened, streamed over as many connections as it takes, spooled, verified.
+
+pub(crate) mod body;
+pub(crate) mod breaker;
+pub(crate) mod chain;
+pub(crate) mod feed;
+pub(crate) mod leftover;
+pub(crate) mod open;
+pub(crate) mod pin;
+pub(crate) mod pressure;
+pub(crate) mod promise;
+pub(crate) mod ranges;
+pub(crate) mod spool;
+pub(crate) mod stream;

@@ -1,0 +1,225 @@
+//! Sends a request and receives the head of the answer; every byte of HTTP goes through here.
+//!
+//! No retries (`retry.rs`), no signing (`sign.rs`). ureq is kept from helping: it must not turn a
+//! status into an error (the error document would be lost), follow a redirect, or decode a body.
+
+pub(crate) mod checksum;
+pub(crate) mod guard;
+pub(crate) mod interim;
+pub(crate) mod proxy;
+pub(crate) mod redirect;
+pub(crate) mod retry;
+pub(crate) mod route;
+pub(crate) mod sign;
+pub(crate) mod trust;
+pub(crate) mod vigil;
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ureq::http::{HeaderMap, Response};
+use ureq::{Agent, Body};
+
+use crate::error::Error;
+use crate::error::answer::Answer;
+use crate::http::route::{Route, route};
+use crate::http::sign::Signed;
+use crate::s3::endpoint::Endpoint;
+use crate::s3::options::Options;
+use crate::text::date;
+use crate::text::range::out_of;
+
+/// No error document is longer.
+const DOCUMENT_BYTES_MAX: u64 = 64 << 10;
+
+/// An HTTP client for one server.
+#[derive(Clone, Debug)]
+pub(crate) struct Http {
+    agent: Agent,
+    server: String,
+    /// The proxy that reads the requests, and may answer them itself.
+    proxy: Option<String>,
+    /// For a whole answer that is not an object's content.
+    answer_timeout: Duration,
+}
+
+impl Http {
+    /// # Errors
+    /// [`Error::Unreadable`] and [`Error::Setting`] for a certificate file.
+    pub(crate) fn new(options: &Options, endpoint: &Endpoint) -> Result<Http, Error> {
+        let look = |name: &str| std::env::var(name).ok();
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent(concat!("veneer-fetch/", env!("CARGO_PKG_VERSION")))
+            .accept("*/*")
+            // Bytes are passed on as they are, so they are best sent so.
+            .accept_encoding("identity")
+            .timeout_resolve(Some(options.connect_timeout))
+            .timeout_connect(Some(options.connect_timeout))
+            .timeout_send_request(Some(options.first_byte_timeout))
+            .timeout_recv_response(Some(options.first_byte_timeout))
+            .timeout_per_read(Some(options.stall_timeout))
+            .timeout_per_write(Some(options.stall_timeout))
+            .max_idle_connections_per_host(16)
+            .max_idle_connections(32);
+        let Route { agent, proxy, read_by_proxy } =
+            route(config, endpoint, options.ca_file.as_deref(), &look)?;
+        let by = proxy.as_ref().map_or_else(String::new, |name| format!(" (by the proxy {name})"));
+        let server = format!("{}{by}", endpoint.url());
+        let proxy = proxy.filter(|_| read_by_proxy);
+        Ok(Http { agent, server, proxy, answer_timeout: options.answer_timeout })
+    }
+
+    /// Sends `signed` and returns an answer with status 200 or 206. With `whole`, that is the time for all
+    /// of it, to the end of its body.
+    ///
+    /// # Errors
+    /// [`Error::Transport`], [`Error::Redirect`], [`Error::Answer`].
+    pub(crate) fn send(
+        &self,
+        subject: &str,
+        signed: Signed,
+        whole: Option<Duration>,
+    ) -> Result<Response<Body>, Error> {
+        let begun = Instant::now();
+        let signed_head = signed.head;
+        let builder =
+            if signed.head { self.agent.head(&signed.url) } else { self.agent.get(&signed.url) };
+        let mut builder = builder.config().timeout_global(whole).build();
+        if let Some(headers) = builder.headers_mut() {
+            headers.extend(signed.headers);
+        }
+        let response = builder.call().map_err(|source| self.transport(subject, source))?;
+        let status = response.status().as_u16();
+        match status {
+            200 | 206 => Ok(response),
+            // Without a Location and with a region this is S3's "wrong region", not a redirect.
+            300..400 if response.headers().contains_key("location") => Err(Error::Redirect {
+                subject: subject.to_owned(),
+                status,
+                to: text(response.headers(), "location").unwrap_or_default(),
+                why: "a redirect",
+            }),
+            _ => Err(Error::Answer {
+                subject: subject.to_owned(),
+                answer: Box::new(self.judged(response, begun + self.answer_timeout, signed_head)),
+            }),
+        }
+    }
+
+    /// What an error says, and who says it: a proxy that reads the requests has rules of its own.
+    fn judged(&self, response: Response<Body>, end: Instant, head: bool) -> Answer {
+        let has = |name: &str| response.headers().contains_key(name);
+        let named = has("x-squid-error") || has("proxy-authenticate");
+        let server = has("x-amz-request-id") || has("x-amz-id-2");
+        let mut answer = answer(response, end);
+        answer.proxy = match answer.status {
+            407 => self.proxy.clone(),
+            403 if named || !(server || head || answer.code.is_some()) => self.proxy.clone(),
+            _ => None,
+        };
+        answer
+    }
+
+    /// Whose sockets they are.
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Wraps what failed in the exchange.
+    pub(crate) fn transport(&self, subject: &str, source: ureq::Error) -> Error {
+        Error::Transport {
+            subject: subject.to_owned(),
+            server: self.server.clone(),
+            source: Box::new(source),
+        }
+    }
+}
+
+/// An agent for small questions to a service, in so much time each.
+pub(crate) fn agent_of(
+    endpoint: &Endpoint,
+    ca_file: Option<&Path>,
+    time: Duration,
+    look: &dyn Fn(&str) -> Option<String>,
+) -> Result<Agent, Error> {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .timeout_global(Some(time));
+    // Plain http is for this machine alone: by way of a proxy the keys would be others' to read and to forge.
+    let direct = |name: &str| match endpoint.is_https() || name.eq_ignore_ascii_case("no_proxy") {
+        true => look(name),
+        false => None,
+    };
+    Ok(route(config, endpoint, ca_file, &direct)?.agent)
+}
+
+/// What an error says, as far as it came until `end`.
+fn answer(response: Response<Body>, end: Instant) -> Answer {
+    let headers = response.headers();
+    let mut answer = Answer {
+        status: response.status().as_u16(),
+        region: text(headers, "x-amz-bucket-region"),
+        size: text(headers, "content-range").and_then(|range| out_of(&range)),
+        retry_after: text(headers, "retry-after")
+            .and_then(|time| retry_after(&time, text(headers, "date").as_deref())),
+        ..Answer::default()
+    };
+    let mut reader = response.into_body().into_reader().take(DOCUMENT_BYTES_MAX);
+    // A status is enough to go by; a document that breaks off adds nothing and takes nothing.
+    if let Some(document) = read_until(&mut reader, end) {
+        answer.read_document(&document);
+    }
+    answer
+}
+
+/// All of it; none if it breaks off, or is still coming at `end`.
+fn read_until(reader: &mut impl Read, end: Instant) -> Option<Vec<u8>> {
+    let (mut document, mut piece) = (Vec::new(), [0; 8192]);
+    loop {
+        match reader.read(&mut piece) {
+            Ok(0) => return Some(document),
+            Ok(_) if Instant::now() > end => return None,
+            Ok(read) => document.extend_from_slice(piece.get(..read)?),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// `Retry-After`: seconds, or a date (RFC 9110 10.2.3). A date is taken by the server's own clock
+/// where it tells it, since ours may be another.
+fn retry_after(text: &str, server_date: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let now = server_date.and_then(date::http).unwrap_or_else(date::now);
+    Some(Duration::from_secs(date::http(text.trim())?.saturating_sub(now)))
+}
+
+/// A header's value, if it is text.
+pub(crate) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let alone = |text| retry_after(text, None);
+        assert_eq!(alone(" 3 "), Some(Duration::from_secs(3)));
+        assert_eq!(alone("-1"), None);
+        assert_eq!(alone("soon"), None);
+        assert_eq!(alone("99999999999999999999"), None);
+        let past = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(alone(past), Some(Duration::ZERO));
+        let later = "Sun, 06 Nov 1994 08:49:44 GMT";
+        assert_eq!(retry_after(later, Some(past)), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(later, Some("nonsense")), Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,7 @@
+//! What can be asked of a server and where it is: references, options, endpoints, listings. No request is made here.
+
+pub(crate) mod endpoint;
+pub(crate) mod fallback;
+pub(crate) mod listing;
+pub(crate) mod object;
+pub(crate) mod options;

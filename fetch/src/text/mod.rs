@@ -1,0 +1,7 @@
+//! Formats, pure: text in, values or a refusal out.
+
+pub(crate) mod date;
+pub(crate) mod digest;
+pub(crate) mod range;
+pub(crate) mod words;
+pub(crate) mod xml;

@@ -1,0 +1,225 @@
+//! What was typed: the flags of the `orchestrate` program. The commands are in `commands`;
+//! what all of it means is in `main`.
+
+use std::path::PathBuf;
+
+use argh::FromArgs;
+use orchestrate::config::Flags;
+
+use crate::cli::commands::Command;
+
+/// Container images from S3 become mountable snapshots: every layer is fetched once, unpacked once and sealed;
+/// an activation is one snapshot.
+#[derive(FromArgs)]
+#[argh(
+    example = "orchestrate activate s3://images-bucket/images/golang/ --name golang-1",
+    example = "orchestrate --store dir:/srv/veneer ensure s3://images-bucket/images/node/ --anonymous",
+    note = "A flag counts before the environment, that before /etc/veneer/veneer.toml. `orchestrate config` shows each setting, its value and where it came from; `config --sample`\n\
+            all of them with their variables (VENEER_*, AWS_ENDPOINT_URL, AWS_REGION). Keys: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE and the rest as fetch has them.",
+    note = "The options above may stand before or after the command.",
+    error_code(0, "done"),
+    error_code(1, "no: verify, gc, scan, health or cancel says why"),
+    error_code(
+        100,
+        "never retry: wrong usage, not found, no permission, refused or corrupt input, broken host"
+    ),
+    error_code(111, "try again later: network, busy, no space")
+)]
+pub(crate) struct Args {
+    /// the file of settings (default /etc/veneer/veneer.toml, or VENEER_CONFIG)
+    #[argh(option)]
+    pub(crate) config: Option<PathBuf>,
+    /// the state directory: registry and locks (default /var/lib/veneer)
+    #[argh(option)]
+    pub(crate) state: Option<String>,
+    /// where volumes live: thin:POOL (default thin:veneer), or dir:PATH on a host without
+    /// device-mapper
+    #[argh(option)]
+    pub(crate) store: Option<String>,
+    /// the S3 server, when it is not Amazon's
+    #[argh(option)]
+    pub(crate) endpoint: Option<String>,
+    /// the region (that of the AWS profile, else us-east-1)
+    #[argh(option)]
+    pub(crate) region: Option<String>,
+    /// send no credentials
+    #[argh(switch)]
+    pub(crate) anonymous: bool,
+    /// read every object, also where an ETag proven to be an MD5 would tell its content
+    #[argh(switch)]
+    pub(crate) no_etag_dedup: bool,
+    /// walls around what reads layers: require (all of them or nothing, the default), on (with those that can
+    /// be put up, and it says which lack), off
+    #[argh(option)]
+    pub(crate) sandbox: Option<String>,
+    /// refuse a layer of more plain bytes than this
+    #[argh(option)]
+    pub(crate) bytes_max: Option<String>,
+    /// size of a new volume in bytes (default 4 GiB); layers grow beyond it where they must
+    #[argh(option)]
+    pub(crate) volume_bytes: Option<String>,
+    /// seconds to wait for another process (default 3600)
+    #[argh(option)]
+    pub(crate) wait: Option<String>,
+    /// seconds for which what a killed run had fetched is kept (default 86400)
+    #[argh(option)]
+    pub(crate) spool_age: Option<String>,
+    /// what stderr is: text, logfmt or json (default text)
+    #[argh(option)]
+    pub(crate) log: Option<String>,
+    /// the daemon's unix socket (default serve.sock in the state directory)
+    #[argh(option)]
+    pub(crate) socket: Option<String>,
+    /// do the work in this process, also where a daemon runs
+    #[argh(switch)]
+    pub(crate) no_daemon: bool,
+    /// begin a registry on a store with devices in use, of which it cannot be seen whether they are another
+    /// registry's
+    #[argh(switch)]
+    pub(crate) new: bool,
+    /// one JSON object on stdout
+    #[argh(switch)]
+    pub(crate) json: bool,
+    /// say nothing on stderr but errors
+    #[argh(switch, short = 'q')]
+    pub(crate) quiet: bool,
+    /// say more on stderr
+    #[argh(switch, short = 'v')]
+    pub(crate) verbose: bool,
+    /// print the version and exit
+    #[argh(switch)]
+    pub(crate) version: bool,
+    #[argh(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+impl Args {
+    /// What was typed of the settings, by their keys.
+    pub(crate) fn flags(&self) -> Flags {
+        let switch = |on: bool, value: &str| on.then(|| value.to_owned());
+        let mut flags = match &self.command {
+            Some(Command::Serve(serve)) => serve.flags(),
+            _ => Flags::new(),
+        };
+        let typed = [
+            ("serve.socket", self.socket.clone()),
+            ("state", self.state.clone()),
+            ("store", self.store.clone()),
+            ("endpoint", self.endpoint.clone()),
+            ("region", self.region.clone()),
+            ("anonymous", switch(self.anonymous, "yes")),
+            ("etag_dedup", switch(self.no_etag_dedup, "no")),
+            ("sandbox", self.sandbox.clone()),
+            ("bytes_max", self.bytes_max.clone()),
+            ("volume_bytes", self.volume_bytes.clone()),
+            ("wait", self.wait.clone()),
+            ("log", self.log.clone()),
+            ("spool_age", self.spool_age.clone()),
+        ];
+        flags.extend(typed.into_iter().filter_map(|(key, value)| Some((key, value?))));
+        flags
+    }
+}
+
+/// A whole number of the command line between these, both included. Those of settings are judged with
+/// them, wherever they come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Whole<const MIN: u64, const MAX: u64>(pub(crate) u64);
+
+/// Bytes of one thing.
+pub(crate) type Bytes<const MIN: u64> = Whole<MIN, { orchestrate::config::BYTES_MAX }>;
+
+/// A number that the registry has given, or can count to.
+pub(crate) type Counted<const MIN: u64> = Whole<MIN, { i64::MAX as u64 }>;
+
+impl<const MIN: u64, const MAX: u64> std::str::FromStr for Whole<MIN, MAX> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(number) if (MIN..=MAX).contains(&number) => Ok(Whole(number)),
+            _ => Err(format!("expected a whole number from {MIN} to {MAX}")),
+        }
+    }
+}
+
+/// The options of [`Args`] that take a value, and those that take none.
+const WITH_VALUE: &[&str] = &[
+    "--config",
+    "--state",
+    "--store",
+    "--endpoint",
+    "--region",
+    "--sandbox",
+    "--bytes-max",
+    "--volume-bytes",
+    "--wait",
+    "--log",
+    "--spool-age",
+    "--socket",
+];
+const SWITCHES: &[&str] = &[
+    "--anonymous",
+    "--no-etag-dedup",
+    "--json",
+    "--quiet",
+    "-q",
+    "--verbose",
+    "-v",
+    "--no-daemon",
+    "--new",
+];
+
+/// Of `gc`: without a value it stands for a list.
+const PURGE: &str = "--purge-foreign";
+
+/// Moves the common options before the command, since argh takes them only there.
+pub(crate) fn hoist(words: &[String]) -> Vec<&str> {
+    let (mut front, mut rest) = (Vec::new(), Vec::new());
+    let mut words = words.iter().map(|word| if word == "-h" { "--help" } else { word.as_str() });
+    while let Some(word) = words.next() {
+        if word == "--" {
+            rest.push(word);
+            rest.extend(words);
+            break;
+        }
+        if SWITCHES.contains(&word) {
+            front.push(word);
+        } else if word == PURGE {
+            // The one option whose value may be left out.
+            rest.push(word);
+            let value = words.clone().next().filter(|next| !next.starts_with('-'));
+            rest.push(value.and_then(|_| words.next()).unwrap_or_default());
+        } else if WITH_VALUE.contains(&word) {
+            front.push(word);
+            front.extend(words.next());
+        } else {
+            rest.push(word);
+        }
+    }
+    front.extend(rest);
+    front
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hoisted(text: &str) -> String {
+        let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+        hoist(&words).join(" ")
+    }
+
+    #[test]
+    fn common_options_may_follow_the_command() {
+        assert_eq!(
+            hoisted("activate s3://b/p/ --name n --json --store dir:/x -v"),
+            "--json --store dir:/x -v activate s3://b/p/ --name n"
+        );
+        assert_eq!(hoisted("rm -- --json"), "rm -- --json");
+        assert_eq!(hoisted("ls --state"), "--state ls");
+        assert_eq!(hoisted("gc --purge-foreign 1,2 -n"), "gc --purge-foreign 1,2 -n");
+        assert_eq!(hoisted("gc --purge-foreign --json"), "--json gc --purge-foreign ");
+        assert_eq!(hoisted("gc --purge-foreign -n"), "gc --purge-foreign  -n");
+    }
+}

@@ -1,0 +1,9 @@
+//! Faces for people: flags, commands, text, `top`. No decision is made here.
+
+pub(crate) mod args;
+pub(crate) mod commands;
+pub(crate) mod print;
+pub(crate) mod route;
+pub(crate) mod show;
+pub(crate) mod signals;
+pub(crate) mod top;

@@ -1,0 +1,120 @@
+//! Who does the work of a command: a daemon that runs with the same settings, or this process.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use orchestrate::config::{self, Config};
+use orchestrate::health::{Check, Readiness};
+use orchestrate::log::{self, Level};
+use orchestrate::serve::{self, Client};
+use orchestrate::{Cancel, Error, Settings, health, walls};
+use serde::Serialize;
+use unpack::sandbox::Standing;
+
+use crate::cli::commands::Command;
+use crate::cli::print;
+use crate::output;
+
+/// Whether a daemon can do this command.
+pub(crate) fn may_be_asked(command: &Command) -> bool {
+    match command {
+        Command::Ensure(_)
+        | Command::Activate(_)
+        | Command::Deactivate(_)
+        | Command::Ls(_)
+        | Command::Show(_)
+        | Command::Rm(_)
+        | Command::Gc(_)
+        | Command::Df(_)
+        | Command::Pin(_)
+        | Command::Unpin(_)
+        | Command::Runs(_)
+        | Command::Events(_)
+        | Command::Cancel(_) => true,
+        Command::Recover(_)
+        | Command::Verify(_)
+        | Command::Checked(_)
+        | Command::Scan(_)
+        | Command::Catalog(_)
+        | Command::Quarantine(_)
+        | Command::Rebuild(_)
+        | Command::Config(_)
+        | Command::Metrics(_)
+        | Command::Serve(_)
+        | Command::Health(_)
+        | Command::Doctor(_)
+        | Command::Top(_) => false,
+    }
+}
+
+fn client(config: &Config, settings: &Settings, cancel: Cancel) -> Option<Client> {
+    let own = serve::socket(&settings.state);
+    let path = config.text("serve.socket").map_or(own.as_path(), Path::new);
+    Client::find(path, settings.wait, cancel, settings.talk)
+}
+
+/// The daemon, where there is one that would do the same as this process.
+pub(crate) fn daemon(config: &Config, settings: &Settings) -> Option<Client> {
+    let client = client(config, settings, settings.cancel.clone())?;
+    match config::differs(config, client.settings()?) {
+        None => Some(client),
+        Some(key) => {
+            if settings.talk > 0 {
+                let line = format!("the daemon has another {key}; the work is done here");
+                log::line(Level::Info, &line, &[]);
+            }
+            None
+        }
+    }
+}
+
+/// Serves until a signal.
+pub(crate) fn serve(
+    config: &Config,
+    new: bool,
+    again: impl Fn() -> Result<Config, Error> + Send + 'static,
+) -> anyhow::Result<ExitCode> {
+    let reload = move || again().and_then(|config| Ok((config.settings()?, config.serve()?)));
+    serve::serve(Settings { new, ..config.settings()? }, config.serve()?, reload)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the daemon finds of this host, or this process where there is none.
+fn found(config: &Config, settings: &Settings) -> Readiness {
+    let asked = client(config, settings, Cancel::default()).map(|client| client.readiness());
+    match asked {
+        Some(Ok(found)) => found,
+        Some(Err(_)) | None => health::readiness(settings),
+    }
+}
+
+/// Tells whether this host can do its work: 0, or 1.
+pub(crate) fn health(config: &Config, settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
+    let found = found(config, settings);
+    output(json, &found, print::readiness)?;
+    Ok(if found.ready { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What is wrong with a host, and the walls that this process would have.
+#[derive(Serialize)]
+pub(crate) struct Diagnosis {
+    /// Whether the host can do its work.
+    pub(crate) ready: bool,
+    /// The setting.
+    pub(crate) sandbox: &'static str,
+    /// Each wall.
+    pub(crate) walls: Vec<Standing>,
+    /// The checks that do not hold.
+    pub(crate) wrong: Vec<Check>,
+}
+
+/// Tells what is wrong: 0 where nothing is, or 1.
+pub(crate) fn doctor(config: &Config, settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
+    let found = found(config, settings);
+    let sandbox = settings.limits.walls.word();
+    let walls = walls::standing(settings).map_err(anyhow::Error::msg)?;
+    let wrong = found.checks.into_iter().filter(|check| !check.ok).collect();
+    let diagnosis = Diagnosis { ready: found.ready, sandbox, walls, wrong };
+    output(json, &diagnosis, print::diagnosis)?;
+    Ok(if diagnosis.ready { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}

@@ -1,0 +1,59 @@
+//! What the caller of the library chooses. What the program's settings mean to it is in `config::settings`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use registry::Keep;
+
+use crate::process::cancel::Cancel;
+use crate::store::StoreName;
+use crate::verbs::catalog::Trust;
+use crate::verbs::scan::Policy;
+
+/// How a pool grows by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Growing {
+    /// The directory of its files.
+    pub dir: PathBuf,
+    /// Bytes of data that it may come to have.
+    pub data_to: u64,
+    /// Bytes of data that it grows by at a time.
+    pub data_by: u64,
+    /// Bytes of metadata that it may come to have; none: what that much data needs.
+    pub metadata_to: Option<u64>,
+}
+
+/// What the caller chose.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The state directory: registry.db, locks, spools.
+    pub state: PathBuf,
+    /// The store.
+    pub store: StoreName,
+    /// Where S3 is and who asks.
+    pub fetch: fetch::Options,
+    /// What a layer may be.
+    pub limits: unpack::Limits,
+    /// Size of a new template's volume, bytes; layers grow beyond it where they must.
+    pub volume_bytes: u64,
+    /// How long to wait for another process.
+    pub wait: Duration,
+    /// Spools of killed runs go when nobody wrote to them for so long.
+    pub spool_age: Duration,
+    /// Whose word counts for what an image is.
+    pub trust: Trust,
+    /// Who scans images, and what is not let through.
+    pub scan: Policy,
+    /// How much of the past is kept.
+    pub history: Keep,
+    /// Whether an ETag that was the MD5 of another key's bytes stands for them.
+    pub etag_dedup: bool,
+    /// How the pool grows by itself; none: it does not. A daemon does it, and `health` knows of it.
+    pub growing: Option<Growing>,
+    /// Stops whatever runs, at its next safe point.
+    pub cancel: Cancel,
+    /// Lines for people on stderr: 0 none, 1 steps, 2 more.
+    pub talk: u8,
+    /// Whether the caller knows that no registry was ever tied to a store of which it cannot be seen.
+    pub new: bool,
+}

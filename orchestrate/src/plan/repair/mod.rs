@@ -1,0 +1,309 @@
+//! Compares rows with devices: what has to be mended, so that they agree. Pure; `mend` performs it.
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use registry::{Activation, ActivationState, Volume, VolumeState, WhenClosed};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::host::owner;
+use crate::plan::{self, ActivationStep, Fence, Mapping, VolumeStep, Wish};
+use crate::store::Mapped;
+use crate::verbs::judge::Bar;
+
+/// One thing to mend.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "repair", rename_all = "snake_case")]
+pub enum Repair {
+    /// The registry committed an intent and the store has not its number yet.
+    CatchUp {
+        /// The store's transaction id.
+        from: u64,
+        /// The registry's transaction id.
+        to: u64,
+    },
+    /// A volume whose builder is dead: it is thrown away.
+    Discard {
+        /// The volume.
+        volume: u32,
+    },
+    /// A volume on its way out is taken out.
+    Delete {
+        /// The volume.
+        volume: u32,
+    },
+    /// A sealed volume is mapped and must not be.
+    Unmap {
+        /// The volume.
+        volume: u32,
+    },
+    /// An activation's device was made larger by hand: that is its size.
+    Grown {
+        /// The activation.
+        name: String,
+        /// Bytes of its device.
+        bytes: u64,
+    },
+    /// An activation was up when the host went down: nobody has looked at its file system since.
+    Unchecked {
+        /// The activation.
+        name: String,
+    },
+    /// An activation runs that may not, and the settings have it taken down.
+    TakeDown {
+        /// The activation.
+        name: String,
+    },
+    /// The name of an activation leads to what is another's: the name is taken away.
+    Stray {
+        /// The name.
+        name: String,
+        /// The volume that it leads to.
+        volume: u32,
+    },
+    /// An activation is brought to what its row says.
+    Settle {
+        /// The activation.
+        name: String,
+        /// `up`, `down` or `gone`.
+        wish: &'static str,
+    },
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Repair::CatchUp { from, to } => {
+                write!(f, "bring the store from transaction {from} to {to}")
+            }
+            Repair::Discard { volume } => {
+                write!(f, "throw away volume {volume}, whose builder died")
+            }
+            Repair::Delete { volume } => {
+                write!(f, "take out volume {volume}, whose removal was begun")
+            }
+            Repair::Unmap { volume } => write!(f, "take down the device of sealed volume {volume}"),
+            Repair::Grown { name, bytes } => {
+                write!(f, "take {bytes} bytes as the size of activation {name}")
+            }
+            Repair::Unchecked { name } => write!(
+                f,
+                "note that activation {name} was up when the host went down, so that its file system \
+                 is unchecked"
+            ),
+            Repair::TakeDown { name } => {
+                write!(f, "take down activation {name}, which may not be up any more")
+            }
+            Repair::Stray { name, volume } => write!(
+                f,
+                "take away the name {name}, which leads to volume {volume} and not to its own activation's"
+            ),
+            Repair::Settle { name, wish: "up" } => write!(f, "bring up activation {name}"),
+            Repair::Settle { name, wish: "down" } => write!(f, "take down activation {name}"),
+            Repair::Settle { name, .. } => write!(f, "remove activation {name}"),
+        }
+    }
+}
+
+/// The facts of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Rows.
+    pub volumes: Vec<Volume>,
+    /// Rows.
+    pub activations: Vec<Activation>,
+    /// What the store has mapped.
+    pub mapped: Vec<Mapped>,
+    /// Volumes that are not to be mapped, and that somebody looks at through a device that refuses
+    /// writes.
+    pub looked_at: Vec<u32>,
+    /// Volumes of activations that wait to be closed, and are not yet.
+    pub held: Vec<u32>,
+    /// Activations that may not come up, by name.
+    pub barred: BTreeMap<String, Bar>,
+    /// The volume of the believed serials, where there is one.
+    pub serials: Option<u32>,
+    /// Volumes that a living process is building.
+    pub live_volumes: Vec<u32>,
+    /// Activations that a living process is changing.
+    pub live_activations: Vec<String>,
+    /// The registry's transaction id.
+    pub registry_transaction: u64,
+    /// The store's transaction id.
+    pub store_transaction: u64,
+    /// The boot that devices live in; none where they outlive it.
+    pub boot: Option<String>,
+    /// Whether several names may lead to one volume, as links do.
+    pub links: bool,
+}
+
+/// What has to be mended, in the order in which it can be.
+///
+/// # Errors
+/// [`Error::Fence`] when registry and store are not of the same moment: then nothing is.
+pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
+    let (registry, store) = (facts.registry_transaction, facts.store_transaction);
+    let mut repairs = Vec::new();
+    match plan::fence(registry, store) {
+        Fence::Agree => {}
+        Fence::InFlight => repairs.push(Repair::CatchUp { from: store, to: registry }),
+        Fence::Apart => return Err(owner::apart(registry, store)),
+    }
+    for row in &facts.activations {
+        if !facts.live_activations.contains(&row.name) {
+            repairs.extend(facts.of_activation(row));
+        }
+    }
+    repairs.extend(facts.mapped.iter().filter_map(|mapped| facts.stray(mapped)));
+    // The youngest first: a child goes before its parent.
+    for row in facts.volumes.iter().rev() {
+        if facts.live_volumes.contains(&row.id) || facts.looked_at.contains(&row.id) {
+            continue;
+        }
+        match plan::volume(&row.state, facts.volume_mapping(row.id)) {
+            VolumeStep::Keep => {}
+            VolumeStep::Unmap => repairs.push(Repair::Unmap { volume: row.id }),
+            VolumeStep::Discard => repairs.push(Repair::Discard { volume: row.id }),
+            VolumeStep::Delete => repairs.push(Repair::Delete { volume: row.id }),
+        }
+    }
+    // Whoever writes to it holds the store's lock, under which this was seen.
+    if let Some(volume) = facts.serials.filter(|id| facts.volume_mapping(*id) != Mapping::Absent) {
+        repairs.push(Repair::Unmap { volume });
+    }
+    // What is mapped and in no row is not ours: a row is there before its mapping and goes after it.
+    Ok(repairs)
+}
+
+impl Facts {
+    fn of_activation(&self, row: &Activation) -> Vec<Repair> {
+        let mut repairs = Vec::new();
+        let name = || row.name.clone();
+        let device = self.mapped.iter().find(|mapped| mapped.id == row.id);
+        if row.state == ActivationState::Active {
+            let another_boot = self.boot.is_some() && row.boot != self.boot;
+            if device.is_none() && another_boot && !row.unchecked {
+                repairs.push(Repair::Unchecked { name: name() });
+            }
+            if let Some(bytes) = device.map(|device| device.bytes).filter(|b| *b > row.bytes) {
+                repairs.push(Repair::Grown { name: name(), bytes });
+            }
+        }
+        if self.must_go(row) {
+            repairs.push(Repair::TakeDown { name: name() });
+        } else if let Some(wish) = self.unsettled(row) {
+            repairs.push(Repair::Settle { name: name(), wish: word(wish) });
+        }
+        repairs
+    }
+
+    /// Whether an activation runs that the settings have taken down.
+    fn must_go(&self, row: &Activation) -> bool {
+        let goes = self.barred.get(&row.name).is_some_and(|bar| bar.goes);
+        let up = matches!(self.mapping(row), Mapping::Live | Mapping::Astray);
+        goes && up && row.state == ActivationState::Active && row.when_closed.is_none()
+    }
+
+    /// Why an activation that should be up is not, and does not come up.
+    pub(crate) fn kept_down(&self, row: &Activation) -> Option<&Bar> {
+        let bar = self.barred.get(&row.name)?;
+        let down = self.mapping(row) != Mapping::Live;
+        (down && row.state == ActivationState::Active && wish(row) == Wish::Up).then_some(bar)
+    }
+
+    /// The name of an activation that is not up and leads to what is not its own. One that is up is brought to
+    /// its own by [`Repair::Settle`].
+    fn stray(&self, mapped: &Mapped) -> Option<Repair> {
+        let row = self.activations.iter().find(|row| row.name == mapped.name)?;
+        let is_its_own = row.id == mapped.id || wish(row) == Wish::Up;
+        let stray =
+            self.is_alias(mapped) && !is_its_own && !self.live_activations.contains(&row.name);
+        stray.then(|| Repair::Stray { name: mapped.name.clone(), volume: mapped.id })
+    }
+
+    /// Names without a row that lead to an activation's volume beside its own name, with that one.
+    pub(crate) fn ghosts(&self) -> Vec<(&str, &str)> {
+        let of_no_row = |mapped: &&Mapped| {
+            self.activations.iter().all(|row| row.name != mapped.name) && self.is_alias(mapped)
+        };
+        let owner = |mapped: &Mapped| self.activations.iter().find(|row| row.id == mapped.id);
+        let ghosts = self.mapped.iter().filter(of_no_row);
+        ghosts
+            .filter_map(|ghost| Some((ghost.name.as_str(), owner(ghost)?.name.as_str())))
+            .collect()
+    }
+
+    /// Whether a link is none of the one that its volume's own row is about: that has its own, or there is
+    /// no row.
+    fn is_alias(&self, mapped: &Mapped) -> bool {
+        let of_volume = self.activations.iter().find(|row| row.id == mapped.id);
+        let has_own = |row: &Activation| {
+            row.name != mapped.name
+                && self.mapped.iter().any(|own| own.id == row.id && own.name == row.name)
+        };
+        let is_layer = self.volumes.iter().any(|row| row.id == mapped.id);
+        self.links && !is_layer && of_volume.is_none_or(has_own)
+    }
+
+    /// What an activation has yet to become; none when it is as its row says.
+    fn unsettled(&self, row: &Activation) -> Option<Wish> {
+        if self.looked_at.contains(&row.id) || self.kept_down(row).is_some() {
+            return None;
+        }
+        let wish = wish(row);
+        let held = row.when_closed.is_some() && self.held.contains(&row.id);
+        let step = plan::activation(Some(row.state), self.mapping(row), wish);
+        (step != ActivationStep::Done && !held).then_some(wish)
+    }
+
+    /// The mapping of an activation: under its own name before any other.
+    fn mapping(&self, row: &Activation) -> Mapping {
+        let all = || self.mapped.iter().filter(|mapped| mapped.id == row.id);
+        match all().find(|mapped| mapped.name == row.name).or_else(|| all().next()) {
+            None => Mapping::Absent,
+            Some(mapped) if mapped.name != row.name && mapped.mapping == Mapping::Live => {
+                Mapping::Astray
+            }
+            Some(mapped) => mapped.mapping,
+        }
+    }
+
+    fn volume_mapping(&self, id: u32) -> Mapping {
+        let mapped = self.mapped.iter().find(|mapped| mapped.id == id);
+        mapped.map_or(Mapping::Absent, |mapped| mapped.mapping)
+    }
+}
+
+/// What a row says should be, when nobody is at work on it.
+pub(crate) fn wish(row: &Activation) -> Wish {
+    match row.when_closed {
+        None => plan::settled(row.state),
+        Some(WhenClosed::Rm) => Wish::Gone,
+        Some(WhenClosed::Deactivate) if row.state == ActivationState::Active => Wish::Down,
+        Some(WhenClosed::Deactivate) => plan::settled(row.state),
+    }
+}
+
+fn word(wish: Wish) -> &'static str {
+    match wish {
+        Wish::Up => "up",
+        Wish::Down => "down",
+        Wish::Gone => "gone",
+    }
+}
+
+/// Whether a volume is as its row says without a look at who is at work on it.
+pub(crate) fn is_settled(row: &Volume, facts: &Facts) -> bool {
+    matches!(row.state, VolumeState::Sealed(_)) && facts.volume_mapping(row.id) == Mapping::Absent
+}
+
+impl Facts {
+    /// Whether an activation is as its row says without a look at who is at work on it.
+    pub(crate) fn is_as_wished(&self, row: &Activation) -> bool {
+        self.of_activation(row).is_empty()
+    }
+}

@@ -1,0 +1,248 @@
+//! What recovery makes of facts, one case each.
+
+use registry::{ActivationState, Role, Seal};
+
+use crate::plan::repair::*;
+
+fn volume(id: u32, parent: Option<u32>, state: VolumeState) -> Volume {
+    let role = if parent.is_some() { Role::Layer } else { Role::Template };
+    Volume { id, role, parent, build: format!("b{id}"), bytes: 1, state, condemned: None }
+}
+
+fn sealed() -> VolumeState {
+    VolumeState::Sealed(Seal {
+        chain: None,
+        diff: None,
+        blob: None,
+        tree: None,
+        own_bytes: 0,
+        entries: 0,
+        content_bytes: 0,
+    })
+}
+
+fn activation(name: &str, id: u32, state: ActivationState) -> Activation {
+    let (name, reference) = (name.into(), "s3://b/p/".into());
+    let (boot, unchecked, when_closed) = (None, false, None);
+    Activation {
+        name,
+        reference,
+        origin: 1,
+        id,
+        bytes: 1,
+        state,
+        boot,
+        unchecked,
+        when_closed,
+        endpoint: None,
+    }
+}
+
+fn mapped(name: &str, id: u32, mapping: Mapping) -> Mapped {
+    Mapped { name: name.into(), id, mapping, bytes: 1 }
+}
+
+fn agreeing() -> Facts {
+    Facts {
+        volumes: vec![volume(1, None, sealed()), volume(2, Some(1), sealed())],
+        activations: vec![
+            activation("up", 3, ActivationState::Active),
+            activation("down", 4, ActivationState::Inactive),
+        ],
+        mapped: vec![mapped("up", 3, Mapping::Live)],
+        registry_transaction: 9,
+        store_transaction: 9,
+        ..Facts::default()
+    }
+}
+
+#[test]
+fn a_settled_host_needs_nothing() {
+    assert_eq!(compare(&agreeing()).unwrap(), []);
+}
+
+#[test]
+fn a_dead_build_is_discarded_and_a_living_one_is_not() {
+    let mut facts = agreeing();
+    facts.volumes.push(volume(5, Some(2), VolumeState::Building));
+    facts.mapped.push(mapped("pool-work-5", 5, Mapping::Live));
+    assert_eq!(compare(&facts).unwrap(), [Repair::Discard { volume: 5 }]);
+    facts.live_volumes.push(5);
+    assert_eq!(compare(&facts).unwrap(), []);
+}
+
+#[test]
+fn children_are_deleted_before_their_parents() {
+    let mut facts = agreeing();
+    facts.volumes.push(volume(5, Some(2), VolumeState::Deleting));
+    facts.volumes.push(volume(6, Some(5), VolumeState::Deleting));
+    let repairs = compare(&facts).unwrap();
+    assert_eq!(repairs, [Repair::Delete { volume: 6 }, Repair::Delete { volume: 5 }]);
+}
+
+#[test]
+fn after_a_reboot_only_what_was_active_is_mapped_again() {
+    let mut facts = agreeing();
+    facts.mapped.clear();
+    let up = Repair::Settle { name: "up".into(), wish: "up" };
+    assert_eq!(compare(&facts).unwrap(), [up]);
+}
+
+#[test]
+fn half_made_devices_and_unborn_activations_are_settled() {
+    let mut facts = agreeing();
+    facts.mapped = vec![mapped("up", 3, Mapping::Half)];
+    facts.activations.push(activation("unborn", 7, ActivationState::Reserved));
+    let repairs = compare(&facts).unwrap();
+    assert_eq!(
+        repairs,
+        [
+            Repair::Settle { name: "up".into(), wish: "up" },
+            Repair::Settle { name: "unborn".into(), wish: "gone" }
+        ]
+    );
+    facts.live_activations = vec!["up".into(), "unborn".into()];
+    assert_eq!(compare(&facts).unwrap(), []);
+}
+
+#[test]
+fn a_mapped_sealed_volume_is_unmapped_and_what_is_not_ours_is_left_alone() {
+    let mut facts = agreeing();
+    facts.mapped.push(mapped("hand", 2, Mapping::Live));
+    facts.mapped.push(mapped("theirs", 99, Mapping::Live));
+    let repairs = compare(&facts).unwrap();
+    assert_eq!(repairs, [Repair::Unmap { volume: 2 }]);
+}
+
+#[test]
+fn one_commit_in_flight_is_caught_up_with_and_another_day_is_refused() {
+    let mut facts = agreeing();
+    facts.store_transaction = 8;
+    assert_eq!(compare(&facts).unwrap(), [Repair::CatchUp { from: 8, to: 9 }]);
+    for store in [7, 10] {
+        facts.store_transaction = store;
+        assert!(matches!(compare(&facts), Err(Error::Fence { .. })));
+    }
+}
+
+#[test]
+fn who_only_looks_is_left_alone() {
+    let mut facts = agreeing();
+    facts.mapped.push(mapped("hand", 2, Mapping::Live));
+    facts.mapped.push(mapped("down", 4, Mapping::Live));
+    facts.looked_at = vec![2, 4];
+    assert_eq!(compare(&facts).unwrap(), []);
+    facts.looked_at.clear();
+    let down = Repair::Settle { name: "down".into(), wish: "down" };
+    assert_eq!(compare(&facts).unwrap(), [down, Repair::Unmap { volume: 2 }]);
+}
+
+#[test]
+fn a_renamed_device_is_known_by_its_volume_and_gets_its_name_back() {
+    let mut facts = agreeing();
+    facts.mapped = vec![mapped("other", 3, Mapping::Live)];
+    let up = Repair::Settle { name: "up".into(), wish: "up" };
+    assert_eq!(compare(&facts).unwrap(), [up]);
+}
+
+#[test]
+fn a_device_that_was_made_larger_by_hand_has_that_size() {
+    let mut facts = agreeing();
+    facts.mapped[0].bytes = 9;
+    let grown = Repair::Grown { name: "up".into(), bytes: 9 };
+    assert_eq!(compare(&facts).unwrap(), [grown]);
+    facts.mapped[0].bytes = 0;
+    assert_eq!(compare(&facts).unwrap(), [], "a size that is not known is none");
+}
+
+#[test]
+fn what_was_up_in_another_boot_is_unchecked_and_comes_up() {
+    let mut facts = agreeing();
+    facts.boot = Some("b".into());
+    facts.activations[0].boot = Some("b".into());
+    assert_eq!(compare(&facts).unwrap(), []);
+    facts.mapped.clear();
+    let up = Repair::Settle { name: "up".into(), wish: "up" };
+    let by_hand = compare(&facts).unwrap();
+    assert_eq!(by_hand, std::slice::from_ref(&up), "taken down by hand, in this boot");
+    for earlier in [Some("a".to_owned()), None] {
+        facts.activations[0].boot = earlier;
+        let unchecked = Repair::Unchecked { name: "up".into() };
+        assert_eq!(compare(&facts).unwrap(), [unchecked, up.clone()]);
+    }
+    facts.activations[0].unchecked = true;
+    assert_eq!(compare(&facts).unwrap(), [up], "said once");
+}
+
+#[test]
+fn the_name_of_an_activation_that_leads_to_anothers_volume_is_taken_away() {
+    let mut facts = agreeing();
+    facts.mapped.push(mapped("down", 3, Mapping::Live));
+    assert_eq!(compare(&facts).unwrap(), [], "a device has one name");
+    facts.links = true;
+    let stray = Repair::Stray { name: "down".into(), volume: 3 };
+    assert_eq!(compare(&facts).unwrap(), std::slice::from_ref(&stray));
+    facts.live_activations = vec!["down".into()];
+    assert_eq!(compare(&facts).unwrap(), []);
+    facts.live_activations.clear();
+    // A name of nobody is told, and left alone.
+    facts.mapped[1].name = "ghost".into();
+    assert_eq!((compare(&facts).unwrap(), facts.ghosts()), (vec![], vec![("ghost", "up")]));
+    // That of one that is up is brought to its own.
+    facts.mapped = vec![mapped("up", 4, Mapping::Live)];
+    let settle = |name: &str, wish| Repair::Settle { name: name.into(), wish };
+    assert_eq!(compare(&facts).unwrap(), [settle("up", "up"), settle("down", "down")]);
+}
+
+#[test]
+fn a_wish_for_the_close_waits_for_it() {
+    let mut facts = agreeing();
+    facts.activations[0].when_closed = Some(WhenClosed::Rm);
+    facts.held = vec![3];
+    assert_eq!(compare(&facts).unwrap(), []);
+    facts.held.clear();
+    let gone = Repair::Settle { name: "up".into(), wish: "gone" };
+    assert_eq!(compare(&facts).unwrap(), [gone]);
+    facts.activations[0].when_closed = Some(WhenClosed::Deactivate);
+    let down = Repair::Settle { name: "up".into(), wish: "down" };
+    assert_eq!(compare(&facts).unwrap(), [down]);
+}
+
+fn bar(goes: bool) -> Bar {
+    let (image, serial, what) = ("s3://b/p/".into(), 2, "there is no image".into());
+    Bar { why: crate::verbs::judge::Why::Revoked { image, serial, what }, goes }
+}
+
+#[test]
+fn what_may_not_be_up_does_not_come_up_and_goes_only_where_that_is_wished() {
+    let mut facts = agreeing();
+    facts.barred.insert("up".into(), bar(false));
+    assert_eq!(compare(&facts).unwrap(), [], "it runs");
+    assert!(facts.kept_down(&facts.activations[0]).is_none());
+    for down in [Vec::new(), vec![mapped("up", 3, Mapping::Half)]] {
+        facts.mapped = down;
+        assert_eq!(compare(&facts).unwrap(), [], "it does not come up");
+        assert!(facts.kept_down(&facts.activations[0]).is_some());
+    }
+    facts.barred.insert("up".into(), bar(true));
+    assert_eq!(compare(&facts).unwrap(), [], "it is down");
+    facts.mapped = vec![mapped("up", 3, Mapping::Live)];
+    let goes = Repair::TakeDown { name: "up".into() };
+    assert_eq!(compare(&facts).unwrap(), [goes]);
+    // Wished already, for when it is closed.
+    facts.activations[0].when_closed = Some(WhenClosed::Deactivate);
+    facts.held = vec![3];
+    assert_eq!(compare(&facts).unwrap(), []);
+    facts.held.clear();
+    let down = Repair::Settle { name: "up".into(), wish: "down" };
+    assert_eq!(compare(&facts).unwrap(), [down]);
+}
+
+#[test]
+fn what_is_left_of_a_write_to_the_serials_is_taken_down() {
+    let mut facts = agreeing();
+    facts.serials = Some(9);
+    assert_eq!(compare(&facts).unwrap(), []);
+    facts.mapped.push(mapped("pool-work-9", 9, Mapping::Live));
+    assert_eq!(compare(&facts).unwrap(), [Repair::Unmap { volume: 9 }]);
+}

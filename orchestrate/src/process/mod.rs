@@ -1,0 +1,9 @@
+//! This process and the machine under it: cancelling, the log, locks, directories of our own, room kept back.
+
+pub(crate) mod cancel;
+pub(crate) mod lock;
+pub(crate) mod lock_files;
+pub mod log;
+pub(crate) mod place;
+pub mod reserve;
+pub(crate) mod sys;

@@ -1,0 +1,128 @@
+//! The verbs as the program needs them, whoever does the work: this process, or a daemon.
+
+use std::time::Duration;
+
+use fetch::ImageRef;
+use registry::{Event, Run};
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::host::run::RunLine;
+use crate::verbs::activate::{ActivateOptions, Activated, Deactivated, Going};
+use crate::verbs::ensure::Ensured;
+use crate::verbs::gc::{Bound, Collected, Usage};
+use crate::verbs::remove::Removed;
+use crate::view::listing::Listing;
+
+/// What both can do, with the same results.
+pub trait Verbs {
+    /// See [`Host::ensure`].
+    fn ensure(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error>;
+
+    /// See [`Host::activate`].
+    fn activate(
+        &mut self,
+        image: &ImageRef,
+        name: &str,
+        options: ActivateOptions,
+    ) -> Result<Activated, Error>;
+
+    /// See [`Host::deactivate`].
+    fn deactivate(&mut self, name: &str, how: Going) -> Result<Deactivated, Error>;
+
+    /// See [`Host::remove`].
+    fn remove(&mut self, name: &str, how: Going) -> Result<Removed, Error>;
+
+    /// See [`Host::gc`].
+    fn gc(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error>;
+
+    /// See [`Host::pin`].
+    fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error>;
+
+    /// See [`Host::cancel`].
+    fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error>;
+
+    /// See [`Host::list`].
+    fn list(&mut self) -> Result<Listing, Error>;
+
+    /// See [`Host::usage`].
+    fn usage(&mut self) -> Result<Usage, Error>;
+
+    /// See [`Host::runs`].
+    fn runs(&mut self, all: bool) -> Result<Vec<RunLine>, Error>;
+
+    /// History after a number, of one subject or all; with `time` it waits that long for some.
+    fn events(
+        &mut self,
+        subject: Option<&str>,
+        after: u64,
+        time: Duration,
+    ) -> Result<Vec<Event>, Error>;
+}
+
+/// Lines of history that are read at a time.
+const PAGE: u32 = 1000;
+
+impl Verbs for Host {
+    fn ensure(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error> {
+        Host::ensure(self, image, dry_run)
+    }
+
+    fn activate(
+        &mut self,
+        image: &ImageRef,
+        name: &str,
+        options: ActivateOptions,
+    ) -> Result<Activated, Error> {
+        Host::activate(self, image, name, options)
+    }
+
+    fn deactivate(&mut self, name: &str, how: Going) -> Result<Deactivated, Error> {
+        Host::deactivate(self, name, how)
+    }
+
+    fn remove(&mut self, name: &str, how: Going) -> Result<Removed, Error> {
+        Host::remove(self, name, how)
+    }
+
+    fn gc(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error> {
+        Host::gc(self, bound, purge, dry_run)
+    }
+
+    fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error> {
+        Host::pin(self, image, pinned)
+    }
+
+    fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {
+        Host::cancel(self, run, why)
+    }
+
+    fn list(&mut self) -> Result<Listing, Error> {
+        Host::list(self)
+    }
+
+    fn usage(&mut self) -> Result<Usage, Error> {
+        Host::usage(self)
+    }
+
+    fn runs(&mut self, all: bool) -> Result<Vec<RunLine>, Error> {
+        Host::runs(self, all)
+    }
+
+    fn events(
+        &mut self,
+        subject: Option<&str>,
+        after: u64,
+        time: Duration,
+    ) -> Result<Vec<Event>, Error> {
+        self.look_again()?;
+        let events = self.registry().events(subject, after, PAGE)?;
+        if !time.is_zero() {
+            self.only_looks();
+        }
+        if events.is_empty() && !time.is_zero() {
+            self.wait(time.min(crate::process::cancel::LOOK * 2))?;
+        }
+        Ok(events)
+    }
+}

@@ -1,0 +1,491 @@
+//! `activate` and `deactivate`: a writable snapshot of an image's top layer, under a name.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use fetch::ImageRef;
+use registry::{Activation, ActivationState, NewActivation, Verb, Volume, WhenClosed};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::plan::retry::Step;
+use crate::plan::{self, ActivationStep, Mapping, Wish};
+use crate::verbs::condemned::UNUSABLE_MAX;
+use crate::verbs::ensure::{Ensured, millis};
+use crate::verbs::volumes;
+
+/// More than any plan takes; a plan that does not end is a bug and not a loop.
+const STEPS_MAX: usize = 16;
+
+/// How an image is to be activated.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ActivateOptions {
+    /// Size of the device, bytes, where it is to be larger than the image's volume.
+    pub bytes: Option<u64>,
+    /// Take the image as it is on this host, and ask no server what it is now.
+    pub no_fetch: bool,
+    /// Only tell what would be done.
+    pub dry_run: bool,
+}
+
+/// What `activate` did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Activated {
+    /// The activation's name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// Where it is: a block device, or a directory for `dir` stores.
+    pub path: PathBuf,
+    /// `thin` or `dir`.
+    pub store: String,
+    /// Its volume; none while only planned.
+    pub volume: Option<u32>,
+    /// Its size, bytes.
+    pub bytes: u64,
+    /// Whether it was there before and nothing had to be done.
+    pub already: bool,
+    /// What became of the image; none when it was not looked at.
+    pub ensured: Option<Ensured>,
+    /// Device-mapper calls that it took, without those of recovery before it.
+    pub ioctls: u64,
+    /// Whether nothing was done on purpose.
+    pub dry_run: bool,
+    /// Wall time, milliseconds.
+    pub ms: u64,
+}
+
+/// What `deactivate` did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Deactivated {
+    /// The activation's name.
+    pub name: String,
+    /// Whether there was anything to do.
+    pub changed: bool,
+    /// Whether it is open and goes down as soon as it is closed.
+    #[serde(default)]
+    pub when_closed: bool,
+    /// Whether nothing was done on purpose.
+    pub dry_run: bool,
+}
+
+/// How something is to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Going {
+    /// Where somebody has it open, it goes as soon as nobody has.
+    pub when_closed: bool,
+    /// Only tell what would be done.
+    pub dry_run: bool,
+}
+
+impl Going {
+    pub(crate) fn to_json(self) -> serde_json::Value {
+        json!({"when_closed": self.when_closed})
+    }
+
+    pub(crate) fn from_json(value: &serde_json::Value) -> Going {
+        Going { when_closed: value["when_closed"] == true, dry_run: false }
+    }
+}
+
+/// What is counted from.
+#[derive(Clone, Copy)]
+struct Begun {
+    at: Instant,
+    ioctls: u64,
+}
+
+/// Whether somebody was told of this activation, and nobody that it is gone.
+pub(crate) fn is_told(row: &Activation) -> bool {
+    matches!(row.state, ActivationState::Active | ActivationState::Inactive)
+}
+
+/// A name that may be a device's, a file's and a shell word.
+///
+/// # Errors
+/// [`Error::Usage`] saying which rule it breaks.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+    let good_start = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if good_start && name.len() <= 100 && name.chars().all(plain) && name != "control" {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "--name {name:?}: 1 to 100 of A-Z a-z 0-9 - _ . +, the first a letter or digit"
+    )))
+}
+
+impl Host {
+    /// Makes sure that `image` is mapped, read-write, under `name`.
+    ///
+    /// What is active already is left alone, without a look at the network.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] when the name belongs to another image; [`Error::NotHere`] when it would
+    /// have to be fetched and must not be.
+    pub fn activate(
+        &mut self,
+        image: &ImageRef,
+        name: &str,
+        options: ActivateOptions,
+    ) -> Result<Activated, Error> {
+        let ActivateOptions { bytes, no_fetch, dry_run } = options;
+        check_name(name)?;
+        let reference = image.to_string();
+        if !dry_run {
+            self.end_earlier(name)?;
+        }
+        // What is up already is no run: it costs no write, and waits for nobody.
+        let begun = self.begins();
+        self.agrees(name, &reference, bytes)?;
+        if self.is_up(name, &reference)? {
+            return self.activated(name, reference, true, None, dry_run, begun);
+        }
+        if self.store.keeps_name(name) {
+            let what = "a build or a look on this pool may need a device of this name";
+            return Err(Error::Usage(format!("--name {name:?}: {what}: choose another")));
+        }
+        if dry_run {
+            let ensured = self.would_be_ensured(image, name, no_fetch)?;
+            return self.activated(name, reference, false, ensured, true, begun);
+        }
+        let asked = std::mem::take(&mut self.asked_catalog);
+        if !asked && self.registry.activation(name)?.is_some() {
+            // Before any lock: who waits for the server keeps nobody from what is here.
+            self.look_at_catalog()?;
+        }
+        self.end_earlier(&reference)?;
+        let input = json!({"image": reference, "bytes": bytes, "no_fetch": no_fetch});
+        self.as_run(Verb::Activate, name, input, |host| host.activate_alone(image, name, options))
+    }
+
+    /// Whether `name` is an activation of this image and mapped.
+    pub(crate) fn is_up(&self, name: &str, reference: &str) -> Result<bool, Error> {
+        let row = self.registry.activation(name)?;
+        let of_image = |row: &Activation| row.reference == reference && row.when_closed.is_none();
+        let Some(row) = row.filter(of_image) else { return Ok(false) };
+        let mapping = self.store.mapping(row.id, name)?;
+        Ok(plan::activation(Some(row.state), mapping, Wish::Up) == ActivationStep::Done)
+    }
+
+    /// What would become of the image.
+    fn would_be_ensured(
+        &mut self,
+        image: &ImageRef,
+        name: &str,
+        no_fetch: bool,
+    ) -> Result<Option<Ensured>, Error> {
+        match (self.is_new(name)?, no_fetch) {
+            (true, false) => self.ensured(image, true).map(Some),
+            (true, true) => self.present(&image.to_string()).map(|_| None),
+            (false, _) => Ok(None),
+        }
+    }
+
+    /// Whether nobody has this name, or only something that is on its way out, or that a dead process has
+    /// reserved and told nobody of. The caller's run is the only one of its kind.
+    fn is_new(&self, name: &str) -> Result<bool, Error> {
+        Ok(self.registry.activation(name)?.is_none_or(|row| !is_told(&row)))
+    }
+
+    /// The image first, and a scan of it, under no lock of the name; then the name, which takes a moment.
+    /// Where the image's top layer turns out to be gone, that is built anew.
+    fn activate_alone(
+        &mut self,
+        image: &ImageRef,
+        name: &str,
+        options: ActivateOptions,
+    ) -> Result<Activated, Error> {
+        let begun = self.begins();
+        let reference = image.to_string();
+        let (mut unusable, mut ensured) = (0, None);
+        loop {
+            self.agrees(name, &reference, options.bytes)?;
+            if self.is_new(name)? && !options.no_fetch {
+                ensured = Some(
+                    self.ensured(image, false).map_err(|error| self.or_as_it_is(image, error))?,
+                );
+            }
+            match self.activate_at_once(&reference, name, options, ensured.as_ref()) {
+                Ok(Some(already)) => {
+                    return self.activated(name, reference, already, ensured, false, begun);
+                }
+                // Somebody has removed the name, or the image, since it was looked at.
+                Ok(None) if unusable < UNUSABLE_MAX => {}
+                Err(error) if unusable < UNUSABLE_MAX => {
+                    self.unusable(error)?;
+                    if options.no_fetch {
+                        self.present(&reference)?;
+                    }
+                }
+                Ok(None) => return Err(Error::NotHere { image: reference }),
+                Err(error) => return Err(error),
+            }
+            unusable += 1;
+        }
+    }
+
+    /// What is sealed here comes up under `name`; whether it was up already. None when the image would
+    /// have to be looked for first.
+    fn activate_at_once(
+        &mut self,
+        reference: &str,
+        name: &str,
+        ActivateOptions { bytes, no_fetch, .. }: ActivateOptions,
+        ensured: Option<&Ensured>,
+    ) -> Result<Option<bool>, Error> {
+        let top_of = |host: &Host| -> Result<Option<Volume>, Error> {
+            match host.registry.activation(name)? {
+                Some(row) if is_told(&row) => Ok(host.registry.volume(row.origin)?),
+                Some(_) | None if no_fetch => host.present(reference).map(Some),
+                Some(_) | None => Ok(ensured.and_then(|ensured| ensured.top.clone())),
+            }
+        };
+        // A scan takes its time: under no lock of the name.
+        let permitted = top_of(self)?;
+        let there = self.registry.activation(name)?;
+        match (there.filter(is_told), &permitted) {
+            (Some(row), _) if !self.is_up(name, reference)? => self.permit_again(&row)?,
+            (Some(_), _) | (None, None) => {}
+            (None, Some(top)) => self.permit(reference, top)?,
+        }
+        let _mine = self.locks.activation(name)?;
+        let _using = self.locks.images_shared()?;
+        self.agrees(name, reference, bytes)?;
+        if self.is_new(name)? {
+            self.drive(name, Wish::Gone)?;
+            let Some(top) = top_of(self)? else { return Ok(None) };
+            if permitted.is_none_or(|permitted| permitted.id != top.id) {
+                return Ok(None);
+            }
+            self.reserved(reference, name, bytes, &top, ensured.is_some())?;
+        }
+        let Some(row) = self.registry.activation(name)? else { return Ok(None) };
+        let already = self.is_up(name, reference)?;
+        if row.when_closed.is_some() {
+            // Who asks for it now wants it later than who wished it away.
+            self.registry.write(|write| write.put_when_closed(name, None))?;
+        }
+        self.patiently(Step::Device, |host| host.drive(name, Wish::Up).map(drop))
+            .or_else(|error| self.unborn(name, error))?;
+        Ok(Some(already))
+    }
+
+    fn mapping(&self, row: Option<&Activation>) -> Result<Mapping, Error> {
+        row.map_or(Ok(Mapping::Absent), |row| self.store.mapping(row.id, &row.name))
+    }
+
+    /// A server that is away is no reason to be without an image that is here: who may take it is told.
+    fn or_as_it_is(&self, image: &ImageRef, error: Error) -> Error {
+        let away = matches!(&error, Error::Fetch(source) if matches!(
+            source.kind(),
+            fetch::Kind::Network | fetch::Kind::Timeout | fetch::Kind::Throttled
+        ));
+        let image = image.to_string();
+        match away && !self.trusts() && self.present(&image).is_ok() {
+            true => Error::Away { image, source: Box::new(error) },
+            false => error,
+        }
+    }
+
+    /// Reserves an activation of this top volume. `asked`: its server was asked just now.
+    fn reserved(
+        &mut self,
+        reference: &str,
+        name: &str,
+        bytes: Option<u64>,
+        top: &Volume,
+        asked: bool,
+    ) -> Result<(), Error> {
+        self.still_listed(reference)?;
+        let bytes = bytes.unwrap_or(top.bytes).max(top.bytes);
+        let endpoint = match asked {
+            // Not what the image's row says: somebody may have it from elsewhere by now.
+            true => Some(self.client()?.endpoint().to_owned()),
+            false => self.registry.image(reference)?.map(|image| image.endpoint),
+        };
+        let (origin, endpoint) = (top.id, endpoint.as_deref());
+        let new = NewActivation { name, reference, origin, bytes, endpoint };
+        volumes::reserve_activation(self, &new).or_else(|error| self.unborn(name, error))
+    }
+
+    /// The top volume of an image that is taken as it is here.
+    fn present(&self, reference: &str) -> Result<Volume, Error> {
+        if self.trusts() {
+            return Err(Error::Usage(format!(
+                "{reference}: a key is trusted, so its catalog has to be asked; leave --no-fetch out"
+            )));
+        }
+        let image = self.registry.image(reference)?;
+        if let (Some(image), Some(asked)) = (&image, self.settings.fetch.named_endpoint()?)
+            && image.endpoint != asked
+        {
+            return Err(Error::Usage(format!(
+                "{reference} is on this host from {}, and {asked} was asked for; leave --no-fetch out",
+                image.endpoint
+            )));
+        }
+        let top = image.and_then(|image| image.layers.last().map(|layer| layer.volume));
+        let top = top.map(|top| self.registry.volume(top)).transpose()?.flatten();
+        let top = top.ok_or_else(|| Error::NotHere { image: reference.into() })?;
+        self.not_condemned(top.id, reference)?;
+        Ok(top)
+    }
+
+    fn begins(&self) -> Begun {
+        Begun { at: Instant::now(), ioctls: self.store.ioctls() }
+    }
+
+    /// The activation as it stands.
+    fn activated(
+        &self,
+        name: &str,
+        reference: String,
+        already: bool,
+        ensured: Option<Ensured>,
+        dry_run: bool,
+        begun: Begun,
+    ) -> Result<Activated, Error> {
+        let row = self.registry.activation(name)?;
+        Ok(Activated {
+            name: name.into(),
+            image: reference,
+            path: self.store.path(name),
+            store: self.store.binding().kind,
+            volume: row.as_ref().map(|row| row.id),
+            bytes: row.as_ref().map_or(0, |row| row.bytes),
+            already,
+            ensured,
+            ioctls: self.store.ioctls() - begun.ioctls,
+            dry_run,
+            ms: millis(begun.at),
+        })
+    }
+
+    /// Takes away the device of `name` and keeps what was written to it. One that somebody has open is
+    /// left as it is; `when_closed` has it taken down as soon as nobody has.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`]; [`Error::Held`].
+    pub fn deactivate(&mut self, name: &str, how: Going) -> Result<Deactivated, Error> {
+        if how.dry_run {
+            return self.deactivate_alone(name, how);
+        }
+        self.as_run(Verb::Deactivate, name, how.to_json(), |host| host.deactivate_alone(name, how))
+    }
+
+    fn deactivate_alone(&mut self, name: &str, how: Going) -> Result<Deactivated, Error> {
+        let mut overtook = false;
+        if !how.dry_run && self.registry.activation(name)?.is_none() {
+            // Under no lock of the name, which the run that makes it needs.
+            overtook = self.after_its_makers("activation", name)?;
+        }
+        let _mine = self.locks.activation(name)?;
+        let Some(row) = self.registry.activation(name)? else {
+            if !overtook {
+                return Err(self.unknown("activation", name));
+            }
+            let name = name.into();
+            return Ok(Deactivated { name, changed: true, when_closed: false, dry_run: false });
+        };
+        let mapping = self.store.mapping(row.id, name)?;
+        let changed =
+            plan::activation(Some(row.state), mapping, Wish::Down) != ActivationStep::Done;
+        let mut done =
+            Deactivated { name: name.into(), changed, when_closed: false, dry_run: how.dry_run };
+        if changed {
+            done.when_closed = self.waits_to_be_closed(&row, how, WhenClosed::Deactivate)?;
+        }
+        if !how.dry_run && !done.when_closed {
+            self.patiently(Step::Device, |host| host.drive(name, Wish::Down).map(drop))?;
+        }
+        Ok(done)
+    }
+
+    /// Whether an activation is open, and what is to become of it waits for its close. The wish is
+    /// recorded. The caller holds the activation's lock.
+    ///
+    /// # Errors
+    /// [`Error::Held`] when it is open and there is no such wish.
+    pub(crate) fn waits_to_be_closed(
+        &mut self,
+        row: &Activation,
+        how: Going,
+        wish: WhenClosed,
+    ) -> Result<bool, Error> {
+        let Some(by) = self.store.held(row.id)? else { return Ok(false) };
+        if !how.when_closed {
+            return Err(Error::Held { what: format!("activation {}", row.name), by });
+        }
+        if !how.dry_run {
+            self.registry.write(|write| write.put_when_closed(&row.name, Some(wish)))?;
+        }
+        Ok(true)
+    }
+
+    /// Somebody says that the file system of `name`, which was up when the host went down, is in order.
+    /// Returns whether that was asked.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`].
+    pub fn checked(&mut self, name: &str) -> Result<bool, Error> {
+        if self.registry.activation(name)?.is_none() {
+            return Err(self.unknown("activation", name));
+        }
+        self.commit_told(|write| write.put_checked(name))
+    }
+
+    /// An activation that nobody was told of leaves nothing behind when it fails.
+    fn unborn(&mut self, name: &str, error: Error) -> Result<(), Error> {
+        let row = self.registry.activation(name)?;
+        if row.is_some_and(|row| row.state == ActivationState::Reserved)
+            && let Err(second) = self.drive(name, Wish::Gone)
+        {
+            self.say(1, format_args!("activation {name} is left to recovery: {second}"));
+        }
+        Err(error)
+    }
+
+    /// Load, plan, perform, until it is as wished; whether there was anything to do. The caller holds the
+    /// activation's lock.
+    pub(crate) fn drive(&mut self, name: &str, wish: Wish) -> Result<bool, Error> {
+        for number in 0..STEPS_MAX {
+            let row = self.registry.activation(name)?;
+            let state = row.as_ref().map(|row| row.state);
+            let step = plan::activation(state, self.mapping(row.as_ref())?, wish);
+            match step {
+                ActivationStep::Done => return Ok(number > 0),
+                // Only `activate` knows of which image.
+                ActivationStep::Reserve => {
+                    return Err(Error::Unknown { what: "activation", name: name.into() });
+                }
+                ActivationStep::Publish
+                | ActivationStep::Map
+                | ActivationStep::Unmap
+                | ActivationStep::Rest
+                | ActivationStep::Condemn
+                | ActivationStep::Delete => volumes::activation_step(self, name, step)?,
+            }
+        }
+        Err(Error::Usage(format!("activation {name:?} does not settle; this is a bug")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_be_read_as_something_else_are_refused() {
+        for good in ["golang-1", "a", "A.b_c+d", &"x".repeat(100)] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["", ".", "..", "-x", ".x", "a/b", "a b", "a\n", "é", "control", "*", &"x".repeat(101)]
+        {
+            assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+    }
+}

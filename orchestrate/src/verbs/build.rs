@@ -1,0 +1,467 @@
+//! Builds one layer: reserve, snapshot of the parent, apply, seal; or nothing of it stays.
+//!
+//! Each function ends in a commit and may be killed anywhere: an intent is on disk before its effect.
+
+use registry::{Blob, Digest, NewVolume, Role, Seal, Source, Volume, VolumeState, chain_id};
+
+use crate::error::leaves::stream_error;
+use crate::error::{Error, class};
+use crate::host::ahead::{self, Stream};
+use crate::host::ids::{self, New};
+use crate::host::{Host, walls};
+use crate::process::lock::Lock;
+use crate::store::seal::{self, Key, Note};
+use crate::verbs::verdict;
+use crate::verbs::volumes::{discard_alone, discard_earlier};
+
+/// A build that began this often without any end is not begun again.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// How often a too small volume is made anew, each time twice as large.
+const SIZES_MAX: u32 = 6;
+
+/// One layer that is wanted on top of a sealed parent.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// The object in the bucket.
+    pub(crate) layer: fetch::Layer,
+    /// Its identity, where the server gives an ETag.
+    pub(crate) source: Option<Source>,
+    /// The blob that it is taken for.
+    pub(crate) blob: Option<Blob>,
+    /// Whether that is only what another key's ETag says: good enough to use what is sealed, and not to
+    /// expect anything of what arrives.
+    pub(crate) guessed: bool,
+    /// What a signed catalog says it is.
+    pub(crate) signed: Option<Digest>,
+    /// The image of which this is the last layer.
+    pub(crate) top_of: Option<String>,
+}
+
+/// A layer that is there now.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) volume: u32,
+    pub(crate) chain: Digest,
+    pub(crate) blob: Blob,
+    /// Bytes that came over the network.
+    pub(crate) fetched: u64,
+    /// Whether the volume is this run's own work.
+    pub(crate) own: bool,
+}
+
+/// A build's lock, and the body that may be on its way already.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    key: String,
+    _lock: Lock,
+    stream: Option<Stream>,
+}
+
+impl Wanted {
+    /// What is built, apart from the parent: the digest where it is known, else the identity.
+    fn name(&self) -> String {
+        match (&self.blob, &self.source) {
+            (Some(blob), _) => blob.digest.to_string(),
+            (None, Some(s)) if s.is_single_part() => {
+                format!("{}/{} {} {}", s.endpoint, s.bucket, s.etag, s.size)
+            }
+            // Whoever writes another key may have chosen its ETag: what becomes of that is its own.
+            (None, Some(s)) => {
+                let key = &self.layer.object.object.key;
+                format!("{}/{}/{key} {} {}", s.endpoint, s.bucket, s.etag, s.size)
+            }
+            (None, None) => self.layer.object.object.to_string(),
+        }
+    }
+
+    fn key(&self, parent: u32) -> String {
+        format!("{parent} + {}", self.name())
+    }
+
+    /// What the volume will say of itself.
+    fn note(
+        &self,
+        volume: &Volume,
+        applied: &unpack::Applied,
+        chain: Digest,
+        tree: Digest,
+        md5: Option<bool>,
+        made: Option<u64>,
+    ) -> Note {
+        let object = &self.layer.object;
+        let source = self.source.as_ref();
+        Note {
+            id: volume.id,
+            role: Role::Layer,
+            parent: volume.parent,
+            bytes: volume.bytes,
+            made,
+            key: None,
+            layer: Some(seal::Layer {
+                blob: Digest(applied.blob_digest),
+                size: applied.blob_bytes,
+                diff: Digest(applied.diff_id),
+                diff_size: applied.diff_bytes,
+                chain,
+                tree: Some(tree),
+                entries: applied.entries,
+                content: applied.content_bytes,
+            }),
+            origin: source.map(|source| seal::Origin {
+                endpoint: source.endpoint.clone(),
+                bucket: source.bucket.clone(),
+                key: object.object.key.clone(),
+                etag: Some(source.etag.clone()),
+                md5,
+                image: self.top_of.clone(),
+            }),
+        }
+    }
+
+    pub(crate) fn title(&self) -> String {
+        self.layer.object.object.to_string()
+    }
+
+    /// What was read of this very object at this ETag and size.
+    fn remembered(&self) -> Option<&Blob> {
+        self.blob.as_ref().filter(|_| !self.guessed)
+    }
+
+    /// What it has to be: as signed, or, as long as nothing speaks against it, as it was.
+    pub(crate) fn expected(&self) -> Option<Digest> {
+        self.signed.or(self.remembered().map(|blob| blob.digest))
+    }
+
+    fn stream(&self, host: &Host, client: &fetch::Client) -> Result<Stream, Error> {
+        let object = &self.layer.object;
+        let mut expect = object.expect();
+        expect.sha256 = self.expected().map(|digest| digest.0);
+        expect.size_max = Some(host.settings.limits.bytes_max);
+        let spool = ahead::spool_dir(&host.settings.state)?;
+        let cancel = host.settings.cancel.clone();
+        // Whether this server's ETags are what another key may be taken for; what a cache sends tells
+        // nothing of that.
+        let md5 = match self.source.as_ref().filter(|source| source.is_single_part()) {
+            Some(source) if host.settings.etag_dedup && host.settings.fetch.sources.is_empty() => {
+                host.registry.etag_doubt(&source.endpoint, &source.bucket)?.is_none()
+            }
+            Some(_) | None => false,
+        };
+        let (client, object) = (client.clone(), object.object.clone());
+        Ok(Stream::begin(client, object, expect, spool, md5, cancel))
+    }
+}
+
+/// Takes the build's lock; waits for whoever has it, which may take as long as a download: nothing is kept
+/// from removal meanwhile.
+pub(crate) fn begin(host: &mut Host, wanted: &Wanted, parent: u32) -> Result<Begun, Error> {
+    let key = wanted.key(parent);
+    let lock = match host.locks.try_build(&key)? {
+        Some(lock) => lock,
+        None => {
+            host.let_images_go();
+            let lock = host.locks.build(&key)?;
+            host.use_images()?;
+            lock
+        }
+    };
+    Ok(Begun { key, _lock: lock, stream: None })
+}
+
+/// Takes the build's lock and begins to fetch, if nobody else is at it.
+pub(crate) fn begin_ahead(
+    host: &Host,
+    wanted: &Wanted,
+    parent: u32,
+) -> Result<Option<Begun>, Error> {
+    let key = wanted.key(parent);
+    let Some(lock) = host.locks.try_build(&key)? else { return Ok(None) };
+    let stream = wanted.stream(host, host.client()?)?;
+    Ok(Some(Begun { key, _lock: lock, stream: Some(stream) }))
+}
+
+impl Begun {
+    /// Whether this is the lock for `wanted` on `parent`.
+    pub(crate) fn is_for(&self, wanted: &Wanted, parent: u32) -> bool {
+        self.key == wanted.key(parent)
+    }
+
+    /// It will not be built: nothing of it stays.
+    pub(crate) fn discard_spool(self) {
+        if let Some(stream) = &self.stream {
+            stream.discard_spool();
+        }
+    }
+}
+
+/// Fetches, applies and seals one layer. `ahead` is called with the new volume's id once the
+/// stream of this layer flows, so that the next may begin to arrive.
+pub(crate) fn build(
+    host: &mut Host,
+    wanted: &Wanted,
+    mut begun: Begun,
+    parent: &Volume,
+    mut ahead: impl FnMut(&Host, u32),
+) -> Result<Built, Error> {
+    let attempts = host.registry.attempts(&begun.key)?;
+    verdict::refused_before(host, wanted, parent)?;
+    if attempts >= ATTEMPTS_MAX {
+        let what = format!("layer {}", wanted.title());
+        return Err(Error::CrashLoop { what, begun: attempts });
+    }
+    let mut wanted = wanted.clone();
+    let mut bytes = parent.bytes;
+    let mut client = host.client()?.clone();
+    let mut size = 1;
+    loop {
+        host.use_images()?;
+        let mut stream = match begun.stream.take() {
+            Some(stream) => stream,
+            None => wanted.stream(host, &client)?,
+        };
+        let volume = reserve(host, &begun.key, parent, bytes)?;
+        // From here on the row of the volume keeps what is below it.
+        host.let_images_go();
+        ahead(host, volume.id);
+        let applied = apply(host, &wanted, parent, &volume, &mut stream);
+        let applied = applied.and_then(|applied| host.use_images().map(|()| applied));
+        match applied.and_then(|applied| seal(host, &wanted, parent, &volume, &applied)) {
+            Ok(built) => {
+                stream.discard_spool();
+                return Ok(built);
+            }
+            Err(error) => {
+                let error = abandon(host, &volume, error);
+                if host.settings.cancel.is_set() {
+                    // What came stays for whoever asks again.
+                    return Err(error);
+                }
+                let error = verdict::keep(host, &wanted, parent, &mut stream, error);
+                // The file system was full and the pool was not: a compressed layer whose size
+                // nobody knew beforehand.
+                if size < SIZES_MAX && volume_was_full(host, &error) {
+                    bytes = bytes.saturating_mul(2);
+                    host.say(
+                        1,
+                        format_args!(
+                            "{}: volume too small, again with {bytes} bytes",
+                            wanted.title()
+                        ),
+                    );
+                    stream.release();
+                    size += 1;
+                    continue;
+                }
+                let (object, known) = (&wanted.layer.object.object, wanted.expected().is_some());
+                if let Some(next) = ahead::next(&client, object, known, &error)? {
+                    client = next;
+                    stream.discard_spool();
+                    stream.release();
+                    continue;
+                }
+                if !class(&error).may_retry() {
+                    stream.discard_spool();
+                }
+                // Nobody signed what it has to be: what arrives counts, not what is remembered.
+                if wanted.signed.is_none() && wanted.remembered().is_some() && is_other(&error) {
+                    let line = format!("{error}; so what was remembered of it does not count");
+                    host.warn(&line, &[]);
+                    wanted.blob = None;
+                    stream.release();
+                    continue;
+                }
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Whether whole and other bytes came than were expected.
+fn is_other(error: &Error) -> bool {
+    matches!(error, Error::Mismatch { .. })
+        || matches!(stream_error(error), Some(fetch::Error::Digest { .. }))
+}
+
+fn volume_was_full(host: &Host, error: &Error) -> bool {
+    let full =
+        matches!(error, Error::Unpack { source, .. } if source.kind() == unpack::Kind::NoSpace);
+    let room = host.store.space().is_ok_and(|space| space.free() > space.total / 50 + space.block);
+    full && room && host.store.alone()
+}
+
+/// Commits a fresh id and makes it a snapshot of the parent.
+fn reserve(host: &mut Host, build: &str, parent: &Volume, bytes: u64) -> Result<Volume, Error> {
+    let alone = host.locks.store()?;
+    discard_earlier(host, build)?;
+    host.still_sealed(parent.id)?;
+    host.store.admit(1)?;
+    let new = NewVolume { role: Role::Layer, parent: Some(parent.id), build, bytes };
+    let (id, made) =
+        ids::take(host, &New::Volume(new), |host, id| host.store.snapshot(id, parent.id))?;
+    let volume = Volume {
+        id,
+        role: Role::Layer,
+        parent: Some(parent.id),
+        build: build.into(),
+        bytes,
+        state: VolumeState::Building,
+        condemned: None,
+    };
+    match made {
+        Ok(()) => Ok(volume),
+        Err(error) => {
+            drop(alone);
+            Err(abandon(host, &volume, error))
+        }
+    }
+}
+
+/// What one apply found, and how large the volume became.
+struct Done {
+    applied: unpack::Applied,
+    tree: Digest,
+    fetched: u64,
+    bytes: u64,
+    own_bytes: u64,
+    /// Whether the object's ETag is the MD5 of what came, where that was looked at.
+    md5: Option<bool>,
+}
+
+fn apply(
+    host: &Host,
+    wanted: &Wanted,
+    parent: &Volume,
+    volume: &Volume,
+    stream: &mut Stream,
+) -> Result<Done, Error> {
+    let title = wanted.title();
+    let before = host.store.space()?;
+    let mut work = host.store.open(volume.id, volume.bytes)?;
+    let plain = wanted.remembered().map_or(wanted.layer.object.size, |blob| blob.diff_size);
+    work.make_room(plain)?;
+    let manifest = host.manifests.unnamed(volume.id)?;
+    let limits = &host.settings.limits;
+    let (root, stop) = (work.root(), host.settings.cancel.stop());
+    let applied = unpack::sandbox::apply_with(&mut *stream, root, limits, Some(&manifest), &stop)
+        .map_err(|source| Error::Unpack { layer: title.clone(), source })?;
+    walls::warn(&format!("layer {title} was unpacked"), &applied.sandbox);
+    let found = Digest(applied.blob_digest);
+    let expected = [
+        wanted.signed,
+        wanted.remembered().map(|blob| blob.digest),
+        stream.summary().map(|summary| Digest(summary.sha256)),
+    ];
+    verdict::look(host, found, wanted, parent)?;
+    // Two hashes of one stream, by two crates: they agree, or somebody lost a byte in between.
+    for expected in expected.into_iter().flatten() {
+        if expected != found {
+            return Err(Error::Mismatch { layer: title, expected, found });
+        }
+    }
+    let bytes = work.bytes();
+    let tree = host.manifests.seal(work.root(), volume.id, parent, manifest, limits, &stop)?;
+    let volume = Volume { bytes, ..volume.clone() };
+    let chain = chain_id(chain_below(parent)?, Digest(applied.diff_id));
+    let (key, made) = (host.registry.seal_key()?, host.registry.reserved_at(volume.id)?);
+    let md5 = wanted.source.as_ref().zip(stream.md5()).and_then(|(source, md5)| source.is_md5(md5));
+    // A store that was begun by an older veneer has no key, and its volumes no notes.
+    let note =
+        key.map(|key| wanted.note(&volume, &applied, chain, tree, md5, made).seal(&Key(key.0)));
+    work.close(note.as_deref())?;
+    let own_bytes = host.store.taken(&before, applied.content_bytes)?;
+    let reused = stream.summary().map_or(0, |summary| summary.reused);
+    let fetched = applied.blob_bytes.saturating_sub(reused);
+    Ok(Done { tree, fetched, applied, bytes, own_bytes, md5 })
+}
+
+/// Commits what was proven. Where the stack turns out to exist already, that one is kept.
+fn seal(
+    host: &mut Host,
+    wanted: &Wanted,
+    parent: &Volume,
+    volume: &Volume,
+    done: &Done,
+) -> Result<Built, Error> {
+    let applied = &done.applied;
+    let diff = Digest(applied.diff_id);
+    let chain = chain_id(chain_below(parent)?, diff);
+    let blob = Blob {
+        digest: Digest(applied.blob_digest),
+        diff,
+        size: applied.blob_bytes,
+        diff_size: applied.diff_bytes,
+    };
+    let _alone = host.locks.store()?;
+    host.not_condemned(parent.id, &wanted.title())?;
+    let twin = host.registry.layer(chain)?;
+    let volume = Volume { bytes: done.bytes, ..volume.clone() };
+    if let Some(twin) = twin {
+        let doubt = host.registry.write(|write| {
+            let doubt = put_blob(write, wanted, &blob, done.md5)?;
+            write.count("fetch_bytes_total", "", done.fetched)?;
+            write.count("layers_total", "how=\"adopted\"", 1)?;
+            // It came to its end, as if it had been sealed.
+            write.settle_attempt(&volume.build)?;
+            Ok(doubt)
+        })?;
+        host.warn_of_etags(doubt);
+        discard_alone(host, &volume)?;
+        return Ok(Built { volume: twin.id, chain, blob, fetched: done.fetched, own: false });
+    }
+    let sealed = VolumeState::Sealed(Seal {
+        chain: Some(chain),
+        diff: Some(diff),
+        blob: Some(blob.digest),
+        tree: Some(done.tree),
+        own_bytes: done.own_bytes,
+        entries: applied.entries,
+        content_bytes: applied.content_bytes,
+    });
+    let doubt = host.fenced(|write| {
+        let doubt = put_blob(write, wanted, &blob, done.md5)?;
+        write.count("fetch_bytes_total", "", done.fetched)?;
+        write.advance_volume_told(&volume, &sealed, &walls::told(&applied.sandbox))?;
+        Ok(doubt)
+    })?;
+    host.warn_of_etags(doubt);
+    host.sealed += 1;
+    Ok(Built { volume: volume.id, chain, blob, fetched: done.fetched, own: true })
+}
+
+/// The chain id of a sealed parent; none for the template.
+pub(crate) fn chain_below(parent: &Volume) -> Result<Option<Digest>, Error> {
+    match &parent.state {
+        VolumeState::Sealed(seal) => Ok(seal.chain),
+        VolumeState::Building | VolumeState::Deleting => Err(Error::Lost { volume: parent.id }),
+    }
+}
+
+/// Gives what that says against the server's ETags, where it is news.
+fn put_blob(
+    write: &registry::Write<'_>,
+    wanted: &Wanted,
+    blob: &Blob,
+    md5: Option<bool>,
+) -> Result<Option<String>, registry::Error> {
+    write.put_blob(blob)?;
+    let key = &wanted.layer.object.object.key;
+    match &wanted.source {
+        Some(source) => write.put_read(source, key, blob, md5),
+        None => Ok(None),
+    }
+}
+
+/// Throws away a volume that was being built, and gives back why. Where that fails too, the next
+/// command's recovery does it.
+pub(crate) fn abandon(host: &mut Host, volume: &Volume, why: Error) -> Error {
+    let discarded = host
+        .locks
+        .store()
+        .and_then(|_alone| discard_alone(host, volume))
+        .and_then(|()| Ok(host.registry.write(|write| write.settle_attempt(&volume.build))?));
+    if let Err(error) = discarded {
+        host.say(1, format_args!("volume {} is left to recovery: {error}", volume.id));
+    }
+    why
+}

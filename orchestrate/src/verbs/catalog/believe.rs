@@ -1,0 +1,401 @@
+//! Which catalog is believed: signed, none older than was believed before, none too far above, and not for
+//! longer than it says. What it lists is kept, so that what is here is judged without the server.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fetch::{Client, Expect, ImageRef, ObjectRef};
+use registry::{Activation, ActivationState, Believed, CatalogFact, Digest, NewCatalog};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::error::Error;
+use crate::error::leaves::whole;
+use crate::host::Host;
+use crate::process::cancel::heedfully;
+use crate::trust::catalog::{Catalog, Entry, Image, MadeOf, SERIAL_MAX};
+use crate::verbs::catalog::{Distrust, name};
+
+/// Bytes of a catalog: some hundred thousand layers.
+const BYTES_MAX: u64 = 32 << 20;
+
+/// Bytes of a signature; minisign's are about 300.
+const SIGNATURE_BYTES_MAX: u64 = 16 << 10;
+
+/// How long what is here already waits for a server that does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a person had believed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reset {
+    /// Where the catalog is.
+    pub url: String,
+    /// The serial that was believed before; none: none was.
+    pub was: Option<u64>,
+    /// The serial that is believed now.
+    pub serial: u64,
+}
+
+/// Whether a catalog of this serial may be believed after the one that is `known`. Pure.
+///
+/// # Errors
+/// [`Distrust::Older`], [`Distrust::Far`].
+pub fn allowed(
+    known: Option<(u64, Digest)>,
+    serial: u64,
+    digest: Digest,
+    step: u64,
+) -> Result<(), Distrust> {
+    match known {
+        Some((last, same)) if serial < last || (serial == last && digest != same) => {
+            return Err(Distrust::Older { serial, known: last });
+        }
+        Some((last, _)) if serial == last => return Ok(()),
+        Some(_) | None => {}
+    }
+    let last = known.map_or(0, |(last, _)| last);
+    let most = last.saturating_add(step).min(SERIAL_MAX);
+    if serial <= most { Ok(()) } else { Err(Distrust::Far { serial, known: last, most }) }
+}
+
+/// Whether a catalog that expires then is too old for anything new. Pure.
+pub fn expired(expires_s: Option<i64>, grace_s: u64, now_s: i64) -> bool {
+    let grace = i64::try_from(grace_s).unwrap_or(i64::MAX);
+    expires_s.is_some_and(|expires_s| now_s > expires_s.saturating_add(grace))
+}
+
+/// Seconds since 1970, by this host's clock.
+pub(crate) fn now_s() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// A catalog that a key has signed.
+struct Signed {
+    catalog: Catalog,
+    digest: Digest,
+}
+
+impl Host {
+    /// The signed catalog that lists this image, before anything is asked of the image itself; none where
+    /// no key is trusted. With `keep` the store is told which catalog is believed.
+    pub(crate) fn catalog_of(
+        &mut self,
+        client: &Client,
+        image: &ImageRef,
+        keep: bool,
+    ) -> Result<Option<Catalog>, Error> {
+        if !self.trusts() {
+            return Ok(None);
+        }
+        let catalog = self.believed(client, keep)?;
+        self.not_expired(catalog.serial, catalog.expires_s)
+            .and_then(|()| catalog.layers(image).map(drop))
+            .map_err(Error::Catalog)?;
+        Ok(Some(catalog))
+    }
+
+    /// Whether a key is trusted, and so nothing else is.
+    pub fn trusts(&self) -> bool {
+        self.settings.trust.url.is_some()
+    }
+
+    /// Fetches the catalog, believes it or not, and remembers the newest that was believed.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`]; those of fetching.
+    pub fn trusted_catalog(&mut self) -> Result<Catalog, Error> {
+        let client = self.client()?.clone();
+        self.believed(&client, true)
+    }
+
+    /// Asks for the catalog before something that is here already comes up. A server that does not answer
+    /// is no reason to be without it, as long as it is known what the last one lists.
+    ///
+    /// # Errors
+    /// Why there is none, where none is known.
+    pub(crate) fn look_at_catalog(&mut self) -> Result<(), Error> {
+        let Some(url) = self.settings.trust.url.clone() else { return Ok(()) };
+        let mut options = self.settings.fetch.clone();
+        let shorter = |time: Duration| time.min(PATIENCE);
+        (options.patience, options.tries_max) =
+            (shorter(options.patience), Some(options.tries_max.map_or(2, |tries| tries.min(2))));
+        options.deadline = Some(PATIENCE * 2);
+        options.connect_timeout = shorter(options.connect_timeout);
+        options.first_byte_timeout = shorter(options.first_byte_timeout);
+        options.stall_timeout = shorter(options.stall_timeout);
+        let looked = Client::new(&options)
+            .map_err(Error::from)
+            .and_then(|client| self.believed(&client, true).map(drop));
+        match (looked, self.registry.catalog(&url)?) {
+            (Err(error @ Error::Cancelled { .. }), _) => Err(error),
+            (Err(error), Some(Believed { listed: true, serial, .. })) => {
+                let why = whole(&error);
+                self.warn(&format!("the catalog of serial {serial} has to do: {why}"), &[]);
+                Ok(())
+            }
+            (looked, _) => looked,
+        }
+    }
+
+    /// Asks for the catalog before recovery brings up what is asked for now. What keeps it from being asked
+    /// is told by `activate` itself.
+    pub fn ask_catalog_for(&mut self, name: &str) {
+        let down = |host: &Host| -> Result<bool, Error> {
+            let Some(row) = host.registry.activation(name)? else { return Ok(false) };
+            Ok(!host.is_up(name, &row.reference)?)
+        };
+        if self.trusts() && down(self).unwrap_or(false) {
+            self.asked_catalog = self.look_at_catalog().is_ok();
+        }
+    }
+
+    /// As [`Host::ask_catalog_for`], for all that should be up; where it is, only if that is `wanted`.
+    pub fn ask_catalog(&mut self, wanted: bool) {
+        let all_up = |host: &Host| -> Result<bool, Error> {
+            let mapped = host.store.mapped()?;
+            let up = |row: &Activation| mapped.iter().any(|mapped| mapped.id == row.id);
+            let rows = host.registry.activations()?;
+            Ok(rows.iter().all(|row| row.state != ActivationState::Active || up(row)))
+        };
+        if !self.trusts() || (!wanted && all_up(self).unwrap_or(false)) {
+            return;
+        }
+        if let Err(error) = self.look_at_catalog() {
+            self.warn(&whole(&error), &[]);
+        }
+    }
+
+    fn not_expired(&self, serial: u64, expires_s: Option<i64>) -> Result<(), Distrust> {
+        let now_s = now_s();
+        match expires_s {
+            Some(at) if expired(expires_s, self.settings.trust.grace_s, now_s) => {
+                Err(Distrust::Expired { serial, expires_s: at, now_s })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn believed(&mut self, client: &Client, keep: bool) -> Result<Catalog, Error> {
+        let url = self.settings.trust.url.clone().unwrap_or_default();
+        let (of, place) = (client.clone(), url.clone());
+        let time = self.settings.fetch.answer_timeout;
+        let (bytes, signature) = heedfully(&self.settings.cancel, move || {
+            let bytes = read(&of, &place, BYTES_MAX, time)?;
+            let signature = format!("{place}.minisig");
+            Ok::<_, Error>((bytes, read(&of, &signature, SIGNATURE_BYTES_MAX, time)?))
+        })??;
+        let signed = self.judged(&bytes, &signature)?;
+        let known = self.registry.catalog(&url)?;
+        let (serial, digest) = (signed.catalog.serial, signed.digest);
+        let last = known.as_ref().map(|known| (known.serial, known.digest));
+        allowed(last, serial, digest, self.settings.trust.serial_step).map_err(Error::Catalog)?;
+        let new = new(&url, &signed);
+        // Before the registry: what was believed once must not be forgotten with it.
+        let kept = keep && self.tell_store(&new, false);
+        if let Some(known) = known.filter(|known| known.listed && known.serial == serial) {
+            if kept && known.stored != Some(serial) {
+                self.registry.write(|write| write.catalog_stored(&url, serial))?;
+            }
+            return Ok(signed.catalog);
+        }
+        // With the store's number: a registry of before it would let come up what is revoked.
+        let put = self.commit_told_soon(|write| {
+            let put = write.put_catalog(&new)?;
+            if put && kept {
+                write.catalog_stored(&url, serial)?;
+            }
+            Ok(put)
+        })?;
+        match put {
+            true => Ok(signed.catalog),
+            false => {
+                let known = self.registry.catalog(&url)?.map_or(serial, |known| known.serial);
+                Err(Error::Catalog(Distrust::Older { serial, known }))
+            }
+        }
+    }
+
+    fn judged(&self, bytes: &[u8], signature: &[u8]) -> Result<Signed, Error> {
+        let keys = self.settings.trust.public_keys().map_err(Error::Catalog)?;
+        let signature = String::from_utf8_lossy(signature);
+        let catalog = Catalog::read(bytes, &signature, &keys).map_err(Error::Catalog)?;
+        Ok(Signed { catalog, digest: Digest(Sha256::digest(bytes).into()) })
+    }
+
+    /// A person has a signed catalog in a file believed, whatever was believed before.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`]; [`Error::Io`] naming the file.
+    pub fn reset_catalog(&mut self, file: &Path) -> Result<Reset, Error> {
+        let Some(url) = self.settings.trust.url.clone() else {
+            return Err(Error::Usage("set catalog.url and catalog.keys first".into()));
+        };
+        let beside = {
+            let mut name = file.as_os_str().to_owned();
+            name.push(".minisig");
+            std::path::PathBuf::from(name)
+        };
+        let bytes = read_file(file, BYTES_MAX)?;
+        let signature = read_file(&beside, SIGNATURE_BYTES_MAX)?;
+        let signed = self.judged(&bytes, &signature)?;
+        let was = self.registry.catalog(&url)?.map(|known| known.serial);
+        let new = new(&url, &signed);
+        let kept = self.tell_store(&new, true);
+        self.commit_told_soon(|write| {
+            write.reset_catalog(&new)?;
+            if kept { write.catalog_stored(&url, new.serial) } else { Ok(()) }
+        })?;
+        let serial = new.serial;
+        Ok(Reset { url, was, serial })
+    }
+
+    /// Has the store keep the serial, so that a rebuild knows it. That it cannot is told, and tried again
+    /// with the next look at the catalog.
+    fn tell_store(&mut self, new: &NewCatalog<'_>, reset: bool) -> bool {
+        let (url, serial) = (new.url.to_owned(), new.serial);
+        let fact = CatalogFact { url, serial, digest: new.digest, expires_s: new.expires_s };
+        self.keep_serial(&fact, reset).unwrap_or_else(|error| {
+            let line = format!(
+                "the store does not keep that the catalog of serial {serial} is believed, so a rebuild \
+                 would not know it: {}",
+                whole(&error)
+            );
+            self.warn(&line, &[]);
+            false
+        })
+    }
+
+    /// As soon as there is a store to keep it in.
+    pub(crate) fn keep_believed(&mut self) -> Result<(), Error> {
+        let Some(url) = self.settings.trust.url.clone() else { return Ok(()) };
+        let Some(known) = self.registry.catalog(&url)? else { return Ok(()) };
+        let Believed { serial, digest, expires_s, .. } = known;
+        if known.stored != Some(serial) {
+            let images = BTreeMap::new();
+            let new = NewCatalog { url: &url, serial, digest, expires_s, images };
+            if self.tell_store(&new, false) {
+                self.registry.write(|write| write.catalog_stored(&url, serial))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A catalog of the images that are here, to be signed: of version 1, or with an end of version 2.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a serial that no host takes; those of the registry.
+    pub fn make_catalog(&self, serial: u64, expires_s: Option<i64>) -> Result<Catalog, Error> {
+        if serial > SERIAL_MAX {
+            let text = format!("--make {serial}: a serial is at most {SERIAL_MAX}");
+            return Err(Error::Usage(text));
+        }
+        let mut images = BTreeMap::new();
+        for image in self.registry.images()? {
+            let reference: ImageRef = image.reference.parse().map_err(Error::Fetch)?;
+            let entry = |layer: registry::ImageLayer| Entry {
+                key: layer.key,
+                etag: layer.etag,
+                size: layer.size,
+                sha256: layer.digest,
+            };
+            let made_of = MadeOf::Layers(image.layers.into_iter().map(entry).collect());
+            images.insert(name(&reference).to_owned(), Image { made_of, blocks: None });
+        }
+        let version = if expires_s.is_some() { 2 } else { 1 };
+        Ok(Catalog { version, serial, expires_s, images })
+    }
+}
+
+fn new<'a>(url: &'a str, signed: &Signed) -> NewCatalog<'a> {
+    let images = signed.catalog.images.iter();
+    NewCatalog {
+        url,
+        serial: signed.catalog.serial,
+        digest: signed.digest,
+        expires_s: signed.catalog.expires_s,
+        images: images.map(|(name, image)| (name.clone(), image.made_of.content())).collect(),
+    }
+}
+
+/// It has to be there whole in this time, as a listing has, however it drips.
+fn read(client: &Client, url: &str, size_max: u64, time: Duration) -> Result<Vec<u8>, Error> {
+    let object = match url.parse::<ObjectRef>() {
+        Ok(object) => object,
+        Err(error) => return Err(Error::Fetch(error)),
+    };
+    let expect = Expect { size_max: Some(size_max), ..Expect::default() };
+    let mut bytes = Vec::new();
+    let mut body = client.open(&object, &expect)?.within(time);
+    body.read_to_end(&mut bytes).map_err(|source| Error::Io {
+        doing: "fetch",
+        path: url.into(),
+        source,
+    })?;
+    Ok(bytes)
+}
+
+fn read_file(path: &Path, size_max: u64) -> Result<Vec<u8>, Error> {
+    let fail = |source| Error::Io { doing: "read", path: path.into(), source };
+    let mut bytes = Vec::new();
+    let file = match std::fs::File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let text =
+                format!("there is no file {}: catalog and signature are read", path.display());
+            return Err(Error::Usage(text));
+        }
+        opened => opened.map_err(fail)?,
+    };
+    file.take(size_max + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > size_max {
+        let text = format!("{}: longer than {size_max} bytes, so no catalog", path.display());
+        return Err(Error::Usage(text));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serials_go_up_and_not_too_far() {
+        let (a, b) = (Digest([1; 32]), Digest([2; 32]));
+        let after =
+            |last: u64, serial: u64, digest| match allowed(Some((last, a)), serial, digest, 100) {
+                Ok(()) => "believed",
+                Err(Distrust::Older { .. }) => "older",
+                Err(Distrust::Far { .. }) => "far",
+                Err(other) => panic!("{other}"),
+            };
+        for (last, serial, digest, expected) in [
+            (8, 8, a, "believed"),
+            (8, 8, b, "older"),
+            (8, 7, b, "older"),
+            (8, 9, b, "believed"),
+            (8, 108, b, "believed"),
+            (8, 109, b, "far"),
+            (SERIAL_MAX - 1, SERIAL_MAX, b, "believed"),
+            // What an older program believed may be beyond.
+            (u64::MAX / 2, u64::MAX / 2, a, "believed"),
+        ] {
+            assert_eq!(after(last, serial, digest), expected, "{serial} after {last}");
+        }
+        assert!(allowed(None, 100, b, 100).is_ok());
+        assert!(matches!(
+            allowed(None, 101, b, 100),
+            Err(Distrust::Far { known: 0, most: 100, .. })
+        ));
+    }
+
+    #[test]
+    fn a_catalog_does_until_its_end_and_a_grace() {
+        assert!(!expired(None, 0, i64::MAX));
+        for (now, expected) in [(99, false), (110, false), (111, true)] {
+            assert_eq!(expired(Some(100), 10, now), expected, "{now}");
+        }
+        assert!(!expired(Some(100), u64::MAX, i64::MAX - 1), "a grace for ever");
+    }
+}

@@ -1,0 +1,171 @@
+//! Volumes that are not as they were sealed, or gone: never built on or handed out again. What was handed
+//! out before stays as it is; the next one who asks for the image gets a sound one.
+
+use std::collections::BTreeMap;
+
+use registry::{Activation, Image, Role, Volume, VolumeState};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::host::Host;
+
+/// Why a volume is condemned that the store no longer has.
+const GONE: &str = "gone from the store: somebody deleted it";
+
+/// How often in one command a layer may turn out to be unusable: each is built anew.
+pub(crate) const UNUSABLE_MAX: usize = 8;
+
+/// A condemned volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condemned {
+    /// The volume.
+    pub volume: u32,
+    /// Why.
+    pub why: String,
+}
+
+/// What stands on condemned volumes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The volumes, those on which nothing stands among them.
+    pub condemned: Vec<Condemned>,
+    /// Images, by reference: an `ensure` builds them anew.
+    pub images: Vec<String>,
+    /// Activations, by name: they hold blocks of a condemned volume.
+    pub activations: Vec<String>,
+}
+
+impl Standing {
+    /// Who needs an operator; none when nothing stands on a condemned volume.
+    pub fn advice(&self) -> Option<String> {
+        let ids: Vec<String> = self.condemned.iter().map(|line| line.volume.to_string()).collect();
+        let mut text = match (self.images.is_empty(), self.activations.is_empty()) {
+            (true, true) => return None,
+            _ => format!("condemned volumes {}", ids.join(", ")),
+        };
+        if !self.images.is_empty() {
+            let images = self.images.join(", ");
+            text += &format!("; under {images}: `orchestrate ensure IMAGE` builds it anew");
+        }
+        if !self.activations.is_empty() {
+            let names = self.activations.join(", ");
+            text += &format!(
+                "; under the activations {names}: copy out what you need, `orchestrate rm` them and \
+                 activate again"
+            );
+        }
+        Some(text)
+    }
+}
+
+/// What stands on the condemned among `volumes`.
+pub fn standing(volumes: &[Volume], images: &[Image], activations: &[Activation]) -> Standing {
+    let condemned: Vec<Condemned> = volumes
+        .iter()
+        .filter(|row| row.role == Role::Layer && matches!(row.state, VolumeState::Sealed(_)))
+        .filter_map(|row| Some(Condemned { volume: row.id, why: row.condemned.clone()? }))
+        .collect();
+    let bad = |id: u32| condemned.iter().any(|line| line.volume == id);
+    let on_bad = |image: &&Image| image.layers.iter().any(|layer| bad(layer.volume));
+    let images = images.iter().filter(on_bad).map(|image| image.reference.clone()).collect();
+    let activations = activations.iter().filter(|row| bad(row.origin));
+    let activations = activations.map(|row| row.name.clone()).collect();
+    Standing { condemned, images, activations }
+}
+
+/// With these volumes, what is a snapshot of them: it shares their blocks.
+pub(crate) fn with_descendants(
+    volumes: &[Volume],
+    bad: &BTreeMap<u32, String>,
+) -> BTreeMap<u32, String> {
+    let mut all = bad.clone();
+    // An id is never used again, so a parent comes before its children.
+    for row in volumes.iter().filter(|row| row.role == Role::Layer) {
+        let Some(parent) = row.parent.filter(|parent| all.contains_key(parent)) else { continue };
+        all.entry(row.id)
+            .or_insert_with(|| format!("it stands on volume {parent}, which is condemned"));
+    }
+    all
+}
+
+impl Host {
+    /// Condemns these layers, and the sealed ones that stand on them. Gives those that are now.
+    pub(crate) fn condemn(&mut self, bad: &BTreeMap<u32, String>) -> Result<Vec<Condemned>, Error> {
+        if bad.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.has_any_volume()?;
+        // Nobody seals on them, or snapshots them, in between.
+        let _store = self.locks.store()?;
+        let all = with_descendants(&self.registry.volumes()?, bad);
+        let done = self.fenced(|write| {
+            let mut done = Vec::new();
+            for (volume, why) in &all {
+                if write.condemn_volume(*volume, why)? {
+                    done.push(Condemned { volume: *volume, why: why.clone() });
+                }
+            }
+            Ok(done)
+        })?;
+        for line in &done {
+            let msg = format!("volume {} is condemned: {}", line.volume, line.why);
+            self.warn(&msg, &[("volume", u64::from(line.volume).into())]);
+        }
+        Ok(done)
+    }
+
+    /// A store that has not one volume was not damaged in places: it is somewhere else, or not mounted, and
+    /// nothing is to be judged by it.
+    fn has_any_volume(&self) -> Result<(), Error> {
+        match self.store.ids()?.is_empty() {
+            true => Err(Error::NoVolumes { store: self.store.binding().id }),
+            false => Ok(()),
+        }
+    }
+
+    /// What stands on condemned volumes.
+    pub fn standing(&self) -> Result<Standing, Error> {
+        let (volumes, images) = (self.registry.volumes()?, self.registry.images()?);
+        Ok(standing(&volumes, &images, &self.registry.activations()?))
+    }
+
+    /// Where `error` says that a sealed volume cannot be used, has it built anew by who needs it next,
+    /// which may be the same command at once.
+    ///
+    /// # Errors
+    /// Any other error, as it is.
+    pub(crate) fn unusable(&mut self, error: Error) -> Result<(), Error> {
+        match error {
+            Error::Lost { volume } => {
+                match self.registry.volume(volume)? {
+                    Some(row) if row.role == Role::Template => {
+                        self.has_any_volume()?;
+                        self.registry.write(|write| write.condemn_template(volume, GONE))?;
+                    }
+                    Some(_) | None => {
+                        drop(self.condemn(&BTreeMap::from([(volume, GONE.to_owned())]))?);
+                    }
+                }
+                Ok(())
+            }
+            Error::Condemned { .. } => Ok(()),
+            other => Err(other),
+        }
+    }
+
+    /// A volume that is about to be built on, or handed out: never a condemned one.
+    ///
+    /// # Errors
+    /// [`Error::Condemned`].
+    pub(crate) fn not_condemned(&self, id: u32, what: &str) -> Result<(), Error> {
+        match self.registry.volume(id)?.and_then(|row| row.condemned) {
+            None => Ok(()),
+            Some(why) => Err(Error::Condemned { what: what.into(), volume: id, why }),
+        }
+    }
+}
+
+/// The condemned volumes, with why.
+pub(crate) fn reasons(volumes: &[Volume]) -> BTreeMap<u32, String> {
+    volumes.iter().filter_map(|row| Some((row.id, row.condemned.clone()?))).collect()
+}

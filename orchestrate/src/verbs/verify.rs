@@ -1,0 +1,220 @@
+//! `verify`: does every sealed volume still hold the tree that was sealed? One that does not is condemned.
+
+use std::collections::BTreeMap;
+
+use registry::{Digest, Volume, VolumeState};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::verbs::condemned::{Standing, standing};
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// Whether all that was looked at is as it was sealed.
+    pub intact: bool,
+    /// Each volume.
+    pub volumes: Vec<VolumeFinding>,
+    /// The condemned volumes among them, also those that were before, and what stands on them.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+/// What was found of one sealed volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VolumeFinding {
+    /// The volume.
+    pub volume: u32,
+    /// Its chain id; none for the template.
+    pub chain: Option<Digest>,
+    /// The digest of its tree at the seal.
+    pub sealed: Option<Digest>,
+    /// What became of it.
+    #[serde(flatten)]
+    pub now: Now,
+}
+
+/// What became of a sealed tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "now", rename_all = "lowercase")]
+pub enum Now {
+    /// It is as it was.
+    Intact,
+    /// It holds something else.
+    Changed {
+        /// The digest now.
+        found: Digest,
+    },
+    /// It cannot be read, or is gone.
+    Unreadable {
+        /// Why.
+        why: String,
+    },
+    /// It was condemned before, and is not read again.
+    Condemned {
+        /// Why.
+        why: String,
+    },
+    /// It was not looked at: something was in the way of that, and nothing is said of the volume.
+    Unseen {
+        /// What.
+        why: String,
+    },
+    /// No digest was recorded.
+    Unknown,
+}
+
+impl Now {
+    /// Why a volume of which this was found is to be condemned.
+    fn condemns(&self) -> Option<String> {
+        match self {
+            Now::Changed { found } => {
+                Some(format!("its tree differs from what was sealed: it is {}", found.short()))
+            }
+            Now::Unreadable { why } => Some(format!("it cannot be read: {why}")),
+            Now::Intact | Now::Condemned { .. } | Now::Unseen { .. } | Now::Unknown => None,
+        }
+    }
+}
+
+impl Host {
+    /// Reads the sealed volumes of `image`, or all of them, whole, and compares digests. One that is not
+    /// as it was sealed is condemned, with those that stand on it. A volume that cannot be read does not
+    /// keep the others from being read.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for an image that is not here; those of registry and locks.
+    pub fn verify(&mut self, image: Option<&str>) -> Result<Verified, Error> {
+        let stack: Option<Vec<u32>> = match image {
+            None => None,
+            Some(name) => {
+                let image = self.registry.image(name)?;
+                let image = image.ok_or_else(|| self.unknown("image", name))?;
+                Some(image.layers.iter().map(|layer| layer.volume).collect())
+            }
+        };
+        let wanted = |id: u32| stack.as_ref().is_none_or(|stack| stack.contains(&id));
+        let mut volumes = Vec::new();
+        for volume in self.registry.volumes()? {
+            let VolumeState::Sealed(seal) = &volume.state else { continue };
+            if !wanted(volume.id) || seal.chain.is_none() {
+                continue;
+            }
+            self.settings.cancel.check()?;
+            let now = match (&volume.condemned, seal.tree) {
+                (Some(why), _) => Now::Condemned { why: why.clone() },
+                (None, None) => Now::Unknown,
+                (None, Some(sealed)) => {
+                    self.say(1, format_args!("reading volume {}", volume.id));
+                    let found = self.look_at(&volume, sealed);
+                    self.settings.cancel.check()?;
+                    found
+                }
+            };
+            // What was removed before it was looked at is no finding.
+            if now != Now::Intact && self.still_sealed(volume.id).is_err() {
+                continue;
+            }
+            let (chain, sealed) = (seal.chain, seal.tree);
+            volumes.push(VolumeFinding { volume: volume.id, chain, sealed, now });
+        }
+        let bad: BTreeMap<u32, String> =
+            volumes.iter().filter_map(|line| Some((line.volume, line.now.condemns()?))).collect();
+        self.condemn(&bad)?;
+        let rows = self.registry.volumes()?;
+        let (images, activations) = (self.registry.images()?, self.registry.activations()?);
+        let mut found = standing(&rows, &images, &activations);
+        if let Some(stack) = &stack {
+            // Of one image: what others stand on is not asked for.
+            let looked: Vec<Volume> =
+                rows.into_iter().filter(|row| stack.contains(&row.id)).collect();
+            found = standing(&looked, &images, &activations);
+        }
+        let intact = volumes.iter().all(|line| line.now == Now::Intact);
+        Ok(Verified { intact, volumes, standing: found })
+    }
+
+    /// What cannot be taken back is decided by two looks: a disk may stumble once.
+    fn look_at(&self, volume: &Volume, sealed: Digest) -> Now {
+        match self.look_once(volume, sealed) {
+            bad if bad.condemns().is_some() => self.look_once(volume, sealed),
+            now => now,
+        }
+    }
+
+    fn look_once(&self, volume: &Volume, sealed: Digest) -> Now {
+        match self.tree_now(volume) {
+            Ok(found) if found == sealed => Now::Intact,
+            Ok(found) => Now::Changed { found },
+            Err(error) if self.is_of_the_volume(&error) => {
+                Now::Unreadable { why: crate::error::leaves::whole(&error) }
+            }
+            Err(error) => Now::Unseen { why: crate::error::leaves::whole(&error) },
+        }
+    }
+
+    /// Whether a failed look says something of the volume, and not of what was in the way.
+    fn is_of_the_volume(&self, error: &Error) -> bool {
+        use nix::errno::Errno;
+        let of_the_host = |code: Option<i32>| {
+            let short = [Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::EINTR];
+            let missing = [Errno::ENODEV, Errno::ENOSYS, Errno::EBUSY, Errno::ENXIO];
+            let errno = code.map(Errno::from_raw);
+            errno.is_none_or(|errno| short.contains(&errno) || missing.contains(&errno))
+        };
+        let bad = match error {
+            Error::Lost { .. } => return true,
+            Error::Tree { source: unpack::Error::Fs { source, .. }, .. } => {
+                let denied = source.kind() == std::io::ErrorKind::PermissionDenied;
+                !denied && !of_the_host(source.raw_os_error())
+            }
+            Error::Tree { source, .. } => source.kind() == unpack::Kind::Refused,
+            // The kernel finds no file system that it can mount.
+            Error::Thin(thin::Error::Mount { errno, .. }) => {
+                let denied = [Errno::EPERM, Errno::EACCES].contains(errno);
+                !denied && !of_the_host(Some(*errno as i32))
+            }
+            _ => false,
+        };
+        // Of a pool that has failed nothing can be read.
+        bad && self.store.condition().is_ok_and(|store| store.mode != "fail")
+    }
+
+    /// In a child behind the walls, as when it was sealed: a tree is as large and as odd as layers make it,
+    /// and whoever had the device may have written another file system. Each layer has its time.
+    fn tree_digest(&self, root: &unpack::Root, volume: &Volume) -> Result<Digest, Error> {
+        let layers = self.layers_below(volume)?;
+        let mut limits = self.settings.limits.clone();
+        limits.time_max = limits.time_max.saturating_mul(layers);
+        limits.processor_max = limits.processor_max.saturating_mul(layers);
+        let read =
+            unpack::sandbox::tree_manifest(root, &[], None, &limits, &self.settings.cancel.stop());
+        let (digest, _) =
+            read.map_err(|source| Error::Tree { doing: "read a sealed tree", source })?;
+        Ok(Digest(digest))
+    }
+
+    /// How many layers a volume's tree is made of.
+    fn layers_below(&self, volume: &Volume) -> Result<u32, Error> {
+        let (mut layers, mut next) = (1u32, volume.parent);
+        while let Some(id) = next {
+            layers = layers.saturating_add(1);
+            next = self.registry.volume(id)?.and_then(|below| below.parent);
+        }
+        Ok(layers)
+    }
+
+    fn tree_now(&self, volume: &Volume) -> Result<Digest, Error> {
+        // Recovery and collection by another process leave a volume alone whose lock is held.
+        let _mine = self.locks.build(&volume.build)?;
+        self.still_sealed(volume.id)?;
+        let view = {
+            let _store = self.locks.store()?;
+            self.store.look(volume.id, volume.bytes)?
+        };
+        let digest = self.tree_digest(view.root(), volume);
+        view.close()?;
+        digest
+    }
+}

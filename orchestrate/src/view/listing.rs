@@ -1,0 +1,189 @@
+//! What there is on this host, as `ls` and `show` tell it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use registry::{ActivationState, Digest, StoreBinding, VolumeState, WhenClosed};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::plan::Mapping;
+use crate::store::Space;
+use crate::verbs::unsettled::Unsettled;
+
+/// All of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listing {
+    /// Kind and identity of the store.
+    pub store: StoreBinding,
+    /// Its room, bytes.
+    pub space: Space,
+    /// Bytes of the distinct layers that are sealed, as they lie in the bucket.
+    pub layer_bytes: u64,
+    /// Bytes that the images' layers would be without sharing.
+    pub unshared_bytes: u64,
+    /// By reference.
+    pub images: Vec<ImageLine>,
+    /// By name.
+    pub activations: Vec<ActivationLine>,
+    /// What is not as its row says.
+    #[serde(default)]
+    pub unsettled: Vec<Unsettled>,
+}
+
+/// One image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImageLine {
+    /// `s3://bucket/prefix/`.
+    pub image: String,
+    /// Chain id of the stack.
+    pub chain: Digest,
+    /// From the lowest up.
+    pub layers: Vec<LayerLine>,
+    /// Names of its activations.
+    pub activations: Vec<String>,
+}
+
+/// One layer of an image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LayerLine {
+    /// Its object.
+    pub key: String,
+    /// Bytes of the object.
+    pub bytes: u64,
+    /// sha256 of the blob.
+    pub digest: Digest,
+    /// The sealed volume.
+    pub volume: u32,
+    /// Bytes of the store that it added at its seal.
+    pub own_bytes: u64,
+    /// How many other images have this very layer.
+    pub shared_with: usize,
+    /// Why it is never handed out again; none: nothing was found wrong with it.
+    #[serde(default)]
+    pub condemned: Option<String>,
+}
+
+/// One activation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ActivationLine {
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// Its state.
+    pub state: String,
+    /// Whether it is mapped and usable now.
+    pub mapped: bool,
+    /// Its device, or its directory for `dir` stores.
+    pub path: PathBuf,
+    /// Its volume.
+    pub volume: u32,
+    /// The sealed volume it is a snapshot of.
+    pub origin: u32,
+    /// Why that one is never handed out again; none: nothing was found wrong with it.
+    #[serde(default)]
+    pub condemned: Option<String>,
+    /// Its size, bytes.
+    pub bytes: u64,
+    /// Whether it was up when the host went down, and nobody has checked its file system since.
+    #[serde(default)]
+    pub unchecked: bool,
+    /// What becomes of it as soon as nobody has it open.
+    #[serde(default)]
+    pub when_closed: Option<WhenClosed>,
+    /// Why it may not come up, or runs and may not: its image is revoked, or blocked by the scan policy.
+    #[serde(default)]
+    pub barred: Option<String>,
+}
+
+impl Host {
+    /// What there is.
+    pub fn list(&self) -> Result<Listing, Error> {
+        let images = self.registry.images()?;
+        let volumes = self.registry.volumes()?;
+        let rows = self.registry.activations()?;
+        let mapped = self.store.mapped()?;
+        let bars = self.judge().bars(&self.registry, &rows, &volumes)?;
+        let live: BTreeSet<(&str, u32)> = mapped
+            .iter()
+            .filter(|name| name.mapping == Mapping::Live)
+            .map(|name| (name.name.as_str(), name.id))
+            .collect();
+        let sealed: BTreeMap<u32, u64> = volumes
+            .iter()
+            .filter_map(|volume| match &volume.state {
+                VolumeState::Sealed(seal) => Some((volume.id, seal.own_bytes)),
+                VolumeState::Building | VolumeState::Deleting => None,
+            })
+            .collect();
+        let condemned = crate::verbs::condemned::reasons(&volumes);
+        // An image has a volume once: each is the snapshot of the one below.
+        let mut users: BTreeMap<u32, usize> = BTreeMap::new();
+        for layer in images.iter().flat_map(|image| &image.layers) {
+            *users.entry(layer.volume).or_default() += 1;
+        }
+        let mut names: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for row in &rows {
+            names.entry(&row.reference).or_default().push(row.name.clone());
+        }
+        let lines = images
+            .iter()
+            .map(|image| ImageLine {
+                image: image.reference.clone(),
+                chain: image.chain,
+                layers: image
+                    .layers
+                    .iter()
+                    .map(|layer| LayerLine {
+                        key: layer.key.clone(),
+                        bytes: layer.size,
+                        digest: layer.digest,
+                        volume: layer.volume,
+                        own_bytes: sealed.get(&layer.volume).copied().unwrap_or_default(),
+                        shared_with: users[&layer.volume] - 1,
+                        condemned: condemned.get(&layer.volume).cloned(),
+                    })
+                    .collect(),
+                activations: names.remove(image.reference.as_str()).unwrap_or_default(),
+            })
+            .collect();
+        let mut layers: Vec<_> =
+            images.iter().flat_map(|image| &image.layers).map(|l| (l.volume, l.size)).collect();
+        let unshared_bytes = layers.iter().map(|(_, size)| size).sum();
+        layers.sort_unstable();
+        layers.dedup();
+        Ok(Listing {
+            store: self.store.binding(),
+            space: self.store.space()?,
+            layer_bytes: layers.iter().map(|(_, size)| size).sum(),
+            unshared_bytes,
+            unsettled: self.unsettled()?,
+            images: lines,
+            activations: rows
+                .iter()
+                .map(|row| ActivationLine {
+                    name: row.name.clone(),
+                    image: row.reference.clone(),
+                    state: row.state.word().into(),
+                    mapped: row.state == ActivationState::Active
+                        && live.contains(&(row.name.as_str(), row.id)),
+                    path: self.store.path(&row.name),
+                    volume: row.id,
+                    origin: row.origin,
+                    condemned: condemned.get(&row.origin).cloned(),
+                    bytes: row.bytes,
+                    unchecked: row.unchecked,
+                    when_closed: row.when_closed,
+                    barred: bars
+                        .get(&row.name)
+                        .filter(|bar| {
+                            bar.why.is_verdict() || !live.contains(&(row.name.as_str(), row.id))
+                        })
+                        .map(|bar| bar.why.to_string()),
+                })
+                .collect(),
+        })
+    }
+}

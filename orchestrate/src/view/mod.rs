@@ -1,0 +1,5 @@
+//! What there is on this host, for people and monitors. Looks only.
+
+pub mod health;
+pub(crate) mod listing;
+pub mod metrics;

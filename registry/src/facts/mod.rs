@@ -1,0 +1,8 @@
+//! What is written about layers, images and activations beside their states.
+
+pub(crate) mod activations;
+pub(crate) mod catalogs;
+pub(crate) mod condemned;
+pub(crate) mod quarantine;
+pub(crate) mod scans;
+pub(crate) mod sources;

@@ -1,0 +1,4 @@
+//! How much of the past is kept, and what is counted of it.
+
+pub(crate) mod counters;
+pub(crate) mod history;

@@ -1,0 +1,10 @@
+//! What the kernel and the disk say, as types. Pure: bytes or text in, values or a refusal out.
+
+pub(crate) mod bitmaps;
+pub(crate) mod kind;
+pub(crate) mod ondisk;
+pub(crate) mod room;
+pub(crate) mod status;
+pub(crate) mod table;
+pub(crate) mod units;
+pub(crate) mod wire;

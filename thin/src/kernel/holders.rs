@@ -1,0 +1,158 @@
+//! Who keeps a device open: other devices on top of it, mounts in any namespace, processes.
+//! Only looks, and only below `/sys` and `/proc`; a partial answer is better than none.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::clean;
+use crate::format::units::Dev;
+
+/// Enough names for a message.
+const LIMIT: usize = 8;
+
+/// One that keeps a device open.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Holder {
+    /// Another block device built on it.
+    Device {
+        /// Its kernel name, such as `dm-3`.
+        name: String,
+        /// Its device-mapper name, if it is one.
+        mapped: Option<String>,
+    },
+    /// A process with a mount of it in its mount namespace.
+    Mount {
+        /// The process.
+        pid: u32,
+        /// Its command name.
+        command: String,
+        /// Where, in that process's own view.
+        target: PathBuf,
+    },
+    /// A process with the device open.
+    Process {
+        /// The process.
+        pid: u32,
+        /// Its command name.
+        command: String,
+    },
+}
+
+impl Holder {
+    /// Whether it is one of those that look at each device for a moment when it appears or changes.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Holder::Process { command, .. } => {
+                matches!(
+                    command.as_str(),
+                    "(udev-worker)" | "systemd-udevd" | "udevd" | "udevadm" | "blkid"
+                )
+            }
+            Holder::Device { .. } | Holder::Mount { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holder::Device { name, mapped: None } => write!(f, "held by device {}", clean(name)),
+            Holder::Device { name, mapped: Some(mapped) } => {
+                write!(f, "held by device \"{}\" ({})", clean(mapped), clean(name))
+            }
+            Holder::Mount { pid, command, target } => write!(
+                f,
+                "mounted at \"{}\" for process {pid} ({})",
+                clean(&target.to_string_lossy()),
+                clean(command)
+            ),
+            Holder::Process { pid, command } => {
+                write!(f, "open in process {pid} ({})", clean(command))
+            }
+        }
+    }
+}
+
+/// The holders of `dev`, at most a handful. A detached mount shows as nobody, or as a process
+/// whose working directory is in it.
+pub fn of(dev: Dev) -> Vec<Holder> {
+    let mut found = BTreeSet::new();
+    for entry in entries(Path::new(&format!("/sys/dev/block/{dev}/holders"))) {
+        let mapped = fs::read_to_string(format!("/sys/block/{entry}/dm/name")).ok();
+        let mapped = mapped.map(|name| name.trim_end().to_owned());
+        found.insert(Holder::Device { name: entry, mapped });
+    }
+    let mut namespaces = BTreeSet::new();
+    for entry in entries(Path::new("/proc")) {
+        let Ok(pid) = entry.parse::<u32>() else { continue };
+        if found.len() >= LIMIT {
+            break;
+        }
+        let dir = Path::new("/proc").join(&entry);
+        let command = fs::read_to_string(dir.join("comm")).unwrap_or_default();
+        let command = command.trim_end().to_owned();
+        // One namespace is read once, through the first process that is in it.
+        let new = fs::read_link(dir.join("ns/mnt")).is_ok_and(|ns| namespaces.insert(ns));
+        if new {
+            let table = fs::read_to_string(dir.join("mountinfo")).unwrap_or_default();
+            for target in mounts_of(&table, dev) {
+                found.insert(Holder::Mount { pid, command: command.clone(), target });
+            }
+        }
+        if has_open(&dir, dev) {
+            found.insert(Holder::Process { pid, command });
+        }
+    }
+    found.into_iter().take(LIMIT).collect()
+}
+
+fn entries(dir: &Path) -> Vec<String> {
+    fs::read_dir(dir)
+        .map(|list| list.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default()
+}
+
+fn has_open(process: &Path, dev: Dev) -> bool {
+    let on_it = |path: PathBuf| {
+        fs::metadata(path).is_ok_and(|meta| {
+            let is_node = meta.file_type().is_block_device() && Dev::from_stat(meta.rdev()) == dev;
+            is_node || Dev::from_stat(meta.dev()) == dev
+        })
+    };
+    on_it(process.join("cwd"))
+        || on_it(process.join("root"))
+        || entries(&process.join("fd")).into_iter().any(|fd| on_it(process.join("fd").join(fd)))
+}
+
+/// Mount points of `dev` in the text of a `mountinfo` (proc(5): third field `major:minor`, fifth
+/// the mount point).
+fn mounts_of(table: &str, dev: Dev) -> Vec<PathBuf> {
+    let number = dev.to_string();
+    table
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ');
+            let found = fields.nth(2)?;
+            let target = fields.nth(1)?;
+            (found == number).then(|| PathBuf::from(target))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_rows_of_one_device() {
+        let table = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+                     40 22 253:7 / /mnt/a rw,relatime shared:1 - ext4 /dev/dm-7 rw\n\
+                     41 22 253:70 / /mnt/b rw - ext4 /dev/dm-70 rw\n\
+                     short 253:7\n";
+        let dev = Dev { major: 253, minor: 7 };
+        assert_eq!(mounts_of(table, dev), [PathBuf::from("/mnt/a")]);
+    }
+}

@@ -1,0 +1,3 @@
+//! What the program adds to the library: its flags and its words.
+
+pub(crate) mod flags;

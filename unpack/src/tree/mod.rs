@@ -1,0 +1,13 @@
+//! Entries to nodes: makes and removes what is below one directory, by descriptors and never by paths.
+
+pub(crate) mod apply;
+pub(crate) mod body;
+pub(crate) mod budget;
+pub(crate) mod dirs;
+pub(crate) mod make;
+pub(crate) mod node;
+pub(crate) mod plnk;
+pub(crate) mod remove;
+pub(crate) mod root;
+pub(crate) mod touched;
+pub(crate) mod way;

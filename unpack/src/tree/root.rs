@@ -1,0 +1,156 @@
+//! [`Root`]: the one directory fd through which a tree is reached, and the calls that act on one
+//! name in an open directory.
+//!
+//! No host path is used after [`Root::open`]. How a path becomes an open directory is in `dirs`;
+//! which calls an entry needs is in `apply`.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstatat};
+use nix::unistd::{Gid, Uid, fchown, fchownat};
+
+use crate::archive::buffers::Broken;
+use crate::error::{Error, Fault};
+use crate::stop::Stop;
+use crate::sys::{self, On};
+use crate::tree::budget::Budget;
+use crate::tree::remove::remove_all_in;
+
+/// The directory that a layer is applied to.
+#[derive(Debug)]
+pub struct Root(OwnedFd);
+
+const DIR: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
+impl Root {
+    /// Opens a directory by its path on this host. A symlink there is followed: it is the
+    /// caller's own.
+    ///
+    /// # Errors
+    /// [`Error::Fs`] if it cannot be opened, or is no directory.
+    pub fn open(path: &Path) -> Result<Root, Error> {
+        let name = path.as_os_str().as_encoded_bytes();
+        open(path, DIR, Mode::empty())
+            .map(Root)
+            .map_err(|errno| Fault::fs("open root", name)(errno).nowhere())
+    }
+
+    /// Takes a directory fd, which may be O_PATH, as `fsmount(2)` gives it.
+    ///
+    /// # Errors
+    /// [`Error::Fs`] if "." cannot be opened through it.
+    pub fn from_fd(fd: OwnedFd) -> Result<Root, Error> {
+        openat(&fd, ".", DIR, Mode::empty())
+            .map(Root)
+            .map_err(|errno| Fault::fs("open root", b".")(errno).nowhere())
+    }
+
+    pub(crate) fn reopen(&self) -> Result<OwnedFd, Fault> {
+        openat(&self.0, ".", DIR, Mode::empty()).map_err(Fault::fs("open root", b"."))
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Removes everything below `root`, not `root` itself; says how many names went.
+///
+/// # Errors
+/// [`Error::Fs`].
+pub fn remove_tree(root: &Root) -> Result<u64, Error> {
+    remove_tree_until(root, &Stop::default())
+}
+
+/// [`remove_tree`], until somebody asks to stop: then some of it is left.
+///
+/// # Errors
+/// [`Error::Fs`]; [`Error::Stream`] where it was stopped.
+pub fn remove_tree_until(root: &Root, stop: &Stop) -> Result<u64, Error> {
+    let mut budget = Budget::until(stop);
+    stop.heard(remove_all_in(root, &mut budget).map_err(Fault::nowhere))?;
+    Ok(budget.nodes())
+}
+
+/// Writes out the whole file system that `root` is on.
+///
+/// # Errors
+/// [`Error::Fs`], also for a write that failed since `root` was opened (syncfs(2), 5.8).
+pub fn sync(root: &Root) -> Result<(), Error> {
+    nix::unistd::syncfs(&root.0).map_err(|errno| Fault::fs("syncfs", b".")(errno).nowhere())
+}
+
+/// What is at `name`, symlinks not followed; `None` if nothing.
+pub(crate) fn stat(at: impl AsFd, name: &[u8]) -> Result<Option<FileStat>, Fault> {
+    match fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(Fault::fs("stat", name)(errno)),
+    }
+}
+
+pub(crate) fn is_dir(stat: &FileStat) -> bool {
+    stat.st_mode & libc::S_IFMT == libc::S_IFDIR
+}
+
+pub(crate) fn mode(bits: u32) -> Mode {
+    Mode::from_bits_truncate(bits)
+}
+
+/// Sets the owner of a name that must not be opened.
+pub(crate) fn own_name(at: impl AsFd, name: &[u8], uid: u32, gid: u32) -> Result<(), Fault> {
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    fchownat(at, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(Fault::fs("chown", name))
+}
+
+/// Sets the owner of an open file.
+pub(crate) fn own(fd: impl AsFd, name: &[u8], uid: u32, gid: u32) -> Result<(), Fault> {
+    fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(Fault::fs("chown", name))
+}
+
+pub(crate) fn set_mode(fd: impl AsFd, name: &[u8], bits: u32) -> Result<(), Fault> {
+    fchmod(fd, mode(bits)).map_err(Fault::fs("chmod", name))
+}
+
+/// Gives an open directory an owner and a mode, and takes away what its parent's ACL gave it.
+pub(crate) fn plain_dir(
+    fd: impl AsFd,
+    name: &[u8],
+    (uid, gid): (Uid, Gid),
+    bits: u32,
+) -> Result<(), Fault> {
+    let fd = fd.as_fd();
+    drop_acl(fd, name, true)?;
+    own(fd, name, uid.as_raw(), gid.as_raw())?;
+    set_mode(fd, name, bits)
+}
+
+/// Removes inherited ACLs.
+pub(crate) fn drop_acl(fd: BorrowedFd<'_>, name: &[u8], dir: bool) -> Result<(), Fault> {
+    let keys: &[&[u8]] = match dir {
+        true => &[b"system.posix_acl_access", b"system.posix_acl_default"],
+        false => &[b"system.posix_acl_access"],
+    };
+    for key in keys {
+        match sys::remove_xattr(On::Fd(fd), key) {
+            Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
+            Err(errno) => return Err(Fault::fs("remove ACL of", name)(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// For errors that come as `io::Error`; a refusal that came that way is one again.
+pub(crate) fn io_fault(call: &'static str, name: &[u8]) -> impl FnOnce(io::Error) -> Fault {
+    let name = crate::error::cut(name).to_vec();
+    move |source| match source.downcast::<Broken>() {
+        Ok(broken) => Fault::Refusal(broken.0),
+        Err(source) => Fault::Fs { call: call.into(), name, source },
+    }
+}

@@ -24,6 +24,7 @@ use crate::serve::grow::InTheWay;
 use crate::serve::http::conn::Peer;
 use crate::serve::mode::{Mode, Modes};
 use crate::serve::queue::{self, Hands, Item};
+use crate::serve::reach;
 use crate::serve::seat::Seat;
 use crate::serve::{Limits, Options};
 use crate::view::health::{self, Readiness};
@@ -31,9 +32,6 @@ use crate::view::metrics::life::LIFE;
 
 /// How old the answer to a question after readiness may be: each costs a commit.
 const READINESS_AGE: Duration = Duration::from_secs(2);
-
-/// How long a question may wait for a lock.
-pub(super) const QUESTION_WAIT: Duration = Duration::from_secs(5);
 
 /// How often who waits looks by itself: others than this process write, too.
 const LOOK: Duration = Duration::from_millis(250);
@@ -138,7 +136,7 @@ impl Daemon {
 
     /// Locks of its own, for one question.
     pub(super) fn locks(&self) -> Result<Locks, Error> {
-        Locks::new(&self.settings().state, QUESTION_WAIT, Cancel::default())
+        Locks::new(&self.settings().state, reach::QUESTION_WAIT, Cancel::default())
     }
 
     /// The run of this number.

@@ -11,7 +11,10 @@ use crate::error::class::Class;
 use crate::host::settings::Settings;
 use crate::host::{Host, survey};
 use crate::process::reserve;
-use crate::serve::daemon::{Daemon, QUESTION_WAIT, lock};
+use crate::serve::daemon::{Daemon, lock};
+
+/// How long a question may wait for a lock.
+pub(super) const QUESTION_WAIT: Duration = Duration::from_secs(5);
 
 /// Hosts and registries that are kept open for the next question.
 const KEPT_OPEN: usize = 2;

@@ -2,6 +2,7 @@
 //! registry is gone none is made in its place, unless it may be.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use registry::Registry;
 

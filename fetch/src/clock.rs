@@ -3,10 +3,9 @@
 //! Waits between tries, patience and the pauses of a source go by it. What a socket is given goes by the
 //! kernel's.
 
-use std::fmt;
 use std::sync::{Arc, LazyLock};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fmt, thread};
 
 /// Tells the time and waits.
 pub trait Time: Send + Sync {

@@ -3,10 +3,9 @@
 //!
 //! Part of the program, not of the library.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::{fs, thread};
 
 use nix::sys::signal::{SigSet, Signal, raise};
 

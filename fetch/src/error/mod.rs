@@ -3,43 +3,20 @@
 //! Not here: how it is said (`wording.rs`), whether to try again (`retry.rs`).
 
 pub(crate) mod answer;
+pub(crate) mod fault;
+pub(crate) mod forbidden;
+pub(crate) mod kind;
+pub(crate) mod tunnel;
 pub(crate) mod wording;
 
-use std::error;
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{error, io};
 
 use crate::error::answer::Answer;
-use crate::http::guard::Forbidden;
-use crate::http::proxy::refusal;
-
-/// The classes of failure, for callers that decide what to do next. Exhaustive on purpose: a new
-/// kind must be classed by every caller before it compiles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The request makes no sense: a malformed reference, option or credentials file, or a place
-    /// that cannot be written.
-    Usage,
-    /// No such bucket or object, or nothing under the prefix.
-    NotFound,
-    /// The server says no: credentials, permission, clock, or the wrong region.
-    Denied,
-    /// The server, or what the bucket holds, breaks the rules; nothing of it is used.
-    Refused,
-    /// The object is not, or is no longer, the one that was pinned.
-    Changed,
-    /// All bytes came and they are not the promised ones.
-    Digest,
-    /// The name, the connection or the stream failed.
-    Network,
-    /// The server asks for patience (429, 503) or failed inside (5xx).
-    Throttled,
-    /// Nothing, or too little, came in time.
-    Timeout,
-    /// A local file or pipe failed.
-    Io,
-}
+use crate::error::forbidden::Forbidden;
+use crate::error::kind::Kind;
+use crate::error::tunnel::refusal;
 
 /// An error of this crate. `subject` fields are references such as `s3://bucket/key`.
 #[derive(Debug)]
@@ -66,7 +43,7 @@ pub enum Error {
         subject: String,
     },
     /// A shared file of the AWS tools says what cannot be done.
-    Shared(Box<crate::keys::shared::Fault>),
+    Shared(Box<crate::error::fault::Fault>),
     /// Credentials are named but unusable.
     Credentials {
         /// Where they were looked for.
@@ -462,6 +439,18 @@ impl error::Error for Error {
             | Error::Overdue { .. }
             | Error::Busy { .. } => None,
         }
+    }
+}
+
+/// Whether nobody is there who could answer: no such host, or a refused connection.
+pub(crate) fn is_unreachable(error: &Error) -> bool {
+    match error {
+        Error::Transport { source, .. } => match source.as_ref() {
+            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+            ureq::Error::Io(source) => source.kind() == io::ErrorKind::ConnectionRefused,
+            _ => false,
+        },
+        _ => false,
     }
 }
 

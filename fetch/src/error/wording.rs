@@ -5,20 +5,8 @@
 
 use std::fmt;
 
-use crate::error::Error;
-use crate::http::proxy;
-
-/// At most this many characters of a foreign text are shown.
-const SHOWN_MAX: usize = 200;
-
-/// Quotes a foreign text: control and invisible characters escaped, the length bounded.
-pub(crate) fn quoted(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN_MAX).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    format!("{shown:?}")
-}
+use crate::error::{Error, tunnel};
+use crate::text::quote::quoted;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -207,7 +195,7 @@ impl fmt::Display for Transport<'_> {
             ureq::Error::ConnectProxyFailed(said) => {
                 let said = said.strip_prefix("proxy server ").unwrap_or(said);
                 write!(f, "the proxy {}", quoted(said).trim_matches('"'))?;
-                proxy::refusal(said).map_or(Ok(()), |advice| write!(f, ": {advice}"))
+                tunnel::refusal(said).map_or(Ok(()), |advice| write!(f, ": {advice}"))
             }
             ureq::Error::Timeout(what) => write!(f, "timed out: {what}"),
             ureq::Error::Io(error) if error.to_string().contains("InvalidContentType") => {

@@ -7,7 +7,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Kind};
+use crate::error::Error;
+use crate::error::kind::Kind;
 use crate::flow::chain::Chain;
 use crate::flow::pin::Pin;
 use crate::flow::promise::Promise;

@@ -4,42 +4,22 @@
 //! origin is asked. A source that says no is out for this object; one that is away has its pause
 //! (`breaker.rs`); one that is busy is waited for by whoever reads from it (`retry.rs`).
 
-use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::error::{Error, Kind, wording};
+use crate::error::kind::Kind;
+use crate::error::{Error, wording};
 use crate::flow::breaker::Breaker;
 use crate::http::retry::{LOOK, PROGRESS_BYTES, dice};
 use crate::http::vigil::Waiting;
+use crate::s3::blame::{Blamed, Shun, Shunned};
 use crate::s3::fallback::Fallback;
 use crate::s3::object::ObjectRef;
 use crate::s3::options::Event;
 
 /// Failures that nobody has come back for are forgotten beyond this number.
 const BLAMED_MAX: usize = 256;
-
-/// What a client does about a source that gave something wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shun {
-    /// It is told that what it keeps is wrong.
-    Anew,
-    /// It is not asked.
-    Not,
-}
-
-/// Sources by address.
-pub(crate) type Shunned = BTreeMap<String, Shun>;
-
-/// Who gave bytes of an object that came to nothing.
-#[derive(Debug)]
-pub(crate) struct Blamed {
-    object: ObjectRef,
-    sources: Vec<String>,
-    /// They have another version, or had.
-    changed: bool,
-}
 
 /// The order of one object.
 #[derive(Debug)]

@@ -4,11 +4,10 @@
 //! ahead by the buffers it owns and no further: they travel to the consumer full and back empty.
 //! Memory is jobs * (part + one buffer), whatever the object's size.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::{io, thread};
 
 use crate::client::Client;
 use crate::error::Error;

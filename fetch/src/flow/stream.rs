@@ -12,12 +12,13 @@ use ureq::Body;
 use ureq::http::Response;
 
 use crate::client::Client;
-use crate::error::{Error, Kind};
+use crate::error::Error;
+use crate::error::kind::Kind;
 use crate::flow::feed::Feed;
-use crate::flow::pin::{Pin, Tag, changed, etag, modified, resized};
+use crate::flow::pin::{Pin, Tag, changed, resized};
 use crate::flow::pressure::Pressure;
-use crate::http;
 use crate::http::checksum::Checksum;
+use crate::http::head::{self, etag, modified};
 use crate::http::retry::{Trial, may_retry};
 use crate::http::sign::{Hold, Op};
 use crate::http::vigil::Waiting;
@@ -63,7 +64,7 @@ impl Stream {
     ) -> Result<Stream, Error> {
         let subject = object.to_string();
         let _waiting = Waiting::begin(&client.inner.options, client.inner.http.agent(), &subject);
-        let mut trial = Trial::new(client);
+        let mut trial = Trial::new(&client.inner.options, client.inner.is_source.is_some());
         let mut tries = 0;
         let mut first = first;
         let Opened { pin, end, checksum, feed } = loop {
@@ -114,7 +115,7 @@ impl Stream {
             end: range.end,
             feed: None,
             unranged: false,
-            trial: Trial::new(client),
+            trial: Trial::new(&client.inner.options, client.inner.is_source.is_some()),
             pressure: None,
             tries: 0,
             resumed: 0,
@@ -348,7 +349,7 @@ fn length(response: &Response<Body>) -> Option<u64> {
 }
 
 fn content_range(response: &Response<Body>) -> String {
-    http::text(response.headers(), "content-range").unwrap_or_default()
+    head::text(response.headers(), "content-range").unwrap_or_default()
 }
 
 fn wrong_range(subject: &str, want: &str, got: &str, length: Option<u64>) -> Error {

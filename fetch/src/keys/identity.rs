@@ -13,8 +13,9 @@ use crate::error::Error;
 use crate::keys::configured::Configured;
 use crate::keys::shared::{Section, Value};
 use crate::keys::sts::Ask;
-use crate::keys::{self, Keys, Lookup, Outside, metadata};
+use crate::keys::{self, Outside, metadata};
 use crate::s3::endpoint::Endpoint;
+use crate::s3::keys::{Keys, Lookup};
 use crate::s3::options::Options;
 use crate::text::date;
 

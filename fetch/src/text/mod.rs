@@ -2,6 +2,7 @@
 
 pub(crate) mod date;
 pub(crate) mod digest;
+pub(crate) mod quote;
 pub(crate) mod range;
 pub(crate) mod words;
 pub(crate) mod xml;

@@ -4,6 +4,8 @@ pub(crate) mod args;
 pub(crate) mod commands;
 pub(crate) mod print;
 pub(crate) mod route;
+pub(crate) mod run;
+pub(crate) mod say;
 pub(crate) mod show;
 pub(crate) mod signals;
 pub(crate) mod top;

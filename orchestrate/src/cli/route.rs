@@ -4,16 +4,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use orchestrate::config::{self, Config};
-use orchestrate::health::{Check, Readiness};
+use orchestrate::health::{self, Check, Readiness};
 use orchestrate::log::{self, Level};
 use orchestrate::serve::{self, Client};
-use orchestrate::{Cancel, Error, Settings, health, walls};
+use orchestrate::{Cancel, Error, Settings, walls};
 use serde::Serialize;
 use unpack::sandbox::Standing;
 
 use crate::cli::commands::Command;
 use crate::cli::print;
-use crate::output;
+use crate::cli::say::output;
 
 /// Whether a daemon can do this command.
 pub(crate) fn may_be_asked(command: &Command) -> bool {

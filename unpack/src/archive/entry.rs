@@ -7,7 +7,8 @@ use crate::archive::acl;
 use crate::archive::header::Header;
 use crate::archive::pax::{Pax, Time};
 use crate::archive::sparse::Sparse;
-use crate::error::{Class, Fault, Refusal};
+use crate::error::Fault;
+use crate::error::refusal::{Class, Refusal};
 use crate::limits::{Devices, Limits};
 
 /// Names and values of extended attributes.

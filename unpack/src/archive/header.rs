@@ -4,7 +4,7 @@
 //! about a field, it is refused. What extension headers add is in `pax`; what an entry means for
 //! a layer is in `entry`.
 
-use crate::error::{Class, Refusal};
+use crate::error::refusal::{Class, Refusal};
 
 /// Bytes of a block.
 pub(crate) const BLOCK: usize = 512;

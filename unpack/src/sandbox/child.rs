@@ -14,20 +14,19 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::{Mode, umask};
 
-use crate::archive::compression::Compression;
 use crate::archive::pipeline;
 use crate::error::Error;
-use crate::limits::{Limits, Walls};
+use crate::limits::{Compression, Limits, Walls};
 use crate::read::walk::Reading;
 use crate::record::runs::Spill;
 use crate::sandbox::feed::Feed;
-use crate::sandbox::fences::{Fence, Standing, confine};
-use crate::sandbox::wire::{Finished, Order, SLOT, SLOTS, Task};
-use crate::sandbox::{ENTERED, NAME, failed, wire};
+use crate::sandbox::fences::confine;
+use crate::sandbox::wire::{self, ENTERED, Finished, NAME, Order, SLOT, SLOTS, Task, failed};
 use crate::sys::Shared;
 use crate::tree::apply::{Work, file_size_max, write};
 use crate::tree::budget::Budget;
 use crate::tree::root::Root;
+use crate::wall::{Fence, Standing};
 
 /// To be called first thing in the `main` of every program that uses [`crate::sandbox`]: in the
 /// child it does the child's work and never returns, elsewhere it returns at once. From then on a file

@@ -17,8 +17,7 @@ use std::thread;
 use crate::archive::content::Files;
 use crate::error::Error;
 use crate::limits::Limits;
-use crate::sandbox::failed;
-use crate::sandbox::wire::{self, Next, SLOT, SLOTS, Said};
+use crate::sandbox::wire::{self, Next, SLOT, SLOTS, Said, failed};
 use crate::sha::Sha256;
 use crate::sys::{Part, Shared};
 

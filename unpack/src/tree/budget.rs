@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::error::{Class, Refusal};
+use crate::archive::buffers::too_long;
+use crate::error::refusal::{Class, Refusal};
 use crate::limits::Limits;
 use crate::stop::Stop;
 
@@ -187,12 +188,6 @@ impl Budget {
             Some(_) | None => Ok(()),
         }
     }
-}
-
-/// The refusal of a layer that is not done in time.
-pub(crate) fn too_long(max: Duration) -> Refusal {
-    let rule = "layer takes too long, in seconds";
-    Refusal::limit("--time-max", rule, max.as_secs(), max.as_secs())
 }
 
 /// Refuses once this process has used the processor for `max`, with all its threads.

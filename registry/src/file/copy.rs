@@ -1,5 +1,6 @@
 //! Whole copies of a registry: a backup that is consistent while others write, and an export as text.
 
+use crate::file::pages::immutable;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -191,22 +192,6 @@ impl Registry {
         }
         Ok(())
     }
-}
-
-/// A file without a log or a lock beside it: it is looked at as it stands.
-pub(crate) fn immutable(file: &Path) -> rusqlite::Result<Connection> {
-    let encoded: String = file
-        .as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .map(|byte| match byte {
-            b'/' | b'.' | b'-' | b'_' => char::from(*byte).to_string(),
-            byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
-            byte => format!("%{byte:02x}"),
-        })
-        .collect();
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -73,3 +73,19 @@ pub(crate) fn copy(from: &Connection, to: &mut Connection) -> Result<(), Error> 
         }
     }
 }
+
+/// A file without a log or a lock beside it: it is looked at as it stands.
+pub(crate) fn immutable(file: &Path) -> rusqlite::Result<Connection> {
+    let encoded: String = file
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .map(|byte| match byte {
+            b'/' | b'.' | b'-' | b'_' => char::from(*byte).to_string(),
+            byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
+            byte => format!("%{byte:02x}"),
+        })
+        .collect();
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags)
+}

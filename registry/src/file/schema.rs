@@ -149,7 +149,7 @@ impl Registry {
             return Err(Error::NoRoom { path: path.into() });
         }
         not_empty(path)?;
-        let conn = crate::file::copy::immutable(path).map_err(Error::sqlite("open the file"))?;
+        let conn = crate::file::pages::immutable(path).map_err(Error::sqlite("open the file"))?;
         let log_tried = Cell::new(None);
         let registry = Registry { conn, path: path.into(), stands: true, log_tried };
         let (found, version, _) = registry.identity()?;

@@ -102,7 +102,7 @@ fn not_made(error: thin::Error, id: u32, origin: Option<u32>) -> Error {
 }
 
 fn thin_id(id: u32) -> Result<ThinId, Error> {
-    Ok(ThinId::new(u64::from(id))?)
+    Ok(ThinId::new(u64::from(id)).map_err(thin::Error::from)?)
 }
 
 impl Store for ThinStore {

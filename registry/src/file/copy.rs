@@ -1,6 +1,5 @@
 //! Whole copies of a registry: a backup that is consistent while others write, and an export as text.
 
-use crate::file::pages::immutable;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,6 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
+use crate::file::place::immutable;
 use crate::file::schema::{APPLICATION_ID, Registry};
 use crate::rows::StoreBinding;
 
@@ -139,7 +139,7 @@ impl Registry {
         let new = PathBuf::from(new);
         // A dead process of the same number may have left half a one.
         drop(fs::remove_file(&new));
-        crate::file::schema::private(&new)?;
+        crate::file::place::private(&new)?;
         let text = new.to_string_lossy();
         // A connection that may only look may not write another file either; ours is not written to.
         let looks: bool = self

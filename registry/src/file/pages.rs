@@ -8,7 +8,8 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::Error;
-use crate::file::schema::{BUSY, Registry, private};
+use crate::file::place::{BUSY, private};
+use crate::file::schema::Registry;
 
 /// Pages of one step of a copy: all, so that no writer comes in between.
 const ALL: i32 = -1;
@@ -20,7 +21,7 @@ impl Registry {
     /// # Errors
     /// Those of a file that is no registry of ours.
     pub fn open_whole(path: &Path) -> Result<Registry, Error> {
-        crate::file::schema::not_empty(path)?;
+        crate::file::place::not_empty(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         Registry::connect(path, flags)
     }
@@ -72,20 +73,4 @@ pub(crate) fn copy(from: &Connection, to: &mut Connection) -> Result<(), Error> 
             _ => std::thread::sleep(Duration::from_millis(5)),
         }
     }
-}
-
-/// A file without a log or a lock beside it: it is looked at as it stands.
-pub(crate) fn immutable(file: &Path) -> rusqlite::Result<Connection> {
-    let encoded: String = file
-        .as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .map(|byte| match byte {
-            b'/' | b'.' | b'-' | b'_' => char::from(*byte).to_string(),
-            byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
-            byte => format!("%{byte:02x}"),
-        })
-        .collect();
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags)
 }

@@ -1,15 +1,14 @@
 //! Opens the database: connection rules, identity, migrations. No query of the product is here.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::error::Error;
+use crate::file::place::{BUSY, not_empty, private};
 
 /// `PRAGMA application_id` of our files: "Vner".
 pub const APPLICATION_ID: i64 = 0x566e_6572;
@@ -32,9 +31,6 @@ const MIGRATIONS: &[&str] = &[
 
 /// The SQLite in which the WAL-reset corruption bug (3.7.0 to 3.51.2) is gone.
 const SQLITE_MIN: i32 = 3_051_003;
-
-/// How long a call waits for another process's transaction.
-pub(crate) const BUSY: Duration = Duration::from_secs(10);
 
 /// Bytes of the log that stay on disk when it is begun anew.
 const LOG_KEPT: u64 = 4 << 20;
@@ -149,7 +145,7 @@ impl Registry {
             return Err(Error::NoRoom { path: path.into() });
         }
         not_empty(path)?;
-        let conn = crate::file::pages::immutable(path).map_err(Error::sqlite("open the file"))?;
+        let conn = crate::file::place::immutable(path).map_err(Error::sqlite("open the file"))?;
         let log_tried = Cell::new(None);
         let registry = Registry { conn, path: path.into(), stands: true, log_tried };
         let (found, version, _) = registry.identity()?;
@@ -320,38 +316,4 @@ impl Registry {
             .pragma_query_value(None, name, |row| row.get(0))
             .map_err(Error::sqlite("read the file's header"))
     }
-}
-
-/// SQLite takes an empty file for a new one, and writes to it by turning on the log.
-pub(crate) fn not_empty(path: &Path) -> Result<(), Error> {
-    let found =
-        std::fs::metadata(path).map_err(|source| Error::File { path: path.into(), source })?;
-    match found.len() {
-        0 => Err(Error::Empty { path: path.into() }),
-        _ => Ok(()),
-    }
-}
-
-/// Makes the file 0600 before SQLite does it with the umask, and has the system say what is wrong
-/// with a place that cannot be written to.
-///
-/// One that is there is opened only by the first of a process: closing it again would drop every lock
-/// that another connection of this process has on it (sqlite.org/howtocorrupt.html, 2.2).
-pub(crate) fn private(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::OpenOptionsExt;
-    static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).mode(0o600);
-    let opened = match seen.contains(path) {
-        true => options.create_new(true).open(path),
-        false => options.create(true).truncate(false).open(path),
-    };
-    match opened {
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(source) => return Err(Error::File { path: path.into(), source }),
-    }
-    seen.insert(path.into());
-    Ok(())
 }

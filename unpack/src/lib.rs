@@ -20,10 +20,11 @@ pub mod sandbox;
 mod sha;
 mod stop;
 mod sys;
+mod timed;
 mod tree;
 
 /// Raised with every change of what is refused: what another version refused may be fine.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 pub use archive::End;
 pub use archive::compression::Compression;
@@ -38,5 +39,6 @@ pub use read::verify::{Difference, Verified, list, verify};
 pub use read::walk::{tree_digest, tree_digest_until};
 pub use record::applied::Applied;
 pub use stop::Stop;
+pub use timed::Timed;
 pub use tree::apply::{apply, apply_with};
 pub use tree::root::{Root, remove_tree, remove_tree_until, sync};

@@ -24,11 +24,12 @@ mod tree;
 mod wall;
 
 /// Raised with every change of what is refused: what another version refused may be fine.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 pub use archive::End;
 pub use archive::entry::{Entry, Node, Xattrs};
 pub use archive::pax::Time;
+pub use archive::timed::Timed;
 pub use error::refusal::{Class, DependsOn, Place, Refusal, Space, Value};
 pub use error::{Error, Kind};
 pub use escape::{Escaped, escaped, escaped_whole};

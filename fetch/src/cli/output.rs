@@ -377,7 +377,7 @@ fn copy(
     show: Show,
 ) -> anyhow::Result<Summary> {
     let progress = Progress::new(body.size(), !show.quiet && !show.json);
-    kept::is(body.spool_path());
+    kept::is(body.spool_path().map(|path| (path, body.goes_on_later())));
     let mut buffer = vec![0; 256 << 10];
     let mut done = 0;
     loop {

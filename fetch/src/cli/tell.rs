@@ -20,7 +20,7 @@ pub(crate) fn all(event: &Event<'_>) {
             output::complain(&format!("fetch: {subject:?}: going on at byte {at}"));
         }
         Event::Note { text } => output::complain(&format!("fetch: {text}")),
-        Event::Waiting { .. } | Event::Anonymous => waits(event),
+        Event::Waiting { .. } | Event::Away { .. } | Event::Anonymous => waits(event),
     }
 }
 
@@ -32,6 +32,20 @@ pub(crate) fn waits(event: &Event<'_>) {
             output::complain(&format!(
                 "fetch: {subject:?}: nothing has come for {seconds} s, waiting"
             ));
+        }
+        Event::Away { error, again, origin, left, .. } => {
+            let seconds = |time: &Duration| format!("{:.1} s", time.as_secs_f64());
+            let next = match (origin, again) {
+                (Some(time), _) => format!("the origin is asked in {}", seconds(time)),
+                (None, Some(time)) => format!(
+                    "asked again in {}, patience for {:.0} s",
+                    seconds(time),
+                    left.as_secs_f64()
+                ),
+                (None, None) => format!("patience for {:.0} s", left.as_secs_f64()),
+            };
+            let why = error.map_or_else(String::new, |e| format!(": {}", output::chain(e)));
+            output::complain(&format!("fetch: no source can be asked now: {next}{why}"));
         }
         Event::Anonymous => output::complain(
             "fetch: no keys in the environment, ~/.aws or this machine's metadata: requests are not \

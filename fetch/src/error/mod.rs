@@ -3,6 +3,7 @@
 //! Not here: how it is said (`wording.rs`), whether to try again (`retry.rs`).
 
 pub(crate) mod answer;
+mod cause;
 pub(crate) mod fault;
 pub(crate) mod forbidden;
 pub(crate) mod kind;
@@ -14,9 +15,8 @@ use std::time::Duration;
 use std::{error, io};
 
 use crate::error::answer::Answer;
-use crate::error::forbidden::Forbidden;
+use crate::error::cause::{file_kind, transport_kind};
 use crate::error::kind::Kind;
-use crate::error::tunnel::refusal;
 
 /// An error of this crate. `subject` fields are references such as `s3://bucket/key`.
 #[derive(Debug)]
@@ -181,6 +181,18 @@ pub enum Error {
         /// Bytes that the spool had.
         reused: u64,
     },
+    /// The digest is wrong, and several answers gave the bytes which nothing held to one version: the object may
+    /// have been replaced in between.
+    Mixed {
+        /// The object.
+        subject: String,
+        /// `sha256`, or what a server's checksum is.
+        algorithm: &'static str,
+        /// The promised one, hex.
+        want: String,
+        /// The computed one, hex.
+        got: String,
+    },
     /// Larger than the limit.
     TooLarge {
         /// The object.
@@ -275,6 +287,8 @@ pub enum Error {
         subject: String,
         /// How long they were waited for.
         waited: Duration,
+        /// Why the last one that was asked gave nothing.
+        last: Option<Box<Error>>,
     },
     /// A body was read again after it had failed.
     Spent {
@@ -360,37 +374,11 @@ impl Error {
             | Error::Sources { .. } => Kind::Network,
             Error::GaveUp { last, .. } => last.kind(),
             Error::File { source, .. } => file_kind(source),
-            Error::Busy { .. } | Error::Rotten { .. } | Error::Thread { .. } => Kind::Io,
+            Error::Busy { .. }
+            | Error::Rotten { .. }
+            | Error::Mixed { .. }
+            | Error::Thread { .. } => Kind::Io,
         }
-    }
-}
-
-/// A place that is not there, or not ours to write, stays so; a disk may get room.
-fn file_kind(source: &io::Error) -> Kind {
-    match source.kind() {
-        io::ErrorKind::NotFound
-        | io::ErrorKind::PermissionDenied
-        | io::ErrorKind::NotADirectory
-        | io::ErrorKind::IsADirectory
-        | io::ErrorKind::ReadOnlyFilesystem
-        | io::ErrorKind::InvalidFilename => Kind::Usage,
-        _ => Kind::Io,
-    }
-}
-
-/// ureq's error is non-exhaustive; what it may add later is a failure of the exchange.
-fn transport_kind(source: &ureq::Error) -> Kind {
-    match source {
-        ureq::Error::Timeout(_) => Kind::Timeout,
-        ureq::Error::Io(e) if e.kind() == io::ErrorKind::TimedOut => Kind::Timeout,
-        // A certificate does not get better by trying again. rustls reports through io as well.
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => Kind::Refused,
-        ureq::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => Kind::Refused,
-        ureq::Error::LargeResponseHeader(..) => Kind::Refused,
-        ureq::Error::ConnectProxyFailed(said) if refusal(said).is_some() => Kind::Denied,
-        ureq::Error::Other(e) if e.is::<Forbidden>() => Kind::Refused,
-        ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl | ureq::Error::Http(_) => Kind::Usage,
-        _ => Kind::Network,
     }
 }
 
@@ -400,6 +388,9 @@ impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Error::Unresumable { source, .. } => Some(source.as_ref()),
+            Error::Sources { last, .. } => {
+                last.as_deref().map(|e| e as &(dyn error::Error + 'static))
+            }
             Error::GaveUp { last, .. } => Some(last.as_ref()),
             Error::File { source, .. }
             | Error::Unreadable { source, .. }
@@ -424,6 +415,7 @@ impl error::Error for Error {
             | Error::Changed { .. }
             | Error::Digest { .. }
             | Error::Rotten { .. }
+            | Error::Mixed { .. }
             | Error::TooLarge { .. }
             | Error::Malformed { .. }
             | Error::ListingTooLong { .. }
@@ -434,7 +426,6 @@ impl error::Error for Error {
             | Error::Gap { .. }
             | Error::Stranger { .. }
             | Error::Duplicate { .. }
-            | Error::Sources { .. }
             | Error::Spent { .. }
             | Error::Overdue { .. }
             | Error::Busy { .. } => None,
@@ -451,32 +442,5 @@ pub(crate) fn is_unreachable(error: &Error) -> bool {
             _ => false,
         },
         _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_that_stay_wrong_are_told_from_disks_that_may_get_room() {
-        let kind = |code: i32| {
-            let source = io::Error::from_raw_os_error(code);
-            Error::File { act: "write", path: PathBuf::from("/f"), source }.kind()
-        };
-        for code in [
-            libc::ENOENT,
-            libc::EACCES,
-            libc::EPERM,
-            libc::ENOTDIR,
-            libc::EISDIR,
-            libc::EROFS,
-            libc::ENAMETOOLONG,
-        ] {
-            assert_eq!(kind(code), Kind::Usage, "{code}");
-        }
-        for code in [libc::ENOSPC, libc::EIO, libc::EDQUOT, libc::EMFILE, libc::EPIPE] {
-            assert_eq!(kind(code), Kind::Io, "{code}");
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! can carry a control character to a terminal.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::error::{Error, tunnel};
 use crate::text::quote::quoted;
@@ -101,6 +102,12 @@ impl fmt::Display for Error {
                 "{}: digest mismatch with {reused} bytes of an earlier try, now removed: try again",
                 q(subject)
             ),
+            Error::Mixed { subject, algorithm, want, got } => write!(
+                f,
+                "{}: digest mismatch: {algorithm}:{got}, promised {algorithm}:{want}, over several answers \
+                 which no strong ETag holds together: the object may have changed meanwhile: try again",
+                q(subject)
+            ),
             Error::TooLarge { subject, size, size_max } => {
                 write!(f, "{}: {size} bytes exceed the limit {size_max}", q(subject))
             }
@@ -143,14 +150,15 @@ impl fmt::Display for Error {
                 write!(f, "layer {number} is there twice: {} and {}", q(first), q(second))
             }
             Error::GaveUp { tries, elapsed, .. } => {
-                write!(f, "gave up after {tries} tries in {:.1} s", elapsed.as_secs_f64())
+                let tried = if *tries == 1 { "try" } else { "tries" };
+                write!(f, "gave up after {tries} {tried}{}", Over(" in", *elapsed))
             }
-            Error::Sources { subject, waited } => write!(
+            Error::Sources { subject, waited, .. } => write!(
                 f,
-                "{}: no source could be asked for {:.1} s, and the source fallback is not now: look at \
+                "{}: no source could be asked{}, and the source fallback is not now: look at \
                  the sources, or let the origin be asked (--source-fallback now)",
                 q(subject),
-                waited.as_secs_f64()
+                Over(" for", *waited)
             ),
             Error::Spent { subject } => write!(f, "{}: read after it had failed", q(subject)),
             Error::Overdue { subject, at, size, deadline } => write!(
@@ -170,6 +178,18 @@ impl fmt::Display for Error {
             Error::File { act, path, .. } => {
                 write!(f, "unable to {act} {:?}", path.display().to_string())
             }
+        }
+    }
+}
+
+/// A time after its preposition; nothing where it would be 0.0 s.
+struct Over(&'static str, Duration);
+
+impl fmt::Display for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 < Duration::from_millis(50) {
+            true => Ok(()),
+            false => write!(f, "{} {:.1} s", self.0, self.1.as_secs_f64()),
         }
     }
 }

@@ -55,6 +55,8 @@ pub(crate) struct Ranges {
     at: u64,
     end: u64,
     pressure: Arc<Pressure>,
+    /// What is held of the object, for whoever goes on in their place.
+    pub(crate) pin: Pin,
     pub(crate) tries: u32,
     pub(crate) resumed: u32,
 }
@@ -126,7 +128,8 @@ impl Ranges {
         }
         let (turn, buffer, taken, tries, resumed) = (0, Vec::new(), 0, 0, 0);
         let (at, end) = (range.start, range.end);
-        Ok(Ranges { workers, turn, buffer, taken, at, end, pressure, tries, resumed })
+        let pin = pin.clone();
+        Ok(Ranges { workers, turn, buffer, taken, at, end, pressure, pin, tries, resumed })
     }
 
     /// Reads on; 0 only at the end.

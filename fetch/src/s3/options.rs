@@ -77,6 +77,19 @@ pub enum Event<'a> {
         /// Since the last that came.
         waited: Duration,
     },
+    /// No source of an object can be asked now, and it is waited for.
+    Away {
+        /// Which object.
+        subject: &'a str,
+        /// Why the last one cannot, where that is not known from before.
+        error: Option<&'a Error>,
+        /// Time until a source may be asked again; none where all have said no.
+        again: Option<Duration>,
+        /// Time until the origin is asked, where that may be.
+        origin: Option<Duration>,
+        /// Patience that is left.
+        left: Duration,
+    },
     /// No keys were found, and nothing that should have some: requests are not signed.
     Anonymous,
     /// Something worth a line with `-v`.
@@ -91,7 +104,7 @@ impl Event<'_> {
     /// once, and every wait that can be felt.
     pub fn is_news(&self) -> bool {
         match self {
-            Event::Waiting { .. } | Event::Anonymous => true,
+            Event::Waiting { .. } | Event::Away { .. } | Event::Anonymous => true,
             Event::Retry { error, tries, wait, .. } => {
                 *wait >= FELT || (*tries == 1 && is_unreachable(error))
             }

@@ -349,6 +349,19 @@ fn tell_wait(event: &fetch::Event<'_>) {
                 [("tries", u64::from(*tries).into()), ("wait", wait.into()), ("left", left.into())];
             log::line(Level::Info, &line, &fields);
         }
+        fetch::Event::Away { subject, error, again, origin, left } => {
+            let next = match (origin, again) {
+                (Some(time), _) => format!("the origin is asked in {} s", time.as_secs()),
+                (None, Some(time)) => format!("asked again in {} s", time.as_secs()),
+                (None, None) => "waiting".to_owned(),
+            };
+            let left = left.as_secs();
+            let why = error.map_or_else(String::new, |error| format!(": {error}"));
+            let line = format!(
+                "{subject}: no source can be asked now: {next}, patience for {left} s{why}"
+            );
+            log::line(Level::Info, &line, &[("left", left.into())]);
+        }
         fetch::Event::Anonymous => {
             let line = "no keys in the environment, ~/.aws or this machine's metadata: requests are not \
                         signed; `anonymous = true` says that this is meant";

@@ -15,6 +15,7 @@ pub(crate) mod number;
 pub(crate) mod pax;
 pub(crate) mod pipeline;
 pub(crate) mod sparse;
+pub(crate) mod timed;
 
 use std::io::{self, BufRead};
 use std::time::Instant;

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use argh::FromArgs;
-use unpack::{Applied, Difference, Entry, Error, Kind, Root, Walls, escaped};
+use unpack::{Applied, Difference, Entry, Error, Kind, Root, Timed, Walls, escaped};
 
 use crate::cli::flags::{self, Flags};
 
@@ -126,7 +127,9 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
             "{flag} needs digests: not with --digests none"
         ))));
     }
-    let layer = io::stdin();
+    // Without std's buffer, which nobody could look into.
+    let layer = io::stdin().as_fd().try_clone_to_owned().context("unable to use standard input")?;
+    let layer = Timed::new(File::from(layer), &limits);
     if flags.list {
         return list(flags, &limits, layer);
     }

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::Error;
 use crate::error::OfState;
+use crate::{Error, lock_files};
 
 /// Bytes that are kept back, on a file system that is not much smaller than this.
 const BYTES: u64 = 512 << 10;
@@ -86,6 +86,16 @@ fn missing(state: &Path, total: u64) -> (u64, u64) {
     (bytes(total).saturating_sub(room), FILES - there)
 }
 
+/// What there is hardly any of beside what is kept back, or was and is in use; none where there is room.
+pub(crate) fn short_of(state: &Path) -> Option<&'static str> {
+    let free = free(state)?;
+    let (bytes, files) = missing(state, free.total);
+    if free.bytes < bytes + FEW_BYTES {
+        return Some("bytes");
+    }
+    free.files.is_some_and(|free| free < files + FEW_FILES).then_some("inodes")
+}
+
 /// Whether some of its bytes are kept.
 fn has_some(state: &Path) -> bool {
     fs::metadata(dir(state).join("room")).is_ok_and(|room| room.blocks() > 0)
@@ -97,20 +107,13 @@ fn has_some(state: &Path) -> bool {
 /// # Errors
 /// [`OfState::Full`].
 pub fn spare(state: &Path) -> Result<(), Error> {
-    let Some(free) = free(state) else { return Ok(()) };
-    let (bytes, files) = missing(state, free.total);
-    let of_bytes = free.bytes < bytes + FEW_BYTES;
-    let of_files = free.files.is_some_and(|free| free < files + FEW_FILES);
-    if !dir(state).exists() || !(of_bytes || of_files) {
-        return Ok(());
-    }
+    let Some(what) = short_of(state).filter(|_| dir(state).exists()) else { return Ok(()) };
     let kind = std::io::ErrorKind::StorageFull;
     let source = Error::Io {
         doing: "leave alone what is kept back in",
         path: dir(state),
         source: kind.into(),
     };
-    let what = if of_bytes { "bytes" } else { "inodes" };
     let kept = has_some(state);
     Err(OfState::Full { path: state.into(), what, kept, source: Box::new(source) }.into())
 }
@@ -164,6 +167,8 @@ pub struct GivenUp {
 impl Drop for GivenUp {
     fn drop(&mut self) {
         if self.shared.try_lock().is_ok() && !is_whole(&self.state) {
+            // What lies about there and nobody uses is room, too.
+            lock_files::sweep_all(&self.state.join("locks"));
             fill(&self.state);
         }
     }

@@ -32,6 +32,14 @@ const LOOK_MS: i64 = 3_600_000;
 const PAGES: i64 = 256;
 const PAGES_KEPT: i64 = 64;
 
+/// Where there is no room for the file to grow: pages that are to be empty, runs and lines of history that stay
+/// all the same, rows that go at a time (a log of them has to find room), and how often.
+const ROOM_PAGES: i64 = 16;
+const ROOM_RUNS: u64 = 50;
+const ROOM_EVENTS: u64 = 250;
+const ROOM_ROWS: i64 = 50;
+const ROOM_STEPS: usize = 40;
+
 /// Of a file that cannot give back pages yet: the largest that is written anew, bytes.
 const ANEW_MAX: i64 = 256 << 20;
 
@@ -132,6 +140,27 @@ impl Registry {
         let refused = self.write(|write| write.prune_refused(keep, &clock))?;
         let doubts = self.write(|write| write.prune_doubts(keep, &clock))?;
         Ok(Pruned { runs, events, verdicts: scans + refused + doubts })
+    }
+
+    /// Forgets the oldest runs and lines of history, until so much of the file is empty that what comes next
+    /// makes it no larger: for a file system that is full. Some of both stays.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`]; what went before stays gone.
+    pub fn make_room(&mut self) -> Result<(), Error> {
+        for _ in 0..ROOM_STEPS {
+            if self.number("freelist_count")? >= ROOM_PAGES {
+                return Ok(());
+            }
+            let gone = self.write(|write| {
+                let runs = write.oldest_runs(ROOM_RUNS, ROOM_ROWS / 5)?;
+                Ok(runs + write.oldest_events(ROOM_EVENTS, ROOM_ROWS)?)
+            })?;
+            if gone == 0 {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// Whether a process that is no daemon should prune: something is beyond its number, or ages were
@@ -264,17 +293,31 @@ impl Write<'_> {
         Ok(clock)
     }
 
-    /// Ended runs; those whose end somebody is to hear of stay.
-    fn prune_runs(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
+    /// The oldest ended runs beyond so many; those whose end somebody is to hear of stay.
+    fn oldest_runs(&self, keep: u64, rows: i64) -> Result<usize, Error> {
         let last: i64 = self.ask("SELECT ifnull(max(id), 0) FROM runs", [])?.unwrap_or(0);
-        let gone = self.run(
+        self.run(
             &format!(
                 "DELETE FROM runs WHERE id IN (
                    SELECT id FROM runs WHERE state IN ('done', 'failed', 'cancelled') AND id <= ?1
                      AND {TOLD} LIMIT ?2)"
             ),
-            (last.saturating_sub(count(keep.runs)), ROWS),
-        )?;
+            (last.saturating_sub(count(keep)), rows),
+        )
+    }
+
+    /// The oldest lines of history beyond so many.
+    fn oldest_events(&self, keep: u64, rows: i64) -> Result<usize, Error> {
+        let first: i64 = self.ask("SELECT ifnull(min(seq), 0) FROM events", [])?.unwrap_or(0);
+        let last: i64 = self.ask("SELECT ifnull(max(seq), 0) FROM events", [])?.unwrap_or(0);
+        let some = first.saturating_add(rows).min(last);
+        let beyond = last.saturating_sub(count(keep)).saturating_add(1);
+        self.run("DELETE FROM events WHERE seq < ?1", [some.min(beyond)])
+    }
+
+    /// Ended runs; those whose end somebody is to hear of stay.
+    fn prune_runs(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
+        let gone = self.oldest_runs(keep.runs, ROWS)?;
         let (Some(before), 0) = (clock.before(keep.runs_age), gone) else { return Ok(gone) };
         self.run(
             &format!(
@@ -287,12 +330,11 @@ impl Write<'_> {
 
     /// Lines of history; the last one stays, since the order of use goes by its number.
     fn prune_events(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
+        let gone = self.oldest_events(keep.events, ROWS)?;
+        let (Some(before), 0) = (clock.before(keep.events_age), gone) else { return Ok(gone) };
         let first: i64 = self.ask("SELECT ifnull(min(seq), 0) FROM events", [])?.unwrap_or(0);
         let last: i64 = self.ask("SELECT ifnull(max(seq), 0) FROM events", [])?.unwrap_or(0);
         let some = first.saturating_add(ROWS).min(last);
-        let beyond = last.saturating_sub(count(keep.events)).saturating_add(1);
-        let gone = self.run("DELETE FROM events WHERE seq < ?1", [some.min(beyond)])?;
-        let (Some(before), 0) = (clock.before(keep.events_age), gone) else { return Ok(gone) };
         self.run("DELETE FROM events WHERE seq < ?1 AND at_ms < ?2", (some, before))
     }
 

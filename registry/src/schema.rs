@@ -39,6 +39,11 @@ pub(crate) const BUSY: Duration = Duration::from_secs(10);
 /// Bytes of the log that stay on disk when it is begun anew.
 const LOG_KEPT: u64 = 4 << 20;
 
+/// Pages of the log after which they are copied into the file: SQLite's own number, and where there is little
+/// room.
+const LOG_PAGES: u32 = 1000;
+const LOG_LITTLE: u32 = 16;
+
 /// Bytes of the log beyond which readers are waited for, for so long and so often.
 const LOG_MAX: u64 = 8 << 20;
 const LOG_WAIT: Duration = Duration::from_millis(200);
@@ -53,6 +58,8 @@ pub struct Registry {
     pub(crate) stands: bool,
     /// When the log was last found to be long.
     pub(crate) log_tried: Cell<Option<Instant>>,
+    /// Whether it is kept short.
+    little: Cell<bool>,
 }
 
 impl Registry {
@@ -150,8 +157,7 @@ impl Registry {
         }
         not_empty(path)?;
         let conn = crate::copy::immutable(path).map_err(Error::sqlite("open the file"))?;
-        let log_tried = Cell::new(None);
-        let registry = Registry { conn, path: path.into(), stands: true, log_tried };
+        let registry = Registry::of(conn, path, true);
         let (found, version, _) = registry.identity()?;
         match (found == APPLICATION_ID, version) {
             (false, _) => Err(Error::Foreign { path: path.into(), found }),
@@ -165,19 +171,28 @@ impl Registry {
         self.stands
     }
 
-    /// Has little of the log stand at a time, where there is little room.
+    /// Where there is little room, has little of the log stand at a time.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
-    pub fn in_little_room(&self) -> Result<(), Error> {
+    pub fn in_room(&self, little: bool) -> Result<(), Error> {
+        if self.little.replace(little) == little {
+            return Ok(());
+        }
+        let pages = if little { LOG_LITTLE } else { LOG_PAGES };
         self.conn
-            .query_row("PRAGMA wal_autocheckpoint=16", [], |_| Ok(()))
+            .query_row(&format!("PRAGMA wal_autocheckpoint={pages}"), [], |_| Ok(()))
             .map_err(Error::sqlite("keep the log short"))
     }
 
     /// Where the database file is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn of(conn: Connection, path: &Path, stands: bool) -> Registry {
+        let (log_tried, little) = (Cell::new(None), Cell::new(false));
+        Registry { conn, path: path.into(), stands, log_tried, little }
     }
 
     pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Registry, Error> {
@@ -188,8 +203,7 @@ impl Registry {
         );
         let conn =
             Connection::open_with_flags(path, flags).map_err(Error::sqlite("open the file"))?;
-        let log_tried = Cell::new(None);
-        let registry = Registry { conn, path: path.into(), stands: false, log_tried };
+        let registry = Registry::of(conn, path, false);
         registry.set_rules().map_err(Error::sqlite("read the file"))?;
         let (found, version, empty) = registry.identity()?;
         if found != APPLICATION_ID && !(found == 0 && version == 0 && empty) {

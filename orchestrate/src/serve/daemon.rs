@@ -16,6 +16,7 @@ use super::http::Peer;
 use super::mode::{Mode, Modes};
 use super::queue::{self, Hands, Item};
 use super::seat::Seat;
+use super::unbegun::Unbegun;
 use super::{Limits, Options};
 use crate::error::Class;
 use crate::health::{self, Readiness};
@@ -61,7 +62,7 @@ pub(super) struct Daemon {
 #[derive(Debug, Default)]
 pub(super) struct Work {
     pub(super) waiting: Vec<Item>,
-    working: Vec<(Item, Cancel)>,
+    pub(super) working: Vec<(Item, Cancel)>,
     /// What other processes are at work on and somebody here has to come after.
     pub(super) elsewhere: Vec<Item>,
     /// Live runs that a second request has joined.
@@ -69,6 +70,7 @@ pub(super) struct Work {
     turns: HashMap<String, u64>,
     turn: u64,
     rest_until: Option<Instant>,
+    pub(super) unbegun: Unbegun,
     /// Workers that live, each with its place among those of its kind.
     hands: HashSet<(Hands, usize)>,
 }

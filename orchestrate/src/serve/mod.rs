@@ -25,6 +25,7 @@ mod routes;
 mod seat;
 mod stop;
 mod tellers;
+mod unbegun;
 mod upkeep;
 mod webhook;
 mod workers;

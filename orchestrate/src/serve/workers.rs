@@ -45,9 +45,11 @@ fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
         // Claimed in the very moment.
         cancel.suspend("the daemon stops");
     }
+    daemon.begins(item.id);
     let settings = Settings { cancel, ..daemon.settings() };
+    let state = settings.state.clone();
     let makes_room = matches!(item.hands, Hands::Device | Hands::Collect);
-    let _room = makes_room.then(|| reserve::give_up(&settings.state)).flatten();
+    let room = makes_room.then(|| reserve::give_up(&settings.state)).flatten();
     // What it holds is dropped on the way out; its row says `running` and its lock is free, so the
     // next tick takes it up again, and not for ever.
     let begun = catch_unwind(AssertUnwindSafe(|| perform(settings, &item)));
@@ -60,6 +62,8 @@ fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
         // Its wish is in its row, and is carried out at once.
         Ok(Err(Error::Cancelled { .. })) => Released::PutBy,
         Ok(Err(error)) => {
+            let error = reserve::told(error, &state);
+            daemon.is_unbegun(item.id, &error);
             let why = whole(&error).into();
             let fields = [("run", item.id.into()), ("why", why)];
             log::line(Level::Warning, "a run cannot be begun yet", &fields);
@@ -73,6 +77,8 @@ fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
             Released::Over
         }
     };
+    // What is kept back is there again before anybody hears of the end.
+    drop(room);
     daemon.release(item, end);
 }
 

@@ -20,6 +20,9 @@ use crate::{Error, lock_files};
 /// Bytes that are kept back, on a file system that is not much smaller than this.
 const BYTES: u64 = 512 << 10;
 
+/// The smallest piece of them.
+const BLOCK: u64 = 4 << 10;
+
 /// Files that are kept back: the registry's log and its index, a run's lock and an activation's, and a few.
 const FILES: u64 = 8;
 
@@ -134,10 +137,14 @@ fn fill(state: &Path) {
         options.create(true).truncate(false).write(true).mode(0o600).open(dir.join(name))
     };
     if let (Ok(room), Some(free)) = (file("room"), free(state)) {
-        for eighths in (1..=8).rev() {
-            let length = i64::try_from(bytes(free.total) / 8 * eighths).unwrap_or(0);
-            if fallocate(&room, FallocateFlags::empty(), 0, length).is_ok() {
-                break;
+        // All that there is, to the last block: what is left would be taken by others, and a little each time.
+        let whole = bytes(free.total);
+        let (mut length, mut step) = (0, whole);
+        while step >= BLOCK && length < whole {
+            let longer = i64::try_from(length + step).unwrap_or(0);
+            match fallocate(&room, FallocateFlags::empty(), 0, longer).is_ok() {
+                true => length += step,
+                false => step /= 2,
             }
         }
     }

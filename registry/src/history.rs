@@ -35,8 +35,8 @@ const PAGES_KEPT: i64 = 64;
 /// Where there is no room for the file to grow: pages that are to be empty, runs and lines of history that stay
 /// all the same, rows that go at a time (a log of them has to find room), and how often.
 const ROOM_PAGES: i64 = 16;
-const ROOM_RUNS: u64 = 50;
-const ROOM_EVENTS: u64 = 250;
+const ROOM_RUNS: u64 = 16;
+const ROOM_EVENTS: u64 = 64;
 const ROOM_ROWS: i64 = 50;
 const ROOM_STEPS: usize = 40;
 

@@ -342,9 +342,11 @@ impl Daemon {
                     self.gather_before(&run)?;
                     self.push(self.item(&run));
                 }
-                // The next tick finds out whether anybody is at work on it.
-                RunState::Running => {}
-                RunState::Done | RunState::Failed { .. } | RunState::Cancelled => {}
+                // The next tick finds out whether anybody is at work on one that runs.
+                RunState::Running
+                | RunState::Done
+                | RunState::Failed { .. }
+                | RunState::Cancelled => {}
             }
         }
         self.tell();
@@ -461,8 +463,6 @@ impl Daemon {
         let work = lock(&self.work);
         (work.waiting.len(), work.working.len())
     }
-
-    // ---- the end -------------------------------------------------------------------------------
 
     /// Nothing more is begun, and what is under way is put by at its next safe point.
     pub(super) fn stop(&self, why: &str) {

@@ -168,10 +168,11 @@ pub fn serve(
     tellers::start(&daemon);
     grow::start(&daemon);
     refresh::start(&daemon);
+    // It is there again before anybody is answered.
+    drop(room);
     for listener in listeners {
         listen::start(&gate, listener)?;
     }
-    drop(room);
     notify::tell("READY=1");
     tick(&daemon);
     notify::tell("STOPPING=1");

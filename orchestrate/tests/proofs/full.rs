@@ -168,6 +168,10 @@ fn making_room_works_as_often_as_it_is_asked_for() {
                 assert!(code == 0, "{of:?} {words:?}: {code}: {said}");
             }
         }
+        use std::os::unix::fs::MetadataExt as _;
+        let room = fs::metadata(host.state().join("reserve/room"));
+        let kept = room.map_or(0, |room| room.blocks() * 512);
+        assert!(kept >= 256 << 10, "{of:?}: {kept} bytes are still kept back");
         fill(&host, of);
         let (code, said) = host.said(&["activate", A, "--name", "b-1", "--no-fetch"]);
         assert!(code == 111 && said.contains(FULL), "{of:?}: {code}: {said}");

@@ -118,6 +118,10 @@ fn where_others_take_all_that_becomes_free_it_makes_room_as_often_as_it_is_asked
             assert_eq!(code, 0, "{words:?}: {said}; {}", log_of(&host));
         }
     }
+    use std::os::unix::fs::MetadataExt as _;
+    let kept =
+        fs::metadata(host.state().join("reserve/room")).map_or(0, |room| room.blocks() * 512);
+    assert!(kept >= 256 << 10, "{kept} bytes are still kept back");
     fs::remove_dir_all(host.state().join("ballast")).unwrap();
     host.ok(&["activate", "s3://bucket/b/", "--name", "b-1"]);
     daemon.stop();

@@ -16,6 +16,15 @@ use crate::{Error, Registry, Write};
 /// Rows of one transaction.
 const ROWS: i64 = 500;
 
+/// Nothing here is of the blob `b`, nor is it remembered as refused.
+const UNUSED: &str = "NOT EXISTS (SELECT 1 FROM volumes v WHERE v.blob = b.digest)
+   AND NOT EXISTS (SELECT 1 FROM image_layers l WHERE l.digest = b.digest)
+   AND NOT EXISTS (SELECT 1 FROM quarantine q WHERE q.digest = b.digest)
+   AND NOT EXISTS (SELECT 1 FROM refused_sources r WHERE r.digest = b.digest)";
+
+/// An image that is being made may be of a blob that was read so long ago, and have no row yet.
+const LATE_MS: i64 = 86_400_000;
+
 /// Nobody is still to be told of the end of a row of `runs`.
 const TOLD: &str = "NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.run = runs.id)";
 
@@ -58,6 +67,10 @@ pub struct Keep {
     pub verdicts: u64,
     /// For how long.
     pub verdicts_age: Duration,
+    /// Of objects that were read, and of the blobs that they were, beyond those that something here is of: each.
+    pub sources: u64,
+    /// For how long.
+    pub sources_age: Duration,
 }
 
 /// A moment, by a clock that nobody sets.
@@ -78,6 +91,8 @@ pub struct Pruned {
     pub events: usize,
     /// Scans, refusals, and doubts.
     pub verdicts: usize,
+    /// Objects that were read, and blobs.
+    pub sources: usize,
 }
 
 impl Pruned {
@@ -92,6 +107,7 @@ impl std::ops::AddAssign for Pruned {
         self.runs += other.runs;
         self.events += other.events;
         self.verdicts += other.verdicts;
+        self.sources += other.sources;
     }
 }
 
@@ -139,7 +155,10 @@ impl Registry {
         let scans = self.write(|write| write.prune_scans(keep, &clock))?;
         let refused = self.write(|write| write.prune_refused(keep, &clock))?;
         let doubts = self.write(|write| write.prune_doubts(keep, &clock))?;
-        Ok(Pruned { runs, events, verdicts: scans + refused + doubts })
+        let sources = self.write(|write| write.prune_sources(keep, &clock))?;
+        let blobs = self.write(|write| write.prune_blobs(keep, &clock))?;
+        let verdicts = scans + refused + doubts;
+        Ok(Pruned { runs, events, verdicts, sources: sources + blobs })
     }
 
     /// Forgets the oldest runs and lines of history, until so much of the file is empty that what comes next
@@ -245,6 +264,10 @@ impl Registry {
     }
 }
 
+fn verdicts(keep: &Keep) -> (u64, Duration) {
+    (keep.verdicts, keep.verdicts_age)
+}
+
 /// A setting as SQLite counts.
 fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -340,7 +363,7 @@ impl Write<'_> {
 
     /// Scans of stacks that are not here; what is here keeps its verdict.
     fn prune_scans(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
-        let (older, most) = self.beyond("scans", "at_ms > ?1", keep, clock)?;
+        let (older, most) = self.beyond("scans", ("at_ms", "at_ms > ?1"), verdicts(keep), clock)?;
         let sql = "SELECT s.chain FROM scans s WHERE s.at_ms < ?1 AND NOT EXISTS (
               SELECT 1 FROM volumes v WHERE v.chain = s.chain AND v.state = 'sealed')
             ORDER BY s.at_ms LIMIT ?2";
@@ -370,14 +393,16 @@ impl Write<'_> {
 
     /// Refusals, and which objects they were: what comes again is looked at anew.
     fn prune_refused(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
-        let (older, most) = self.beyond("refused_sources", "at_ms > ?1", keep, clock)?;
+        let (older, most) =
+            self.beyond("refused_sources", ("at_ms", "at_ms > ?1"), verdicts(keep), clock)?;
         let sources = self.run(
             "DELETE FROM refused_sources WHERE (endpoint, bucket, key, etag, size) IN (
                SELECT endpoint, bucket, key, etag, size FROM refused_sources
                WHERE at_ms < ?1 ORDER BY at_ms LIMIT ?2)",
             (older, most),
         )?;
-        let (older, most) = self.beyond("quarantine", "at_ms > ?1", keep, clock)?;
+        let (older, most) =
+            self.beyond("quarantine", ("at_ms", "at_ms > ?1"), verdicts(keep), clock)?;
         let refused = self.run(
             "DELETE FROM quarantine WHERE (digest, below) IN (
                SELECT digest, below FROM quarantine WHERE at_ms < ?1 ORDER BY at_ms LIMIT ?2)",
@@ -389,7 +414,12 @@ impl Write<'_> {
     /// Doubts about one ETag of several parts, which is never taken for content. That a bucket's ETags
     /// are no MD5 is never forgotten: there is one such row for a bucket.
     fn prune_doubts(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
-        let (older, most) = self.beyond("etag_doubts", "at_ms > ?1 AND etag <> ''", keep, clock)?;
+        let (older, most) = self.beyond(
+            "etag_doubts",
+            ("at_ms", "at_ms > ?1 AND etag <> ''"),
+            verdicts(keep),
+            clock,
+        )?;
         self.run(
             "DELETE FROM etag_doubts WHERE (endpoint, bucket, etag) IN (
                SELECT endpoint, bucket, etag FROM etag_doubts
@@ -398,21 +428,56 @@ impl Write<'_> {
         )
     }
 
-    /// What is to go of a table of verdicts: rows from before the first, the oldest first, as many as the
+    /// What objects were: an object whose blob nothing here is of. One that comes again is read again.
+    fn prune_sources(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
+        let Some((older, most)) = self.unused("sources", keep, clock)? else { return Ok(0) };
+        self.run(
+            &format!(
+                "DELETE FROM sources WHERE (endpoint, bucket, etag, size, key) IN (
+                   SELECT endpoint, bucket, etag, size, key FROM sources b
+                   WHERE seen_ms < ?1 AND {UNUSED} ORDER BY seen_ms LIMIT ?2)"
+            ),
+            (older, most),
+        )
+    }
+
+    /// Blobs that no object that is remembered was, and that nothing here is of.
+    fn prune_blobs(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
+        let Some((older, most)) = self.unused("blobs", keep, clock)? else { return Ok(0) };
+        self.run(
+            &format!(
+                "DELETE FROM blobs WHERE digest IN (
+                   SELECT digest FROM blobs b WHERE seen_ms < ?1 AND {UNUSED}
+                     AND NOT EXISTS (SELECT 1 FROM sources s WHERE s.digest = b.digest)
+                   ORDER BY seen_ms LIMIT ?2)"
+            ),
+            (older, most),
+        )
+    }
+
+    /// As [`Write::beyond`], of what something may be made of before long: what was seen of late stays.
+    fn unused(&self, table: &str, keep: &Keep, clock: &Clock) -> Result<Option<(i64, i64)>, Error> {
+        let of = (keep.sources, keep.sources_age);
+        let (older, most) = self.beyond(table, ("seen_ms", "seen_ms > ?1"), of, clock)?;
+        let late = clock.wall_ms.saturating_sub(LATE_MS);
+        Ok((most > 0).then_some((older.min(late), most)))
+    }
+
+    /// What is to go of such a table: rows from before the first, the oldest first, as many as the
     /// second.
     fn beyond(
         &self,
         table: &str,
-        rows: &str,
-        keep: &Keep,
+        (at, rows): (&str, &str),
+        (keep, age): (u64, Duration),
         clock: &Clock,
     ) -> Result<(i64, i64), Error> {
         let sql = format!(
             "SELECT count(*) FROM (
-               SELECT 1 FROM {table} WHERE {rows} ORDER BY at_ms LIMIT ?2 OFFSET ?3)"
+               SELECT 1 FROM {table} WHERE {rows} ORDER BY {at} LIMIT ?2 OFFSET ?3)"
         );
-        let beyond: Option<i64> = self.ask(&sql, (i64::MIN, ROWS, count(keep.verdicts)))?;
-        Ok(match (beyond.unwrap_or(0), clock.before(keep.verdicts_age)) {
+        let beyond: Option<i64> = self.ask(&sql, (i64::MIN, ROWS, count(keep)))?;
+        Ok(match (beyond.unwrap_or(0), clock.before(age)) {
             (0, None) => (i64::MIN, 0),
             (0, Some(before)) => (before, ROWS),
             (beyond, _) => (i64::MAX, beyond),

@@ -35,6 +35,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use auth::Allow;
@@ -43,7 +44,7 @@ pub use mode::Mode;
 
 use crate::lock::Locks;
 use crate::log::{self, Level};
-use crate::{Cancel, Error, Host, Settings, reserve, sys, walls};
+use crate::{Cancel, Error, Host, Settings, metrics, reserve, sys, walls};
 use auth::Token;
 use daemon::Daemon;
 use listen::Gate;
@@ -191,6 +192,10 @@ pub fn serve(
 
 fn open_once(daemon: &Daemon) -> Result<(), Error> {
     let mut host = Host::open(daemon.settings())?;
+    let counters = host.registry().counters()?;
+    if let Some(kept) = counters.iter().find(|kept| kept.name == workers::S3_OK) {
+        metrics::LIFE.s3_ok_ms.store(kept.value, Ordering::Relaxed);
+    }
     // After a boot: for a few seconds at most, and only where something is to come up.
     host.ask_catalog(false);
     host.recover(false).map(drop)

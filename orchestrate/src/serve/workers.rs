@@ -17,6 +17,9 @@ use crate::metrics::LIFE;
 use crate::using::Reach;
 use crate::{Cancel, Error, Host, Settings, reserve, sys};
 
+/// Under which name it is kept when S3 last answered.
+pub(super) const S3_OK: &str = "s3_ok_milliseconds";
+
 /// Starts the workers that are missing to what the limits have.
 pub(super) fn start(daemon: &Arc<Daemon>, hands: Hands) {
     for number in 0..daemon.limits().workers(hands) {
@@ -104,6 +107,8 @@ fn perform(settings: Settings, item: &Item) -> Result<bool, Error> {
             if host.take_up(&run)? == RunState::Done && lists {
                 let now = u64::try_from(now_ms()).unwrap_or(0);
                 LIFE.s3_ok_ms.store(now, Ordering::Relaxed);
+                // The next daemon tells it, too; no run fails by it.
+                drop(host.registry.write(|write| write.keep_moment(S3_OK, now)));
             }
             Ok(host.put_by)
         }

@@ -276,6 +276,8 @@ impl Table<'_, '_> {
         let seat = &self.round.seats[at];
         if matches!((&before, &seat.at), (At::Waits(_), At::Waits(_)) | (At::Idle, At::Idle)) {
             self.now -= 1;
+            // It may have done something in one go.
+            self.look_after(at);
             return Ok(());
         }
         self.moved += 1;

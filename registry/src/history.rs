@@ -16,15 +16,6 @@ use crate::{Error, Registry, Write};
 /// Rows of one transaction.
 const ROWS: i64 = 500;
 
-/// Nothing here is of the blob `b`, nor is it remembered as refused.
-const UNUSED: &str = "NOT EXISTS (SELECT 1 FROM volumes v WHERE v.blob = b.digest)
-   AND NOT EXISTS (SELECT 1 FROM image_layers l WHERE l.digest = b.digest)
-   AND NOT EXISTS (SELECT 1 FROM quarantine q WHERE q.digest = b.digest)
-   AND NOT EXISTS (SELECT 1 FROM refused_sources r WHERE r.digest = b.digest)";
-
-/// An image that is being made may be of a blob that was read so long ago, and have no row yet.
-const LATE_MS: i64 = 86_400_000;
-
 /// Nobody is still to be told of the end of a row of `runs`.
 const TOLD: &str = "NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.run = runs.id)";
 
@@ -113,8 +104,8 @@ impl std::ops::AddAssign for Pruned {
 
 /// What is known of the clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Clock {
-    wall_ms: i64,
+pub(crate) struct Clock {
+    pub(crate) wall_ms: i64,
     boot: String,
     up_ms: i64,
     set_ms: Option<i64>,
@@ -428,44 +419,9 @@ impl Write<'_> {
         )
     }
 
-    /// What objects were: an object whose blob nothing here is of. One that comes again is read again.
-    fn prune_sources(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
-        let Some((older, most)) = self.unused("sources", keep, clock)? else { return Ok(0) };
-        self.run(
-            &format!(
-                "DELETE FROM sources WHERE (endpoint, bucket, etag, size, key) IN (
-                   SELECT endpoint, bucket, etag, size, key FROM sources b
-                   WHERE seen_ms < ?1 AND {UNUSED} ORDER BY seen_ms LIMIT ?2)"
-            ),
-            (older, most),
-        )
-    }
-
-    /// Blobs that no object that is remembered was, and that nothing here is of.
-    fn prune_blobs(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
-        let Some((older, most)) = self.unused("blobs", keep, clock)? else { return Ok(0) };
-        self.run(
-            &format!(
-                "DELETE FROM blobs WHERE digest IN (
-                   SELECT digest FROM blobs b WHERE seen_ms < ?1 AND {UNUSED}
-                     AND NOT EXISTS (SELECT 1 FROM sources s WHERE s.digest = b.digest)
-                   ORDER BY seen_ms LIMIT ?2)"
-            ),
-            (older, most),
-        )
-    }
-
-    /// As [`Write::beyond`], of what something may be made of before long: what was seen of late stays.
-    fn unused(&self, table: &str, keep: &Keep, clock: &Clock) -> Result<Option<(i64, i64)>, Error> {
-        let of = (keep.sources, keep.sources_age);
-        let (older, most) = self.beyond(table, ("seen_ms", "seen_ms > ?1"), of, clock)?;
-        let late = clock.wall_ms.saturating_sub(LATE_MS);
-        Ok((most > 0).then_some((older.min(late), most)))
-    }
-
     /// What is to go of such a table: rows from before the first, the oldest first, as many as the
     /// second.
-    fn beyond(
+    pub(crate) fn beyond(
         &self,
         table: &str,
         (at, rows): (&str, &str),

@@ -28,6 +28,7 @@ mod scans;
 mod schema;
 mod sources;
 pub mod state;
+mod unused;
 mod webhooks;
 mod write;
 

@@ -16,7 +16,6 @@ use super::http::Peer;
 use super::mode::{Mode, Modes};
 use super::queue::{self, Hands, Item};
 use super::seat::Seat;
-use super::unbegun::Unbegun;
 use super::{Limits, Options};
 use crate::error::Class;
 use crate::health::{self, Readiness};
@@ -70,7 +69,8 @@ pub(super) struct Work {
     turns: HashMap<String, u64>,
     turn: u64,
     rest_until: Option<Instant>,
-    pub(super) unbegun: Unbegun,
+    /// Why a run could not be begun for want of room, by its number.
+    pub(super) unbegun: HashMap<u64, String>,
     /// Workers that live, each with its place among those of its kind.
     hands: HashSet<(Hands, usize)>,
 }

@@ -1,16 +1,12 @@
 //! Runs that could not be begun for want of room: there may be none to say so in their rows either, so who waits
 //! for one is told from here. They wait on, and are begun when there is room.
 
-use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::daemon::{Daemon, lock};
 use crate::error::{Class, class, whole};
 use crate::{Error, RunLine};
-
-/// Why, by the number of the run.
-pub(super) type Unbegun = HashMap<u64, String>;
 
 /// A worker does so in a moment.
 const PUT_BACK: Duration = Duration::from_secs(1);

@@ -125,6 +125,8 @@ impl Config {
             events_age: days("history.events_days"),
             verdicts: number("history.verdicts"),
             verdicts_age: days("history.verdicts_days"),
+            sources: number("history.sources"),
+            sources_age: days("history.sources_days"),
         }
     }
 

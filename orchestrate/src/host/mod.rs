@@ -385,9 +385,9 @@ pub(crate) fn open_store(settings: &mut Settings) -> Result<Box<dyn Store>, Erro
 
 /// The registry; in a state directory without room, as its file stands.
 fn open_registry(database: &Path, state: &Path) -> Result<Registry, Error> {
-    let little = reserve::lacks(state).is_some();
+    let little = reserve::short_of(state).is_some();
     match Registry::open_as_it_is(database) {
-        Ok(registry) if little => registry.in_little_room().map(|()| registry).map_err(Error::from),
+        Ok(registry) if little => registry.in_room(true).map(|()| registry).map_err(Error::from),
         Err(error)
             if little && matches!(error.kind(), registry::Kind::NoSpace | registry::Kind::Io) =>
         {

@@ -62,7 +62,7 @@ pub(super) struct Daemon {
 #[derive(Debug, Default)]
 pub(super) struct Work {
     pub(super) waiting: Vec<Item>,
-    working: Vec<(Item, Cancel)>,
+    pub(super) working: Vec<(Item, Cancel)>,
     /// What other processes are at work on and somebody here has to come after.
     pub(super) elsewhere: Vec<Item>,
     /// Live runs that a second request has joined.
@@ -70,6 +70,8 @@ pub(super) struct Work {
     turns: HashMap<String, u64>,
     turn: u64,
     rest_until: Option<Instant>,
+    /// Why a run could not be begun for want of room, by its number.
+    pub(super) unbegun: HashMap<u64, String>,
     /// Workers that live, each with its place among those of its kind.
     hands: HashSet<(Hands, usize)>,
 }
@@ -341,9 +343,11 @@ impl Daemon {
                     self.gather_before(&run)?;
                     self.push(self.item(&run));
                 }
-                // The next tick finds out whether anybody is at work on it.
-                RunState::Running => {}
-                RunState::Done | RunState::Failed { .. } | RunState::Cancelled => {}
+                // The next tick finds out whether anybody is at work on one that runs.
+                RunState::Running
+                | RunState::Done
+                | RunState::Failed { .. }
+                | RunState::Cancelled => {}
             }
         }
         self.tell();
@@ -460,8 +464,6 @@ impl Daemon {
         let work = lock(&self.work);
         (work.waiting.len(), work.working.len())
     }
-
-    // ---- the end -------------------------------------------------------------------------------
 
     /// Nothing more is begun, and what is under way is put by at its next safe point.
     pub(super) fn stop(&self, why: &str) {

@@ -26,6 +26,7 @@ pub(crate) mod seat;
 pub(crate) mod settings;
 pub(crate) mod stop;
 pub(crate) mod tellers;
+pub(crate) mod unbegun;
 pub(crate) mod upkeep;
 pub(crate) mod verbs;
 pub(crate) mod webhook;
@@ -36,6 +37,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use crate::serve::auth::Allow;
@@ -53,6 +55,7 @@ use crate::serve::auth::Token;
 use crate::serve::daemon::Daemon;
 use crate::serve::listen::Gate;
 use crate::serve::queue::Hands;
+use crate::view::metrics;
 
 /// How often the loop comes round: it finds what others have queued, and looks after the host.
 const TICK: Duration = Duration::from_secs(5);
@@ -173,10 +176,11 @@ pub fn serve(
     tellers::start(&daemon);
     grow::start(&daemon);
     refresh::start(&daemon);
+    // It is there again before anybody is answered.
+    drop(room);
     for listener in listeners {
         listen::start(&gate, listener)?;
     }
-    drop(room);
     notify::tell("READY=1");
     tick(&daemon);
     notify::tell("STOPPING=1");
@@ -195,6 +199,10 @@ pub fn serve(
 
 fn open_once(daemon: &Daemon) -> Result<(), Error> {
     let mut host = Host::open(daemon.settings())?;
+    let counters = host.registry().counters()?;
+    if let Some(kept) = counters.iter().find(|kept| kept.name == workers::S3_OK) {
+        metrics::LIFE.s3_ok_ms.store(kept.value, Ordering::Relaxed);
+    }
     // After a boot: for a few seconds at most, and only where something is to come up.
     host.ask_catalog(false);
     host.recover(false).map(drop)

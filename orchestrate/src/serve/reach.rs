@@ -32,6 +32,8 @@ impl Daemon {
             Some(host) => host,
             None => Host::open(Settings { wait: QUESTION_WAIT, talk: 0, ..self.settings() })?,
         };
+        // It may have been opened in better days.
+        host.registry.in_room(reserve::short_of(&self.settings().state).is_some())?;
         let answer = ask(&mut host).map_err(|error| reserve::told(error, &self.settings().state));
         let broken = answer.as_ref().is_err_and(|error| class(error) == Class::HostBroken);
         let mut hosts = lock(&self.hosts);
@@ -57,6 +59,7 @@ impl Daemon {
                 survey::objection(&self.settings()).unwrap_or_else(error)
             })?,
         };
+        registry.in_room(reserve::short_of(&self.settings().state).is_some())?;
         let answer = ask(&mut registry)
             .map_err(|error| reserve::told(Error::Registry(error), &self.settings().state));
         let broken = answer.as_ref().is_err_and(|error| class(error) == Class::HostBroken);

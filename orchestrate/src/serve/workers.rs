@@ -21,6 +21,9 @@ use crate::serve::daemon::{Daemon, Released, now_ms};
 use crate::serve::queue::{Hands, Item};
 use crate::view::metrics::life::LIFE;
 
+/// Under which name it is kept when S3 last answered.
+pub(super) const S3_OK: &str = "s3_ok_milliseconds";
+
 /// Starts the workers that are missing to what the limits have.
 pub(super) fn start(daemon: &Arc<Daemon>, hands: Hands) {
     for number in 0..daemon.limits().workers(hands) {
@@ -49,9 +52,11 @@ fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
         // Claimed in the very moment.
         cancel.suspend("the daemon stops");
     }
+    daemon.begins(item.id);
     let settings = Settings { cancel, ..daemon.settings() };
+    let state = settings.state.clone();
     let makes_room = matches!(item.hands, Hands::Device | Hands::Collect);
-    let _room = makes_room.then(|| reserve::give_up(&settings.state)).flatten();
+    let room = makes_room.then(|| reserve::give_up(&settings.state)).flatten();
     // What it holds is dropped on the way out; its row says `running` and its lock is free, so the
     // next tick takes it up again, and not for ever.
     let begun = catch_unwind(AssertUnwindSafe(|| perform(settings, &item)));
@@ -64,6 +69,8 @@ fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
         // Its wish is in its row, and is carried out at once.
         Ok(Err(Error::Cancelled { .. })) => Released::PutBy,
         Ok(Err(error)) => {
+            let error = reserve::told(error, &state);
+            daemon.is_unbegun(item.id, &error);
             let why = whole(&error).into();
             let fields = [("run", item.id.into()), ("why", why)];
             log::line(Level::Warning, "a run cannot be begun yet", &fields);
@@ -77,6 +84,8 @@ fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
             Released::Over
         }
     };
+    // What is kept back is there again before anybody hears of the end.
+    drop(room);
     daemon.release(item, end);
 }
 
@@ -102,6 +111,8 @@ fn perform(settings: Settings, item: &Item) -> Result<bool, Error> {
             if host.take_up(&run)? == RunState::Done && lists {
                 let now = u64::try_from(now_ms()).unwrap_or(0);
                 LIFE.s3_ok_ms.store(now, Ordering::Relaxed);
+                // The next daemon tells it, too; no run fails by it.
+                drop(host.registry.write(|write| write.keep_moment(S3_OK, now)));
             }
             Ok(host.put_by)
         }

@@ -122,8 +122,7 @@ impl Registry {
             .conn
             .execute("VACUUM INTO ?1", [&name])
             .map_err(Error::sqlite("copy the registry into memory"))?;
-        let log_tried = std::cell::Cell::new(None);
-        let mut copy = Registry { conn: copy, path: path.into(), stands: false, log_tried };
+        let mut copy = Registry::of(copy, path, false);
         copy.migrate()?;
         Ok(copy)
     }

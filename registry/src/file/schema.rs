@@ -14,7 +14,7 @@ use crate::file::place::{BUSY, not_empty, private};
 pub const APPLICATION_ID: i64 = 0x566e_6572;
 
 /// `PRAGMA user_version` that this program writes and reads.
-pub const SCHEMA_VERSION: i64 = 9;
+pub const SCHEMA_VERSION: i64 = 10;
 
 /// One SQL text per step from version n to n + 1; the first makes an empty file ours.
 const MIGRATIONS: &[&str] = &[
@@ -27,6 +27,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../schema/7.sql"),
     include_str!("../../schema/8.sql"),
     include_str!("../../schema/9.sql"),
+    include_str!("../../schema/10.sql"),
 ];
 
 /// The SQLite in which the WAL-reset corruption bug (3.7.0 to 3.51.2) is gone.
@@ -34,6 +35,11 @@ const SQLITE_MIN: i32 = 3_051_003;
 
 /// Bytes of the log that stay on disk when it is begun anew.
 const LOG_KEPT: u64 = 4 << 20;
+
+/// Pages of the log after which they are copied into the file: SQLite's own number, and where there is little
+/// room.
+const LOG_PAGES: u32 = 1000;
+const LOG_LITTLE: u32 = 16;
 
 /// Bytes of the log beyond which readers are waited for, for so long and so often.
 const LOG_MAX: u64 = 8 << 20;
@@ -49,6 +55,8 @@ pub struct Registry {
     pub(crate) stands: bool,
     /// When the log was last found to be long.
     pub(crate) log_tried: Cell<Option<Instant>>,
+    /// Whether it is kept short.
+    little: Cell<bool>,
 }
 
 impl Registry {
@@ -146,8 +154,7 @@ impl Registry {
         }
         not_empty(path)?;
         let conn = crate::file::place::immutable(path).map_err(Error::sqlite("open the file"))?;
-        let log_tried = Cell::new(None);
-        let registry = Registry { conn, path: path.into(), stands: true, log_tried };
+        let registry = Registry::of(conn, path, true);
         let (found, version, _) = registry.identity()?;
         match (found == APPLICATION_ID, version) {
             (false, _) => Err(Error::Foreign { path: path.into(), found }),
@@ -161,19 +168,28 @@ impl Registry {
         self.stands
     }
 
-    /// Has little of the log stand at a time, where there is little room.
+    /// Where there is little room, has little of the log stand at a time.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
-    pub fn in_little_room(&self) -> Result<(), Error> {
+    pub fn in_room(&self, little: bool) -> Result<(), Error> {
+        if self.little.replace(little) == little {
+            return Ok(());
+        }
+        let pages = if little { LOG_LITTLE } else { LOG_PAGES };
         self.conn
-            .query_row("PRAGMA wal_autocheckpoint=16", [], |_| Ok(()))
+            .query_row(&format!("PRAGMA wal_autocheckpoint={pages}"), [], |_| Ok(()))
             .map_err(Error::sqlite("keep the log short"))
     }
 
     /// Where the database file is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn of(conn: Connection, path: &Path, stands: bool) -> Registry {
+        let (log_tried, little) = (Cell::new(None), Cell::new(false));
+        Registry { conn, path: path.into(), stands, log_tried, little }
     }
 
     pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Registry, Error> {
@@ -184,8 +200,7 @@ impl Registry {
         );
         let conn =
             Connection::open_with_flags(path, flags).map_err(Error::sqlite("open the file"))?;
-        let log_tried = Cell::new(None);
-        let registry = Registry { conn, path: path.into(), stands: false, log_tried };
+        let registry = Registry::of(conn, path, false);
         registry.set_rules().map_err(Error::sqlite("read the file"))?;
         let (found, version, empty) = registry.identity()?;
         if found != APPLICATION_ID && !(found == 0 && version == 0 && empty) {

@@ -127,11 +127,15 @@ fn ended(
 ) -> Result<Response, Error> {
     let done = daemon.wait_for(time, request.peer.as_ref(), || {
         let line = daemon.run(id)?;
-        Ok(line.run.state.is_end().then_some(line))
+        Ok(daemon.is_over(&line)?.then_some(line))
     })?;
     let (status, line) = match done {
         Some(line) => (200, line),
-        None => (202, daemon.run(id)?),
+        None => {
+            let line = daemon.run(id)?;
+            daemon.is_over(&line)?;
+            (202, line)
+        }
     };
     Ok(Response::json(status, &line).with("Location", format!("/v1/runs/{id}")))
 }

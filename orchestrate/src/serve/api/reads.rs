@@ -210,10 +210,15 @@ pub(super) fn runs(daemon: &Daemon, request: &Request) -> Result<Response, Error
 pub(super) fn run(daemon: &Daemon, request: &Request, id: u64) -> Result<Response, Error> {
     let most = i64::MAX.unsigned_abs();
     let seen = request.param("seen").map(|_| number(request, "seen", 0, most)).transpose()?;
-    let ended = daemon.wait_for(wait(request)?, request.peer.as_ref(), || {
+    let time = wait(request)?;
+    let ended = daemon.wait_for(time, request.peer.as_ref(), || {
         let line = daemon.run(id)?;
+        let over = line.run.state.is_end();
+        if over || !time.is_zero() {
+            daemon.is_over(&line)?;
+        }
         let news = seen.is_some_and(|seen| u64::try_from(line.run.updated_ms) != Ok(seen));
-        Ok((line.run.state.is_end() || news).then_some(line))
+        Ok((over || news).then_some(line))
     })?;
     match ended {
         Some(line) => Ok(Response::json(200, &line)),

@@ -86,6 +86,7 @@ pub fn look(settings: &Settings, commit: bool) -> Facts {
         barred,
         catalog,
         walls,
+        log: super::log::look(&settings.state.join("registry.db")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whether this host can do its work, as a list of checks with reasons. [`judge`] is pure; what it
 //! judges is gathered by [`look`].
 
+pub(crate) mod log;
 pub(crate) mod look;
 
 use std::time::Duration;
@@ -33,7 +34,7 @@ const BACKLOG_MAX: Duration = Duration::from_secs(900);
 pub struct Check {
     /// `db_write`, `disk_free`, `pool_mode`, `pool_data_ratio`, `pool_meta_ratio`, `txid_match`,
     /// `s3_last_ok`, `backlog_age`, `settled`, `checked`, `sound`, `pool_growth`, `catalog`, `permitted`,
-    /// `walls`.
+    /// `walls`, `registry_log`.
     pub name: String,
     /// Whether it holds.
     pub ok: bool,
@@ -85,6 +86,8 @@ pub struct Facts {
     pub catalog: Result<CatalogAge, String>,
     /// The walls that layers are unpacked behind, or why none can be.
     pub walls: Result<String, String>,
+    /// How long the registry's log is, or who keeps it growing.
+    pub log: Result<String, String>,
 }
 
 /// Until when the signed catalog does.
@@ -161,6 +164,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     check("catalog", facts.catalog.clone().and_then(|catalog| catalog_age(&catalog)), now);
     check("permitted", facts.barred.clone().and_then(|barred| permitted(&barred)), now);
     check("walls", facts.walls.clone(), now);
+    check("registry_log", facts.log.clone(), now);
     checks
 }
 
@@ -350,6 +354,7 @@ mod tests {
             growth: Ok("it may".into()),
             barred: Ok(Vec::new()),
             walls: Ok("walls: all".into()),
+            log: Ok("short".into()),
             catalog: Ok(CatalogAge::default()),
         }
     }
@@ -366,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_well_host_passes_all() {
-        assert_eq!(judge(&well()).len(), 15);
+        assert_eq!(judge(&well()).len(), 16);
         assert_eq!(failed(&well()), Vec::<String>::new());
         assert_eq!(sick(&well()), None);
     }
@@ -443,6 +448,7 @@ mod tests {
             ("sound", with(|f| f.standing = Ok(standing)), false),
             ("pool_growth", with(|f| f.growth = Err("no room".into())), false),
             ("catalog", with(|f| f.catalog = Ok(catalog(100, 10, 111))), false),
+            ("registry_log", with(|f| f.log = Err("a shell".into())), false),
             ("permitted", with(|f| f.barred = Ok(vec![("x".into(), "revoked".into())])), false),
         ];
         for (name, facts, stops) in cases {

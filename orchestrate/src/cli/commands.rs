@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use argh::FromArgs;
 use orchestrate::config::Flags;
 
-use crate::cli::args::{Bytes, Counted};
+use crate::cli::numbers::{Bytes, Counted};
 
 #[derive(FromArgs)]
 #[argh(subcommand)]

@@ -2,6 +2,8 @@
 
 pub(crate) mod args;
 pub(crate) mod commands;
+pub(crate) mod diagnosis;
+pub(crate) mod numbers;
 pub(crate) mod print;
 pub(crate) mod route;
 pub(crate) mod run;

@@ -1,15 +1,14 @@
 //! Who does the work of a command: a daemon that runs with the same settings, or this process.
 
+use crate::cli::diagnosis::Diagnosis;
 use std::path::Path;
 use std::process::ExitCode;
 
 use orchestrate::config::{self, Config};
-use orchestrate::health::{self, Check, Readiness};
+use orchestrate::health::{self, Readiness};
 use orchestrate::log::{self, Level};
 use orchestrate::serve::{self, Client};
 use orchestrate::{Cancel, Error, Settings, walls};
-use serde::Serialize;
-use unpack::sandbox::Standing;
 
 use crate::cli::commands::Command;
 use crate::cli::print;
@@ -93,19 +92,6 @@ pub(crate) fn health(config: &Config, settings: &Settings, json: bool) -> anyhow
     let found = found(config, settings);
     output(json, &found, print::readiness)?;
     Ok(if found.ready { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
-
-/// What is wrong with a host, and the walls that this process would have.
-#[derive(Serialize)]
-pub(crate) struct Diagnosis {
-    /// Whether the host can do its work.
-    pub(crate) ready: bool,
-    /// The setting.
-    pub(crate) sandbox: &'static str,
-    /// Each wall.
-    pub(crate) walls: Vec<Standing>,
-    /// The checks that do not hold.
-    pub(crate) wrong: Vec<Check>,
 }
 
 /// Tells what is wrong: 0 where nothing is, or 1.

@@ -389,7 +389,7 @@ mod tests {
             let said = error.to_string();
             assert!(said.contains(wanted), "{text:?} says {said:?}");
             assert!(!said.contains(char::is_control), "{said:?}");
-            assert_eq!(crate::error::class(&error).exit_code(), 100);
+            assert_eq!(crate::plan::class::class(&error).exit_code(), 100);
         }
     }
 

@@ -16,9 +16,9 @@ use std::time::Duration;
 use fetch::{Body, Client, Expect, ObjectRef, Summary};
 
 use crate::error::Error;
-use crate::error::class;
 use crate::error::class::Class;
 use crate::error::leaves::stream_error;
+use crate::plan::class::class;
 use crate::process::cancel::{Cancel, LOOK};
 
 /// Bytes of one chunk.

@@ -8,6 +8,7 @@ pub(crate) mod ids;
 pub(crate) mod manifest;
 pub(crate) mod order;
 pub(crate) mod owner;
+pub(crate) mod reach;
 pub(crate) mod run;
 pub(crate) mod settings;
 pub(crate) mod survey;
@@ -25,11 +26,12 @@ use std::time::Duration;
 use registry::{Registry, StoreBinding, Write};
 
 use crate::error::Error;
-use crate::error::state::OfState;
+use crate::error::OfState;
+use crate::error::refusal::Refusal;
 use crate::host::manifest::Manifests;
-use crate::host::owner::Refusal;
+use crate::host::reach::Reach;
 use crate::host::settings::Settings;
-use crate::host::using::Reach;
+use crate::plan::epoch;
 use crate::plan::{self, Fence};
 use crate::process::cancel::heedfully;
 use crate::process::lock::{Lock, Locks};
@@ -37,7 +39,7 @@ use crate::process::log::{self, Field, Level};
 use crate::process::reserve;
 use crate::store::dir::DirStore;
 use crate::store::pool::ThinStore;
-use crate::store::{Store, StoreName};
+use crate::store::seam::{Store, StoreName};
 
 /// How often a registry may be replaced under one command.
 const REPLACED_MAX: usize = 3;
@@ -257,7 +259,7 @@ impl Host {
         match plan::fence(registry, store) {
             Fence::Agree => {}
             Fence::InFlight => self.move_store(store, registry)?,
-            Fence::Apart => return Err(owner::apart(registry, store)),
+            Fence::Apart => return Err(epoch::apart(registry, store)),
         }
         let (value, next) = self.registry.write(|write| {
             let value = change(write)?;
@@ -286,7 +288,7 @@ impl Host {
     /// Brings the store to the registry's number; it may have become another's in between.
     fn move_store(&self, from: u64, to: u64) -> Result<(), Error> {
         self.store.set_transaction_id(from, to).map_err(|error| match self.store.transaction_id() {
-            Ok(store) if plan::fence(to, store) == Fence::Apart => owner::apart(to, store),
+            Ok(store) if plan::fence(to, store) == Fence::Apart => epoch::apart(to, store),
             Ok(_) | Err(_) => error,
         })
     }

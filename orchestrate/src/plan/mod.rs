@@ -33,7 +33,10 @@
 //! for the next step, take it. Recovery ([`repair`]) asks the same functions. An interrupted run is resumed by
 //! `recover` or a daemon unless it was begun five times without progress or died twice in one step.
 
+pub(crate) mod class;
+pub(crate) mod epoch;
 pub mod garbage;
+pub(crate) mod mapped;
 pub mod repair;
 pub mod retry;
 #[cfg(test)]

@@ -21,13 +21,14 @@ use crate::process::log::{self, Level};
 use crate::process::reserve;
 use crate::serve::force::InForce;
 use crate::serve::grow::InTheWay;
-use crate::serve::http::conn::Peer;
+use crate::serve::http::request::Peer;
 use crate::serve::mode::{Mode, Modes};
 use crate::serve::queue::{self, Hands, Item};
 use crate::serve::reach;
 use crate::serve::seat::Seat;
 use crate::serve::{Limits, Options};
-use crate::view::health::{self, Readiness};
+use crate::view::health;
+use crate::view::health::judge::Readiness;
 use crate::view::metrics::life::LIFE;
 
 /// How old the answer to a question after readiness may be: each costs a commit.

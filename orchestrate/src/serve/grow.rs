@@ -13,8 +13,8 @@ use crate::error::leaves::whole;
 use crate::host::settings::Growing;
 use crate::process::log::{self, Level};
 use crate::serve::daemon::Daemon;
-use crate::store::StoreName;
-use crate::view::health::Facts;
+use crate::store::seam::StoreName;
+use crate::view::health::judge::Facts;
 
 /// Slices of the wait between two looks: how long the daemon's end may be held up.
 const SLICE: Duration = Duration::from_secs(1);

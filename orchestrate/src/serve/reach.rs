@@ -7,10 +7,10 @@ use std::time::Duration;
 use registry::Registry;
 
 use crate::error::Error;
-use crate::error::class;
 use crate::error::class::Class;
 use crate::host::settings::Settings;
 use crate::host::{Host, survey};
+use crate::plan::class::class;
 use crate::process::reserve;
 use crate::serve::daemon::{Daemon, lock};
 

@@ -5,10 +5,10 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::error::class;
 use crate::error::class::Class;
 use crate::error::leaves::whole;
 use crate::host::run::RunLine;
+use crate::plan::class::class;
 use crate::serve::daemon::{Daemon, lock};
 
 /// A worker does so in a moment.

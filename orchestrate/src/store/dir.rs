@@ -19,8 +19,9 @@ use std::time::Duration;
 use registry::StoreBinding;
 
 use crate::error::Error;
-use crate::host::owner;
 use crate::plan::Mapping;
+use crate::plan::epoch;
+use crate::plan::mapped::Mapped;
 use crate::process::cancel::Cancel;
 use crate::store::dir_files::{
     io_error, is_dir, is_no_file, is_there, linked, make_dir, make_tree, mount_points, put_number,
@@ -29,7 +30,7 @@ use crate::store::dir_files::{
 use crate::store::dir_place::{LOCK, is_empty, make_private, making, own_dir, own_top};
 use crate::store::dir_restore::{self, HEADER};
 use crate::store::dir_work::{DirView, DirWork};
-use crate::store::{Condition, Made, Mapped, Space, Store, View, Work};
+use crate::store::seam::{Condition, Made, Space, Store, View, Work};
 
 /// The file of the believed serials.
 const SERIALS: &str = "serials";
@@ -181,7 +182,7 @@ impl Store for DirStore {
     fn set_transaction_id(&self, current: u64, next: u64) -> Result<(), Error> {
         let store = self.transaction_id()?;
         if store != current {
-            return Err(owner::apart(next, store));
+            return Err(epoch::apart(next, store));
         }
         put_number(&self.path, next)
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::store::dir_files::{replace, tree_error};
-use crate::store::{Tree, View, Work};
+use crate::store::seam::{Tree, View, Work};
 
 /// A tree that is open for one apply.
 pub(super) struct DirWork {

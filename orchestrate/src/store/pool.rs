@@ -4,6 +4,7 @@
 //! unmounts itself; what it leaves is one inactive-able device and one thin id, both found again
 //! by recovery.
 
+use crate::store::pool_open::admit;
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::os::fd::AsFd as _;
@@ -15,11 +16,11 @@ use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
 
 use crate::error::Error;
 use crate::plan::Mapping;
+use crate::plan::mapped::Mapped;
 use crate::store::pool_open::{ThinView, ThinWork, mount};
 use crate::store::pool_read::{self, mapping, told};
-use crate::store::{
-    Condition, Made, Mapped, Peek, Space, Store, View, Work, pool_names, pool_note, pool_serials,
-};
+use crate::store::seam::{Condition, Made, Peek, Space, Store, View, Work};
+use crate::store::{pool_names, pool_note, pool_serials};
 
 /// Of a thin pool's metadata (kernel's thin-provisioning.rst).
 const METADATA_BLOCK_BYTES: u64 = 4096;
@@ -71,24 +72,6 @@ impl ThinStore {
     /// Whole sectors, and whole pool blocks.
     fn sectors(&self, bytes: u64) -> u64 {
         bytes.div_ceil(self.block_bytes()) * self.pool.block_sectors()
-    }
-}
-
-/// Asked before work: data and metadata, each with a reserve, so that no build takes the last block
-/// from those who write to activations.
-pub(super) fn admit(pool: &Pool, bytes: u64, volumes: u64) -> Result<(), Error> {
-    let need = thin::Need { bytes, pieces: 0, volumes };
-    match pool.admit(need, thin::Reserve::default()) {
-        Ok(_) => Ok(()),
-        Err(thin::Error::NoRoom { room, .. }) if room.needs_data > room.free_data => {
-            Err(Error::NoSpace {
-                what: format!("the layer in pool {:?}", pool.name()),
-                needs: bytes,
-                free: room.free_data * room.block_bytes,
-                garbage: None,
-            })
-        }
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -123,7 +123,7 @@ pub(crate) struct Origin {
 /// Whether these are the bytes of a record, whoever made it and for whichever volume; or of the believed
 /// serials, which no store has without a registry.
 pub(crate) fn is_record(bytes: &[u8]) -> bool {
-    bytes.starts_with(MAGIC) || bytes.starts_with(crate::verbs::serials::MAGIC)
+    bytes.starts_with(MAGIC) || bytes.starts_with(SERIALS_MAGIC)
 }
 
 impl Note {
@@ -183,6 +183,9 @@ fn hmac(key: &Key, text: &[u8]) -> Hmac<Sha256> {
     mac.update(text);
     mac
 }
+
+/// What every copy, and the volume itself, begins with.
+pub(crate) const SERIALS_MAGIC: &[u8; 16] = b"veneer-serials1\n";
 
 #[cfg(test)]
 mod tests {

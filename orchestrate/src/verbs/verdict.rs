@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::error::leaves::stream_error;
 use crate::host::Host;
 use crate::host::ahead::Stream;
-use crate::verbs::build::{Wanted, chain_below};
+use crate::verbs::wanted::{Wanted, chain_below};
 
 /// Whether this refusal holds for the same bytes on `below`, under `limits`.
 fn holds(refused: &Quarantined, below: &str, limits: &Limits) -> bool {

@@ -13,7 +13,7 @@ use crate::host::ids::{self, New};
 use crate::host::{Host, owner, survey};
 use crate::plan::{self, VolumeStep};
 use crate::store::seal::{Key, Note};
-use crate::verbs::build::{Wanted, abandon};
+use crate::verbs::wanted::Wanted;
 
 /// Commits that a volume goes, and takes it out. The caller holds the store's lock.
 pub(crate) fn discard_alone(host: &mut Host, volume: &Volume) -> Result<(), Error> {
@@ -315,4 +315,18 @@ pub(crate) fn activation_step(
             host.fenced(|write| write.forget_activation(name))
         }
     }
+}
+
+/// Throws away a volume that was being built, and gives back why. Where that fails too, the next
+/// command's recovery does it.
+pub(crate) fn abandon(host: &mut Host, volume: &Volume, why: Error) -> Error {
+    let discarded = host
+        .locks
+        .store()
+        .and_then(|_alone| discard_alone(host, volume))
+        .and_then(|()| Ok(host.registry.write(|write| write.settle_attempt(&volume.build))?));
+    if let Err(error) = discarded {
+        host.say(1, format_args!("volume {} is left to recovery: {error}", volume.id));
+    }
+    why
 }

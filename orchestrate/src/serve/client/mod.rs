@@ -19,7 +19,7 @@ use crate::host::run::RunLine;
 use crate::process::cancel::Cancel;
 use crate::process::log::{self, Level};
 use crate::serve::listen::connect;
-use crate::store::Condition;
+use crate::store::seam::Condition;
 use crate::view::health::Readiness;
 
 /// Bytes of an answer.

@@ -6,13 +6,14 @@ use std::collections::HashSet;
 
 use registry::{Activation, ActivationFact, ActivationState, Facts, Role};
 
+use crate::plan::mapped::Mapped;
 use crate::store::seal::{self, Note};
-use crate::store::{Made, Mapped};
+use crate::store::seam::Made;
 use crate::verbs::activate::check_name;
-use crate::verbs::rebuild::Unread;
 use crate::verbs::rebuild::foundation::{Foundation, Look};
 use crate::verbs::rebuild::known::Known;
 use crate::verbs::rebuild::layers::Layers;
+use crate::verbs::rebuild::unread::Unread;
 
 /// What an activation's own bytes say of where it comes from.
 enum Said {

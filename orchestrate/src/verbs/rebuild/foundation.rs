@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::error::leaves::whole;
 use crate::host::owner::Marker;
 use crate::store::seal::{Key, Note};
-use crate::store::{Made, Store};
+use crate::store::seam::{Made, Store};
 
 /// The store's volumes, as they are read when they are asked for.
 pub(super) struct Look<'s> {

@@ -9,9 +9,9 @@ use registry::{
 };
 
 use crate::store::seal::Note;
-use crate::verbs::rebuild::Unread;
 use crate::verbs::rebuild::foundation::{Foundation, Look};
 use crate::verbs::rebuild::known::Known;
+use crate::verbs::rebuild::unread::Unread;
 
 /// What is below a layer.
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::view::metrics::Text;
+use crate::view::metrics::text::Text;
 
 /// Counts of this process. A daemon adds to them; nothing is decided by them.
 #[derive(Debug, Default)]

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
+use crate::clock;
 use crate::error::Error;
 use crate::error::answer::Answer;
 use crate::http::head::text;
@@ -198,7 +199,7 @@ fn retry_after(text: &str, server_date: Option<&str>) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let now = server_date.and_then(date::http).unwrap_or_else(date::now);
+    let now = server_date.and_then(date::http).unwrap_or_else(clock::now);
     Some(Duration::from_secs(date::http(text.trim())?.saturating_sub(now)))
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod sts;
 
 use std::sync::{Mutex, PoisonError};
 
+use crate::clock;
 use crate::error::Error;
 use crate::keys::configured::Configured;
 use crate::keys::shared::{Section, Value};
@@ -184,7 +185,7 @@ pub(crate) fn from_env(get: Lookup<'_>) -> Result<Option<Keys>, Error> {
             if let Some(end) = get("AWS_CREDENTIAL_EXPIRATION") {
                 let why = "AWS_CREDENTIAL_EXPIRATION is no date such as 2026-11-21T05:35:02Z";
                 let no_date = || Error::Credentials { place: place.to_owned(), why };
-                if date::rfc3339(&end).ok_or_else(no_date)? <= date::now() {
+                if date::rfc3339(&end).ok_or_else(no_date)? <= clock::now() {
                     let why = "by AWS_CREDENTIAL_EXPIRATION they have expired: renew them";
                     return Err(Error::Credentials { place: place.to_owned(), why });
                 }
@@ -262,7 +263,7 @@ impl Source {
 }
 
 fn ends_soon(expires: u64) -> bool {
-    expires < date::now() + MARGIN_SECONDS
+    expires < clock::now() + MARGIN_SECONDS
 }
 
 #[cfg(test)]

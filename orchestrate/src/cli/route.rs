@@ -1,16 +1,16 @@
 //! Who does the work of a command: a daemon that runs with the same settings, or this process.
 
-use crate::cli::diagnosis::Diagnosis;
 use std::path::Path;
 use std::process::ExitCode;
 
-use orchestrate::config::{self, Config};
+use orchestrate::config::Config;
 use orchestrate::health::{self, Readiness};
 use orchestrate::log::{self, Level};
 use orchestrate::serve::{self, Client};
 use orchestrate::{Cancel, Error, Settings, walls};
 
 use crate::cli::commands::Command;
+use crate::cli::diagnosis::Diagnosis;
 use crate::cli::print;
 use crate::cli::say::output;
 
@@ -47,7 +47,7 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
 }
 
 fn client(config: &Config, settings: &Settings, cancel: Cancel) -> Option<Client> {
-    let own = serve::socket(&settings.state);
+    let own = serve::socket::socket(&settings.state);
     let path = config.text("serve.socket").map_or(own.as_path(), Path::new);
     Client::find(path, settings.wait, cancel, settings.talk)
 }
@@ -55,7 +55,7 @@ fn client(config: &Config, settings: &Settings, cancel: Cancel) -> Option<Client
 /// The daemon, where there is one that would do the same as this process.
 pub(crate) fn daemon(config: &Config, settings: &Settings) -> Option<Client> {
     let client = client(config, settings, settings.cancel.clone())?;
-    match config::differs(config, client.settings()?) {
+    match orchestrate::serve::settings::differs(config, client.settings()?) {
         None => Some(client),
         Some(key) => {
             if settings.talk > 0 {

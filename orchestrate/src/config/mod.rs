@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use crate::config::table::{BYTES_MAX, Kind, SECONDS_MAX, SETTINGS, Setting, setting};
-pub use crate::serve::settings::{Deciding, differs};
 
 use crate::error::Error;
 

@@ -1,7 +1,8 @@
 //! What is wrong with what was asked for, as data.
 
-use crate::error::class::Class;
 use std::fmt;
+
+use crate::error::class::Class;
 
 /// A name that is not there, and the run that is making it.
 #[derive(Clone, Debug)]

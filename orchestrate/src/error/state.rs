@@ -1,9 +1,9 @@
 //! What can be wrong with the state directory itself: its registry's file was replaced under a command, an
 //! older program is at work in it, or it is full.
 
-use crate::error::OfState;
 use std::fmt;
 
+use crate::error::OfState;
 use crate::error::class::Class;
 
 impl OfState {

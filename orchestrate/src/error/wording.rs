@@ -1,8 +1,9 @@
 //! How errors are said: the one `Display` of all of them.
 
+use std::fmt;
+
 use crate::error::Error;
 use crate::error::leaves::stream_error;
-use std::fmt;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -25,14 +25,12 @@ use std::time::Duration;
 
 use registry::{Registry, StoreBinding, Write};
 
-use crate::error::Error;
-use crate::error::OfState;
 use crate::error::refusal::Refusal;
+use crate::error::{Error, OfState};
 use crate::host::manifest::Manifests;
 use crate::host::reach::Reach;
 use crate::host::settings::Settings;
-use crate::plan::epoch;
-use crate::plan::{self, Fence};
+use crate::plan::{self, Fence, epoch};
 use crate::process::cancel::heedfully;
 use crate::process::lock::{Lock, Locks};
 use crate::process::log::{self, Field, Level};

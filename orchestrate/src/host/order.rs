@@ -1,13 +1,13 @@
 //! The order of what is asked of one name, where it is not there yet: who would take away what an earlier run
 //! is only making comes after that run, and who may not wait is told which it is.
 
-use crate::error::amiss::{Amiss, Making};
 use std::time::Instant;
 
 use registry::{Run, RunState, Verb};
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::error::amiss::{Amiss, Making};
 use crate::error::class::Class;
 use crate::host::Host;
 use crate::process::cancel::LOOK;

@@ -6,9 +6,6 @@
 //! where the registry is lost, that tells the directory of the owner from any other. What is done with
 //! all this is in `host` and `rebuild`.
 
-use crate::error::refusal::Refusal;
-use crate::error::refusal::epoch;
-use crate::plan::epoch::apart;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -20,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
+use crate::error::refusal::{Refusal, epoch};
+use crate::plan::epoch::apart;
 use crate::plan::{self, Fence};
 use crate::store::seal::Key;
 use crate::store::seam::Store;

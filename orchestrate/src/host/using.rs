@@ -2,11 +2,11 @@
 //! the images' lock, shared, and never while it waits for a network, another build, or a scanner. While a
 //! layer arrives, the row of its volume keeps what is below; whoever lets go looks again.
 
-use crate::host::reach::Reach;
 use registry::{Volume, VolumeState};
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::host::reach::Reach;
 
 impl Host {
     /// A run that needs more than it may is put by, for who may.

@@ -1,11 +1,12 @@
 //! Of which class a failure is: the one function that decides what may be retried.
 
+use std::io;
+
 use crate::error::Error;
 use crate::error::class::Class;
 use crate::error::leaves::stream_error;
 use crate::error::refusal::Refusal;
 use crate::trust::scan::Failure;
-use std::io;
 
 /// The class of a failure. Leaves' kinds are exhaustive enums, so a new kind does not compile until
 /// it is classed here.

@@ -1,8 +1,7 @@
 //! Transaction numbers: the epoch of their owner in the upper half, the commits of it in the lower.
 
 use crate::error::Error;
-use crate::error::refusal::Refusal;
-use crate::error::refusal::epoch;
+use crate::error::refusal::{Refusal, epoch};
 
 /// The transaction id with which a store is moved to the epoch after this one.
 ///

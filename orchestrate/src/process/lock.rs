@@ -14,8 +14,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::error::Error;
-use crate::error::OfState;
+use crate::error::{Error, OfState};
 use crate::process::cancel::{CLEAN, Cancel};
 use crate::process::lock_files::{self, FileId};
 use crate::process::{place, reserve};

@@ -14,8 +14,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::error::Error;
-use crate::error::OfState;
+use crate::error::{Error, OfState};
 use crate::process::lock_files;
 
 /// Bytes that are kept back, on a file system that is not much smaller than this.

@@ -19,14 +19,13 @@ use crate::process::cancel::Cancel;
 use crate::process::lock::Locks;
 use crate::process::log::{self, Level};
 use crate::process::reserve;
-use crate::serve::force::InForce;
-use crate::serve::grow::InTheWay;
 use crate::serve::http::request::Peer;
+use crate::serve::in_force::InForce;
 use crate::serve::mode::{Mode, Modes};
+use crate::serve::obstacle::InTheWay;
+use crate::serve::options::{Limits, Options, QUESTION_WAIT, now_ms};
 use crate::serve::queue::{self, Hands, Item};
-use crate::serve::reach;
 use crate::serve::seat::Seat;
-use crate::serve::{Limits, Options};
 use crate::view::health;
 use crate::view::health::judge::Readiness;
 use crate::view::metrics::life::LIFE;
@@ -139,7 +138,7 @@ impl Daemon {
 
     /// Locks of its own, for one question.
     pub(super) fn locks(&self) -> Result<Locks, Error> {
-        Locks::new(&self.settings().state, reach::QUESTION_WAIT, Cancel::default())
+        Locks::new(&self.settings().state, QUESTION_WAIT, Cancel::default())
     }
 
     /// The run of this number.
@@ -493,10 +492,4 @@ impl Daemon {
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
-}
-
-/// Wall clock, milliseconds since 1970.
-pub(super) fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }

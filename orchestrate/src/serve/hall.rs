@@ -17,7 +17,6 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::process::log::{self, Level};
 use crate::serve::http::conn::{Conn, Stream};
-use crate::serve::listen::{Gate, converse};
 use crate::view::metrics::life::{LIFE, Refusal};
 
 /// Stack of a connection's thread: answers are built on the heap.
@@ -25,6 +24,12 @@ const STACK: usize = 512 << 10;
 
 /// How long a connection's thread is kept for the next one.
 const KEPT: Duration = Duration::from_secs(10);
+
+/// What is done with a connection once it has a thread.
+pub(super) trait Converse: Send + Sync + 'static {
+    /// Answers it until it ends; `open` if whoever is there needs no token.
+    fn converse(&self, conn: Conn, open: bool, seat: &Seat<'_>);
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -113,9 +118,9 @@ impl Hall {
     }
 
     /// Gives the connection to a thread, or back when there is none.
-    pub(super) fn enter(
+    pub(super) fn enter<C: Converse>(
         self: &Arc<Hall>,
-        gate: &Arc<Gate>,
+        gate: &Arc<C>,
         stream: Stream,
         most: usize,
     ) -> Result<(), Stream> {
@@ -141,7 +146,7 @@ impl Hall {
         }
         inside.threads += 1;
         let (hall, gate) = (self.clone(), gate.clone());
-        let work = move || hall.work(&gate);
+        let work = move || hall.work(&*gate);
         match thread::Builder::new().name("conn".into()).stack_size(STACK).spawn(work) {
             Ok(_) => Ok(()),
             Err(_) => {
@@ -152,13 +157,13 @@ impl Hall {
         }
     }
 
-    fn work(&self, gate: &Gate) {
+    fn work(&self, gate: &impl Converse) {
         while let Some((id, stream)) = self.next() {
             LIFE.connections.fetch_add(1, Ordering::Relaxed);
             let open = matches!(stream, Stream::Unix(_));
             // A request that panics ends its connection and no other.
             let seat = Seat { hall: self, id };
-            let talk = AssertUnwindSafe(|| converse(gate, Conn::new(stream), open, &seat));
+            let talk = AssertUnwindSafe(|| gate.converse(Conn::new(stream), open, &seat));
             let talked = catch_unwind(talk);
             LIFE.connections.fetch_sub(1, Ordering::Relaxed);
             if let Err(payload) = talked {

@@ -1,32 +1,24 @@
 //! Sockets: who comes is judged, given a thread of which there are so many, or turned away.
 
-use std::fs;
-use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
-
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike as _};
+use std::{fs, io, thread};
 
 use crate::error::Error;
 use crate::process::log::{self, Level};
 use crate::serve::auth::{Peer, Token};
 use crate::serve::daemon::Daemon;
-use crate::serve::hall::{Hall, Seat};
+use crate::serve::hall::{Converse, Hall, Seat};
 use crate::serve::http::conn::{Conn, Next, Stream, turn_away};
 use crate::serve::http::request::Method;
 use crate::serve::notify::{self, Handed};
+use crate::serve::socket::short;
 use crate::serve::{api, problem};
 use crate::view::metrics::life::{LIFE, Refusal};
-
-/// Bytes of a unix socket's path (`sun_path`, unix(7)), its end included.
-const SOCKET_PATH_MAX: usize = 108;
 
 /// One socket.
 #[derive(Debug)]
@@ -104,7 +96,7 @@ pub(super) fn open(daemon: &Daemon) -> Result<(Vec<Listener>, Option<PathBuf>), 
 
 fn socket_path(daemon: &Daemon) -> PathBuf {
     let options = &daemon.options;
-    options.socket.clone().unwrap_or_else(|| crate::serve::socket(&daemon.settings().state))
+    options.socket.clone().unwrap_or_else(|| crate::serve::socket::socket(&daemon.settings().state))
 }
 
 /// Binds beside and renames, so that there is no moment with other rights, and a socket that a dead
@@ -122,30 +114,6 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     // Whose group may use it is the directory's, as with any file that is made there.
     fs::rename(&new, path)?;
     Ok(listener)
-}
-
-/// Connects to the socket at `path`. Where as many wait there as may, whoever listens is stopped or
-/// overrun, and it is not waited for longer than `time`.
-pub(super) fn connect(path: &Path, time: Duration) -> io::Result<UnixStream> {
-    short(path, |path| {
-        let kind = (AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC);
-        let socket = socket::socket(kind.0, kind.1, kind.2, None)?;
-        let time = TimeVal::microseconds(i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
-        socket::setsockopt(&socket, sockopt::SendTimeout, &time)?;
-        socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-        Ok(UnixStream::from(socket))
-    })
-}
-
-/// A path that is too long for a socket is reached by way of its directory's descriptor.
-fn short<T>(path: &Path, call: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    if path.as_os_str().len() < SOCKET_PATH_MAX {
-        return call(path);
-    }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let dir = fs::File::open(parent.unwrap_or(Path::new(".")))?;
-    call(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name))
 }
 
 /// Accepts in a thread of its own until the process ends.
@@ -195,8 +163,14 @@ fn admit(gate: &Arc<Gate>, hall: &Arc<Hall>, stream: Stream) {
     }
 }
 
+impl Converse for Gate {
+    fn converse(&self, conn: Conn, open: bool, seat: &Seat<'_>) {
+        converse(self, conn, open, seat);
+    }
+}
+
 /// Answers one request after the other.
-pub(super) fn converse(gate: &Gate, mut conn: Conn, open: bool, seat: &Seat<'_>) {
+fn converse(gate: &Gate, mut conn: Conn, open: bool, seat: &Seat<'_>) {
     loop {
         seat.waits();
         let next = conn.next();

@@ -13,9 +13,12 @@ pub(crate) mod gather;
 pub(crate) mod grow;
 pub(crate) mod hall;
 pub(crate) mod http;
+pub(crate) mod in_force;
 pub(crate) mod listen;
 pub(crate) mod mode;
 pub(crate) mod notify;
+pub(crate) mod obstacle;
+pub(crate) mod options;
 pub(crate) mod page;
 pub(crate) mod problem;
 pub(crate) mod queue;
@@ -23,7 +26,9 @@ pub(crate) mod reach;
 pub(crate) mod refresh;
 pub(crate) mod routes;
 pub(crate) mod seat;
-pub(crate) mod settings;
+pub mod settings;
+pub mod socket;
+pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod tellers;
 pub(crate) mod unbegun;
@@ -32,13 +37,13 @@ pub(crate) mod verbs;
 pub(crate) mod webhook;
 pub(crate) mod workers;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use crate::serve::options::Options;
 
 pub use crate::serve::auth::Allow;
 pub use crate::serve::client::Client;
@@ -73,67 +78,6 @@ const SECOND_DAEMON_WAIT: Duration = Duration::from_secs(3);
 /// How long a daemon that stops waits for safe points; less than a supervisor's patience (90 s of
 /// systemd's). A request to a dead server can take longer, as can a large layer.
 const LAST_WAIT: Duration = Duration::from_secs(60);
-
-/// What may be changed while the daemon runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Runs at once that fetch and unpack.
-    pub image_workers: usize,
-    /// Runs at once that take devices and rows away.
-    pub device_workers: usize,
-    /// Runs that may wait.
-    pub backlog: usize,
-    /// Connections at once, of each socket.
-    pub connections: usize,
-    /// Questions at once that wait for an answer.
-    pub waits: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { image_workers: 2, device_workers: 1, backlog: 4096, connections: 64, waits: 32 }
-    }
-}
-
-impl Limits {
-    fn workers(&self, hands: Hands) -> usize {
-        match hands {
-            Hands::Image | Hands::Known => self.image_workers,
-            Hands::Device => self.device_workers,
-            Hands::Collect => 1,
-        }
-    }
-}
-
-/// What the daemon is started with.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// The unix socket; none: `serve.sock` in the state directory.
-    pub socket: Option<PathBuf>,
-    /// An address for TCP, with the token that clients need.
-    pub listen: Option<SocketAddr>,
-    /// A file with that token.
-    pub token_file: Option<PathBuf>,
-    /// Who may use the socket besides root and the daemon's own user.
-    pub allow: Vec<Allow>,
-    /// What may be changed while it runs.
-    pub limits: Limits,
-    /// Who hears of the end of every run that names nobody.
-    pub webhook: Option<String>,
-    /// For how long somebody who does not listen is told again.
-    pub webhook_time: Duration,
-    /// The key of the seal on what is told.
-    pub webhook_secret: Option<Vec<u8>>,
-    /// Whether this very host may be told.
-    pub webhook_loopback: bool,
-    /// Every setting by its key, as a variable would have it: what is in force is told by it.
-    pub values: BTreeMap<&'static str, Option<String>>,
-}
-
-/// Where the daemon of this state directory listens, unless told otherwise.
-pub fn socket(state: &Path) -> PathBuf {
-    state.join("serve.sock")
-}
 
 /// Serves until a signal, and gives back when everything is put by. `reload` gives what is set now.
 ///

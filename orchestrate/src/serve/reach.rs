@@ -2,7 +2,6 @@
 //! registry is gone none is made in its place, unless it may be.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use registry::Registry;
 
@@ -13,9 +12,7 @@ use crate::host::{Host, survey};
 use crate::plan::class::class;
 use crate::process::reserve;
 use crate::serve::daemon::{Daemon, lock};
-
-/// How long a question may wait for a lock.
-pub(super) const QUESTION_WAIT: Duration = Duration::from_secs(5);
+use crate::serve::options::QUESTION_WAIT;
 
 /// Hosts and registries that are kept open for the next question.
 const KEPT_OPEN: usize = 2;

@@ -17,7 +17,8 @@ use crate::host::settings::Settings;
 use crate::process::cancel::Cancel;
 use crate::process::log::{self, Field, Level};
 use crate::process::{reserve, sys};
-use crate::serve::daemon::{Daemon, Released, now_ms};
+use crate::serve::daemon::{Daemon, Released};
+use crate::serve::options::now_ms;
 use crate::serve::queue::{Hands, Item};
 use crate::view::metrics::life::LIFE;
 

@@ -11,17 +11,15 @@
 //!   PATH/serials          the believed serials of catalogs, replaced by rename
 //! ```
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
 use registry::StoreBinding;
 
 use crate::error::Error;
-use crate::plan::Mapping;
-use crate::plan::epoch;
 use crate::plan::mapped::Mapped;
+use crate::plan::{Mapping, epoch};
 use crate::process::cancel::Cancel;
 use crate::store::dir_files::{
     io_error, is_dir, is_no_file, is_there, linked, make_dir, make_tree, mount_points, put_number,

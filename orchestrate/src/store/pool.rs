@@ -4,7 +4,6 @@
 //! unmounts itself; what it leaves is one inactive-able device and one thin id, both found again
 //! by recovery.
 
-use crate::store::pool_open::admit;
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::os::fd::AsFd as _;
@@ -17,7 +16,7 @@ use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
 use crate::error::Error;
 use crate::plan::Mapping;
 use crate::plan::mapped::Mapped;
-use crate::store::pool_open::{ThinView, ThinWork, mount};
+use crate::store::pool_open::{ThinView, ThinWork, admit, mount};
 use crate::store::pool_read::{self, mapping, told};
 use crate::store::seam::{Condition, Made, Peek, Space, Store, View, Work};
 use crate::store::{pool_names, pool_note, pool_serials};

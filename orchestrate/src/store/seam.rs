@@ -1,18 +1,18 @@
 //! The seam: what a store can do, whichever it is.
 
-use crate::error::Error;
-use crate::plan::Mapping;
-use crate::plan::mapped::Mapped;
-use registry::StoreBinding;
-use serde::Deserialize;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
+
+use registry::StoreBinding;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::plan::Mapping;
+use crate::plan::mapped::Mapped;
 
 /// Which store, as the caller names it: `thin:POOL` or `dir:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]

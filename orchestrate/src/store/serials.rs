@@ -1,13 +1,11 @@
 //! The form in which a store keeps the believed serials of catalogs.
 
-use crate::error::Error;
-use crate::store::seal;
-use crate::store::seal::Key;
-use crate::store::seal::SERIALS_MAGIC;
-use crate::store::seam::COPY_BYTES;
 use registry::CatalogFact;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::store::seal::{self, Key, SERIALS_MAGIC};
+use crate::store::seam::COPY_BYTES;
 
 pub(crate) const TEXT_AT: usize = 52;
 

@@ -11,7 +11,6 @@
 //! `expires` may be left out; it is a time of RFC 3339, or seconds since 1970. A block digest is that of a
 //! list of chunk digests, so that a single chunk can be checked; nothing reads `blocks` yet.
 
-use crate::trust::moment::{moment, seconds};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -22,6 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::trust::keys::Distrust;
+use crate::trust::moment::{moment, seconds};
 
 /// The last serial there is: far from what a row can hold, so that there is always one above.
 pub const SERIAL_MAX: u64 = 1 << 62;

@@ -1,9 +1,11 @@
 //! Whose word counts for what an image is, and why a catalog is not believed.
 
-use crate::trust::moment::moment;
+use std::fmt;
+
 use fetch::ImageRef;
 use minisign_verify::PublicKey;
-use std::fmt;
+
+use crate::trust::moment::moment;
 
 /// Where the catalog is, whose word counts, and how far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,11 +1,10 @@
 //! What is asked of a scanner, and what becomes of what it found.
 
-use registry::Scan;
-use registry::Severity;
-use serde::Serialize;
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
+use std::{fmt, io};
+
+use registry::{Scan, Severity};
+use serde::Serialize;
 
 /// What happens to an image that was not scanned, or not well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

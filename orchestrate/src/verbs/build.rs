@@ -2,8 +2,6 @@
 //!
 //! Each function ends in a commit and may be killed anywhere: an intent is on disk before its effect.
 
-use crate::verbs::volumes::abandon;
-use crate::verbs::wanted::{Wanted, chain_below};
 use registry::{Blob, Digest, NewVolume, Role, Seal, Volume, VolumeState, chain_id};
 
 use crate::error::Error;
@@ -15,7 +13,8 @@ use crate::plan::class::class;
 use crate::process::lock::Lock;
 use crate::store::seal::Key;
 use crate::verbs::verdict;
-use crate::verbs::volumes::{discard_alone, discard_earlier};
+use crate::verbs::volumes::{abandon, discard_alone, discard_earlier};
+use crate::verbs::wanted::{Wanted, chain_below};
 
 /// A build that began this often without any end is not begun again.
 const ATTEMPTS_MAX: u32 = 5;

@@ -1,6 +1,5 @@
 //! `ensure`: every layer of an image is sealed on this host.
 
-use crate::host::run::millis;
 use std::time::Instant;
 
 use fetch::ImageRef;
@@ -11,6 +10,7 @@ use serde_json::json;
 use crate::error::Error;
 use crate::host::Host;
 use crate::host::reach::Reach;
+use crate::host::run::millis;
 use crate::plan::class::class;
 use crate::plan::retry::Step;
 use crate::plan::{self, Below, LayerStep};

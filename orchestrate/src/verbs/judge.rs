@@ -2,7 +2,6 @@
 //! that are kept. It is judged from rows alone, so that recovery, a boot and the daemon's start judge as
 //! `activate` does, without a server and without a scan.
 
-use crate::trust::bar::{Bar, Why};
 use std::collections::BTreeMap;
 
 use fetch::ImageRef;
@@ -12,6 +11,7 @@ use crate::error::Error;
 use crate::error::class::Class;
 use crate::host::Host;
 use crate::store::seam::Store;
+use crate::trust::bar::{Bar, Why};
 use crate::trust::keys::{Distrust, Trust, name};
 use crate::trust::scan::{Mode, Policy};
 use crate::verbs::catalog;

@@ -12,15 +12,14 @@
 //!  52      the text, JSON
 //! ```
 
-use crate::plan::epoch;
-use crate::store::serials::Serials;
 use registry::CatalogFact;
 
 use crate::error::Error;
 use crate::host::Host;
 use crate::host::ids::{self, New};
-use crate::plan::{self, Fence};
+use crate::plan::{self, Fence, epoch};
 use crate::store::seal::Key;
+use crate::store::serials::Serials;
 
 impl Host {
     /// Has the store keep that this catalog is believed; false where there is nothing yet to keep it in.

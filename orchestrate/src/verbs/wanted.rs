@@ -1,17 +1,11 @@
 //! What is to be built, and on what.
 
+use registry::{Blob, Digest, Role, Source, Volume, VolumeState};
+
 use crate::error::Error;
 use crate::host::Host;
-use crate::host::ahead;
-use crate::host::ahead::Stream;
-use crate::store::seal;
-use crate::store::seal::Note;
-use registry::Blob;
-use registry::Digest;
-use registry::Role;
-use registry::Source;
-use registry::Volume;
-use registry::VolumeState;
+use crate::host::ahead::{self, Stream};
+use crate::store::seal::{self, Note};
 
 /// One layer that is wanted on top of a sealed parent.
 #[derive(Clone, Debug)]

@@ -3,8 +3,6 @@
 pub(crate) mod space;
 pub(crate) mod text;
 
-use crate::cli::print::text::{mib, put, safe};
-
 use orchestrate::catalog::Reset;
 use orchestrate::config::{Origin, Setting, Value};
 use orchestrate::health::Readiness;
@@ -16,6 +14,7 @@ use orchestrate::{
 use registry::{Digest, Event, Quarantined, Run, RunState};
 
 use crate::cli::diagnosis::Diagnosis;
+use crate::cli::print::text::{mib, put, safe};
 
 pub(crate) use crate::cli::print::space::{collected, foreign, usage};
 

@@ -10,9 +10,8 @@ use registry::{Activation, ActivationState, Volume, VolumeState, WhenClosed};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::plan::epoch;
 use crate::plan::mapped::Mapped;
-use crate::plan::{self, ActivationStep, Fence, Mapping, VolumeStep, Wish};
+use crate::plan::{self, ActivationStep, Fence, Mapping, VolumeStep, Wish, epoch};
 use crate::trust::bar::Bar;
 
 /// One thing to mend.

@@ -18,7 +18,7 @@ use crate::error::class::Class;
 use crate::host::run::RunLine;
 use crate::process::cancel::Cancel;
 use crate::process::log::{self, Level};
-use crate::serve::listen::connect;
+use crate::serve::socket::connect;
 use crate::store::seam::Condition;
 use crate::view::health::Readiness;
 
@@ -70,7 +70,7 @@ pub struct Client {
     cancel: Cancel,
     talk: u8,
     /// What it said of itself; none while it has not.
-    status: Option<crate::serve::api::reads::Status>,
+    status: Option<crate::serve::status::Status>,
     pace: Pace,
 }
 

@@ -1,6 +1,5 @@
 //! One connection: bytes in within bounds of size and time, answers out likewise.
 
-use crate::serve::http::request::Peer;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -8,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::serve::http::request::{self, Head, Reject, Request};
+use crate::serve::http::request::{self, Head, Peer, Reject, Request};
 use crate::serve::http::response::Response;
 use crate::serve::http::{HEAD_MAX, IDLE, REQUESTS_MAX, STEP, WHOLE_ANSWER, WHOLE_REQUEST};
 

@@ -1,13 +1,11 @@
 //! One request: its head parsed and judged, its target taken apart. Pure.
 
-use crate::serve::http::{BODY_MAX, HEAD_MAX, HEADERS_MAX};
-use nix::poll::PollFd;
-use nix::poll::PollFlags;
-use nix::poll::PollTimeout;
-use nix::poll::poll;
-use std::os::fd::AsFd as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::serve::http::{BODY_MAX, HEAD_MAX, HEADERS_MAX};
 
 /// A method that some path knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,11 +8,11 @@
 
 pub(crate) mod believe;
 
-use crate::trust::keys::{Distrust, name};
-
 use fetch::{ImageRef, Layer};
 use minisign_verify::{PublicKey, Signature};
 use registry::Digest;
+
+use crate::trust::keys::{Distrust, name};
 
 pub use crate::trust::catalog::{Catalog, Entry, Image, MadeOf, SERIAL_MAX, content};
 pub use crate::trust::moment::{moment, seconds};

@@ -16,7 +16,6 @@ pub(crate) mod restore;
 pub(crate) mod unread;
 pub(crate) mod waits;
 
-use crate::verbs::rebuild::unread::Unread;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -37,6 +36,7 @@ use crate::store::seam::Store;
 use crate::verbs::rebuild::foundation::{Foundation, Look};
 use crate::verbs::rebuild::gather::{Found, gather};
 use crate::verbs::rebuild::place::{io_error, put_in_place, remove, with_suffix};
+use crate::verbs::rebuild::unread::Unread;
 
 /// How a registry is made anew.
 #[derive(Clone, Copy, Debug, Default)]

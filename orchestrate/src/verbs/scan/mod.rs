@@ -6,12 +6,13 @@ pub(crate) mod child;
 pub(crate) mod filter;
 pub(crate) mod run;
 
-use crate::trust::scan::{Counts, Mode, Policy};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use registry::{Digest, Scan, ScanFinding, Volume, VolumeState};
 use serde::Serialize;
+
+use crate::trust::scan::{Counts, Mode, Policy};
 
 pub use crate::trust::report::{Report, parse};
 pub use crate::trust::scan::Failure;

@@ -1,7 +1,6 @@
 //! Runs a scanner over a tree and takes what it prints: within a time, within so many bytes, and with
 //! nothing of it left behind, whatever it does.
 
-use crate::trust::scan::Failure;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -17,7 +16,7 @@ use crate::error::Error;
 use crate::process::cancel::Cancel;
 use crate::store::seam::Tree;
 use crate::trust::report::{self, Report};
-use crate::trust::scan::Policy;
+use crate::trust::scan::{Failure, Policy};
 use crate::verbs::scan::child::OUTER;
 
 /// Of the scanner's last words, bytes that are told.

@@ -21,6 +21,7 @@ pub use error::Error;
 pub use error::answer::Answer;
 pub use error::fault::Fault;
 pub use error::kind::Kind;
+pub use flow::ahead::Ahead;
 pub use flow::body::{Body, Summary};
 pub use flow::leftover::{Leftover, leftovers};
 pub use http::retry::may_retry;

@@ -1,6 +1,6 @@
 //! What can go wrong between a reference and its last byte, as data.
 //!
-//! Not here: how it is said (`wording.rs`), whether to try again (`retry.rs`).
+//! Data only: nothing is opened or asked here. Not here: how it is said (`wording.rs`), whether to try again (`retry.rs`).
 
 pub(crate) mod answer;
 mod cause;

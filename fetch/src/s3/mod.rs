@@ -1,4 +1,5 @@
-//! What can be asked of a server and where it is: references, options, endpoints, listings. No request is made here.
+//! What can be asked of a server and where it is: references, options, endpoints, listings. No request is made here,
+//! and no file is opened.
 
 pub(crate) mod blame;
 pub(crate) mod endpoint;

@@ -1,4 +1,4 @@
-//! Formats, pure: text in, values or a refusal out.
+//! Formats, pure: text in, values or a refusal out. No clock, no file, no socket.
 
 pub(crate) mod date;
 pub(crate) mod digest;

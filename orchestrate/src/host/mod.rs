@@ -1,6 +1,5 @@
 //! One host: its registry, its store, its locks, and a client for S3 that is made when needed.
 
-pub(crate) mod ahead;
 pub(crate) mod asked;
 pub(crate) mod bring_up;
 pub(crate) mod deaths;
@@ -11,6 +10,7 @@ pub(crate) mod owner;
 pub(crate) mod reach;
 pub(crate) mod run;
 pub(crate) mod settings;
+pub(crate) mod spools;
 pub(crate) mod survey;
 pub(crate) mod using;
 pub mod walls;

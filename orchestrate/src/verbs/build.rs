@@ -2,11 +2,12 @@
 //!
 //! Each function ends in a commit and may be killed anywhere: an intent is on disk before its effect.
 
+use fetch::Ahead;
 use registry::{Blob, Digest, NewVolume, Role, Seal, Volume, VolumeState, chain_id};
 
 use crate::error::Error;
+use crate::error::class::Class;
 use crate::error::leaves::stream_error;
-use crate::host::ahead::{self, Stream};
 use crate::host::ids::{self, New};
 use crate::host::{Host, walls};
 use crate::plan::class::class;
@@ -39,7 +40,7 @@ pub(crate) struct Built {
 pub(crate) struct Begun {
     key: String,
     _lock: Lock,
-    stream: Option<Stream>,
+    stream: Option<Ahead>,
 }
 
 /// Takes the build's lock; waits for whoever has it, which may take as long as a download: nothing is kept
@@ -81,6 +82,25 @@ impl Begun {
         if let Some(stream) = &self.stream {
             stream.discard_spool();
         }
+    }
+}
+
+/// Whom to ask again after a layer failed, if that can help: what a spool had may be rotten, and a
+/// cache or a peer may have lied or have another version, where a known digest lets anybody be asked.
+fn whom_next(
+    client: &fetch::Client,
+    object: &fetch::ObjectRef,
+    known: bool,
+    error: &Error,
+) -> Result<Option<fetch::Client>, Error> {
+    let fetched = stream_error(error);
+    if matches!(fetched, Some(fetch::Error::Rotten { .. })) {
+        return Ok(Some(client.clone()));
+    }
+    let other = fetched.is_some_and(|fetched| fetched.kind() == fetch::Kind::Changed);
+    match known && (other || class(error) == Class::Refused) {
+        true => client.elsewhere(object).map_err(Error::Fetch),
+        false => Ok(None),
     }
 }
 
@@ -143,7 +163,7 @@ pub(crate) fn build(
                     continue;
                 }
                 let (object, known) = (&wanted.layer.object.object, wanted.expected().is_some());
-                if let Some(next) = ahead::next(&client, object, known, &error)? {
+                if let Some(next) = whom_next(&client, object, known, &error)? {
                     client = next;
                     stream.discard_spool();
                     stream.release();
@@ -222,7 +242,7 @@ fn apply(
     wanted: &Wanted,
     parent: &Volume,
     volume: &Volume,
-    stream: &mut Stream,
+    stream: &mut Ahead,
 ) -> Result<Done, Error> {
     let title = wanted.title();
     let before = host.store.space()?;

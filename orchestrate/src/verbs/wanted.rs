@@ -1,10 +1,11 @@
 //! What is to be built, and on what.
 
+use fetch::Ahead;
 use registry::{Blob, Digest, Role, Source, Volume, VolumeState};
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::host::ahead::{self, Stream};
+use crate::host::spools;
 use crate::store::seal::{self, Note};
 
 /// One layer that is wanted on top of a sealed parent.
@@ -100,13 +101,12 @@ impl Wanted {
         self.signed.or(self.remembered().map(|blob| blob.digest))
     }
 
-    pub(crate) fn stream(&self, host: &Host, client: &fetch::Client) -> Result<Stream, Error> {
+    pub(crate) fn stream(&self, host: &Host, client: &fetch::Client) -> Result<Ahead, Error> {
         let object = &self.layer.object;
         let mut expect = object.expect();
         expect.sha256 = self.expected().map(|digest| digest.0);
         expect.size_max = Some(host.settings.limits.bytes_max);
-        let spool = ahead::spool_dir(&host.settings.state)?;
-        let cancel = host.settings.cancel.clone();
+        let spool = spools::spool_dir(&host.settings.state)?;
         // Whether this server's ETags are what another key may be taken for; what a cache sends tells
         // nothing of that.
         let md5 = match self.source.as_ref().filter(|source| source.is_single_part()) {
@@ -116,7 +116,7 @@ impl Wanted {
             Some(_) | None => false,
         };
         let (client, object) = (client.clone(), object.object.clone());
-        Ok(Stream::begin(client, object, expect, spool, md5, cancel))
+        Ok(Ahead::begin(client, object, expect, spool, md5))
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) struct Args {
     /// refuse a layer of more plain bytes than this
     #[argh(option)]
     pub(crate) bytes_max: Option<String>,
-    /// size of a new volume in bytes (default 4 GiB); layers grow beyond it where they must
+    /// size of a new volume, such as 20G (default 4G); layers grow beyond it where they must
     #[argh(option)]
     pub(crate) volume_bytes: Option<String>,
     /// seconds to wait for another process (default 3600)

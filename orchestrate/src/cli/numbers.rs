@@ -1,7 +1,21 @@
 //! Numbers of the command line, with their units and ranges.
 
-/// Bytes of one thing.
-pub(crate) type Bytes<const MIN: u64> = Whole<MIN, { orchestrate::config::BYTES_MAX }>;
+use orchestrate::config::{BYTES_MAX, bytes_rule};
+
+/// Bytes of one thing, with K, M, G or T for powers of 1024 if need be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bytes<const MIN: u64>(pub(crate) u64);
+
+impl<const MIN: u64> std::str::FromStr for Bytes<MIN> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match fetch::parse_bytes(text) {
+            Some(bytes) if (MIN..=BYTES_MAX).contains(&bytes) => Ok(Bytes(bytes)),
+            _ => Err(bytes_rule(MIN)),
+        }
+    }
+}
 
 /// A number that the registry has given, or can count to.
 pub(crate) type Counted<const MIN: u64> = Whole<MIN, { i64::MAX as u64 }>;

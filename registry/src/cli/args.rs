@@ -92,3 +92,37 @@ pub(crate) struct Rebuild {}
 
 /// More older backups than anybody reads.
 pub(crate) const KEEP_MAX: u32 = 1000;
+
+/// The words with `--state` and its value in front, where argh wants them: it may stand before or after the command.
+pub(crate) fn hoist<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    let (mut front, mut rest) = (Vec::new(), Vec::new());
+    let mut words = words.iter().copied();
+    while let Some(word) = words.next() {
+        if word == "--" {
+            rest.push(word);
+            rest.extend(words);
+            break;
+        }
+        if word == "--state" {
+            front.push(word);
+            front.extend(words.next());
+        } else {
+            rest.push(word);
+        }
+    }
+    front.extend(rest);
+    front
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_directory_may_follow_the_command() {
+        let hoisted = |text: &str| hoist(&text.split(' ').collect::<Vec<_>>()).join(" ");
+        assert_eq!(hoisted("ls runs --state /s --json"), "--state /s ls runs --json");
+        assert_eq!(hoisted("show -- --state"), "show -- --state");
+        assert_eq!(hoisted("ls --state"), "--state ls");
+    }
+}

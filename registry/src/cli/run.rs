@@ -10,7 +10,7 @@ use registry::{Error, Facts, Kind, Registry, VolumeState};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::args::{Args, Backup, Command, Export, KEEP_MAX, Ls, Rebuild, Show};
+use crate::cli::args::{Args, Backup, Command, Export, KEEP_MAX, Ls, Rebuild, Show, hoist};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -22,7 +22,7 @@ pub(crate) fn run() -> ExitCode {
     };
     let words = words.iter().map(|word| if word == "-h" { "--help" } else { word.as_str() });
     let words: Vec<&str> = words.collect();
-    let args = match Args::from_args(&["registry"], &words) {
+    let args = match Args::from_args(&["registry"], &hoist(&words)) {
         Ok(args) => args,
         Err(exit) if exit.status.is_ok() => return finish(say(&exit.output).map(|()| true)),
         Err(exit) => {

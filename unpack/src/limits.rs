@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What becomes of work whose walls ([`crate::wall::Fence`]) cannot all be put up.
+/// What becomes of work whose walls ([`crate::wall::Wall`]) cannot all be put up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Walls {
     /// It is not begun.

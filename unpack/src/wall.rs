@@ -3,11 +3,11 @@
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-/// Whether a fence stands.
+/// Whether a wall stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// Which.
-    pub fence: Fence,
+    pub wall: Wall,
     /// Whether it stands.
     pub stands: bool,
     /// Why it does not, or how far it reaches; may be empty.
@@ -17,15 +17,15 @@ pub struct Standing {
 impl Standing {
     /// No wall at all, as it was asked for.
     pub(crate) fn none() -> Vec<Standing> {
-        let down = |fence| Standing { fence, stands: false, note: "switched off".into() };
-        Fence::ALL.map(down).to_vec()
+        let down = |wall| Standing { wall, stands: false, note: "switched off".into() };
+        Wall::ALL.map(down).to_vec()
     }
 }
 
-/// One fence.
+/// One wall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fence {
+pub enum Wall {
     /// Resource limits.
     Rlimits,
     /// A detached copy of the root's mount: nodev, nosuid, noexec.
@@ -42,28 +42,28 @@ pub enum Fence {
     Seccomp,
 }
 
-impl Fence {
-    /// Every fence, in the order in which they are put up.
-    pub const ALL: [Fence; 7] = [
-        Fence::Rlimits,
-        Fence::Mount,
-        Fence::Chroot,
-        Fence::Capabilities,
-        Fence::NoNewPrivs,
-        Fence::Landlock,
-        Fence::Seccomp,
+impl Wall {
+    /// Every wall, in the order in which they are put up.
+    pub const ALL: [Wall; 7] = [
+        Wall::Rlimits,
+        Wall::Mount,
+        Wall::Chroot,
+        Wall::Capabilities,
+        Wall::NoNewPrivs,
+        Wall::Landlock,
+        Wall::Seccomp,
     ];
 
     /// The stable name, as in JSON output.
     pub fn name(self) -> &'static str {
         match self {
-            Fence::Rlimits => "rlimits",
-            Fence::Mount => "mount",
-            Fence::Chroot => "chroot",
-            Fence::Capabilities => "capabilities",
-            Fence::NoNewPrivs => "no_new_privs",
-            Fence::Landlock => "landlock",
-            Fence::Seccomp => "seccomp",
+            Wall::Rlimits => "rlimits",
+            Wall::Mount => "mount",
+            Wall::Chroot => "chroot",
+            Wall::Capabilities => "capabilities",
+            Wall::NoNewPrivs => "no_new_privs",
+            Wall::Landlock => "landlock",
+            Wall::Seccomp => "seccomp",
         }
     }
 
@@ -71,23 +71,21 @@ impl Fence {
     pub(crate) fn needs(self, errno: Errno) -> String {
         let denied = matches!(errno, Errno::EPERM | Errno::EACCES);
         let right = match (self, denied) {
-            (Fence::Rlimits, _) => "CAP_SYS_RESOURCE",
-            (Fence::Mount, true) => "CAP_SYS_ADMIN",
-            (Fence::Mount, false) => {
+            (Wall::Rlimits, _) => "CAP_SYS_RESOURCE",
+            (Wall::Mount, true) => "CAP_SYS_ADMIN",
+            (Wall::Mount, false) => {
                 "open_tree(2) and mount_setattr(2), Linux 5.12, or a root that is mounted nodev, nosuid \
                  and noexec"
             }
-            (Fence::Chroot, _) => "CAP_SYS_CHROOT",
-            (Fence::Capabilities, _) => "capset(2)",
-            (Fence::NoNewPrivs, _) => "prctl(2)",
-            (Fence::Landlock, true) => "no_new_privs, or CAP_SYS_ADMIN",
-            (Fence::Landlock, false) => {
-                "a kernel with Landlock, Linux 5.13, and `landlock` in lsm="
-            }
-            (Fence::Seccomp, true) => "no_new_privs, or CAP_SYS_ADMIN",
-            (Fence::Seccomp, false) => "a kernel with seccomp filters",
+            (Wall::Chroot, _) => "CAP_SYS_CHROOT",
+            (Wall::Capabilities, _) => "capset(2)",
+            (Wall::NoNewPrivs, _) => "prctl(2)",
+            (Wall::Landlock, true) => "no_new_privs, or CAP_SYS_ADMIN",
+            (Wall::Landlock, false) => "a kernel with Landlock, Linux 5.13, and `landlock` in lsm=",
+            (Wall::Seccomp, true) => "no_new_privs, or CAP_SYS_ADMIN",
+            (Wall::Seccomp, false) => "a kernel with seccomp filters",
         };
-        let namespaces = matches!(self, Fence::Mount | Fence::Chroot) && denied;
+        let namespaces = matches!(self, Wall::Mount | Wall::Chroot) && denied;
         match namespaces && !nix::unistd::geteuid().is_root() {
             // See sysctl/user.rst, and what distributions add.
             true => format!(

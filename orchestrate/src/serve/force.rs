@@ -9,7 +9,7 @@ use crate::serve::auth::Allow;
 use crate::serve::daemon::{Daemon, lock};
 use crate::serve::in_force::InForce;
 use crate::serve::options::Options;
-use crate::serve::queue::Hands;
+use crate::serve::queue::Workers;
 use crate::serve::settings::{needs_restart, shown};
 use crate::serve::workers;
 
@@ -96,8 +96,8 @@ impl Daemon {
         // What is open was opened with what held before.
         lock(&self.hosts).clear();
         self.set_limits(options.limits);
-        for hands in Hands::ALL {
-            workers::start(self, hands);
+        for workers in Workers::ALL {
+            workers::start(self, workers);
         }
         renewed
     }

@@ -11,8 +11,8 @@ use std::{fs, io, thread};
 use crate::error::Error;
 use crate::process::log::{self, Level};
 use crate::serve::auth::{Peer, Token};
+use crate::serve::connections::{Connections, Converse, Slot};
 use crate::serve::daemon::Daemon;
-use crate::serve::hall::{Converse, Hall, Seat};
 use crate::serve::http::conn::{Conn, Next, Stream, turn_away};
 use crate::serve::http::request::Method;
 use crate::serve::notify::{self, Handed};
@@ -119,11 +119,11 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 /// Accepts in a thread of its own until the process ends.
 pub(super) fn start(gate: &Arc<Gate>, listener: Listener) -> Result<(), Error> {
     let gate = gate.clone();
-    let hall = Arc::new(Hall::default());
+    let connections = Arc::new(Connections::default());
     let started = thread::Builder::new().name("accept".into()).spawn(move || {
         loop {
             match accept(&listener) {
-                Ok(stream) => admit(&gate, &hall, stream),
+                Ok(stream) => admit(&gate, &connections, stream),
                 // No descriptors left, most likely: who is inside will give some back.
                 Err(_) => thread::sleep(Duration::from_millis(100)),
             }
@@ -147,7 +147,7 @@ fn accept(listener: &Listener) -> io::Result<Stream> {
     }
 }
 
-fn admit(gate: &Arc<Gate>, hall: &Arc<Hall>, stream: Stream) {
+fn admit(gate: &Arc<Gate>, connections: &Arc<Connections>, stream: Stream) {
     if let Stream::Unix(unix) = &stream {
         let own = nix::unistd::geteuid().as_raw();
         let may = Peer::of(unix).is_ok_and(|peer| peer.may(own, &gate.daemon.allow()));
@@ -157,24 +157,24 @@ fn admit(gate: &Arc<Gate>, hall: &Arc<Hall>, stream: Stream) {
         }
     }
     let most = gate.daemon.limits().connections;
-    if let Err(stream) = hall.enter(gate, stream, most) {
+    if let Err(stream) = connections.enter(gate, stream, most) {
         LIFE.refused(Refusal::Full);
         turn_away(stream, &problem::busy("all connections are taken"));
     }
 }
 
 impl Converse for Gate {
-    fn converse(&self, conn: Conn, open: bool, seat: &Seat<'_>) {
-        converse(self, conn, open, seat);
+    fn converse(&self, conn: Conn, open: bool, slot: &Slot<'_>) {
+        converse(self, conn, open, slot);
     }
 }
 
 /// Answers one request after the other.
-fn converse(gate: &Gate, mut conn: Conn, open: bool, seat: &Seat<'_>) {
+fn converse(gate: &Gate, mut conn: Conn, open: bool, slot: &Slot<'_>) {
     loop {
-        seat.waits();
+        slot.waits();
         let next = conn.next();
-        seat.is_busy();
+        slot.is_busy();
         let request = match next {
             Next::Request(mut request) => {
                 request.peer = request.param("wait").and_then(|_| conn.peer());
@@ -191,7 +191,7 @@ fn converse(gate: &Gate, mut conn: Conn, open: bool, seat: &Seat<'_>) {
         };
         let known = gate.is_token(request.token.as_deref());
         if known {
-            seat.is_known();
+            slot.is_known();
         }
         let may = open || api::is_for_all(&request) || known;
         let response = match may {

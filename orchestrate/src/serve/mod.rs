@@ -1,17 +1,18 @@
-//! `serve`: the verbs over HTTP, a durable queue, and the hands that work it off. Threads only.
+//! `serve`: the verbs over HTTP, a durable queue, and the workers that work it off. Threads only.
 //!
 //! What each thread does: this one ticks; one waits for signals; one for each socket accepts; each
 //! connection has its own, of which there are so many; workers (`workers`); one sends who tells of ends
-//! (`tellers`); one makes the pool larger (`grow`). What they share is in `daemon`.
+//! (`deliveries`); one makes the pool larger (`grow`). What they share is in `daemon`.
 
 pub(crate) mod api;
 pub(crate) mod auth;
 pub(crate) mod client;
+pub(crate) mod connections;
 pub(crate) mod daemon;
+pub(crate) mod deliveries;
 pub(crate) mod force;
 pub(crate) mod gather;
 pub(crate) mod grow;
-pub(crate) mod hall;
 pub(crate) mod http;
 pub(crate) mod in_force;
 pub(crate) mod listen;
@@ -25,12 +26,11 @@ pub(crate) mod queue;
 pub(crate) mod reach;
 pub(crate) mod refresh;
 pub(crate) mod routes;
-pub(crate) mod seat;
 pub mod settings;
+pub(crate) mod slot;
 pub mod socket;
 pub(crate) mod status;
 pub(crate) mod stop;
-pub(crate) mod tellers;
 pub(crate) mod unbegun;
 pub(crate) mod upkeep;
 pub(crate) mod verbs;
@@ -59,7 +59,7 @@ use crate::process::{reserve, sys};
 use crate::serve::auth::Token;
 use crate::serve::daemon::Daemon;
 use crate::serve::listen::Gate;
-use crate::serve::queue::Hands;
+use crate::serve::queue::Workers;
 use crate::view::metrics;
 
 /// How often the loop comes round: it finds what others have queued, and looks after the host.
@@ -114,10 +114,10 @@ pub fn serve(
     let gate = Arc::new(Gate::new(daemon.clone(), token));
     let (listeners, socket) = listen::open(&daemon)?;
     stop::watch(&daemon, signals, gate.clone(), reload);
-    for hands in Hands::ALL {
-        workers::start(&daemon, hands);
+    for workers in Workers::ALL {
+        workers::start(&daemon, workers);
     }
-    tellers::start(&daemon);
+    deliveries::start(&daemon);
     grow::start(&daemon);
     refresh::start(&daemon);
     // It is there again before anybody is answered.

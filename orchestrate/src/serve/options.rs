@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::serve::auth::Allow;
-use crate::serve::queue::Hands;
+use crate::serve::queue::Workers;
 
 /// What may be changed while the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +30,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    pub(super) fn workers(&self, hands: Hands) -> usize {
-        match hands {
-            Hands::Image | Hands::Known => self.image_workers,
-            Hands::Device => self.device_workers,
-            Hands::Collect => 1,
+    pub(super) fn workers(&self, workers: Workers) -> usize {
+        match workers {
+            Workers::Image | Workers::Known => self.image_workers,
+            Workers::Device => self.device_workers,
+            Workers::Collect => 1,
         }
     }
 }

@@ -108,7 +108,7 @@ pub(crate) fn missing(methods: Option<&str>) -> Response {
     }
 }
 
-/// All hands are full.
+/// All workers are full.
 pub(crate) fn busy(detail: &str) -> Response {
     problem(503, Class::Throttled, detail, hint(Class::Throttled), None)
 }

@@ -148,8 +148,8 @@ impl DirStore {
     fn make_volume(&self, id: u32) -> Result<(), Error> {
         let (tree, record) = (self.volume(id), self.path.join("made").join(id.to_string()));
         // An id is given once, so what lies under it in any of the places was put there by others.
-        let note = self.path.join("notes").join(id.to_string());
-        if self.has(id)? || is_there(&note)? || is_there(&record)? {
+        let seal_record = self.path.join("notes").join(id.to_string());
+        if self.has(id)? || is_there(&seal_record)? || is_there(&record)? {
             return Err(Error::NotOurs { id });
         }
         let transaction = self.transaction_id()?;
@@ -237,9 +237,9 @@ impl Store for DirStore {
             return Err(Error::Lost { volume: origin });
         }
         self.make_volume(id)?;
-        // As on a thin volume, a snapshot begins with its origin's note.
-        if let Some(note) = self.note(origin)? {
-            write_new(&self.path.join("notes").join(id.to_string()), &note)?;
+        // As on a thin volume, a snapshot begins with its origin's seal record.
+        if let Some(seal_record) = self.seal_record(origin)? {
+            write_new(&self.path.join("notes").join(id.to_string()), &seal_record)?;
         }
         let (from, to) = (self.root(origin)?, self.root(id)?);
         unpack::clone_tree(&from, &to, &self.cancel.stop())
@@ -258,11 +258,11 @@ impl Store for DirStore {
         Ok(Box::new(DirView(self.root(id)?, self.volume(id))))
     }
 
-    fn put_note(&self, id: u32, _bytes: u64, note: &[u8]) -> Result<(), Error> {
-        replace(&self.path.join("notes"), &id.to_string(), note)
+    fn put_seal_record(&self, id: u32, _bytes: u64, seal_record: &[u8]) -> Result<(), Error> {
+        replace(&self.path.join("notes"), &id.to_string(), seal_record)
     }
 
-    fn note(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
+    fn seal_record(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
         read_own(&self.path.join("notes").join(id.to_string()))
     }
 

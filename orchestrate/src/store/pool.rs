@@ -19,7 +19,7 @@ use crate::plan::mapped::Mapped;
 use crate::store::pool_open::{ThinView, ThinWork, admit, mount};
 use crate::store::pool_read::{self, mapping, told};
 use crate::store::seam::{Condition, Made, Peek, Space, Store, View, Work};
-use crate::store::{pool_names, pool_note, pool_serials};
+use crate::store::{pool_names, pool_seal, pool_serials};
 
 /// Of a thin pool's metadata (kernel's thin-provisioning.rst).
 const METADATA_BLOCK_BYTES: u64 = 4096;
@@ -191,24 +191,24 @@ impl Store for ThinStore {
         }
     }
 
-    fn put_note(&self, id: u32, bytes: u64, note: &[u8]) -> Result<(), Error> {
+    fn put_seal_record(&self, id: u32, bytes: u64, seal_record: &[u8]) -> Result<(), Error> {
         let name = self.work_name(id);
         let volume =
             self.pool.activate(thin_id(id)?, &name, self.sectors(bytes), Access::ReadWrite)?;
-        let written = pool_note::write(&volume.path(), note);
+        let written = pool_seal::write(&volume.path(), seal_record);
         self.pool.deactivate(&name)?;
         written?;
         self.pool.commit()?;
         Ok(())
     }
 
-    fn note(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
+    fn seal_record(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
         let thin = thin_id(id)?;
         if let Some(active) = self.pool.active_as(thin)? {
             // Half made, it has nothing to read.
             return match mapping(&active) {
                 Mapping::Live | Mapping::Astray => {
-                    pool_note::read(&self.path(&active.name)).map(Some)
+                    pool_seal::read(&self.path(&active.name)).map(Some)
                 }
                 Mapping::Half | Mapping::Absent => Ok(None),
             };
@@ -216,17 +216,17 @@ impl Store for ThinStore {
         let name = self.look_name(id);
         let volume =
             self.pool.activate(thin, &name, self.pool.block_sectors(), Access::ReadOnly)?;
-        let note = pool_note::read(&volume.path());
+        let seal_record = pool_seal::read(&volume.path());
         self.pool.deactivate(&name)?;
-        note.map(Some)
+        seal_record.map(Some)
     }
 
     fn peek(&self, id: u32) -> Result<Peek, Error> {
         if let Some(mapped) = self.mapped_as(id)?.filter(|mapped| !self.is_work(mapped)) {
             return Ok(Peek::InUse(mapped.name));
         }
-        match self.note(id) {
-            Ok(note) => Ok(note.map_or(Peek::InUse(self.look_name(id)), Peek::Bytes)),
+        match self.seal_record(id) {
+            Ok(seal_record) => Ok(seal_record.map_or(Peek::InUse(self.look_name(id)), Peek::Bytes)),
             Err(Error::Thin(error)) if error.kind() == thin::Kind::Absent => Ok(Peek::Absent),
             Err(error) => Err(error),
         }

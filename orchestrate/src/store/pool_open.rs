@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use thin::{Pool, SECTOR_BYTES, Volume};
 
 use crate::error::Error;
-use crate::store::pool_note;
+use crate::store::pool_seal;
 use crate::store::seam::{Tree, View, Work};
 
 /// How a work volume is mounted. Power loss may tear it: an unsealed volume is thrown away, and
@@ -120,12 +120,12 @@ impl Work for ThinWork {
         self.volume.sectors.bytes()
     }
 
-    fn close(self: Box<Self>, note: Option<&[u8]>) -> Result<(), Error> {
+    fn close(self: Box<Self>, seal_record: Option<&[u8]>) -> Result<(), Error> {
         let ThinWork { pool, volume, mount, root } = *self;
         unpack::sync(&root).map_err(|source| Error::Tree { doing: "sync the layer", source })?;
         drop((root, mount));
-        if let Some(note) = note {
-            pool_note::write(&volume.path(), note)?;
+        if let Some(seal_record) = seal_record {
+            pool_seal::write(&volume.path(), seal_record)?;
         }
         pool.deactivate(&volume.name)?;
         pool.commit()?;

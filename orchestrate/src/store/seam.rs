@@ -104,9 +104,9 @@ pub trait Work {
     /// The volume's size now, bytes.
     fn bytes(&self) -> u64;
 
-    /// Everything that was written is on disk, then the note about it is; nothing of it is open or
+    /// Everything that was written is on disk, then the seal record about it is; nothing of it is open or
     /// mapped any more, and the store is healthy. Only then may the volume be sealed.
-    fn close(self: Box<Self>, note: Option<&[u8]>) -> Result<(), Error>;
+    fn close(self: Box<Self>, seal_record: Option<&[u8]>) -> Result<(), Error>;
 }
 
 /// Where a sealed tree is, for who has to mount it somewhere.
@@ -202,11 +202,11 @@ pub trait Store: Send {
     /// Opens the sealed `id` of `bytes` to be read; nothing can be written through it.
     fn look(&self, id: u32, bytes: u64) -> Result<Box<dyn View>, Error>;
 
-    /// Writes the note of the closed volume `id`, of `bytes`, to disk.
-    fn put_note(&self, id: u32, bytes: u64, note: &[u8]) -> Result<(), Error>;
+    /// Writes the seal record of the closed volume `id`, of `bytes`, to disk.
+    fn put_seal_record(&self, id: u32, bytes: u64, seal_record: &[u8]) -> Result<(), Error>;
 
-    /// The bytes where the note of `id` is, whoever wrote them; none where there is no such place.
-    fn note(&self, id: u32) -> Result<Option<Vec<u8>>, Error>;
+    /// The bytes where the seal record of `id` is, whoever wrote them; none where there is no such place.
+    fn seal_record(&self, id: u32) -> Result<Option<Vec<u8>>, Error>;
 
     /// Whether the believed serials need a volume of their own; else they are a file.
     fn serials_need_volume(&self) -> bool;
@@ -223,9 +223,9 @@ pub trait Store: Send {
     /// Writes one copy of them to disk, number 0 or 1; the other is not touched.
     fn put_serials(&self, volume: Option<u32>, copy: usize, bytes: &[u8]) -> Result<(), Error>;
 
-    /// As [`Store::note`], and leaves alone what somebody has in use.
+    /// As [`Store::seal_record`], and leaves alone what somebody has in use.
     fn peek(&self, id: u32) -> Result<Peek, Error> {
-        Ok(self.note(id)?.map_or(Peek::Bytes(Vec::new()), Peek::Bytes))
+        Ok(self.seal_record(id)?.map_or(Peek::Bytes(Vec::new()), Peek::Bytes))
     }
 
     /// Held while volumes are looked at without a registry's locks; none where looks do not meet.

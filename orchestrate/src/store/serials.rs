@@ -132,7 +132,7 @@ mod tests {
             assert_eq!(Serials::read(&sealed[..at], &KEY, Some(5)), None);
         }
         // A seal record's HMAC is no word for this, nor the other way round.
-        assert!(!seal::is_record(&sealed) || seal::Note::read(&sealed, Some(&KEY)).is_none());
+        assert!(!seal::is_record(&sealed) || seal::SealRecord::read(&sealed, Some(&KEY)).is_none());
     }
 
     #[test]

@@ -274,10 +274,10 @@ fn apply(
     let chain = chain_id(chain_below(parent)?, Digest(applied.diff_id));
     let (key, made) = (host.registry.seal_key()?, host.registry.reserved_at(volume.id)?);
     let md5 = wanted.source.as_ref().zip(stream.md5()).and_then(|(source, md5)| source.is_md5(md5));
-    // A store that was begun by an older veneer has no key, and its volumes no notes.
-    let note =
-        key.map(|key| wanted.note(&volume, &applied, chain, tree, md5, made).seal(&Key(key.0)));
-    work.close(note.as_deref())?;
+    // A store that was begun by an older veneer has no key, and its volumes no seal records.
+    let seal_record = key
+        .map(|key| wanted.seal_record(&volume, &applied, chain, tree, md5, made).seal(&Key(key.0)));
+    work.close(seal_record.as_deref())?;
     let own_bytes = host.store.taken(&before, applied.content_bytes)?;
     let reused = stream.summary().map_or(0, |summary| summary.reused);
     let fetched = applied.blob_bytes.saturating_sub(reused);

@@ -6,7 +6,7 @@ use registry::{Blob, Digest, Role, Source, Volume, VolumeState};
 use crate::error::Error;
 use crate::host::Host;
 use crate::host::spools;
-use crate::store::seal::{self, Note};
+use crate::store::seal::{self, SealRecord};
 
 /// One layer that is wanted on top of a sealed parent.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl Wanted {
     }
 
     /// What the volume will say of itself.
-    pub(crate) fn note(
+    pub(crate) fn seal_record(
         &self,
         volume: &Volume,
         applied: &unpack::Applied,
@@ -56,10 +56,10 @@ impl Wanted {
         tree: Digest,
         md5: Option<bool>,
         made: Option<u64>,
-    ) -> Note {
+    ) -> SealRecord {
         let object = &self.layer.object;
         let source = self.source.as_ref();
-        Note {
+        SealRecord {
             id: volume.id,
             role: Role::Layer,
             parent: volume.parent,

@@ -2,7 +2,7 @@
 //!
 //! A reader takes whole buffers from a [`Supply`] and gives each back when it is done with it,
 //! with notes of which parts were files' contents. Two threads of one process pass buffers over a
-//! [`channel`]; a fenced child gets them from `sandbox`. Who hashes them is in `content`.
+//! [`channel`]; a walled child gets them from `sandbox`. Who hashes them is in `content`.
 
 use std::io::{self, BufRead, Read};
 use std::ops::Deref;

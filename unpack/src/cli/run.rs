@@ -165,8 +165,8 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
 
 fn say(flags: &Flags, digests: bool, applied: &Applied) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    for fence in applied.sandbox.iter().filter(|fence| !fence.stands && !flags.quiet) {
-        eprintln!("unpack: without the wall {}: {}", fence.fence.name(), fence.note);
+    for wall in applied.sandbox.iter().filter(|wall| !wall.stands && !flags.quiet) {
+        eprintln!("unpack: without the wall {}: {}", wall.wall.name(), wall.note);
     }
     if flags.json {
         writeln!(out, "{}", summary(applied, if digests { &[] } else { &DIGESTS })?)?;

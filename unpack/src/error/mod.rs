@@ -199,7 +199,7 @@ impl fmt::Display for Error {
                 f.write_str("sandbox: not all walls can be put up")?;
                 for (n, wall) in down.iter().enumerate() {
                     let and = if n == 0 { ": " } else { "; " };
-                    write!(f, "{and}{}: {}", wall.fence.name(), wall.note)?;
+                    write!(f, "{and}{}: {}", wall.wall.name(), wall.note)?;
                 }
                 f.write_str("; `--sandbox on` does with those that stand")
             }

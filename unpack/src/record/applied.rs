@@ -56,7 +56,7 @@ pub struct Applied {
     /// Nodes that were looked at or removed, each as often as it lay deep: see
     /// [`crate::limits::Limits::removals_max`].
     pub removals: u64,
-    /// Which fences stood around the process that did it; empty if it was the caller's own.
+    /// Which walls stood around the process that did it; empty if it was the caller's own.
     pub sandbox: Vec<Standing>,
 }
 

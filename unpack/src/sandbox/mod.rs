@@ -1,17 +1,17 @@
 //! Applies a layer in a child process that has the stream, the root and nothing else.
 //!
 //! The caller's thread reads the layer into memory that the child can only read, and hashes it;
-//! the child is this very program, run again from /proc/self/exe, which puts up its fences (see
-//! [`Fence`]) before it looks at the first byte. The child's verdict comes back over a socket; the
+//! the child is this very program, run again from /proc/self/exe, which puts up its walls (see
+//! [`Wall`]) before it looks at the first byte. The child's verdict comes back over a socket; the
 //! digest of the blob, which is the diff id of a plain layer, is the parent's own.
 //!
 //! A program that uses this calls [`child_entry`] first thing in its `main`.
 
 pub(crate) mod child;
 pub(crate) mod feed;
-pub(crate) mod fences;
 pub(crate) mod filter;
 pub(crate) mod ring;
+pub(crate) mod walls;
 pub(crate) mod wire;
 
 use std::fs::File;
@@ -45,9 +45,9 @@ use crate::sys::Shared;
 use crate::tree::root::Root;
 
 pub use crate::sandbox::child::child_entry;
-pub use crate::sandbox::fences::confine;
-pub use crate::wall::Fence;
+pub use crate::sandbox::walls::confine;
 pub use crate::wall::Standing;
+pub use crate::wall::Wall;
 
 /// Time beyond `Limits::time_max` after which the child is killed.
 const GRACE: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How often it is looked whether somebody asks to stop.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// [`crate::tree::apply`] in a fenced child. The result says in `sandbox` which fences stood.
+/// [`crate::tree::apply`] in a walled child. The result says in `sandbox` which walls stood.
 ///
 /// # Errors
 /// As [`crate::tree::apply`], and [`Error::Sandbox`] if the child cannot be started, or dies.
@@ -132,7 +132,7 @@ pub fn standing(root: &Root, limits: &Limits) -> Result<Vec<Standing>, Error> {
     }
 }
 
-/// [`crate::read::digest::tree_manifest`] in a fenced child, since a tree is as large as layers make it: `known`
+/// [`crate::read::digest::tree_manifest`] in a walled child, since a tree is as large as layers make it: `known`
 /// are manifests, read from where each file stands, `out` gets the new one. Says the digest, and
 /// whether all of the manifest was written: on a full disk the digest is good without it.
 ///

@@ -299,7 +299,7 @@ mod tests {
     use super::*;
     use crate::error::refusal::{Class, Value};
     use crate::record::applied::Counts;
-    use crate::wall::Fence;
+    use crate::wall::Wall;
 
     /// Every kind of verdict with every field at its largest is one that is read back.
     #[test]
@@ -315,8 +315,7 @@ mod tests {
             in_tree: true,
         };
         let mut applied = Applied::new(Counts::default(), [255; 32]);
-        let walls =
-            Fence::ALL.map(|fence| Standing { fence, stands: false, note: "x".repeat(200) });
+        let walls = Wall::ALL.map(|wall| Standing { wall, stands: false, note: "x".repeat(200) });
         applied.sandbox = walls.to_vec();
         let io = || io::Error::other(long.clone());
         let (call, name) = (long.clone().into(), huge.clone());

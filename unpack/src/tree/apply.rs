@@ -69,7 +69,7 @@ pub(crate) struct Work<'a> {
     pub(crate) file_size_max: u64,
 }
 
-/// RLIMIT_FSIZE (getrlimit(2)), to be asked for before a fence forbids it.
+/// RLIMIT_FSIZE (getrlimit(2)), to be asked for before a wall forbids it.
 pub(crate) fn file_size_max() -> u64 {
     getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft)
 }

@@ -19,7 +19,7 @@ use crate::stop::Stop;
 /// an average of few: two thousand directories that have no entry, or three of the deepest paths.
 const WALK_FREE: u64 = 32_768;
 
-/// Levels that make whatever is done there cost once more: each fence of the kernel that looks at a
+/// Levels that make whatever is done there cost once more: each wall of the kernel that looks at a
 /// path goes up all of it.
 const DEEP: u64 = 64;
 

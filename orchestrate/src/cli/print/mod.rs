@@ -290,7 +290,7 @@ pub(crate) fn diagnosis(found: &Diagnosis) -> String {
     let mut text = format!("sandbox = \"{}\"\n", found.sandbox);
     for wall in &found.walls {
         let word = if wall.stands { "stands" } else { "LACKS" };
-        let (name, note) = (wall.fence.name(), safe(&wall.note));
+        let (name, note) = (wall.wall.name(), safe(&wall.note));
         put(&mut text, format_args!("{word:<7} {name:<16} {note}\n"));
     }
     for check in &found.wrong {

@@ -195,8 +195,8 @@ pub(super) fn run(daemon: &Daemon, request: &Request, id: u64) -> Result<Respons
         if over || !time.is_zero() {
             daemon.is_over(&line)?;
         }
-        let news = seen.is_some_and(|seen| u64::try_from(line.run.updated_ms) != Ok(seen));
-        Ok((over || news).then_some(line))
+        let changes = seen.is_some_and(|seen| u64::try_from(line.run.updated_ms) != Ok(seen));
+        Ok((over || changes).then_some(line))
     })?;
     match ended {
         Some(line) => Ok(Response::json(200, &line)),

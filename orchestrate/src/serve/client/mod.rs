@@ -289,11 +289,11 @@ impl Client {
     fn look_at(&self, seen: &RunLine, time: Duration) -> Result<RunLine, Error> {
         let (id, wait) = (seen.run.id, time.as_secs().clamp(1, WAIT_S));
         // What it is at is for who reads it, where it is at it for longer.
-        let news = match self.talk > 0 && time > TURN {
+        let changes = match self.talk > 0 && time > TURN {
             true => format!("&seen={}", seen.run.updated_ms),
             false => String::new(),
         };
-        let target = format!("/v1/runs/{id}?wait={wait}{news}");
+        let target = format!("/v1/runs/{id}?wait={wait}{changes}");
         let time = Duration::from_secs(wait) + LATE;
         parsed(&self.call_within("GET", &target, None, time, true)?.body)
     }

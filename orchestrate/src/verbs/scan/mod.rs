@@ -77,7 +77,14 @@ impl Host {
     /// [`Error::Unknown`] for an image that is not here; [`Error::Scan`].
     pub fn scan(&mut self, image: &str) -> Result<Scanned, Error> {
         let (_, top) = self.top_of(image)?;
-        let scan = self.scan_volume(&top, true)?;
+        let scan = match self.scan_volume(&top, true) {
+            // Somebody else removed the image while its volume's lock was waited for, and perhaps made it again.
+            Err(Error::Lost { volume }) if volume == top.id => {
+                let (_, now) = self.top_of(image)?;
+                self.scan_volume(&now, true)?
+            }
+            scanned => scanned?,
+        };
         self.told(image, scan)
     }
 

@@ -1,8 +1,8 @@
-//! What stands between the extractor and the host, one fence after another.
+//! What stands between the extractor and the host, one wall after another.
 //!
 //! What each one stops, should the code inside be taken over:
 //!
-//! | fence | stops | does not stop |
+//! | wall | stops | does not stop |
 //! |---|---|---|
 //! | rlimits | core dumps, one huge file, endless fds or memory | |
 //! | mount | opening devices, running or set-id'ing what was unpacked | acting outside the root |
@@ -30,27 +30,27 @@ use crate::limits::{Devices, Limits};
 use crate::sandbox::filter;
 use crate::sys;
 use crate::tree::root::Root;
-use crate::wall::{Fence, Standing};
+use crate::wall::{Standing, Wall};
 
-/// Puts the fences `which` up around the calling process, for work below `root`, and gives back
+/// Puts the walls `which` up around the calling process, for work below `root`, and gives back
 /// the root as it is from then on. The process must have one thread, and cannot go back.
 ///
-/// A fence that this kernel or this user cannot put up is left out, and said to be.
+/// A wall that this kernel or this user cannot put up is left out, and said to be.
 ///
 /// # Errors
 /// [`Error::Fs`] if the root cannot be reached any more.
 pub fn confine(
     root: Root,
     limits: &Limits,
-    which: &[Fence],
+    which: &[Wall],
 ) -> Result<(Root, Vec<Standing>), Error> {
     let mut root = root;
     let mut alone = false;
     let mut standing = Vec::new();
-    for &fence in which {
-        let result = match fence {
-            Fence::Rlimits => rlimits(limits),
-            Fence::Mount => match mount(&root) {
+    for &wall in which {
+        let result = match wall {
+            Wall::Rlimits => rlimits(limits),
+            Wall::Mount => match mount(&root) {
                 Ok((mount, how)) => {
                     alone = how == Mounted::InNamespace;
                     if let Some(mount) = mount {
@@ -60,17 +60,17 @@ pub fn confine(
                 }
                 Err(errno) => Err(errno),
             },
-            Fence::Chroot => chroot(&root),
-            Fence::Capabilities => capabilities(limits, alone),
-            Fence::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
-            Fence::Landlock => landlock(&root),
-            Fence::Seccomp => sys::seccomp(&mut filter::program()).map(|()| String::new()),
+            Wall::Chroot => chroot(&root),
+            Wall::Capabilities => capabilities(limits, alone),
+            Wall::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
+            Wall::Landlock => landlock(&root),
+            Wall::Seccomp => sys::seccomp(&mut filter::program()).map(|()| String::new()),
         };
         standing.push(match result {
-            Ok(note) => Standing { fence, stands: true, note },
+            Ok(note) => Standing { wall, stands: true, note },
             Err(errno) => {
-                let note = format!("{}: it needs {}", errno.desc(), fence.needs(errno));
-                Standing { fence, stands: false, note }
+                let note = format!("{}: it needs {}", errno.desc(), wall.needs(errno));
+                Standing { wall, stands: false, note }
             }
         });
     }

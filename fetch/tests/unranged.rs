@@ -270,7 +270,7 @@ fn whether_the_same_command_goes_on_is_told_truly() {
         args.extend(digest.iter().flat_map(|digest| ["--digest", digest.as_str()]));
         let (code, _, said) = run(&server.url(), &args);
         assert_eq!(code, Some(111), "{said}");
-        assert_eq!(said.contains("the same command goes on there"), goes_on, "{said}");
+        assert_eq!(said.contains("the same command resumes there"), goes_on, "{said}");
         assert_eq!(said.contains("the same command begins anew"), !goes_on, "{said}");
         cut.store(false, Ordering::SeqCst);
         let (code, _, said) = run(&server.url(), &args);

@@ -25,9 +25,9 @@ pub(crate) fn note() -> Option<String> {
     let shown = path.display().to_string();
     (bytes > 0).then(|| {
         let next = match goes_on {
-            true => "the same command goes on there; remove that file to begin anew",
+            true => "the same command resumes there; remove that file to start again",
             false => {
-                "the server gives no strong ETag, so the same command begins anew; with --digest it could go on"
+                "the server gives no strong ETag, so the same command starts again from the beginning; with --digest it could resume"
             }
         };
         format!("fetch: {bytes} bytes of it stay in {shown:?}: {next}")

@@ -325,7 +325,7 @@ fn drain(
         // What an earlier process left is gone by now, so this happens once.
         let rotten = matches!(error.downcast_ref(), Some(fetch::Error::Rotten { .. }));
         let what = match kind(&error) {
-            _ if rotten => "beginning anew",
+            _ if rotten => "starting again",
             Some(Kind::Digest | Kind::Changed) => match client.elsewhere(object)? {
                 None => return Err(error),
                 Some(next) => {
@@ -333,9 +333,9 @@ fn drain(
                     client = next;
                     match kind(&error) {
                         Some(Kind::Changed) => {
-                            "a source has another version, beginning anew without it"
+                            "a source has another version, starting again without it"
                         }
-                        _ if anew => "what a source keeps is wrong, asking it to fetch anew",
+                        _ if anew => "the copy of a source is wrong; asking it to fetch again",
                         _ => "a source lied, going on without it",
                     }
                 }

@@ -149,7 +149,7 @@ pub enum Error {
         /// What it was.
         found: registry::Digest,
     },
-    /// Registry and store are not of the same moment.
+    /// Registry and store are out of step.
     Fence {
         /// The registry's transaction id.
         registry: u64,
@@ -216,7 +216,7 @@ pub enum Error {
         /// Its words.
         message: String,
     },
-    /// A build or run began this often and never came to an end.
+    /// A build or run began this often and never finished.
     CrashLoop {
         /// Which.
         what: String,

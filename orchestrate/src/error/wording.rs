@@ -83,7 +83,7 @@ impl fmt::Display for Error {
             Error::NoNotes { store, volumes, forged } => {
                 write!(
                     f,
-                    "store {store:?}: none of its {volumes} volumes is a template that says so"
+                    "store {store:?}: none of its {volumes} volumes has the seal record of a template"
                 )?;
                 if let Some((says, older)) = forged {
                     write!(
@@ -107,10 +107,10 @@ impl fmt::Display for Error {
             ),
             Error::Fence { registry, store } => write!(
                 f,
-                "registry and store are not of the same moment: the registry is at transaction \
-                 {registry}, the store at {store}; one of them was restored from a backup or \
-                 written by another program. Nothing was changed. Restore the other half too, or \
-                 `orchestrate rebuild` makes a registry of what the store has"
+                "the registry and the store are out of step (registry at transaction {registry}, store at {store}): \
+                 one of them was restored from a backup or written by another program. Nothing was changed. \
+                 Restore the other one as well, or make a registry from what the store has with `orchestrate \
+                 rebuild`"
             ),
             Error::Owner(refusal) => refusal.fmt(f),
             Error::State(state) => state.fmt(f),
@@ -127,7 +127,7 @@ impl fmt::Display for Error {
             Error::Condemned { what, volume, why } => write!(
                 f,
                 "{}: volume {volume} is condemned and not handed out: {}; `orchestrate ensure` of the \
-                 image builds it anew",
+                 image builds it again",
                 what.escape_debug(),
                 why.escape_debug()
             ),
@@ -144,7 +144,7 @@ impl fmt::Display for Error {
             Error::Lost { volume } => write!(
                 f,
                 "sealed volume {volume} is gone from the store: somebody deleted it by hand; `orchestrate \
-                 ensure` of the image builds it anew"
+                 ensure` of the image builds it again"
             ),
             Error::Told { message, .. } => f.write_str(message),
             Error::Catalog(why) => why.fmt(f),
@@ -158,7 +158,7 @@ impl fmt::Display for Error {
             ),
             Error::CrashLoop { what, begun } => write!(
                 f,
-                "{}: begun {begun} times and never came to an end; look into the kernel log, then \
+                "{}: begun {begun} times and never finished; look at the kernel log, then \
                  `orchestrate recover --retry` to allow it again",
                 what.escape_debug()
             ),

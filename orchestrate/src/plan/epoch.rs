@@ -17,7 +17,7 @@ pub(crate) fn next_epoch(transaction: u64) -> Result<u64, Error> {
     Ok(next << 32 | transaction & u64::from(u32::MAX))
 }
 
-/// Registry and store are not of the same moment: another has taken the store over, or one of them is
+/// Registry and store are out of step: another has taken the store over, or one of them is
 /// of another day.
 pub(crate) fn apart(registry: u64, store: u64) -> Error {
     match epoch(store) > epoch(registry) {

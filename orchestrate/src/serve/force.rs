@@ -91,7 +91,7 @@ impl Daemon {
         let renewed = lock(&self.in_force).renew(settings, options);
         if renewed.in_force.iter().any(|key| lets_through(key)) {
             // What was begun by what held before is put by and begun anew: none of it comes through late.
-            self.put_by("what is let through was set anew");
+            self.put_by("the setting of what is let through was renewed");
         }
         // What is open was opened with what held before.
         lock(&self.hosts).clear();

@@ -45,7 +45,7 @@ impl Standing {
         };
         if !self.images.is_empty() {
             let images = self.images.join(", ");
-            text += &format!("; under {images}: `orchestrate ensure IMAGE` builds it anew");
+            text += &format!("; under {images}: `orchestrate ensure IMAGE` builds it again");
         }
         if !self.activations.is_empty() {
             let names = self.activations.join(", ");

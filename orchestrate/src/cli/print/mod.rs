@@ -198,8 +198,8 @@ pub(crate) fn recovered(done: &Recovered, resumed: &[TakenUp], dry_run: bool) ->
     for run in resumed {
         let end = match (&run.end, dry_run) {
             (RunState::Failed { class, message }, _) => format!("failed ({class}): {message}"),
-            (_, true) => "would be taken up".into(),
-            (end, false) => format!("taken up: {}", end.word()),
+            (_, true) => "would be resumed".into(),
+            (end, false) => format!("resumed: {}", end.word()),
         };
         put(
             &mut text,

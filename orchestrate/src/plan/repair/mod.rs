@@ -143,7 +143,7 @@ pub struct Facts {
 /// What has to be mended, in the order in which it can be.
 ///
 /// # Errors
-/// [`Error::Fence`] when registry and store are not of the same moment: then nothing is.
+/// [`Error::Fence`] when registry and store are out of step: then nothing is.
 pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
     let (registry, store) = (facts.registry_transaction, facts.store_transaction);
     let mut repairs = Vec::new();

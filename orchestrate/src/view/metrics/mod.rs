@@ -21,7 +21,7 @@ pub const MODES: [&str; 6] = ["rw", "ro", "out_of_data_space", "needs_check", "f
 const KEPT: &[(&str, &str)] = &[
     ("runs_total", "Runs that ended, by verb and outcome."),
     ("run_failures_total", "Runs that failed, by class."),
-    ("runs_resumed_total", "Runs taken up again after their process had died."),
+    ("runs_resumed_total", "Runs resumed after their process died."),
     ("retries_total", "Steps tried again, by class of the failure."),
     (
         "layers_total",

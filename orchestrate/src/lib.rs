@@ -1,8 +1,8 @@
 //! The order of the steps: images from S3 become activated snapshots.
 //!
 //! The only crate that knows all four leaves, and the only one that decides what comes next:
-//! [`plan`] is pure (facts in, step out), `perform` does one step, `recover` compares rows with
-//! devices. Bytes never pass through this crate's own hands except in `stream`.
+//! [`plan`] is pure (facts in, step out) and also compares rows with devices, `verbs` takes the steps,
+//! [`store`] is where volumes live. No bytes of an image pass through this crate's own hands.
 
 pub mod config;
 mod error;

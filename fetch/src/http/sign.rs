@@ -1,6 +1,6 @@
 //! Makes the URL and the headers of a request. The one place that touches rust-s3.
 //!
-//! rust-s3 signs (AWS Signature Version 4, in headers) and never sends; `http.rs` sends. What it
+//! rust-s3 signs (AWS Signature Version 4, in headers) and never sends; `http/mod.rs` sends. What it
 //! returns is compared with what was asked for before anything leaves: its URLs are normalised, and
 //! a name it was not meant to see could become a host.
 

@@ -1,7 +1,7 @@
 //! What the AWS tools' environment and shared files say of the server: endpoint, region, addressing, authorities.
 //!
 //! As botocore has it, so that keys of a private server go to that server and nowhere else. What cannot be done
-//! here is refused by its place, never passed over. Keys themselves are `credentials.rs`'s.
+//! here is refused by its place, never passed over. Keys themselves are `keys/mod.rs`'s.
 
 use std::path::PathBuf;
 

@@ -2,8 +2,8 @@
 //! the rules of Python's `configparser`. Keys may be indented and in capitals; what is indented deeper goes on
 //! with the value above it; a section or a key that is there twice is an error.
 //!
-//! Only text becomes values here, each with its file and line. What they mean is in `profile.rs`,
-//! `configured.rs` and `credentials.rs`.
+//! Only text becomes values here, each with its file and line. What they mean is in `configured.rs`
+//! and `mod.rs`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! The form of a catalog, versions 1 and 2. Pure: what of it is believed is decided in `believe`.
+//! The form of a catalog, versions 1 and 2. Pure: what of it is believed is decided in `verbs::catalog::believe`.
 //!
 //! ```text
 //!   version 1   {"version": 1, "serial": 7, "images": {"images/golang/": [LAYER, ..]}}

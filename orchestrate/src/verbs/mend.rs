@@ -1,4 +1,4 @@
-//! Performs what `recover` has compared. It ends in the same place whatever was killed, also when recovery
+//! Performs what `plan::repair` has compared. It ends in the same place whatever was killed, also when recovery
 //! itself was. What cannot be mended stops nothing else: it is told, with its reason, and tried again by
 //! the next command.
 

@@ -1,7 +1,7 @@
 //! One live thin pool: made, taken on, looked at, reloaded, taken down.
 //!
 //! Its messages are in `message.rs`, its volumes in `volume.rs`; the files and loops below it in
-//! `store.rs`.
+//! `store/mod.rs`.
 
 pub(crate) mod admit;
 pub(crate) mod events;

@@ -2,7 +2,7 @@
 //!
 //! A manifest is those lines in path order (component by component, bytewise); a tree digest is
 //! its sha256, so `sha256sum` of a manifest file is the tree digest. Where nodes come from is in
-//! `apply` (a layer) and `tree` (a file system).
+//! `tree::apply` (a layer) and `read::walk` (a file system).
 
 pub(crate) mod applied;
 pub(crate) mod runs;

@@ -1,6 +1,6 @@
 //! The signed catalog: which objects an image is made of, and what each of them is. With a key
 //! configured, only what it lists is made or activated, and digests are its own and not an ETag's word.
-//! Its form is in `form`; which one is believed, for how long, and what that says of what is here, in
+//! Its form is in `trust::catalog`; which one is believed, for how long, and what that says of what is here, in
 //! `believe`.
 //!
 //! An image is named by what stands after the bucket, so that a mirror has the same catalog. The serial

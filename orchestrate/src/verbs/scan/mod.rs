@@ -1,6 +1,6 @@
 //! The scan hook: an outside scanner looks at the sealed top layer of an image, what it found is kept,
 //! and a policy may keep the image from being activated. How it is run is in `run` and `child`, what it
-//! prints is read in `report`.
+//! prints is read in `trust::report`.
 
 pub(crate) mod child;
 pub(crate) mod filter;

@@ -271,7 +271,7 @@ fn whether_the_same_command_goes_on_is_told_truly() {
         let (code, _, said) = run(&server.url(), &args);
         assert_eq!(code, Some(111), "{said}");
         assert_eq!(said.contains("the same command resumes there"), goes_on, "{said}");
-        assert_eq!(said.contains("the same command begins anew"), !goes_on, "{said}");
+        assert_eq!(said.contains("the same command starts again"), !goes_on, "{said}");
         cut.store(false, Ordering::SeqCst);
         let (code, _, said) = run(&server.url(), &args);
         assert_eq!(code, Some(0), "{said}");

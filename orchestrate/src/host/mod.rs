@@ -66,7 +66,7 @@ pub struct Host {
     pub(crate) using: Option<Lock>,
     /// Whether the catalog was asked for just now, for what comes next.
     pub(crate) asked_catalog: bool,
-    /// Layers sealed by this process: how far it came.
+    /// Layers sealed by the present run, by this process: how far it came.
     pub(crate) sealed: u64,
     client: OnceCell<fetch::Client>,
     /// As long as it is held the registry is not made anew.

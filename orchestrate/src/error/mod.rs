@@ -3,6 +3,7 @@
 pub(crate) mod class;
 pub(crate) mod leaves;
 pub(crate) mod state;
+pub(crate) mod unseen;
 
 use std::fmt;
 use std::io;
@@ -16,6 +17,7 @@ use crate::verbs::scan::run::Failure;
 pub(crate) use crate::error::leaves::stream_error;
 use crate::error::leaves::{fetch_class, io_class, thin_class, unpack_class};
 use crate::error::state::OfState;
+use crate::error::unseen::Unseen;
 
 /// A failed run. The leaves' errors are kept whole.
 #[derive(Debug)]
@@ -164,10 +166,7 @@ pub enum Error {
     /// Something about the state directory itself.
     State(OfState),
     /// Sealed volumes that could not be looked at, though nothing is known to be wrong with them.
-    Unseen {
-        /// How many.
-        volumes: usize,
-    },
+    Unseen(Unseen),
     /// A server that could not be asked, about an image that is on this host as it was.
     Away {
         /// The image.
@@ -256,12 +255,12 @@ pub fn class(error: &Error) -> Class {
         Error::Locked { .. } | Error::Held { .. } | Error::LookedAt { .. } => Class::Temporary,
         Error::Making(_) => Class::Temporary,
         Error::Amiss(amiss) => amiss.class(),
-        Error::NotOurs { .. } | Error::Unseen { .. } => Class::Temporary,
+        Error::NotOurs { .. } => Class::Temporary,
         Error::NoSpace { .. } => Class::NoSpace,
         Error::Mismatch { .. } | Error::Quarantined { .. } => Class::Refused,
         Error::Cancelled { .. } => Class::Cancelled,
         Error::NoNotes { .. } => Class::NotFound,
-        Error::Told { class, .. } => *class,
+        Error::Told { class, .. } | Error::Unseen(Unseen { class, .. }) => *class,
         Error::Scan(Failure::Time { .. }) => Class::Temporary,
         Error::Scan(_) => Class::HostBroken,
         Error::Blocked { .. } => Class::Denied,
@@ -392,10 +391,7 @@ impl fmt::Display for Error {
                  so",
                 image.escape_debug()
             ),
-            Error::Unseen { volumes } => write!(
-                f,
-                "{volumes} volumes could not be looked at, and nothing is known of them; try again later"
-            ),
+            Error::Unseen(unseen) => unseen.fmt(f),
             Error::Condemned { what, volume, why } => write!(
                 f,
                 "{}: volume {volume} is condemned and not handed out: {}; `orchestrate ensure` of the \
@@ -467,7 +463,7 @@ impl std::error::Error for Error {
             | Error::Scan(_)
             | Error::Blocked { .. }
             | Error::Owner(_)
-            | Error::Unseen { .. }
+            | Error::Unseen(_)
             | Error::Condemned { .. }
             | Error::NotOurs { .. }
             | Error::NoVolumes { .. }

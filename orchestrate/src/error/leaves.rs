@@ -51,7 +51,11 @@ pub(super) fn io_class(error: &io::Error) -> Class {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Class::NoSpace,
         io::ErrorKind::PermissionDenied => Class::Denied,
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => Class::HostBroken,
+        // What is in a place is something else than it has to be.
+        io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::InvalidData => Class::HostBroken,
         _ => Class::Temporary,
     }
 }

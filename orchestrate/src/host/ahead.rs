@@ -4,9 +4,8 @@
 //! What came is spooled, so that the run after a killed one fetches only the rest. The spool goes
 //! when the layer is sealed or refused for good; where a run failed for a while, it stays.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +19,7 @@ use crate::error::class;
 use crate::error::class::Class;
 use crate::error::leaves::stream_error;
 use crate::process::cancel::{Cancel, LOOK};
+use crate::process::place;
 
 /// Bytes of one chunk.
 const CHUNK_BYTES: usize = 128 * 1024;
@@ -162,10 +162,7 @@ pub(crate) fn next(
 /// The spool directory of a state directory, made when it is not there.
 pub(crate) fn spool_dir(state: &Path) -> Result<PathBuf, Error> {
     let path = state.join("spool");
-    match DirBuilder::new().recursive(true).mode(0o700).create(&path) {
-        Ok(()) => Ok(path),
-        Err(source) => Err(Error::Io { doing: "make", path, source }),
-    }
+    place::make(&path, place::STATE).map(|()| path)
 }
 
 /// Removes spools that nobody came back for, and gives their number and bytes.

@@ -2,16 +2,14 @@
 //!
 //! Part of the program, not of the library.
 
-use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, IsTerminal as _, Read, Seek as _, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, process, thread};
 
 use anyhow::Context as _;
 use fetch::{Body, Client, Expect, ImageRef, Kind, Layer, ObjectRef, Summary, write_digest};
@@ -379,7 +377,7 @@ fn copy(
     show: Show,
 ) -> anyhow::Result<Summary> {
     let progress = Progress::new(body.size(), !show.quiet && !show.json);
-    kept::is(body.spool_path());
+    kept::is(body.spool_path().map(|path| (path, body.goes_on_later())));
     let mut buffer = vec![0; 256 << 10];
     let mut done = 0;
     loop {

@@ -12,9 +12,9 @@ use s3::{Bucket, Region};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::Error;
-use crate::keys::Keys;
-use crate::s3::endpoint::Endpoint;
-use crate::s3::options::{Addressing, Options};
+use crate::s3::endpoint::{Addressing, Endpoint};
+use crate::s3::keys::Keys;
+use crate::s3::options::Options;
 use crate::text::digest::hex;
 
 /// A server with all that a signature needs to know of it.

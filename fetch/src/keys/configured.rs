@@ -6,10 +6,10 @@
 use std::path::PathBuf;
 
 use crate::error::Error;
-use crate::keys::Lookup;
 use crate::keys::shared::{Section, Shared, Value, expand};
-use crate::s3::endpoint::{Endpoint, Variant, check_region};
-use crate::s3::options::{Addressing, CredentialsFrom, Options};
+use crate::s3::endpoint::{Addressing, Endpoint, Variant, check_region};
+use crate::s3::keys::Lookup;
+use crate::s3::options::{CredentialsFrom, Options};
 
 /// Where none is said.
 const REGION: &str = "us-east-1";

@@ -12,24 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::keys::Lookup;
+use crate::error::fault::Fault;
+use crate::s3::keys::Lookup;
 use crate::text::words;
 
 /// Larger than any such file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// What a shared file says that cannot be done as it says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The file.
-    pub file: PathBuf,
-    /// The line, from 1.
-    pub line: usize,
-    /// The key, or the section.
-    pub key: String,
-    /// Why not, and what helps.
-    pub why: String,
-}
 
 /// One value, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]

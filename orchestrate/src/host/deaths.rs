@@ -9,7 +9,7 @@ use registry::{Death, Life, Run, RunState, Verb};
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::trust::catalog::moment;
+use crate::trust::moment::moment;
 
 /// The class of a run that is given up.
 pub(crate) const CLASS: &str = "crash_loop";

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::process::cancel::Cancel;
 use crate::store::dir_files::{OWN_MAX, io_error, read_own, replace};
 use crate::store::dir_place::{free, making, own_dir};
-use crate::store::seal::{Key, Note};
+use crate::store::seal::{Key, SealRecord};
 
 /// The file of the identity.
 pub(super) const HEADER: &str = "veneer-store";
@@ -116,8 +116,10 @@ impl Lacking {
         }
         for id in numbers(&path.join("notes"))? {
             let record = read_own(&path.join("notes").join(id.to_string())).ok().flatten();
-            let note = record.and_then(|bytes| Note::read(&bytes, None));
-            lacking.key = note.filter(|note| note.id == id).and_then(|note| note.own_key());
+            let seal_record = record.and_then(|bytes| SealRecord::read(&bytes, None));
+            lacking.key = seal_record
+                .filter(|seal_record| seal_record.id == id)
+                .and_then(|seal_record| seal_record.own_key());
             if lacking.key.is_some() {
                 break;
             }

@@ -10,10 +10,11 @@ use serde_json::json;
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::host::run::millis;
 use crate::plan::retry::Step;
 use crate::plan::{self, ActivationStep, Mapping, Wish};
 use crate::verbs::condemned::UNUSABLE_MAX;
-use crate::verbs::ensure::{Ensured, millis};
+use crate::verbs::ensure::Ensured;
 use crate::verbs::volumes;
 
 /// More than any plan takes; a plan that does not end is a bug and not a loop.

@@ -19,3 +19,4 @@ pub mod unsettled;
 pub(crate) mod verdict;
 pub(crate) mod verify;
 pub(crate) mod volumes;
+pub(crate) mod wanted;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use registry::{Digest, Volume, VolumeState};
 use serde::Serialize;
 
+use crate::error::Error;
 use crate::error::class::Class;
 use crate::error::leaves::whole;
 use crate::error::unseen::Unseen;
-use crate::error::{Error, class};
 use crate::host::Host;
+use crate::plan::class::class;
 use crate::verbs::condemned::{Standing, standing};
 
 /// What was found.

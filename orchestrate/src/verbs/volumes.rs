@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::host::ids::{self, New};
 use crate::host::{Host, owner, survey};
 use crate::plan::{self, VolumeStep};
-use crate::store::seal::{Key, Note};
-use crate::verbs::build::{Wanted, abandon};
+use crate::store::seal::{Key, SealRecord};
+use crate::verbs::wanted::Wanted;
 
 /// Commits that a volume goes, and takes it out. The caller holds the store's lock.
 pub(crate) fn discard_alone(host: &mut Host, volume: &Volume) -> Result<(), Error> {
@@ -117,18 +117,19 @@ fn template_again(host: &mut Host, mut row: Volume) -> Result<Volume, Error> {
     host.fenced(|write| write.remake_template(row.id))?;
     row.bytes = host.store.make_template(row.id, row.bytes)?;
     if let Some(key) = host.registry.seal_key()? {
-        put_template_note(host, row.id, row.bytes, &Key(key.0))?;
+        put_template_record(host, row.id, row.bytes, &Key(key.0))?;
     }
     host.registry.write(|write| write.absolve_template(row.id))?;
     row.condemned = None;
     Ok(row)
 }
 
-fn put_template_note(host: &Host, id: u32, bytes: u64, key: &Key) -> Result<(), Error> {
+fn put_template_record(host: &Host, id: u32, bytes: u64, key: &Key) -> Result<(), Error> {
     let hex = Some(Digest(key.0).hex());
     let (role, parent) = (Role::Template, None);
-    let note = Note { id, role, parent, bytes, made: None, key: hex, layer: None, origin: None };
-    host.store.put_note(id, bytes, &note.seal(key))
+    let seal_record =
+        SealRecord { id, role, parent, bytes, made: None, key: hex, layer: None, origin: None };
+    host.store.put_seal_record(id, bytes, &seal_record.seal(key))
 }
 
 /// Makes the template on its volume, and commits that it is whole.
@@ -157,7 +158,7 @@ fn make_template(host: &mut Host, id: u32, bytes: u64) -> Result<u64, Error> {
     host.registry.write(|write| write.put_seal_key(Digest(key.0)))?;
     owner::remember(&host.registry, host.store.as_ref(), &host.settings.state);
     let bytes = host.store.make_template(id, bytes)?;
-    put_template_note(host, id, bytes, &key)?;
+    put_template_record(host, id, bytes, &key)?;
     Ok(bytes)
 }
 
@@ -315,4 +316,18 @@ pub(crate) fn activation_step(
             host.fenced(|write| write.forget_activation(name))
         }
     }
+}
+
+/// Throws away a volume that was being built, and gives back why. Where that fails too, the next
+/// command's recovery does it.
+pub(crate) fn abandon(host: &mut Host, volume: &Volume, why: Error) -> Error {
+    let discarded = host
+        .locks
+        .store()
+        .and_then(|_alone| discard_alone(host, volume))
+        .and_then(|()| Ok(host.registry.write(|write| write.settle_attempt(&volume.build))?));
+    if let Err(error) = discarded {
+        host.say(1, format_args!("volume {} is left to recovery: {error}", volume.id));
+    }
+    why
 }

@@ -10,10 +10,9 @@ use registry::{Activation, ActivationState, Volume, VolumeState, WhenClosed};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::host::owner;
-use crate::plan::{self, ActivationStep, Fence, Mapping, VolumeStep, Wish};
-use crate::store::Mapped;
-use crate::verbs::judge::Bar;
+use crate::plan::mapped::Mapped;
+use crate::plan::{self, ActivationStep, Fence, Mapping, VolumeStep, Wish, epoch};
+use crate::trust::bar::Bar;
 
 /// One thing to mend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -151,7 +150,7 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
     match plan::fence(registry, store) {
         Fence::Agree => {}
         Fence::InFlight => repairs.push(Repair::CatchUp { from: store, to: registry }),
-        Fence::Apart => return Err(owner::apart(registry, store)),
+        Fence::Apart => return Err(epoch::apart(registry, store)),
     }
     for row in &facts.activations {
         if !facts.live_activations.contains(&row.name) {

@@ -13,6 +13,7 @@ pub(crate) mod known;
 pub(crate) mod layers;
 pub(crate) mod place;
 pub(crate) mod restore;
+pub(crate) mod unread;
 pub(crate) mod waits;
 
 use std::fs;
@@ -23,16 +24,19 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::error::leaves::whole;
+use crate::error::refusal::epoch as epoch_of;
+use crate::host::open_store;
 use crate::host::owner::{Evidence, Marker};
 use crate::host::settings::Settings;
-use crate::host::{open_store, owner};
+use crate::plan::epoch;
 use crate::process::lock::{Lock, Locks};
 use crate::process::place::{STATE, free, make};
-use crate::store::Store;
 use crate::store::seal::Key;
+use crate::store::seam::Store;
 use crate::verbs::rebuild::foundation::{Foundation, Look};
 use crate::verbs::rebuild::gather::{Found, gather};
 use crate::verbs::rebuild::place::{io_error, put_in_place, remove, with_suffix};
+use crate::verbs::rebuild::unread::Unread;
 
 /// How a registry is made anew.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,24 +75,6 @@ pub struct Rebuilt {
     /// What the registry is made of: with the store's secret.
     #[serde(skip)]
     pub facts: Facts,
-}
-
-/// A volume that did not let itself be read, or put away, or does not say what it should.
-#[derive(Clone, Debug, Serialize)]
-pub struct Unread {
-    /// The volume.
-    pub volume: u32,
-    /// The activation that it is, as far as that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// What is wrong with it, and what to do.
-    pub why: String,
-}
-
-impl Unread {
-    fn of(volume: u32, why: impl Into<String>) -> Unread {
-        Unread { volume, name: None, why: why.into() }
-    }
 }
 
 /// Makes the registry of `settings.state` anew. Names and pins are taken from the one that is there,
@@ -189,12 +175,10 @@ fn judge(store: &dyn Store, old: Option<&Registry>, state: &Path) -> Result<(), 
             Evidence::gather(state, old).judge(&store.binding(), &key, transaction, state)
         }
         // It is tied to this store, and from before there were keys.
-        (None, Some(old)) if owner::epoch(old.transaction_id()?) == owner::epoch(transaction) => {
-            Ok(())
-        }
+        (None, Some(old)) if epoch_of(old.transaction_id()?) == epoch_of(transaction) => Ok(()),
         (None, old) => {
             let at = old.map_or(Ok(0), Registry::transaction_id)?;
-            Err(owner::apart(at, transaction))
+            Err(epoch::apart(at, transaction))
         }
     }
 }
@@ -202,8 +186,8 @@ fn judge(store: &dyn Store, old: Option<&Registry>, state: &Path) -> Result<(), 
 /// Above what the store and the registry that is there have counted to.
 fn next_epoch(facts: &Facts, old: Option<&Registry>) -> Result<u64, Error> {
     let old = old.and_then(|old| old.transaction_id().ok()).unwrap_or(0);
-    let later = owner::epoch(old) > owner::epoch(facts.transaction_id);
-    owner::next_epoch(if later { old } else { facts.transaction_id })
+    let later = epoch_of(old) > epoch_of(facts.transaction_id);
+    epoch::next_epoch(if later { old } else { facts.transaction_id })
 }
 
 fn rebuilt(

@@ -12,12 +12,12 @@ use crate::host::{open_store, survey, walls};
 use crate::process::lock::Locks;
 use crate::process::place;
 use crate::process::reserve;
-use crate::store::{Condition, Space, Store, StoreName};
+use crate::store::seam::{Condition, Space, Store, StoreName};
 use crate::verbs::catalog::believe::now_s;
 use crate::verbs::condemned::{self, Standing};
 use crate::verbs::judge::{self, Judge};
 use crate::verbs::unsettled::{self, Unsettled};
-use crate::view::health::{CatalogAge, Facts, LastFetch, Readiness, growth};
+use crate::view::health::judge::{CatalogAge, Facts, LastFetch, Readiness, growth};
 
 /// What is found now. With `commit` a commit is made, so that it is known whether that works, and rows are
 /// compared with devices; without, it costs little and is enough for [`sick`]. Makes neither a registry
@@ -87,6 +87,7 @@ pub fn look(settings: &Settings, commit: bool) -> Facts {
         barred,
         catalog,
         walls,
+        log: super::log::look(&settings.state.join("registry.db")),
     }
 }
 

@@ -333,10 +333,10 @@ fn verify(host: &mut Host, args: &commands::Verify, json: bool) -> anyhow::Resul
     match (found.intact, seen) {
         (true, _) => Ok(ExitCode::SUCCESS),
         (false, true) => Ok(ExitCode::from(1)),
-        (false, false) => {
-            let unseen = found.volumes.iter().filter(|line| matches!(line.now, Now::Unseen { .. }));
-            Err(Error::Unseen { volumes: unseen.count() }.into())
-        }
+        (false, false) => match found.unseen() {
+            Some(unseen) => Err(unseen.into()),
+            None => Ok(ExitCode::from(1)),
+        },
     }
 }
 

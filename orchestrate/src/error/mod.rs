@@ -5,6 +5,7 @@ pub(crate) mod class;
 pub(crate) mod leaves;
 pub(crate) mod refusal;
 pub(crate) mod state;
+pub(crate) mod unseen;
 mod wording;
 
 use std::io;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use crate::error::amiss::{Amiss, Making};
 use crate::error::class::Class;
 use crate::error::refusal::Refusal;
+use crate::error::unseen::Unseen;
 
 /// A failed run. The leaves' errors are kept whole.
 #[derive(Debug)]
@@ -161,10 +163,7 @@ pub enum Error {
     /// Something about the state directory itself.
     State(OfState),
     /// Sealed volumes that could not be looked at, though nothing is known to be wrong with them.
-    Unseen {
-        /// How many.
-        volumes: usize,
-    },
+    Unseen(Unseen),
     /// A server that could not be asked, about an image that is on this host as it was.
     Away {
         /// The image.
@@ -254,7 +253,7 @@ impl std::error::Error for Error {
             | Error::Scan(_)
             | Error::Blocked { .. }
             | Error::Owner(_)
-            | Error::Unseen { .. }
+            | Error::Unseen(_)
             | Error::Condemned { .. }
             | Error::NotOurs { .. }
             | Error::NoVolumes { .. }

@@ -120,10 +120,7 @@ impl fmt::Display for Error {
                  so",
                 image.escape_debug()
             ),
-            Error::Unseen { volumes } => write!(
-                f,
-                "{volumes} volumes could not be looked at, and nothing is known of them; try again later"
-            ),
+            Error::Unseen(unseen) => unseen.fmt(f),
             Error::Condemned { what, volume, why } => write!(
                 f,
                 "{}: volume {volume} is condemned and not handed out: {}; `orchestrate ensure` of the \

@@ -18,7 +18,6 @@ pub mod walls;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::io::Read as _;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -34,6 +33,7 @@ use crate::plan::{self, Fence, epoch};
 use crate::process::cancel::heedfully;
 use crate::process::lock::{Lock, Locks};
 use crate::process::log::{self, Field, Level};
+use crate::process::place;
 use crate::process::reserve;
 use crate::store::dir::DirStore;
 use crate::store::pool::ThinStore;
@@ -66,7 +66,7 @@ pub struct Host {
     pub(crate) using: Option<Lock>,
     /// Whether the catalog was asked for just now, for what comes next.
     pub(crate) asked_catalog: bool,
-    /// Layers sealed by this process: how far it came.
+    /// Layers sealed by the present run, by this process: how far it came.
     pub(crate) sealed: u64,
     client: OnceCell<fetch::Client>,
     /// As long as it is held the registry is not made anew.
@@ -91,6 +91,7 @@ impl Host {
     }
 
     fn open_it(mut settings: Settings) -> Result<Host, Error> {
+        place::free(&settings.state, place::STATE)?;
         let database = settings.state.join("registry.db");
         let store = open_store(&mut settings)
             .map_err(|error| survey::down(error, &database, &settings.store))?;
@@ -104,11 +105,7 @@ impl Host {
             true => None,
             false => Some(begin(store.as_ref(), &database, &settings)?),
         };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&settings.state)
-            .map_err(|source| Error::Io { doing: "make", path: settings.state.clone(), source })?;
+        place::make(&settings.state, place::STATE)?;
         let (in_use, locks) = early.map_or_else(lock, Ok)?;
         let mut registry = open_registry(&database, &settings.state)?;
         reserve::keep(&settings.state);

@@ -81,6 +81,8 @@ impl Host {
         let id = self.begin_run(verb, subject, &input, again)?;
         let _watch = Watch::over(self.registry.path(), id, &self.settings.cancel);
         self.run = Some(id);
+        // `recover` does run after run: what one sealed is no progress of the next.
+        self.sealed = 0;
         let asked = [("verb", verb.word().into()), (subject_field(verb), subject.into())];
         self.event("run begins", &asked);
         let begun = Instant::now();

@@ -1,20 +1,16 @@
 //! The folder of a state directory in which layers under way are kept, so that the run after a killed one
 //! fetches only the rest. What is in a spool is `fetch`'s matter.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::process::place;
 
 /// The spool directory of a state directory, made when it is not there.
 pub(crate) fn spool_dir(state: &Path) -> Result<PathBuf, Error> {
     let path = state.join("spool");
-    match DirBuilder::new().recursive(true).mode(0o700).create(&path) {
-        Ok(()) => Ok(path),
-        Err(source) => Err(Error::Io { doing: "make", path, source }),
-    }
+    place::make(&path, place::STATE).map(|()| path)
 }
 
 /// Removes spools that nobody came back for, and gives their number and bytes.

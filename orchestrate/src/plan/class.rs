@@ -36,12 +36,13 @@ pub fn class(error: &Error) -> Class {
         Error::Locked { .. } | Error::Held { .. } | Error::LookedAt { .. } => Class::Temporary,
         Error::Making(_) => Class::Temporary,
         Error::Amiss(amiss) => amiss.class(),
-        Error::NotOurs { .. } | Error::Unseen { .. } => Class::Temporary,
+        Error::NotOurs { .. } => Class::Temporary,
         Error::NoSpace { .. } => Class::NoSpace,
         Error::Mismatch { .. } | Error::Quarantined { .. } => Class::Refused,
         Error::Cancelled { .. } => Class::Cancelled,
         Error::NoNotes { .. } => Class::NotFound,
         Error::Told { class, .. } => *class,
+        Error::Unseen(unseen) => unseen.class,
         Error::Scan(Failure::Time { .. }) => Class::Temporary,
         Error::Scan(_) => Class::HostBroken,
         Error::Blocked { .. } => Class::Denied,
@@ -104,7 +105,11 @@ pub(crate) fn io_class(error: &io::Error) -> Class {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Class::NoSpace,
         io::ErrorKind::PermissionDenied => Class::Denied,
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => Class::HostBroken,
+        // What is in a place is something else than it has to be.
+        io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::InvalidData => Class::HostBroken,
         _ => Class::Temporary,
     }
 }

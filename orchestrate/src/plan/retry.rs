@@ -107,7 +107,7 @@ pub(crate) fn is_spent(error: &Error) -> bool {
         | Error::State(_)
         | Error::Away { .. }
         | Error::Condemned { .. }
-        | Error::Unseen { .. }
+        | Error::Unseen(_)
         | Error::NotOurs { .. }
         | Error::NoVolumes { .. }
         | Error::Lost { .. }

@@ -5,9 +5,9 @@
 //! whether the registry's file is still the one that was opened.
 
 use std::cell::{Cell, RefCell};
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -78,11 +78,7 @@ impl Locks {
             place::own(state, place::STATE, true)?;
         }
         let dir = state.join("locks");
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|source| Error::Io {
-            doing: "make",
-            path: dir.clone(),
-            source,
-        })?;
+        place::make(&dir, place::LOCKS)?;
         place::own(&dir, place::LOCKS, false)?;
         Ok(Locks {
             dir,

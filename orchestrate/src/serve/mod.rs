@@ -38,7 +38,6 @@ pub(crate) mod webhook;
 pub(crate) mod workers;
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -55,6 +54,7 @@ use crate::host::{Host, walls};
 use crate::process::cancel::Cancel;
 use crate::process::lock::Locks;
 use crate::process::log::{self, Level};
+use crate::process::place;
 use crate::process::{reserve, sys};
 use crate::serve::auth::Token;
 use crate::serve::daemon::Daemon;
@@ -101,7 +101,7 @@ pub fn serve(
     if let Some(address) = &options.webhook {
         webhook::check(address)?;
     }
-    make_dir(&settings.state)?;
+    place::make(&settings.state, place::STATE)?;
     // To listen and to open the registry takes some, and by that it can make more.
     let room = reserve::give_up(&settings.state);
     let _only = only_daemon(&settings)?;
@@ -150,12 +150,6 @@ fn open_once(daemon: &Daemon) -> Result<(), Error> {
     // After a boot: for a few seconds at most, and only where something is to come up.
     host.ask_catalog(false);
     host.recover(false).map(drop)
-}
-
-fn make_dir(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| Error::Io { doing: "make", path: path.into(), source })
 }
 
 /// The lock of the only daemon of this state directory. Somebody who looks whether there is one holds

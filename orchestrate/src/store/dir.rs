@@ -22,10 +22,10 @@ use crate::plan::mapped::Mapped;
 use crate::plan::{Mapping, epoch};
 use crate::process::cancel::Cancel;
 use crate::store::dir_files::{
-    io_error, is_dir, is_no_file, is_there, linked, make_dir, make_tree, mount_points, put_number,
-    read_own, remove, replace, tree_error, write_new,
+    io_error, is_dir, is_no_file, is_there, linked, make_tree, mount_points, put_number, read_own,
+    remove, replace, tree_error, write_new,
 };
-use crate::store::dir_place::{LOCK, is_empty, make_private, making, own_dir, own_top};
+use crate::store::dir_place::{LOCK, is_empty, make_dir, make_private, making, own_dir, own_top};
 use crate::store::dir_restore::{self, HEADER};
 use crate::store::dir_work::{DirView, DirWork};
 use crate::store::seam::{Condition, Made, Space, Store, View, Work};

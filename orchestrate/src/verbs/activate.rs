@@ -209,6 +209,8 @@ impl Host {
                     self.ensured(image, false).map_err(|error| self.or_as_it_is(image, error))?,
                 );
             }
+            // Whatever kills the process from here on, it is none of the layers.
+            self.reach("activation", "", self.sealed > 0);
             match self.activate_at_once(&reference, name, options, ensured.as_ref()) {
                 Ok(Some(already)) => {
                     return self.activated(name, reference, already, ensured, false, begun);

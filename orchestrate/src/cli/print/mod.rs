@@ -250,7 +250,7 @@ pub(crate) fn verified(found: &Verified) -> String {
             }
             Now::Unreadable { why } => format!("UNREADABLE: {}", safe(why)),
             Now::Condemned { why } => format!("CONDEMNED before: {}", safe(why)),
-            Now::Unseen { why } => format!("not looked at: {}", safe(why)),
+            Now::Unseen { why, .. } => format!("not looked at: {}", safe(why)),
             Now::Unknown => "UNKNOWN: sealed without a tree digest".to_owned(),
         };
         put(&mut text, format_args!("volume {:<5} {now}\n", finding.volume));

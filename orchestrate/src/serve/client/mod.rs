@@ -272,7 +272,10 @@ impl Client {
                 Ok(read) if bytes.len() + read <= ANSWER_MAX => {
                     bytes.extend_from_slice(&piece[..read]);
                 }
-                Ok(_) => return Err(io(std::io::ErrorKind::InvalidData.into())),
+                Ok(_) => {
+                    let text = format!("its answer is longer than {ANSWER_MAX} bytes");
+                    return Err(io(std::io::Error::other(text)));
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) if is_late(&error) && Instant::now() < deadline => {}
                 Err(error) if is_late(&error) => {
@@ -282,7 +285,11 @@ impl Client {
                 Err(error) => return Err(io(written.err().unwrap_or(error))),
             }
         }
-        answer(&bytes).ok_or_else(|| io(std::io::ErrorKind::InvalidData.into()))
+        answer(&bytes).ok_or_else(|| {
+            let text =
+                format!("its answer of {} bytes broke off or is no HTTP; try again", bytes.len());
+            io(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, text))
+        })
     }
 
     /// The run, when it has ended, has something new to say, or the time has passed.

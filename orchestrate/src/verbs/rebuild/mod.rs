@@ -17,7 +17,6 @@ pub(crate) mod unread;
 pub(crate) mod waits;
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use registry::{CatalogFact, Facts, Registry};
@@ -31,6 +30,7 @@ use crate::host::owner::{Evidence, Marker};
 use crate::host::settings::Settings;
 use crate::plan::epoch;
 use crate::process::lock::{Lock, Locks};
+use crate::process::place::{STATE, free, make};
 use crate::store::seal::Key;
 use crate::store::seam::Store;
 use crate::verbs::rebuild::foundation::{Foundation, Look};
@@ -85,6 +85,7 @@ pub struct Rebuilt {
 /// another state directory and is not to be taken over. Then nothing is changed.
 pub fn rebuild(mut settings: Settings, options: RebuildOptions) -> Result<Rebuilt, Error> {
     let RebuildOptions { dry_run, take_over } = options;
+    free(&settings.state, STATE)?;
     let restored = restore::restore(&settings, options)?;
     let store = open_store(&mut settings)?;
     let store = store.as_ref();
@@ -108,9 +109,7 @@ pub fn rebuild(mut settings: Settings, options: RebuildOptions) -> Result<Rebuil
         return Ok(rebuilt(facts, found, None, options));
     }
     drop(before);
-    let mut state = fs::DirBuilder::new();
-    let made = state.recursive(true).mode(0o700).create(&settings.state);
-    made.map_err(io_error("make", &settings.state))?;
+    make(&settings.state, STATE)?;
     let locks = Locks::new(&settings.state, settings.wait, settings.cancel.clone())?;
     let _no_daemon = without_daemon(&locks)?;
     // All who have it open, and those of an older program, which does not know that lock.

@@ -6,7 +6,7 @@ pub(crate) mod child;
 pub(crate) mod filter;
 pub(crate) mod run;
 
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use registry::{Digest, Scan, ScanFinding, Volume, VolumeState};
@@ -262,12 +262,10 @@ impl Host {
     /// A directory for a scanner: where it sees the tree, in a namespace of its own (here it is empty), or where
     /// it may write.
     fn place(&self, path: &Path) -> Result<PathBuf, Error> {
-        let path = path.to_owned();
-        let mut builder = std::fs::DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(&path);
-        made.and_then(|()| path.canonicalize()).map_err(|source| Error::Io {
-            doing: "make",
-            path,
+        place::make(path, place::CACHE)?;
+        path.canonicalize().map_err(|source| Error::Io {
+            doing: "find",
+            path: path.to_owned(),
             source,
         })
     }

@@ -10,6 +10,7 @@ use crate::error::leaves::whole;
 use crate::host::settings::Settings;
 use crate::host::{open_store, survey, walls};
 use crate::process::lock::Locks;
+use crate::process::place;
 use crate::process::reserve;
 use crate::store::seam::{Condition, Space, Store, StoreName};
 use crate::verbs::catalog::believe::now_s;
@@ -117,10 +118,14 @@ fn open_registry(settings: &Settings) -> Result<Registry, String> {
     match (objection, registry) {
         (Some(why), _) => Err(whole(&why)),
         (None, Some(registry)) => Ok(registry),
-        (None, None) => Err(format!(
-            "there is no registry {} yet: `orchestrate serve` or any run makes one",
-            path.display()
-        )),
+        (None, None) => {
+            Err(place::in_the_way(&settings.state, place::STATE).unwrap_or_else(|| {
+                format!(
+                    "there is no registry {} yet: `orchestrate serve` or any run makes one",
+                    path.display()
+                )
+            }))
+        }
     }
 }
 
@@ -128,7 +133,9 @@ fn there(settings: &Settings) -> Result<Box<dyn Store>, String> {
     if let StoreName::Dir(path) = &settings.store
         && !path.exists()
     {
-        return Err(format!("there is no store {} yet: any run makes one", path.display()));
+        return Err(place::in_the_way(path, place::STORE).unwrap_or_else(|| {
+            format!("there is no store {} yet: any run makes one", path.display())
+        }));
     }
     open_store(&mut settings.clone()).map_err(|error| whole(&error))
 }

@@ -11,12 +11,12 @@
 //! | volume | building | deleting | `verbs/volumes.rs` | nothing that counts | that its content means nothing | Discard, Delete | Discard, Delete |
 //! | volume | sealed | deleting | `verbs/remove.rs` | no image, activation or volume needs it | that it goes | Keep | Unmap |
 //! | volume | deleting | - | `verbs/volumes.rs` | the store has it no more | nothing; the id is not used again | Delete | Delete |
-//! | activation | - | reserved | `verbs/activate.rs` | the run, the sealed origin | the name, the id, the next transaction number | - | - |
-//! | activation | reserved | active | `verbs/activate.rs` | the snapshot exists and is mapped | that it was handed out | Condemn, Delete | Condemn, Delete |
+//! | activation | - | reserved | `verbs/activation.rs` | the run, the sealed origin | the name, the id, the next transaction number | - | - |
+//! | activation | reserved | active | `verbs/activation.rs` | the snapshot exists and is mapped | that it was handed out | Condemn, Delete | Condemn, Delete |
 //! | activation | reserved | deleting | `verbs/mend.rs` | nobody was told of it | that it goes | Condemn, Delete | Condemn, Delete |
-//! | activation | active | inactive | `verbs/activate.rs` | it is unmapped, its writes are on disk | that it stays down | Map | Keep |
+//! | activation | active | inactive | `verbs/activation.rs` | it is unmapped, its writes are on disk | that it stays down | Map | Keep |
 //! | activation | active | deleting | `verbs/remove.rs` | nobody has it open | that it goes, with its writes | Map | Keep |
-//! | activation | inactive | active | `verbs/activate.rs` | it is mapped | that it is up, and of which boot | Keep | Unmap |
+//! | activation | inactive | active | `verbs/activation.rs` | it is mapped | that it is up, and of which boot | Keep | Unmap |
 //! | activation | inactive | deleting | `verbs/remove.rs` | nobody has it open | that it goes, with its writes | Keep | Unmap |
 //! | activation | deleting | - | `verbs/mend.rs` | the store has it no more | nothing; the name is free | Delete | Delete |
 //! | run | - | queued | `serve/daemon.rs` | nothing | what was asked for | - | - |
@@ -34,6 +34,7 @@
 //! `recover` or a daemon unless it was begun five times without progress or died twice in one step.
 
 pub(crate) mod class;
+pub(crate) mod condemned;
 pub(crate) mod epoch;
 pub mod garbage;
 pub(crate) mod mapped;

@@ -13,9 +13,9 @@ use crate::host::Host;
 use crate::host::run::millis;
 use crate::plan::retry::Step;
 use crate::plan::{self, ActivationStep, Mapping, Wish};
+use crate::verbs::activation;
 use crate::verbs::condemned::UNUSABLE_MAX;
 use crate::verbs::ensure::Ensured;
-use crate::verbs::volumes;
 
 /// More than any plan takes; a plan that does not end is a bug and not a loop.
 const STEPS_MAX: usize = 16;
@@ -311,7 +311,7 @@ impl Host {
         };
         let (origin, endpoint) = (top.id, endpoint.as_deref());
         let new = NewActivation { name, reference, origin, bytes, endpoint };
-        volumes::reserve_activation(self, &new).or_else(|error| self.unborn(name, error))
+        activation::reserve_activation(self, &new).or_else(|error| self.unborn(name, error))
     }
 
     /// The top volume of an image that is taken as it is here.
@@ -469,7 +469,7 @@ impl Host {
                 | ActivationStep::Unmap
                 | ActivationStep::Rest
                 | ActivationStep::Condemn
-                | ActivationStep::Delete => volumes::activation_step(self, name, step)?,
+                | ActivationStep::Delete => activation::activation_step(self, name, step)?,
             }
         }
         Err(Error::Usage(format!("activation {name:?} does not settle; this is a bug")))

@@ -18,8 +18,8 @@ use crate::process::cancel::heedfully;
 use crate::process::log::Field;
 use crate::verbs::build::{self, Begun};
 use crate::verbs::condemned::UNUSABLE_MAX;
-use crate::verbs::volumes;
 use crate::verbs::wanted::Wanted;
+use crate::verbs::{publish, template};
 
 /// How a layer came to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,7 +238,7 @@ impl Host {
         listed: u64,
     ) -> Result<Ensured, Error> {
         let mut ensured = empty(image, false);
-        let parent = volumes::template(self)?;
+        let parent = template::template(self)?;
         self.use_images()?;
         let mut stack =
             Stack { below: Below::Template, parent, ahead: None, place: (0, wanted.len()) };
@@ -270,7 +270,7 @@ impl Host {
         };
         let reused = ensured.layers.iter().filter(|line| line.how == How::Reused);
         let reused = reused.fold((0, 0), |(n, bytes), line| (n + 1, bytes + line.bytes));
-        volumes::publish(self, &image.to_string(), chain, &layers, reused, listed)?;
+        publish::publish(self, &image.to_string(), chain, &layers, reused, listed)?;
         ensured.chain = Some(chain);
         ensured.top = Some(stack.parent);
         Ok(ensured)

@@ -11,7 +11,7 @@ use crate::error::leaves::whole;
 use crate::error::unseen::Unseen;
 use crate::host::Host;
 use crate::plan::class::class;
-use crate::verbs::condemned::{Standing, standing};
+use crate::plan::condemned::{Standing, standing};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

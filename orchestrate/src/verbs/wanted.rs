@@ -4,8 +4,7 @@ use fetch::Ahead;
 use registry::{Blob, Digest, Role, Source, Volume, VolumeState};
 
 use crate::error::Error;
-use crate::host::Host;
-use crate::host::spools;
+use crate::host::{Host, spools};
 use crate::store::seal::{self, SealRecord};
 
 /// One layer that is wanted on top of a sealed parent.

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::class::Class;
 use crate::host::settings::Growing;
 use crate::plan::class::S3;
+use crate::plan::condemned::Standing;
 use crate::plan::{self, Fence, epoch};
 use crate::store::seam::{Condition, Space};
 use crate::verbs::catalog;
-use crate::verbs::condemned::Standing;
 use crate::verbs::unsettled::Unsettled;
 
 /// Bytes of the state directory's file system below which no work is taken.

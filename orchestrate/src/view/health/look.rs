@@ -9,12 +9,11 @@ use crate::error::Error;
 use crate::error::leaves::whole;
 use crate::host::settings::Settings;
 use crate::host::{open_store, survey, walls};
+use crate::plan::condemned::Standing;
 use crate::process::lock::Locks;
-use crate::process::place;
-use crate::process::reserve;
+use crate::process::{place, reserve};
 use crate::store::seam::{Condition, Space, Store, StoreName};
 use crate::verbs::catalog::believe::now_s;
-use crate::verbs::condemned::{self, Standing};
 use crate::verbs::judge::{self, Judge};
 use crate::verbs::unsettled::{self, Unsettled};
 use crate::view::health::judge::{CatalogAge, Facts, LastFetch, Readiness, growth};
@@ -93,7 +92,7 @@ pub fn look(settings: &Settings, commit: bool) -> Facts {
 
 fn standing(registry: &Registry) -> Result<Standing, registry::Error> {
     let (volumes, images) = (registry.volumes()?, registry.images()?);
-    Ok(condemned::standing(&volumes, &images, &registry.activations()?))
+    Ok(crate::plan::condemned::standing(&volumes, &images, &registry.activations()?))
 }
 
 fn open_registry(settings: &Settings) -> Result<Registry, String> {

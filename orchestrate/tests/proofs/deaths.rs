@@ -27,6 +27,9 @@ fn spooled(host: &Host<'_>) -> u64 {
 fn killed_at(host: &Host<'_>, words: &[&str], key: &str, after: u64, more: bool) {
     let proxy = &host.bench().proxy;
     let before = spooled(host);
+    // Requests of the process before may come late, and its step stands in its row: a begin is an event.
+    let begins = || host.rows("SELECT seq FROM events WHERE subject LIKE 'run %'").len();
+    let begun = begins();
     proxy.hold(key, after);
     let mut child =
         host.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -35,7 +38,7 @@ fn killed_at(host: &Host<'_>, words: &[&str], key: &str, after: u64, more: bool)
     // The next layer arrives while this one is applied.
     let layer = key.rsplit('/').next().unwrap().trim_end_matches(".tar");
     let sql = format!("SELECT place FROM lives WHERE place LIKE 'layer {layer} of %'");
-    let there = || !host.rows(&sql).is_empty();
+    let there = || begins() > begun && !host.rows(&sql).is_empty();
     while !there() || more && spooled(host) <= before {
         assert!(Instant::now() < deadline, "{words:?}: {:?}", host.rows("SELECT * FROM runs"));
         std::thread::sleep(Duration::from_millis(20));

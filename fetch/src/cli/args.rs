@@ -57,17 +57,17 @@ pub(crate) struct Args {
     /// the object, s3://bucket/key; with --list the image, s3://bucket/prefix/
     #[argh(positional)]
     pub(crate) reference: Option<String>,
-    /// write to this file, whole or not at all, instead of stdout (-); a device or a pipe that is
-    /// there gets the bytes as they come
+    /// write to this file, completely or not at all, instead of stdout (-); an existing device or pipe
+    /// gets the bytes as they arrive
     #[argh(option, short = 'o', arg_name = "file")]
     pub(crate) output: Option<PathBuf>,
-    /// keep what came in this folder until all has come; a second try goes on from there
+    /// keep what has arrived in this directory until the object is complete; a second try resumes there
     #[argh(option, arg_name = "dir")]
     pub(crate) spool: Option<PathBuf>,
-    /// do not spool a smaller object, bytes (1M); every size takes K, M, G or T
+    /// do not spool smaller objects, bytes (1M); every size takes K, M, G or T
     #[argh(option, arg_name = "bytes")]
     pub(crate) spool_min: Option<Bytes>,
-    /// bytes of the disk that a spool leaves free (256M)
+    /// bytes of the disk to leave free when spooling (256M)
     #[argh(option, arg_name = "bytes")]
     pub(crate) spool_reserve: Option<Bytes>,
     /// ranges in flight, 1 to 16 (1 below 16 MiB, else 4)
@@ -82,16 +82,16 @@ pub(crate) struct Args {
     /// listing or summary as JSON, one object per line
     #[argh(switch)]
     pub(crate) json: bool,
-    /// digest that the bytes must have, sha256:<hex>
+    /// required digest, sha256:<hex>
     #[argh(option, arg_name = "sha256:hex")]
     pub(crate) digest: Option<String>,
-    /// entity tag that the object must have
+    /// required entity tag
     #[argh(option)]
     pub(crate) etag: Option<String>,
-    /// size that the object must have, bytes
+    /// required size, bytes
     #[argh(option, arg_name = "bytes")]
     pub(crate) size: Option<Bytes>,
-    /// refuse a larger object, bytes
+    /// reject larger objects, bytes
     #[argh(option, arg_name = "bytes")]
     pub(crate) size_max: Option<Bytes>,
     /// server, http[s]://host[:port]
@@ -100,24 +100,24 @@ pub(crate) struct Args {
     /// region (us-east-1)
     #[argh(option)]
     pub(crate) region: Option<String>,
-    /// where the bucket goes: auto, path or virtual-host
+    /// how the bucket is addressed: auto, path or virtual-host
     #[argh(option)]
     pub(crate) addressing: Option<String>,
-    /// another server of the same objects, asked first; several are asked in order; needs --digest;
-    /// before stdout all is verified in a file, in --spool or TMPDIR
+    /// a cache or mirror of the same objects, asked first; several are asked in order; needs --digest;
+    /// the object is verified in a file, in --spool or TMPDIR, before it goes to stdout
     #[argh(option, arg_name = "url")]
     pub(crate) source: Vec<String>,
-    /// when the server itself is asked for what no source gives: now, never, or within so many seconds,
-    /// after a random part of them (now)
+    /// when the server itself is asked for what no source gives: now, never, or after a random part of
+    /// so many seconds (now)
     #[argh(option, arg_name = "when")]
     pub(crate) source_fallback: Option<String>,
     /// host[:port] that a redirect may lead to
     #[argh(option, arg_name = "host")]
     pub(crate) redirect_to: Vec<String>,
-    /// the version of the object to get, as its server names it
+    /// the version of the object, as the server names it
     #[argh(option, arg_name = "id")]
     pub(crate) version_id: Option<String>,
-    /// say that you pay for what is read, for a bucket that wants that
+    /// accept the cost of reading from a requester-pays bucket
     #[argh(switch)]
     pub(crate) requester_pays: bool,
     /// do not sign requests
@@ -126,16 +126,16 @@ pub(crate) struct Args {
     /// profile of the shared credentials files
     #[argh(option)]
     pub(crate) profile: Option<String>,
-    /// PEM file of the authorities to trust instead of the system's
+    /// PEM file of certificate authorities to trust instead of the system's
     #[argh(option, arg_name = "file")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// time for name and connection, seconds (10)
+    /// time for name resolution and connection, seconds (10)
     #[argh(option, arg_name = "s")]
     pub(crate) connect_timeout: Option<f64>,
-    /// time to the head of an answer, seconds (30)
+    /// time to the head of a response, seconds (30)
     #[argh(option, arg_name = "s")]
     pub(crate) first_byte_timeout: Option<f64>,
-    /// time for a whole answer that is no object's content, seconds (60)
+    /// time for a whole response other than an object's content, seconds (60)
     #[argh(option, arg_name = "s")]
     pub(crate) answer_timeout: Option<f64>,
     /// time for each piece of the body, and window of the rate floor, seconds (20)
@@ -144,7 +144,7 @@ pub(crate) struct Args {
     /// slowest acceptable stream, bytes per second (1K)
     #[argh(option, arg_name = "bytes")]
     pub(crate) rate_floor: Option<Bytes>,
-    /// most tries without progress (no bound but patience)
+    /// most tries without progress (limited only by patience)
     #[argh(option)]
     pub(crate) tries: Option<u32>,
     /// time without progress (64 KiB) until it gives up, seconds (120)
@@ -153,16 +153,16 @@ pub(crate) struct Args {
     /// time for the whole object, seconds (none)
     #[argh(option, arg_name = "s")]
     pub(crate) deadline: Option<f64>,
-    /// most keys of a listing (100000)
+    /// most keys in a listing (100000)
     #[argh(option)]
     pub(crate) list_keys: Option<usize>,
     /// most layers of an image (1000)
     #[argh(option)]
     pub(crate) layers: Option<usize>,
-    /// no progress and no summary
+    /// print no progress and no summary
     #[argh(switch, short = 'q')]
     pub(crate) quiet: bool,
-    /// tell of every retry
+    /// report every retry
     #[argh(switch, short = 'v')]
     pub(crate) verbose: bool,
     /// print the version

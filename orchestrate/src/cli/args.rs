@@ -26,7 +26,7 @@ use crate::cli::commands::Command;
     error_code(111, "try again later: network, busy, no space")
 )]
 pub(crate) struct Args {
-    /// the file of settings (default /etc/veneer/veneer.toml, or VENEER_CONFIG)
+    /// the settings file (default /etc/veneer/veneer.toml, or VENEER_CONFIG)
     #[argh(option)]
     pub(crate) config: Option<PathBuf>,
     /// the state directory: registry and locks (default /var/lib/veneer)
@@ -36,54 +36,54 @@ pub(crate) struct Args {
     /// device-mapper
     #[argh(option)]
     pub(crate) store: Option<String>,
-    /// the S3 server, when it is not Amazon's
+    /// the S3 server, if it is not Amazon's
     #[argh(option)]
     pub(crate) endpoint: Option<String>,
-    /// the region (that of the AWS profile, else us-east-1)
+    /// the region (default: the AWS profile's, else us-east-1)
     #[argh(option)]
     pub(crate) region: Option<String>,
-    /// send no credentials
+    /// send unsigned requests
     #[argh(switch)]
     pub(crate) anonymous: bool,
-    /// read every object, also where an ETag proven to be an MD5 would tell its content
+    /// download every object, even if its ETag, proven to be an MD5, is that of a known one
     #[argh(switch)]
     pub(crate) no_etag_dedup: bool,
-    /// walls around what reads layers: require (all of them or nothing, the default), on (with those that can
-    /// be put up, and it says which lack), off
+    /// walls around code that reads layers: require (all of them or nothing, the default), on (those that
+    /// are available; missing ones are reported), off
     #[argh(option)]
     pub(crate) sandbox: Option<String>,
-    /// refuse a layer of more plain bytes than this
+    /// reject layers larger than this when uncompressed
     #[argh(option)]
     pub(crate) bytes_max: Option<String>,
-    /// size of a new volume, such as 20G (default 4G); layers grow beyond it where they must
+    /// size of a new volume, such as 20G (default 4G); layers grow beyond it if they must
     #[argh(option)]
     pub(crate) volume_bytes: Option<String>,
     /// seconds to wait for another process (default 3600)
     #[argh(option)]
     pub(crate) wait: Option<String>,
-    /// seconds for which what a killed run had fetched is kept (default 86400)
+    /// seconds for which partial downloads of killed runs are kept (default 86400)
     #[argh(option)]
     pub(crate) spool_age: Option<String>,
-    /// what stderr is: text, logfmt or json (default text)
+    /// format of messages on stderr: text, logfmt or json (default text)
     #[argh(option)]
     pub(crate) log: Option<String>,
     /// the daemon's unix socket (default serve.sock in the state directory)
     #[argh(option)]
     pub(crate) socket: Option<String>,
-    /// do the work in this process, also where a daemon runs
+    /// do the work in this process, even if a daemon runs
     #[argh(switch)]
     pub(crate) no_daemon: bool,
-    /// begin a registry on a store with devices in use, of which it cannot be seen whether they are another
-    /// registry's
+    /// create a registry for a store whose devices are in use, so that it cannot be checked whether the store
+    /// belongs to another registry
     #[argh(switch)]
     pub(crate) new: bool,
-    /// one JSON object on stdout
+    /// print one JSON object on stdout
     #[argh(switch)]
     pub(crate) json: bool,
-    /// say nothing on stderr but errors
+    /// print only errors on stderr
     #[argh(switch, short = 'q')]
     pub(crate) quiet: bool,
-    /// say more on stderr
+    /// print more on stderr
     #[argh(switch, short = 'v')]
     pub(crate) verbose: bool,
     /// print the version and exit

@@ -45,7 +45,7 @@ pub(crate) struct Ensure {
     /// s3://bucket/prefix/ (children 1.tar, 2.tar, ..) or s3://bucket/key.tar
     #[argh(positional)]
     pub(crate) image: String,
-    /// say what would be done, and do nothing
+    /// print what would be done, and change nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
 }
@@ -57,36 +57,36 @@ pub(crate) struct Activate {
     /// s3://bucket/prefix/ or s3://bucket/key.tar
     #[argh(positional)]
     pub(crate) image: String,
-    /// the device's name; one that is active already is left alone
+    /// the device's name; if it is active already, nothing is done
     #[argh(option)]
     pub(crate) name: String,
-    /// size of the device, such as 20G, when it is to be larger than the image's volume
+    /// size of the device, such as 20G, if it is to be larger than the image's volume
     #[argh(option)]
     pub(crate) size: Option<Bytes<1>>,
-    /// take the image as it is on this host, and do not ask the server what it is now
+    /// use the image as it is on this host, without asking the server
     #[argh(switch)]
     pub(crate) no_fetch: bool,
-    /// say what would be done, and do nothing
+    /// print what would be done, and change nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
 }
 
-/// Take away the device of a name; what was written to it is kept.
+/// Remove the device of an activation; what was written to it is kept.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "deactivate")]
 pub(crate) struct Deactivate {
     /// the name
     #[argh(positional)]
     pub(crate) name: String,
-    /// where somebody has it open, take it down as soon as nobody has
+    /// if it is open, remove the device as soon as it is closed
     #[argh(switch)]
     pub(crate) when_closed: bool,
-    /// say what would be done, and do nothing
+    /// print what would be done, and change nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
 }
 
-/// Say that the file system of an activation that was up when the host went down is in order: `ls` and `health` name it until then.
+/// Confirm that the file system of an activation that was active when the host went down has been checked. Until then, `ls` and `health` name it.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "checked")]
 pub(crate) struct Checked {
@@ -100,7 +100,7 @@ pub(crate) struct Checked {
 #[argh(subcommand, name = "ls")]
 pub(crate) struct Ls {}
 
-/// Show one image with its layers, one activation, or one run; and what is under way for it, and why it waits.
+/// Show one image with its layers, one activation, or one run, with the work in progress for it and what it waits for.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "show")]
 pub(crate) struct Show {
@@ -109,61 +109,61 @@ pub(crate) struct Show {
     pub(crate) subject: String,
 }
 
-/// Remove an activation with what was written to it, or an image with the layers only it has.
+/// Remove an activation and what was written to it, or an image and the layers that only it uses.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "rm")]
 pub(crate) struct Rm {
     /// a name or an image reference
     #[argh(positional)]
     pub(crate) subject: String,
-    /// where somebody has it open, remove it as soon as nobody has
+    /// if it is open, remove it as soon as it is closed
     #[argh(switch)]
     pub(crate) when_closed: bool,
-    /// say what would be done, and do nothing
+    /// print what would be done, and change nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
 }
 
-/// Mend what killed runs left behind, as every other command does first, and then take the killed runs up again.
+/// Repair what killed runs left half-finished, as every other command does first, and then resume those runs.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "recover")]
 pub(crate) struct Recover {
-    /// say what would be done, and do nothing
+    /// print what would be done, and change nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
-    /// allow builds again that were begun too often without an end
+    /// allow builds again that were started too often without finishing
     #[argh(switch)]
     pub(crate) retry: bool,
-    /// mend only: leave killed runs as they are
+    /// only repair: do not resume killed runs
     #[argh(switch)]
     pub(crate) no_resume: bool,
 }
 
-/// Remove layers that nothing needs; with a bound, also the images not asked for longest. Pinned and activated images stay.
+/// Remove layers that nothing uses; with a bound, also the least recently used images. Pinned and activated images are kept.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "gc")]
 pub(crate) struct Gc {
-    /// remove images until the store has taken at most so many bytes, such as 40G
+    /// remove images until the store uses at most so many bytes, such as 40G
     #[argh(option)]
     pub(crate) keep_bytes: Option<Bytes<0>>,
-    /// remove images until at most this part of the store is taken: 80%
+    /// remove images until at most this part of the store is used: 80%
     #[argh(option)]
     pub(crate) max_used: Option<String>,
-    /// also remove these ids, which the store has and no row knows: 254,255; without ids, list all
-    /// such and do nothing
+    /// also remove these ids, which exist in the store but not in the registry: 254,255; without ids,
+    /// list all such ids and change nothing
     #[argh(option)]
     pub(crate) purge_foreign: Option<String>,
-    /// say what would be done, and do nothing
+    /// print what would be done, and change nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
 }
 
-/// Show what takes the room: for each image what it shares, what only it has, and what removing it would free.
+/// Show what uses the space: for each image what it shares, what only it uses, and what its removal would free.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "df")]
 pub(crate) struct Df {}
 
-/// Keep an image whatever room is needed.
+/// Keep an image, however much space is needed.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "pin")]
 pub(crate) struct Pin {
@@ -172,7 +172,7 @@ pub(crate) struct Pin {
     pub(crate) image: String,
 }
 
-/// Let `gc` remove an image again.
+/// Allow `gc` to remove an image again.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "unpin")]
 pub(crate) struct Unpin {
@@ -181,7 +181,7 @@ pub(crate) struct Unpin {
     pub(crate) image: String,
 }
 
-/// Read every sealed layer, or those of one image, and compare it with the digest at its seal. Exit 1 when one differs.
+/// Read every sealed layer, or those of one image, and compare it with the digest from its seal. Exit 1 if one differs.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "verify")]
 pub(crate) struct Verify {
@@ -190,16 +190,16 @@ pub(crate) struct Verify {
     pub(crate) image: Option<String>,
 }
 
-/// List the runs that have not ended, and whether a process is at work on them.
+/// List unfinished runs, and whether a process is working on them.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "runs")]
 pub(crate) struct Runs {
-    /// also those that have ended
+    /// also finished runs
     #[argh(switch, short = 'a')]
     pub(crate) all: bool,
 }
 
-/// Print the history, one line an event.
+/// Print the history, one event per line.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "events")]
 pub(crate) struct Events {
@@ -209,12 +209,12 @@ pub(crate) struct Events {
     /// only of this subject, as the lines name it: "volume 7", "run 3", "activation web-1"
     #[argh(option)]
     pub(crate) subject: Option<String>,
-    /// go on as events happen, until a signal
+    /// keep printing new events until interrupted
     #[argh(switch, short = 'f')]
     pub(crate) follow: bool,
 }
 
-/// Ask a run to stop and wait for its end, also when its process has died. Exit 1 when it had ended otherwise.
+/// Cancel a run and wait until it has stopped, even if its process has died. Exit 1 if it had ended in another way.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "cancel")]
 pub(crate) struct Cancel {
@@ -223,7 +223,7 @@ pub(crate) struct Cancel {
     pub(crate) run: Counted<1>,
 }
 
-/// List blobs that were refused and are not unpacked again, with what that depended on; or allow one, on whatever.
+/// List blobs that were refused and are not unpacked again, with what the refusals depended on; or allow one again.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "quarantine")]
 pub(crate) struct Quarantine {
@@ -232,17 +232,17 @@ pub(crate) struct Quarantine {
     pub(crate) release: Option<String>,
 }
 
-/// Make the registry anew from what the store's sealed volumes say of themselves; the old one is kept beside it.
+/// Rebuild the registry from the seal records in the store; the old registry is kept beside it.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "rebuild")]
 pub(crate) struct Rebuild {
-    /// say what would be found, and write nothing
+    /// print what would be found, and write nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
-    /// also where the store is another registry's: that one is refused from then on
+    /// even if the store belongs to another registry, which is refused from then on
     #[argh(switch)]
     pub(crate) take_over: bool,
-    /// print what `registry rebuild` takes, with the store's secret key, and write nothing
+    /// print the input for `registry rebuild`, including the store's secret key, and write nothing
     #[argh(switch)]
     pub(crate) facts: bool,
 }
@@ -251,31 +251,31 @@ pub(crate) struct Rebuild {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "config")]
 pub(crate) struct Config {
-    /// print a file of every setting with its meaning, all commented out
+    /// print a settings file with every setting and its meaning, all commented out
     #[argh(switch)]
     pub(crate) sample: bool,
 }
 
-/// Print metrics as Prometheus text, also of a host that cannot be opened: a sick part is veneer_up 0.
+/// Print metrics as Prometheus text, even if part of the host is broken: that part has veneer_up 0.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "metrics")]
 pub(crate) struct Metrics {}
 
-/// Do the same verbs for others, over HTTP on a unix socket, from a queue that outlives the process. The other commands
-/// ask it when it runs. SIGTERM puts everything by, a second one stops at once, SIGHUP reads settings and token again.
+/// Run the daemon: the same commands over HTTP on a unix socket, from a durable queue. While it runs, the other commands
+/// forward to it. SIGTERM suspends all runs and exits, a second one exits at once, SIGHUP reloads settings and token.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "serve")]
 pub(crate) struct Serve {
     /// also listen on this address and port; needs --token-file
     #[argh(option)]
     pub(crate) listen: Option<String>,
-    /// the file with the token that clients over TCP have to know
+    /// the file with the token that TCP clients must send
     #[argh(option)]
     pub(crate) token_file: Option<String>,
-    /// who may use the socket besides root: user:NAME or group:NAME; may be repeated
+    /// a user or group besides root that may use the socket: user:NAME or group:NAME; may be repeated
     #[argh(option)]
     pub(crate) allow: Vec<String>,
-    /// runs at once that fetch and unpack, 1 to 256 (default 2)
+    /// runs that fetch and unpack at the same time, 1 to 256 (default 2)
     #[argh(option)]
     pub(crate) concurrency: Option<String>,
 }
@@ -294,40 +294,40 @@ impl Serve {
     }
 }
 
-/// Tell whether this host can do its work, check by check, as the daemon's /readyz does. Exit 1 when it cannot.
+/// Check whether this host can do its work, as the daemon's /readyz does. Exit 1 if it cannot.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "health")]
 pub(crate) struct Health {}
 
-/// Tell what is wrong with this host, and each wall that a layer would be unpacked behind here, with the right or the kernel that one lacks. Exit 1 when something is wrong.
+/// Report what is wrong with this host, and each wall around unpacking: whether it is available here, or which right or kernel feature is missing. Exit 1 if something is wrong.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "doctor")]
 pub(crate) struct Doctor {}
 
-/// Run the scanner of the settings over the sealed top layer of an image, and keep what it finds. Exit 1 when the policy's severities are among it.
+/// Run the configured scanner over the sealed top layer of an image, and keep its findings. Exit 1 if the policy blocks them.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "scan")]
 pub(crate) struct Scan {
     /// the image's reference
     #[argh(positional)]
     pub(crate) image: String,
-    /// print what the last scan found, and scan nothing
+    /// print the findings of the last scan, without scanning
     #[argh(switch)]
     pub(crate) show: bool,
 }
 
-/// Fetch the signed catalog, check it, and print it; or print one of the images here, to be signed with minisign -S; or
-/// `catalog reset --to FILE`: believe that signed one, whatever serial was believed before.
+/// Fetch the signed catalog, check it and print it; or print a catalog of the images here, to be signed with minisign -S; or
+/// `catalog reset --to FILE`: accept that signed catalog, whatever serial was accepted before.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "catalog")]
 pub(crate) struct Catalog {
-    /// print a catalog of the images here, with this serial; it has to be above that of the last
+    /// print a catalog of the images here, with this serial, which must be above the last one's
     #[argh(option)]
     pub(crate) make: Option<Counted<0>>,
-    /// with --make: of version 2, and too old for anything new after this time: 2027-01-01T00:00:00Z
+    /// with --make: a catalog of version 2 that expires at this time: 2027-01-01T00:00:00Z
     #[argh(option)]
     pub(crate) expires: Option<String>,
-    /// reset: believe another catalog than was believed
+    /// reset: accept another catalog than before
     #[argh(positional)]
     pub(crate) act: Option<String>,
     /// with reset: the signed catalog, with its signature beside it as FILE.minisig
@@ -335,7 +335,7 @@ pub(crate) struct Catalog {
     pub(crate) to: Option<PathBuf>,
 }
 
-/// Show in a terminal what the daemon's page shows, afresh each second: room, live runs, images and what they share, activations, last events. q ends it.
+/// Show space, unfinished runs, images and what they share, activations and the last events in the terminal, updated every second. q quits.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "top")]
 pub(crate) struct Top {}

@@ -42,7 +42,7 @@ pub(crate) struct Ls {
     /// volumes (default), images, activations, runs, quarantine, or events
     #[argh(positional)]
     pub(crate) what: Option<String>,
-    /// one JSON object a line
+    /// print one JSON object per line
     #[argh(switch)]
     pub(crate) json: bool,
 }
@@ -54,38 +54,38 @@ pub(crate) struct Show {
     /// s3://bucket/prefix/, a name, or a number
     #[argh(positional)]
     pub(crate) subject: String,
-    /// one JSON object
+    /// print one JSON object
     #[argh(switch)]
     pub(crate) json: bool,
 }
 
-/// Check the file, its rows and every chain id. Exit 1 when something is found.
+/// Check the file, its rows and every chain id. Exit 1 if something is wrong.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "check")]
 pub(crate) struct Check {
-    /// one JSON object
+    /// print one JSON object
     #[argh(switch)]
     pub(crate) json: bool,
 }
 
-/// Copy the registry to a file, of one moment, while others may write. A backup of the same store that is there becomes FILE.1, the one before FILE.2, and so on.
+/// Copy the registry to a file, consistently, even while others write. An existing backup of the same store becomes FILE.1, the one before it FILE.2, and so on.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "backup")]
 pub(crate) struct Backup {
-    /// the file to make; one that is no backup of this store is left alone
+    /// the file to make; an existing file that is not a backup of this store is left alone
     #[argh(positional)]
     pub(crate) file: PathBuf,
-    /// how many older backups stay beside it (default 7)
+    /// how many older backups to keep beside it (default 7)
     #[argh(option, default = "7")]
     pub(crate) keep: u32,
 }
 
-/// Print every row of every table as one JSON object a line.
+/// Print every row of every table, one JSON object per line.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "export")]
 pub(crate) struct Export {}
 
-/// Make a registry from facts on stdin, as `orchestrate rebuild --facts` prints them. There must be none.
+/// Make a registry from facts on stdin, as `orchestrate rebuild --facts` prints them. No registry may exist yet.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "rebuild")]
 pub(crate) struct Rebuild {}

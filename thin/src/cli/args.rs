@@ -32,10 +32,10 @@ pub(crate) struct Top {
     /// print one JSON object, or one per line
     #[argh(switch)]
     pub(crate) json: bool,
-    /// print nothing but errors
+    /// print only errors
     #[argh(switch, short = 'q')]
     pub(crate) quiet: bool,
-    /// say how many ioctls it took
+    /// print how many ioctls were made
     #[argh(switch, short = 'v')]
     pub(crate) verbose: bool,
     /// milliseconds to wait for a device that is open (default 5000; $VENEER_REMOVE_WAIT_MS)
@@ -105,15 +105,15 @@ pub(crate) struct Delete {
     /// its id
     #[argh(positional)]
     pub(crate) id: u64,
-    /// a thin that is not there is no error
+    /// do not fail if the thin does not exist
     #[argh(switch)]
     pub(crate) if_exists: bool,
-    /// only say what would be done
+    /// only print what would be done
     #[argh(switch)]
     pub(crate) dry_run: bool,
 }
 
-/// Tell whether the pool has a thin: exit code 0 or 1.
+/// Check whether the pool has a thin: exit code 0 or 1.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "exists")]
 pub(crate) struct Exists {
@@ -144,21 +144,21 @@ pub(crate) struct Activate {
 ///
 /// To look at a layer, or at an activation that is not active. `thin run --name POOL-seen-ID --ro --
 /// ls -l` shows what is on it; `thin deactivate POOL-seen-ID` takes the device away again. Snapshots
-/// of the thin can be made meanwhile. A thin that is active already is not made active a second time:
-/// it is told where.
+/// of the thin can be made meanwhile. A thin that is active already is not activated a second time;
+/// its device is printed.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "look")]
 pub(crate) struct Look {
     /// id of the thin
     #[argh(positional)]
     pub(crate) id: u64,
-    /// at least this length, such as 10G; by itself it is as long as its note, its ext4 or its last
-    /// block says
+    /// at least this length, such as 10G; by default the length that its provenance, its ext4 or its last
+    /// block shows
     #[argh(option)]
     pub(crate) size: Option<String>,
 }
 
-/// Take the device away; what the thin holds stays.
+/// Remove the device; the content of the thin is kept.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "deactivate")]
 pub(crate) struct Deactivate {
@@ -169,8 +169,7 @@ pub(crate) struct Deactivate {
 
 /// Make an active volume longer and, unless told not to, the ext4 on it.
 ///
-/// Of a volume of orchestrate's nothing else has to be done: its next command takes the new size over
-/// into its registry.
+/// For a volume of orchestrate nothing else has to be done: its next command records the new size.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "grow")]
 pub(crate) struct Grow {
@@ -180,7 +179,7 @@ pub(crate) struct Grow {
     /// new length
     #[argh(option)]
     pub(crate) size: String,
-    /// leave the file system as it is
+    /// do not resize the file system
     #[argh(switch)]
     pub(crate) device_only: bool,
 }
@@ -203,7 +202,7 @@ pub(crate) struct Format {
     /// seed of directory hashes, a UUID
     #[argh(option)]
     pub(crate) hash_seed: Option<String>,
-    /// a further word for mke2fs; may be repeated
+    /// an additional argument for mke2fs; may be repeated
     #[argh(option)]
     pub(crate) mkfs_arg: Vec<String>,
 }
@@ -263,8 +262,8 @@ pub(crate) struct LoopArgs {
     pub(crate) ro: bool,
 }
 
-/// Make every request to a volume fail, also those stuck on a full pool, so that it can be
-/// closed. What the pool holds of it stays.
+/// Make every request to a volume fail, including those stuck on a full pool, so that it can be
+/// closed. Its content in the pool is kept.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "rescue")]
 pub(crate) struct Rescue {
@@ -284,7 +283,7 @@ pub(crate) struct Watch {
     #[argh(option)]
     pub(crate) seconds: Option<u64>,
     /// with --grow-to: directory of the pool, which grows whenever its data or metadata runs low,
-    /// also when it does so before the first event
+    /// even before the first event
     #[argh(option)]
     pub(crate) grow: Option<std::path::PathBuf>,
     /// grow the data by this much at a time (default 1G)
@@ -298,7 +297,7 @@ pub(crate) struct Watch {
     pub(crate) grow_metadata_to: Option<String>,
 }
 
-/// Tell whether the pool has room for a piece of work: exit code 0 or 1.
+/// Check whether the pool has space for some work: exit code 0 or 1.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "room")]
 pub(crate) struct RoomArgs {
@@ -313,7 +312,7 @@ pub(crate) struct RoomArgs {
     pub(crate) reserve: u64,
 }
 
-/// Say what of this host is good, odd or bad for thin pools: exit code 1 when something is bad.
+/// Report what on this host is good, unusual or bad for thin pools: exit code 1 if something is bad.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "doctor")]
 pub(crate) struct Doctor {

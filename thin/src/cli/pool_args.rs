@@ -60,7 +60,7 @@ pub(crate) struct PoolAdopt {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "status")]
 pub(crate) struct PoolStatusArgs {
-    /// its directory, when it was made by init; else the pool that --pool names
+    /// its directory, if it was made by init; else the pool that --pool names
     #[argh(positional)]
     pub(crate) dir: Option<PathBuf>,
 }
@@ -69,7 +69,7 @@ pub(crate) struct PoolStatusArgs {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "down")]
 pub(crate) struct PoolDown {
-    /// its directory, when it was made by init
+    /// its directory, if it was made by init
     #[argh(positional)]
     pub(crate) dir: Option<PathBuf>,
 }
@@ -102,20 +102,20 @@ pub(crate) struct PoolInit {
     pub(crate) sparse: bool,
 }
 
-/// Bring a pool up, or take it on when it is; put right what a killed process left.
+/// Bring a pool up, or adopt it if it is up; repair what a killed process left.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "up")]
 pub(crate) struct PoolUp {
     /// its directory
     #[argh(positional)]
     pub(crate) dir: PathBuf,
-    /// refuse unless the pool is at this transaction id or one on
+    /// refuse unless the pool is at this transaction id or the next
     #[argh(option)]
     pub(crate) expect_transaction: Option<u64>,
     /// bring damaged metadata up read-only
     #[argh(switch)]
     pub(crate) rescue: bool,
-    /// the files were moved or restored on purpose; said once, it is remembered
+    /// the files were moved or restored on purpose; needed only once
     #[argh(switch)]
     pub(crate) moved: bool,
 }
@@ -135,8 +135,8 @@ pub(crate) struct PoolGrow {
     pub(crate) metadata: Option<String>,
 }
 
-/// Check a pool's metadata while it is down, and mend it by thin_repair into the spare. With --dry-run
-/// the exit code says whether there is something to mend: 0 no, 1 yes.
+/// Check a pool's metadata while it is down, and repair it with thin_repair into the spare. With --dry-run
+/// the exit code shows whether a repair is needed: 0 no, 1 yes.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "repair")]
 pub(crate) struct PoolRepair {
@@ -151,7 +151,7 @@ pub(crate) struct PoolRepair {
     pub(crate) moved: bool,
 }
 
-/// Say what becomes of a write that finds no free block, live.
+/// Choose, on a live pool, what happens to a write that finds no free block.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "when-full")]
 pub(crate) struct PoolWhenFull {

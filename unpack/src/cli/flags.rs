@@ -7,9 +7,9 @@ use std::{error, fmt};
 use argh::FromArgs;
 use unpack::{Compression, Devices, Limits, Walls};
 
-/// Apply one layer, read from stdin, to a directory. Plain, gzip or zstd, told by its content.
-/// What is in the directory already is taken to be the layers below. If it fails, the directory
-/// holds part of the layer and is worth nothing.
+/// Apply one layer, read from stdin, to a directory. The layer is plain, gzip or zstd, as its content shows.
+/// What is in the directory already is taken to be the layers below. If unpack fails, discard the
+/// directory: it holds part of the layer.
 #[derive(FromArgs, Debug)]
 #[argh(
     note = "Every --X-max and --devices has an environment variable VENEER_UNPACK_X_MAX,
@@ -31,10 +31,10 @@ pub(crate) struct Flags {
     /// print the version
     #[argh(switch)]
     pub(crate) version: bool,
-    /// say what the layer holds, entry by entry, and write nothing
+    /// list the layer's entries, and write nothing
     #[argh(switch)]
     pub(crate) list: bool,
-    /// does the directory equal this layer? Differences go to stderr
+    /// check whether the directory equals this layer; differences go to stderr
     #[argh(switch)]
     pub(crate) verify: bool,
     /// with --verify: the directory also holds lower layers
@@ -49,27 +49,27 @@ pub(crate) struct Flags {
     /// write one JSON line per node to this file; its sha256 is the tree digest
     #[argh(option)]
     pub(crate) manifest: Option<PathBuf>,
-    /// say nothing but errors
+    /// print only errors
     #[argh(switch, short = 'q')]
     pub(crate) quiet: bool,
     /// devices a layer may make: standard (char 1:3,5,7,8,9 and 5:0,1,2, the default), keep (all),
     /// refuse
     #[argh(option)]
     devices: Option<String>,
-    /// apply in a child process behind walls: on (default; does with fewer where a right or the kernel
-    /// lacks, and says so), require (all of them or nothing, exit 100), off
+    /// apply in a child process behind walls: on (default; missing walls are reported), require (all of them
+    /// or nothing, exit 100), off
     #[argh(option)]
     sandbox: Option<String>,
     /// compression the layer must have: any (default), plain, gzip or zstd
     #[argh(option)]
     compression: Option<String>,
-    /// sha256 that the layer as read must have
+    /// required sha256 of the layer as read
     #[argh(option)]
     digest: Option<String>,
-    /// sha256 that the uncompressed tar must have
+    /// required sha256 of the uncompressed tar
     #[argh(option)]
     diff_id: Option<String>,
-    /// digests to make: all (default) or none, for a layer that its reader has checked: faster
+    /// digests to compute: all (default), or none for a layer that was checked before, which is faster
     #[argh(option)]
     digests: Option<String>,
     /// bytes of the layer as read, default 64G (suffixes K, M, G, T)
@@ -108,7 +108,7 @@ pub(crate) struct Flags {
     /// extended attributes of one entry, default 1024
     #[argh(option)]
     xattrs_max: Option<String>,
-    /// nodes that may be removed, each counted as often as it is deep, default 64000000
+    /// nodes that may be removed, each multiplied by its depth, default 64000000
     #[argh(option)]
     removals_max: Option<String>,
     /// steps for an entry, on average, from 32768 steps on; default 12. A step is a path component
@@ -127,14 +127,14 @@ pub(crate) struct Flags {
     /// base-2 logarithm of the largest zstd window, default 25 (32 MiB)
     #[argh(option)]
     zstd_window_log_max: Option<String>,
-    /// seconds, default 3600; over it is 111, since a busy host has a part in it
+    /// seconds, default 3600; beyond it exit 111, since the host may just be busy
     #[argh(option)]
     time_max: Option<String>,
     /// seconds of the processor, of all threads in a sandbox, default 3600
     #[argh(option)]
     processor_max: Option<String>,
-    /// files of at least this many bytes get their place and are written out at once, default 1M;
-    /// with "never" the file system places all files in the end, closer together
+    /// files of at least this many bytes are allocated and written out at once, default 1M; with "never"
+    /// the file system places all files at the end, closer together
     #[argh(option)]
     place_min: Option<String>,
     /// refuse extended attributes that would be dropped

@@ -8,21 +8,21 @@ use std::time::Duration;
 use ureq::Body as HttpBody;
 use ureq::http::Response;
 
-use crate::error::{Error, Kind};
-use crate::flow::chain::{Blamed, Shun, Shunned};
-use crate::flow::pin;
-use crate::http::Http;
+use crate::error::Error;
+use crate::error::kind::Kind;
 use crate::http::checksum::Checksum;
 use crate::http::redirect::{self, HOPS_MAX, Regions};
 use crate::http::retry::{Trial, may_retry};
 use crate::http::sign::{Op, Target, sign};
 use crate::http::vigil::Waiting;
+use crate::http::{Http, head};
 use crate::keys::Source;
 use crate::keys::configured::Configured;
-use crate::s3::endpoint::Endpoint;
+use crate::s3::blame::{Blamed, Shun, Shunned};
+use crate::s3::endpoint::{Addressing, Endpoint};
 use crate::s3::listing;
 use crate::s3::object::{ImageRef, Layer, Object, ObjectRef, check_bucket};
-use crate::s3::options::{Addressing, CredentialsFrom, Event, Options};
+use crate::s3::options::{CredentialsFrom, Event, Options};
 
 /// A page of 1,000 keys of 1,024 bytes, each byte spelled as an entity, is smaller.
 const PAGE_BYTES_MAX: u64 = 16 << 20;
@@ -364,9 +364,9 @@ impl Client {
     ) -> Result<(Object, Option<Checksum>), Error> {
         let op = Op::Head { key: &object.key };
         let response = self.send_within(subject, &object.bucket, op, Some(time))?;
-        let etag = pin::etag(response.headers(), subject)?;
+        let etag = head::etag(response.headers(), subject)?;
         let checksum = Checksum::of(response.headers());
-        let length = crate::http::text(response.headers(), "content-length");
+        let length = crate::http::head::text(response.headers(), "content-length");
         match length.and_then(|text| text.parse().ok()) {
             Some(size) => Ok((Object { object: object.clone(), size, etag }, checksum)),
             None => Err(Error::NoLength { subject: subject.to_owned() }),
@@ -450,7 +450,7 @@ impl Client {
         mut once: impl FnMut() -> Result<T, Error>,
     ) -> Result<T, Error> {
         let _waiting = Waiting::begin(&self.inner.options, self.inner.http.agent(), subject);
-        let mut trial = Trial::new(self);
+        let mut trial = Trial::new(&self.inner.options, self.inner.is_source.is_some());
         loop {
             match once() {
                 Ok(found) => return Ok(found),

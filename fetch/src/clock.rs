@@ -3,10 +3,9 @@
 //! Waits between tries, patience and the pauses of a source go by it. What a socket is given goes by the
 //! kernel's.
 
-use std::fmt;
 use std::sync::{Arc, LazyLock};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{fmt, thread};
 
 /// Tells the time and waits.
 pub trait Time: Send + Sync {
@@ -52,4 +51,9 @@ impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Clock(..)" } else { "Clock" })
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -15,10 +15,10 @@ use crate::http::checksum::Checksum;
 use crate::http::redirect;
 use crate::http::sign::{Op, Target, sign};
 use crate::keys::{self, metadata, shared, sts};
-use crate::s3::endpoint::Endpoint;
+use crate::s3::endpoint::{Addressing, Endpoint};
 use crate::s3::listing;
 use crate::s3::object::{ImageRef, ObjectRef};
-use crate::s3::options::{Addressing, Options};
+use crate::s3::options::Options;
 use crate::text::range::ContentRange;
 use crate::text::{date, digest, words};
 

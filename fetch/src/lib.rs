@@ -17,15 +17,19 @@ mod text;
 
 pub use client::Client;
 pub use clock::{Clock, Time};
+pub use error::Error;
 pub use error::answer::Answer;
-pub use error::{Error, Kind};
+pub use error::fault::Fault;
+pub use error::kind::Kind;
+pub use flow::ahead::Ahead;
 pub use flow::body::{Body, Summary};
 pub use flow::leftover::{Leftover, leftovers};
 pub use http::retry::may_retry;
-pub use keys::shared::Fault;
+pub use s3::endpoint::Addressing;
 pub use s3::fallback::Fallback;
 pub use s3::object::{Expect, ImageRef, Layer, Object, ObjectRef};
-pub use s3::options::{Addressing, CredentialsFrom, Event, Options, Stop, Watch};
+pub use s3::options::{CredentialsFrom, Event, Options, Stop, Watch};
+pub use s3::values::bytes as parse_bytes;
 pub use text::digest::{parse_digest, write_digest};
 
 /// Opens one object with no expectations: its length is checked, its digest is in the summary.

@@ -326,7 +326,7 @@ fn a_rotten_entry_costs_the_origin_the_object_once_and_not_once_a_host() {
     for _ in 0..5 {
         let (code, out, said) = program(&origin, &cache.url(), &bytes, &[]);
         assert!(code == Some(0) && out == bytes, "{code:?} {said}");
-        assert!(said.contains("asking it to fetch anew"), "{said}");
+        assert!(said.contains("asking it to fetch again"), "{said}");
     }
     assert_eq!((*misses.lock().unwrap(), origin.count()), (SIZE, 0));
 }

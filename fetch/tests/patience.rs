@@ -144,3 +144,31 @@ fn a_stream_that_is_too_slow_ends_after_one_retry() {
     assert!(code == Some(111) && said.contains("stalled at byte"), "{said}");
     assert_eq!(server.count(), 2);
 }
+
+/// Nobody wonders what is waited for where only sources may be asked, and for how long.
+#[test]
+fn a_source_that_is_away_is_told_at_once_with_the_patience_that_is_left() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let source = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let bytes = noise(1000, 1);
+    let origin = Server::start(bytes.clone(), Arc::new(|_, reply| reply));
+    let digest = fetch::write_digest(&<sha2::Sha256 as sha2::Digest>::digest(&bytes).into());
+    let args = ["--digest", &digest, "--source", &source, "--patience", "2"];
+    let (code, _, said) =
+        run(&origin.url(), &[&args[..], &["--source-fallback", "never"]].concat());
+    assert_eq!(code, Some(111), "{said}");
+    let first = said.lines().next().unwrap();
+    assert!(first.contains("no source can be asked now"), "{said}");
+    assert!(first.contains("patience for 2 s") && first.contains("refused"), "{said}");
+    assert!(first.contains("gave up after 1 try: "), "one, and nothing was waited for: {said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.contains("no source could be asked for 2.") && !said.contains("0.0 s"), "{said}");
+    let (code, out, said) = run(&origin.url(), &[&args[..], &["--source-fallback", "1"]].concat());
+    assert!(code == Some(0) && out == bytes, "{said}");
+    assert!(said.lines().next().unwrap().contains("the origin is asked in "), "{said}");
+    // Who wants to hear nothing does not.
+    let (code, _, said) =
+        run(&origin.url(), &[&args[..], &["-q", "--source-fallback", "never"]].concat());
+    assert_eq!((code, said.lines().count()), (Some(111), 1), "{said}");
+}

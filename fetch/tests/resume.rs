@@ -295,7 +295,7 @@ fn rotten_bytes_in_a_spool_are_found_and_thrown_away() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success() && said.contains("beginning anew"), "{said}");
+    assert!(out.status.success() && said.contains("starting again"), "{said}");
     assert!(fs::read(&file).unwrap() == bytes);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }

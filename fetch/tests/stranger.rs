@@ -355,7 +355,7 @@ fn a_part_that_stays_is_named() {
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     let status = child.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(2), "{said}");
-    assert!(said.contains(part.to_str().unwrap()) && said.contains("goes on there"), "{said}");
+    assert!(said.contains(part.to_str().unwrap()) && said.contains("resumes there"), "{said}");
 }
 
 /// A terminal, as `script` makes one.

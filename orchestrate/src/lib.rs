@@ -1,8 +1,8 @@
 //! The order of the steps: images from S3 become activated snapshots.
 //!
 //! The only crate that knows all four leaves, and the only one that decides what comes next:
-//! [`plan`] is pure (facts in, step out), `perform` does one step, `recover` compares rows with
-//! devices. Bytes never pass through this crate's own hands except in `stream`.
+//! [`plan`] is pure (facts in, step out) and also compares rows with devices, `verbs` takes the steps,
+//! [`store`] is where volumes live. No bytes of an image pass through this crate's own hands.
 
 pub mod config;
 mod error;
@@ -25,15 +25,16 @@ pub use verbs::unsettled;
 pub use view::health;
 pub use view::metrics;
 
+pub use error::Error;
+pub use error::OfState;
+pub use error::amiss::{Amiss, Making};
 pub use error::class::Class;
 pub use error::leaves::whole;
-pub use error::state::OfState;
-pub use error::{Error, class};
+pub use error::refusal::Refusal;
 pub use host::Host;
-pub use host::order::{Amiss, Making};
-pub use host::owner::Refusal;
 pub use host::run::RunLine;
 pub use host::settings::Settings;
+pub use plan::class::class;
 pub use process::cancel::Cancel;
 pub use process::sys::terminal_size;
 pub use serve::verbs::Verbs;
@@ -41,7 +42,8 @@ pub use verbs::activate::{ActivateOptions, Activated, Deactivated, Going, check_
 pub use verbs::ensure::{Ensured, How, LayerReport};
 pub use verbs::gc::{Bound, Collected, Hold, ImageUse, NotPurged, Usage};
 pub use verbs::mend::Recovered;
-pub use verbs::rebuild::{RebuildOptions, Rebuilt, Unread, rebuild};
+pub use verbs::rebuild::unread::Unread;
+pub use verbs::rebuild::{RebuildOptions, Rebuilt, rebuild};
 pub use verbs::remove::Removed;
 pub use verbs::resume::TakenUp;
 pub use verbs::unsettled::Unsettled;

@@ -21,6 +21,7 @@ const GROWING: &[&str] = &[
     "refused_sources",
     "etag_doubts",
     "sources",
+    "blobs",
 ];
 
 thread_local! {
@@ -100,6 +101,16 @@ fn long_past(path: &std::path::Path) -> Registry {
          SELECT 'e', 'b', iif(i > 1, 'etag-' || i, ''), 'w', 7 FROM n",
         20_000,
     );
+    fill(
+        "INSERT INTO blobs(digest, diff, size, diff_size, seen_ms)
+         SELECT printf('%064x', 1000000 + i), printf('%064x', i), 1, 1, i FROM n",
+        20_000,
+    );
+    fill(
+        "INSERT INTO sources(endpoint, bucket, etag, size, key, digest, known_by, seen_ms)
+         SELECT 'e', 'b', 'etag-' || i, 1, 'key-' || i, printf('%064x', 1000000 + i), 'read', i FROM n",
+        20_000,
+    );
     registry.conn.execute_batch("COMMIT; PRAGMA synchronous = FULL").unwrap();
     begin(&mut registry, "s3://b/late/", None);
     registry
@@ -112,6 +123,8 @@ const KEEP: Keep = Keep {
     events_age: Duration::from_secs(1 << 32),
     verdicts: 3000,
     verdicts_age: Duration::from_secs(1 << 32),
+    sources: 4000,
+    sources_age: Duration::from_secs(1 << 32),
 };
 
 fn now() -> Moment {
@@ -180,7 +193,10 @@ fn no_query_of_a_loop_walks_the_past_and_the_past_goes_in_small_steps() {
     let mut all = crate::past::history::Pruned::default();
     loop {
         let some = registry.prune(&KEEP, &now()).unwrap();
-        assert!(some.runs <= 500 && some.events <= 500 && some.verdicts <= 2000, "{some:?}");
+        assert!(
+            some.runs <= 500 && some.events <= 500 && some.verdicts <= 2000 && some.sources <= 1000,
+            "{some:?}"
+        );
         for (sql, steps) in seen() {
             assert_eq!(objection(&plans, &sql), None);
             assert!(steps < 100_000, "{steps} steps: {sql}");
@@ -202,6 +218,7 @@ fn no_query_of_a_loop_walks_the_past_and_the_past_goes_in_small_steps() {
     assert!((995..=1003).contains(&kept), "{kept} runs");
     assert_eq!(registry.events(None, 0, u32::MAX).unwrap().len(), 2000);
     assert_eq!(registry.quarantine().unwrap().len(), 3000);
+    assert_eq!(all.sources, 2 * 16_000);
     assert!(registry.etag_doubt("e", "b").unwrap().is_some(), "that of the bucket is forgotten");
     assert_eq!(registry.check().unwrap(), []);
     assert!(all.runs > 590_000 && all.events > 590_000, "{all:?}");

@@ -18,6 +18,8 @@ const ALL: Keep = Keep {
     events_age: Duration::from_secs(86_400),
     verdicts: 1000,
     verdicts_age: Duration::from_secs(86_400),
+    sources: 1000,
+    sources_age: Duration::from_secs(86_400),
 };
 
 fn up(seconds: i64) -> Moment {
@@ -107,6 +109,78 @@ fn a_clock_that_is_set_makes_nothing_old() {
         assert_eq!(prune(&mut registry, &keep, &up(600)).events, 1);
     }
 }
+
+/// Objects and blobs go by age and by number; what an image, a volume, a refusal or a condemned layer is of stays.
+#[test]
+fn what_objects_were_is_forgotten_where_nothing_is_of_it() {
+    let digest = |number: u32| format!("{number:064x}");
+    for (keep, days, left) in [
+        (ALL, 0_u8, 12),
+        (ALL, 7, 4),
+        (Keep { sources: 6, ..ALL }, 7, 4),
+        (Keep { sources: 6, sources_age: Duration::from_secs(99 * 86_400), ..ALL }, 7, 6),
+        // What was read of late may be of an image that is being made.
+        (Keep { sources: 1, ..ALL }, 0, 12),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut registry = open(dir.path());
+        assert!(prune(&mut registry, &keep, &up(0)).is_empty());
+        let conn = Connection::open(dir.path().join("registry.db")).unwrap();
+        for number in 1..=12 {
+            let (blob, key) = (digest(number), format!("k/{number}.tar"));
+            conn.execute("INSERT INTO blobs VALUES (?1, ?1, 1, 1, ?2)", (&blob, NOW + number))
+                .unwrap();
+            conn.execute(
+                "INSERT INTO sources(endpoint, bucket, etag, size, key, digest, known_by, seen_ms)
+                 VALUES ('e', 'b', ?1, 1, ?2, ?1, 'read', ?3)",
+                (&blob, &key, NOW + number),
+            )
+            .unwrap();
+        }
+        let now = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+        let layer = "INSERT INTO volumes(id, role, parent, build, bytes, state, chain, diff, blob, own_bytes,
+             created_ms, sealed_ms, condemned)";
+        conn.execute_batch(&format!(
+            "UPDATE blobs SET seen_ms = {now} - 60000 + seen_ms - {NOW};
+             UPDATE sources SET seen_ms = {now} - 60000 + seen_ms - {NOW};
+             INSERT INTO volumes(id, role, build, bytes, state, own_bytes, created_ms, sealed_ms)
+               VALUES (1, 'template', 't', 1, 'sealed', 1, 1, 1);
+             {layer} VALUES (2, 'layer', 1, 'b2', 1, 'sealed', 'c2', 'd', '{0}', 1, 1, 1, NULL);
+             {layer} VALUES (3, 'layer', 1, 'b3', 1, 'sealed', 'c3', 'd', '{1}', 1, 1, 1, 'torn');
+             INSERT INTO images(reference, endpoint, chain, created_ms, updated_ms)
+               VALUES ('s3://b/k/', 'e', 'c2', 1, 1);
+             INSERT INTO image_layers VALUES ('s3://b/k/', 0, 'k/3.tar', NULL, 1, '{2}', 2);
+             INSERT INTO quarantine(digest, below, unpacker, size, key, message, at_ms)
+               VALUES ('{3}', 'any', 1, 1, 'k', 'm', {now});",
+            digest(1),
+            digest(2),
+            digest(3),
+            digest(4),
+        ))
+        .unwrap();
+        let back = i64::from(days) * 86_400_000;
+        for table in ["blobs", "sources"] {
+            conn.execute(&format!("UPDATE {table} SET seen_ms = seen_ms - ?1"), [back]).unwrap();
+        }
+        conn.execute("UPDATE clock SET wall_ms = wall_ms - ?1", [back]).unwrap();
+        let pruned = prune(&mut registry, &keep, &up(i64::from(days) * 86_400));
+        let left_of = |table: &str| -> Vec<String> {
+            let sql = format!("SELECT digest FROM {table} ORDER BY digest");
+            let mut all = conn.prepare(&sql).unwrap();
+            let rows = all.query_map([], |row| row.get(0)).unwrap();
+            rows.map(Result::unwrap).collect()
+        };
+        for table in ["sources", "blobs"] {
+            let there = left_of(table);
+            assert_eq!(there.len(), left, "{table} {keep:?} {days}: {there:?}");
+            assert!((1..=4).all(|number| there.contains(&digest(number))), "{there:?}");
+        }
+        assert_eq!(pruned.sources, 2 * (12 - left));
+    }
+}
+
+/// A moment to count from.
+const NOW: u32 = 1000;
 
 #[test]
 fn an_older_file_gives_its_room_back_too() {

@@ -66,8 +66,9 @@ fn only_the_classes_name_all_four_leaves() {
         }
     }
     // The errors of every leaf are put in classes there, which needs their names.
-    found.retain(|path| path != "orchestrate/src/error/mod.rs");
-    none("files beside error/ that name all four leaves", &found);
+    let classes = ["orchestrate/src/error/mod.rs", "orchestrate/src/plan/class.rs"];
+    found.retain(|path| !classes.contains(&path.as_str()));
+    none("files beside the errors and their classes that name all four leaves", &found);
 }
 
 #[test]

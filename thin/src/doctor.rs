@@ -7,9 +7,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::error::{Error, clean};
+use crate::error::Error;
 use crate::format::kind::Kind;
 use crate::format::ondisk::Superblock;
+use crate::format::quote::clean;
 use crate::format::status::PoolStatus;
 use crate::format::table::PoolTable;
 use crate::format::units::Sectors;

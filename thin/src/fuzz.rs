@@ -80,14 +80,14 @@ fn try_text(text: &str) -> usize {
         Ok(()) => taken += 1,
         Err(error) => messages.push(error.to_string()),
     };
-    note(PoolStatus::parse(text).map(drop));
-    note(ThinStatus::parse(text).map(drop));
-    note(PoolTable::parse_line(text).map(drop));
-    note(PoolTable::parse(Sectors(1 << 20), text).map(drop));
-    note(ThinTable::parse(Sectors(1 << 20), text).map(drop));
-    note(parse_bytes(text).map(drop));
-    note(DmName::new(text).map(drop));
-    note(text.parse::<ThinId>().map(drop));
+    note(PoolStatus::parse(text).map(drop).map_err(crate::Error::from));
+    note(ThinStatus::parse(text).map(drop).map_err(crate::Error::from));
+    note(PoolTable::parse_line(text).map(drop).map_err(crate::Error::from));
+    note(PoolTable::parse(Sectors(1 << 20), text).map(drop).map_err(crate::Error::from));
+    note(ThinTable::parse(Sectors(1 << 20), text).map(drop).map_err(crate::Error::from));
+    note(parse_bytes(text).map(drop).map_err(crate::Error::from));
+    note(DmName::new(text).map(drop).map_err(crate::Error::from));
+    note(text.parse::<ThinId>().map(drop).map_err(crate::Error::from));
     for message in messages {
         assert!(!message.chars().any(char::is_control), "{message:?}");
     }

@@ -22,8 +22,12 @@ pub use pool::notes;
 pub use store::template;
 
 pub use error::Error;
+pub use format::block::Fault;
+pub use format::garbled::Garbled;
+pub use format::holder::Holder;
 pub use format::kind::Kind;
-pub use format::ondisk::{Fault, Superblock};
+pub use format::ondisk::Superblock;
+pub use format::room::Unreachable;
 pub use format::room::{Need, Reserve, Room};
 pub use format::status::{Discard, Mode, PoolStatus, ThinStatus, WhenFull, Working};
 pub use format::table::{DeviceRef, Features, PoolTable, ThinTable};
@@ -33,12 +37,11 @@ pub use format::units::{
 };
 pub use format::wire::{Command, Target};
 pub use kernel::dm::{By, DeviceEntry, DeviceState, Dm};
-pub use kernel::holders::{Holder, of as holders_of};
+pub use kernel::holders::of as holders_of;
 pub use kernel::removal::Removal;
 pub use pool::events::{Watch, Woken};
 pub use pool::metadata::{ThinRecord, Usage};
 pub use pool::rescue::Freed;
-pub use pool::spacemap::Unreachable;
 pub use pool::tidy::{Act, Tidied};
 pub use pool::volume::{Access, ActiveThin, ListedThin, Volume};
 pub use pool::{Device, Pool, PoolSpec, REMOVE_WAIT};

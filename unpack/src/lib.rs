@@ -21,16 +21,19 @@ mod sha;
 mod stop;
 mod sys;
 mod tree;
+mod wall;
 
 /// Raised with every change of what is refused: what another version refused may be fine.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 pub use archive::End;
-pub use archive::compression::Compression;
 pub use archive::entry::{Entry, Node, Xattrs};
 pub use archive::pax::Time;
-pub use error::{Class, DependsOn, Error, Kind, Place, Refusal, Space, Value};
+pub use archive::timed::Timed;
+pub use error::refusal::{Class, DependsOn, Place, Refusal, Space, Value};
+pub use error::{Error, Kind};
 pub use escape::{Escaped, escaped, escaped_whole};
+pub use limits::Compression;
 pub use limits::{Devices, Limits, Walls};
 pub use read::clone::{Cloned, clone_tree};
 pub use read::digest::tree_manifest;

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::archive::compression::Compression;
-
-/// What becomes of work whose walls ([`crate::sandbox::fences::Fence`]) cannot all be put up.
+/// What becomes of work whose walls ([`crate::wall::Wall`]) cannot all be put up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Walls {
     /// It is not begun.
@@ -225,6 +223,42 @@ impl Default for Limits {
             sync: false,
             spill_dir: None,
             walls: Walls::On,
+        }
+    }
+}
+
+/// How a layer is wrapped (OCI image spec, layer.md, media types).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Not at all.
+    Plain,
+    /// One or more gzip members (RFC 1952).
+    Gzip,
+    /// One or more zstd frames (RFC 8878), skippable ones among them.
+    Zstd,
+}
+
+impl Compression {
+    /// The stable name, as in JSON output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Compression::Plain => "plain",
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+        }
+    }
+
+    /// By the first bytes of a blob; `None` if they are those of another compression.
+    pub fn sniff(start: &[u8]) -> Option<Compression> {
+        match start {
+            [0x1f, 0x8b, ..] => Some(Compression::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Compression::Zstd),
+            [low, 0x2a, 0x4d, 0x18, ..] if low & 0xf0 == 0x50 => Some(Compression::Zstd),
+            // xz, bzip2, lz4, compress
+            [0xfd, b'7', b'z', b'X', ..] | [b'B', b'Z', b'h', ..] => None,
+            [0x04, 0x22, 0x4d, 0x18, ..] | [0x1f, 0x9d, ..] => None,
+            _ => Some(Compression::Plain),
         }
     }
 }

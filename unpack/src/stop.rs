@@ -1,8 +1,7 @@
 //! A caller that does not want the end of some work any more.
 
-use std::fmt;
-use std::io;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use crate::error::Error;
 

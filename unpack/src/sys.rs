@@ -1,5 +1,5 @@
 //! The system calls that `nix` 0.31 does not have: extended attributes, FICLONE, memory shared by
-//! two processes, writing back early, and those that fence a process in.
+//! two processes, writing back early, and those that wall a process in.
 //!
 //! The only file of this crate with `unsafe`. Every function takes borrowed fds and slices,
 //! hands the kernel pointers that live as long as the call, and gives back an errno. Knows

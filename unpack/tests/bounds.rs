@@ -201,6 +201,43 @@ fn what_takes_too_long_may_be_tried_again() {
     assert_eq!(error.depends_on(), None);
 }
 
+/// A layer that does not come is waited for no longer than that, wherever it stops.
+#[test]
+fn a_silent_input_is_waited_for_no_longer_than_the_limit() {
+    let layer = tar().file("f", vec![7; 3 << 20]).end();
+    let gzipped = forge::gzip(&layer);
+    let pen = Pen::new();
+    let root = pen.root();
+    let root = root.to_str().unwrap();
+    for way in [
+        &["--sandbox", "on", "--root", root][..],
+        &["--sandbox", "off", "--root", root],
+        &["--list"],
+        &["--verify", "--root", root],
+    ] {
+        for given in [&[][..], &layer[..100], &layer[..2 << 20], &gzipped[..gzipped.len() / 2]] {
+            let begun = std::time::Instant::now();
+            let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_unpack"))
+                .args(way)
+                .args(["--time-max", "1"])
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut stdin = child.stdin.take().unwrap();
+            std::io::Write::write_all(&mut stdin, given).unwrap();
+            let out = child.wait_with_output().unwrap();
+            drop(stdin);
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert_eq!(out.status.code(), Some(111), "{way:?}, {}: {said}", given.len());
+            assert!(said.contains("--time-max 1"), "{way:?}, {}: {said}", given.len());
+            let took = begun.elapsed().as_secs_f64();
+            assert!((0.9..5.0).contains(&took), "{way:?}, {}: {took}", given.len());
+        }
+    }
+}
+
 /// The processor's time is the layer's own: it is refused for good.
 #[test]
 fn what_uses_the_processor_too_long_is_refused() {

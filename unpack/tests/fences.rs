@@ -12,7 +12,7 @@ use unpack::{Limits, Root, Stop, Walls};
 fn main() -> ExitCode {
     unpack::sandbox::child_entry();
     if std::env::args().any(|arg| arg == "--list") {
-        println!("fences: test");
+        println!("walls: test");
         return ExitCode::SUCCESS;
     }
     assert!(

@@ -90,7 +90,31 @@ accepted! {
         => ["f file 0644 7:0 5"];
 }
 
+// bsdtar writes a time that octal cannot hold in 11 bytes and a blank, which is another number; beside it there is
+// always the right one. An extension header's own time is nobody's.
+accepted! {
+    b01g_bsdtar_before_1970: tar().pax(&[("mtime", b"-2147483648")])
+        .with(Head::new("f", b'0', 0), "", |h| h.mtime = [base256(-2_147_483_648, 11), vec![b' ']].concat()).end()
+        => ["f file 0644 0:0 -2147483648"];
+    b01h_bsdtar_after_2242: tar().pax(&[("mtime", b"9000000000")])
+        .with(Head::new("f", b'0', 0), "", |h| h.mtime = [base256(9_000_000_000, 11), vec![b' ']].concat()).end()
+        => ["f file 0644 0:0 9000000000"];
+    b01i_fields_of_the_extension_header: tar()
+        .with(Head::new("ext", b'x', 11), record("mtime", "5"), |h| {
+            h.mtime = base256(94_670_856_000_000, 12);
+            h.mode = b"rwxr-xr-".to_vec();
+            h.uid = base256(-1, 8);
+            h.gid = b"        ".to_vec();
+            h.major = b"nothing".to_vec();
+        })
+        .file("f", "").end()
+        => ["f file 0644 0:0 5"];
+}
+
 refused! {
+    b01j_without_the_right_one Number: odd(|h| h.mtime = [base256(9_000_000_000, 11), vec![b' ']].concat());
+    b01k_garbage_beside_the_right_one Number: tar().pax(&[("mtime", b"5")])
+        .with(Head::new("f", b'0', 0), "", |h| h.mtime = b"            ".into()).end();
     b02_spaces_are_no_number Number: odd(|h| h.uid = b"        ".into());
     b02b_spaces_behind_a_nul Number: odd(|h| h.gid = b"\0       ".into());
     // Go reads the number, GNU tar reads 0, or one digit less of a size.

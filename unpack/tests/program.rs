@@ -51,20 +51,20 @@ fn layer() -> Vec<u8> {
 }
 
 #[test]
-fn every_fence_stands_and_the_tree_is_the_same_as_without() {
-    let (fenced, bare) = (Pen::new(), Pen::new());
-    let out = unpack(&["--json", "--sandbox", "require"], Some(&fenced.root()), &gzip(&layer()));
+fn every_wall_stands_and_the_tree_is_the_same_as_without() {
+    let (walled, bare) = (Pen::new(), Pen::new());
+    let out = unpack(&["--json", "--sandbox", "require"], Some(&walled.root()), &gzip(&layer()));
     assert_eq!(out.status.code(), Some(0), "{out:?}");
     let summary = json(&out);
     let standing = summary["sandbox"].as_array().unwrap();
     assert_eq!(standing.len(), 7);
-    assert!(standing.iter().all(|fence| fence["stands"] == true), "{standing:#?}");
+    assert!(standing.iter().all(|wall| wall["stands"] == true), "{standing:#?}");
     let out = unpack(&["--json", "--sandbox", "off"], Some(&bare.root()), &gzip(&layer()));
     assert_eq!(out.status.code(), Some(0), "{out:?}");
     assert_eq!(json(&out)["tree_digest"], summary["tree_digest"]);
-    assert_eq!(fenced.tree(), bare.tree());
-    assert_eq!(forge::xattr(&fenced.root().join("d/f"), "user.a"), Some(b"1".to_vec()));
-    fenced.unharmed();
+    assert_eq!(walled.tree(), bare.tree());
+    assert_eq!(forge::xattr(&walled.root().join("d/f"), "user.a"), Some(b"1".to_vec()));
+    walled.unharmed();
 }
 
 /// Who has checked the layer before needs none, and says so: the tree is the same, for less work.

@@ -138,7 +138,7 @@ fn every_format_makes_the_plain_file() {
     }
 }
 
-/// The same by the program, behind its fences and without, with the manifest.
+/// The same by the program, behind its walls and without, with the manifest.
 #[test]
 fn the_program_makes_it_too() {
     let parts: &[Part<'_>] = &[(0, b"begin"), (1 << 20, b"ended")];

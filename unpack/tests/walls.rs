@@ -42,7 +42,7 @@ fn walls(out: &Output) -> Vec<(String, bool, String)> {
     let walls = said["sandbox"].as_array().unwrap_or_else(|| panic!("{said}"));
     walls
         .iter()
-        .map(|wall| (text(&wall["fence"]), wall["stands"] == true, text(&wall["note"])))
+        .map(|wall| (text(&wall["wall"]), wall["stands"] == true, text(&wall["note"])))
         .collect()
 }
 

@@ -206,7 +206,7 @@ fn plnk_leaves_no_trace() {
     forge::refuse(&[many], &few, unpack::Class::Limit);
 }
 
-/// The same behind all fences.
+/// The same behind all walls.
 #[test]
 fn plnk_in_the_sandbox() {
     let pen = forge::Pen::new();

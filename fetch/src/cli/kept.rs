@@ -3,31 +3,34 @@
 //!
 //! Part of the program, not of the library.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::{fs, thread};
 
 use nix::sys::signal::{SigSet, Signal, raise};
 
-/// The file that grows now.
-static GROWS: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// The file that grows now, and whether the next process can go on with it.
+static GROWS: Mutex<Option<(PathBuf, bool)>> = Mutex::new(None);
 
 /// From now on this is the one; none where there is none any more.
-pub(crate) fn is(path: Option<&Path>) {
-    *GROWS.lock().unwrap_or_else(PoisonError::into_inner) = path.map(Path::to_owned);
+pub(crate) fn is(grows: Option<(&Path, bool)>) {
+    let grows = grows.map(|(path, goes_on)| (path.to_owned(), goes_on));
+    *GROWS.lock().unwrap_or_else(PoisonError::into_inner) = grows;
 }
 
 /// What is to be said of it; none where nothing stays.
 pub(crate) fn note() -> Option<String> {
-    let path = GROWS.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    let (path, goes_on) = GROWS.lock().unwrap_or_else(PoisonError::into_inner).take()?;
     let bytes = fs::metadata(&path).ok()?.len();
     let shown = path.display().to_string();
     (bytes > 0).then(|| {
-        format!(
-            "fetch: {bytes} bytes of it stay in {shown:?}: the same command goes on there; remove that file to \
-             begin anew"
-        )
+        let next = match goes_on {
+            true => "the same command resumes there; remove that file to start again",
+            false => {
+                "the server gives no strong ETag, so the same command starts again from the beginning; with --digest it could resume"
+            }
+        };
+        format!("fetch: {bytes} bytes of it stay in {shown:?}: {next}")
     })
 }
 

@@ -2,16 +2,14 @@
 //!
 //! Part of the program, not of the library.
 
-use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, IsTerminal as _, Read, Seek as _, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, process, thread};
 
 use anyhow::Context as _;
 use fetch::{Body, Client, Expect, ImageRef, Kind, Layer, ObjectRef, Summary, write_digest};
@@ -327,7 +325,7 @@ fn drain(
         // What an earlier process left is gone by now, so this happens once.
         let rotten = matches!(error.downcast_ref(), Some(fetch::Error::Rotten { .. }));
         let what = match kind(&error) {
-            _ if rotten => "beginning anew",
+            _ if rotten => "starting again",
             Some(Kind::Digest | Kind::Changed) => match client.elsewhere(object)? {
                 None => return Err(error),
                 Some(next) => {
@@ -335,9 +333,9 @@ fn drain(
                     client = next;
                     match kind(&error) {
                         Some(Kind::Changed) => {
-                            "a source has another version, beginning anew without it"
+                            "a source has another version, starting again without it"
                         }
-                        _ if anew => "what a source keeps is wrong, asking it to fetch anew",
+                        _ if anew => "the copy of a source is wrong; asking it to fetch again",
                         _ => "a source lied, going on without it",
                     }
                 }
@@ -379,7 +377,7 @@ fn copy(
     show: Show,
 ) -> anyhow::Result<Summary> {
     let progress = Progress::new(body.size(), !show.quiet && !show.json);
-    kept::is(body.spool_path());
+    kept::is(body.spool_path().map(|path| (path, body.goes_on_later())));
     let mut buffer = vec![0; 256 << 10];
     let mut done = 0;
     loop {

@@ -5,9 +5,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::Kind;
-use crate::error::wording::quoted;
-use crate::http::proxy;
+use crate::error::kind::Kind;
+use crate::error::tunnel;
+use crate::text::quote::quoted;
 use crate::text::xml;
 
 /// What a server said instead of giving the object.
@@ -81,7 +81,7 @@ impl Answer {
     /// What the operator can do about it: the server's own code decides, then the status.
     fn advice(&self) -> Option<&'static str> {
         if self.proxy.is_some() {
-            return proxy::advice(self.status);
+            return tunnel::advice(self.status);
         }
         let said = self.message.as_deref().unwrap_or_default();
         let kms = said.contains("kms:") || said.contains("KMS");

@@ -1,45 +1,22 @@
 //! What can go wrong between a reference and its last byte, as data.
 //!
-//! Not here: how it is said (`wording.rs`), whether to try again (`retry.rs`).
+//! Data only: nothing is opened or asked here. Not here: how it is said (`wording.rs`), whether to try again (`retry.rs`).
 
 pub(crate) mod answer;
+mod cause;
+pub(crate) mod fault;
+pub(crate) mod forbidden;
+pub(crate) mod kind;
+pub(crate) mod tunnel;
 pub(crate) mod wording;
 
-use std::error;
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{error, io};
 
 use crate::error::answer::Answer;
-use crate::http::guard::Forbidden;
-use crate::http::proxy::refusal;
-
-/// The classes of failure, for callers that decide what to do next. Exhaustive on purpose: a new
-/// kind must be classed by every caller before it compiles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The request makes no sense: a malformed reference, option or credentials file, or a place
-    /// that cannot be written.
-    Usage,
-    /// No such bucket or object, or nothing under the prefix.
-    NotFound,
-    /// The server says no: credentials, permission, clock, or the wrong region.
-    Denied,
-    /// The server, or what the bucket holds, breaks the rules; nothing of it is used.
-    Refused,
-    /// The object is not, or is no longer, the one that was pinned.
-    Changed,
-    /// All bytes came and they are not the promised ones.
-    Digest,
-    /// The name, the connection or the stream failed.
-    Network,
-    /// The server asks for patience (429, 503) or failed inside (5xx).
-    Throttled,
-    /// Nothing, or too little, came in time.
-    Timeout,
-    /// A local file or pipe failed.
-    Io,
-}
+use crate::error::cause::{file_kind, transport_kind};
+use crate::error::kind::Kind;
 
 /// An error of this crate. `subject` fields are references such as `s3://bucket/key`.
 #[derive(Debug)]
@@ -66,7 +43,7 @@ pub enum Error {
         subject: String,
     },
     /// A shared file of the AWS tools says what cannot be done.
-    Shared(Box<crate::keys::shared::Fault>),
+    Shared(Box<crate::error::fault::Fault>),
     /// Credentials are named but unusable.
     Credentials {
         /// Where they were looked for.
@@ -204,6 +181,18 @@ pub enum Error {
         /// Bytes that the spool had.
         reused: u64,
     },
+    /// The digest is wrong, and several answers gave the bytes which nothing held to one version: the object may
+    /// have been replaced in between.
+    Mixed {
+        /// The object.
+        subject: String,
+        /// `sha256`, or what a server's checksum is.
+        algorithm: &'static str,
+        /// The promised one, hex.
+        want: String,
+        /// The computed one, hex.
+        got: String,
+    },
     /// Larger than the limit.
     TooLarge {
         /// The object.
@@ -298,6 +287,8 @@ pub enum Error {
         subject: String,
         /// How long they were waited for.
         waited: Duration,
+        /// Why the last one that was asked gave nothing.
+        last: Option<Box<Error>>,
     },
     /// A body was read again after it had failed.
     Spent {
@@ -383,37 +374,11 @@ impl Error {
             | Error::Sources { .. } => Kind::Network,
             Error::GaveUp { last, .. } => last.kind(),
             Error::File { source, .. } => file_kind(source),
-            Error::Busy { .. } | Error::Rotten { .. } | Error::Thread { .. } => Kind::Io,
+            Error::Busy { .. }
+            | Error::Rotten { .. }
+            | Error::Mixed { .. }
+            | Error::Thread { .. } => Kind::Io,
         }
-    }
-}
-
-/// A place that is not there, or not ours to write, stays so; a disk may get room.
-fn file_kind(source: &io::Error) -> Kind {
-    match source.kind() {
-        io::ErrorKind::NotFound
-        | io::ErrorKind::PermissionDenied
-        | io::ErrorKind::NotADirectory
-        | io::ErrorKind::IsADirectory
-        | io::ErrorKind::ReadOnlyFilesystem
-        | io::ErrorKind::InvalidFilename => Kind::Usage,
-        _ => Kind::Io,
-    }
-}
-
-/// ureq's error is non-exhaustive; what it may add later is a failure of the exchange.
-fn transport_kind(source: &ureq::Error) -> Kind {
-    match source {
-        ureq::Error::Timeout(_) => Kind::Timeout,
-        ureq::Error::Io(e) if e.kind() == io::ErrorKind::TimedOut => Kind::Timeout,
-        // A certificate does not get better by trying again. rustls reports through io as well.
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => Kind::Refused,
-        ureq::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => Kind::Refused,
-        ureq::Error::LargeResponseHeader(..) => Kind::Refused,
-        ureq::Error::ConnectProxyFailed(said) if refusal(said).is_some() => Kind::Denied,
-        ureq::Error::Other(e) if e.is::<Forbidden>() => Kind::Refused,
-        ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl | ureq::Error::Http(_) => Kind::Usage,
-        _ => Kind::Network,
     }
 }
 
@@ -423,6 +388,9 @@ impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Error::Unresumable { source, .. } => Some(source.as_ref()),
+            Error::Sources { last, .. } => {
+                last.as_deref().map(|e| e as &(dyn error::Error + 'static))
+            }
             Error::GaveUp { last, .. } => Some(last.as_ref()),
             Error::File { source, .. }
             | Error::Unreadable { source, .. }
@@ -447,6 +415,7 @@ impl error::Error for Error {
             | Error::Changed { .. }
             | Error::Digest { .. }
             | Error::Rotten { .. }
+            | Error::Mixed { .. }
             | Error::TooLarge { .. }
             | Error::Malformed { .. }
             | Error::ListingTooLong { .. }
@@ -457,7 +426,6 @@ impl error::Error for Error {
             | Error::Gap { .. }
             | Error::Stranger { .. }
             | Error::Duplicate { .. }
-            | Error::Sources { .. }
             | Error::Spent { .. }
             | Error::Overdue { .. }
             | Error::Busy { .. } => None,
@@ -465,29 +433,14 @@ impl error::Error for Error {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_that_stay_wrong_are_told_from_disks_that_may_get_room() {
-        let kind = |code: i32| {
-            let source = io::Error::from_raw_os_error(code);
-            Error::File { act: "write", path: PathBuf::from("/f"), source }.kind()
-        };
-        for code in [
-            libc::ENOENT,
-            libc::EACCES,
-            libc::EPERM,
-            libc::ENOTDIR,
-            libc::EISDIR,
-            libc::EROFS,
-            libc::ENAMETOOLONG,
-        ] {
-            assert_eq!(kind(code), Kind::Usage, "{code}");
-        }
-        for code in [libc::ENOSPC, libc::EIO, libc::EDQUOT, libc::EMFILE, libc::EPIPE] {
-            assert_eq!(kind(code), Kind::Io, "{code}");
-        }
+/// Whether nobody is there who could answer: no such host, or a refused connection.
+pub(crate) fn is_unreachable(error: &Error) -> bool {
+    match error {
+        Error::Transport { source, .. } => match source.as_ref() {
+            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+            ureq::Error::Io(source) => source.kind() == io::ErrorKind::ConnectionRefused,
+            _ => false,
+        },
+        _ => false,
     }
 }

@@ -4,21 +4,10 @@
 //! can carry a control character to a terminal.
 
 use std::fmt;
+use std::time::Duration;
 
-use crate::error::Error;
-use crate::http::proxy;
-
-/// At most this many characters of a foreign text are shown.
-const SHOWN_MAX: usize = 200;
-
-/// Quotes a foreign text: control and invisible characters escaped, the length bounded.
-pub(crate) fn quoted(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN_MAX).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    format!("{shown:?}")
-}
+use crate::error::{Error, tunnel};
+use crate::text::quote::quoted;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -113,6 +102,12 @@ impl fmt::Display for Error {
                 "{}: digest mismatch with {reused} bytes of an earlier try, now removed: try again",
                 q(subject)
             ),
+            Error::Mixed { subject, algorithm, want, got } => write!(
+                f,
+                "{}: digest mismatch: {algorithm}:{got}, promised {algorithm}:{want}, over several answers \
+                 which no strong ETag holds together: the object may have changed meanwhile: try again",
+                q(subject)
+            ),
             Error::TooLarge { subject, size, size_max } => {
                 write!(f, "{}: {size} bytes exceed the limit {size_max}", q(subject))
             }
@@ -155,14 +150,15 @@ impl fmt::Display for Error {
                 write!(f, "layer {number} is there twice: {} and {}", q(first), q(second))
             }
             Error::GaveUp { tries, elapsed, .. } => {
-                write!(f, "gave up after {tries} tries in {:.1} s", elapsed.as_secs_f64())
+                let tried = if *tries == 1 { "try" } else { "tries" };
+                write!(f, "gave up after {tries} {tried}{}", Over(" in", *elapsed))
             }
-            Error::Sources { subject, waited } => write!(
+            Error::Sources { subject, waited, .. } => write!(
                 f,
-                "{}: no source could be asked for {:.1} s, and the source fallback is not now: look at \
+                "{}: no source could be asked{}, and the source fallback is not now: look at \
                  the sources, or let the origin be asked (--source-fallback now)",
                 q(subject),
-                waited.as_secs_f64()
+                Over(" for", *waited)
             ),
             Error::Spent { subject } => write!(f, "{}: read after it had failed", q(subject)),
             Error::Overdue { subject, at, size, deadline } => write!(
@@ -182,6 +178,18 @@ impl fmt::Display for Error {
             Error::File { act, path, .. } => {
                 write!(f, "unable to {act} {:?}", path.display().to_string())
             }
+        }
+    }
+}
+
+/// A time after its preposition; nothing where it would be 0.0 s.
+struct Over(&'static str, Duration);
+
+impl fmt::Display for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 < Duration::from_millis(50) {
+            true => Ok(()),
+            false => write!(f, "{} {:.1} s", self.0, self.1.as_secs_f64()),
         }
     }
 }
@@ -207,7 +215,7 @@ impl fmt::Display for Transport<'_> {
             ureq::Error::ConnectProxyFailed(said) => {
                 let said = said.strip_prefix("proxy server ").unwrap_or(said);
                 write!(f, "the proxy {}", quoted(said).trim_matches('"'))?;
-                proxy::refusal(said).map_or(Ok(()), |advice| write!(f, ": {advice}"))
+                tunnel::refusal(said).map_or(Ok(()), |advice| write!(f, ": {advice}"))
             }
             ureq::Error::Timeout(what) => write!(f, "timed out: {what}"),
             ureq::Error::Io(error) if error.to_string().contains("InvalidContentType") => {

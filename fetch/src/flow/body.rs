@@ -7,13 +7,14 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Kind};
+use crate::error::Error;
+use crate::error::kind::Kind;
 use crate::flow::chain::Chain;
 use crate::flow::pin::Pin;
 use crate::flow::promise::Promise;
 use crate::flow::ranges::Ranges;
 use crate::flow::spool::Spool;
-use crate::flow::stream::Stream;
+use crate::flow::stream::{Stream, is_about_the_range};
 use crate::s3::object::ObjectRef;
 use crate::s3::options::{Event, Watch};
 use crate::text::digest::{Sha256, hex};
@@ -56,6 +57,8 @@ pub struct Body {
     pub(crate) watch: Watch,
     /// Requests and resumptions of flows that broke for good.
     pub(crate) counts: (u32, u32),
+    /// Another flow went on where one had ended.
+    pub(crate) patched: bool,
     pub(crate) state: State,
 }
 
@@ -141,6 +144,12 @@ impl Body {
         self.spool.as_ref().map(Spool::path)
     }
 
+    /// Whether a later body goes on where the spool of this one ends: a strong ETag or a digest says then that it
+    /// is the same version.
+    pub fn goes_on_later(&self) -> bool {
+        self.pin.may_have_parts()
+    }
+
     /// Removes the spool, for a caller that has put the bytes to use.
     ///
     /// # Errors
@@ -196,11 +205,38 @@ impl Body {
                 }
                 return Err(error);
             }
+            // Who cannot do the next range may give the whole, once and to one stream.
+            if let Flow::Many(ranges) = &self.flow
+                && is_about_the_range(&error)
+            {
+                let text = format!("at byte {}: {error}: going on without ranges", self.at);
+                self.watch.tell(&Event::Note { text: &text });
+                let pin = ranges.pin.clone();
+                let rest = Stream::rest(self.chain.client(), &self.object, &pin, self.at);
+                self.flow_by(Flow::One(Box::new(rest)));
+                continue;
+            }
             let next = self.chain.next(Some(error), Some(self.at))?;
-            let (tries, resumed) = self.flow.counts();
-            self.counts = (self.counts.0 + tries, self.counts.1 + resumed);
-            self.flow = next.go_on(&self.object, &self.pin.anywhere(), self.at)?;
+            let flow = next.go_on(&self.object, &self.pin.anywhere(), self.at)?;
+            self.flow_by(flow);
         }
+    }
+
+    /// From here on the bytes come by another flow.
+    fn flow_by(&mut self, flow: Flow) {
+        let (tries, resumed) = self.flow.counts();
+        self.counts = (self.counts.0 + tries, self.counts.1 + resumed);
+        self.patched |= self.at > 0;
+        self.flow = flow;
+    }
+
+    /// Whether the bytes are of several answers of the origin, and nothing but a digest could tell if the object
+    /// was replaced in between.
+    fn may_be_mixed(&self) -> bool {
+        let several = self.patched
+            || matches!(self.flow, Flow::Many(_))
+            || self.counts.1 + self.flow.counts().1 > 0;
+        several && self.chain.is_of_the_origin() && self.pin.etag.strong().is_none()
     }
 
     /// Digest and checksum, once all bytes are through.
@@ -229,10 +265,13 @@ impl Body {
             if let Some(spool) = self.spool.take() {
                 spool.discard()?;
             }
-            return match reused {
-                0 => Err(error),
-                reused => Err(Error::Rotten { subject: self.subject.clone(), reused }),
-            };
+            return Err(match (reused, error) {
+                (0, Error::Digest { subject, algorithm, want, got }) if self.may_be_mixed() => {
+                    Error::Mixed { subject, algorithm, want, got }
+                }
+                (0, error) => error,
+                (reused, _) => Error::Rotten { subject: self.subject.clone(), reused },
+            });
         }
         let (tries, resumed) = self.flow.counts();
         let (tries, resumed) = (self.counts.0 + tries, self.counts.1 + resumed);

@@ -71,6 +71,11 @@ impl Breaker {
         true
     }
 
+    /// Time until it may be asked again.
+    pub(crate) fn pause(&self, now: Duration) -> Duration {
+        self.state().until.saturating_sub(now)
+    }
+
     /// It has answered.
     pub(crate) fn went_well(&self) {
         *self.state() = State::default();

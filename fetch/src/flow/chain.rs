@@ -4,42 +4,22 @@
 //! origin is asked. A source that says no is out for this object; one that is away has its pause
 //! (`breaker.rs`); one that is busy is waited for by whoever reads from it (`retry.rs`).
 
-use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::error::{Error, Kind, wording};
+use crate::error::kind::Kind;
+use crate::error::{Error, wording};
 use crate::flow::breaker::Breaker;
 use crate::http::retry::{LOOK, PROGRESS_BYTES, dice};
 use crate::http::vigil::Waiting;
+use crate::s3::blame::{Blamed, Shun, Shunned};
 use crate::s3::fallback::Fallback;
 use crate::s3::object::ObjectRef;
 use crate::s3::options::Event;
 
 /// Failures that nobody has come back for are forgotten beyond this number.
 const BLAMED_MAX: usize = 256;
-
-/// What a client does about a source that gave something wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shun {
-    /// It is told that what it keeps is wrong.
-    Anew,
-    /// It is not asked.
-    Not,
-}
-
-/// Sources by address.
-pub(crate) type Shunned = BTreeMap<String, Shun>;
-
-/// Who gave bytes of an object that came to nothing.
-#[derive(Debug)]
-pub(crate) struct Blamed {
-    object: ObjectRef,
-    sources: Vec<String>,
-    /// They have another version, or had.
-    changed: bool,
-}
 
 /// The order of one object.
 #[derive(Debug)]
@@ -85,6 +65,17 @@ impl Chain {
         self.current.is_none()
     }
 
+    /// Who is asked now.
+    pub(crate) fn client(&self) -> &Client {
+        let sources = &self.client.inner.sources;
+        self.current.and_then(|index| sources.get(index)).unwrap_or(&self.client)
+    }
+
+    /// Whether all that came is the origin's.
+    pub(crate) fn is_of_the_origin(&self) -> bool {
+        self.gave.is_empty()
+    }
+
     /// Whether whoever is asked has given a byte.
     pub(crate) fn is_proven(&self) -> bool {
         self.proven
@@ -103,6 +94,12 @@ impl Chain {
                 self.gave.push(index);
             }
         }
+    }
+
+    /// Time until a source may be asked again; none where all have said no.
+    fn next_probe(&self, now: Duration) -> Option<Duration> {
+        let away = self.out.iter().enumerate().filter(|(_, out)| !**out);
+        away.map(|(index, _)| self.breaker(index).pause(now)).min()
     }
 
     fn breaker(&self, index: usize) -> std::sync::Arc<Breaker> {
@@ -148,7 +145,7 @@ impl Chain {
     /// # Errors
     /// That of the last one, where there is nobody else; [`Error::Sources`].
     pub(crate) fn next(&mut self, failed: Option<Error>, at: Option<u64>) -> Result<Client, Error> {
-        let mut last = None;
+        let (mut last, mut told) = (None, false);
         if let Some(error) = failed {
             let Some(index) = self.current.take() else { return Err(error) };
             self.leave(index, &error, at);
@@ -173,26 +170,33 @@ impl Chain {
                 Fallback::Never => None,
                 Fallback::Within(time) => {
                     let wait = time.mul_f64((dice() % 1024) as f64 / 1024.0);
-                    let text = format!(
-                        "no source to ask: the origin is asked in {:.1} s",
-                        wait.as_secs_f64()
-                    );
-                    options.watch.tell(&Event::Note { text: &text });
                     self.origin_at = Some(now + wait);
                     self.origin_at
                 }
             });
             let waited = now.saturating_sub(self.since);
-            let hopeless = self.out.iter().all(|out| *out) || waited >= options.patience;
+            let left = options.patience.saturating_sub(waited);
+            let nobody = self.out.iter().all(|out| *out);
+            let hopeless = nobody || left.is_zero();
             let wait = match origin_at {
                 Some(due) if due <= now => return Ok(client.clone()),
                 Some(due) if !options.stop.is_set() => (due - now).min(LOOK),
                 None if !hopeless && !options.stop.is_set() => LOOK,
                 Some(_) | None => {
-                    let away = Error::Sources { subject, waited };
-                    return Err(last.unwrap_or(away));
+                    return Err(match last {
+                        Some(last) if nobody || options.stop.is_set() => last,
+                        last => Error::Sources { subject, waited, last: last.map(Box::new) },
+                    });
                 }
             };
+            if !told {
+                told = true;
+                let again = self.next_probe(now);
+                let origin = origin_at.map(|due| due.saturating_sub(now));
+                let error = last.as_ref();
+                let event = Event::Away { subject: &subject, error, again, origin, left };
+                options.watch.tell(&event);
+            }
             options.clock.sleep(wait);
         }
     }

@@ -1,5 +1,7 @@
-//! The bytes of an object on their way: opened, streamed over as many connections as it takes, spooled, verified.
+//! The bytes of an object on their way: opened, streamed over as many connections as it takes, spooled, verified,
+//! read ahead. Threads, sockets and the files of spools are touched here, and no other file.
 
+pub(crate) mod ahead;
 pub(crate) mod body;
 pub(crate) mod breaker;
 pub(crate) mod chain;

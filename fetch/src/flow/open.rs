@@ -265,7 +265,7 @@ impl Client {
             return Ok(Flow::None);
         }
         if jobs == 1 {
-            return Ok(Flow::One(Box::new(Stream::part(self, object, pin, at..pin.size))));
+            return Ok(Flow::One(Box::new(Stream::rest(self, object, pin, at))));
         }
         Ok(Flow::Many(Ranges::start(self, object, pin, None, at..pin.size, jobs)?))
     }
@@ -307,6 +307,7 @@ impl Client {
             deadline: end,
             watch: options.watch.clone(),
             counts: (0, 0),
+            patched: false,
             state: State::Reading,
         };
         body.verify_at_end()?;

@@ -6,9 +6,7 @@
 use ureq::http::HeaderMap;
 
 use crate::error::Error;
-use crate::http;
-use crate::s3::listing::entity_tag;
-use crate::text::date;
+use crate::http::head::{self, etag};
 
 /// The version of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +79,7 @@ impl Pin {
             Tag::Known(pinned) => return Err(changed(subject, "ETag", pinned, &etag)),
         }
         if let Some(due) = self.unmodified_since() {
-            let got = http::text(headers, "last-modified");
+            let got = head::text(headers, "last-modified");
             if got.as_deref() != Some(due) {
                 return Err(changed(subject, "Last-Modified", &self.modified, &got));
             }
@@ -93,25 +91,6 @@ impl Pin {
 /// A tag without what makes it a weak one.
 fn opaque(etag: Option<&str>) -> Option<&str> {
     etag.map(|etag| etag.strip_prefix("W/").unwrap_or(etag))
-}
-
-/// `Last-Modified`, if an object that is changed after this answer has another one: whole seconds are told,
-/// so the answer's own second must be a later one (RFC 9110 8.8.2.2).
-pub(crate) fn modified(headers: &HeaderMap) -> Option<String> {
-    let text = http::text(headers, "last-modified")?;
-    let (changed, now) = (date::http(&text)?, date::http(&http::text(headers, "date")?)?);
-    (now > changed).then_some(text)
-}
-
-/// The entity tag of an answer.
-pub(crate) fn etag(headers: &HeaderMap, subject: &str) -> Result<Option<String>, Error> {
-    let Some(value) = headers.get("etag") else { return Ok(None) };
-    let text = String::from_utf8_lossy(value.as_bytes());
-    entity_tag(&text).map_err(|why| Error::Malformed {
-        subject: subject.to_owned(),
-        why,
-        got: text.clone().into_owned(),
-    })
 }
 
 /// Another version than the pinned one.
@@ -134,6 +113,7 @@ pub(crate) fn resized(subject: &str, want: u64, got: u64) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::head::modified;
 
     const DAY: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const NEXT: &str = "Sun, 06 Nov 1994 08:49:38 GMT";

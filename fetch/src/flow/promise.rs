@@ -3,10 +3,9 @@
 //! A range comes without the checksum of the whole, so that is asked for apart, once and for a short time,
 //! beside the data: it is an extra, and never keeps anybody waiting for longer.
 
-use std::fmt;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fmt, thread};
 
 use crate::client::Client;
 use crate::flow::pin::Pin;

@@ -4,11 +4,10 @@
 //! ahead by the buffers it owns and no further: they travel to the consumer full and back empty.
 //! Memory is jobs * (part + one buffer), whatever the object's size.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::{io, thread};
 
 use crate::client::Client;
 use crate::error::Error;
@@ -56,6 +55,8 @@ pub(crate) struct Ranges {
     at: u64,
     end: u64,
     pressure: Arc<Pressure>,
+    /// What is held of the object, for whoever goes on in their place.
+    pub(crate) pin: Pin,
     pub(crate) tries: u32,
     pub(crate) resumed: u32,
 }
@@ -127,7 +128,8 @@ impl Ranges {
         }
         let (turn, buffer, taken, tries, resumed) = (0, Vec::new(), 0, 0, 0);
         let (at, end) = (range.start, range.end);
-        Ok(Ranges { workers, turn, buffer, taken, at, end, pressure, tries, resumed })
+        let pin = pin.clone();
+        Ok(Ranges { workers, turn, buffer, taken, at, end, pressure, pin, tries, resumed })
     }
 
     /// Reads on; 0 only at the end.

@@ -12,12 +12,13 @@ use ureq::Body;
 use ureq::http::Response;
 
 use crate::client::Client;
-use crate::error::{Error, Kind};
+use crate::error::Error;
+use crate::error::kind::Kind;
 use crate::flow::feed::Feed;
-use crate::flow::pin::{Pin, Tag, changed, etag, modified, resized};
+use crate::flow::pin::{Pin, Tag, changed, resized};
 use crate::flow::pressure::Pressure;
-use crate::http;
 use crate::http::checksum::Checksum;
+use crate::http::head::{self, etag, modified};
 use crate::http::retry::{Trial, may_retry};
 use crate::http::sign::{Hold, Op};
 use crate::http::vigil::Waiting;
@@ -38,7 +39,10 @@ pub(crate) struct Stream {
     at: u64,
     end: u64,
     feed: Option<Feed>,
-    /// The server cannot do ranges: the whole is asked for, and what is through is dropped.
+    /// Nobody else asks for parts of the object, and this goes on to its end: the whole will do instead of the
+    /// rest, and what is through already is dropped.
+    alone: bool,
+    /// The server cannot do ranges: the whole is asked for.
     unranged: bool,
     trial: Trial,
     /// Shared with the streams of the other parts.
@@ -63,7 +67,7 @@ impl Stream {
     ) -> Result<Stream, Error> {
         let subject = object.to_string();
         let _waiting = Waiting::begin(&client.inner.options, client.inner.http.agent(), &subject);
-        let mut trial = Trial::new(client);
+        let mut trial = Trial::new(&client.inner.options, client.inner.is_source.is_some());
         let mut tries = 0;
         let mut first = first;
         let Opened { pin, end, checksum, feed } = loop {
@@ -77,7 +81,7 @@ impl Stream {
             }
         };
         let (client, object, feed) = (client.clone(), object.clone(), Some(feed));
-        let (start, at, resumed) = (0, 0, 0);
+        let (start, at, resumed, alone) = (0, 0, 0, end == pin.size);
         Ok(Stream {
             client,
             object,
@@ -88,6 +92,7 @@ impl Stream {
             at,
             end,
             feed,
+            alone,
             unranged: false,
             trial,
             pressure: None,
@@ -113,12 +118,19 @@ impl Stream {
             at: range.start,
             end: range.end,
             feed: None,
+            alone: false,
             unranged: false,
-            trial: Trial::new(client),
+            trial: Trial::new(&client.inner.options, client.inner.is_source.is_some()),
             pressure: None,
             tries: 0,
             resumed: 0,
         }
+    }
+
+    /// All that is left of a known object from byte `at` on, by this stream alone: a server that knows no ranges
+    /// will do.
+    pub(crate) fn rest(client: &Client, object: &ObjectRef, pin: &Pin, at: u64) -> Stream {
+        Stream { alone: true, ..Stream::part(client, object, pin, at..pin.size) }
     }
 
     /// Reads on; 0 only at the end.
@@ -194,21 +206,20 @@ impl Stream {
             self.resumed += 1;
             self.client.inner.options.watch.tell(&Event::Resume { subject, at });
         }
-        let whole = self.start == 0 && self.end == self.pin.size;
-        let range = (!whole || (at > 0 && !self.unranged)).then_some((at, self.end - 1));
+        let alone = self.alone;
+        let range = (!alone || (at > 0 && !self.unranged)).then_some((at, self.end - 1));
         match self.ask(range) {
             // Once more as a whole, which needs no range.
-            Err(error) if whole && range.is_some() && is_about_the_range(&error) => {
+            Err(error) if alone && range.is_some() && is_about_the_range(&error) => {
                 self.unranged = true;
                 self.ask(None)
             }
             // A range of a known size can only be out of it if that is another size now.
             Err(Error::Answer { subject, answer })
-                if answer.status == 416 && answer.size != Some(self.pin.size) =>
+                if answer.status == 416
+                    && answer.size.is_some_and(|size| size != self.pin.size) =>
             {
-                let got = answer.size.map_or_else(|| "smaller".to_owned(), |size| size.to_string());
-                let want = self.pin.size.to_string();
-                Err(Error::Changed { subject, field: "size", want, got })
+                Err(resized(&subject, self.pin.size, answer.size.unwrap_or_default()))
             }
             asked => asked,
         }
@@ -246,8 +257,8 @@ impl Stream {
             return Err(resized(subject, self.pin.size, length));
         }
         // 200: a server may ignore Range (RFC 9110 14.2). The whole comes again, from which the
-        // part that is already through is dropped; only for the whole, or each part would do so.
-        if self.start > 0 || self.end != self.pin.size {
+        // part that is already through is dropped; only by one stream, or each part would do so.
+        if !self.alone {
             let due = ContentRange { first: at, last: self.end - 1, size: self.pin.size };
             return Err(wrong_range(subject, &due.to_string(), "all of it", length));
         }
@@ -256,7 +267,7 @@ impl Stream {
 }
 
 /// Whether a server may do without a range what it cannot with one.
-fn is_about_the_range(error: &Error) -> bool {
+pub(crate) fn is_about_the_range(error: &Error) -> bool {
     match error {
         Error::Range { .. } => true,
         Error::Answer { answer, .. } => {
@@ -348,7 +359,7 @@ fn length(response: &Response<Body>) -> Option<u64> {
 }
 
 fn content_range(response: &Response<Body>) -> String {
-    http::text(response.headers(), "content-range").unwrap_or_default()
+    head::text(response.headers(), "content-range").unwrap_or_default()
 }
 
 fn wrong_range(subject: &str, want: &str, got: &str, length: Option<u64>) -> Error {

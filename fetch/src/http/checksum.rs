@@ -6,7 +6,7 @@
 
 use ureq::http::HeaderMap;
 
-use crate::http;
+use crate::http::head;
 
 /// The algorithms, the strongest first. The other ones of S3 (sha1, md5) cost more than the sha256
 /// that is computed anyway.
@@ -102,18 +102,18 @@ pub(crate) struct Mismatch {
 impl Checksum {
     /// The strongest checksum of the full object among the headers.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Checksum> {
-        match http::text(headers, "x-amz-checksum-type") {
+        match head::text(headers, "x-amz-checksum-type") {
             Some(kind) if !kind.eq_ignore_ascii_case("FULL_OBJECT") => return None,
             Some(_) => {}
             // Not every server tells the type, or marks the value: the entity tag tells of parts, too.
-            None if http::text(headers, "etag").is_some_and(|etag| is_of_parts(&etag)) => {
+            None if head::text(headers, "etag").is_some_and(|etag| is_of_parts(&etag)) => {
                 return None;
             }
             None => {}
         }
         HEADERS.iter().find_map(|(name, algorithm)| {
             // One of several parts has a "-<parts>" at its end and does not decode.
-            let want = base64(&http::text(headers, name)?)?;
+            let want = base64(&head::text(headers, name)?)?;
             let bytes = match algorithm {
                 Algorithm::Sha256 => 32,
                 Algorithm::Crc(polynomial) => polynomial.bytes,

@@ -1,15 +1,12 @@
 //! Names are resolved here, so that none may lead to an address where clouds keep the credentials of the
 //! machine. What a name may be is in `endpoint.rs`.
 
-use std::error;
-use std::fmt;
-use std::net::IpAddr;
-
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
+use crate::error::forbidden::Forbidden;
 use crate::s3::endpoint::is_metadata;
 
 /// The system's resolver, less what no bucket has.
@@ -17,18 +14,6 @@ use crate::s3::endpoint::is_metadata;
 /// `ureq::unversioned` may change with any release of ureq; the compiler would tell.
 #[derive(Debug, Default)]
 pub(crate) struct Guard(DefaultResolver);
-
-/// Why a name was not connected to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Forbidden(pub(crate) IpAddr);
-
-impl fmt::Display for Forbidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "its name leads to {}, where a cloud keeps a machine's metadata: refused", self.0)
-    }
-}
-
-impl error::Error for Forbidden {}
 
 impl Resolver for Guard {
     fn resolve(

@@ -5,6 +5,7 @@
 
 pub(crate) mod checksum;
 pub(crate) mod guard;
+pub(crate) mod head;
 pub(crate) mod interim;
 pub(crate) mod proxy;
 pub(crate) mod redirect;
@@ -18,11 +19,13 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ureq::http::{HeaderMap, Response};
+use ureq::http::Response;
 use ureq::{Agent, Body};
 
+use crate::clock;
 use crate::error::Error;
 use crate::error::answer::Answer;
+use crate::http::head::text;
 use crate::http::route::{Route, route};
 use crate::http::sign::Signed;
 use crate::s3::endpoint::Endpoint;
@@ -196,13 +199,8 @@ fn retry_after(text: &str, server_date: Option<&str>) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let now = server_date.and_then(date::http).unwrap_or_else(date::now);
+    let now = server_date.and_then(date::http).unwrap_or_else(clock::now);
     Some(Duration::from_secs(date::http(text.trim())?.saturating_sub(now)))
-}
-
-/// A header's value, if it is text.
-pub(crate) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
 #[cfg(test)]

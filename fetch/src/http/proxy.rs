@@ -1,7 +1,8 @@
 //! Which proxy leads to a server, by the usual variables. Pure but for building ureq's type.
 //!
 //! `HTTPS_PROXY` is for https, `HTTP_PROXY` for http, `ALL_PROXY` for both, `NO_PROXY` for neither;
-//! each also in lower case, which wins (curl(1), ENVIRONMENT).
+//! each also in lower case, which wins, even where it is set to nothing: that is how one of them is switched
+//! off for a command (Python's urllib, and so boto3, has it so; curl takes such a one for unset).
 
 use std::net::IpAddr;
 
@@ -17,13 +18,11 @@ pub(crate) fn find(
     endpoint: &Endpoint,
     look: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Option<ureq::Proxy>, Error> {
-    let get = |names: [&'static str; 2]| {
-        names.into_iter().find_map(|name| Some((name, look(name).filter(|v| !v.is_empty())?)))
+    // The lower one as it is, the upper one unless it is empty.
+    let get = |[lower, upper]: [&'static str; 2]| {
+        let other = || Some((upper, look(upper).filter(|value| !value.is_empty())?));
+        look(lower).map(|value| (lower, value)).or_else(other)
     };
-    let around = get(["no_proxy", "NO_PROXY"]);
-    if around.is_some_and(|(_, list)| goes_around(&list, endpoint)) {
-        return Ok(None);
-    }
     let own = if endpoint.is_https() {
         ["https_proxy", "HTTPS_PROXY"]
     } else {
@@ -32,6 +31,19 @@ pub(crate) fn find(
     let Some((name, url)) = get(own).or_else(|| get(["all_proxy", "ALL_PROXY"])) else {
         return Ok(None);
     };
+    if url.is_empty() {
+        return Ok(None);
+    }
+    if let Some((name, list)) = get(["no_proxy", "NO_PROXY"]) {
+        if let Some(entry) = entries(&list).find(|entry| is_bad_network(entry)) {
+            let why =
+                "it is no network: expected an address and the bits that count, such as 10.0.0.0/8";
+            return Err(Error::Setting { name, value: entry.to_owned(), why });
+        }
+        if goes_around(&list, endpoint) {
+            return Ok(None);
+        }
+    }
     let bad = |why| Error::Setting { name, value: "***".to_owned(), why };
     let scheme = url.split_once("://").map_or("http", |(scheme, _)| scheme);
     if scheme.to_ascii_lowercase().starts_with("socks") {
@@ -98,25 +110,28 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// What a proxy that was asked for a tunnel said, where it will say the same again.
-pub(crate) fn refusal(said: &str) -> Option<&'static str> {
-    let said = said.strip_prefix("proxy server ").unwrap_or(said);
-    let status = said.strip_prefix("responded ")?.split('/').next()?;
-    advice(status.parse().ok()?)
+/// What a list has between commas and blanks.
+fn entries(list: &str) -> impl Iterator<Item = &str> {
+    list.split([',', ' ', '\t']).filter(|entry| !entry.is_empty())
 }
 
-/// What helps where a proxy has answered `status` for good.
-pub(crate) fn advice(status: u16) -> Option<&'static str> {
-    match status {
-        407 => Some(
-            "it wants a name and a password: put them into the proxy variable, http://name:password@host:port",
-        ),
-        401 | 403 => {
-            Some("its rules forbid this server: have them changed, or put it into NO_PROXY")
-        }
-        400 | 404 | 405 | 501 => Some("it is no proxy for this: check the proxy variable"),
-        _ => None,
+/// Whether an entry looks like a network and is none: nobody would notice that it covers nothing.
+fn is_bad_network(entry: &str) -> bool {
+    let Some((network, bits)) = entry.split_once('/') else { return false };
+    let network = network.trim_matches(['[', ']']);
+    let digits = |c: char| c.is_ascii_digit() || c == '.';
+    if !network.contains(':') && !network.chars().all(digits) {
+        return false;
     }
+    // A URL has a colon before its slashes and nothing between them.
+    if bits.starts_with('/') {
+        return false;
+    }
+    let width = network.parse().map(|network| match network {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    });
+    width.is_err() || !bits.parse::<u32>().is_ok_and(|bits| width.is_ok_and(|width| bits <= width))
 }
 
 /// Entries, between commas or blanks, are hosts, which cover their subdomains, optionally with a port; networks
@@ -126,7 +141,7 @@ fn goes_around(list: &str, endpoint: &Endpoint) -> bool {
         |name: &str| name.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase();
     let host = bare(endpoint.host());
     let address = host.parse::<IpAddr>().ok();
-    list.split([',', ' ', '\t']).filter(|entry| !entry.is_empty()).any(|entry| {
+    entries(list).any(|entry| {
         if let (Some(address), Some((network, bits))) = (address, entry.split_once('/')) {
             return bare(network).parse().is_ok_and(|network| is_within(address, network, bits));
         }
@@ -236,8 +251,6 @@ mod tests {
             ("http://192.168.1.7", "192.168.1.64/26", false),
             ("http://10.1.2.3", "10.1.2.3/32,x", true),
             ("http://10.1.2.3", "0.0.0.0/0", true),
-            ("http://10.1.2.3", "10.0.0.0/33", false),
-            ("http://10.1.2.3", "10.0.0.0/x", false),
             ("http://10.1.2.3", "2.3", false),
             ("http://10.1.2.3:80", "10.1.2.3:80", true),
             ("http://10.1.2.3:81", "10.1.2.3:80", false),
@@ -251,6 +264,56 @@ mod tests {
             let pairs = [("HTTP_PROXY", "http://a:1"), ("NO_PROXY", list)];
             assert_eq!(proxy(url, &pairs).is_none(), around, "{url} {list}");
         }
+    }
+
+    #[test]
+    fn a_network_that_is_none_is_named() {
+        let told = |name: &'static str, list: &str| {
+            let look = |asked: &str| match asked {
+                "HTTP_PROXY" => Some("http://a:1".to_owned()),
+                _ => (asked == name).then(|| list.to_owned()),
+            };
+            find(&Endpoint::parse("http://10.1.2.3").unwrap(), &look)
+        };
+        for bad in [
+            "10.0.0.0/99",
+            "10.0.0.0/x",
+            "10.0.0.0/",
+            "10.0.0/8",
+            "fd00::/129",
+            "[fd00::]/x",
+            "fd00:/8",
+        ] {
+            for name in ["NO_PROXY", "no_proxy"] {
+                let list = format!("localhost,{bad}");
+                match told(name, &list) {
+                    Err(Error::Setting { name: said, value, .. }) => {
+                        assert_eq!((said, value.as_str()), (name, bad))
+                    }
+                    other => panic!("{bad}: {other:?}"),
+                }
+            }
+        }
+        for fine in
+            ["10.0.0.0/8", "fd00::/8", "[fd00::]/8", "http://10.0.0.1/", "host/8", "0.0.0.0/0"]
+        {
+            assert!(told("NO_PROXY", fine).is_ok(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_lower_case_one_wins_even_if_it_is_empty() {
+        let with = |pairs: &[(&str, &str)]| proxy("http://h", pairs);
+        let upper = [("HTTP_PROXY", "http://a:1"), ("ALL_PROXY", "http://b:2"), ("NO_PROXY", "h")];
+        assert_eq!(with(&upper[..2]).as_deref(), Some("a"));
+        assert_eq!(with(&[upper[0], upper[1], ("http_proxy", "")]), None);
+        assert_eq!(with(&[upper[1], ("http_proxy", "")]), None);
+        assert_eq!(with(&[upper[1], ("all_proxy", "")]), None);
+        assert_eq!(with(&[upper[0], ("all_proxy", "")]).as_deref(), Some("a"));
+        assert_eq!(with(&[upper[0], upper[2]]), None);
+        assert_eq!(with(&[upper[0], upper[2], ("no_proxy", "")]).as_deref(), Some("a"));
+        // An upper-case one that is empty is as if it were not there.
+        assert_eq!(with(&[("HTTP_PROXY", ""), upper[1]]).as_deref(), Some("b"));
     }
 
     #[test]

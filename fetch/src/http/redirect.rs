@@ -55,9 +55,9 @@ pub(crate) fn follow(
         return Err("it leads to itself");
     }
     let addressing = if virtual_host {
-        crate::s3::options::Addressing::VirtualHost
+        crate::s3::endpoint::Addressing::VirtualHost
     } else {
-        crate::s3::options::Addressing::Path
+        crate::s3::endpoint::Addressing::Path
     };
     Ok(Target { endpoint, region: target.region.clone(), addressing })
 }
@@ -112,7 +112,7 @@ impl Regions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::s3::options::Addressing;
+    use crate::s3::endpoint::Addressing;
 
     fn lead(from: &str, location: &str, listed: &[&str]) -> Result<String, &'static str> {
         let endpoint = Endpoint::parse(from).unwrap();

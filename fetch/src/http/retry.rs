@@ -4,8 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::client::Client;
-use crate::error::{Error, Kind};
+use crate::error::Error;
+use crate::error::kind::Kind;
 use crate::s3::options::{Event, Options};
 
 /// Whether the same request may succeed later. A refused, changed, absent or corrupt object stays
@@ -78,18 +78,6 @@ fn is_cut(error: &Error) -> bool {
     }
 }
 
-/// Whether nobody is there who could answer: no such host, or a refused connection.
-pub(crate) fn is_unreachable(error: &Error) -> bool {
-    match error {
-        Error::Transport { source, .. } => match source.as_ref() {
-            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
-            ureq::Error::Io(source) => source.kind() == io::ErrorKind::ConnectionRefused,
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
 /// The tries of one transfer: patience that progress renews.
 #[derive(Debug)]
 pub(crate) struct Trial {
@@ -105,9 +93,9 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    pub(crate) fn new(client: &Client) -> Trial {
-        let options = client.inner.options.clone();
-        let (is_source, since) = (client.inner.is_source.is_some(), options.clock.now());
+    /// Of a transfer with these options, from the object's origin or from one of its sources.
+    pub(crate) fn new(options: &Options, is_source: bool) -> Trial {
+        let (options, since) = (options.clone(), options.clock.now());
         Trial { options, is_source, tries: 0, slow: 0, bytes: 0, since }
     }
 
@@ -212,7 +200,7 @@ mod tests {
     }
 
     fn trial(options: &Options) -> Trial {
-        Trial::new(&Client::new(options).unwrap())
+        Trial::new(options, false)
     }
 
     /// A clock that nobody has to wait for.

@@ -1,6 +1,6 @@
 //! Makes the URL and the headers of a request. The one place that touches rust-s3.
 //!
-//! rust-s3 signs (AWS Signature Version 4, in headers) and never sends; `http.rs` sends. What it
+//! rust-s3 signs (AWS Signature Version 4, in headers) and never sends; `http/mod.rs` sends. What it
 //! returns is compared with what was asked for before anything leaves: its URLs are normalised, and
 //! a name it was not meant to see could become a host.
 
@@ -12,9 +12,9 @@ use s3::{Bucket, Region};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::Error;
-use crate::keys::Keys;
-use crate::s3::endpoint::Endpoint;
-use crate::s3::options::{Addressing, Options};
+use crate::s3::endpoint::{Addressing, Endpoint};
+use crate::s3::keys::Keys;
+use crate::s3::options::Options;
 use crate::text::digest::hex;
 
 /// A server with all that a signature needs to know of it.

@@ -6,6 +6,7 @@
 //! their bytes, with their names and days held as ever; the handshake proves the key, as ever.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +18,6 @@ use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore,
     SignatureScheme, StreamOwned,
 };
-use std::io::{Read as _, Write as _};
 use ureq::tls::{Certificate, PemItem, RootCerts};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,

@@ -12,8 +12,9 @@ use crate::error::Error;
 use crate::http::sign::{Op, Target, sign};
 use crate::keys::configured::Configured;
 use crate::keys::sts::Ask;
-use crate::keys::{Keys, Outside, find};
+use crate::keys::{Outside, find};
 use crate::s3::endpoint::Endpoint;
+use crate::s3::keys::Keys;
 use crate::s3::options::{CredentialsFrom, Options};
 
 const SHAPES: &str = include_str!("../../tests/boto/shapes.txt");

@@ -1,15 +1,15 @@
 //! What the AWS tools' environment and shared files say of the server: endpoint, region, addressing, authorities.
 //!
 //! As botocore has it, so that keys of a private server go to that server and nowhere else. What cannot be done
-//! here is refused by its place, never passed over. Keys themselves are `credentials.rs`'s.
+//! here is refused by its place, never passed over. Keys themselves are `keys/mod.rs`'s.
 
 use std::path::PathBuf;
 
 use crate::error::Error;
-use crate::keys::Lookup;
 use crate::keys::shared::{Section, Shared, Value, expand};
-use crate::s3::endpoint::{Endpoint, Variant, check_region};
-use crate::s3::options::{Addressing, CredentialsFrom, Options};
+use crate::s3::endpoint::{Addressing, Endpoint, Variant, check_region};
+use crate::s3::keys::Lookup;
+use crate::s3::options::{CredentialsFrom, Options};
 
 /// Where none is said.
 const REGION: &str = "us-east-1";

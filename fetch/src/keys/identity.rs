@@ -9,14 +9,15 @@ use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::Path;
 
+use crate::clock;
 use crate::error::Error;
 use crate::keys::configured::Configured;
 use crate::keys::shared::{Section, Value};
 use crate::keys::sts::Ask;
-use crate::keys::{self, Keys, Lookup, Outside, metadata};
+use crate::keys::{self, Outside, metadata};
 use crate::s3::endpoint::Endpoint;
+use crate::s3::keys::{Keys, Lookup};
 use crate::s3::options::Options;
-use crate::text::date;
 
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
 const PLACE: &str = "web identity";
@@ -115,7 +116,7 @@ pub(crate) fn from_role(
     let mut form = vec![("RoleArn", role.plain()?.to_owned())];
     let session = match profile.get("role_session_name") {
         Some(session) => session.plain()?.to_owned(),
-        None => format!("veneer-fetch-{}", date::now()),
+        None => format!("veneer-fetch-{}", clock::now()),
     };
     form.push(("RoleSessionName", session));
     if let Some(external) = profile.get("external_id") {

@@ -14,8 +14,8 @@ use ureq::Agent;
 
 use crate::error::Error;
 use crate::http::vigil::Waiting;
-use crate::keys::{Keys, Lookup};
 use crate::s3::endpoint::Endpoint;
+use crate::s3::keys::{Keys, Lookup};
 use crate::s3::options::Options;
 use crate::text::date;
 

@@ -6,67 +6,23 @@
 #[cfg(test)]
 pub(crate) mod boto;
 pub(crate) mod configured;
+pub(crate) mod environment;
 pub(crate) mod identity;
 pub(crate) mod metadata;
 pub(crate) mod process;
 pub(crate) mod shared;
 pub(crate) mod sts;
 
-use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use crate::clock;
 use crate::error::Error;
 use crate::keys::configured::Configured;
 use crate::keys::shared::{Section, Value};
 use crate::keys::sts::Ask;
+use crate::s3::keys::{Keys, Lookup};
 use crate::s3::options::{CredentialsFrom, Event, Options};
 use crate::text::date;
-
-/// Keys that sign requests.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Keys {
-    pub(crate) access_key: String,
-    pub(crate) secret_key: String,
-    pub(crate) session_token: Option<String>,
-    /// When lent keys end, seconds since 1970.
-    pub(crate) expires: Option<u64>,
-}
-
-impl Keys {
-    pub(crate) fn new(access_key: &str, secret_key: &str, session_token: Option<&str>) -> Keys {
-        Keys {
-            access_key: access_key.to_owned(),
-            secret_key: secret_key.to_owned(),
-            session_token: session_token.map(str::to_owned),
-            expires: None,
-        }
-    }
-
-    /// All parts travel in headers; what cannot is refused before a library panics on it.
-    pub(crate) fn check(self, place: &str) -> Result<Keys, Error> {
-        let sound = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
-        let bad = |why| Err(Error::Credentials { place: place.to_owned(), why });
-        if !sound(&self.access_key) || self.access_key.contains(['/', ',']) {
-            return bad("the access key is empty or has odd characters");
-        }
-        if !sound(&self.secret_key) {
-            return bad("the secret key is empty or has odd characters");
-        }
-        if !self.session_token.as_deref().is_none_or(sound) {
-            return bad("the session token is empty or has odd characters");
-        }
-        Ok(self)
-    }
-}
-
-impl fmt::Debug for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Keys { .. }")
-    }
-}
-
-/// The process environment, or a test's.
-pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// What keys are found by: the environment, and whoever lends those of a role.
 pub(crate) struct Outside<'a> {
@@ -229,7 +185,7 @@ pub(crate) fn from_env(get: Lookup<'_>) -> Result<Option<Keys>, Error> {
             if let Some(end) = get("AWS_CREDENTIAL_EXPIRATION") {
                 let why = "AWS_CREDENTIAL_EXPIRATION is no date such as 2026-11-21T05:35:02Z";
                 let no_date = || Error::Credentials { place: place.to_owned(), why };
-                if date::rfc3339(&end).ok_or_else(no_date)? <= date::now() {
+                if date::rfc3339(&end).ok_or_else(no_date)? <= clock::now() {
                     let why = "by AWS_CREDENTIAL_EXPIRATION they have expired: renew them";
                     return Err(Error::Credentials { place: place.to_owned(), why });
                 }
@@ -307,7 +263,7 @@ impl Source {
 }
 
 fn ends_soon(expires: u64) -> bool {
-    expires < date::now() + MARGIN_SECONDS
+    expires < clock::now() + MARGIN_SECONDS
 }
 
 #[cfg(test)]

@@ -4,24 +4,23 @@
 //! It is run without a shell, with a time and an amount of output that end, and with the part of the environment
 //! that such programs need. As root only what root wrote down, or what a setting of ours names.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, io};
+use std::{fs, thread};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, Uid};
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::error::wording::quoted;
-use crate::keys::Keys;
 use crate::keys::shared::Value;
+use crate::s3::keys::Keys;
 use crate::s3::options::Stop;
+use crate::text::quote::quoted;
 use crate::text::{date, words};
 
 /// Some ask a person, or a browser.

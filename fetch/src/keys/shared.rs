@@ -2,8 +2,8 @@
 //! the rules of Python's `configparser`. Keys may be indented and in capitals; what is indented deeper goes on
 //! with the value above it; a section or a key that is there twice is an error.
 //!
-//! Only text becomes values here, each with its file and line. What they mean is in `profile.rs`,
-//! `configured.rs` and `credentials.rs`.
+//! Only text becomes values here, each with its file and line. What they mean is in `configured.rs`
+//! and `mod.rs`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,24 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::keys::Lookup;
+use crate::error::fault::Fault;
+use crate::s3::keys::Lookup;
 use crate::text::words;
 
 /// Larger than any such file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// What a shared file says that cannot be done as it says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The file.
-    pub file: PathBuf,
-    /// The line, from 1.
-    pub line: usize,
-    /// The key, or the section.
-    pub key: String,
-    /// Why not, and what helps.
-    pub why: String,
-}
 
 /// One value, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]

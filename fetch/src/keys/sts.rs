@@ -11,13 +11,13 @@ use std::time::Duration;
 use ring::hmac;
 
 use crate::error::Error;
-use crate::http;
 use crate::http::vigil::Waiting;
-use crate::keys::{Keys, Lookup};
 use crate::s3::endpoint::Endpoint;
+use crate::s3::keys::{Keys, Lookup};
 use crate::s3::options::Options;
 use crate::text::digest::{Sha256, hex};
 use crate::text::{date, xml};
+use crate::{clock, http};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
@@ -49,7 +49,7 @@ pub(crate) fn ask(ask: &Ask, options: &Options, look: Lookup<'_>) -> Result<Keys
     let _waiting = Waiting::begin(options, &agent, ask.place);
     let mut request = agent.post(format!("{}/", ask.endpoint.url())).content_type(FORM);
     if let Some(keys) = &ask.keys {
-        for (name, value) in signed(ask, keys, &body, date::now()) {
+        for (name, value) in signed(ask, keys, &body, clock::now()) {
             request = request.header(name, value);
         }
     }

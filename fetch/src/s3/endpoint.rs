@@ -4,9 +4,9 @@
 //! reaches it but what passed here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use crate::error::Error;
-use crate::s3::options::Addressing;
 
 /// A server of S3's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,6 +215,35 @@ pub(crate) fn check_region(region: &str) -> Result<(), Error> {
         });
     }
     Ok(())
+}
+
+/// Where the bucket's name goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Addressing {
+    /// Into the host at Amazon (but for dotted buckets), else into the path.
+    #[default]
+    Auto,
+    /// `host/bucket/key`.
+    Path,
+    /// `bucket.host/key`.
+    VirtualHost,
+}
+
+impl FromStr for Addressing {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Addressing, Error> {
+        match text {
+            "auto" => Ok(Addressing::Auto),
+            "path" => Ok(Addressing::Path),
+            "virtual-host" => Ok(Addressing::VirtualHost),
+            _ => Err(Error::Setting {
+                name: "addressing",
+                value: text.to_owned(),
+                why: "expected auto, path or virtual-host",
+            }),
+        }
+    }
 }
 
 #[cfg(test)]

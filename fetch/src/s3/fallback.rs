@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::s3::options::parse_seconds;
+use crate::s3::values::parse_seconds;
 
 /// What becomes of an object that no source gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

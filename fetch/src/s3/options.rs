@@ -4,28 +4,14 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::error::Error;
-use crate::http::retry::is_unreachable;
-use crate::keys::configured::{self, Configured};
-use crate::s3::endpoint::Endpoint;
+use crate::error::{Error, is_unreachable};
+use crate::s3::endpoint::Addressing;
 use crate::s3::fallback::Fallback;
-
-/// Where the bucket's name goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Addressing {
-    /// Into the host at Amazon (but for dotted buckets), else into the path.
-    #[default]
-    Auto,
-    /// `host/bucket/key`.
-    Path,
-    /// `bucket.host/key`.
-    VirtualHost,
-}
+use crate::s3::values::{parse_bytes, parse_number, parse_seconds, parse_switch};
 
 /// Where the keys that sign requests come from.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -91,6 +77,19 @@ pub enum Event<'a> {
         /// Since the last that came.
         waited: Duration,
     },
+    /// No source of an object can be asked now, and it is waited for.
+    Away {
+        /// Which object.
+        subject: &'a str,
+        /// Why the last one cannot, where that is not known from before.
+        error: Option<&'a Error>,
+        /// Time until a source may be asked again; none where all have said no.
+        again: Option<Duration>,
+        /// Time until the origin is asked, where that may be.
+        origin: Option<Duration>,
+        /// Patience that is left.
+        left: Duration,
+    },
     /// No keys were found, and nothing that should have some: requests are not signed.
     Anonymous,
     /// Something worth a line with `-v`.
@@ -105,7 +104,7 @@ impl Event<'_> {
     /// once, and every wait that can be felt.
     pub fn is_news(&self) -> bool {
         match self {
-            Event::Waiting { .. } | Event::Anonymous => true,
+            Event::Waiting { .. } | Event::Away { .. } | Event::Anonymous => true,
             Event::Retry { error, tries, wait, .. } => {
                 *wait >= FELT || (*tries == 1 && is_unreachable(error))
             }
@@ -275,48 +274,6 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The endpoint that is named, by an option or by the AWS profile, in its canonical spelling; none where
-    /// Amazon's is meant.
-    ///
-    /// # Errors
-    /// It is no `http[s]://host[:port]`; as [`crate::client::Client::new`] for the profile.
-    pub fn named_endpoint(&self) -> Result<Option<String>, Error> {
-        let look = |name: &str| std::env::var(name).ok();
-        let named = match &self.endpoint {
-            Some(text) => Some(Endpoint::parse(text)?),
-            None => Configured::read(self, &look)?.endpoint("s3")?,
-        };
-        Ok(named.map(|endpoint| endpoint.url()))
-    }
-
-    /// A variable of the environment, as the AWS tools see it: where the variable
-    /// `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS` or the profile says so, there are no endpoints in it.
-    ///
-    /// # Errors
-    /// As [`crate::client::Client::new`] for the profile, if one of an endpoint is asked for.
-    pub fn variable(name: &str, profile: Option<&str>) -> Result<Option<String>, Error> {
-        let look = |name: &str| std::env::var(name).ok();
-        let value = look(name);
-        let endpoint = name == "AWS_ENDPOINT_URL" || name == "AWS_ENDPOINT_URL_S3";
-        match endpoint && value.is_some() && configured::hides_endpoints(profile, &look)? {
-            true => Ok(None),
-            false => Ok(value),
-        }
-    }
-
-    /// The defaults, overridden by the environment of whoever uses `profile`: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`,
-    /// `AWS_REGION`, `AWS_DEFAULT_REGION`, `AWS_CA_BUNDLE`, and `VENEER_FETCH_*` for the limits.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] names a variable that cannot be read.
-    pub fn from_env(profile: Option<&str>) -> Result<Options, Error> {
-        // Whether there are endpoints is found out once, with what is wrong about the profile.
-        for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"] {
-            Options::variable(name, profile)?;
-        }
-        Options::from_lookup(&|name| Options::variable(name, profile).ok().flatten())
-    }
-
     /// As [`Options::from_env`], with another environment. An empty variable counts as unset.
     ///
     /// # Errors
@@ -382,55 +339,6 @@ impl Options {
         }
         Ok(options)
     }
-}
-
-impl FromStr for Addressing {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Addressing, Error> {
-        match text {
-            "auto" => Ok(Addressing::Auto),
-            "path" => Ok(Addressing::Path),
-            "virtual-host" => Ok(Addressing::VirtualHost),
-            _ => Err(Error::Setting {
-                name: "addressing",
-                value: text.to_owned(),
-                why: "expected auto, path or virtual-host",
-            }),
-        }
-    }
-}
-
-/// Seconds, with a fraction if need be; zero would mean "never wait" and is refused.
-pub(crate) fn parse_seconds(name: &'static str, text: &str) -> Result<Duration, Error> {
-    let bad = |why| Error::Setting { name, value: text.to_owned(), why };
-    let seconds: f64 = text.parse().map_err(|_| bad("expected seconds"))?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err(bad("expected seconds, more than 0")),
-    }
-}
-
-fn parse_switch(name: &'static str, text: &str) -> Result<bool, Error> {
-    match text {
-        "yes" | "true" | "1" => Ok(true),
-        "no" | "false" | "0" => Ok(false),
-        _ => Err(Error::Setting { name, value: text.to_owned(), why: "expected yes or no" }),
-    }
-}
-
-fn parse_bytes(name: &'static str, text: &str) -> Result<u64, Error> {
-    let why = "expected a number of bytes";
-    text.parse().map_err(|_| Error::Setting { name, value: text.to_owned(), why })
-}
-
-fn parse_number<T: FromStr + Default + PartialEq>(
-    name: &'static str,
-    text: &str,
-) -> Result<T, Error> {
-    let why = "expected a whole number, more than 0";
-    let bad = || Error::Setting { name, value: text.to_owned(), why };
-    text.parse().ok().filter(|n| *n != T::default()).ok_or_else(bad)
 }
 
 #[cfg(test)]

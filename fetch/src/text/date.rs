@@ -1,6 +1,4 @@
-//! Dates as services and servers write them, as seconds since 1970. Pure but for [`now`].
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! Dates as services and servers write them, as seconds since 1970. Pure.
 
 /// Seconds since 1970 of `2026-11-21T05:35:02Z` or `..+01:00` (RFC 3339); parts of a second are dropped.
 pub(crate) fn rfc3339(text: &str) -> Option<u64> {
@@ -81,11 +79,6 @@ fn since_1970([year, month, day]: [u64; 3], [hour, minute, second]: [u64; 3]) ->
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
     Some(days * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
-/// Seconds since 1970.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

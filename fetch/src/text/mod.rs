@@ -1,7 +1,8 @@
-//! Formats, pure: text in, values or a refusal out.
+//! Formats, pure: text in, values or a refusal out. No clock, no file, no socket.
 
 pub(crate) mod date;
 pub(crate) mod digest;
+pub(crate) mod quote;
 pub(crate) mod range;
 pub(crate) mod words;
 pub(crate) mod xml;

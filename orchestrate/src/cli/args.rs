@@ -55,7 +55,7 @@ pub(crate) struct Args {
     /// refuse a layer of more plain bytes than this
     #[argh(option)]
     pub(crate) bytes_max: Option<String>,
-    /// size of a new volume in bytes (default 4 GiB); layers grow beyond it where they must
+    /// size of a new volume, such as 20G (default 4G); layers grow beyond it where they must
     #[argh(option)]
     pub(crate) volume_bytes: Option<String>,
     /// seconds to wait for another process (default 3600)
@@ -118,28 +118,6 @@ impl Args {
         ];
         flags.extend(typed.into_iter().filter_map(|(key, value)| Some((key, value?))));
         flags
-    }
-}
-
-/// A whole number of the command line between these, both included. Those of settings are judged with
-/// them, wherever they come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Whole<const MIN: u64, const MAX: u64>(pub(crate) u64);
-
-/// Bytes of one thing.
-pub(crate) type Bytes<const MIN: u64> = Whole<MIN, { orchestrate::config::BYTES_MAX }>;
-
-/// A number that the registry has given, or can count to.
-pub(crate) type Counted<const MIN: u64> = Whole<MIN, { i64::MAX as u64 }>;
-
-impl<const MIN: u64, const MAX: u64> std::str::FromStr for Whole<MIN, MAX> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            Ok(number) if (MIN..=MAX).contains(&number) => Ok(Whole(number)),
-            _ => Err(format!("expected a whole number from {MIN} to {MAX}")),
-        }
     }
 }
 

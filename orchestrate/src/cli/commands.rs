@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use argh::FromArgs;
 use orchestrate::config::Flags;
 
-use crate::cli::args::{Bytes, Counted};
+use crate::cli::numbers::{Bytes, Counted};
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
@@ -60,7 +60,7 @@ pub(crate) struct Activate {
     /// the device's name; one that is active already is left alone
     #[argh(option)]
     pub(crate) name: String,
-    /// size of the device in bytes, when it is to be larger than the image's volume
+    /// size of the device, such as 20G, when it is to be larger than the image's volume
     #[argh(option)]
     pub(crate) size: Option<Bytes<1>>,
     /// take the image as it is on this host, and do not ask the server what it is now
@@ -143,7 +143,7 @@ pub(crate) struct Recover {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "gc")]
 pub(crate) struct Gc {
-    /// remove images until the store has taken at most so many bytes
+    /// remove images until the store has taken at most so many bytes, such as 40G
     #[argh(option)]
     pub(crate) keep_bytes: Option<Bytes<0>>,
     /// remove images until at most this part of the store is taken: 80%

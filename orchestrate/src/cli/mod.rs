@@ -2,8 +2,12 @@
 
 pub(crate) mod args;
 pub(crate) mod commands;
+pub(crate) mod diagnosis;
+pub(crate) mod numbers;
 pub(crate) mod print;
 pub(crate) mod route;
+pub(crate) mod run;
+pub(crate) mod say;
 pub(crate) mod show;
 pub(crate) mod signals;
 pub(crate) mod top;

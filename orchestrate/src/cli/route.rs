@@ -3,17 +3,16 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use orchestrate::config::{self, Config};
-use orchestrate::health::{Check, Readiness};
+use orchestrate::config::Config;
+use orchestrate::health::{self, Readiness};
 use orchestrate::log::{self, Level};
 use orchestrate::serve::{self, Client};
-use orchestrate::{Cancel, Error, Settings, health, walls};
-use serde::Serialize;
-use unpack::sandbox::Standing;
+use orchestrate::{Cancel, Error, Settings, walls};
 
 use crate::cli::commands::Command;
+use crate::cli::diagnosis::Diagnosis;
 use crate::cli::print;
-use crate::output;
+use crate::cli::say::output;
 
 /// Whether a daemon can do this command.
 pub(crate) fn may_be_asked(command: &Command) -> bool {
@@ -48,7 +47,7 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
 }
 
 fn client(config: &Config, settings: &Settings, cancel: Cancel) -> Option<Client> {
-    let own = serve::socket(&settings.state);
+    let own = serve::socket::socket(&settings.state);
     let path = config.text("serve.socket").map_or(own.as_path(), Path::new);
     Client::find(path, settings.wait, cancel, settings.talk)
 }
@@ -56,7 +55,7 @@ fn client(config: &Config, settings: &Settings, cancel: Cancel) -> Option<Client
 /// The daemon, where there is one that would do the same as this process.
 pub(crate) fn daemon(config: &Config, settings: &Settings) -> Option<Client> {
     let client = client(config, settings, settings.cancel.clone())?;
-    match config::differs(config, client.settings()?) {
+    match orchestrate::serve::settings::differs(config, client.settings()?) {
         None => Some(client),
         Some(key) => {
             if settings.talk > 0 {
@@ -93,19 +92,6 @@ pub(crate) fn health(config: &Config, settings: &Settings, json: bool) -> anyhow
     let found = found(config, settings);
     output(json, &found, print::readiness)?;
     Ok(if found.ready { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
-
-/// What is wrong with a host, and the walls that this process would have.
-#[derive(Serialize)]
-pub(crate) struct Diagnosis {
-    /// Whether the host can do its work.
-    pub(crate) ready: bool,
-    /// The setting.
-    pub(crate) sandbox: &'static str,
-    /// Each wall.
-    pub(crate) walls: Vec<Standing>,
-    /// The checks that do not hold.
-    pub(crate) wrong: Vec<Check>,
 }
 
 /// Tells what is wrong: 0 where nothing is, or 1.

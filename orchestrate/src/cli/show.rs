@@ -3,16 +3,15 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use orchestrate::catalog;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level};
 use orchestrate::metrics::Facts;
-use orchestrate::{Error, Host, RunLine, Settings, Verbs};
+use orchestrate::{Error, Host, RunLine, Settings, Verbs, catalog};
 use serde_json::json;
 
 use crate::cli::commands::{Catalog, Events};
 use crate::cli::print;
-use crate::{output, say};
+use crate::cli::say::{output, say};
 
 /// Runs that `show` has of one subject.
 const RUNS_SHOWN: usize = 5;

@@ -8,7 +8,7 @@ fn table() -> String {
     let mut table = String::from("| setting | default | what it bounds |\n|---|---|---|\n");
     for setting in SETTINGS {
         match setting.kind {
-            Kind::Number { .. } | Kind::Seconds => {}
+            Kind::Number { .. } | Kind::Bytes { .. } | Kind::Seconds => {}
             Kind::Text | Kind::Word(_) | Kind::Switch | Kind::List => continue,
         }
         let of_unpack = &limits[setting.key.rsplit('.').next().unwrap_or_default()];

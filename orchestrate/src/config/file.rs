@@ -123,6 +123,14 @@ fn typed(kind: Kind, value: &Spanned<DeValue<'_>>) -> Result<Value, String> {
                 Err(_) => Value::parse(kind, number.as_str()),
             }
         }
+        Kind::Bytes { .. } => match (value.as_str(), value.as_integer()) {
+            (Some(text), _) => Value::parse(kind, text),
+            (None, Some(number)) => {
+                let plain = u64::from_str_radix(number.as_str(), number.radix());
+                Value::parse(kind, &plain.map_or(number.as_str().to_owned(), |n| n.to_string()))
+            }
+            (None, None) => Err(wrong("bytes, such as 4294967296 or \"4G\"")),
+        },
         Kind::Seconds => match value {
             DeValue::Integer(number) => Value::parse(kind, number.as_str()),
             DeValue::Float(number) => Value::parse(kind, number.as_str()),

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use crate::config::table::{BYTES_MAX, Kind, SECONDS_MAX, SETTINGS, Setting, setting};
-pub use crate::serve::settings::{Deciding, differs};
 
 use crate::error::Error;
 
@@ -226,6 +225,10 @@ impl Value {
                 Ok(number) if (min..=max).contains(&number) => Ok(Value::Number(number)),
                 _ => Err(format!("expected a whole number from {min} to {max}")),
             },
+            Kind::Bytes { min } => match fetch::parse_bytes(text) {
+                Some(bytes) if (min..=BYTES_MAX).contains(&bytes) => Ok(Value::Number(bytes)),
+                _ => Err(bytes_rule(min)),
+            },
             Kind::Seconds => match text.parse::<f64>() {
                 Ok(seconds) if seconds > 0.0 && seconds <= SECONDS_MAX as f64 => {
                     Ok(Value::Seconds(seconds))
@@ -265,6 +268,13 @@ impl Value {
             }
         }
     }
+}
+
+/// What bytes have to be, in words.
+pub fn bytes_rule(min: u64) -> String {
+    format!(
+        "expected bytes: a whole number from {min} to {BYTES_MAX}, with K, M, G or T for powers of 1024 if need be"
+    )
 }
 
 /// A basic string of TOML.
@@ -309,6 +319,9 @@ pub fn sample() -> String {
         let names = setting.flag.iter().chain(setting.env).copied().collect::<Vec<_>>().join(", ");
         let range = match setting.kind {
             Kind::Number { min, max } => format!("; {min} to {max}"),
+            Kind::Bytes { min } => {
+                format!("; {min} to {BYTES_MAX}, K, M, G and T for powers of 1024")
+            }
             Kind::Seconds => format!("; more than 0, at most {SECONDS_MAX}"),
             Kind::Text | Kind::Word(_) | Kind::Switch | Kind::List => String::new(),
         };
@@ -372,7 +385,7 @@ mod tests {
             ("wait = 99999999999999999999999", "expected a whole number from 0 to 31536000"),
             ("[serve]\nconcurrency = 100000000", "expected a whole number from 1 to 256"),
             ("[fetch]\npatience = 1e300", "more than 0 and at most 31536000"),
-            ("volume_bytes = 0", "key \"volume_bytes\": expected a whole number from 1"),
+            ("volume_bytes = 0", "key \"volume_bytes\": expected bytes: a whole number from 1 to"),
             ("anonymous = 1", "key \"anonymous\": expected true or false"),
             ("[fetch]\npatience = 0", "expected seconds, more than 0"),
             ("[fetch]\npatience = nan", "expected seconds, more than 0"),
@@ -389,17 +402,33 @@ mod tests {
             let said = error.to_string();
             assert!(said.contains(wanted), "{text:?} says {said:?}");
             assert!(!said.contains(char::is_control), "{said:?}");
-            assert_eq!(crate::error::class(&error).exit_code(), 100);
+            assert_eq!(crate::plan::class::class(&error).exit_code(), 100);
         }
+    }
+
+    #[test]
+    fn sizes_have_units_wherever_they_come_from() {
+        let flags = vec![("volume_bytes", "20G".to_owned())];
+        let bytes = |config: Config| config.number("volume_bytes");
+        assert_eq!(bytes(Config::resolve(&flags, &none, None).unwrap()), Some(20 << 30));
+        assert_eq!(bytes(filed("volume_bytes = \"64M\"").unwrap()), Some(64 << 20));
+        assert_eq!(bytes(filed("volume_bytes = 4096").unwrap()), Some(4096));
+        let wrong = filed("volume_bytes = \"20 GB\"").unwrap_err().to_string();
+        assert!(wrong.contains("with K, M, G or T"), "{wrong}");
     }
 
     /// A number that a setting takes is one that whatever it is for can hold.
     #[test]
     fn no_number_is_beyond_its_range_wherever_it_comes_from() {
         for setting in SETTINGS {
-            let Kind::Number { min, max } = setting.kind else { continue };
+            let (min, max, range) = match setting.kind {
+                Kind::Number { min, max } => {
+                    (min, max, format!("expected a whole number from {min} to {max}"))
+                }
+                Kind::Bytes { min } => (min, BYTES_MAX, bytes_rule(min)),
+                Kind::Text | Kind::Word(_) | Kind::Seconds | Kind::Switch | Kind::List => continue,
+            };
             assert!(i64::try_from(max).is_ok(), "{}: {max}", setting.key);
-            let range = format!("expected a whole number from {min} to {max}");
             for bad in [u64::MAX.to_string(), (1_u64 << 63).to_string(), (max + 1).to_string()] {
                 let flags = vec![(setting.key, bad.clone())];
                 let by_flag = Config::resolve(&flags, &none, None).unwrap_err().to_string();

@@ -9,8 +9,8 @@ use crate::config::{Config, Origin};
 use crate::error::Error;
 use crate::host::settings::{Growing, Settings};
 use crate::process::cancel::Cancel;
-use crate::verbs::catalog::Trust;
-use crate::verbs::scan;
+use crate::trust::keys::Trust;
+use crate::trust::scan;
 
 impl Config {
     /// What a host is opened with. How much it talks is the caller's.
@@ -125,6 +125,8 @@ impl Config {
             events_age: days("history.events_days"),
             verdicts: number("history.verdicts"),
             verdicts_age: days("history.verdicts_days"),
+            sources: number("history.sources"),
+            sources_age: days("history.sources_days"),
         }
     }
 

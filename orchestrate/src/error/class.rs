@@ -1,9 +1,6 @@
 //! What a failure means for whoever asked: the classes, their words and exit codes. Which failure is of
 //! which class is decided in `error`.
 
-use crate::error::Error;
-use crate::error::leaves::stream_error;
-
 /// What a failure means for whoever asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -78,18 +75,3 @@ impl Class {
         }
     }
 }
-
-/// Which part failed: a class alone does not tell the server's bad day from the pool's.
-pub(crate) fn failed_by(error: &Error) -> &'static str {
-    match error {
-        Error::Fetch(_) => S3,
-        Error::Away { source, .. } => failed_by(source),
-        Error::Unpack { source, .. } if stream_error(source).is_some() => S3,
-        Error::Thin(_) => "pool",
-        Error::Registry(_) => "registry",
-        _ => "host",
-    }
-}
-
-/// What [`failed_by`] calls the server, and the way to it.
-pub(crate) const S3: &str = "s3";

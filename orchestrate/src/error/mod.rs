@@ -1,21 +1,20 @@
 //! What can go wrong with a run, and [`class`]: the one function that decides what may be retried.
 
+pub(crate) mod amiss;
 pub(crate) mod class;
 pub(crate) mod leaves;
+pub(crate) mod refusal;
 pub(crate) mod state;
+pub(crate) mod unseen;
+mod wording;
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::error::amiss::{Amiss, Making};
 use crate::error::class::Class;
-use crate::host::order::{Amiss, Making};
-use crate::host::owner::Refusal;
-use crate::verbs::scan::run::Failure;
-
-pub(crate) use crate::error::leaves::stream_error;
-use crate::error::leaves::{fetch_class, io_class, thin_class, unpack_class};
-use crate::error::state::OfState;
+use crate::error::refusal::Refusal;
+use crate::error::unseen::Unseen;
 
 /// A failed run. The leaves' errors are kept whole.
 #[derive(Debug)]
@@ -152,7 +151,7 @@ pub enum Error {
         /// What it was.
         found: registry::Digest,
     },
-    /// Registry and store are not of the same moment.
+    /// Registry and store are out of step.
     Fence {
         /// The registry's transaction id.
         registry: u64,
@@ -164,10 +163,7 @@ pub enum Error {
     /// Something about the state directory itself.
     State(OfState),
     /// Sealed volumes that could not be looked at, though nothing is known to be wrong with them.
-    Unseen {
-        /// How many.
-        volumes: usize,
-    },
+    Unseen(Unseen),
     /// A server that could not be asked, about an image that is on this host as it was.
     Away {
         /// The image.
@@ -200,15 +196,15 @@ pub enum Error {
         volume: u32,
     },
     /// An image, or a catalog, that is not believed.
-    Catalog(crate::verbs::catalog::Distrust),
+    Catalog(crate::trust::keys::Distrust),
     /// A scanner that gave no report.
-    Scan(crate::verbs::scan::run::Failure),
+    Scan(crate::trust::scan::Failure),
     /// An image that the scan policy does not let through.
     Blocked {
         /// The image.
         image: String,
         /// What was found.
-        counts: crate::verbs::scan::Counts,
+        counts: crate::trust::scan::Counts,
         /// The worst of it.
         worst: String,
     },
@@ -219,223 +215,13 @@ pub enum Error {
         /// Its words.
         message: String,
     },
-    /// A build or run began this often and never came to an end.
+    /// A build or run began this often and never finished.
     CrashLoop {
         /// Which.
         what: String,
         /// How often.
         begun: u32,
     },
-}
-
-/// The class of a failure. Leaves' kinds are exhaustive enums, so a new kind does not compile until
-/// it is classed here.
-pub fn class(error: &Error) -> Class {
-    match error {
-        Error::Fetch(source) => fetch_class(source),
-        Error::Away { source, .. } => class(source),
-        Error::Unpack { source, .. } => match stream_error(source) {
-            Some(source) => fetch_class(source),
-            None => unpack_class(source),
-        },
-        Error::Tree { source, .. } => unpack_class(source),
-        Error::Thin(source) => thin_class(source),
-        Error::Registry(source) => match source.kind() {
-            registry::Kind::Busy | registry::Kind::Conflict => Class::Temporary,
-            registry::Kind::NoSpace => Class::NoSpace,
-            registry::Kind::Io | registry::Kind::Refused => Class::HostBroken,
-            registry::Kind::Denied => Class::Denied,
-            registry::Kind::Bug => Class::Bug,
-        },
-        Error::Io { source, .. } => io_class(source),
-        Error::Usage(_) | Error::Taken { .. } => Class::Usage,
-        Error::Unknown { .. } | Error::NotHere { .. } | Error::Condemned { .. } => Class::NotFound,
-        Error::Stranger { .. } => Class::Usage,
-        // It may be mounted in a moment.
-        Error::NoVolumes { .. } => Class::Temporary,
-        Error::Locked { .. } | Error::Held { .. } | Error::LookedAt { .. } => Class::Temporary,
-        Error::Making(_) => Class::Temporary,
-        Error::Amiss(amiss) => amiss.class(),
-        Error::NotOurs { .. } | Error::Unseen { .. } => Class::Temporary,
-        Error::NoSpace { .. } => Class::NoSpace,
-        Error::Mismatch { .. } | Error::Quarantined { .. } => Class::Refused,
-        Error::Cancelled { .. } => Class::Cancelled,
-        Error::NoNotes { .. } => Class::NotFound,
-        Error::Told { class, .. } => *class,
-        Error::Scan(Failure::Time { .. }) => Class::Temporary,
-        Error::Scan(_) => Class::HostBroken,
-        Error::Blocked { .. } => Class::Denied,
-        Error::Catalog(_) => Class::Refused,
-        // The pool may come up by itself.
-        Error::Owner(Refusal::Down { .. }) => Class::Temporary,
-        Error::State(state) => state.class(),
-        Error::Fence { .. }
-        | Error::Owner(_)
-        | Error::Lost { .. }
-        | Error::Gone { .. }
-        | Error::CrashLoop { .. } => Class::HostBroken,
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Fetch(source) => source.fmt(f),
-            Error::Unpack { layer, source } => match stream_error(source) {
-                Some(stream) => stream.fmt(f),
-                None => write!(f, "layer {}: {source}", layer.escape_debug()),
-            },
-            Error::Tree { doing, source } => write!(f, "cannot {doing}: {source}"),
-            Error::Thin(source) => source.fmt(f),
-            Error::Registry(source) => source.fmt(f),
-            Error::Io { doing, path, source } => {
-                write!(f, "cannot {doing} {}: {source}", path.display())
-            }
-            Error::Usage(text) => f.write_str(text),
-            Error::Unknown { what, name } => {
-                write!(f, "no {what} {name:?} here; `orchestrate ls` shows what there is")
-            }
-            Error::Making(making) => making.fmt(f),
-            Error::Amiss(amiss) => amiss.fmt(f),
-            Error::NotHere { image } => {
-                write!(f, "{image} is not on this host; without --no-fetch it would be fetched")
-            }
-            Error::Taken { name, by } => {
-                write!(
-                    f,
-                    "the name {name:?} is taken by {by}; choose another, or `orchestrate rm` it"
-                )
-            }
-            Error::Held { what, by } => write!(
-                f,
-                "{what} is in use: {by}. Nothing was changed. Close that and try again, or \
-                 `orchestrate rm --when-closed` or `deactivate --when-closed` does it as soon as nobody \
-                 has it open"
-            ),
-            Error::LookedAt { volume, name } => write!(
-                f,
-                "volume {volume} is mapped read-only as {name:?}: somebody looks at it; `thin \
-                 deactivate {name}` ends that"
-            ),
-            Error::Stranger { name, by } => write!(
-                f,
-                "the name {name:?} belongs to {by}, which is not ours and is left alone; choose \
-                 another name, or free it by hand"
-            ),
-            Error::Gone { volume } => write!(
-                f,
-                "volume {volume} is gone from the store: somebody deleted it by hand, with what was \
-                 written to it; `orchestrate rm` removes what is left of it"
-            ),
-            Error::Locked { what, holder, waited_s: 0 } => {
-                write!(f, "{what}: still held by {holder}; try again later")
-            }
-            Error::Locked { what, holder, waited_s } => {
-                write!(f, "{what}: still held by {holder} after {waited_s} s; try again later")
-            }
-            Error::NoSpace { what, needs, free, garbage } => {
-                write!(f, "no space for {what}: needs {needs} bytes, free {free}")?;
-                match garbage {
-                    Some(bytes) if *bytes > 0 => write!(
-                        f,
-                        "; `orchestrate gc` would free {bytes}, else `orchestrate rm` an image or \
-                         grow the pool"
-                    ),
-                    Some(_) | None => {
-                        write!(f, "; `orchestrate rm` an image, or grow the pool")
-                    }
-                }
-            }
-            Error::Quarantined { layer, digest, why } => write!(
-                f,
-                "layer {}: these bytes were refused before and are not unpacked again: {why}; \
-                 `orchestrate quarantine --release {digest}` allows it",
-                layer.escape_debug()
-            ),
-            Error::NoNotes { store, volumes, forged } => {
-                write!(
-                    f,
-                    "store {store:?}: none of its {volumes} volumes is a template that says so"
-                )?;
-                if let Some((says, older)) = forged {
-                    write!(
-                        f,
-                        "; volume {says} does, and is not the first of this store, since volume {older} is older: \
-                         whoever had it may have written that"
-                    )?;
-                }
-                f.write_str(
-                    "; nothing can be rebuilt from it. A backup of the registry knows its key: put that in \
-                     place and `orchestrate rebuild`",
-                )
-            }
-            Error::Cancelled { why } => {
-                write!(f, "stopped on request: {}; nothing half done stays", why.escape_debug())
-            }
-            Error::Mismatch { layer, expected, found } => write!(
-                f,
-                "layer {}: digest is {found}, expected {expected}; nothing of it is kept",
-                layer.escape_debug()
-            ),
-            Error::Fence { registry, store } => write!(
-                f,
-                "registry and store are not of the same moment: the registry is at transaction \
-                 {registry}, the store at {store}; one of them was restored from a backup or \
-                 written by another program. Nothing was changed. Restore the other half too, or \
-                 `orchestrate rebuild` makes a registry of what the store has"
-            ),
-            Error::Owner(refusal) => refusal.fmt(f),
-            Error::State(state) => state.fmt(f),
-            Error::Away { image, source } => write!(
-                f,
-                "{source}; {} is on this host as it was when it was last asked for: `--no-fetch` takes it \
-                 so",
-                image.escape_debug()
-            ),
-            Error::Unseen { volumes } => write!(
-                f,
-                "{volumes} volumes could not be looked at, and nothing is known of them; try again later"
-            ),
-            Error::Condemned { what, volume, why } => write!(
-                f,
-                "{}: volume {volume} is condemned and not handed out: {}; `orchestrate ensure` of the \
-                 image builds it anew",
-                what.escape_debug(),
-                why.escape_debug()
-            ),
-            Error::NotOurs { id } => write!(
-                f,
-                "id {id} in the store is not ours: another program has made what is there, and it is left \
-                 alone; try again, or `orchestrate rm` the activation that has this id: its row alone goes"
-            ),
-            Error::NoVolumes { store } => write!(
-                f,
-                "store {store:?} has not one volume, and the registry knows of some: is it mounted, and is \
-                 it the right one? Nothing was changed"
-            ),
-            Error::Lost { volume } => write!(
-                f,
-                "sealed volume {volume} is gone from the store: somebody deleted it by hand; `orchestrate \
-                 ensure` of the image builds it anew"
-            ),
-            Error::Told { message, .. } => f.write_str(message),
-            Error::Catalog(why) => why.fmt(f),
-            Error::Scan(failure) => failure.fmt(f),
-            Error::Blocked { image, counts, worst } => write!(
-                f,
-                "{} is not let through: {counts}; the worst is {}; `orchestrate scan --show {0}` shows \
-                 all, `orchestrate scan {0}` scans again",
-                image.escape_debug(),
-                worst.escape_debug()
-            ),
-            Error::CrashLoop { what, begun } => write!(
-                f,
-                "{}: begun {begun} times and never came to an end; look into the kernel log, then \
-                 `orchestrate recover --retry` to allow it again",
-                what.escape_debug()
-            ),
-        }
-    }
 }
 
 impl std::error::Error for Error {
@@ -467,7 +253,7 @@ impl std::error::Error for Error {
             | Error::Scan(_)
             | Error::Blocked { .. }
             | Error::Owner(_)
-            | Error::Unseen { .. }
+            | Error::Unseen(_)
             | Error::Condemned { .. }
             | Error::NotOurs { .. }
             | Error::NoVolumes { .. }
@@ -496,4 +282,40 @@ impl From<registry::Error> for Error {
     fn from(source: registry::Error) -> Error {
         Error::Registry(source)
     }
+}
+
+impl From<OfState> for Error {
+    fn from(state: OfState) -> Error {
+        Error::State(state)
+    }
+}
+
+/// What is wrong with the state directory.
+#[derive(Debug)]
+pub enum OfState {
+    /// The registry's file is not the one that was opened.
+    Replaced {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A daemon has the registry open that is older than this program.
+    OlderDaemon {
+        /// The file.
+        path: PathBuf,
+        /// The schema that it knows.
+        found: i64,
+        /// Who it is, as far as it said.
+        holder: String,
+    },
+    /// Its file system has no room.
+    Full {
+        /// The directory.
+        path: PathBuf,
+        /// What there is none of.
+        what: &'static str,
+        /// Whether there are bytes that are kept back for what makes room.
+        kept: bool,
+        /// What failed by it.
+        source: Box<Error>,
+    },
 }

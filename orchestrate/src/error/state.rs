@@ -2,44 +2,13 @@
 //! older program is at work in it, or it is full.
 
 use std::fmt;
-use std::path::PathBuf;
 
-use crate::error::Error;
+use crate::error::OfState;
 use crate::error::class::Class;
-
-/// What is wrong with the state directory.
-#[derive(Debug)]
-pub enum OfState {
-    /// The registry's file is not the one that was opened.
-    Replaced {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A daemon has the registry open that is older than this program.
-    OlderDaemon {
-        /// The file.
-        path: PathBuf,
-        /// The schema that it knows.
-        found: i64,
-        /// Who it is, as far as it said.
-        holder: String,
-    },
-    /// Its file system has no room.
-    Full {
-        /// The directory.
-        path: PathBuf,
-        /// What there is none of.
-        what: &'static str,
-        /// Whether there are bytes that are kept back for what makes room.
-        kept: bool,
-        /// What failed by it.
-        source: Box<Error>,
-    },
-}
 
 impl OfState {
     /// What it means for whoever asked.
-    pub(super) fn class(&self) -> Class {
+    pub(crate) fn class(&self) -> Class {
         match self {
             OfState::Replaced { .. } | OfState::OlderDaemon { .. } => Class::Temporary,
             OfState::Full { .. } => Class::NoSpace,
@@ -83,11 +52,5 @@ impl fmt::Display for OfState {
                 path.display()
             ),
         }
-    }
-}
-
-impl From<OfState> for Error {
-    fn from(state: OfState) -> Error {
-        Error::State(state)
     }
 }

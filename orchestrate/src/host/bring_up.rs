@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use registry::Registry;
 
-use crate::error::Error;
-use crate::error::state::OfState;
+use crate::error::{Error, OfState};
 use crate::process::lock::Locks;
 
 /// How long a daemon that begins may take to bring it up itself.

@@ -9,7 +9,7 @@ use registry::{Death, Life, Run, RunState, Verb};
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::trust::catalog::moment;
+use crate::trust::moment::moment;
 
 /// The class of a run that is given up.
 pub(crate) const CLASS: &str = "crash_loop";
@@ -50,6 +50,15 @@ impl Dead {
     }
 }
 
+/// Whether `mark` is further than `before`. What came of a layer may have become less, as where a spool was
+/// removed, and what is to be removed more, as where others build: neither is progress.
+fn forward(verb: Verb, before: u64, mark: u64) -> bool {
+    match verb {
+        Verb::Gc | Verb::Rm => mark < before,
+        Verb::Ensure | Verb::Activate | Verb::Deactivate => mark > before,
+    }
+}
+
 fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
@@ -73,7 +82,9 @@ impl Host {
             return Ok(Dead::default());
         };
         let mark = self.mark(run, &life)?;
-        let same = |died: &Death| died.boot == now && died.place == life.place && died.mark == mark;
+        let same = |died: &Death| {
+            died.boot == now && died.place == life.place && !forward(run.verb, died.mark, mark)
+        };
         let before = life.died.filter(same);
         Ok(Dead {
             last: Some(Death { boot: now, place: life.place, mark, at_ms: now_ms() }),

@@ -7,7 +7,7 @@ use registry::{NewActivation, NewVolume, Reserved};
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::store::Made;
+use crate::store::seam::Made;
 
 /// How often another id is tried, where somebody makes volumes while ours are made.
 const TRIES: usize = 8;

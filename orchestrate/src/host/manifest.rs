@@ -1,15 +1,16 @@
 //! Manifests of whole trees, kept in the state directory: what each sealed volume holds, so that the
 //! digest of the next layer's tree need not read it again. Losing one costs time and nothing else.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use registry::{Digest, Volume, VolumeState};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
+use crate::process::place;
 
 /// The manifests of one state directory.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl Manifests {
     pub(crate) fn unnamed(&self, id: u32) -> Result<File, Error> {
         let path = self.dir.join(format!("layer-{id}"));
         let fail = |source| Error::Io { doing: "make", path: path.clone(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(fail)?;
+        place::make(&self.dir, place::STATE)?;
         let file = new_file(&path).map_err(fail)?;
         fs::remove_file(&path).map_err(fail)?;
         Ok(file)

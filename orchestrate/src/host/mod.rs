@@ -1,6 +1,5 @@
 //! One host: its registry, its store, its locks, and a client for S3 that is made when needed.
 
-pub(crate) mod ahead;
 pub(crate) mod asked;
 pub(crate) mod bring_up;
 pub(crate) mod deaths;
@@ -8,8 +7,10 @@ pub(crate) mod ids;
 pub(crate) mod manifest;
 pub(crate) mod order;
 pub(crate) mod owner;
+pub(crate) mod reach;
 pub(crate) mod run;
 pub(crate) mod settings;
+pub(crate) mod spools;
 pub(crate) mod survey;
 pub(crate) mod using;
 pub mod walls;
@@ -17,27 +18,25 @@ pub mod walls;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::io::Read as _;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use registry::{Registry, StoreBinding, Write};
 
-use crate::error::Error;
-use crate::error::state::OfState;
+use crate::error::refusal::Refusal;
+use crate::error::{Error, OfState};
 use crate::host::manifest::Manifests;
-use crate::host::owner::Refusal;
+use crate::host::reach::Reach;
 use crate::host::settings::Settings;
-use crate::host::using::Reach;
-use crate::plan::{self, Fence};
+use crate::plan::{self, Fence, epoch};
 use crate::process::cancel::heedfully;
 use crate::process::lock::{Lock, Locks};
 use crate::process::log::{self, Field, Level};
-use crate::process::reserve;
+use crate::process::{place, reserve};
 use crate::store::dir::DirStore;
 use crate::store::pool::ThinStore;
-use crate::store::{Store, StoreName};
+use crate::store::seam::{Store, StoreName};
 
 /// How often a registry may be replaced under one command.
 const REPLACED_MAX: usize = 3;
@@ -66,7 +65,7 @@ pub struct Host {
     pub(crate) using: Option<Lock>,
     /// Whether the catalog was asked for just now, for what comes next.
     pub(crate) asked_catalog: bool,
-    /// Layers sealed by this process: how far it came.
+    /// Layers sealed by the present run, by this process: how far it came.
     pub(crate) sealed: u64,
     client: OnceCell<fetch::Client>,
     /// As long as it is held the registry is not made anew.
@@ -91,6 +90,7 @@ impl Host {
     }
 
     fn open_it(mut settings: Settings) -> Result<Host, Error> {
+        place::free(&settings.state, place::STATE)?;
         let database = settings.state.join("registry.db");
         let store = open_store(&mut settings)
             .map_err(|error| survey::down(error, &database, &settings.store))?;
@@ -104,11 +104,7 @@ impl Host {
             true => None,
             false => Some(begin(store.as_ref(), &database, &settings)?),
         };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&settings.state)
-            .map_err(|source| Error::Io { doing: "make", path: settings.state.clone(), source })?;
+        place::make(&settings.state, place::STATE)?;
         let (in_use, locks) = early.map_or_else(lock, Ok)?;
         let mut registry = open_registry(&database, &settings.state)?;
         reserve::keep(&settings.state);
@@ -257,7 +253,7 @@ impl Host {
         match plan::fence(registry, store) {
             Fence::Agree => {}
             Fence::InFlight => self.move_store(store, registry)?,
-            Fence::Apart => return Err(owner::apart(registry, store)),
+            Fence::Apart => return Err(epoch::apart(registry, store)),
         }
         let (value, next) = self.registry.write(|write| {
             let value = change(write)?;
@@ -286,7 +282,7 @@ impl Host {
     /// Brings the store to the registry's number; it may have become another's in between.
     fn move_store(&self, from: u64, to: u64) -> Result<(), Error> {
         self.store.set_transaction_id(from, to).map_err(|error| match self.store.transaction_id() {
-            Ok(store) if plan::fence(to, store) == Fence::Apart => owner::apart(to, store),
+            Ok(store) if plan::fence(to, store) == Fence::Apart => epoch::apart(to, store),
             Ok(_) | Err(_) => error,
         })
     }
@@ -349,6 +345,19 @@ fn tell_wait(event: &fetch::Event<'_>) {
                 [("tries", u64::from(*tries).into()), ("wait", wait.into()), ("left", left.into())];
             log::line(Level::Info, &line, &fields);
         }
+        fetch::Event::Away { subject, error, again, origin, left } => {
+            let next = match (origin, again) {
+                (Some(time), _) => format!("the origin is asked in {} s", time.as_secs()),
+                (None, Some(time)) => format!("asked again in {} s", time.as_secs()),
+                (None, None) => "waiting".to_owned(),
+            };
+            let left = left.as_secs();
+            let why = error.map_or_else(String::new, |error| format!(": {error}"));
+            let line = format!(
+                "{subject}: no source can be asked now: {next}, patience for {left} s{why}"
+            );
+            log::line(Level::Info, &line, &[("left", left.into())]);
+        }
         fetch::Event::Anonymous => {
             let line = "no keys in the environment, ~/.aws or this machine's metadata: requests are not \
                         signed; `anonymous = true` says that this is meant";
@@ -372,9 +381,9 @@ pub(crate) fn open_store(settings: &mut Settings) -> Result<Box<dyn Store>, Erro
 
 /// The registry; in a state directory without room, as its file stands.
 fn open_registry(database: &Path, state: &Path) -> Result<Registry, Error> {
-    let little = reserve::lacks(state).is_some();
+    let little = reserve::short_of(state).is_some();
     match Registry::open_as_it_is(database) {
-        Ok(registry) if little => registry.in_little_room().map(|()| registry).map_err(Error::from),
+        Ok(registry) if little => registry.in_room(true).map(|()| registry).map_err(Error::from),
         Err(error)
             if little && matches!(error.kind(), registry::Kind::NoSpace | registry::Kind::Io) =>
         {

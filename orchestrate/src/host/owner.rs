@@ -6,11 +6,10 @@
 //! where the registry is lost, that tells the directory of the owner from any other. What is done with
 //! all this is in `host` and `rebuild`.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use registry::{Digest, Registry, StoreBinding};
@@ -18,145 +17,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
+use crate::error::refusal::{Refusal, epoch};
+use crate::plan::epoch::apart;
 use crate::plan::{self, Fence};
-use crate::store::Store;
 use crate::store::seal::Key;
+use crate::store::seam::Store;
 
 /// The file in the state directory.
 const FILE: &str = "store.json";
-
-/// Why a store, or a state directory, is left alone. Nothing was changed.
-#[derive(Debug)]
-pub enum Refusal {
-    /// There is no registry, and the store has what one has sealed.
-    NoRegistry {
-        /// The file that is not there.
-        database: PathBuf,
-        /// The store.
-        store: String,
-        /// The lowest volume with a seal record.
-        volume: u32,
-    },
-    /// There is no registry, and whether the store had one cannot be found out.
-    Unknown {
-        /// The file that is not there.
-        database: PathBuf,
-        /// The store.
-        store: String,
-        /// A volume that was not looked at.
-        volume: u32,
-        /// Why not.
-        why: String,
-    },
-    /// There is no registry, and the store cannot be looked at.
-    Down {
-        /// The file that is not there.
-        database: PathBuf,
-        /// The store.
-        store: String,
-    },
-    /// The registry's file is empty, and the store was written to by a registry.
-    Emptied {
-        /// The file.
-        database: PathBuf,
-        /// The store's transaction id.
-        transaction: u64,
-    },
-    /// Another registry has taken the store over.
-    TakenOver {
-        /// The registry's transaction id.
-        registry: u64,
-        /// The store's transaction id.
-        store: u64,
-    },
-    /// The store is that of another registry.
-    Other {
-        /// The store.
-        store: String,
-        /// The state directory.
-        state: PathBuf,
-        /// What tells them apart.
-        why: &'static str,
-    },
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const OTHERS: &str = "if the registry is in another state directory, name that one with --state, or \
-                              `orchestrate rebuild --take-over` moves the store to this one";
-        match self {
-            Refusal::NoRegistry { database, store, volume } => write!(
-                f,
-                "there is no registry {}, and volume {volume} of store {store:?} has the seal record of \
-                 one. Nothing was changed. If the registry was lost, restore a backup or `orchestrate \
-                 rebuild` makes one of what the store has; {OTHERS}",
-                database.display()
-            ),
-            Refusal::Unknown { database, store, volume, why } => write!(
-                f,
-                "there is no registry {}, and whether store {store:?} had one is unknown: volume {volume} \
-                 was not looked at, {why}. Nothing was changed. Take that device down and try again; if \
-                 the store is new to veneer, say so with --new; {OTHERS}",
-                database.display()
-            ),
-            Refusal::Down { database, store } => write!(
-                f,
-                "there is no registry {}, and store {store:?}, which may have had one, is down. Nothing \
-                 was made. Bring it up with `thin pool up DIR`, then try again",
-                database.display()
-            ),
-            Refusal::Emptied { database, transaction } => write!(
-                f,
-                "{} is empty, and the store is at transaction {transaction}: the registry was cut \
-                 off. Nothing was changed. Move it away, and restore a backup or `orchestrate rebuild`",
-                database.display()
-            ),
-            Refusal::TakenOver { registry, store } => write!(
-                f,
-                "the store was taken over by another registry: this one is of epoch {}, the store of epoch \
-                 {}. Nothing was changed. Name the other's --state directory; if this one is the rightful \
-                 one, `orchestrate rebuild --take-over` takes the store back",
-                epoch(*registry),
-                epoch(*store)
-            ),
-            Refusal::Other { store, state, why } => write!(
-                f,
-                "store {store:?} belongs to another registry than that of {}: {why}. Nothing was changed. \
-                 Name the other's --state directory; `orchestrate rebuild --take-over` moves the store to \
-                 this one, and the other is refused from then on",
-                state.display()
-            ),
-        }
-    }
-}
-
-/// Which registry a transaction id is of: 0 for the first that a store had.
-pub(crate) fn epoch(transaction: u64) -> u64 {
-    transaction >> 32
-}
-
-/// The transaction id with which a store is moved to the epoch after this one.
-///
-/// # Errors
-/// [`Error::Usage`] where the registry could not count so far (its numbers are signed).
-pub(crate) fn next_epoch(transaction: u64) -> Result<u64, Error> {
-    let next = epoch(transaction) + 1;
-    if next >= 1 << 31 {
-        let text =
-            format!("transaction id {transaction}: there is no later epoch to take it over to");
-        return Err(Error::Usage(text));
-    }
-    Ok(next << 32 | transaction & u64::from(u32::MAX))
-}
-
-/// Registry and store are not of the same moment: another has taken the store over, or one of them is
-/// of another day.
-pub(crate) fn apart(registry: u64, store: u64) -> Error {
-    match epoch(store) > epoch(registry) {
-        true => Refusal::TakenOver { registry, store }.into(),
-        false => Error::Fence { registry, store },
-    }
-}
 
 /// What a state directory keeps of the store that it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -340,6 +208,7 @@ impl From<Refusal> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::epoch::next_epoch;
 
     const OURS: Key = Key([1; 32]);
     const OTHERS: Key = Key([2; 32]);

@@ -12,16 +12,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::error::class;
-use crate::error::class::{Class, failed_by};
+use crate::error::class::Class;
 use crate::error::leaves::whole;
 use crate::host::{Host, asked, deaths};
+use crate::plan::class::{class, failed_by};
 use crate::plan::retry::{self, Step};
 use crate::process::cancel::Watch;
 use crate::process::lock::Locks;
 use crate::process::log::{self, Field, Level};
 use crate::process::reserve;
-use crate::verbs::ensure::millis;
 
 /// A run that was begun this often and never came forward is given up.
 pub(crate) const BEGINS_MAX: u32 = 5;
@@ -82,6 +81,8 @@ impl Host {
         let id = self.begin_run(verb, subject, &input, again)?;
         let _watch = Watch::over(self.registry.path(), id, &self.settings.cancel);
         self.run = Some(id);
+        // `recover` does run after run: what one sealed is no progress of the next.
+        self.sealed = 0;
         let asked = [("verb", verb.word().into()), (subject_field(verb), subject.into())];
         self.event("run begins", &asked);
         let begun = Instant::now();
@@ -464,4 +465,8 @@ pub(crate) fn ended<T>(result: &Result<T, Error>) -> RunState {
 fn random() -> f64 {
     let bits = RandomState::new().build_hasher().finish();
     f64::from(u32::try_from(bits >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+}
+
+pub(crate) fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

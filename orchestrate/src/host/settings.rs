@@ -6,9 +6,9 @@ use std::time::Duration;
 use registry::Keep;
 
 use crate::process::cancel::Cancel;
-use crate::store::StoreName;
-use crate::verbs::catalog::Trust;
-use crate::verbs::scan::Policy;
+use crate::store::seam::StoreName;
+use crate::trust::keys::Trust;
+use crate::trust::scan::Policy;
 
 /// How a pool grows by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use registry::Registry;
 
 use crate::error::Error;
-use crate::error::class;
 use crate::error::class::Class;
 use crate::error::leaves::whole;
-use crate::host::owner::Refusal;
+use crate::error::refusal::Refusal;
 use crate::host::settings::Settings;
 use crate::host::{Host, open_store};
-use crate::store::{Peek, Store, StoreName, seal};
+use crate::plan::class::class;
+use crate::store::seal;
+use crate::store::seam::{Peek, Store, StoreName};
 
 /// How long the answer to a question that is asked again and again is kept.
 const KEPT: Duration = Duration::from_secs(30);

@@ -6,18 +6,7 @@ use registry::{Volume, VolumeState};
 
 use crate::error::Error;
 use crate::host::Host;
-
-/// What a run may need.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// Names that are here, or an image as it is here.
-    Here,
-    /// A listing besides, of what is sealed.
-    Listing,
-    /// Whatever it takes.
-    #[default]
-    Fetching,
-}
+use crate::host::reach::Reach;
 
 impl Host {
     /// A run that needs more than it may is put by, for who may.

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use unpack::sandbox::{Fence, Standing};
+use unpack::sandbox::{Standing, Wall};
 use unpack::{Root, Walls};
 
 use crate::error::leaves;
@@ -25,7 +25,7 @@ pub fn standing(settings: &Settings) -> Result<Vec<Standing>, String> {
     if let Some((_, found)) = known.iter().find(|(walls, _)| *walls == limits.walls) {
         return Ok(found.clone());
     }
-    // Any directory does: what is asked for is the right to fence it in.
+    // Any directory does: what is asked for is the right to wall it in.
     let place = if settings.state.is_dir() { settings.state.clone() } else { std::env::temp_dir() };
     let found = look(&place, limits).map_err(|error| leaves::whole(&error))?;
     known.push((limits.walls, found.clone()));
@@ -75,8 +75,8 @@ fn lacking(standing: &[Standing]) -> String {
 
 fn named(wall: &Standing, before: &str, after: &str) -> String {
     match wall.note.as_str() {
-        "" => wall.fence.name().to_owned(),
-        note => format!("{}{before}{note}{after}", wall.fence.name()),
+        "" => wall.wall.name().to_owned(),
+        note => format!("{}{before}{note}{after}", wall.wall.name()),
     }
 }
 
@@ -100,8 +100,8 @@ pub(crate) fn warn_at_start(settings: &Settings) {
 /// Each wall's name, and whether it stands; none where that cannot be told.
 pub(crate) fn series(settings: &Settings) -> Vec<(&'static str, bool)> {
     let found = standing(settings).unwrap_or_default();
-    let of = |fence: Fence| found.iter().find(|wall| wall.fence == fence);
-    Fence::ALL.into_iter().filter_map(|fence| Some((fence.name(), of(fence)?.stands))).collect()
+    let of = |wall: Wall| found.iter().find(|found| found.wall == wall);
+    Wall::ALL.into_iter().filter_map(|wall| Some((wall.name(), of(wall)?.stands))).collect()
 }
 
 #[cfg(test)]
@@ -111,13 +111,13 @@ mod tests {
     #[test]
     fn what_lacks_is_no_work_or_is_told() {
         let mut standing: Vec<Standing> =
-            Fence::ALL.map(|fence| Standing { fence, stands: true, note: String::new() }).to_vec();
+            Wall::ALL.map(|wall| Standing { wall, stands: true, note: String::new() }).to_vec();
         standing[5].note = "abi 2".into();
         let all =
             "walls: rlimits, mount, chroot, capabilities, no_new_privs, landlock (abi 2), seccomp";
         assert_eq!(judge(Walls::Require, &standing), Ok(all.into()));
         standing[1] = Standing {
-            fence: Fence::Mount,
+            wall: Wall::Mount,
             stands: false,
             note: "EPERM: it needs CAP_SYS_ADMIN".into(),
         };

@@ -1,20 +1,47 @@
 //! What comes next: facts in, step out. No I/O, no clock, nothing to fail.
 //!
-//! ```text
-//!   layer         known diff, sealed ──▶ Reuse
-//!                 else ──▶ Build:  reserve ─▶ snapshot of the parent ─▶ apply ─▶ seal
+//! Every state and every edge: who takes it, what is durable before and after it is committed, and the steps that
+//! recovery takes when the process was killed in the state `from`, where nothing of it is mapped and where it still
+//! is. `states.rs` compares the table with the code. "-" is: no row. The edges themselves are in `registry::state`.
 //!
-//!   activation    Up     ·  ──▶ Reserve ──▶ Publish ──▶ Done       Inactive or unmapped ──▶ Map
-//!                 Down   Active ──▶ Unmap ──▶ Done
-//!                 Gone   any ──▶ Condemn ──▶ Delete ──▶ Done
-//! ```
+//! | what | from | to | taken by | durable before | durable after | killed, not mapped | killed, mapped |
+//! |---|---|---|---|---|---|---|---|
+//! | volume | - | building | `verbs/build.rs` | the run | the id, the parent, the next transaction number | - | - |
+//! | volume | building | sealed | `verbs/build.rs` | tree and seal record synced, volume unmounted, pool committed | chain id, digests and counts | Discard, Delete | Discard, Delete |
+//! | volume | building | deleting | `verbs/volumes.rs` | nothing that counts | that its content means nothing | Discard, Delete | Discard, Delete |
+//! | volume | sealed | deleting | `verbs/remove.rs` | no image, activation or volume needs it | that it goes | Keep | Unmap |
+//! | volume | deleting | - | `verbs/volumes.rs` | the store has it no more | nothing; the id is not used again | Delete | Delete |
+//! | activation | - | reserved | `verbs/activation.rs` | the run, the sealed origin | the name, the id, the next transaction number | - | - |
+//! | activation | reserved | active | `verbs/activation.rs` | the snapshot exists and is mapped | that it was handed out | Condemn, Delete | Condemn, Delete |
+//! | activation | reserved | deleting | `verbs/mend.rs` | nobody was told of it | that it goes | Condemn, Delete | Condemn, Delete |
+//! | activation | active | inactive | `verbs/activation.rs` | it is unmapped, its writes are on disk | that it stays down | Map | Keep |
+//! | activation | active | deleting | `verbs/remove.rs` | nobody has it open | that it goes, with its writes | Map | Keep |
+//! | activation | inactive | active | `verbs/activation.rs` | it is mapped | that it is up, and of which boot | Keep | Unmap |
+//! | activation | inactive | deleting | `verbs/remove.rs` | nobody has it open | that it goes, with its writes | Keep | Unmap |
+//! | activation | deleting | - | `verbs/mend.rs` | the store has it no more | nothing; the name is free | Delete | Delete |
+//! | run | - | queued | `serve/daemon.rs` | nothing | what was asked for | - | - |
+//! | run | - | running | `host/run.rs` | nothing | what was asked for | - | - |
+//! | run | queued | running | `host/run.rs` | what was asked for | one more begin | a daemon begins it | - |
+//! | run | running | queued | `host/run.rs` | a safe point was reached | that nobody is at work on it | resumed, or failed | - |
+//! | run | running | done | `host/run.rs` | all that was asked for | what it gave | resumed, or failed | - |
+//! | run | running | failed | `host/run.rs` | what it began was discarded, or recovery will | the class and the message | resumed, or failed | - |
+//! | run | running | cancelled | `host/run.rs` | what it began was discarded, or recovery will | that somebody took it back | resumed, or failed | - |
+//! | run | queued | cancelled | `host/run.rs` | nothing was begun | that somebody took it back | a daemon begins it | - |
+//! | run | queued | failed | `verbs/resume.rs` | nothing was begun | why it cannot be begun | a daemon begins it | - |
 //!
-//! The states and their edges are in `registry::state`. A run is a loop of load, plan, perform; a
-//! killed run is taken up at the same place by the same functions (`recover`).
+//! A layer whose stack is sealed already is reused and not built. A run is a loop: load the facts, ask this module
+//! for the next step, take it. Recovery ([`repair`]) asks the same functions. An interrupted run is resumed by
+//! `recover` or a daemon unless it was begun five times without progress or died twice in one step.
 
+pub(crate) mod class;
+pub(crate) mod condemned;
+pub(crate) mod epoch;
 pub mod garbage;
+pub(crate) mod mapped;
 pub mod repair;
 pub mod retry;
+#[cfg(test)]
+mod states;
 
 use registry::{ActivationState, Digest, VolumeState, chain_id};
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use crate::error::Error;
 use crate::error::class::Class;
 use crate::error::leaves::stream_error;
-use crate::error::{Error, class};
+use crate::plan::class::class;
 
 /// What failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +107,7 @@ pub(crate) fn is_spent(error: &Error) -> bool {
         | Error::State(_)
         | Error::Away { .. }
         | Error::Condemned { .. }
-        | Error::Unseen { .. }
+        | Error::Unseen(_)
         | Error::NotOurs { .. }
         | Error::NoVolumes { .. }
         | Error::Lost { .. }

@@ -5,20 +5,19 @@
 //! whether the registry's file is still the one that was opened.
 
 use std::cell::{Cell, RefCell};
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::error::Error;
-use crate::error::state::OfState;
+use crate::error::{Error, OfState};
 use crate::process::cancel::{CLEAN, Cancel};
 use crate::process::lock_files::{self, FileId};
-use crate::process::place;
+use crate::process::{place, reserve};
 
 /// Whether this process is the daemon of a state directory.
 static SERVES: AtomicBool = AtomicBool::new(false);
@@ -54,7 +53,17 @@ pub(crate) type Waiting = Box<dyn Fn(&str) + Send>;
 /// A held lock; dropping it, or dying, lets it go.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+    /// Where its file is, if that goes with it: it is of one name, and there is no room for such files.
+    goes: Option<PathBuf>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Some(path) = &self.goes {
+            lock_files::remove(&self.file, path);
+        }
+    }
 }
 
 impl std::fmt::Debug for Locks {
@@ -69,11 +78,7 @@ impl Locks {
             place::own(state, place::STATE, true)?;
         }
         let dir = state.join("locks");
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|source| Error::Io {
-            doing: "make",
-            path: dir.clone(),
-            source,
-        })?;
+        place::make(&dir, place::LOCKS)?;
         place::own(&dir, place::LOCKS, false)?;
         Ok(Locks {
             dir,
@@ -225,7 +230,7 @@ impl Locks {
                 lock?
             }
         };
-        name_holder(&lock._file);
+        name_holder(&lock.file);
         Ok(lock)
     }
 
@@ -289,7 +294,7 @@ impl Locks {
 
     fn wait_for(&self, file: &str, what: &str) -> Result<Lock, Error> {
         let lock = self.wait_with(file, what, &self.cancel, File::try_lock)?;
-        name_holder(&lock._file);
+        name_holder(&lock.file);
         Ok(lock)
     }
 
@@ -306,7 +311,7 @@ impl Locks {
         let mut told = false;
         loop {
             match lock(&file) {
-                Ok(()) if lock_files::is_at(&file, &path) => return self.got(file),
+                Ok(()) if lock_files::is_at(&file, &path) => return self.got(file, path),
                 // It went with who held it: the one of that name is another by now.
                 Ok(()) => (file, _) = self.open(name)?,
                 Err(TryLockError::Error(source)) => {
@@ -340,7 +345,7 @@ impl Locks {
             match file.try_lock() {
                 Ok(()) if lock_files::is_at(&file, &path) => {
                     name_holder(&file);
-                    return self.got(file).map(Some);
+                    return self.got(file, path).map(Some);
                 }
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
@@ -352,8 +357,13 @@ impl Locks {
     }
 
     /// Who got a lock may have waited for it, and much may have been put in another place meanwhile.
-    fn got(&self, file: File) -> Result<Lock, Error> {
-        self.same_registry().map(|()| Lock { _file: file })
+    fn got(&self, file: File, path: PathBuf) -> Result<Lock, Error> {
+        let named = path.file_name().and_then(|name| name.to_str());
+        let is_named = named.is_some_and(lock_files::is_named);
+        let state = self.dir.parent().filter(|_| is_named);
+        let full = state.is_some_and(|state| reserve::short_of(state).is_some());
+        let lock = Lock { file, goes: full.then_some(path) };
+        self.same_registry().map(|()| lock)
     }
 
     /// A look that makes no file: where there is none, nobody holds it.

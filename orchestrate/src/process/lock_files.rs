@@ -1,5 +1,5 @@
 //! The files of locks that are of one name: where there are many, those that nobody uses go, so that a year
-//! of names leaves no more of them than a day.
+//! of names leaves no more of them than a day. Where their file system is full, each goes with its holder.
 //!
 //! A file that another process has open may not go: that one would get the lock of a file which is of no
 //! name any more. This program would notice, and look again; one from before would not. So a file goes only
@@ -40,12 +40,12 @@ pub(crate) fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// Whether a lock file is of one run, build or activation. The others are few, and stay.
-fn is_named(file: &str) -> bool {
+pub(crate) fn is_named(file: &str) -> bool {
     ["run-", "build-", "activation-"].iter().any(|kind| file.starts_with(kind))
 }
 
 /// Removes a lock file whose lock is held by the caller, if nobody else has it open.
-fn remove(file: &File, path: &Path) {
+pub(crate) fn remove(file: &File, path: &Path) {
     if !sys::lease(file.as_fd()) {
         return;
     }
@@ -59,10 +59,19 @@ fn remove(file: &File, path: &Path) {
 
 /// Removes those that nobody uses, where there are many.
 pub(crate) fn sweep(dir: &Path) {
+    sweep_beyond(dir, KEPT);
+}
+
+/// Removes all that nobody uses, where there is no room for them.
+pub(crate) fn sweep_all(dir: &Path) {
+    sweep_beyond(dir, 0);
+}
+
+fn sweep_beyond(dir: &Path, kept: usize) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     let named = |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(is_named);
     let files: Vec<_> = entries.flatten().filter(named).map(|entry| entry.path()).collect();
-    if files.len() <= KEPT {
+    if files.len() <= kept {
         return;
     }
     for path in files {
@@ -115,5 +124,10 @@ mod tests {
         assert_eq!(left, [3, 4]);
         assert!(dir.path().join("store.lock").exists());
         drop(waits);
+        sweep(dir.path());
+        assert!(name(4).exists(), "there are few");
+        sweep_all(dir.path());
+        let left: Vec<_> = (0..=KEPT).filter(|number| name(*number).exists()).collect();
+        assert_eq!(left, [3], "all but what is held");
     }
 }

@@ -1,8 +1,10 @@
 //! Directories that root writes into: each is one of our own, which nobody else can change.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::Path;
 
 use nix::libc;
@@ -28,9 +30,53 @@ pub(crate) const STATE: Named =
 pub(crate) const LOCKS: Named =
     Named { what: "the state directory", by: "--state", may_be_link: false };
 
+/// A directory store.
+pub(crate) const STORE: Named = Named { what: "the store", by: "--store", may_be_link: false };
+
 /// Where a scanner keeps its database.
 pub(crate) const CACHE: Named =
     Named { what: "the scanner's cache", by: "scan.cache", may_be_link: false };
+
+/// Makes a directory that nobody else looks into, and those above it; one that is there stays as it is.
+///
+/// # Errors
+/// [`Error::Usage`] saying what is there instead of it, or of one above it.
+pub(crate) fn make(path: &Path, named: Named) -> Result<(), Error> {
+    let Err(source) = DirBuilder::new().recursive(true).mode(0o700).create(path) else {
+        return Ok(());
+    };
+    Err(match in_the_way(path, named) {
+        Some(why) => Error::Usage(why),
+        None => Error::Io { doing: "make", path: path.to_owned(), source },
+    })
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string().escape_debug().to_string()
+}
+
+/// That there is nothing else where a directory is to be.
+///
+/// # Errors
+/// As [`make`].
+pub(crate) fn free(path: &Path, named: Named) -> Result<(), Error> {
+    in_the_way(path, named).map_or(Ok(()), |why| Err(Error::Usage(why)))
+}
+
+/// What there is instead of a directory, at this path or at the nearest one above it that is there.
+pub(crate) fn in_the_way(path: &Path, named: Named) -> Option<String> {
+    let (at, found) = path.ancestors().find_map(|at| Some((at, at.symlink_metadata().ok()?)))?;
+    let is = match (found.file_type().is_symlink(), at.metadata()) {
+        (_, Ok(leads_to)) if leads_to.is_dir() => return None,
+        (true, Ok(_)) => "a symbolic link to a file",
+        (true, Err(_)) => "a symbolic link that leads nowhere",
+        (false, _) if found.is_file() => "a file",
+        (false, _) => "a device, a pipe or a socket",
+    };
+    let (at, by) = (shown(at), named.by);
+    let lies = if at == shown(path) { String::new() } else { format!("{}: ", shown(path)) };
+    Some(format!("{lies}{at} is {is}, not a directory: remove it, or name another {by}"))
+}
 
 /// Opens a directory that is ours and that others may not write to. With `sticky`, one that has the sticky bit
 /// and that others may write to is closed to them: as the root of a file system in memory.
@@ -43,9 +89,7 @@ pub(crate) fn own(path: &Path, named: Named, sticky: bool) -> Result<File, Error
         let path = path.to_owned();
         move |source: io::Error| Error::Io { doing, path, source }
     };
-    let refuse = |why: String| {
-        Err(Error::Usage(format!("{}: {why}", path.display().to_string().escape_debug())))
-    };
+    let refuse = |why: String| Err(Error::Usage(format!("{}: {why}", shown(path))));
     let own = nix::unistd::geteuid().as_raw();
     let link = path.symlink_metadata().ok().filter(|found| found.is_symlink());
     let follow = link.is_some_and(|link| may_be_link && [0, own].contains(&link.uid()));

@@ -14,11 +14,14 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::error::Error;
-use crate::error::state::OfState;
+use crate::error::{Error, OfState};
+use crate::process::lock_files;
 
 /// Bytes that are kept back, on a file system that is not much smaller than this.
 const BYTES: u64 = 512 << 10;
+
+/// The smallest piece of them.
+const BLOCK: u64 = 4 << 10;
 
 /// Files that are kept back: the registry's log and its index, a run's lock and an activation's, and a few.
 const FILES: u64 = 8;
@@ -86,6 +89,16 @@ fn missing(state: &Path, total: u64) -> (u64, u64) {
     (bytes(total).saturating_sub(room), FILES - there)
 }
 
+/// What there is hardly any of beside what is kept back, or was and is in use; none where there is room.
+pub(crate) fn short_of(state: &Path) -> Option<&'static str> {
+    let free = free(state)?;
+    let (bytes, files) = missing(state, free.total);
+    if free.bytes < bytes + FEW_BYTES {
+        return Some("bytes");
+    }
+    free.files.is_some_and(|free| free < files + FEW_FILES).then_some("inodes")
+}
+
 /// Whether some of its bytes are kept.
 fn has_some(state: &Path) -> bool {
     fs::metadata(dir(state).join("room")).is_ok_and(|room| room.blocks() > 0)
@@ -97,20 +110,13 @@ fn has_some(state: &Path) -> bool {
 /// # Errors
 /// [`OfState::Full`].
 pub fn spare(state: &Path) -> Result<(), Error> {
-    let Some(free) = free(state) else { return Ok(()) };
-    let (bytes, files) = missing(state, free.total);
-    let of_bytes = free.bytes < bytes + FEW_BYTES;
-    let of_files = free.files.is_some_and(|free| free < files + FEW_FILES);
-    if !dir(state).exists() || !(of_bytes || of_files) {
-        return Ok(());
-    }
+    let Some(what) = short_of(state).filter(|_| dir(state).exists()) else { return Ok(()) };
     let kind = std::io::ErrorKind::StorageFull;
     let source = Error::Io {
         doing: "leave alone what is kept back in",
         path: dir(state),
         source: kind.into(),
     };
-    let what = if of_bytes { "bytes" } else { "inodes" };
     let kept = has_some(state);
     Err(OfState::Full { path: state.into(), what, kept, source: Box::new(source) }.into())
 }
@@ -131,10 +137,14 @@ fn fill(state: &Path) {
         options.create(true).truncate(false).write(true).mode(0o600).open(dir.join(name))
     };
     if let (Ok(room), Some(free)) = (file("room"), free(state)) {
-        for eighths in (1..=8).rev() {
-            let length = i64::try_from(bytes(free.total) / 8 * eighths).unwrap_or(0);
-            if fallocate(&room, FallocateFlags::empty(), 0, length).is_ok() {
-                break;
+        // All that there is, to the last block: what is left would be taken by others, and a little each time.
+        let whole = bytes(free.total);
+        let (mut length, mut step) = (0, whole);
+        while step >= BLOCK && length < whole {
+            let longer = i64::try_from(length + step).unwrap_or(0);
+            match fallocate(&room, FallocateFlags::empty(), 0, longer).is_ok() {
+                true => length += step,
+                false => step /= 2,
             }
         }
     }
@@ -164,6 +174,8 @@ pub struct GivenUp {
 impl Drop for GivenUp {
     fn drop(&mut self) {
         if self.shared.try_lock().is_ok() && !is_whole(&self.state) {
+            // What lies about there and nobody uses is room, too.
+            lock_files::sweep_all(&self.state.join("locks"));
             fill(&self.state);
         }
     }

@@ -1,5 +1,5 @@
 //! What all threads of the daemon share: what waits and who is at work, the mode, connections to
-//! registry and store, and the news by which those who wait are woken.
+//! registry and store, and the changes by which those who wait are woken.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -19,15 +19,15 @@ use crate::process::cancel::Cancel;
 use crate::process::lock::Locks;
 use crate::process::log::{self, Level};
 use crate::process::reserve;
-use crate::serve::force::InForce;
-use crate::serve::grow::InTheWay;
-use crate::serve::http::conn::Peer;
+use crate::serve::http::request::Peer;
+use crate::serve::in_force::InForce;
 use crate::serve::mode::{Mode, Modes};
-use crate::serve::queue::{self, Hands, Item};
-use crate::serve::reach;
-use crate::serve::seat::Seat;
-use crate::serve::{Limits, Options};
-use crate::view::health::{self, Readiness};
+use crate::serve::obstacle::InTheWay;
+use crate::serve::options::{Limits, Options, QUESTION_WAIT, now_ms};
+use crate::serve::queue::{self, Item, Workers};
+use crate::serve::slot::Slot;
+use crate::view::health;
+use crate::view::health::judge::Readiness;
 use crate::view::metrics::life::LIFE;
 
 /// How old the answer to a question after readiness may be: each costs a commit.
@@ -48,7 +48,7 @@ pub(super) struct Daemon {
     pub(super) started_ms: i64,
     pub(super) work: Mutex<Work>,
     pub(super) changed: Condvar,
-    news: (Mutex<u64>, Condvar),
+    changes: (Mutex<u64>, Condvar),
     modes: Mutex<Modes>,
     stopping: AtomicBool,
     ticked: Mutex<Instant>,
@@ -62,7 +62,7 @@ pub(super) struct Daemon {
 #[derive(Debug, Default)]
 pub(super) struct Work {
     pub(super) waiting: Vec<Item>,
-    working: Vec<(Item, Cancel)>,
+    pub(super) working: Vec<(Item, Cancel)>,
     /// What other processes are at work on and somebody here has to come after.
     pub(super) elsewhere: Vec<Item>,
     /// Live runs that a second request has joined.
@@ -70,8 +70,10 @@ pub(super) struct Work {
     turns: HashMap<String, u64>,
     turn: u64,
     rest_until: Option<Instant>,
+    /// Why a run could not be begun for want of room, by its number.
+    pub(super) unbegun: HashMap<u64, String>,
     /// Workers that live, each with its place among those of its kind.
-    hands: HashSet<(Hands, usize)>,
+    workers: HashSet<(Workers, usize)>,
 }
 
 /// What becomes of a claimed run.
@@ -81,7 +83,7 @@ pub(super) enum Released {
     Over,
     /// It could not be begun: it waits on, and all rest a while.
     NotBegun,
-    /// It waits on, for other hands.
+    /// It waits on, for other workers.
     PutBy,
 }
 
@@ -104,7 +106,7 @@ impl Daemon {
             started_ms: now_ms(),
             work: Mutex::default(),
             changed: Condvar::new(),
-            news: (Mutex::new(0), Condvar::new()),
+            changes: (Mutex::new(0), Condvar::new()),
             modes: Mutex::default(),
             stopping: AtomicBool::new(false),
             ticked: Mutex::new(Instant::now()),
@@ -136,7 +138,7 @@ impl Daemon {
 
     /// Locks of its own, for one question.
     pub(super) fn locks(&self) -> Result<Locks, Error> {
-        Locks::new(&self.settings().state, reach::QUESTION_WAIT, Cancel::default())
+        Locks::new(&self.settings().state, QUESTION_WAIT, Cancel::default())
     }
 
     /// The run of this number.
@@ -146,7 +148,7 @@ impl Daemon {
         run::line(&self.locks()?, run)
     }
 
-    /// Asks until there is an answer or the time has passed; wakes at news. Only so many may wait at
+    /// Asks until there is an answer or the time has passed; wakes at changes. Only so many may wait at
     /// once: who is one too many gets the answer of now. Who hangs up gives the place back.
     pub(super) fn wait_for<T>(
         &self,
@@ -155,45 +157,45 @@ impl Daemon {
         mut ask: impl FnMut() -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
         let deadline = Instant::now() + time;
-        let seat = Seat::take(&self.waiting, self.limits().waits);
+        let slot = Slot::take(&self.waiting, self.limits().waits);
         loop {
-            let seen = *lock(&self.news.0);
+            let seen = *lock(&self.changes.0);
             if let Some(answer) = ask()? {
                 return Ok(Some(answer));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let gone = || peer.is_some_and(Peer::is_gone);
-            if left.is_zero() || seat.is_none() || self.is_stopping() || gone() {
+            if left.is_zero() || slot.is_none() || self.is_stopping() || gone() {
                 return Ok(None);
             }
-            let news = lock(&self.news.0);
-            if *news == seen {
+            let changes = lock(&self.changes.0);
+            if *changes == seen {
                 // Who is woken for nothing asks again.
-                drop(self.news.1.wait_timeout(news, left.min(LOOK)));
+                drop(self.changes.1.wait_timeout(changes, left.min(LOOK)));
             }
         }
     }
 
     /// Wakes all who wait.
     pub(super) fn tell(&self) {
-        *lock(&self.news.0) += 1;
-        self.news.1.notify_all();
+        *lock(&self.changes.0) += 1;
+        self.changes.1.notify_all();
     }
 
     /// How much has been told so far.
-    pub(super) fn news(&self) -> u64 {
-        *lock(&self.news.0)
+    pub(super) fn changes(&self) -> u64 {
+        *lock(&self.changes.0)
     }
 
     /// Waits for more than `seen` was told, or for so long.
-    pub(super) fn wait_for_news(&self, seen: u64, time: Option<Duration>) {
-        let news = lock(&self.news.0);
-        if *news != seen || self.is_stopping() {
+    pub(super) fn wait_for_changes(&self, seen: u64, time: Option<Duration>) {
+        let changes = lock(&self.changes.0);
+        if *changes != seen || self.is_stopping() {
             return;
         }
         match time {
-            Some(time) => drop(self.news.1.wait_timeout(news, time)),
-            None => drop(self.news.1.wait(news)),
+            Some(time) => drop(self.changes.1.wait_timeout(changes, time)),
+            None => drop(self.changes.1.wait(changes)),
         }
     }
 
@@ -205,8 +207,8 @@ impl Daemon {
             if left.is_zero() || self.is_stopping() {
                 return;
             }
-            let seen = self.news();
-            self.wait_for_news(seen, Some(left));
+            let seen = self.changes();
+            self.wait_for_changes(seen, Some(left));
         }
     }
 
@@ -341,9 +343,11 @@ impl Daemon {
                     self.gather_before(&run)?;
                     self.push(self.item(&run));
                 }
-                // The next tick finds out whether anybody is at work on it.
-                RunState::Running => {}
-                RunState::Done | RunState::Failed { .. } | RunState::Cancelled => {}
+                // The next tick finds out whether anybody is at work on one that runs.
+                RunState::Running
+                | RunState::Done
+                | RunState::Failed { .. }
+                | RunState::Cancelled => {}
             }
         }
         self.tell();
@@ -361,25 +365,25 @@ impl Daemon {
         self.changed.notify_all();
     }
 
-    /// The next run for these hands; waits for one. None when this worker is one too many, or the
+    /// The next run for these workers; waits for one. None when this worker is one too many, or the
     /// daemon stops.
-    pub(super) fn claim(&self, hands: Hands, worker: usize) -> Option<(Item, Cancel)> {
+    pub(super) fn claim(&self, workers: Workers, worker: usize) -> Option<(Item, Cancel)> {
         let mut work = lock(&self.work);
         loop {
-            let most = self.limits().workers(hands);
+            let most = self.limits().workers(workers);
             if self.is_stopping() || worker >= most {
                 // Its place is free in the same moment, and never taken twice.
-                work.hands.remove(&(hands, worker));
+                work.workers.remove(&(workers, worker));
                 return None;
             }
             // Those beyond the limit that are still at work count, too.
-            let busy = work.working.iter().filter(|(item, _)| item.hands == hands).count();
+            let busy = work.working.iter().filter(|(item, _)| item.workers == workers).count();
             let rest = work.rest_until.map(|until| until.saturating_duration_since(Instant::now()));
             let rest = rest.filter(|rest| !rest.is_zero());
             let free = rest.is_none() && busy < most && self.mode() != Mode::Rescue;
             let working: Vec<Item> = work.working.iter().map(|(item, _)| item.clone()).collect();
             let others = (&working[..], &work.elsewhere[..]);
-            let next = queue::next(&work.waiting, others, &work.turns, hands);
+            let next = queue::next(&work.waiting, others, &work.turns, workers);
             if let Some(at) = next.filter(|_| free) {
                 let item = work.waiting.remove(at);
                 work.turn += 1;
@@ -403,13 +407,13 @@ impl Daemon {
     }
 
     /// Takes a worker's place; false where one lives that has it.
-    pub(super) fn take_place(&self, hands: Hands, worker: usize) -> bool {
-        lock(&self.work).hands.insert((hands, worker))
+    pub(super) fn take_place(&self, workers: Workers, worker: usize) -> bool {
+        lock(&self.work).workers.insert((workers, worker))
     }
 
     /// The place of a worker that could not be started.
-    pub(super) fn give_place_back(&self, hands: Hands, worker: usize) {
-        lock(&self.work).hands.remove(&(hands, worker));
+    pub(super) fn give_place_back(&self, workers: Workers, worker: usize) {
+        lock(&self.work).workers.remove(&(workers, worker));
     }
 
     /// A claimed run is out of hand.
@@ -461,8 +465,6 @@ impl Daemon {
         (work.waiting.len(), work.working.len())
     }
 
-    // ---- the end -------------------------------------------------------------------------------
-
     /// Nothing more is begun, and what is under way is put by at its next safe point.
     pub(super) fn stop(&self, why: &str) {
         self.stopping.store(true, Ordering::Release);
@@ -490,10 +492,4 @@ impl Daemon {
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
-}
-
-/// Wall clock, milliseconds since 1970.
-pub(super) fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }

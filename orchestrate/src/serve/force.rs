@@ -7,24 +7,11 @@ use std::sync::Arc;
 use crate::host::settings::Settings;
 use crate::serve::auth::Allow;
 use crate::serve::daemon::{Daemon, lock};
-use crate::serve::queue::Hands;
+use crate::serve::in_force::InForce;
+use crate::serve::options::Options;
+use crate::serve::queue::Workers;
 use crate::serve::settings::{needs_restart, shown};
-use crate::serve::{Options, workers};
-
-/// Every setting by its key, as a variable would have it.
-pub(super) type Values = BTreeMap<&'static str, Option<String>>;
-
-/// What is in force now.
-#[derive(Debug)]
-pub(super) struct InForce {
-    settings: Settings,
-    allow: Vec<Allow>,
-    values: Values,
-    /// Keys of what was read and needs a restart.
-    restart: Vec<&'static str>,
-    /// Grows with each change, so that nothing opened before is kept.
-    age: u64,
-}
+use crate::serve::workers;
 
 /// What a hangup changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -104,13 +91,13 @@ impl Daemon {
         let renewed = lock(&self.in_force).renew(settings, options);
         if renewed.in_force.iter().any(|key| lets_through(key)) {
             // What was begun by what held before is put by and begun anew: none of it comes through late.
-            self.put_by("what is let through was set anew");
+            self.put_by("the setting of what is let through was renewed");
         }
         // What is open was opened with what held before.
         lock(&self.hosts).clear();
         self.set_limits(options.limits);
-        for hands in Hands::ALL {
-            workers::start(self, hands);
+        for workers in Workers::ALL {
+            workers::start(self, workers);
         }
         renewed
     }

@@ -2,7 +2,7 @@
 //! its events and every few seconds, and makes it larger where it runs low, up to what the settings
 //! allow.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -13,29 +13,11 @@ use crate::error::leaves::whole;
 use crate::host::settings::Growing;
 use crate::process::log::{self, Level};
 use crate::serve::daemon::Daemon;
-use crate::store::StoreName;
-use crate::view::health::Facts;
+use crate::store::seam::StoreName;
 
 /// Slices of the wait between two looks: how long the daemon's end may be held up.
 const SLICE: Duration = Duration::from_secs(1);
 const SLICES: u32 = 5;
-
-/// Why the pool could not grow when it was last looked at.
-#[derive(Debug, Default)]
-pub(super) struct InTheWay(Mutex<Option<String>>);
-
-impl InTheWay {
-    fn set(&self, why: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
-    }
-
-    /// Says so in what readiness is judged by.
-    pub(super) fn tell(&self, facts: &mut Facts) {
-        if let Some(why) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone() {
-            facts.growth = Err(why);
-        }
-    }
-}
 
 /// Starts the thread, where the settings want the pool to grow.
 pub(super) fn start(daemon: &Arc<Daemon>) {

@@ -1,32 +1,24 @@
 //! Sockets: who comes is judged, given a thread of which there are so many, or turned away.
 
-use std::fs;
-use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
-
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike as _};
+use std::{fs, io, thread};
 
 use crate::error::Error;
 use crate::process::log::{self, Level};
 use crate::serve::auth::{Peer, Token};
+use crate::serve::connections::{Connections, Converse, Slot};
 use crate::serve::daemon::Daemon;
-use crate::serve::hall::{Hall, Seat};
 use crate::serve::http::conn::{Conn, Next, Stream, turn_away};
 use crate::serve::http::request::Method;
 use crate::serve::notify::{self, Handed};
+use crate::serve::socket::short;
 use crate::serve::{api, problem};
 use crate::view::metrics::life::{LIFE, Refusal};
-
-/// Bytes of a unix socket's path (`sun_path`, unix(7)), its end included.
-const SOCKET_PATH_MAX: usize = 108;
 
 /// One socket.
 #[derive(Debug)]
@@ -104,7 +96,7 @@ pub(super) fn open(daemon: &Daemon) -> Result<(Vec<Listener>, Option<PathBuf>), 
 
 fn socket_path(daemon: &Daemon) -> PathBuf {
     let options = &daemon.options;
-    options.socket.clone().unwrap_or_else(|| crate::serve::socket(&daemon.settings().state))
+    options.socket.clone().unwrap_or_else(|| crate::serve::socket::socket(&daemon.settings().state))
 }
 
 /// Binds beside and renames, so that there is no moment with other rights, and a socket that a dead
@@ -124,38 +116,14 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Connects to the socket at `path`. Where as many wait there as may, whoever listens is stopped or
-/// overrun, and it is not waited for longer than `time`.
-pub(super) fn connect(path: &Path, time: Duration) -> io::Result<UnixStream> {
-    short(path, |path| {
-        let kind = (AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC);
-        let socket = socket::socket(kind.0, kind.1, kind.2, None)?;
-        let time = TimeVal::microseconds(i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
-        socket::setsockopt(&socket, sockopt::SendTimeout, &time)?;
-        socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-        Ok(UnixStream::from(socket))
-    })
-}
-
-/// A path that is too long for a socket is reached by way of its directory's descriptor.
-fn short<T>(path: &Path, call: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    if path.as_os_str().len() < SOCKET_PATH_MAX {
-        return call(path);
-    }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let dir = fs::File::open(parent.unwrap_or(Path::new(".")))?;
-    call(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name))
-}
-
 /// Accepts in a thread of its own until the process ends.
 pub(super) fn start(gate: &Arc<Gate>, listener: Listener) -> Result<(), Error> {
     let gate = gate.clone();
-    let hall = Arc::new(Hall::default());
+    let connections = Arc::new(Connections::default());
     let started = thread::Builder::new().name("accept".into()).spawn(move || {
         loop {
             match accept(&listener) {
-                Ok(stream) => admit(&gate, &hall, stream),
+                Ok(stream) => admit(&gate, &connections, stream),
                 // No descriptors left, most likely: who is inside will give some back.
                 Err(_) => thread::sleep(Duration::from_millis(100)),
             }
@@ -179,7 +147,7 @@ fn accept(listener: &Listener) -> io::Result<Stream> {
     }
 }
 
-fn admit(gate: &Arc<Gate>, hall: &Arc<Hall>, stream: Stream) {
+fn admit(gate: &Arc<Gate>, connections: &Arc<Connections>, stream: Stream) {
     if let Stream::Unix(unix) = &stream {
         let own = nix::unistd::geteuid().as_raw();
         let may = Peer::of(unix).is_ok_and(|peer| peer.may(own, &gate.daemon.allow()));
@@ -189,18 +157,24 @@ fn admit(gate: &Arc<Gate>, hall: &Arc<Hall>, stream: Stream) {
         }
     }
     let most = gate.daemon.limits().connections;
-    if let Err(stream) = hall.enter(gate, stream, most) {
+    if let Err(stream) = connections.enter(gate, stream, most) {
         LIFE.refused(Refusal::Full);
         turn_away(stream, &problem::busy("all connections are taken"));
     }
 }
 
+impl Converse for Gate {
+    fn converse(&self, conn: Conn, open: bool, slot: &Slot<'_>) {
+        converse(self, conn, open, slot);
+    }
+}
+
 /// Answers one request after the other.
-pub(super) fn converse(gate: &Gate, mut conn: Conn, open: bool, seat: &Seat<'_>) {
+fn converse(gate: &Gate, mut conn: Conn, open: bool, slot: &Slot<'_>) {
     loop {
-        seat.waits();
+        slot.waits();
         let next = conn.next();
-        seat.is_busy();
+        slot.is_busy();
         let request = match next {
             Next::Request(mut request) => {
                 request.peer = request.param("wait").and_then(|_| conn.peer());
@@ -217,7 +191,7 @@ pub(super) fn converse(gate: &Gate, mut conn: Conn, open: bool, seat: &Seat<'_>)
         };
         let known = gate.is_token(request.token.as_deref());
         if known {
-            seat.is_known();
+            slot.is_known();
         }
         let may = open || api::is_for_all(&request) || known;
         let response = match may {

@@ -1,42 +1,48 @@
-//! `serve`: the verbs over HTTP, a durable queue, and the hands that work it off. Threads only.
+//! `serve`: the verbs over HTTP, a durable queue, and the workers that work it off. Threads only.
 //!
 //! What each thread does: this one ticks; one waits for signals; one for each socket accepts; each
 //! connection has its own, of which there are so many; workers (`workers`); one sends who tells of ends
-//! (`tellers`); one makes the pool larger (`grow`). What they share is in `daemon`.
+//! (`deliveries`); one makes the pool larger (`grow`). What they share is in `daemon`.
 
 pub(crate) mod api;
 pub(crate) mod auth;
 pub(crate) mod client;
+pub(crate) mod connections;
 pub(crate) mod daemon;
+pub(crate) mod deliveries;
 pub(crate) mod force;
 pub(crate) mod gather;
 pub(crate) mod grow;
-pub(crate) mod hall;
 pub(crate) mod http;
+pub(crate) mod in_force;
 pub(crate) mod listen;
 pub(crate) mod mode;
 pub(crate) mod notify;
+pub(crate) mod obstacle;
+pub(crate) mod options;
 pub(crate) mod page;
 pub(crate) mod problem;
 pub(crate) mod queue;
 pub(crate) mod reach;
 pub(crate) mod refresh;
 pub(crate) mod routes;
-pub(crate) mod seat;
-pub(crate) mod settings;
+pub mod settings;
+pub(crate) mod slot;
+pub mod socket;
+pub(crate) mod status;
 pub(crate) mod stop;
-pub(crate) mod tellers;
+pub(crate) mod unbegun;
 pub(crate) mod upkeep;
 pub(crate) mod verbs;
 pub(crate) mod webhook;
 pub(crate) mod workers;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use crate::serve::options::Options;
 
 pub use crate::serve::auth::Allow;
 pub use crate::serve::client::Client;
@@ -48,11 +54,13 @@ use crate::host::{Host, walls};
 use crate::process::cancel::Cancel;
 use crate::process::lock::Locks;
 use crate::process::log::{self, Level};
+use crate::process::place;
 use crate::process::{reserve, sys};
 use crate::serve::auth::Token;
 use crate::serve::daemon::Daemon;
 use crate::serve::listen::Gate;
-use crate::serve::queue::Hands;
+use crate::serve::queue::Workers;
+use crate::view::metrics;
 
 /// How often the loop comes round: it finds what others have queued, and looks after the host.
 const TICK: Duration = Duration::from_secs(5);
@@ -70,67 +78,6 @@ const SECOND_DAEMON_WAIT: Duration = Duration::from_secs(3);
 /// How long a daemon that stops waits for safe points; less than a supervisor's patience (90 s of
 /// systemd's). A request to a dead server can take longer, as can a large layer.
 const LAST_WAIT: Duration = Duration::from_secs(60);
-
-/// What may be changed while the daemon runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Runs at once that fetch and unpack.
-    pub image_workers: usize,
-    /// Runs at once that take devices and rows away.
-    pub device_workers: usize,
-    /// Runs that may wait.
-    pub backlog: usize,
-    /// Connections at once, of each socket.
-    pub connections: usize,
-    /// Questions at once that wait for an answer.
-    pub waits: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { image_workers: 2, device_workers: 1, backlog: 4096, connections: 64, waits: 32 }
-    }
-}
-
-impl Limits {
-    fn workers(&self, hands: Hands) -> usize {
-        match hands {
-            Hands::Image | Hands::Known => self.image_workers,
-            Hands::Device => self.device_workers,
-            Hands::Collect => 1,
-        }
-    }
-}
-
-/// What the daemon is started with.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// The unix socket; none: `serve.sock` in the state directory.
-    pub socket: Option<PathBuf>,
-    /// An address for TCP, with the token that clients need.
-    pub listen: Option<SocketAddr>,
-    /// A file with that token.
-    pub token_file: Option<PathBuf>,
-    /// Who may use the socket besides root and the daemon's own user.
-    pub allow: Vec<Allow>,
-    /// What may be changed while it runs.
-    pub limits: Limits,
-    /// Who hears of the end of every run that names nobody.
-    pub webhook: Option<String>,
-    /// For how long somebody who does not listen is told again.
-    pub webhook_time: Duration,
-    /// The key of the seal on what is told.
-    pub webhook_secret: Option<Vec<u8>>,
-    /// Whether this very host may be told.
-    pub webhook_loopback: bool,
-    /// Every setting by its key, as a variable would have it: what is in force is told by it.
-    pub values: BTreeMap<&'static str, Option<String>>,
-}
-
-/// Where the daemon of this state directory listens, unless told otherwise.
-pub fn socket(state: &Path) -> PathBuf {
-    state.join("serve.sock")
-}
 
 /// Serves until a signal, and gives back when everything is put by. `reload` gives what is set now.
 ///
@@ -154,7 +101,7 @@ pub fn serve(
     if let Some(address) = &options.webhook {
         webhook::check(address)?;
     }
-    make_dir(&settings.state)?;
+    place::make(&settings.state, place::STATE)?;
     // To listen and to open the registry takes some, and by that it can make more.
     let room = reserve::give_up(&settings.state);
     let _only = only_daemon(&settings)?;
@@ -167,16 +114,17 @@ pub fn serve(
     let gate = Arc::new(Gate::new(daemon.clone(), token));
     let (listeners, socket) = listen::open(&daemon)?;
     stop::watch(&daemon, signals, gate.clone(), reload);
-    for hands in Hands::ALL {
-        workers::start(&daemon, hands);
+    for workers in Workers::ALL {
+        workers::start(&daemon, workers);
     }
-    tellers::start(&daemon);
+    deliveries::start(&daemon);
     grow::start(&daemon);
     refresh::start(&daemon);
+    // It is there again before anybody is answered.
+    drop(room);
     for listener in listeners {
         listen::start(&gate, listener)?;
     }
-    drop(room);
     notify::tell("READY=1");
     tick(&daemon);
     notify::tell("STOPPING=1");
@@ -195,15 +143,13 @@ pub fn serve(
 
 fn open_once(daemon: &Daemon) -> Result<(), Error> {
     let mut host = Host::open(daemon.settings())?;
+    let counters = host.registry().counters()?;
+    if let Some(kept) = counters.iter().find(|kept| kept.name == workers::S3_OK) {
+        metrics::LIFE.s3_ok_ms.store(kept.value, Ordering::Relaxed);
+    }
     // After a boot: for a few seconds at most, and only where something is to come up.
     host.ask_catalog(false);
     host.recover(false).map(drop)
-}
-
-fn make_dir(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| Error::Io { doing: "make", path: path.into(), source })
 }
 
 /// The lock of the only daemon of this state directory. Somebody who looks whether there is one holds

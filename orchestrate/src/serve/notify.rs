@@ -1,4 +1,4 @@
-//! What systemd is told, and what it hands over: sd_notify(3) and LISTEN_FDS (sd_listen_fds(3)).
+//! What systemd is told, and what it workers over: sd_notify(3) and LISTEN_FDS (sd_listen_fds(3)).
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;

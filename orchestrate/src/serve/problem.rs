@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
+use crate::error::Error;
+use crate::error::amiss::Amiss;
 use crate::error::class::Class;
 use crate::error::leaves::whole;
-use crate::error::{Error, class};
-use crate::host::order::Amiss;
+use crate::plan::class::class;
 use crate::serve::http::request::Reject;
 use crate::serve::http::response::{PROBLEM, Response, reason};
 
@@ -107,7 +108,7 @@ pub(crate) fn missing(methods: Option<&str>) -> Response {
     }
 }
 
-/// All hands are full.
+/// All workers are full.
 pub(crate) fn busy(detail: &str) -> Response {
     problem(503, Class::Throttled, detail, hint(Class::Throttled), None)
 }

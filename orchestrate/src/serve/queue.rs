@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::host::order;
 
-/// Which hands a run needs.
+/// Which workers a run needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Hands {
+pub(super) enum Workers {
     /// Network and unpack.
     Image,
     /// An activation of an image that is here: a listing, devices and rows. What turns out to need more
@@ -21,14 +21,15 @@ pub(super) enum Hands {
     Collect,
 }
 
-impl Hands {
-    pub(super) const ALL: [Hands; 4] = [Hands::Image, Hands::Known, Hands::Device, Hands::Collect];
+impl Workers {
+    pub(super) const ALL: [Workers; 4] =
+        [Workers::Image, Workers::Known, Workers::Device, Workers::Collect];
 
-    pub(super) fn of(verb: Verb) -> Hands {
+    pub(super) fn of(verb: Verb) -> Workers {
         match verb {
-            Verb::Ensure | Verb::Activate => Hands::Image,
-            Verb::Deactivate | Verb::Rm => Hands::Device,
-            Verb::Gc => Hands::Collect,
+            Verb::Ensure | Verb::Activate => Workers::Image,
+            Verb::Deactivate | Verb::Rm => Workers::Device,
+            Verb::Gc => Workers::Collect,
         }
     }
 }
@@ -37,10 +38,10 @@ impl Hands {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
     pub(super) id: u64,
-    pub(super) hands: Hands,
+    pub(super) workers: Workers,
     /// What shares turns: the image, or where there is none the subject.
     pub(super) share: String,
-    /// The activation that it acts on: acts on one keep their order, whatever hands they need.
+    /// The activation that it acts on: acts on one keep their order, whatever workers they need.
     pub(super) name: Option<String>,
     /// The image that it makes or brings or takes away: what does the one keeps its order with what does
     /// the other.
@@ -64,8 +65,8 @@ impl Item {
             Verb::Rm | Verb::Deactivate => (None, true),
             Verb::Ensure | Verb::Activate | Verb::Gc => (order::image_of(run), false),
         };
-        let (id, hands, priority) = (run.id, Hands::of(run.verb), run.priority);
-        Item { id, hands, share, name, image, takes_away, priority }
+        let (id, workers, priority) = (run.id, Workers::of(run.verb), run.priority);
+        Item { id, workers, share, name, image, takes_away, priority }
     }
 
     pub(super) fn is_after(&self, other: &Item) -> bool {
@@ -76,16 +77,16 @@ impl Item {
     }
 }
 
-/// The one of `waiting` that is next for these hands, of those whose name no earlier act is about, here or, of
+/// The one of `waiting` that is next for these workers, of those whose name no earlier act is about, here or, of
 /// what is taken away, in another process: the
 /// highest priority; then the image that fewest
-/// are at work on, so that hands do not wait for each other's layer while another image waits; then
+/// are at work on, so that workers do not wait for each other's layer while another image waits; then
 /// the image whose last turn is longest ago; then the oldest.
 pub(super) fn next(
     waiting: &[Item],
     (working, elsewhere): (&[Item], &[Item]),
     turns: &HashMap<String, u64>,
-    hands: Hands,
+    workers: Workers,
 ) -> Option<usize> {
     let key = |item: &Item| {
         let working = working.iter().filter(|other| other.share == item.share).count();
@@ -97,7 +98,7 @@ pub(super) fn next(
     let away = |item: &Item| item.takes_away && elsewhere.iter().any(|other| item.is_after(other));
     let turn_has_come = |item: &Item| !all().any(|other| item.is_after(other)) && !away(item);
     let fit = waiting.iter().enumerate();
-    let fit = fit.filter(|(_, item)| item.hands == hands && turn_has_come(item));
+    let fit = fit.filter(|(_, item)| item.workers == workers && turn_has_come(item));
     fit.min_by_key(|(_, item)| key(item)).map(|(at, _)| at)
 }
 
@@ -107,19 +108,19 @@ mod tests {
 
     fn item(id: u64, share: &str, priority: i32) -> Item {
         let share = share.into();
-        let hands = Hands::Image;
-        Item { id, hands, share, name: None, image: None, takes_away: false, priority }
+        let workers = Workers::Image;
+        Item { id, workers, share, name: None, image: None, takes_away: false, priority }
     }
 
-    /// Takes all in turn with `hands` at work at once, the first to begin being the first to end.
-    fn order(mut waiting: Vec<Item>, hands: usize) -> Vec<u64> {
+    /// Takes all in turn with `workers` at work at once, the first to begin being the first to end.
+    fn order(mut waiting: Vec<Item>, workers: usize) -> Vec<u64> {
         let (mut working, mut turns, mut order) = (Vec::new(), HashMap::new(), Vec::new());
-        while let Some(at) = next(&waiting, (&working, &[]), &turns, Hands::Image) {
+        while let Some(at) = next(&waiting, (&working, &[]), &turns, Workers::Image) {
             let item = waiting.remove(at);
             order.push(item.id);
             turns.insert(item.share.clone(), order.len() as u64);
             working.push(item);
-            if working.len() == hands {
+            if working.len() == workers {
                 working.remove(0);
             }
         }
@@ -130,8 +131,12 @@ mod tests {
     fn a_crowd_for_one_image_does_not_keep_another_waiting() {
         let mut waiting: Vec<Item> = (1..=5).map(|id| item(id, "a", 0)).collect();
         waiting.extend([item(6, "b", 0), item(7, "b", 0), item(8, "c", 0)]);
-        for hands in [1, 2, 3] {
-            assert_eq!(order(waiting.clone(), hands), [1, 6, 8, 2, 7, 3, 4, 5], "{hands} hands");
+        for workers in [1, 2, 3] {
+            assert_eq!(
+                order(waiting.clone(), workers),
+                [1, 6, 8, 2, 7, 3, 4, 5],
+                "{workers} workers"
+            );
         }
     }
 
@@ -143,28 +148,32 @@ mod tests {
 
     #[test]
     fn each_kind_of_hands_has_its_own_line() {
-        let gc = Item { hands: Hands::Collect, ..item(1, "store", 0) };
+        let gc = Item { workers: Workers::Collect, ..item(1, "store", 0) };
         let waiting = [gc, item(2, "a", 0)];
-        let of = |hands| next(&waiting, (&[], &[]), &HashMap::new(), hands);
-        assert_eq!(Hands::ALL.map(of), [Some(1), None, None, Some(0)]);
+        let of = |workers| next(&waiting, (&[], &[]), &HashMap::new(), workers);
+        assert_eq!(Workers::ALL.map(of), [Some(1), None, None, Some(0)]);
     }
 
     #[test]
     fn acts_on_one_name_keep_their_order_whatever_hands_and_priority_they_have() {
-        let on =
-            |id, hands, priority| Item { hands, name: Some("x".into()), ..item(id, "a", priority) };
-        let waiting = [on(2, Hands::Device, 9), on(3, Hands::Image, 99), item(4, "b", 0)];
-        let of = |working: &[Item], hands| next(&waiting, (working, &[]), &HashMap::new(), hands);
-        assert_eq!((of(&[], Hands::Device), of(&[], Hands::Image)), (Some(0), Some(2)));
-        let working = [on(1, Hands::Image, 0)];
-        assert_eq!((of(&working, Hands::Device), of(&working, Hands::Image)), (None, Some(2)));
+        let on = |id, workers, priority| Item {
+            workers,
+            name: Some("x".into()),
+            ..item(id, "a", priority)
+        };
+        let waiting = [on(2, Workers::Device, 9), on(3, Workers::Image, 99), item(4, "b", 0)];
+        let of =
+            |working: &[Item], workers| next(&waiting, (working, &[]), &HashMap::new(), workers);
+        assert_eq!((of(&[], Workers::Device), of(&[], Workers::Image)), (Some(0), Some(2)));
+        let working = [on(1, Workers::Image, 0)];
+        assert_eq!((of(&working, Workers::Device), of(&working, Workers::Image)), (None, Some(2)));
     }
 
     #[test]
     fn an_image_is_made_and_taken_away_in_the_order_in_which_that_was_asked() {
         let of = |id, takes_away| Item { image: Some("a".into()), takes_away, ..item(id, "a", 0) };
         let next = |waiting: &[Item], working: &[Item]| {
-            let found = next(waiting, (working, &[]), &HashMap::new(), Hands::Image);
+            let found = next(waiting, (working, &[]), &HashMap::new(), Workers::Image);
             found.map(|at| waiting[at].id)
         };
         assert_eq!(next(&[of(2, true), of(3, false)], &[of(1, false)]), None);
@@ -176,7 +185,7 @@ mod tests {
         // Another process is waited for by what takes away, and by nothing else.
         for (takes_away, wanted) in [(true, None), (false, Some(0))] {
             let (waiting, elsewhere) = ([of(3, takes_away)], [of(1, false), of(2, !takes_away)]);
-            let found = super::next(&waiting, (&[], &elsewhere), &HashMap::new(), Hands::Image);
+            let found = super::next(&waiting, (&[], &elsewhere), &HashMap::new(), Workers::Image);
             assert_eq!(found, wanted);
         }
     }

@@ -2,20 +2,17 @@
 //! registry is gone none is made in its place, unless it may be.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use registry::Registry;
 
 use crate::error::Error;
-use crate::error::class;
 use crate::error::class::Class;
 use crate::host::settings::Settings;
 use crate::host::{Host, survey};
+use crate::plan::class::class;
 use crate::process::reserve;
 use crate::serve::daemon::{Daemon, lock};
-
-/// How long a question may wait for a lock.
-pub(super) const QUESTION_WAIT: Duration = Duration::from_secs(5);
+use crate::serve::options::QUESTION_WAIT;
 
 /// Hosts and registries that are kept open for the next question.
 const KEPT_OPEN: usize = 2;
@@ -32,6 +29,8 @@ impl Daemon {
             Some(host) => host,
             None => Host::open(Settings { wait: QUESTION_WAIT, talk: 0, ..self.settings() })?,
         };
+        // It may have been opened in better days.
+        host.registry.in_room(reserve::short_of(&self.settings().state).is_some())?;
         let answer = ask(&mut host).map_err(|error| reserve::told(error, &self.settings().state));
         let broken = answer.as_ref().is_err_and(|error| class(error) == Class::HostBroken);
         let mut hosts = lock(&self.hosts);
@@ -57,6 +56,7 @@ impl Daemon {
                 survey::objection(&self.settings()).unwrap_or_else(error)
             })?,
         };
+        registry.in_room(reserve::short_of(&self.settings().state).is_some())?;
         let answer = ask(&mut registry)
             .map_err(|error| reserve::told(Error::Registry(error), &self.settings().state));
         let broken = answer.as_ref().is_err_and(|error| class(error) == Class::HostBroken);

@@ -12,7 +12,7 @@ use crate::host::settings::Settings;
 use crate::process::log::{self, Level};
 use crate::serve::daemon::Daemon;
 use crate::serve::mode::Mode;
-use crate::verbs::scan;
+use crate::trust::scan;
 
 /// How soon the settings are looked at again, and what was not scanned is looked for.
 const LOOK: Duration = Duration::from_secs(60);

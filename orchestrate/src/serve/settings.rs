@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::{Config, Origin};
 use crate::error::Error;
-use crate::serve::{Limits, Options};
+use crate::serve::options::{Limits, Options};
 
 /// Settings that decide nothing about what comes out of a run; tables with a dot at their end.
 const OTHER: &[&str] =

@@ -9,9 +9,9 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::error::Error;
 use crate::host::settings::Settings;
 use crate::process::log::{self, Level};
-use crate::serve::Options;
 use crate::serve::daemon::Daemon;
 use crate::serve::listen::Gate;
+use crate::serve::options::Options;
 
 /// Blocks the signals that are waited for. To be called while there is one thread.
 pub(super) fn block() -> Result<SigSet, Error> {

@@ -5,8 +5,8 @@ use registry::Registry;
 use crate::error::Error;
 use crate::serve::daemon::Daemon;
 use crate::serve::mode::Mode;
-use crate::verbs::unsettled::Unsettled;
-use crate::verbs::{history, unsettled};
+use crate::verbs::history;
+use crate::verbs::unsettled::{self, Unsettled};
 
 /// Steps of forgetting in one go: some ten thousand rows.
 const PRUNE_STEPS: usize = 20;

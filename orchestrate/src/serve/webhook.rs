@@ -1,5 +1,5 @@
 //! One POST with a run that has ended, sealed with an HMAC, and never to an address that belongs to the
-//! host or its cloud. Who is told when is in `tellers`.
+//! host or its cloud. Who is told when is in `deliveries`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,4 +1,4 @@
-//! The hands: threads that each take a run, open a host of their own for it, and bring it to its end.
+//! The workers: threads that each take a run, open a host of their own for it, and bring it to its end.
 //! Locks are flock on descriptors of each thread's own, so threads and processes are alike.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,31 +12,35 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::error::leaves::whole;
 use crate::host::Host;
+use crate::host::reach::Reach;
 use crate::host::settings::Settings;
-use crate::host::using::Reach;
 use crate::process::cancel::Cancel;
 use crate::process::log::{self, Field, Level};
 use crate::process::{reserve, sys};
-use crate::serve::daemon::{Daemon, Released, now_ms};
-use crate::serve::queue::{Hands, Item};
+use crate::serve::daemon::{Daemon, Released};
+use crate::serve::options::now_ms;
+use crate::serve::queue::{Item, Workers};
 use crate::view::metrics::life::LIFE;
 
+/// Under which name it is kept when S3 last answered.
+pub(super) const S3_OK: &str = "s3_ok_milliseconds";
+
 /// Starts the workers that are missing to what the limits have.
-pub(super) fn start(daemon: &Arc<Daemon>, hands: Hands) {
-    for number in 0..daemon.limits().workers(hands) {
-        if !daemon.take_place(hands, number) {
+pub(super) fn start(daemon: &Arc<Daemon>, workers: Workers) {
+    for number in 0..daemon.limits().workers(workers) {
+        if !daemon.take_place(workers, number) {
             continue;
         }
         let shared = daemon.clone();
-        let name = format!("{hands:?}-{number}").to_lowercase();
+        let name = format!("{workers:?}-{number}").to_lowercase();
         let started = thread::Builder::new().name(name).spawn(move || {
-            while let Some((item, cancel)) = shared.claim(hands, number) {
+            while let Some((item, cancel)) = shared.claim(workers, number) {
                 work(&shared, item, cancel);
                 sys::give_back_memory();
             }
         });
         if let Err(error) = started {
-            daemon.give_place_back(hands, number);
+            daemon.give_place_back(workers, number);
             let number = u64::try_from(number).unwrap_or(u64::MAX).into();
             let why = Field::from(error.to_string());
             log::line(Level::Error, "a worker cannot start", &[("worker", number), ("why", why)]);
@@ -49,21 +53,25 @@ fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
         // Claimed in the very moment.
         cancel.suspend("the daemon stops");
     }
+    daemon.begins(item.id);
     let settings = Settings { cancel, ..daemon.settings() };
-    let makes_room = matches!(item.hands, Hands::Device | Hands::Collect);
-    let _room = makes_room.then(|| reserve::give_up(&settings.state)).flatten();
+    let state = settings.state.clone();
+    let makes_room = matches!(item.workers, Workers::Device | Workers::Collect);
+    let room = makes_room.then(|| reserve::give_up(&settings.state)).flatten();
     // What it holds is dropped on the way out; its row says `running` and its lock is free, so the
     // next tick takes it up again, and not for ever.
     let begun = catch_unwind(AssertUnwindSafe(|| perform(settings, &item)));
     let end = match begun {
         Ok(Ok(false)) => Released::Over,
         Ok(Ok(true)) => {
-            item.hands = Hands::Image;
+            item.workers = Workers::Image;
             Released::PutBy
         }
         // Its wish is in its row, and is carried out at once.
         Ok(Err(Error::Cancelled { .. })) => Released::PutBy,
         Ok(Err(error)) => {
+            let error = reserve::told(error, &state);
+            daemon.is_unbegun(item.id, &error);
             let why = whole(&error).into();
             let fields = [("run", item.id.into()), ("why", why)];
             log::line(Level::Warning, "a run cannot be begun yet", &fields);
@@ -77,20 +85,22 @@ fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
             Released::Over
         }
     };
+    // What is kept back is there again before anybody hears of the end.
+    drop(room);
     daemon.release(item, end);
 }
 
 /// Opens a host as the command would, mends what others left, and does the run. Gives whether it was put
-/// by for other hands.
+/// by for other workers.
 ///
 /// # Errors
 /// Those that keep it from being begun. How it ended is in its row.
 fn perform(settings: Settings, item: &Item) -> Result<bool, Error> {
     let mut host = Host::open(settings)?;
-    host.reach = match item.hands {
-        Hands::Image => Reach::Fetching,
-        Hands::Known => Reach::Listing,
-        Hands::Device | Hands::Collect => Reach::Here,
+    host.reach = match item.workers {
+        Workers::Image => Reach::Fetching,
+        Workers::Known => Reach::Listing,
+        Workers::Device | Workers::Collect => Reach::Here,
     };
     if let Some(run) = host.registry().run(item.id)?.filter(|run| run.verb == Verb::Activate) {
         host.ask_catalog_for(&run.subject);
@@ -98,10 +108,12 @@ fn perform(settings: Settings, item: &Item) -> Result<bool, Error> {
     host.recover(false)?;
     match host.registry().run(item.id)? {
         Some(run) if !run.state.is_end() => {
-            let lists = matches!(item.hands, Hands::Image | Hands::Known);
+            let lists = matches!(item.workers, Workers::Image | Workers::Known);
             if host.take_up(&run)? == RunState::Done && lists {
                 let now = u64::try_from(now_ms()).unwrap_or(0);
                 LIFE.s3_ok_ms.store(now, Ordering::Relaxed);
+                // The next daemon tells it, too; no run fails by it.
+                drop(host.registry.write(|write| write.keep_moment(S3_OK, now)));
             }
             Ok(host.put_by)
         }
@@ -111,7 +123,7 @@ fn perform(settings: Settings, item: &Item) -> Result<bool, Error> {
 }
 
 impl Daemon {
-    /// A run with the hands that it needs: what is here already waits for no download.
+    /// A run with the workers that it needs: what is here already waits for no download.
     pub(super) fn item(&self, run: &Run) -> Item {
         let mut item = Item::of(run);
         if run.verb != Verb::Activate {
@@ -124,10 +136,10 @@ impl Daemon {
             let named = registry.activation(&run.subject)?.is_some();
             Ok((named || input["no_fetch"] == true, registry.image(image)?.is_some()))
         });
-        item.hands = match here {
-            Ok((true, _)) => Hands::Device,
-            Ok((false, true)) => Hands::Known,
-            Ok((false, false)) | Err(_) => Hands::Image,
+        item.workers = match here {
+            Ok((true, _)) => Workers::Device,
+            Ok((false, true)) => Workers::Known,
+            Ok((false, false)) | Err(_) => Workers::Image,
         };
         item
     }

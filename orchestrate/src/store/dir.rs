@@ -11,25 +11,24 @@
 //!   PATH/serials          the believed serials of catalogs, replaced by rename
 //! ```
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
 use registry::StoreBinding;
 
 use crate::error::Error;
-use crate::host::owner;
-use crate::plan::Mapping;
+use crate::plan::mapped::Mapped;
+use crate::plan::{Mapping, epoch};
 use crate::process::cancel::Cancel;
 use crate::store::dir_files::{
-    io_error, is_dir, is_no_file, is_there, linked, make_dir, make_tree, mount_points, put_number,
-    read_own, remove, replace, tree_error, write_new,
+    io_error, is_dir, is_no_file, is_there, linked, make_tree, mount_points, put_number, read_own,
+    remove, replace, tree_error, write_new,
 };
-use crate::store::dir_place::{LOCK, is_empty, make_private, making, own_dir, own_top};
+use crate::store::dir_place::{LOCK, is_empty, make_dir, make_private, making, own_dir, own_top};
 use crate::store::dir_restore::{self, HEADER};
 use crate::store::dir_work::{DirView, DirWork};
-use crate::store::{Condition, Made, Mapped, Space, Store, View, Work};
+use crate::store::seam::{Condition, Made, Space, Store, View, Work};
 
 /// The file of the believed serials.
 const SERIALS: &str = "serials";
@@ -149,8 +148,8 @@ impl DirStore {
     fn make_volume(&self, id: u32) -> Result<(), Error> {
         let (tree, record) = (self.volume(id), self.path.join("made").join(id.to_string()));
         // An id is given once, so what lies under it in any of the places was put there by others.
-        let note = self.path.join("notes").join(id.to_string());
-        if self.has(id)? || is_there(&note)? || is_there(&record)? {
+        let seal_record = self.path.join("notes").join(id.to_string());
+        if self.has(id)? || is_there(&seal_record)? || is_there(&record)? {
             return Err(Error::NotOurs { id });
         }
         let transaction = self.transaction_id()?;
@@ -181,7 +180,7 @@ impl Store for DirStore {
     fn set_transaction_id(&self, current: u64, next: u64) -> Result<(), Error> {
         let store = self.transaction_id()?;
         if store != current {
-            return Err(owner::apart(next, store));
+            return Err(epoch::apart(next, store));
         }
         put_number(&self.path, next)
     }
@@ -238,9 +237,9 @@ impl Store for DirStore {
             return Err(Error::Lost { volume: origin });
         }
         self.make_volume(id)?;
-        // As on a thin volume, a snapshot begins with its origin's note.
-        if let Some(note) = self.note(origin)? {
-            write_new(&self.path.join("notes").join(id.to_string()), &note)?;
+        // As on a thin volume, a snapshot begins with its origin's seal record.
+        if let Some(seal_record) = self.seal_record(origin)? {
+            write_new(&self.path.join("notes").join(id.to_string()), &seal_record)?;
         }
         let (from, to) = (self.root(origin)?, self.root(id)?);
         unpack::clone_tree(&from, &to, &self.cancel.stop())
@@ -259,11 +258,11 @@ impl Store for DirStore {
         Ok(Box::new(DirView(self.root(id)?, self.volume(id))))
     }
 
-    fn put_note(&self, id: u32, _bytes: u64, note: &[u8]) -> Result<(), Error> {
-        replace(&self.path.join("notes"), &id.to_string(), note)
+    fn put_seal_record(&self, id: u32, _bytes: u64, seal_record: &[u8]) -> Result<(), Error> {
+        replace(&self.path.join("notes"), &id.to_string(), seal_record)
     }
 
-    fn note(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
+    fn seal_record(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
         read_own(&self.path.join("notes").join(id.to_string()))
     }
 

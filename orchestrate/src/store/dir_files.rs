@@ -4,13 +4,13 @@
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
 /// No file of ours is longer.
-const OWN_MAX: u64 = 1 << 20;
+pub(super) const OWN_MAX: u64 = 1 << 20;
 
 /// The volume that a link of `active` leads to; none where there is no such link of ours.
 pub(super) fn linked(link: &Path) -> Result<Option<u32>, Error> {
@@ -112,11 +112,6 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-pub(super) fn make_dir(path: &Path) -> Result<(), Error> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(path).map_err(io_error("make", path))
-}
-
 /// The root of a volume is a directory that no layer names: 0755 whatever the umask, of time 0.
 pub(super) fn make_tree(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -145,7 +140,16 @@ pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<(), Error> {
 
 /// Whether [`read_own`] met what is no file.
 pub(super) fn is_no_file(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::InvalidData || error.raw_os_error() == Some(nix::libc::ELOOP)
+    error.kind() == io::ErrorKind::InvalidData
+}
+
+/// What is in the place of a file of ours, and the way out: what was put there is not ours to remove.
+fn no_file(what: &str) -> io::Error {
+    let text = format!(
+        "it is {what} and no file, which a store has there: look who put it there, remove it, then \
+         `orchestrate rebuild`"
+    );
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 /// Reads a file of ours; none where there is none.
@@ -157,11 +161,19 @@ pub(super) fn read_own(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(nix::libc::ELOOP) => {
+            return Err(io_error("read", path)(no_file("a symbolic link")));
+        }
+        // A socket.
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => {
+            return Err(io_error("read", path)(no_file("a socket")));
+        }
         Err(source) => return Err(io_error("open", path)(source)),
     };
-    if !file.metadata().map_err(io_error("look at", path))?.is_file() {
-        let source = io::Error::new(io::ErrorKind::InvalidData, "it is no file");
-        return Err(io_error("read", path)(source));
+    let found = file.metadata().map_err(io_error("look at", path))?;
+    if !found.is_file() {
+        let what = if found.is_dir() { "a directory" } else { "a device or a pipe" };
+        return Err(io_error("read", path)(no_file(what)));
     }
     let mut content = Vec::new();
     let read = file.take(OWN_MAX).read_to_end(&mut content);

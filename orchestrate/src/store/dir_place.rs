@@ -14,11 +14,8 @@ use nix::libc;
 use crate::error::Error;
 use crate::process::cancel::Cancel;
 use crate::process::lock_files;
-use crate::process::place::{self, Named};
+use crate::process::place::{self, STORE};
 use crate::store::dir_files::{io_error, remove};
-
-/// For messages.
-const STORE: Named = Named { what: "the store", by: "--store", may_be_link: false };
 
 /// Held by who makes the store; it goes with that.
 pub(super) const LOCK: &str = ".veneer-store.lock";
@@ -26,6 +23,22 @@ pub(super) const LOCK: &str = ".veneer-store.lock";
 /// A program of before holds the directory itself while it makes a store in it: for so long it is waited for.
 /// Any user can hold it for longer, and keeps nobody from anything.
 const OLDER: Duration = Duration::from_secs(2);
+
+/// Makes a directory of the store; one that is there stays as it is.
+///
+/// # Errors
+/// [`Error::Usage`] saying what is there instead.
+pub(super) fn make_dir(path: &Path) -> Result<(), Error> {
+    place::make(path, STORE)
+}
+
+/// That there is nothing else where the store is to be.
+///
+/// # Errors
+/// As [`make_dir`].
+pub(super) fn free(path: &Path) -> Result<(), Error> {
+    place::free(path, STORE)
+}
 
 /// Opens a directory of the store; it is itself a directory, ours, and not to be written to by others.
 ///

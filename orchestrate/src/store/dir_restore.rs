@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::process::cancel::Cancel;
-use crate::store::dir_files::{io_error, read_own, replace};
-use crate::store::dir_place::{making, own_dir};
-use crate::store::seal::{Key, Note};
+use crate::store::dir_files::{OWN_MAX, io_error, read_own, replace};
+use crate::store::dir_place::{free, making, own_dir};
+use crate::store::seal::{Key, SealRecord};
 
 /// The file of the identity.
 pub(super) const HEADER: &str = "veneer-store";
+/// Digits of an identity.
+const IDENTITY: usize = 32;
 /// The file of the transaction id.
 const TRANSACTION: &str = "transaction";
 
@@ -48,16 +50,28 @@ pub(super) fn never_was(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// An identity is 32 hexadecimal digits; what else a file of that name has is nobody's.
+fn is_identity(text: &str) -> bool {
+    text.len() == IDENTITY && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// The identity of a store that has one.
 pub(super) fn identity(path: &Path) -> Result<String, Error> {
     let header = path.join(HEADER);
-    let id = read_own(&header)?.and_then(|id| String::from_utf8(id).ok()).unwrap_or_default();
-    match (id.trim(), was_store(path)) {
-        ("", true) => Err(advice(path, HEADER)),
-        ("", false) => {
-            Err(Error::Usage(format!("{} is empty; name another --store", header.display())))
-        }
-        (id, _) => Ok(id.into()),
+    let bytes = read_own(&header)?.unwrap_or_default();
+    let id = std::str::from_utf8(&bytes).ok().map(str::trim).filter(|id| is_identity(id));
+    match (id, was_store(path)) {
+        (Some(id), _) => Ok(id.into()),
+        (None, true) => Err(advice(path, HEADER)),
+        (None, false) => Err(Error::Usage(format!(
+            "{} is {}, and the identity of a veneer store is {IDENTITY} hexadecimal digits: name another --store",
+            header.display(),
+            match bytes.len() as u64 {
+                0 => "empty".to_owned(),
+                OWN_MAX.. => format!("of {OWN_MAX} bytes or more"),
+                len => format!("of {len} bytes"),
+            }
+        ))),
     }
 }
 
@@ -83,12 +97,13 @@ fn advice(path: &Path, name: &str) -> Error {
 impl Lacking {
     /// Looks at the directory; none where it is a whole store, or never was one.
     pub(crate) fn look(path: &Path) -> Result<Option<Lacking>, Error> {
+        free(path)?;
         let text = |name: &str| -> Result<Option<String>, Error> {
             let bytes = read_own(&path.join(name))?;
             let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
             Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
         };
-        let id = text(HEADER)?;
+        let id = text(HEADER)?.filter(|id| is_identity(id));
         let transaction = text(TRANSACTION)?.and_then(|text| text.parse().ok());
         if (id.is_some() && transaction.is_some()) || !(id.is_some() || was_store(path)) {
             return Ok(None);
@@ -101,8 +116,10 @@ impl Lacking {
         }
         for id in numbers(&path.join("notes"))? {
             let record = read_own(&path.join("notes").join(id.to_string())).ok().flatten();
-            let note = record.and_then(|bytes| Note::read(&bytes, None));
-            lacking.key = note.filter(|note| note.id == id).and_then(|note| note.own_key());
+            let seal_record = record.and_then(|bytes| SealRecord::read(&bytes, None));
+            lacking.key = seal_record
+                .filter(|seal_record| seal_record.id == id)
+                .and_then(|seal_record| seal_record.own_key());
             if lacking.key.is_some() {
                 break;
             }

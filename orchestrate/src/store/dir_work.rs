@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::store::dir_files::{replace, tree_error};
-use crate::store::{Tree, View, Work};
+use crate::store::seam::{Tree, View, Work};
 
 /// A tree that is open for one apply.
 pub(super) struct DirWork {
@@ -45,10 +45,10 @@ impl Work for DirWork {
         self.bytes
     }
 
-    fn close(self: Box<Self>, note: Option<&[u8]>) -> Result<(), Error> {
+    fn close(self: Box<Self>, seal_record: Option<&[u8]>) -> Result<(), Error> {
         unpack::sync(&self.root).map_err(tree_error("sync the layer"))?;
-        match note {
-            Some(note) => replace(&self.notes, &self.id.to_string(), note),
+        match seal_record {
+            Some(seal_record) => replace(&self.notes, &self.id.to_string(), seal_record),
             None => Ok(()),
         }
     }

@@ -15,11 +15,11 @@ use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
 
 use crate::error::Error;
 use crate::plan::Mapping;
-use crate::store::pool_open::{ThinView, ThinWork, mount};
+use crate::plan::mapped::Mapped;
+use crate::store::pool_open::{ThinView, ThinWork, admit, mount};
 use crate::store::pool_read::{self, mapping, told};
-use crate::store::{
-    Condition, Made, Mapped, Peek, Space, Store, View, Work, pool_names, pool_note, pool_serials,
-};
+use crate::store::seam::{Condition, Made, Peek, Space, Store, View, Work};
+use crate::store::{pool_names, pool_seal, pool_serials};
 
 /// Of a thin pool's metadata (kernel's thin-provisioning.rst).
 const METADATA_BLOCK_BYTES: u64 = 4096;
@@ -74,24 +74,6 @@ impl ThinStore {
     }
 }
 
-/// Asked before work: data and metadata, each with a reserve, so that no build takes the last block
-/// from those who write to activations.
-pub(super) fn admit(pool: &Pool, bytes: u64, volumes: u64) -> Result<(), Error> {
-    let need = thin::Need { bytes, pieces: 0, volumes };
-    match pool.admit(need, thin::Reserve::default()) {
-        Ok(_) => Ok(()),
-        Err(thin::Error::NoRoom { room, .. }) if room.needs_data > room.free_data => {
-            Err(Error::NoSpace {
-                what: format!("the layer in pool {:?}", pool.name()),
-                needs: bytes,
-                free: room.free_data * room.block_bytes,
-                garbage: None,
-            })
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Why a thin was not made: its id is somebody else's, or its origin is gone.
 fn not_made(error: thin::Error, id: u32, origin: Option<u32>) -> Error {
     match (error, origin) {
@@ -102,7 +84,7 @@ fn not_made(error: thin::Error, id: u32, origin: Option<u32>) -> Error {
 }
 
 fn thin_id(id: u32) -> Result<ThinId, Error> {
-    Ok(ThinId::new(u64::from(id))?)
+    Ok(ThinId::new(u64::from(id)).map_err(thin::Error::from)?)
 }
 
 impl Store for ThinStore {
@@ -209,24 +191,24 @@ impl Store for ThinStore {
         }
     }
 
-    fn put_note(&self, id: u32, bytes: u64, note: &[u8]) -> Result<(), Error> {
+    fn put_seal_record(&self, id: u32, bytes: u64, seal_record: &[u8]) -> Result<(), Error> {
         let name = self.work_name(id);
         let volume =
             self.pool.activate(thin_id(id)?, &name, self.sectors(bytes), Access::ReadWrite)?;
-        let written = pool_note::write(&volume.path(), note);
+        let written = pool_seal::write(&volume.path(), seal_record);
         self.pool.deactivate(&name)?;
         written?;
         self.pool.commit()?;
         Ok(())
     }
 
-    fn note(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
+    fn seal_record(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
         let thin = thin_id(id)?;
         if let Some(active) = self.pool.active_as(thin)? {
             // Half made, it has nothing to read.
             return match mapping(&active) {
                 Mapping::Live | Mapping::Astray => {
-                    pool_note::read(&self.path(&active.name)).map(Some)
+                    pool_seal::read(&self.path(&active.name)).map(Some)
                 }
                 Mapping::Half | Mapping::Absent => Ok(None),
             };
@@ -234,17 +216,17 @@ impl Store for ThinStore {
         let name = self.look_name(id);
         let volume =
             self.pool.activate(thin, &name, self.pool.block_sectors(), Access::ReadOnly)?;
-        let note = pool_note::read(&volume.path());
+        let seal_record = pool_seal::read(&volume.path());
         self.pool.deactivate(&name)?;
-        note.map(Some)
+        seal_record.map(Some)
     }
 
     fn peek(&self, id: u32) -> Result<Peek, Error> {
         if let Some(mapped) = self.mapped_as(id)?.filter(|mapped| !self.is_work(mapped)) {
             return Ok(Peek::InUse(mapped.name));
         }
-        match self.note(id) {
-            Ok(note) => Ok(note.map_or(Peek::InUse(self.look_name(id)), Peek::Bytes)),
+        match self.seal_record(id) {
+            Ok(seal_record) => Ok(seal_record.map_or(Peek::InUse(self.look_name(id)), Peek::Bytes)),
             Err(Error::Thin(error)) if error.kind() == thin::Kind::Absent => Ok(Peek::Absent),
             Err(error) => Err(error),
         }

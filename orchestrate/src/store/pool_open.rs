@@ -5,8 +5,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use thin::{Pool, SECTOR_BYTES, Volume};
 
 use crate::error::Error;
-use crate::store::pool::admit;
-use crate::store::{Tree, View, Work, pool_note};
+use crate::store::pool_seal;
+use crate::store::seam::{Tree, View, Work};
 
 /// How a work volume is mounted. Power loss may tear it: an unsealed volume is thrown away, and
 /// sealing syncs and commits the pool before anybody relies on it.
@@ -120,15 +120,33 @@ impl Work for ThinWork {
         self.volume.sectors.bytes()
     }
 
-    fn close(self: Box<Self>, note: Option<&[u8]>) -> Result<(), Error> {
+    fn close(self: Box<Self>, seal_record: Option<&[u8]>) -> Result<(), Error> {
         let ThinWork { pool, volume, mount, root } = *self;
         unpack::sync(&root).map_err(|source| Error::Tree { doing: "sync the layer", source })?;
         drop((root, mount));
-        if let Some(note) = note {
-            pool_note::write(&volume.path(), note)?;
+        if let Some(seal_record) = seal_record {
+            pool_seal::write(&volume.path(), seal_record)?;
         }
         pool.deactivate(&volume.name)?;
         pool.commit()?;
         Ok(())
+    }
+}
+
+/// Asked before work: data and metadata, each with a reserve, so that no build takes the last block
+/// from those who write to activations.
+pub(crate) fn admit(pool: &Pool, bytes: u64, volumes: u64) -> Result<(), Error> {
+    let need = thin::Need { bytes, pieces: 0, volumes };
+    match pool.admit(need, thin::Reserve::default()) {
+        Ok(_) => Ok(()),
+        Err(thin::Error::NoRoom { room, .. }) if room.needs_data > room.free_data => {
+            Err(Error::NoSpace {
+                what: format!("the layer in pool {:?}", pool.name()),
+                needs: bytes,
+                free: room.free_data * room.block_bytes,
+                garbage: None,
+            })
+        }
+        Err(error) => Err(error.into()),
     }
 }

@@ -6,7 +6,7 @@ use thin::Pool;
 
 use crate::error::Error;
 use crate::plan::Mapping;
-use crate::store::Made;
+use crate::store::seam::Made;
 
 /// Every thin, with the pool's number when it was made: one read, however many there are.
 pub(super) fn made(pool: &Pool) -> Result<BTreeMap<u32, Made>, Error> {

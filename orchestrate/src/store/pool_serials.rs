@@ -9,8 +9,8 @@ use std::path::Path;
 use thin::{Access, Pool, SECTOR_BYTES, ThinId};
 
 use crate::error::Error;
-use crate::store::COPY_BYTES;
-use crate::verbs::serials::MAGIC;
+use crate::store::seal::SERIALS_MAGIC;
+use crate::store::seam::COPY_BYTES;
 
 /// Bytes of the volume: one block of a pool, whose blocks are of this size at least.
 pub(super) const VOLUME_BYTES: u64 = 64 << 10;
@@ -49,9 +49,9 @@ fn fail(doing: &'static str, device: &Path) -> impl Fn(io::Error) -> Error {
 pub(super) fn read(device: &Path) -> Result<Vec<Vec<u8>>, Error> {
     let fail = fail("read the believed serials on", device);
     let file = File::open(device).map_err(&fail)?;
-    let mut header = [0; MAGIC.len()];
+    let mut header = [0; SERIALS_MAGIC.len()];
     file.read_exact_at(&mut header, 0).map_err(&fail)?;
-    if header != *MAGIC {
+    if header != *SERIALS_MAGIC {
         return Ok(Vec::new());
     }
     let copy = |at: &u64| {
@@ -68,10 +68,10 @@ pub(super) fn write(device: &Path, copy: usize, bytes: &[u8]) -> Result<(), Erro
         return Err(fail(io::ErrorKind::InvalidInput.into()));
     }
     let file = OpenOptions::new().read(true).write(true).open(device).map_err(&fail)?;
-    let mut header = [0; MAGIC.len()];
+    let mut header = [0; SERIALS_MAGIC.len()];
     file.read_exact_at(&mut header, 0).map_err(&fail)?;
-    if header != *MAGIC {
-        file.write_all_at(MAGIC, 0).and_then(|()| file.sync_all()).map_err(&fail)?;
+    if header != *SERIALS_MAGIC {
+        file.write_all_at(SERIALS_MAGIC, 0).and_then(|()| file.sync_all()).map_err(&fail)?;
     }
     let mut whole = bytes.to_vec();
     whole.resize(COPY_BYTES, 0);

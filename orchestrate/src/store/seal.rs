@@ -1,10 +1,10 @@
 //! What a sealed volume says of itself, so that a lost registry can be made again from the store.
 //!
 //! A thin volume has it in its first 1024 bytes, which ext4 leaves to boot loaders (kernel's
-//! ext4/super.rst); a directory store beside the tree. A snapshot inherits its origin's note, so a
-//! note counts only where its id is the volume's own. And since whoever has an activation may write
-//! there too, a note counts only with its seal: an HMAC under a key that is in the registry and in
-//! the template's note, and in no volume that is ever handed out.
+//! ext4/super.rst); a directory store beside the tree. A snapshot inherits its origin's seal record, so a
+//! seal record counts only where its id is the volume's own. And since whoever has an activation may write
+//! there too, a seal record counts only with its seal: an HMAC under a key that is in the registry and in
+//! the template's seal record, and in no volume that is ever handed out.
 //!
 //! ```text
 //!   0  16  magic "veneer-sealed-1\n"
@@ -24,12 +24,12 @@ use sha2::Sha256;
 
 use crate::error::Error;
 
-/// Bytes of a note on a volume.
-pub(crate) const NOTE_BYTES: usize = 1024;
+/// Bytes of a seal record on a volume.
+pub(crate) const RECORD_BYTES: usize = 1024;
 
 const MAGIC: &[u8; 16] = b"veneer-sealed-1\n";
 const TEXT_AT: usize = 52;
-const TEXT_MAX: usize = NOTE_BYTES - TEXT_AT;
+const TEXT_MAX: usize = RECORD_BYTES - TEXT_AT;
 
 /// The key of a store's seals.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl std::fmt::Debug for Key {
 /// What a sealed volume says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Note {
+pub(crate) struct SealRecord {
     /// The volume's own id.
     pub(crate) id: u32,
     /// What it is for.
@@ -123,45 +123,45 @@ pub(crate) struct Origin {
 /// Whether these are the bytes of a record, whoever made it and for whichever volume; or of the believed
 /// serials, which no store has without a registry.
 pub(crate) fn is_record(bytes: &[u8]) -> bool {
-    bytes.starts_with(MAGIC) || bytes.starts_with(crate::verbs::serials::MAGIC)
+    bytes.starts_with(MAGIC) || bytes.starts_with(SERIALS_MAGIC)
 }
 
-impl Note {
-    /// The note as it stands on a volume: [`NOTE_BYTES`] long. What does not fit of its origin is
+impl SealRecord {
+    /// The seal record as it stands on a volume: [`RECORD_BYTES`] long. What does not fit of its origin is
     /// left out.
     pub(crate) fn seal(&self, key: &Key) -> Vec<u8> {
-        let text = |note: &Note| serde_json::to_vec(note).unwrap_or_default();
+        let text = |seal_record: &SealRecord| serde_json::to_vec(seal_record).unwrap_or_default();
         let mut json = text(self);
         if json.len() > TEXT_MAX {
-            json = text(&Note { origin: None, ..self.clone() });
+            json = text(&SealRecord { origin: None, ..self.clone() });
         }
         let mut bytes = MAGIC.to_vec();
         let length = u32::try_from(json.len()).unwrap_or(0);
         bytes.extend(length.to_le_bytes());
         bytes.extend(mac(key, &json));
         bytes.extend(&json);
-        bytes.resize(NOTE_BYTES, 0);
+        bytes.resize(RECORD_BYTES, 0);
         bytes
     }
 
-    /// Reads a note and checks its seal. Without a key only the template's counts, which has its own.
-    /// None for whatever is not a whole note with a good seal.
-    pub(crate) fn read(bytes: &[u8], key: Option<&Key>) -> Option<Note> {
+    /// Reads a seal record and checks its seal. Without a key only the template's counts, which has its own.
+    /// None for whatever is not a whole seal record with a good seal.
+    pub(crate) fn read(bytes: &[u8], key: Option<&Key>) -> Option<SealRecord> {
         let rest = bytes.strip_prefix(MAGIC)?;
         let (length, rest) = rest.split_at_checked(4)?;
         let (seal, rest) = rest.split_at_checked(32)?;
         let length = u32::from_le_bytes(length.try_into().ok()?);
         let json = rest.get(..usize::try_from(length).ok()?)?;
-        let note: Note = serde_json::from_slice(json).ok()?;
-        let own = match (key, note.role) {
+        let seal_record: SealRecord = serde_json::from_slice(json).ok()?;
+        let own = match (key, seal_record.role) {
             (Some(key), _) => *key,
-            (None, Role::Template) => note.own_key()?,
+            (None, Role::Template) => seal_record.own_key()?,
             (None, Role::Layer) => return None,
         };
-        is_mac(&own, json, seal).then_some(note)
+        is_mac(&own, json, seal).then_some(seal_record)
     }
 
-    /// The key in the template's note.
+    /// The key in the template's seal record.
     pub(crate) fn own_key(&self) -> Option<Key> {
         Some(Key(Digest::from_hex(self.key.as_deref()?)?.0))
     }
@@ -184,14 +184,17 @@ fn hmac(key: &Key, text: &[u8]) -> Hmac<Sha256> {
     mac
 }
 
+/// What every copy, and the volume itself, begins with.
+pub(crate) const SERIALS_MAGIC: &[u8; 16] = b"veneer-serials1\n";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const KEY: Key = Key([7; 32]);
 
-    fn note(key: &str) -> Note {
-        Note {
+    fn seal_record(key: &str) -> SealRecord {
+        SealRecord {
             id: 16_777_215,
             role: Role::Layer,
             parent: Some(16_777_214),
@@ -221,39 +224,44 @@ mod tests {
 
     #[test]
     fn a_note_reads_back_and_the_longest_fits_without_its_origin() {
-        let usual = note("images/golang/5.tar");
+        let usual = seal_record("images/golang/5.tar");
         let sealed = usual.seal(&KEY);
-        assert_eq!(sealed.len(), NOTE_BYTES);
-        assert_eq!(Note::read(&sealed, Some(&KEY)), Some(usual.clone()));
-        let long = note(&"k".repeat(1024)).seal(&KEY);
-        assert_eq!(Note::read(&long, Some(&KEY)), Some(Note { origin: None, ..usual }));
+        assert_eq!(sealed.len(), RECORD_BYTES);
+        assert_eq!(SealRecord::read(&sealed, Some(&KEY)), Some(usual.clone()));
+        let long = seal_record(&"k".repeat(1024)).seal(&KEY);
+        assert_eq!(SealRecord::read(&long, Some(&KEY)), Some(SealRecord { origin: None, ..usual }));
     }
 
     #[test]
     fn nothing_counts_that_was_not_sealed_here() {
-        let sealed = note("k").seal(&KEY);
-        assert_eq!(Note::read(&sealed, Some(&Key([8; 32]))), None);
-        assert_eq!(Note::read(&sealed, None), None, "only the template has its own key");
+        let sealed = seal_record("k").seal(&KEY);
+        assert_eq!(SealRecord::read(&sealed, Some(&Key([8; 32]))), None);
+        assert_eq!(SealRecord::read(&sealed, None), None, "only the template has its own key");
         for at in [0, 16, 20, 51, 60, 200] {
             let mut forged = sealed.clone();
             forged[at] ^= 1;
-            assert_eq!(Note::read(&forged, Some(&KEY)), None, "byte {at}");
+            assert_eq!(SealRecord::read(&forged, Some(&KEY)), None, "byte {at}");
         }
         for cut in [0, 15, 19, 51, 100] {
-            assert_eq!(Note::read(&sealed[..cut], Some(&KEY)), None);
+            assert_eq!(SealRecord::read(&sealed[..cut], Some(&KEY)), None);
         }
-        assert_eq!(Note::read(&[0; NOTE_BYTES], Some(&KEY)), None);
+        assert_eq!(SealRecord::read(&[0; RECORD_BYTES], Some(&KEY)), None);
     }
 
     #[test]
     fn the_template_carries_the_key_and_is_sealed_with_it() {
         let hex = Digest(KEY.0).hex();
-        let blank =
-            Note { role: Role::Template, parent: None, key: Some(hex), layer: None, ..note("k") };
+        let blank = SealRecord {
+            role: Role::Template,
+            parent: None,
+            key: Some(hex),
+            layer: None,
+            ..seal_record("k")
+        };
         let sealed = blank.seal(&KEY);
-        let read = Note::read(&sealed, None).unwrap();
+        let read = SealRecord::read(&sealed, None).unwrap();
         assert_eq!(read.own_key(), Some(KEY));
         let wrong = blank.seal(&Key([9; 32]));
-        assert_eq!(Note::read(&wrong, None), None);
+        assert_eq!(SealRecord::read(&wrong, None), None);
     }
 }

@@ -1,5 +1,9 @@
 //! What is believed of what others sign or find: catalogs, reports of scanners. Pure.
 
+pub(crate) mod bar;
 pub(crate) mod catalog;
+pub(crate) mod keys;
+pub(crate) mod moment;
 pub(crate) mod report;
+pub(crate) mod scan;
 pub(crate) mod strict;

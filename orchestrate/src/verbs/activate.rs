@@ -10,11 +10,12 @@ use serde_json::json;
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::host::run::millis;
 use crate::plan::retry::Step;
 use crate::plan::{self, ActivationStep, Mapping, Wish};
+use crate::verbs::activation;
 use crate::verbs::condemned::UNUSABLE_MAX;
-use crate::verbs::ensure::{Ensured, millis};
-use crate::verbs::volumes;
+use crate::verbs::ensure::Ensured;
 
 /// More than any plan takes; a plan that does not end is a bug and not a loop.
 const STEPS_MAX: usize = 16;
@@ -208,6 +209,8 @@ impl Host {
                     self.ensured(image, false).map_err(|error| self.or_as_it_is(image, error))?,
                 );
             }
+            // Whatever kills the process from here on, it is none of the layers.
+            self.reach("activation", "", self.sealed > 0);
             match self.activate_at_once(&reference, name, options, ensured.as_ref()) {
                 Ok(Some(already)) => {
                     return self.activated(name, reference, already, ensured, false, begun);
@@ -308,7 +311,7 @@ impl Host {
         };
         let (origin, endpoint) = (top.id, endpoint.as_deref());
         let new = NewActivation { name, reference, origin, bytes, endpoint };
-        volumes::reserve_activation(self, &new).or_else(|error| self.unborn(name, error))
+        activation::reserve_activation(self, &new).or_else(|error| self.unborn(name, error))
     }
 
     /// The top volume of an image that is taken as it is here.
@@ -466,7 +469,7 @@ impl Host {
                 | ActivationStep::Unmap
                 | ActivationStep::Rest
                 | ActivationStep::Condemn
-                | ActivationStep::Delete => volumes::activation_step(self, name, step)?,
+                | ActivationStep::Delete => activation::activation_step(self, name, step)?,
             }
         }
         Err(Error::Usage(format!("activation {name:?} does not settle; this is a bug")))

@@ -2,41 +2,26 @@
 //!
 //! Each function ends in a commit and may be killed anywhere: an intent is on disk before its effect.
 
-use registry::{Blob, Digest, NewVolume, Role, Seal, Source, Volume, VolumeState, chain_id};
+use fetch::Ahead;
+use registry::{Blob, Digest, NewVolume, Role, Seal, Volume, VolumeState, chain_id};
 
+use crate::error::Error;
+use crate::error::class::Class;
 use crate::error::leaves::stream_error;
-use crate::error::{Error, class};
-use crate::host::ahead::{self, Stream};
 use crate::host::ids::{self, New};
 use crate::host::{Host, walls};
+use crate::plan::class::class;
 use crate::process::lock::Lock;
-use crate::store::seal::{self, Key, Note};
+use crate::store::seal::Key;
 use crate::verbs::verdict;
-use crate::verbs::volumes::{discard_alone, discard_earlier};
+use crate::verbs::volumes::{abandon, discard_alone, discard_earlier};
+use crate::verbs::wanted::{Wanted, chain_below};
 
 /// A build that began this often without any end is not begun again.
 const ATTEMPTS_MAX: u32 = 5;
 
 /// How often a too small volume is made anew, each time twice as large.
 const SIZES_MAX: u32 = 6;
-
-/// One layer that is wanted on top of a sealed parent.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted {
-    /// The object in the bucket.
-    pub(crate) layer: fetch::Layer,
-    /// Its identity, where the server gives an ETag.
-    pub(crate) source: Option<Source>,
-    /// The blob that it is taken for.
-    pub(crate) blob: Option<Blob>,
-    /// Whether that is only what another key's ETag says: good enough to use what is sealed, and not to
-    /// expect anything of what arrives.
-    pub(crate) guessed: bool,
-    /// What a signed catalog says it is.
-    pub(crate) signed: Option<Digest>,
-    /// The image of which this is the last layer.
-    pub(crate) top_of: Option<String>,
-}
 
 /// A layer that is there now.
 #[derive(Debug)]
@@ -55,102 +40,7 @@ pub(crate) struct Built {
 pub(crate) struct Begun {
     key: String,
     _lock: Lock,
-    stream: Option<Stream>,
-}
-
-impl Wanted {
-    /// What is built, apart from the parent: the digest where it is known, else the identity.
-    fn name(&self) -> String {
-        match (&self.blob, &self.source) {
-            (Some(blob), _) => blob.digest.to_string(),
-            (None, Some(s)) if s.is_single_part() => {
-                format!("{}/{} {} {}", s.endpoint, s.bucket, s.etag, s.size)
-            }
-            // Whoever writes another key may have chosen its ETag: what becomes of that is its own.
-            (None, Some(s)) => {
-                let key = &self.layer.object.object.key;
-                format!("{}/{}/{key} {} {}", s.endpoint, s.bucket, s.etag, s.size)
-            }
-            (None, None) => self.layer.object.object.to_string(),
-        }
-    }
-
-    fn key(&self, parent: u32) -> String {
-        format!("{parent} + {}", self.name())
-    }
-
-    /// What the volume will say of itself.
-    fn note(
-        &self,
-        volume: &Volume,
-        applied: &unpack::Applied,
-        chain: Digest,
-        tree: Digest,
-        md5: Option<bool>,
-        made: Option<u64>,
-    ) -> Note {
-        let object = &self.layer.object;
-        let source = self.source.as_ref();
-        Note {
-            id: volume.id,
-            role: Role::Layer,
-            parent: volume.parent,
-            bytes: volume.bytes,
-            made,
-            key: None,
-            layer: Some(seal::Layer {
-                blob: Digest(applied.blob_digest),
-                size: applied.blob_bytes,
-                diff: Digest(applied.diff_id),
-                diff_size: applied.diff_bytes,
-                chain,
-                tree: Some(tree),
-                entries: applied.entries,
-                content: applied.content_bytes,
-            }),
-            origin: source.map(|source| seal::Origin {
-                endpoint: source.endpoint.clone(),
-                bucket: source.bucket.clone(),
-                key: object.object.key.clone(),
-                etag: Some(source.etag.clone()),
-                md5,
-                image: self.top_of.clone(),
-            }),
-        }
-    }
-
-    pub(crate) fn title(&self) -> String {
-        self.layer.object.object.to_string()
-    }
-
-    /// What was read of this very object at this ETag and size.
-    fn remembered(&self) -> Option<&Blob> {
-        self.blob.as_ref().filter(|_| !self.guessed)
-    }
-
-    /// What it has to be: as signed, or, as long as nothing speaks against it, as it was.
-    pub(crate) fn expected(&self) -> Option<Digest> {
-        self.signed.or(self.remembered().map(|blob| blob.digest))
-    }
-
-    fn stream(&self, host: &Host, client: &fetch::Client) -> Result<Stream, Error> {
-        let object = &self.layer.object;
-        let mut expect = object.expect();
-        expect.sha256 = self.expected().map(|digest| digest.0);
-        expect.size_max = Some(host.settings.limits.bytes_max);
-        let spool = ahead::spool_dir(&host.settings.state)?;
-        let cancel = host.settings.cancel.clone();
-        // Whether this server's ETags are what another key may be taken for; what a cache sends tells
-        // nothing of that.
-        let md5 = match self.source.as_ref().filter(|source| source.is_single_part()) {
-            Some(source) if host.settings.etag_dedup && host.settings.fetch.sources.is_empty() => {
-                host.registry.etag_doubt(&source.endpoint, &source.bucket)?.is_none()
-            }
-            Some(_) | None => false,
-        };
-        let (client, object) = (client.clone(), object.object.clone());
-        Ok(Stream::begin(client, object, expect, spool, md5, cancel))
-    }
+    stream: Option<Ahead>,
 }
 
 /// Takes the build's lock; waits for whoever has it, which may take as long as a download: nothing is kept
@@ -192,6 +82,25 @@ impl Begun {
         if let Some(stream) = &self.stream {
             stream.discard_spool();
         }
+    }
+}
+
+/// Whom to ask again after a layer failed, if that can help: what a spool had may be rotten, and a
+/// cache or a peer may have lied or have another version, where a known digest lets anybody be asked.
+fn whom_next(
+    client: &fetch::Client,
+    object: &fetch::ObjectRef,
+    known: bool,
+    error: &Error,
+) -> Result<Option<fetch::Client>, Error> {
+    let fetched = stream_error(error);
+    if matches!(fetched, Some(fetch::Error::Rotten { .. })) {
+        return Ok(Some(client.clone()));
+    }
+    let other = fetched.is_some_and(|fetched| fetched.kind() == fetch::Kind::Changed);
+    match known && (other || class(error) == Class::Refused) {
+        true => client.elsewhere(object).map_err(Error::Fetch),
+        false => Ok(None),
     }
 }
 
@@ -254,7 +163,7 @@ pub(crate) fn build(
                     continue;
                 }
                 let (object, known) = (&wanted.layer.object.object, wanted.expected().is_some());
-                if let Some(next) = ahead::next(&client, object, known, &error)? {
+                if let Some(next) = whom_next(&client, object, known, &error)? {
                     client = next;
                     stream.discard_spool();
                     stream.release();
@@ -333,7 +242,7 @@ fn apply(
     wanted: &Wanted,
     parent: &Volume,
     volume: &Volume,
-    stream: &mut Stream,
+    stream: &mut Ahead,
 ) -> Result<Done, Error> {
     let title = wanted.title();
     let before = host.store.space()?;
@@ -365,10 +274,10 @@ fn apply(
     let chain = chain_id(chain_below(parent)?, Digest(applied.diff_id));
     let (key, made) = (host.registry.seal_key()?, host.registry.reserved_at(volume.id)?);
     let md5 = wanted.source.as_ref().zip(stream.md5()).and_then(|(source, md5)| source.is_md5(md5));
-    // A store that was begun by an older veneer has no key, and its volumes no notes.
-    let note =
-        key.map(|key| wanted.note(&volume, &applied, chain, tree, md5, made).seal(&Key(key.0)));
-    work.close(note.as_deref())?;
+    // A store that was begun by an older veneer has no key, and its volumes no seal records.
+    let seal_record = key
+        .map(|key| wanted.seal_record(&volume, &applied, chain, tree, md5, made).seal(&Key(key.0)));
+    work.close(seal_record.as_deref())?;
     let own_bytes = host.store.taken(&before, applied.content_bytes)?;
     let reused = stream.summary().map_or(0, |summary| summary.reused);
     let fetched = applied.blob_bytes.saturating_sub(reused);
@@ -429,14 +338,6 @@ fn seal(
     Ok(Built { volume: volume.id, chain, blob, fetched: done.fetched, own: true })
 }
 
-/// The chain id of a sealed parent; none for the template.
-pub(crate) fn chain_below(parent: &Volume) -> Result<Option<Digest>, Error> {
-    match &parent.state {
-        VolumeState::Sealed(seal) => Ok(seal.chain),
-        VolumeState::Building | VolumeState::Deleting => Err(Error::Lost { volume: parent.id }),
-    }
-}
-
 /// Gives what that says against the server's ETags, where it is news.
 fn put_blob(
     write: &registry::Write<'_>,
@@ -450,18 +351,4 @@ fn put_blob(
         Some(source) => write.put_read(source, key, blob, md5),
         None => Ok(None),
     }
-}
-
-/// Throws away a volume that was being built, and gives back why. Where that fails too, the next
-/// command's recovery does it.
-pub(crate) fn abandon(host: &mut Host, volume: &Volume, why: Error) -> Error {
-    let discarded = host
-        .locks
-        .store()
-        .and_then(|_alone| discard_alone(host, volume))
-        .and_then(|()| Ok(host.registry.write(|write| write.settle_attempt(&volume.build))?));
-    if let Err(error) = discarded {
-        host.say(1, format_args!("volume {} is left to recovery: {error}", volume.id));
-    }
-    why
 }

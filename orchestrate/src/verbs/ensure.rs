@@ -7,16 +7,19 @@ use registry::{Blob, Digest, KnownBy, Source, Verb, Volume, VolumeState};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::error::{Error, class};
+use crate::error::Error;
 use crate::host::Host;
-use crate::host::using::Reach;
+use crate::host::reach::Reach;
+use crate::host::run::millis;
+use crate::plan::class::class;
 use crate::plan::retry::Step;
 use crate::plan::{self, Below, LayerStep};
 use crate::process::cancel::heedfully;
 use crate::process::log::Field;
-use crate::verbs::build::{self, Begun, Wanted};
+use crate::verbs::build::{self, Begun};
 use crate::verbs::condemned::UNUSABLE_MAX;
-use crate::verbs::volumes;
+use crate::verbs::wanted::Wanted;
+use crate::verbs::{publish, template};
 
 /// How a layer came to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,7 +238,7 @@ impl Host {
         listed: u64,
     ) -> Result<Ensured, Error> {
         let mut ensured = empty(image, false);
-        let parent = volumes::template(self)?;
+        let parent = template::template(self)?;
         self.use_images()?;
         let mut stack =
             Stack { below: Below::Template, parent, ahead: None, place: (0, wanted.len()) };
@@ -267,7 +270,7 @@ impl Host {
         };
         let reused = ensured.layers.iter().filter(|line| line.how == How::Reused);
         let reused = reused.fold((0, 0), |(n, bytes), line| (n + 1, bytes + line.bytes));
-        volumes::publish(self, &image.to_string(), chain, &layers, reused, listed)?;
+        publish::publish(self, &image.to_string(), chain, &layers, reused, listed)?;
         ensured.chain = Some(chain);
         ensured.top = Some(stack.parent);
         Ok(ensured)
@@ -418,8 +421,4 @@ fn line(wanted: &Wanted) -> LayerReport {
         own_bytes: 0,
         ms: 0,
     }
-}
-
-pub(crate) fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

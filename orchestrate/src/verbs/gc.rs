@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::error::Error;
 use crate::host::Host;
 use crate::plan::garbage::{Facts, Sweep, garbage, own_bytes, still_garbage};
-use crate::store::Space;
+use crate::store::seam::Space;
 use crate::verbs::{condemned, volumes};
 
 /// For so long a collection keeps others from images at a time, and longer only where one removal takes

@@ -1,5 +1,6 @@
 //! Forgets what is beyond the age and number of the settings: a little at the end of a run, so that it is
-//! done where no daemon runs, and all of it by `gc`.
+//! done where no daemon runs, and all of it by `gc`. In a full state directory the oldest goes before its time,
+//! as much as makes room for what is committed next.
 
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use registry::{Moment, Pruned};
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::process::reserve;
 
 /// Steps at the end of one run: more than it can have added.
 const STEPS: usize = 2;
@@ -37,6 +39,10 @@ impl Host {
     }
 
     fn try_to_prune_a_little(&mut self) -> Result<(), Error> {
+        if reserve::short_of(&self.settings.state).is_some() {
+            // The next command finds no room but what is empty in the file.
+            return Ok(self.registry.make_room()?);
+        }
         let (keep, now) = (self.settings.history, moment()?);
         if !self.registry.is_prune_due(&keep, &now)? {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Performs what `recover` has compared. It ends in the same place whatever was killed, also when recovery
+//! Performs what `plan::repair` has compared. It ends in the same place whatever was killed, also when recovery
 //! itself was. What cannot be mended stops nothing else: it is told, with its reason, and tried again by
 //! the next command.
 
@@ -8,7 +8,7 @@ use registry::{Activation, ActivationState, WhenClosed};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::host::{Host, ahead};
+use crate::host::{Host, spools};
 use crate::plan::repair::{Facts, Repair, compare, wish};
 use crate::plan::{self, Mapping, VolumeStep, Wish, retry};
 use crate::verbs::unsettled::Unsettled;
@@ -119,7 +119,7 @@ impl Host {
     /// Spools that nobody came back for go. It is no repair: nothing waits for it or fails by it.
     fn sweep_spools(&self) {
         let age = self.settings.spool_age;
-        match ahead::sweep(&self.settings.state, age) {
+        match spools::sweep(&self.settings.state, age) {
             Ok((0, _)) => {}
             Ok((count, bytes)) => {
                 self.say(

@@ -1,6 +1,7 @@
 //! What can be asked of this host: each verb takes its steps, one file a verb. Recovery takes them, too.
 
 pub(crate) mod activate;
+pub(crate) mod activation;
 pub(crate) mod agrees;
 pub(crate) mod build;
 pub mod catalog;
@@ -10,12 +11,15 @@ pub(crate) mod gc;
 pub(crate) mod history;
 pub(crate) mod judge;
 pub(crate) mod mend;
+pub(crate) mod publish;
 pub(crate) mod rebuild;
 pub(crate) mod remove;
 pub(crate) mod resume;
 pub mod scan;
 pub(crate) mod serials;
+pub(crate) mod template;
 pub mod unsettled;
 pub(crate) mod verdict;
 pub(crate) mod verify;
 pub(crate) mod volumes;
+pub(crate) mod wanted;

@@ -4,7 +4,7 @@ use registry::{Verb, Volume, VolumeState, WhenClosed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::host::order::Amiss;
+use crate::error::amiss::Amiss;
 use crate::host::{Host, order};
 use crate::plan::Wish;
 use crate::plan::garbage::with_image;

@@ -145,7 +145,14 @@ impl Host {
             Some(_) => RunState::Cancelled,
             None => RunState::Failed {
                 class: deaths::CLASS.into(),
-                message: format!("begun {} times and never came forward", run.attempt),
+                message: format!(
+                    "run {} ({} {}) is given up: it was begun {} times, the most for a run that seals no \
+                     layer in between; look into the kernel's log, then ask for the same again",
+                    run.id,
+                    run.verb.word(),
+                    run.subject,
+                    run.attempt,
+                ),
             },
         })
     }

@@ -3,13 +3,15 @@
 use registry::{Activation, ActivationState, Registry, Volume, VolumeState};
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::error::leaves::whole;
-use crate::error::{Error, class};
-use crate::host::{Host, owner};
+use crate::host::Host;
+use crate::plan::class::class;
+use crate::plan::mapped::Mapped;
 use crate::plan::repair::{self, Facts, Repair, compare};
-use crate::plan::{self, Fence, Wish};
+use crate::plan::{self, Fence, Wish, epoch};
 use crate::process::lock::Locks;
-use crate::store::{Mapped, Store};
+use crate::store::seam::Store;
 use crate::verbs::judge::Judge;
 
 /// One thing that is not as its row says.
@@ -342,7 +344,7 @@ impl Host {
         if plan::fence(registry, store) != Fence::Apart || look()? != (registry, store) {
             return Ok(None);
         }
-        let error = owner::apart(registry, store);
+        let error = epoch::apart(registry, store);
         Ok(Some(Unsettled {
             subject: "store".into(),
             kind: Kind::Stuck,

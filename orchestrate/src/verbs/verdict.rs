@@ -5,14 +5,14 @@
 
 use std::io;
 
+use fetch::Ahead;
 use registry::{Digest, Quarantined, Volume};
 use unpack::Limits;
 
 use crate::error::Error;
 use crate::error::leaves::stream_error;
 use crate::host::Host;
-use crate::host::ahead::Stream;
-use crate::verbs::build::{Wanted, chain_below};
+use crate::verbs::wanted::{Wanted, chain_below};
 
 /// Whether this refusal holds for the same bytes on `below`, under `limits`.
 fn holds(refused: &Quarantined, below: &str, limits: &Limits) -> bool {
@@ -71,7 +71,7 @@ pub(crate) fn keep(
     host: &mut Host,
     wanted: &Wanted,
     parent: &Volume,
-    stream: &mut Stream,
+    stream: &mut Ahead,
     error: Error,
 ) -> Error {
     let depends = match &error {

@@ -6,8 +6,12 @@ use registry::{Digest, Volume, VolumeState};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::error::class::Class;
+use crate::error::leaves::whole;
+use crate::error::unseen::Unseen;
 use crate::host::Host;
-use crate::verbs::condemned::{Standing, standing};
+use crate::plan::class::class;
+use crate::plan::condemned::{Standing, standing};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,6 +64,8 @@ pub enum Now {
     Unseen {
         /// What.
         why: String,
+        /// The word of the failure's class.
+        class: &'static str,
     },
     /// No digest was recorded.
     Unknown,
@@ -75,6 +81,27 @@ impl Now {
             Now::Unreadable { why } => Some(format!("it cannot be read: {why}")),
             Now::Intact | Now::Condemned { .. } | Now::Unseen { .. } | Now::Unknown => None,
         }
+    }
+}
+
+impl Verified {
+    /// What kept volumes from being looked at. What may go away by itself counts for more, as where runs are
+    /// taken up: who tries again sees the rest then.
+    pub fn unseen(&self) -> Option<Error> {
+        let unseen: Vec<(&String, Class)> = self
+            .volumes
+            .iter()
+            .filter_map(|line| match &line.now {
+                Now::Unseen { why, class } => Some((why, Class::from_word(class)?)),
+                Now::Intact
+                | Now::Changed { .. }
+                | Now::Unreadable { .. }
+                | Now::Condemned { .. }
+                | Now::Unknown => None,
+            })
+            .collect();
+        let (why, class) = unseen.iter().max_by_key(|(_, class)| class.exit_code())?;
+        Some(Error::Unseen(Unseen { volumes: unseen.len(), class: *class, why: (*why).clone() }))
     }
 }
 
@@ -147,10 +174,8 @@ impl Host {
         match self.tree_now(volume) {
             Ok(found) if found == sealed => Now::Intact,
             Ok(found) => Now::Changed { found },
-            Err(error) if self.is_of_the_volume(&error) => {
-                Now::Unreadable { why: crate::error::leaves::whole(&error) }
-            }
-            Err(error) => Now::Unseen { why: crate::error::leaves::whole(&error) },
+            Err(error) if self.is_of_the_volume(&error) => Now::Unreadable { why: whole(&error) },
+            Err(error) => Now::Unseen { why: whole(&error), class: class(&error).word() },
         }
     }
 

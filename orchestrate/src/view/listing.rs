@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::host::Host;
 use crate::plan::Mapping;
-use crate::store::Space;
+use crate::store::seam::Space;
 use crate::verbs::unsettled::Unsettled;
 
 /// All of it.

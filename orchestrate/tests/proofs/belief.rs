@@ -208,7 +208,7 @@ fn no_guest_founds_a_store() {
             for words in [&["rebuild"][..], &["rebuild", "--take-over"]] {
                 let (code, said) = host.said(words);
                 assert_eq!(code, 100, "{said}");
-                assert!(said.contains("is a template that says so"), "{said}");
+                assert!(said.contains("has the seal record of a template"), "{said}");
                 assert!(!host.state().join("registry.db").exists(), "a registry was made");
             }
             // A backup of it does.

@@ -264,7 +264,7 @@ fn a_deleted_log_is_noticed() {
                 Some(100) if parts.contains(&"registry.db-wal") => {
                     noticed += 1;
                     let told = said(&output);
-                    assert!(told.contains("not of the same moment"), "at {at}, {parts:?}: {told}");
+                    assert!(told.contains("out of step"), "at {at}, {parts:?}: {told}");
                     assert_eq!(names(&host.store().join("volumes")), volumes);
                 }
                 code => panic!("at {at} without {parts:?}: {code:?}: {}", said(&output)),

@@ -94,7 +94,7 @@ fn a_registry_of_another_day_is_refused_and_nothing_is_changed() {
         let refused = host.command(words).output().unwrap();
         let said = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(100), "{words:?}: {said}");
-        assert!(said.contains("not of the same moment"), "{words:?}: {said}");
+        assert!(said.contains("out of step"), "{words:?}: {said}");
     }
     assert_eq!(volumes(), before);
 

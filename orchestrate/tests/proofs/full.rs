@@ -19,6 +19,7 @@ const B: &str = "s3://bucket/b/";
 enum Of {
     Bytes,
     Inodes,
+    Both,
 }
 
 /// A host with something of everything.
@@ -38,7 +39,7 @@ fn small<'b>(one: &Host<'b>) -> (Host<'b>, Mount) {
     let (state, kept) = (host.state(), host.dir.join("kept"));
     fs::rename(&state, &kept).unwrap();
     fs::create_dir(&state).unwrap();
-    let options = ["-t", "tmpfs", "-o", "size=6m,nr_inodes=80", "none"];
+    let options = ["-t", "tmpfs", "-o", "size=6m,nr_inodes=120", "none"];
     let mount = Mount::new(&options, &state);
     // What is kept back has no content, and takes room all the same.
     let mut copy = Command::new("cp");
@@ -53,8 +54,13 @@ fn ballast(host: &Host<'_>) -> PathBuf {
 
 /// Somebody else takes all that is left.
 fn fill(host: &Host<'_>, of: Of) {
-    fs::create_dir_all(ballast(host)).unwrap();
+    // Where there is no inode left, there is one to take the bytes already.
+    drop(fs::create_dir_all(ballast(host)));
     match of {
+        Of::Both => {
+            fill(host, Of::Bytes);
+            fill(host, Of::Inodes);
+        }
         Of::Bytes => {
             let mut file = File::options()
                 .create(true)
@@ -75,6 +81,9 @@ fn fill(host: &Host<'_>, of: Of) {
 fn make_room(host: &Host<'_>) {
     fs::remove_dir_all(ballast(host)).unwrap();
 }
+
+/// More of them than lock files may lie about.
+const NAMES: usize = 30;
 
 const FULL: &str = "the state directory is full";
 
@@ -126,6 +135,48 @@ fn looking_and_making_room_work_in_a_full_state_directory_and_all_else_says_so()
             &["rm", A],
             &["gc"],
         ] {
+            let (code, said) = host.said(words);
+            assert!(code == 0, "{of:?} {words:?}: {code}: {said}");
+        }
+        assert_eq!(host.rows("SELECT count(*) FROM activations"), ["0"]);
+        make_room(&host);
+        host.ok(&["activate", B, "--name", "b-1"]);
+        host.check();
+        host.check_tree("b-1", 4);
+        assert_eq!(names(&host.state().join("reserve")).len(), 9, "room is kept back again");
+    }
+}
+
+/// The file system is full of both at once, and what becomes free is taken at once by others: what makes room
+/// works as often as it is asked for.
+#[test]
+fn making_room_works_as_often_as_it_is_asked_for() {
+    let bench = images();
+    let one = bench.host("one");
+    let name = |number: usize| format!("a-{number}");
+    for number in 0..NAMES {
+        one.ok(&["activate", A, "--name", &name(number)]);
+    }
+    one.ok(&["ensure", "s3://bucket/garbage/"]);
+    for of in [Of::Both, Of::Bytes, Of::Inodes] {
+        let (host, _mount) = small(&one);
+        for number in 0..NAMES {
+            let name = name(number);
+            for words in [&["deactivate", &name][..], &["rm", &name], &["gc"]] {
+                fill(&host, of);
+                let (code, said) = host.said(words);
+                assert!(code == 0, "{of:?} {words:?}: {code}: {said}");
+            }
+        }
+        use std::os::unix::fs::MetadataExt as _;
+        let room = fs::metadata(host.state().join("reserve/room"));
+        let kept = room.map_or(0, |room| room.blocks() * 512);
+        assert!(kept >= 256 << 10, "{of:?}: {kept} bytes are still kept back");
+        fill(&host, of);
+        let (code, said) = host.said(&["activate", A, "--name", "b-1", "--no-fetch"]);
+        assert!(code == 111 && said.contains(FULL), "{of:?}: {code}: {said}");
+        for words in [&["rm", A][..], &["gc"], &["recover"]] {
+            fill(&host, of);
             let (code, said) = host.said(words);
             assert!(code == 0, "{of:?} {words:?}: {code}: {said}");
         }

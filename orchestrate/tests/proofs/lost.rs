@@ -208,7 +208,7 @@ fn a_second_state_directory_takes_a_store_over_knowingly_or_not_at_all() {
             &["rebuild", "-n"],
         ] {
             let said = refused(other, words, &["taken over", "`orchestrate rebuild --take-over`"]);
-            assert!(!said.contains("not of the same moment"), "{said}");
+            assert!(!said.contains("out of step"), "{said}");
         }
         let health = other.command(&["health"]).output().unwrap();
         assert!(String::from_utf8_lossy(&health.stdout).contains("taken over"));

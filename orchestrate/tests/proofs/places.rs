@@ -26,6 +26,86 @@ fn refused(host: &Host<'_>, word: &str, told: &str) {
     }
 }
 
+/// Nothing mends it but hands, so nobody is told to try again.
+#[test]
+fn what_is_no_directory_is_told_with_what_it_is() {
+    let bench = Bench::small();
+    let path = |name: &str| bench.path(name);
+    fs::write(path("file"), "hi").unwrap();
+    symlink(path("file"), path("to-file")).unwrap();
+    symlink("nowhere", path("to-nowhere")).unwrap();
+    let good = bench.host("good");
+    for (at, is) in [
+        ("file", "/file is a file, not a directory"),
+        ("file/below", "/file is a file, not a directory"),
+        ("to-file", "/to-file is a symbolic link to a file, not a directory"),
+        ("to-nowhere", "/to-nowhere is a symbolic link that leads nowhere, not a directory"),
+    ] {
+        let (state, store) = (good.state(), good.store());
+        for (state, store, by) in
+            [(&path(at), &store, "another --state"), (&state, &path(at), "another --store")]
+        {
+            for words in [&["ensure", A][..], &["ls"], &["recover"], &["rebuild"], &["df"]] {
+                let ran = good.command_on(state, store, words).output().unwrap();
+                let said = String::from_utf8(ran.stderr).unwrap();
+                let told = format!("{at}, {by}, {words:?}: {said}");
+                assert_eq!(ran.status.code(), Some(100), "{told}");
+                assert!(said.contains(is) && said.contains(by), "{told}");
+            }
+            // Who only looks says so as well.
+            let ran = good.command_on(state, store, &["health"]).output().unwrap();
+            let said = String::from_utf8(ran.stdout).unwrap();
+            assert!(said.contains(is) && said.contains(by), "{said}");
+        }
+        assert!(!good.state().exists() && !good.store().exists(), "{at}: something was made");
+    }
+}
+
+/// The files of a store itself, in whose place there is something else.
+#[test]
+fn a_file_of_the_store_that_is_none_is_told_shortly() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    host.ok(&["ensure", A]);
+    for name in ["veneer-store", "transaction"] {
+        let file = host.store().join(name);
+        let good = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        for (what, is) in [("link", "a symbolic link"), ("dir", "a directory"), ("fifo", "a pipe")]
+        {
+            match what {
+                "link" => symlink("/etc/hostname", &file).unwrap(),
+                "dir" => fs::create_dir(&file).unwrap(),
+                _ => nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap(),
+            }
+            let (code, said) = host.said(&["ls"]);
+            assert_eq!(code, 100, "{name} {what}: {said}");
+            for part in [name, is, "remove it", "orchestrate rebuild"] {
+                assert!(said.contains(part), "{part}: {said}");
+            }
+            let gone = if what == "dir" { fs::remove_dir(&file) } else { fs::remove_file(&file) };
+            gone.unwrap();
+        }
+        for garbage in ["x".repeat(3_000_000), "x".repeat(32), "ab".repeat(400)] {
+            fs::write(&file, &garbage).unwrap();
+            for words in [&["ls"][..], &["rebuild", "--dry-run"], &["ensure", A]] {
+                let (code, said) = host.said(words);
+                let ends = code == 100 || words[0] == "rebuild";
+                assert!(ends && said.len() < 3000, "{name} {words:?}: {code}: {}", said.len());
+            }
+        }
+        fs::write(&file, good).unwrap();
+    }
+    host.check();
+    // One that never was a store.
+    let other = bench.host("other");
+    fs::create_dir_all(other.store()).unwrap();
+    fs::write(other.store().join("veneer-store"), "x".repeat(3_000_000)).unwrap();
+    let (code, said) = other.said(&["ls"]);
+    assert!(code == 100 && said.contains("32 hexadecimal digits"), "{code}: {said:.300}");
+    assert!(said.contains("of 1048576 bytes or more, and"), "{said:.300}");
+}
+
 #[test]
 fn what_somebody_else_can_change_is_no_place_for_a_store() {
     let bench = Bench::small();

@@ -68,7 +68,7 @@ fn a_registry_from_before_a_change_that_moved_no_volume_is_not_taken_for_todays(
             [&["activate", A, "--name", "a-2", "--no-fetch"][..], &["recover"], &["rm", "a-1"]]
         {
             let (code, said) = host.said(after);
-            assert!(code == 100 && said.contains("not of the same moment"), "{words:?}: {said}");
+            assert!(code == 100 && said.contains("out of step"), "{words:?}: {said}");
         }
         assert_eq!(names(&host.store().join("volumes")), volumes);
         host.ok(&["rebuild"]);

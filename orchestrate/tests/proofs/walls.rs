@@ -102,8 +102,10 @@ fn where_all_stand_that_is_told_too() {
     // A tree is read behind them as well, and what is there is what was sealed, whoever unpacked it.
     host.ok(&["verify"]);
     let (code, said) = without(&host, &["verify"]);
-    assert_eq!(code, Some(111), "nothing is said of a volume that could not be looked at: {said}");
+    assert_eq!(code, Some(100), "nothing is said of a volume that could not be looked at: {said}");
     assert!(said.contains("CAP_SYS_ADMIN") && said.contains("\"now\":\"unseen\""), "{said}");
+    assert!(said.contains("volumes could not be looked at"), "{said}");
+    assert_eq!(said.matches("\"class\":\"host_broken\"").count(), 5, "{said}");
     assert!(without(&host, &["--sandbox", "on", "verify"]).0 == Some(0));
     host.check();
 }

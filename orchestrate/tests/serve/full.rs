@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::bench::{Bench, Host};
 use crate::daemon::{Daemon, log_of};
@@ -21,7 +22,8 @@ impl Drop for Mount<'_> {
 
 fn fill(host: &Host<'_>, inodes: bool) {
     let dir = host.state().join("ballast");
-    fs::create_dir_all(&dir).unwrap();
+    // Where there is no inode left, there is one to take the bytes already.
+    drop(fs::create_dir_all(&dir));
     if inodes {
         let from = fs::read_dir(&dir).unwrap().count();
         let _full = (from..).find(|n| File::create_new(dir.join(n.to_string())).is_err());
@@ -76,4 +78,83 @@ fn in_a_full_state_directory_it_looks_makes_room_and_says_why_it_does_nothing_el
         host.check_tree("b-1", 4);
         host.check_tree("a-3", 3);
     }
+}
+
+fn fill_both(host: &Host<'_>) {
+    fill(host, false);
+    fill(host, true);
+}
+
+/// A host with activations, whose state directory has a small file system of its own.
+fn small<'h>(host: &'h Host<'h>, names: usize) -> Mount<'h> {
+    host.wipe();
+    fs::create_dir_all(host.state()).unwrap();
+    let options = ["-t", "tmpfs", "-o", "size=8m,nr_inodes=140", "none"];
+    assert!(Command::new("mount").args(options).arg(host.state()).status().unwrap().success());
+    let mount = Mount(host);
+    for number in 0..names {
+        host.ok(&["activate", A, "--name", &format!("a-{number}")]);
+    }
+    mount
+}
+
+/// Whatever becomes free is taken by others, after each command.
+#[test]
+fn where_others_take_all_that_becomes_free_it_makes_room_as_often_as_it_is_asked() {
+    const NAMES: usize = 20;
+    let bench = Bench::small();
+    let host = bench.host("host");
+    let _mount = small(&host, NAMES);
+    let mut daemon = Daemon::start(&host, &[]);
+    for number in 0..NAMES {
+        if number == NAMES / 2 {
+            daemon.stop();
+            daemon = Daemon::start(&host, &[]);
+        }
+        let name = format!("a-{number}");
+        for words in [&["deactivate", &name][..], &["rm", &name], &["gc"]] {
+            fill_both(&host);
+            let (code, said) = host.said(words);
+            assert_eq!(code, 0, "{words:?}: {said}; {}", log_of(&host));
+        }
+    }
+    use std::os::unix::fs::MetadataExt as _;
+    let kept =
+        fs::metadata(host.state().join("reserve/room")).map_or(0, |room| room.blocks() * 512);
+    assert!(kept >= 256 << 10, "{kept} bytes are still kept back");
+    fs::remove_dir_all(host.state().join("ballast")).unwrap();
+    host.ok(&["activate", "s3://bucket/b/", "--name", "b-1"]);
+    daemon.stop();
+    host.check();
+    host.check_tree("b-1", 4);
+}
+
+/// What was kept back is gone, too: nobody waits for a run that cannot be begun without a word.
+#[test]
+fn where_nothing_is_kept_back_either_it_says_so_at_once() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    let _mount = small(&host, 3);
+    let daemon = Daemon::start(&host, &[]);
+    // One that takes what is kept back as soon as a run is to be begun.
+    fill_both(&host);
+    for entry in fs::read_dir(host.state().join("reserve")).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    fill_both(&host);
+    for words in [&["rm", "a-0"][..], &["deactivate", "a-1"], &["gc"]] {
+        let begun = Instant::now();
+        let (code, said) = host.said(words);
+        assert!(code == 111 && said.contains(FULL), "{words:?}: {code}: {said}");
+        assert!(said.contains("Delete something else there"), "{words:?}: {said}");
+        assert!(said.contains(host.state().to_str().unwrap()), "{words:?}: {said}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{words:?}: {:?}", begun.elapsed());
+    }
+    fs::remove_dir_all(host.state().join("ballast")).unwrap();
+    for words in [&["rm", "a-0"][..], &["rm", "a-1"], &["rm", "a-2"], &["gc"]] {
+        let (code, said) = host.said(words);
+        assert!(code == 0 || said.contains("no activation"), "{words:?}: {code}: {said}");
+    }
+    daemon.stop();
+    host.check();
 }

@@ -69,3 +69,62 @@ fn a_daemon_forgets_a_long_past_while_it_answers_and_the_file_shrinks() {
     daemon.stop();
     host.check();
 }
+
+/// When S3 last answered is known to the next daemon, which has asked nothing yet.
+#[test]
+fn when_s3_last_answered_outlives_the_daemon() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    let told = |daemon: &Daemon| {
+        let text = String::from_utf8(daemon.ask("GET", "/metrics", "").body).unwrap();
+        let line = text.lines().find(|line| line.starts_with("veneer_s3_ok_timestamp_seconds "));
+        line.unwrap().rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    let daemon = Daemon::start(&host, &[]);
+    assert_eq!(told(&daemon), 0.0);
+    assert_eq!(daemon.end_of(daemon.activate("one", A))["state"], "done");
+    let before = until("S3 to have answered", || Some(told(&daemon)).filter(|at| *at > 0.0));
+    daemon.stop();
+    let daemon = Daemon::start(&host, &[]);
+    assert_eq!(told(&daemon), before);
+    daemon.stop();
+}
+
+/// Somebody's shell has a transaction open: the log grows, and it is told who keeps it.
+#[test]
+fn a_log_that_somebody_keeps_growing_is_told_with_who_it_is() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    host.ok(&["ensure", A]);
+    let path = host.state().join("registry.db");
+    let check = || {
+        let found = host.command(&["health"]).output().unwrap();
+        let found: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+        let checks = found["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|check| check["name"] == "registry_log").unwrap()
+    };
+    assert_eq!(check()["ok"], true);
+    // This very process is the shell.
+    let reader = Connection::open(&path).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM runs").unwrap();
+    let writer = Connection::open(&path).unwrap();
+    for _ in 0..70 {
+        writer
+            .execute(
+                "INSERT INTO events(at_ms, subject, detail) VALUES (1, 'x', hex(zeroblob(500000)))",
+                [],
+            )
+            .unwrap();
+    }
+    let found = check();
+    let why = found["reason"].as_str().unwrap();
+    assert_eq!(found["ok"], false, "{why}");
+    assert!(why.contains(&format!("process {} ", std::process::id())), "{why}");
+    assert!(why.contains("close the program") && why.contains("registry.db-wal"), "{why}");
+    let doctor = host.command(&["doctor"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("registry_log"), "{doctor:?}");
+    reader.execute_batch("COMMIT").unwrap();
+    drop((reader, writer));
+    host.ok(&["rm", A]);
+    assert_eq!(check()["ok"], true);
+}

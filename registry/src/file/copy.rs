@@ -8,6 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
+use crate::file::place::immutable;
 use crate::file::schema::{APPLICATION_ID, Registry};
 use crate::rows::StoreBinding;
 
@@ -121,8 +122,7 @@ impl Registry {
             .conn
             .execute("VACUUM INTO ?1", [&name])
             .map_err(Error::sqlite("copy the registry into memory"))?;
-        let log_tried = std::cell::Cell::new(None);
-        let mut copy = Registry { conn: copy, path: path.into(), stands: false, log_tried };
+        let mut copy = Registry::of(copy, path, false);
         copy.migrate()?;
         Ok(copy)
     }
@@ -138,7 +138,7 @@ impl Registry {
         let new = PathBuf::from(new);
         // A dead process of the same number may have left half a one.
         drop(fs::remove_file(&new));
-        crate::file::schema::private(&new)?;
+        crate::file::place::private(&new)?;
         let text = new.to_string_lossy();
         // A connection that may only look may not write another file either; ours is not written to.
         let looks: bool = self
@@ -191,22 +191,6 @@ impl Registry {
         }
         Ok(())
     }
-}
-
-/// A file without a log or a lock beside it: it is looked at as it stands.
-pub(crate) fn immutable(file: &Path) -> rusqlite::Result<Connection> {
-    let encoded: String = file
-        .as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .map(|byte| match byte {
-            b'/' | b'.' | b'-' | b'_' => char::from(*byte).to_string(),
-            byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
-            byte => format!("%{byte:02x}"),
-        })
-        .collect();
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

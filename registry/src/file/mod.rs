@@ -3,4 +3,5 @@
 pub(crate) mod check;
 pub(crate) mod copy;
 pub(crate) mod pages;
+pub(crate) mod place;
 pub(crate) mod schema;

@@ -8,7 +8,8 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::Error;
-use crate::file::schema::{BUSY, Registry, private};
+use crate::file::place::{BUSY, private};
+use crate::file::schema::Registry;
 
 /// Pages of one step of a copy: all, so that no writer comes in between.
 const ALL: i32 = -1;
@@ -20,7 +21,7 @@ impl Registry {
     /// # Errors
     /// Those of a file that is no registry of ours.
     pub fn open_whole(path: &Path) -> Result<Registry, Error> {
-        crate::file::schema::not_empty(path)?;
+        crate::file::place::not_empty(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         Registry::connect(path, flags)
     }

@@ -1,21 +1,20 @@
 //! Opens the database: connection rules, identity, migrations. No query of the product is here.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::error::Error;
+use crate::file::place::{BUSY, not_empty, private};
 
 /// `PRAGMA application_id` of our files: "Vner".
 pub const APPLICATION_ID: i64 = 0x566e_6572;
 
 /// `PRAGMA user_version` that this program writes and reads.
-pub const SCHEMA_VERSION: i64 = 9;
+pub const SCHEMA_VERSION: i64 = 10;
 
 /// One SQL text per step from version n to n + 1; the first makes an empty file ours.
 const MIGRATIONS: &[&str] = &[
@@ -28,16 +27,19 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../schema/7.sql"),
     include_str!("../../schema/8.sql"),
     include_str!("../../schema/9.sql"),
+    include_str!("../../schema/10.sql"),
 ];
 
 /// The SQLite in which the WAL-reset corruption bug (3.7.0 to 3.51.2) is gone.
 const SQLITE_MIN: i32 = 3_051_003;
 
-/// How long a call waits for another process's transaction.
-pub(crate) const BUSY: Duration = Duration::from_secs(10);
-
 /// Bytes of the log that stay on disk when it is begun anew.
 const LOG_KEPT: u64 = 4 << 20;
+
+/// Pages of the log after which they are copied into the file: SQLite's own number, and where there is little
+/// room.
+const LOG_PAGES: u32 = 1000;
+const LOG_LITTLE: u32 = 16;
 
 /// Bytes of the log beyond which readers are waited for, for so long and so often.
 const LOG_MAX: u64 = 8 << 20;
@@ -53,6 +55,8 @@ pub struct Registry {
     pub(crate) stands: bool,
     /// When the log was last found to be long.
     pub(crate) log_tried: Cell<Option<Instant>>,
+    /// Whether it is kept short.
+    little: Cell<bool>,
 }
 
 impl Registry {
@@ -149,9 +153,8 @@ impl Registry {
             return Err(Error::NoRoom { path: path.into() });
         }
         not_empty(path)?;
-        let conn = crate::file::copy::immutable(path).map_err(Error::sqlite("open the file"))?;
-        let log_tried = Cell::new(None);
-        let registry = Registry { conn, path: path.into(), stands: true, log_tried };
+        let conn = crate::file::place::immutable(path).map_err(Error::sqlite("open the file"))?;
+        let registry = Registry::of(conn, path, true);
         let (found, version, _) = registry.identity()?;
         match (found == APPLICATION_ID, version) {
             (false, _) => Err(Error::Foreign { path: path.into(), found }),
@@ -165,19 +168,28 @@ impl Registry {
         self.stands
     }
 
-    /// Has little of the log stand at a time, where there is little room.
+    /// Where there is little room, has little of the log stand at a time.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
-    pub fn in_little_room(&self) -> Result<(), Error> {
+    pub fn in_room(&self, little: bool) -> Result<(), Error> {
+        if self.little.replace(little) == little {
+            return Ok(());
+        }
+        let pages = if little { LOG_LITTLE } else { LOG_PAGES };
         self.conn
-            .query_row("PRAGMA wal_autocheckpoint=16", [], |_| Ok(()))
+            .query_row(&format!("PRAGMA wal_autocheckpoint={pages}"), [], |_| Ok(()))
             .map_err(Error::sqlite("keep the log short"))
     }
 
     /// Where the database file is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn of(conn: Connection, path: &Path, stands: bool) -> Registry {
+        let (log_tried, little) = (Cell::new(None), Cell::new(false));
+        Registry { conn, path: path.into(), stands, log_tried, little }
     }
 
     pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Registry, Error> {
@@ -188,8 +200,7 @@ impl Registry {
         );
         let conn =
             Connection::open_with_flags(path, flags).map_err(Error::sqlite("open the file"))?;
-        let log_tried = Cell::new(None);
-        let registry = Registry { conn, path: path.into(), stands: false, log_tried };
+        let registry = Registry::of(conn, path, false);
         registry.set_rules().map_err(Error::sqlite("read the file"))?;
         let (found, version, empty) = registry.identity()?;
         if found != APPLICATION_ID && !(found == 0 && version == 0 && empty) {
@@ -320,38 +331,4 @@ impl Registry {
             .pragma_query_value(None, name, |row| row.get(0))
             .map_err(Error::sqlite("read the file's header"))
     }
-}
-
-/// SQLite takes an empty file for a new one, and writes to it by turning on the log.
-pub(crate) fn not_empty(path: &Path) -> Result<(), Error> {
-    let found =
-        std::fs::metadata(path).map_err(|source| Error::File { path: path.into(), source })?;
-    match found.len() {
-        0 => Err(Error::Empty { path: path.into() }),
-        _ => Ok(()),
-    }
-}
-
-/// Makes the file 0600 before SQLite does it with the umask, and has the system say what is wrong
-/// with a place that cannot be written to.
-///
-/// One that is there is opened only by the first of a process: closing it again would drop every lock
-/// that another connection of this process has on it (sqlite.org/howtocorrupt.html, 2.2).
-pub(crate) fn private(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::OpenOptionsExt;
-    static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).mode(0o600);
-    let opened = match seen.contains(path) {
-        true => options.create_new(true).open(path),
-        false => options.create(true).truncate(false).open(path),
-    };
-    match opened {
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(source) => return Err(Error::File { path: path.into(), source }),
-    }
-    seen.insert(path.into());
-    Ok(())
 }

@@ -60,6 +60,16 @@ impl Write<'_> {
         .map(drop)
     }
 
+    /// Keeps a moment among the counts, in place of the one before.
+    pub fn keep_moment(&self, name: &str, ms: u64) -> Result<(), Error> {
+        self.run(
+            "INSERT INTO counters(name, label, value) VALUES (?1, '', ?2)
+             ON CONFLICT DO UPDATE SET value = excluded.value",
+            (name, ms.min(VALUE_MAX)),
+        )
+        .map(drop)
+    }
+
     /// Counts the end of a run: its outcome, its class of failure, and the time since it was asked for.
     pub(crate) fn count_end(&self, id: u64, end: &RunState) -> Result<(), Error> {
         let (verb, taken): (String, i64) = self

@@ -33,6 +33,14 @@ const LOOK_MS: i64 = 3_600_000;
 const PAGES: i64 = 256;
 const PAGES_KEPT: i64 = 64;
 
+/// Where there is no room for the file to grow: pages that are to be empty, runs and lines of history that stay
+/// all the same, rows that go at a time (a log of them has to find room), and how often.
+const ROOM_PAGES: i64 = 16;
+const ROOM_RUNS: u64 = 16;
+const ROOM_EVENTS: u64 = 64;
+const ROOM_ROWS: i64 = 50;
+const ROOM_STEPS: usize = 40;
+
 /// Of a file that cannot give back pages yet: the largest that is written anew, bytes.
 const ANEW_MAX: i64 = 256 << 20;
 
@@ -51,6 +59,10 @@ pub struct Keep {
     pub verdicts: u64,
     /// For how long.
     pub verdicts_age: Duration,
+    /// Of objects that were read, and of the blobs that they were, beyond those that something here is of: each.
+    pub sources: u64,
+    /// For how long.
+    pub sources_age: Duration,
 }
 
 /// A moment, by a clock that nobody sets.
@@ -71,6 +83,8 @@ pub struct Pruned {
     pub events: usize,
     /// Scans, refusals, and doubts.
     pub verdicts: usize,
+    /// Objects that were read, and blobs.
+    pub sources: usize,
 }
 
 impl Pruned {
@@ -85,13 +99,14 @@ impl std::ops::AddAssign for Pruned {
         self.runs += other.runs;
         self.events += other.events;
         self.verdicts += other.verdicts;
+        self.sources += other.sources;
     }
 }
 
 /// What is known of the clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Clock {
-    wall_ms: i64,
+pub(crate) struct Clock {
+    pub(crate) wall_ms: i64,
     boot: String,
     up_ms: i64,
     set_ms: Option<i64>,
@@ -132,7 +147,31 @@ impl Registry {
         let scans = self.write(|write| write.prune_scans(keep, &clock))?;
         let refused = self.write(|write| write.prune_refused(keep, &clock))?;
         let doubts = self.write(|write| write.prune_doubts(keep, &clock))?;
-        Ok(Pruned { runs, events, verdicts: scans + refused + doubts })
+        let sources = self.write(|write| write.prune_sources(keep, &clock))?;
+        let blobs = self.write(|write| write.prune_blobs(keep, &clock))?;
+        let verdicts = scans + refused + doubts;
+        Ok(Pruned { runs, events, verdicts, sources: sources + blobs })
+    }
+
+    /// Forgets the oldest runs and lines of history, until so much of the file is empty that what comes next
+    /// makes it no larger: for a file system that is full. Some of both stays.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`]; what went before stays gone.
+    pub fn make_room(&mut self) -> Result<(), Error> {
+        for _ in 0..ROOM_STEPS {
+            if self.number("freelist_count")? >= ROOM_PAGES {
+                return Ok(());
+            }
+            let gone = self.write(|write| {
+                let runs = write.oldest_runs(ROOM_RUNS, ROOM_ROWS / 5)?;
+                Ok(runs + write.oldest_events(ROOM_EVENTS, ROOM_ROWS)?)
+            })?;
+            if gone == 0 {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// Whether a process that is no daemon should prune: something is beyond its number, or ages were
@@ -217,6 +256,10 @@ impl Registry {
     }
 }
 
+fn verdicts(keep: &Keep) -> (u64, Duration) {
+    (keep.verdicts, keep.verdicts_age)
+}
+
 /// A setting as SQLite counts.
 fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -265,17 +308,31 @@ impl Write<'_> {
         Ok(clock)
     }
 
-    /// Ended runs; those whose end somebody is to hear of stay.
-    fn prune_runs(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
+    /// The oldest ended runs beyond so many; those whose end somebody is to hear of stay.
+    fn oldest_runs(&self, keep: u64, rows: i64) -> Result<usize, Error> {
         let last: i64 = self.ask("SELECT ifnull(max(id), 0) FROM runs", [])?.unwrap_or(0);
-        let gone = self.run(
+        self.run(
             &format!(
                 "DELETE FROM runs WHERE id IN (
                    SELECT id FROM runs WHERE state IN ('done', 'failed', 'cancelled') AND id <= ?1
                      AND {TOLD} LIMIT ?2)"
             ),
-            (last.saturating_sub(count(keep.runs)), ROWS),
-        )?;
+            (last.saturating_sub(count(keep)), rows),
+        )
+    }
+
+    /// The oldest lines of history beyond so many.
+    fn oldest_events(&self, keep: u64, rows: i64) -> Result<usize, Error> {
+        let first: i64 = self.ask("SELECT ifnull(min(seq), 0) FROM events", [])?.unwrap_or(0);
+        let last: i64 = self.ask("SELECT ifnull(max(seq), 0) FROM events", [])?.unwrap_or(0);
+        let some = first.saturating_add(rows).min(last);
+        let beyond = last.saturating_sub(count(keep)).saturating_add(1);
+        self.run("DELETE FROM events WHERE seq < ?1", [some.min(beyond)])
+    }
+
+    /// Ended runs; those whose end somebody is to hear of stay.
+    fn prune_runs(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
+        let gone = self.oldest_runs(keep.runs, ROWS)?;
         let (Some(before), 0) = (clock.before(keep.runs_age), gone) else { return Ok(gone) };
         self.run(
             &format!(
@@ -288,18 +345,17 @@ impl Write<'_> {
 
     /// Lines of history; the last one stays, since the order of use goes by its number.
     fn prune_events(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
+        let gone = self.oldest_events(keep.events, ROWS)?;
+        let (Some(before), 0) = (clock.before(keep.events_age), gone) else { return Ok(gone) };
         let first: i64 = self.ask("SELECT ifnull(min(seq), 0) FROM events", [])?.unwrap_or(0);
         let last: i64 = self.ask("SELECT ifnull(max(seq), 0) FROM events", [])?.unwrap_or(0);
         let some = first.saturating_add(ROWS).min(last);
-        let beyond = last.saturating_sub(count(keep.events)).saturating_add(1);
-        let gone = self.run("DELETE FROM events WHERE seq < ?1", [some.min(beyond)])?;
-        let (Some(before), 0) = (clock.before(keep.events_age), gone) else { return Ok(gone) };
         self.run("DELETE FROM events WHERE seq < ?1 AND at_ms < ?2", (some, before))
     }
 
     /// Scans of stacks that are not here; what is here keeps its verdict.
     fn prune_scans(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
-        let (older, most) = self.beyond("scans", "at_ms > ?1", keep, clock)?;
+        let (older, most) = self.beyond("scans", ("at_ms", "at_ms > ?1"), verdicts(keep), clock)?;
         let sql = "SELECT s.chain FROM scans s WHERE s.at_ms < ?1 AND NOT EXISTS (
               SELECT 1 FROM volumes v WHERE v.chain = s.chain AND v.state = 'sealed')
             ORDER BY s.at_ms LIMIT ?2";
@@ -329,14 +385,16 @@ impl Write<'_> {
 
     /// Refusals, and which objects they were: what comes again is looked at anew.
     fn prune_refused(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
-        let (older, most) = self.beyond("refused_sources", "at_ms > ?1", keep, clock)?;
+        let (older, most) =
+            self.beyond("refused_sources", ("at_ms", "at_ms > ?1"), verdicts(keep), clock)?;
         let sources = self.run(
             "DELETE FROM refused_sources WHERE (endpoint, bucket, key, etag, size) IN (
                SELECT endpoint, bucket, key, etag, size FROM refused_sources
                WHERE at_ms < ?1 ORDER BY at_ms LIMIT ?2)",
             (older, most),
         )?;
-        let (older, most) = self.beyond("quarantine", "at_ms > ?1", keep, clock)?;
+        let (older, most) =
+            self.beyond("quarantine", ("at_ms", "at_ms > ?1"), verdicts(keep), clock)?;
         let refused = self.run(
             "DELETE FROM quarantine WHERE (digest, below) IN (
                SELECT digest, below FROM quarantine WHERE at_ms < ?1 ORDER BY at_ms LIMIT ?2)",
@@ -348,7 +406,12 @@ impl Write<'_> {
     /// Doubts about one ETag of several parts, which is never taken for content. That a bucket's ETags
     /// are no MD5 is never forgotten: there is one such row for a bucket.
     fn prune_doubts(&self, keep: &Keep, clock: &Clock) -> Result<usize, Error> {
-        let (older, most) = self.beyond("etag_doubts", "at_ms > ?1 AND etag <> ''", keep, clock)?;
+        let (older, most) = self.beyond(
+            "etag_doubts",
+            ("at_ms", "at_ms > ?1 AND etag <> ''"),
+            verdicts(keep),
+            clock,
+        )?;
         self.run(
             "DELETE FROM etag_doubts WHERE (endpoint, bucket, etag) IN (
                SELECT endpoint, bucket, etag FROM etag_doubts
@@ -357,21 +420,21 @@ impl Write<'_> {
         )
     }
 
-    /// What is to go of a table of verdicts: rows from before the first, the oldest first, as many as the
+    /// What is to go of such a table: rows from before the first, the oldest first, as many as the
     /// second.
-    fn beyond(
+    pub(crate) fn beyond(
         &self,
         table: &str,
-        rows: &str,
-        keep: &Keep,
+        (at, rows): (&str, &str),
+        (keep, age): (u64, Duration),
         clock: &Clock,
     ) -> Result<(i64, i64), Error> {
         let sql = format!(
             "SELECT count(*) FROM (
-               SELECT 1 FROM {table} WHERE {rows} ORDER BY at_ms LIMIT ?2 OFFSET ?3)"
+               SELECT 1 FROM {table} WHERE {rows} ORDER BY {at} LIMIT ?2 OFFSET ?3)"
         );
-        let beyond: Option<i64> = self.ask(&sql, (i64::MIN, ROWS, count(keep.verdicts)))?;
-        Ok(match (beyond.unwrap_or(0), clock.before(keep.verdicts_age)) {
+        let beyond: Option<i64> = self.ask(&sql, (i64::MIN, ROWS, count(keep)))?;
+        Ok(match (beyond.unwrap_or(0), clock.before(age)) {
             (0, None) => (i64::MIN, 0),
             (0, Some(before)) => (before, ROWS),
             (beyond, _) => (i64::MAX, beyond),

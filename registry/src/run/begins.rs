@@ -123,7 +123,7 @@ impl Write<'_> {
         self.expect_one(changed, &subject, from, query, run.id)?;
         let detail = match run.attempt {
             0 => String::new(),
-            begun => format!("taken up, begin {}", begun + 1),
+            begun => format!("resumed, start {}", begun + 1),
         };
         self.count("runs_resumed_total", "", u64::from(run.attempt > 0))?;
         self.event(&subject, Some(from), Some("running"), &detail)

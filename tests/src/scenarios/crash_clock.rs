@@ -97,7 +97,7 @@ fn yesterday(guest: &Guest, host: &CrashHost<'_>) -> Result<()> {
         &["recover"],
     ];
     for words in words {
-        host.cmd(words).run()?.expect_message(100, "not of the same moment")?;
+        host.cmd(words).run()?.expect_message(100, "out of step")?;
     }
     let after = format!("{:?} {:?}", host.pool.ids()?, host.pool.active()?);
     ensure!(before == after, "refused, and something is changed: {before} {after}");
@@ -126,7 +126,7 @@ fn anew(guest: &Guest, scratch: ScratchPool, s3: &crate::guest::S3) -> Result<()
     let before = std::fs::read(host.state.join("registry.db"))?;
     for words in [&["activate", IMAGES[0], "--name", "a-2"][..], &["rm", "a-1"], &["recover"]] {
         let refused = host.cmd(words).run()?.expect(100)?;
-        let told = ["not of the same moment", "belongs to store"];
+        let told = ["out of step", "belongs to store"];
         ensure!(told.iter().any(|text| refused.stderr.contains(text)), "{refused}");
     }
     ensure!(host.pool.ids()?.is_empty(), "a refused command made something");

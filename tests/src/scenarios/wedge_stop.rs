@@ -229,7 +229,7 @@ fn older(wedge: &mut Wedge<'_>) -> Result<()> {
     remove_registry(wedge);
     std::fs::copy(&backup, database(wedge))?;
     let ran = wedge.run(&["recover", "--no-resume"])?;
-    if ran.code == Some(100) && ran.stderr.contains("not of the same moment") {
+    if ran.code == Some(100) && ran.stderr.contains("out of step") {
         let told = wedge.told(&["rebuild".into()])?;
         ensure!(told, "health does not say that it is of another day");
         wedge.must(&["rebuild"])?;
@@ -263,7 +263,7 @@ fn copied(wedge: &mut Wedge<'_>) -> Result<()> {
     let before = wedge.pool_text()?;
     for words in [ACTIVATE, TRIED[2]] {
         let ran = wedge.cmd_on(&second(wedge), words).run()?;
-        refused_so(ran, &[100], "not of the same moment")?;
+        refused_so(ran, &[100], "out of step")?;
     }
     ensure!(before == wedge.pool_text()?, "refused, and the pool moved: {before}");
     std::fs::remove_dir_all(second(wedge))?;

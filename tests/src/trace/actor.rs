@@ -295,7 +295,8 @@ impl Actor {
             libc::SYS_flock => {
                 let waits = args[1] & u64::try_from(libc::LOCK_NB)? == 0;
                 let Some(name) = self.lock_name(args[0]) else {
-                    if waits {
+                    // What is kept back in the state directory is locked shared by all, and kept to the end.
+                    if waits && !self.is_reserve(args[0]) {
                         self.until_closed = Some(args[0]);
                     }
                     return Ok(None);
@@ -388,6 +389,11 @@ impl Actor {
         let path = Tracee { pid: self.pid }.fd(fd)?;
         let name = path.strip_prefix(self.state.join("locks")).ok()?;
         Some(name.to_string_lossy().into_owned())
+    }
+
+    fn is_reserve(&self, fd: u64) -> bool {
+        let path = Tracee { pid: self.pid }.fd(fd);
+        path.is_some_and(|path| path == self.state.join("reserve"))
     }
 
     fn is_shm(&self, fd: u64) -> bool {

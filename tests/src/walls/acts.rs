@@ -20,7 +20,7 @@ use nix::sys::stat::{
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Pid, Uid, fchownat};
-use unpack::sandbox::{Fence, confine};
+use unpack::sandbox::{Wall, confine};
 use unpack::{Limits, Root};
 
 use super::calls;
@@ -60,7 +60,7 @@ fn gains(mut program: Command) -> Result<()> {
 
 #[allow(clippy::too_many_lines, reason = "a list")]
 fn misbehave(act: &str, walls: &str, dir: &Path) -> Result<()> {
-    let which: Vec<Fence> = Fence::ALL
+    let which: Vec<Wall> = Wall::ALL
         .into_iter()
         .filter(|wall| walls.split(',').any(|name| name == wall.name()))
         .collect();
@@ -79,7 +79,7 @@ fn misbehave(act: &str, walls: &str, dir: &Path) -> Result<()> {
     if act == "which_stand" {
         // Not an act: says what the harness asks for.
         for wall in standing {
-            println!("{} {} {}", wall.fence.name(), wall.stands, wall.note);
+            println!("{} {} {}", wall.wall.name(), wall.stands, wall.note);
         }
         return Ok(());
     }

@@ -18,14 +18,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::Pid;
-use unpack::sandbox::Fence::{
+use unpack::sandbox::Wall::{
     self, Capabilities, Chroot, Landlock, Mount, NoNewPrivs, Rlimits, Seccomp,
 };
 
 pub use acts::main;
 
 /// What the child tries, and each wall that stops it with no other standing.
-pub const ACTS: &[(&str, &[Fence])] = &[
+pub const ACTS: &[(&str, &[Wall])] = &[
     ("write_much", &[Rlimits]),
     ("open_device", &[Mount]),
     ("run_unpacked", &[Mount, Landlock, Seccomp]),
@@ -95,34 +95,34 @@ pub fn prove(dir: &Path) -> Result<Proven> {
     fs::set_permissions(root.join("id"), Permissions::from_mode(0o4755))?;
     mknod(&root.join("null"), SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, 3))?;
     let mut yard = Yard { dir, listener: TcpListener::bind("127.0.0.1:0")?, runs: 0 };
-    let standing = yard.which_stand(&Fence::ALL)?;
+    let standing = yard.which_stand(&Wall::ALL)?;
     ensure!(standing.iter().all(|line| line.contains(" true")), "{standing:?}");
     let abi = standing.iter().find_map(|line| line.strip_prefix("landlock true abi "));
     let abi: u32 = abi.context("an ABI")?.parse()?;
     let mut wrong = Vec::new();
     for (act, stops) in ACTS {
-        let too_old = |wall: &Fence| {
+        let too_old = |wall: &Wall| {
             let since = LANDLOCK_SINCE.iter().find(|(name, _)| name == act);
             *wall == Landlock && since.is_some_and(|(_, since)| abi < *since)
         };
-        let stops: Vec<Fence> = stops.iter().filter(|wall| !too_old(wall)).copied().collect();
+        let stops: Vec<Wall> = stops.iter().filter(|wall| !too_old(wall)).copied().collect();
         yard.expect(act, "no wall", &[], Way::Got, &mut wrong)?;
-        yard.expect(act, "all walls", &Fence::ALL, Way::Held, &mut wrong)?;
-        for wall in Fence::ALL {
+        yard.expect(act, "all walls", &Wall::ALL, Way::Held, &mut wrong)?;
+        for wall in Wall::ALL {
             let alone = if stops.contains(&wall) { Way::Held } else { Way::Got };
             yard.expect(act, &format!("{} alone", wall.name()), &[wall], alone, &mut wrong)?;
             if wall == NoNewPrivs {
                 continue;
             }
             let others = if stops == [wall] { Way::Got } else { Way::Held };
-            let all_but: Vec<Fence> = Fence::ALL.into_iter().filter(|one| *one != wall).collect();
+            let all_but: Vec<Wall> = Wall::ALL.into_iter().filter(|one| *one != wall).collect();
             let case = format!("all but {}", wall.name());
             yard.expect(act, &case, &all_but, others, &mut wrong)?;
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     // Two walls stand on this one: without it neither can be put up by who has given up his rights.
-    let all_but: Vec<Fence> = Fence::ALL.into_iter().filter(|one| *one != NoNewPrivs).collect();
+    let all_but: Vec<Wall> = Wall::ALL.into_iter().filter(|one| *one != NoNewPrivs).collect();
     let standing = yard.which_stand(&all_but)?;
     for wall in ["landlock false", "seccomp false"] {
         ensure!(standing.iter().any(|line| line.starts_with(wall)), "{standing:?}");
@@ -139,7 +139,7 @@ impl Yard<'_> {
         &mut self,
         act: &str,
         case: &str,
-        walls: &[Fence],
+        walls: &[Wall],
         way: Way,
         wrong: &mut Vec<String>,
     ) -> Result<()> {
@@ -150,20 +150,20 @@ impl Yard<'_> {
         Ok(())
     }
 
-    fn child(&self, act: &str, walls: &[Fence]) -> Result<Command> {
+    fn child(&self, act: &str, walls: &[Wall]) -> Result<Command> {
         let names: Vec<&str> = walls.iter().map(|wall| wall.name()).collect();
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["misbehave", act, &names.join(",")]).arg(self.dir).stdin(Stdio::null());
         Ok(command)
     }
 
-    fn which_stand(&mut self, walls: &[Fence]) -> Result<Vec<String>> {
+    fn which_stand(&mut self, walls: &[Wall]) -> Result<Vec<String>> {
         let out = self.child("which_stand", walls)?.output()?;
         ensure!(out.status.success(), "{out:?}");
         Ok(String::from_utf8(out.stdout)?.lines().map(str::to_owned).collect())
     }
 
-    fn run(&mut self, act: &str, walls: &[Fence]) -> Result<Way> {
+    fn run(&mut self, act: &str, walls: &[Wall]) -> Result<Way> {
         self.runs += 1;
         for name in ["new", "disk", "root/much"] {
             match fs::remove_file(self.dir.join(name)) {

@@ -9,6 +9,8 @@ type Module = Vec<String>;
 
 /// The import graph of one crate. Edges carry the names that are imported.
 pub(crate) struct Graph {
+    /// The files that ship, without the roots.
+    files: Vec<String>,
     edges: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
 }
 
@@ -141,7 +143,12 @@ impl Graph {
                 }
             }
         }
-        Graph { edges }
+        Graph { files: reading.files.into_values().collect(), edges }
+    }
+
+    /// The files that ship, without the roots.
+    pub(crate) fn files(&self) -> &[String] {
+        &self.files
     }
 
     /// The files that a file imports, in order.

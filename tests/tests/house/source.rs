@@ -66,6 +66,31 @@ pub(crate) fn read(text: &str) -> Source {
     source
 }
 
+/// The words of a file that ships: without modules of tests.
+pub(crate) fn product(text: &str) -> Vec<String> {
+    let words = words(&bare(text));
+    let (mut out, mut at) = (Vec::new(), 0);
+    while at < words.len() {
+        if words[at] == "mod" && word(&words, at + 2) == "{" && is_test(&words, at) {
+            at = behind_braces(&words, at + 2);
+        } else {
+            out.push(words[at].clone());
+            at += 1;
+        }
+    }
+    out
+}
+
+/// What a file that ships imports, each path whole.
+pub(crate) fn imports(text: &str) -> Vec<Vec<String>> {
+    read(text).named.into_iter().map(|named| named.path).collect()
+}
+
+/// A text as words.
+pub(crate) fn split(text: &str) -> Vec<String> {
+    words(text)
+}
+
 fn word(words: &[String], at: usize) -> &str {
     words.get(at).map_or("", String::as_str)
 }
@@ -77,8 +102,12 @@ fn is_name(word: &str) -> bool {
 /// Whether `#[cfg(test)]` stands before the word at `at`.
 fn is_test(words: &[String], at: usize) -> bool {
     let mark = ["#", "[", "cfg", "(", "test", ")", "]"];
-    // `pub(crate)` and its like may stand between.
-    let end = (at.saturating_sub(4)..=at).rev().find(|end| word(words, end.wrapping_sub(1)) == "]");
+    // Only `pub` and `pub(crate)` and its like may stand between.
+    let visible = |from: usize| words[from..at].first().is_none_or(|word| word == "pub");
+    let end = [0, 1, 4]
+        .into_iter()
+        .filter_map(|back| at.checked_sub(back))
+        .find(|end| word(words, end.wrapping_sub(1)) == "]" && visible(*end));
     let Some(start) = end.and_then(|end| end.checked_sub(mark.len())) else { return false };
     (0..mark.len()).all(|n| word(words, start + n) == mark[n])
 }

@@ -321,3 +321,48 @@ pub(crate) struct Doctor {
     #[argh(positional)]
     pub(crate) dir: Option<std::path::PathBuf>,
 }
+
+/// General switches, which may stand before or after the verb.
+const SWITCHES: [&str; 5] = ["--json", "-q", "--quiet", "-v", "--verbose"];
+
+/// General options with a value, likewise.
+const WITH_VALUE: [&str; 2] = ["--pool", "--wait-ms"];
+
+/// The words with the general options in front, where argh wants them. What stands behind `--` or `run` is
+/// another program's.
+pub(crate) fn hoist<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    let (mut front, mut rest) = (Vec::new(), Vec::new());
+    let mut words = words.iter().copied();
+    while let Some(word) = words.next() {
+        if word == "--" || word == "run" {
+            rest.push(word);
+            rest.extend(words);
+            break;
+        }
+        if SWITCHES.contains(&word) {
+            front.push(word);
+        } else if WITH_VALUE.contains(&word) {
+            front.push(word);
+            front.extend(words.next());
+        } else {
+            rest.push(word);
+        }
+    }
+    front.extend(rest);
+    front
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn general_options_may_follow_the_verb_but_not_another_program() {
+        let hoisted = |text: &str| hoist(&text.split(' ').collect::<Vec<_>>()).join(" ");
+        assert_eq!(hoisted("ls --json --pool p"), "--json --pool p ls");
+        assert_eq!(hoisted("pool status -q d"), "-q pool status d");
+        assert_eq!(hoisted("--json run --name n ls -v"), "--json run --name n ls -v");
+        assert_eq!(hoisted("delete 1 -- --json"), "delete 1 -- --json");
+        assert_eq!(hoisted("ls --pool"), "--pool ls");
+    }
+}

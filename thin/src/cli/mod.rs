@@ -58,7 +58,7 @@ pub(crate) fn run() -> ExitCode {
     let words: Vec<&str> = words.collect();
     let (program, rest) = words.split_first().map_or(("thin", &[][..]), |(p, r)| (*p, r));
     let program = program.rsplit('/').next().unwrap_or(program);
-    let top = match Top::from_args(&[program], rest) {
+    let top = match Top::from_args(&[program], &args::hoist(rest)) {
         Ok(top) => top,
         Err(early) if early.status.is_ok() => return print(&early.output, DONE),
         Err(early) => return usage(early.output.trim_end()),

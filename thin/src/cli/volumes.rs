@@ -6,10 +6,10 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use thin::template::FormatOptions;
+use thin::template::{self, FormatOptions};
 use thin::{
     Access, Bytes, Error, Removal, SECTOR_BYTES, Sectors, ThinId, ThinRecord, loopdev, mount,
-    parse_length, template,
+    parse_length,
 };
 
 use crate::cli::report::Report;

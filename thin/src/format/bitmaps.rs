@@ -4,7 +4,7 @@
 //! Layouts: `struct disk_sm_root`, `disk_index_entry`, `disk_metadata_index` and
 //! `disk_bitmap_header` in the kernel's `drivers/md/persistent-data/dm-space-map-common.h`.
 
-use crate::format::ondisk::{
+use crate::format::block::{
     BLOCK, Fault, NODE_HEADER, NODE_XOR, check_sum, crc32c, u32_at, u64_at,
 };
 

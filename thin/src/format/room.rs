@@ -3,11 +3,7 @@
 
 use serde::Serialize;
 
-use crate::error::Error;
-use crate::format::kind::Kind;
 use crate::format::status::Working;
-use crate::pool::Pool;
-use crate::pool::spacemap::Unreachable;
 
 /// Mappings in a half-full leaf of the mapping tree, which is what splitting leaves behind.
 const MAPPINGS_PER_BLOCK: u64 = 126;
@@ -63,7 +59,7 @@ impl Room {
         self.needs_data <= self.free_data && self.needs_metadata <= self.free_metadata
     }
 
-    fn of(
+    pub(crate) fn of(
         working: &Working,
         unreachable: Unreachable,
         block_bytes: u64,
@@ -89,38 +85,19 @@ impl Room {
     }
 }
 
-impl Pool {
-    /// Compares what the work needs with what is free.
-    ///
-    /// # Errors
-    /// [`Error::NotWritable`] when the pool takes no changes at all; as [`Pool::status`].
-    pub fn room(&self, need: Need, reserve: Reserve) -> Result<Room, Error> {
-        let status = self.status()?;
-        match status.working() {
-            Some(working) if status.is_writable() => {
-                let unreachable = match self.unreachable() {
-                    // Who may use the pool and not its disks: the figures are all there is.
-                    Err(err) if err.kind() == Kind::Denied => Unreachable::default(),
-                    found => found?,
-                };
-                Ok(Room::of(working, unreachable, self.table.block.bytes(), need, reserve))
-            }
-            Some(_) | None => {
-                Err(Error::NotWritable { pool: self.name.clone(), status: Box::new(status) })
-            }
-        }
-    }
+/// Blocks that are counted as free and can never be given out, as long as nobody counts them again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Unreachable {
+    /// Of the data.
+    pub data: u64,
+    /// Of the metadata.
+    pub metadata: u64,
+}
 
-    /// As [`Pool::room`], and an error when it does not suffice.
-    ///
-    /// # Errors
-    /// [`Error::NoRoom`] with both sides; as [`Pool::room`].
-    pub fn admit(&self, need: Need, reserve: Reserve) -> Result<Room, Error> {
-        let room = self.room(need, reserve)?;
-        if room.suffices() {
-            return Ok(room);
-        }
-        Err(Error::NoRoom { pool: self.name.clone(), room })
+impl Unreachable {
+    /// Whether there are none.
+    pub fn is_none(self) -> bool {
+        self.data == 0 && self.metadata == 0
     }
 }
 

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::format::garbled::Garbled;
 use crate::format::kind::Kind;
 use crate::format::units::{DataBlocks, Sectors};
 
@@ -82,8 +82,8 @@ pub enum WhenFull {
     Queue,
 }
 
-fn garbled(what: &'static str, text: &str) -> Error {
-    Error::Garbled { what, text: text.to_owned() }
+fn garbled(what: &'static str, text: &str) -> Garbled {
+    Garbled::Text { what, text: text.to_owned() }
 }
 
 fn pair(text: &str) -> Option<(u64, u64)> {
@@ -95,8 +95,8 @@ impl PoolStatus {
     /// Reads the parameters of a `thin-pool` status line.
     ///
     /// # Errors
-    /// [`Error::Garbled`] with the text when any word is not one the kernel writes.
-    pub fn parse(params: &str) -> Result<PoolStatus, Error> {
+    /// [`Garbled::Text`] with the text when any word is not one the kernel writes.
+    pub fn parse(params: &str) -> Result<PoolStatus, Garbled> {
         match params.trim() {
             "Fail" => Ok(PoolStatus::Fail),
             "Error" => Ok(PoolStatus::Error),
@@ -264,8 +264,8 @@ impl ThinStatus {
     /// Reads the parameters of a `thin` status line.
     ///
     /// # Errors
-    /// [`Error::Garbled`] with the text.
-    pub fn parse(params: &str) -> Result<ThinStatus, Error> {
+    /// [`Garbled::Text`] with the text.
+    pub fn parse(params: &str) -> Result<ThinStatus, Garbled> {
         let words: Vec<&str> = params.split_ascii_whitespace().collect();
         match words.as_slice() {
             ["Fail"] => Ok(ThinStatus::Fail),

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::error::Error;
+use crate::format::garbled::Garbled;
 use crate::format::units::{DataBlockSize, Dev, Sectors, ThinId};
 use crate::format::wire::Target;
 
@@ -111,9 +111,9 @@ impl PoolTable {
     /// Reads a whole line as `dmsetup` takes it: `0 <sectors> thin-pool <params>`.
     ///
     /// # Errors
-    /// [`Error::Garbled`] with the line; [`Error::Unit`] for a block size no pool can have.
-    pub fn parse_line(line: &str) -> Result<PoolTable, Error> {
-        let garbled = || Error::Garbled { what: "pool table", text: line.to_owned() };
+    /// [`Garbled::Text`] with the line; [`Garbled::Unit`] for a block size no pool can have.
+    pub fn parse_line(line: &str) -> Result<PoolTable, Garbled> {
+        let garbled = || Garbled::Text { what: "pool table", text: line.to_owned() };
         let mut words = line.split_ascii_whitespace();
         let start = words.next().ok_or_else(garbled)?;
         let sectors = words.next().and_then(|w| w.parse().ok()).ok_or_else(garbled)?;
@@ -128,8 +128,8 @@ impl PoolTable {
     ///
     /// # Errors
     /// As [`PoolTable::parse_line`].
-    pub fn parse(sectors: Sectors, params: &str) -> Result<PoolTable, Error> {
-        let garbled = || Error::Garbled { what: "pool table", text: params.to_owned() };
+    pub fn parse(sectors: Sectors, params: &str) -> Result<PoolTable, Garbled> {
+        let garbled = || Garbled::Text { what: "pool table", text: params.to_owned() };
         let mut words = params.split_ascii_whitespace();
         let metadata = words.next().and_then(DeviceRef::parse).ok_or_else(garbled)?;
         let data = words.next().and_then(DeviceRef::parse).ok_or_else(garbled)?;
@@ -184,8 +184,8 @@ impl ThinTable {
     /// Reads the parameters of a `thin` target.
     ///
     /// # Errors
-    /// [`Error::Garbled`] with the text.
-    pub fn parse(sectors: Sectors, params: &str) -> Result<ThinTable, Error> {
+    /// [`Garbled::Text`] with the text.
+    pub fn parse(sectors: Sectors, params: &str) -> Result<ThinTable, Garbled> {
         let words: Vec<&str> = params.split_ascii_whitespace().collect();
         match words.as_slice() {
             [pool, id] => match (pool.parse(), id.parse()) {
@@ -194,7 +194,7 @@ impl ThinTable {
             },
             _ => None,
         }
-        .ok_or_else(|| Error::Garbled { what: "thin table", text: params.to_owned() })
+        .ok_or_else(|| Garbled::Text { what: "thin table", text: params.to_owned() })
     }
 
     /// The parameters, as `DM_TABLE_LOAD` takes them.

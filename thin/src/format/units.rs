@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::format::garbled::Garbled;
 
 /// Bytes in a device-mapper sector, whatever the disk's own sector is.
 pub const SECTOR_BYTES: u64 = 512;
@@ -39,11 +39,11 @@ impl fmt::Display for Sectors {
 /// A length in whole sectors, read as [`parse_bytes`] does.
 ///
 /// # Errors
-/// [`Error::Unit`] for one that is none, is 0, or has a part of a sector.
-pub fn parse_length(text: &str) -> Result<Sectors, Error> {
+/// [`Garbled::Unit`] for one that is none, is 0, or has a part of a sector.
+pub fn parse_length(text: &str) -> Result<Sectors, Garbled> {
     match parse_bytes(text)? {
         bytes if bytes > 0 && bytes % SECTOR_BYTES == 0 => Ok(Sectors::within(bytes)),
-        _ => Err(Error::Unit {
+        _ => Err(Garbled::Unit {
             what: "length",
             value: text.to_owned(),
             rule: "at least 512 bytes, and a multiple of 512",
@@ -91,13 +91,13 @@ impl DataBlockSize {
     /// Checks the kernel's rule.
     ///
     /// # Errors
-    /// [`Error::Unit`] when it is out of range or not a multiple of 128.
-    pub fn new(sectors: u64) -> Result<DataBlockSize, Error> {
+    /// [`Garbled::Unit`] when it is out of range or not a multiple of 128.
+    pub fn new(sectors: u64) -> Result<DataBlockSize, Garbled> {
         match u32::try_from(sectors) {
             Ok(n) if (128..=2_097_152).contains(&n) && n.is_multiple_of(128) => {
                 Ok(DataBlockSize(n))
             }
-            _ => Err(Error::Unit {
+            _ => Err(Garbled::Unit {
                 what: "data block size in sectors",
                 value: sectors.to_string(),
                 rule: "128 to 2097152, a multiple of 128",
@@ -120,8 +120,8 @@ impl DataBlockSize {
 /// without a suffix.
 ///
 /// # Errors
-/// [`Error::Unit`].
-pub fn parse_bytes(text: &str) -> Result<u64, Error> {
+/// [`Garbled::Unit`].
+pub fn parse_bytes(text: &str) -> Result<u64, Garbled> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, suffix) = text.split_at(digits);
     let unit: Option<u64> = match suffix {
@@ -134,7 +134,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, Error> {
         _ => None,
     };
     let bytes = unit.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit));
-    bytes.ok_or_else(|| Error::Unit {
+    bytes.ok_or_else(|| Garbled::Unit {
         what: "size",
         value: text.to_owned(),
         rule: "a number with K, M, G, T (powers of 1024) or s (sectors), below 16 EiB",
@@ -156,11 +156,11 @@ impl ThinId {
     /// Checks the 24 bits.
     ///
     /// # Errors
-    /// [`Error::Unit`] when it is larger than [`ThinId::MAX`].
-    pub fn new(id: u64) -> Result<ThinId, Error> {
+    /// [`Garbled::Unit`] when it is larger than [`ThinId::MAX`].
+    pub fn new(id: u64) -> Result<ThinId, Garbled> {
         match u32::try_from(id) {
             Ok(n) if n <= ThinId::MAX.0 => Ok(ThinId(n)),
-            _ => Err(Error::Unit {
+            _ => Err(Garbled::Unit {
                 what: "thin id",
                 value: id.to_string(),
                 rule: "0 to 16777215 (24 bits)",
@@ -187,12 +187,12 @@ impl fmt::Display for ThinId {
 }
 
 impl FromStr for ThinId {
-    type Err = Error;
+    type Err = Garbled;
 
-    fn from_str(text: &str) -> Result<ThinId, Error> {
+    fn from_str(text: &str) -> Result<ThinId, Garbled> {
         match text.parse::<u64>() {
             Ok(n) => ThinId::new(n),
-            Err(_) => Err(Error::Unit {
+            Err(_) => Err(Garbled::Unit {
                 what: "thin id",
                 value: text.to_owned(),
                 rule: "0 to 16777215 (24 bits)",
@@ -202,9 +202,9 @@ impl FromStr for ThinId {
 }
 
 impl TryFrom<u64> for ThinId {
-    type Error = Error;
+    type Error = Garbled;
 
-    fn try_from(id: u64) -> Result<ThinId, Error> {
+    fn try_from(id: u64) -> Result<ThinId, Garbled> {
         ThinId::new(id)
     }
 }
@@ -284,8 +284,8 @@ impl DmName {
     /// Checks the rule above.
     ///
     /// # Errors
-    /// [`Error::Unit`] when it does not hold.
-    pub fn new(name: &str) -> Result<DmName, Error> {
+    /// [`Garbled::Unit`] when it does not hold.
+    pub fn new(name: &str) -> Result<DmName, Garbled> {
         let safe = |b: u8| b.is_ascii_alphanumeric() || b"#+-.:=@_".contains(&b);
         let good = !name.is_empty()
             && name.len() <= DmName::MAX_BYTES
@@ -294,7 +294,7 @@ impl DmName {
         if good {
             Ok(DmName(name.to_owned()))
         } else {
-            Err(Error::Unit {
+            Err(Garbled::Unit {
                 what: "device name",
                 value: name.to_owned(),
                 rule: "1 to 127 of [0-9A-Za-z#+-.:=@_], not \".\", \"..\" or \"control\"",

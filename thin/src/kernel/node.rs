@@ -3,10 +3,9 @@
 //! devtmpfs makes `/dev/dm-N` before the resume returns; where `/dev` is not a devtmpfs it is made
 //! here. `/dev/mapper/<name>` is always ours: udev is told to leave it (`dm.rs`).
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use nix::sys::stat::{Mode, SFlag, mknod};
 

@@ -17,7 +17,8 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::format::ondisk::{self, Details, Fault, Node, Superblock};
+use crate::format::block::{self, Fault};
+use crate::format::ondisk::{self, Details, Node, Superblock};
 use crate::format::table::DeviceRef;
 use crate::format::units::{Dev, ThinId};
 use crate::kernel::{node, sys};
@@ -85,7 +86,7 @@ impl Reader {
     }
 
     pub(crate) fn block(&self, number: u64) -> Result<Box<sys::Page>, Error> {
-        let mut page = Box::new(sys::Page([0; ondisk::BLOCK]));
+        let mut page = Box::new(sys::Page([0; block::BLOCK]));
         let at = number
             .checked_mul(4096)
             .ok_or_else(|| Error::errno("read", &self.path, Errno::EOVERFLOW))?;
@@ -98,7 +99,7 @@ impl Reader {
     /// As [`Reader::block`], but a device too short for it reads as zeros.
     pub(crate) fn block_or_zero(&self, number: u64) -> Result<Box<sys::Page>, Error> {
         match self.bytes()? {
-            bytes if bytes < (number + 1) * 4096 => Ok(Box::new(sys::Page([0; ondisk::BLOCK]))),
+            bytes if bytes < (number + 1) * 4096 => Ok(Box::new(sys::Page([0; block::BLOCK]))),
             _ => self.block(number),
         }
     }

@@ -1,13 +1,15 @@
 //! One live thin pool: made, taken on, looked at, reloaded, taken down.
 //!
 //! Its messages are in `message.rs`, its volumes in `volume.rs`; the files and loops below it in
-//! `store.rs`.
+//! `store/mod.rs`.
 
+pub(crate) mod admit;
 pub(crate) mod events;
 pub(crate) mod look;
 pub(crate) mod message;
 pub(crate) mod metadata;
 pub mod notes;
+pub(crate) mod provenance;
 pub(crate) mod rescue;
 pub(crate) mod spacemap;
 pub(crate) mod tidy;
@@ -252,7 +254,7 @@ impl Pool {
         let gone = || Error::PoolMissing { pool: self.name.clone() };
         let (_, lines) = self.dm.status(By::Name(&self.name), flush)?.ok_or_else(gone)?;
         match lines.as_slice() {
-            [line] if line.kind == "thin-pool" => PoolStatus::parse(&line.params),
+            [line] if line.kind == "thin-pool" => Ok(PoolStatus::parse(&line.params)?),
             _ => Err(gone()),
         }
     }

@@ -9,18 +9,15 @@ use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
 use crate::format::units::ThinId;
-use crate::pool::Pool;
-use crate::pool::metadata::ThinRecord;
 
 /// Where the notes of all pools are, unless `$VENEER_NOTES` says another directory.
 const DIR: &str = "/var/lib/veneer/thin";
@@ -58,7 +55,7 @@ pub struct Note {
 /// One line of the file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Line {
+pub(crate) enum Line {
     Made(Note),
     Sized { id: ThinId, sectors: u64 },
     Gone { id: ThinId },
@@ -67,70 +64,17 @@ enum Line {
 /// Where a pool's notes go, and in whose name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Notes {
-    file: PathBuf,
-    owner: String,
-}
-
-impl Pool {
-    /// From here on keeps notes below `dir` (see [`dir`]) in the name of `owner`.
-    #[must_use]
-    pub fn with_notes(mut self, dir: &Path, owner: &str) -> Pool {
-        let file = dir.join(format!("{}.ndjson", self.id));
-        self.notes = Some(Notes { file, owner: owner.to_owned() });
-        self
-    }
-
-    /// The note of each of these thins that has one.
-    pub fn notes(&self, records: &[ThinRecord]) -> HashMap<ThinId, Note> {
-        let Some(notes) = &self.notes else { return HashMap::new() };
-        let text = fs::read_to_string(&notes.file).unwrap_or_default();
-        let known = read(&text);
-        let same = |record: &ThinRecord| {
-            let note = known.get(&record.id)?;
-            (note.transaction_id == record.transaction_id).then(|| (record.id, note.clone()))
-        };
-        records.iter().filter_map(same).collect()
-    }
-
-    /// How long the thin was when it was last active, if that is noted.
-    pub(crate) fn noted_sectors(&self, id: ThinId) -> Result<Option<u64>, Error> {
-        if self.notes.is_none() {
-            return Ok(None);
-        }
-        let mut records = self.ids()?;
-        records.retain(|record| record.id == id);
-        Ok(self.notes(&records).get(&id).and_then(|note| note.sectors))
-    }
-
-    pub(crate) fn note_made(&self, id: ThinId, parent: Option<ThinId>, transaction_id: u64) {
-        let Some(notes) = &self.notes else { return };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let made_at = now.map_or(0, |since| since.as_secs());
-        let owner = notes.owner.clone();
-        let note = Note { id, parent, made_at, owner, transaction_id, sectors: None };
-        notes.add(&Line::Made(note));
-    }
-
-    pub(crate) fn note_size(&self, id: ThinId, sectors: u64) {
-        if let Some(notes) = &self.notes {
-            notes.add(&Line::Sized { id, sectors });
-        }
-    }
-
-    pub(crate) fn note_gone(&self, id: ThinId) {
-        if let Some(notes) = &self.notes {
-            notes.add(&Line::Gone { id });
-        }
-    }
+    pub(crate) file: PathBuf,
+    pub(crate) owner: String,
 }
 
 impl Notes {
-    fn add(&self, line: &Line) {
+    pub(crate) fn add(&self, line: &Line) {
         // A host where this cannot be written has a column of `-`, and everything else works.
         drop(self.append(line));
     }
 
-    fn append(&self, line: &Line) -> io::Result<()> {
+    pub(crate) fn append(&self, line: &Line) -> io::Result<()> {
         let mut text = serde_json::to_string(line)?;
         text.push('\n');
         let mut options = OpenOptions::new();
@@ -156,7 +100,7 @@ impl Notes {
     }
 
     /// Under the lock. Who waits for it on the old file writes a line that is lost.
-    fn shorten(&self) -> io::Result<()> {
+    pub(crate) fn shorten(&self) -> io::Result<()> {
         let mut known: Vec<Note> = read(&fs::read_to_string(&self.file)?).into_values().collect();
         known.sort_by_key(|note| note.id);
         let mut text = String::new();
@@ -186,7 +130,7 @@ fn turn(mut file: File) -> io::Result<Flock<File>> {
 }
 
 /// The last word on each id; a line that is none is passed over.
-fn read(text: &str) -> HashMap<ThinId, Note> {
+pub(crate) fn read(text: &str) -> HashMap<ThinId, Note> {
     let mut known: HashMap<ThinId, Note> = HashMap::new();
     for line in text.lines() {
         match serde_json::from_str(line) {

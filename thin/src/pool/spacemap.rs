@@ -14,11 +14,11 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::error::Error;
 use crate::format::bitmaps::{self, BITMAP_ENTRIES, Bitmap, IndexEntry, SpaceMap};
-use crate::format::ondisk::{Fault, Node, Superblock};
+use crate::format::block::Fault;
+use crate::format::ondisk::{Node, Superblock};
+use crate::format::room::Unreachable;
 use crate::kernel::sys;
 use crate::pool::Pool;
 use crate::pool::metadata::Reader;
@@ -28,22 +28,6 @@ const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(2);
 /// As in `metadata.rs`: levels that no tree reaches.
 const DEPTH_MAX: u32 = 16;
-
-/// Blocks that are counted as free and can never be given out, as long as nobody counts them again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Unreachable {
-    /// Of the data.
-    pub data: u64,
-    /// Of the metadata.
-    pub metadata: u64,
-}
-
-impl Unreachable {
-    /// Whether there are none.
-    pub fn is_none(self) -> bool {
-        self.data == 0 && self.metadata == 0
-    }
-}
 
 /// An entry, and the block it is in.
 struct Place {
@@ -203,7 +187,8 @@ mod tests {
     use super::*;
     use crate::format::bitmaps::sealed_for_tests as sealed;
     use crate::format::bitmaps::{BITMAP_XOR, INDEX_XOR};
-    use crate::format::ondisk::{BLOCK, NODE_XOR, SUPERBLOCK_XOR};
+    use crate::format::block::{BLOCK, NODE_XOR};
+    use crate::format::ondisk::SUPERBLOCK_XOR;
 
     const USED: [u64; 2] = [100, 5];
 

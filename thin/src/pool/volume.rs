@@ -9,14 +9,14 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::format::holder::Holder;
 use crate::format::status::ThinStatus;
 use crate::format::table::ThinTable;
 use crate::format::units::{Dev, DmName, Sectors, ThinId};
 use crate::format::wire::Target;
 use crate::kernel::dm::{By, DeviceEntry, DeviceState};
-use crate::kernel::holders::{self, Holder};
 use crate::kernel::removal::{self, Removal};
-use crate::kernel::{lengths, node};
+use crate::kernel::{holders, lengths, node};
 use crate::pool::Pool;
 
 /// How long udev may look at a device that has just appeared or changed.
@@ -316,7 +316,7 @@ impl Pool {
         let uuid = self.thin_uuid(id);
         let Some((_, lines)) = self.dm.status(By::Uuid(&uuid), false)? else { return Ok(None) };
         match lines.as_slice() {
-            [line] if line.kind == "thin" => ThinStatus::parse(&line.params).map(Some),
+            [line] if line.kind == "thin" => Ok(Some(ThinStatus::parse(&line.params)?)),
             _ => Ok(None),
         }
     }

@@ -15,7 +15,8 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::format::ondisk::{Fault, Superblock};
+use crate::format::block::Fault;
+use crate::format::ondisk::Superblock;
 
 /// The file's name in the pool's directory.
 pub(crate) const FILE: &str = "pool.json";

@@ -1,5 +1,5 @@
 //! A pool's beginning: its files, the kernel's one formatting of blank metadata, and the pool's
-//! id stamped into it. Everything after that is in `store.rs`.
+//! id stamped into it. Everything after that is in `store/mod.rs`.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::format::room::Unreachable;
 use crate::kernel::dm::Dm;
 use crate::kernel::loopdev::{self, LoopOptions};
 use crate::pool::metadata::Reader;
-use crate::pool::spacemap::{self, Unreachable};
+use crate::pool::spacemap;
 use crate::store::Store;
 use crate::store::init::stamp;
 use crate::store::template::{find_program, run};

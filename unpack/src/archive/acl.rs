@@ -4,7 +4,7 @@
 //! An access ACL and a mode say the same thing twice. Where they disagree the mode wins, here,
 //! so that the result does not depend on which of the two is set last.
 
-use crate::error::{Class, Refusal};
+use crate::error::refusal::{Class, Refusal};
 
 const USER_OBJ: u16 = 0x01;
 const USER: u16 = 0x02;

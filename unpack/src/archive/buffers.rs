@@ -2,7 +2,7 @@
 //!
 //! A reader takes whole buffers from a [`Supply`] and gives each back when it is done with it,
 //! with notes of which parts were files' contents. Two threads of one process pass buffers over a
-//! [`channel`]; a fenced child gets them from `sandbox`. Who hashes them is in `content`.
+//! [`channel`]; a walled child gets them from `sandbox`. Who hashes them is in `content`.
 
 use std::io::{self, BufRead, Read};
 use std::ops::Deref;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 use crate::archive::content::{Note, Noted};
-use crate::error::Refusal;
+use crate::error::refusal::Refusal;
 use crate::limits::Limits;
 use crate::sys::Shared;
 
@@ -109,7 +109,7 @@ impl Buffers {
     }
 
     fn too_long(&self) -> io::Error {
-        crate::tree::budget::too_long(self.time_max).into()
+        crate::archive::buffers::too_long(self.time_max).into()
     }
 }
 
@@ -266,4 +266,10 @@ impl Filler {
             }
         }
     }
+}
+
+/// The refusal of a layer that is not done in time.
+pub(crate) fn too_long(max: Duration) -> Refusal {
+    let rule = "layer takes too long, in seconds";
+    Refusal::limit("--time-max", rule, max.as_secs(), max.as_secs())
 }

@@ -7,47 +7,11 @@ use std::cell::Cell;
 use std::io::{self, BufRead, Read};
 
 use crate::archive::buffers::{Buffers, Filler, Gone};
-use crate::error::{Class, Refusal};
-use crate::limits::Limits;
+use crate::error::refusal::{Class, Refusal};
+use crate::limits::{Compression, Limits};
 
 /// Bytes that may come out whatever their ratio: a megabyte of blob cannot make more of them.
 const RATIO_FREE: u64 = 256 << 20;
-
-/// How a layer is wrapped (OCI image spec, layer.md, media types).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// Not at all.
-    Plain,
-    /// One or more gzip members (RFC 1952).
-    Gzip,
-    /// One or more zstd frames (RFC 8878), skippable ones among them.
-    Zstd,
-}
-
-impl Compression {
-    /// The stable name, as in JSON output.
-    pub fn name(self) -> &'static str {
-        match self {
-            Compression::Plain => "plain",
-            Compression::Gzip => "gzip",
-            Compression::Zstd => "zstd",
-        }
-    }
-
-    /// By the first bytes of a blob; `None` if they are those of another compression.
-    pub fn sniff(start: &[u8]) -> Option<Compression> {
-        match start {
-            [0x1f, 0x8b, ..] => Some(Compression::Gzip),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Compression::Zstd),
-            [low, 0x2a, 0x4d, 0x18, ..] if low & 0xf0 == 0x50 => Some(Compression::Zstd),
-            // xz, bzip2, lz4, compress
-            [0xfd, b'7', b'z', b'X', ..] | [b'B', b'Z', b'h', ..] => None,
-            [0x04, 0x22, 0x4d, 0x18, ..] | [0x1f, 0x9d, ..] => None,
-            _ => Some(Compression::Plain),
-        }
-    }
-}
 
 /// Reads the first bytes of a blob, enough to tell its compression, and puts them back in front.
 pub(crate) fn sniffed(

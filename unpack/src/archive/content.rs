@@ -8,7 +8,7 @@
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
-use crate::archive::pipeline::Diff;
+use crate::limits::Compression;
 use crate::sha::Sha256;
 
 /// A note about a buffer.
@@ -78,6 +78,21 @@ pub(crate) fn hash_stream(
         }
     }
     Diff { digest: stream.finish(), bytes }
+}
+
+/// What was seen of the blob.
+#[derive(Debug)]
+pub(crate) struct Blob {
+    pub(crate) digest: [u8; 32],
+    pub(crate) bytes: u64,
+    pub(crate) compression: Compression,
+}
+
+/// What was seen of the tar in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Diff {
+    pub(crate) digest: [u8; 32],
+    pub(crate) bytes: u64,
 }
 
 #[cfg(test)]

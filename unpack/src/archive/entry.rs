@@ -4,10 +4,11 @@
 //! the file system; how an entry takes effect is in `apply`.
 
 use crate::archive::acl;
-use crate::archive::header::Header;
+use crate::archive::header::{Header, in_range};
 use crate::archive::pax::{Pax, Time};
 use crate::archive::sparse::Sparse;
-use crate::error::{Class, Fault, Refusal};
+use crate::error::Fault;
+use crate::error::refusal::{Class, Refusal};
 use crate::limits::{Devices, Limits};
 
 /// Names and values of extended attributes.
@@ -196,6 +197,11 @@ pub(crate) fn entry(
         return Err(Refusal::new(Class::Path, "only a directory can be the root").into());
     }
 
+    // Where both are there all readers take the PAX one, and bsdtar's other one is nonsense before 1970.
+    let mtime = match pax.mtime {
+        Some(time) => time,
+        None => Time { sec: in_range(header.mtime)?, nsec: 0 },
+    };
     let mut entry = Entry {
         index: framing.index,
         offset: framing.offset,
@@ -203,7 +209,7 @@ pub(crate) fn entry(
         mode: header.mode,
         uid: pax.uid.unwrap_or(header.uid),
         gid: pax.gid.unwrap_or(header.gid),
-        mtime: pax.mtime.unwrap_or(Time { sec: header.mtime, nsec: 0 }),
+        mtime,
         xattrs: Vec::new(),
         dropped_xattrs: 0,
         node,

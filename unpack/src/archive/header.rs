@@ -4,7 +4,7 @@
 //! about a field, it is refused. What extension headers add is in `pax`; what an entry means for
 //! a layer is in `entry`.
 
-use crate::error::{Class, Refusal};
+use crate::error::refusal::{Class, Refusal};
 
 /// Bytes of a block.
 pub(crate) const BLOCK: usize = 512;
@@ -28,7 +28,8 @@ pub(crate) struct Header {
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    pub(crate) mtime: i64,
+    /// As it stands there: [`in_range`] judges it, where nothing better is said.
+    pub(crate) mtime: i128,
     /// Major and minor; zero unless the type is a device.
     pub(crate) device: (u32, u32),
     /// What stands where a GNU header has times and is neither those nor a prefix.
@@ -224,12 +225,16 @@ fn is_unset(field: &[u8]) -> bool {
     field.iter().all(|b| matches!(b, b' ' | 0)) && field[1..].contains(&0)
 }
 
-fn time(field: &[u8]) -> Result<i64, Refusal> {
+fn time(field: &[u8]) -> Result<i128, Refusal> {
     if is_unset(field) {
         return Ok(0);
     }
-    let value = number(field)
-        .ok_or_else(|| Refusal::new(Class::Number, "mtime is blank or malformed").bytes(field))?;
+    number(field)
+        .ok_or_else(|| Refusal::new(Class::Number, "mtime is blank or malformed").bytes(field))
+}
+
+/// A time of modification that a tree can have.
+pub(crate) fn in_range(value: i128) -> Result<i64, Refusal> {
     match i64::try_from(value) {
         Ok(value) if (TIME_MIN..=TIME_MAX).contains(&value) => Ok(value),
         Ok(_) | Err(_) => Err(out_of_range("mtime", value)),

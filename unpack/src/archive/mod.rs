@@ -11,9 +11,11 @@ pub(crate) mod compression;
 pub(crate) mod content;
 pub(crate) mod entry;
 pub(crate) mod header;
+pub(crate) mod number;
 pub(crate) mod pax;
 pub(crate) mod pipeline;
 pub(crate) mod sparse;
+pub(crate) mod timed;
 
 use std::io::{self, BufRead};
 use std::time::Instant;
@@ -21,10 +23,10 @@ use std::time::Instant;
 use crate::archive::buffers::Buffers;
 use crate::archive::entry::{Entry, Extensions, Framing, entry};
 use crate::archive::header::BLOCK;
-use crate::error::{Class, Error, Fault, Place, Refusal};
-use crate::limits::Limits;
-
 use crate::archive::sparse::{Front, Parts, Sparse, parts};
+use crate::error::refusal::{Class, Place, Refusal};
+use crate::error::{Error, Fault};
+use crate::limits::Limits;
 
 /// Bytes of holes before their ratio to what the layer has counts: some seconds of hashing.
 const HOLES_FREE: u64 = 8 << 30;

@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use crate::archive::header::{TIME_MAX, TIME_MIN, out_of_range};
+use crate::archive::number::decimal;
 use crate::archive::sparse::Said;
-use crate::error::{Class, Refusal};
+use crate::error::refusal::{Class, Refusal};
 
 /// Seconds since the epoch and nanoseconds after them, `0..1_000_000_000`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -221,20 +222,6 @@ fn without_nul(value: &[u8]) -> Result<Vec<u8>, Refusal> {
         return Err(malformed("NUL in a PAX path", value));
     }
     Ok(value.to_vec())
-}
-
-pub(crate) fn decimal(value: &[u8], what: &'static str, max: u64) -> Result<u64, Refusal> {
-    let mut acc = 0u64;
-    for &b in value {
-        if !b.is_ascii_digit() {
-            return Err(Refusal::new(Class::Number, "PAX number is not digits").bytes(value));
-        }
-        acc = acc
-            .checked_mul(10)
-            .and_then(|acc| acc.checked_add(u64::from(b - b'0')))
-            .ok_or_else(|| Refusal::new(Class::Number, "PAX number overflows").bytes(value))?;
-    }
-    if acc > max { Err(out_of_range(what, acc)) } else { Ok(acc) }
 }
 
 fn id(value: &[u8], what: &'static str) -> Result<u32, Refusal> {

@@ -7,27 +7,13 @@ use std::thread::{Scope, ScopedJoinHandle, scope};
 use std::time::Instant;
 
 use crate::archive::buffers::{self, BUFFERS, Buffers, Filler, Gone, Supply};
-use crate::archive::compression::{Compression, inflate, sniffed};
-use crate::archive::content::{hash_files, hash_stream};
+use crate::archive::compression::{inflate, sniffed};
+use crate::archive::content::{Blob, Diff, hash_files, hash_stream};
 use crate::archive::{Archive, End, stream_fault};
-use crate::error::{Class, Error, Fault, Place, Refusal};
-use crate::limits::Limits;
+use crate::error::refusal::{Class, Place, Refusal};
+use crate::error::{Error, Fault};
+use crate::limits::{Compression, Limits};
 use crate::sha::Sha256;
-
-/// What was seen of the blob.
-#[derive(Debug)]
-pub(crate) struct Blob {
-    pub(crate) digest: [u8; 32],
-    pub(crate) bytes: u64,
-    pub(crate) compression: Compression,
-}
-
-/// What was seen of the tar in it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Diff {
-    pub(crate) digest: [u8; 32],
-    pub(crate) bytes: u64,
-}
 
 /// Digests of the files whose contents were noted, in order; see [`Archive::end_content`]. The
 /// last of them come when the stream has been read to its end.
@@ -176,7 +162,7 @@ pub(crate) fn vouch(
 ) -> Result<(), Error> {
     let place = Place { index: entries, offset: diff.bytes, name: Vec::new() };
     let refuse = |rule, digest: &[u8; 32]| {
-        let text = format!("sha256:{}", crate::record::Hex(digest));
+        let text = format!("sha256:{}", crate::escape::Hex(digest));
         let refusal = Refusal::new(Class::Digest, rule).bytes(text.as_bytes());
         Err(Fault::from(refusal).at(place.clone()))
     };

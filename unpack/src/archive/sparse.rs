@@ -4,8 +4,8 @@
 //! Nothing is taken as it stands: parts come in order, do not overlap, lie within the real size and
 //! are together just as long as what the archive has. What is between them is zeros.
 
-use crate::archive::pax::decimal;
-use crate::error::{Class, Refusal};
+use crate::archive::number::decimal;
+use crate::error::refusal::{Class, Refusal};
 
 /// Offset and length of what the archive has of a file, in order.
 pub(crate) type Parts = Vec<(u64, u64)>;

@@ -1,3 +1,4 @@
 //! What the program adds to the library: its flags and its words.
 
 pub(crate) mod flags;
+pub(crate) mod run;

@@ -13,14 +13,16 @@ use nix::unistd::{Whence, ftruncate, linkat, lseek, symlinkat};
 
 use crate::archive::pax::Time;
 use crate::error::{Error, Fault};
-use crate::read::walk::{open_file, walk, xattrs};
+use crate::read::walk::walk;
 use crate::stop::Stop;
 use crate::sys::{self, On};
-use crate::tree::apply::split;
 use crate::tree::budget::Budget;
-use crate::tree::dirs::{open_dir, spec};
+use crate::tree::dirs::spec;
+use crate::tree::look::{open_file, xattrs};
 use crate::tree::node::set_node_mode;
-use crate::tree::root::{Root, mode, own, own_name, set_mode};
+use crate::tree::open::{mode, open_dir, own, set_mode};
+use crate::tree::root::{Root, own_name};
+use crate::tree::site::split;
 
 /// Bytes that the kernel copies at a time: who asks to stop is heard in between.
 const PIECE: usize = 16 << 20;

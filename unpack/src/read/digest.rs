@@ -11,9 +11,9 @@ use nix::sys::stat::FileStat;
 
 use crate::error::Error;
 use crate::limits::Limits;
-use crate::read::walk::{Hashed, Reading, whole};
-use crate::record::key;
+use crate::read::walk::{Reading, whole};
 use crate::record::runs::Spill;
+use crate::record::{Hashed, key};
 use crate::tree::budget::Budget;
 use crate::tree::root::{Root, io_fault};
 
@@ -29,7 +29,7 @@ pub fn tree_manifest(
     out: &mut dyn Write,
 ) -> Result<[u8; 32], Error> {
     let limits = Limits::default();
-    let spill = crate::tree::apply::spill_file(&limits)?;
+    let spill = crate::tree::root::spill_file(&limits)?;
     let how = Reading { spill: spill.map(|file| Spill::new(file, u64::MAX)), alone: false };
     let mut failed = Ok(());
     let digest = manifest(root, &how, &mut Budget::unlimited(), known, |line| {

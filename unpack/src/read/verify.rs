@@ -12,17 +12,20 @@ use crate::archive::buffers::Buffers;
 use crate::archive::entry::{Entry, Node, PSEUDO};
 use crate::archive::pax::Time;
 use crate::archive::{Archive, End, pipeline};
-use crate::error::{Class, Error, Fault};
+use crate::error::refusal::Class;
+use crate::error::{Error, Fault};
 use crate::limits::Limits;
-use crate::read::walk::{hardlink, read_node, walk};
+use crate::read::walk::walk;
 use crate::record::applied::{Applied, Counts};
 use crate::record::spill::Records;
-use crate::record::{Record, What};
+use crate::record::{Record, What, hardlink};
 use crate::sha::Sha256;
-use crate::tree::apply::split;
 use crate::tree::budget::Budget;
-use crate::tree::dirs::{Dirs, Missing, join, open_dir};
+use crate::tree::dirs::{Dirs, Missing, join};
+use crate::tree::look::read_node;
+use crate::tree::open::open_dir;
 use crate::tree::root::{Root, io_fault, stat};
+use crate::tree::site::split;
 use crate::tree::touched::{Below, Inodes, Touched};
 
 /// Reads a layer to its end and calls `each` for every entry, in order. Writes nothing.
@@ -115,7 +118,7 @@ pub fn verify(
     alone: bool,
     mut report: impl FnMut(Difference),
 ) -> Result<Verified, Error> {
-    let spill = crate::tree::apply::spill_file(limits)?;
+    let spill = crate::tree::root::spill_file(limits)?;
     let check = |archive: Archive<'_, Buffers>, _| {
         let budget = Budget::new(limits, archive.deadline(), false);
         let checker = Checker::new(root, limits, spill, budget).map_err(Fault::nowhere)?;
@@ -324,7 +327,7 @@ impl Checker {
     }
 
     fn entry(&mut self, entry: &Entry, archive: &mut Archive<'_, Buffers>) -> Result<(), Fault> {
-        self.budget.entry(crate::tree::apply::depth(&entry.path))?;
+        self.budget.entry(crate::tree::site::depth(&entry.path))?;
         self.layer.counts.count(entry);
         let what = match &entry.node {
             Node::File { size } => {
@@ -343,7 +346,7 @@ impl Checker {
             }
             Node::Hardlink { target } if target.starts_with(PSEUDO) => {
                 let Some(file) = self.layer.pseudo.get(target).cloned() else {
-                    return Err(crate::tree::apply::missing_target(target));
+                    return Err(crate::tree::site::missing_target(target));
                 };
                 let path = self.real(&entry.path)?;
                 return self.keep(Record { path, ..file });

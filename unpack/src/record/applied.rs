@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::archive::compression::Compression;
+use crate::archive::content::{Blob, Diff};
 use crate::archive::entry::{Entry, Node};
-use crate::archive::pipeline::{Blob, Diff};
-use crate::sandbox::fences::Standing;
+use crate::limits::Compression;
+use crate::wall::Standing;
 
 /// A layer that was applied whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ pub struct Applied {
     /// Nodes that were looked at or removed, each as often as it lay deep: see
     /// [`crate::limits::Limits::removals_max`].
     pub removals: u64,
-    /// Which fences stood around the process that did it; empty if it was the caller's own.
+    /// Which walls stood around the process that did it; empty if it was the caller's own.
     pub sandbox: Vec<Standing>,
 }
 
@@ -138,7 +138,7 @@ mod digest {
     use serde::de::{Deserialize, Deserializer, Error};
     use serde::ser::Serializer;
 
-    use crate::record::Hex;
+    use crate::escape::Hex;
 
     pub(crate) fn serialize<S: Serializer>(digest: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&format_args!("sha256:{}", Hex(digest)))

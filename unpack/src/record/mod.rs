@@ -2,7 +2,7 @@
 //!
 //! A manifest is those lines in path order (component by component, bytewise); a tree digest is
 //! its sha256, so `sha256sum` of a manifest file is the tree digest. Where nodes come from is in
-//! `apply` (a layer) and `tree` (a file system).
+//! `tree::apply` (a layer) and `read::walk` (a file system).
 
 pub(crate) mod applied;
 pub(crate) mod runs;
@@ -12,7 +12,7 @@ use std::io::{self, Write};
 
 use crate::archive::entry::Entry;
 use crate::archive::pax::Time;
-use crate::escape::escaped_whole;
+use crate::escape::{Hex, escaped_whole};
 
 /// What is compared of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,16 +64,6 @@ impl What {
             What::Block { .. } => "block",
             What::Fifo => "fifo",
         }
-    }
-}
-
-/// Lower-case hex.
-#[derive(Clone, Copy)]
-pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
-
-impl std::fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -236,6 +226,21 @@ impl<'a> Reader<'a> {
     fn bytes(&mut self) -> Option<Vec<u8>> {
         let len = usize::try_from(self.u64()?).ok()?;
         Some(self.take(len)?.to_vec())
+    }
+}
+
+/// Size and sha256 of a regular file's content.
+pub(crate) type Hashed = (u64, [u8; 32]);
+
+pub(crate) fn hardlink(path: &[u8], target: &[u8]) -> Record {
+    Record {
+        path: path.to_vec(),
+        what: What::Hardlink { target: target.to_vec() },
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        mtime: Time::default(),
+        xattrs: Vec::new(),
     }
 }
 

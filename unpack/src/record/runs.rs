@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::Refusal;
+use crate::error::refusal::Refusal;
 
 /// Bytes of one batch.
 pub(crate) const BATCH: usize = 2 << 20;

@@ -1,4 +1,4 @@
-//! The child's side: take the order, put up the fences, apply, give the verdict.
+//! The child's side: take the order, put up the walls, apply, give the verdict.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, IoSliceMut, Write};
@@ -14,20 +14,19 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::{Mode, umask};
 
-use crate::archive::compression::Compression;
 use crate::archive::pipeline;
 use crate::error::Error;
-use crate::limits::{Limits, Walls};
+use crate::limits::{Compression, Limits, Walls};
 use crate::read::walk::Reading;
 use crate::record::runs::Spill;
 use crate::sandbox::feed::Feed;
-use crate::sandbox::fences::{Fence, Standing, confine};
-use crate::sandbox::wire::{Finished, Order, SLOT, SLOTS, Task};
-use crate::sandbox::{ENTERED, NAME, failed, wire};
+use crate::sandbox::walls::confine;
+use crate::sandbox::wire::{self, ENTERED, Finished, NAME, Order, SLOT, SLOTS, Task, failed};
 use crate::sys::Shared;
 use crate::tree::apply::{Work, file_size_max, write};
 use crate::tree::budget::Budget;
 use crate::tree::root::Root;
+use crate::wall::{Standing, Wall};
 
 /// To be called first thing in the `main` of every program that uses [`crate::sandbox`]: in the
 /// child it does the child's work and never returns, elsewhere it returns at once. From then on a file
@@ -87,13 +86,13 @@ fn next(fds: &mut IntoIter<OwnedFd>) -> Result<OwnedFd, Error> {
 /// Puts up the walls that can be, or none if that is the order.
 fn put_up(root: Root, limits: &Limits) -> Result<(Root, Vec<Standing>), Error> {
     match limits.walls {
-        Walls::Require | Walls::On => confine(root, limits, &Fence::ALL),
+        Walls::Require | Walls::On => confine(root, limits, &Wall::ALL),
         Walls::Off => Ok((root, Standing::none())),
     }
 }
 
 /// Puts up the walls; all of them, if that is the order.
-fn fence(root: Root, limits: &Limits) -> Result<(Root, Vec<Standing>), Error> {
+fn wall(root: Root, limits: &Limits) -> Result<(Root, Vec<Standing>), Error> {
     let (root, standing) = put_up(root, limits)?;
     match (limits.walls, standing.iter().all(|wall| wall.stands)) {
         (Walls::Require, false) => {
@@ -118,7 +117,7 @@ fn apply(
     let (digests, hashed) = channel();
     let feed = Feed::new(socket, memory, digests, limits).map_err(failed("see the stream"))?;
     let file_size_max = file_size_max();
-    let (root, standing) = fence(root, limits)?;
+    let (root, standing) = wall(root, limits)?;
     let sink = manifest.as_mut().map(|m| m as &mut (dyn Write + Send));
     let work = Work { manifest: sink, spill, alone: true, file_size_max };
     let (mut applied, end, diff) =
@@ -154,7 +153,7 @@ fn manifest(
         sources.push(BufReader::new(File::from(next(fds)?)));
     }
     let mut out = if out { Some(BufWriter::new(File::from(next(fds)?))) } else { None };
-    let (root, _) = fence(root, limits)?;
+    let (root, _) = wall(root, limits)?;
     let spill = spill.map(|file| Spill::new(file, limits.spill_bytes_max));
     let how = Reading { spill, alone: true };
     let mut budget = Budget::new(limits, Instant::now() + limits.time_max, true);

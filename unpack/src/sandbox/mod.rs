@@ -1,17 +1,17 @@
 //! Applies a layer in a child process that has the stream, the root and nothing else.
 //!
 //! The caller's thread reads the layer into memory that the child can only read, and hashes it;
-//! the child is this very program, run again from /proc/self/exe, which puts up its fences (see
-//! [`Fence`]) before it looks at the first byte. The child's verdict comes back over a socket; the
+//! the child is this very program, run again from /proc/self/exe, which puts up its walls (see
+//! [`Wall`]) before it looks at the first byte. The child's verdict comes back over a socket; the
 //! digest of the blob, which is the diff id of a plain layer, is the parent's own.
 //!
 //! A program that uses this calls [`child_entry`] first thing in its `main`.
 
 pub(crate) mod child;
 pub(crate) mod feed;
-pub(crate) mod fences;
 pub(crate) mod filter;
 pub(crate) mod ring;
+pub(crate) mod walls;
 pub(crate) mod wire;
 
 use std::fs::File;
@@ -29,27 +29,25 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::Pid;
 
-use crate::archive::compression::{Compression, sniffed};
-use crate::archive::pipeline::{Blob, Diff, vouch};
+use crate::archive::buffers::too_long;
+use crate::archive::compression::sniffed;
+use crate::archive::content::{Blob, Diff};
+use crate::archive::pipeline::vouch;
 use crate::archive::{End, stream_fault};
-use crate::error::{Class, Error, Fault, Refusal};
-use crate::limits::Limits;
+use crate::error::refusal::{Class, Refusal};
+use crate::error::{Error, Fault};
+use crate::limits::{Compression, Limits};
 use crate::record::applied::Applied;
 use crate::sandbox::ring::{Seen, serve};
-use crate::sandbox::wire::{Finished, Order, SLOT, SLOTS, Said, Task};
+use crate::sandbox::wire::{ENTERED, Finished, NAME, Order, SLOT, SLOTS, Said, Task, failed};
 use crate::stop::Stop;
 use crate::sys::Shared;
-use crate::tree::budget::too_long;
 use crate::tree::root::Root;
 
 pub use crate::sandbox::child::child_entry;
-pub use crate::sandbox::fences::{Fence, Standing, confine};
-
-/// The child's name, by which it knows itself.
-const NAME: &str = "veneer-unpack-child";
-
-/// Whether this program knows the child in itself: run again, another would begin all of its own work anew.
-static ENTERED: AtomicBool = AtomicBool::new(false);
+pub use crate::sandbox::walls::confine;
+pub use crate::wall::Standing;
+pub use crate::wall::Wall;
 
 /// Time beyond `Limits::time_max` after which the child is killed.
 const GRACE: Duration = Duration::from_secs(10);
@@ -57,11 +55,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How often it is looked whether somebody asks to stop.
 const LOOK: Duration = Duration::from_millis(50);
 
-fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Sandbox { step: step.into(), source }
-}
-
-/// [`crate::tree::apply`] in a fenced child. The result says in `sandbox` which fences stood.
+/// [`crate::tree::apply`] in a walled child. The result says in `sandbox` which walls stood.
 ///
 /// # Errors
 /// As [`crate::tree::apply`], and [`Error::Sandbox`] if the child cannot be started, or dies.
@@ -96,7 +90,7 @@ fn applied(
     let (memory, view) =
         Shared::new(SLOT * SLOTS).map_err(|errno| failed("make shared memory")(errno.into()))?;
     // The child cannot name a place for it. Without one it keeps all in memory, within a bound.
-    let spill = crate::tree::apply::spill_file(limits)?;
+    let spill = crate::tree::root::spill_file(limits)?;
     let mut fds = vec![root.as_fd(), view.as_fd()];
     fds.extend(spill.as_ref().map(AsFd::as_fd));
     fds.extend(manifest.map(AsFd::as_fd));
@@ -138,7 +132,7 @@ pub fn standing(root: &Root, limits: &Limits) -> Result<Vec<Standing>, Error> {
     }
 }
 
-/// [`crate::read::digest::tree_manifest`] in a fenced child, since a tree is as large as layers make it: `known`
+/// [`crate::read::digest::tree_manifest`] in a walled child, since a tree is as large as layers make it: `known`
 /// are manifests, read from where each file stands, `out` gets the new one. Says the digest, and
 /// whether all of the manifest was written: on a full disk the digest is good without it.
 ///
@@ -162,7 +156,7 @@ fn manifest(
     limits: &Limits,
     stop: &Stop,
 ) -> Result<([u8; 32], bool), Error> {
-    let spill = crate::tree::apply::spill_file(limits)?;
+    let spill = crate::tree::root::spill_file(limits)?;
     let mut fds = vec![root.as_fd()];
     fds.extend(spill.as_ref().map(AsFd::as_fd));
     fds.extend(known.iter().map(AsFd::as_fd));

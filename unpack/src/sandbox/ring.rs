@@ -15,10 +15,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 
 use crate::archive::content::Files;
+use crate::archive::stream_fault;
 use crate::error::Error;
 use crate::limits::Limits;
-use crate::sandbox::failed;
-use crate::sandbox::wire::{self, Next, SLOT, SLOTS, Said};
+use crate::sandbox::wire::{self, Next, SLOT, SLOTS, Said, failed};
 use crate::sha::Sha256;
 use crate::sys::{Part, Shared};
 
@@ -244,7 +244,7 @@ fn fill(layer: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Error> {
             Ok(0) => break,
             Ok(more) => len += more,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(Error::Stream { source }),
+            Err(source) => return Err(stream_fault(source).nowhere()),
         }
     }
     Ok(len)

@@ -2,16 +2,17 @@
 //! as JSON; between them, for each buffer of the stream, that it is filled, and that it was read.
 
 use std::io::{self, Read};
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 
 use crate::archive::End;
-use crate::archive::compression::Compression;
 use crate::archive::content::Note;
-use crate::error::{Error, Place, Refusal, Space, cut};
-use crate::limits::Limits;
+use crate::error::Error;
+use crate::error::refusal::{Place, Refusal, Space, cut};
+use crate::limits::{Compression, Limits};
 use crate::record::applied::Applied;
-use crate::sandbox::fences::Standing;
+use crate::wall::Standing;
 
 #[derive(Serialize, Deserialize)]
 enum Verdict {
@@ -283,12 +284,22 @@ pub(super) fn verdict(bytes: &[u8]) -> Option<Result<Finished, Error>> {
     })
 }
 
+/// The child's name, by which it knows itself.
+pub(crate) const NAME: &str = "veneer-unpack-child";
+
+/// Whether this program knows the child in itself: run again, another would begin all of its own work anew.
+pub(crate) static ENTERED: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Sandbox { step: step.into(), source }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Class, Value};
+    use crate::error::refusal::{Class, Value};
     use crate::record::applied::Counts;
-    use crate::sandbox::fences::Fence;
+    use crate::wall::Wall;
 
     /// Every kind of verdict with every field at its largest is one that is read back.
     #[test]
@@ -304,8 +315,7 @@ mod tests {
             in_tree: true,
         };
         let mut applied = Applied::new(Counts::default(), [255; 32]);
-        let walls =
-            Fence::ALL.map(|fence| Standing { fence, stands: false, note: "x".repeat(200) });
+        let walls = Wall::ALL.map(|wall| Standing { wall, stands: false, note: "x".repeat(200) });
         applied.sandbox = walls.to_vec();
         let io = || io::Error::other(long.clone());
         let (call, name) = (long.clone().into(), huge.clone());

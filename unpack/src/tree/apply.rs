@@ -6,8 +6,6 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit};
@@ -19,17 +17,17 @@ use crate::archive::entry::{Entry, Node, PSEUDO};
 use crate::archive::pax::Time;
 use crate::archive::pipeline::{self, Digests};
 use crate::archive::{Archive, End};
-use crate::error::{Class, Error, Fault, Refusal, Space};
+use crate::error::refusal::{Refusal, Space};
+use crate::error::{Error, Fault};
 use crate::limits::Limits;
-use crate::read::walk::Hashed;
 use crate::record::applied::{Applied, Counts};
-use crate::record::runs::unnamed_file;
 use crate::record::spill::Records;
 use crate::tree::budget::Budget;
 use crate::tree::dirs::{Dirs, Missing};
-use crate::tree::plnk::Pseudo;
+use crate::tree::open::mode;
 use crate::tree::remove::{remove, stream};
-use crate::tree::root::{Root, io_fault, is_dir, mode, stat};
+use crate::tree::root::{Root, io_fault, is_dir, spill_file, stat};
+use crate::tree::site::{Pseudo, Target, Writer, depth, missing_target, split};
 use crate::tree::touched::{Below, Inodes, LOST_AND_FOUND, Touched};
 
 /// Applies one layer, plain, gzip or zstd by its content, to the tree under `root`.
@@ -60,13 +58,6 @@ pub fn apply_with(
     apply_work(layer, root, limits, work)
 }
 
-/// A place for records, where the caller wants it.
-pub(crate) fn spill_file(limits: &Limits) -> Result<Option<File>, Error> {
-    let dir = limits.spill_dir.as_deref();
-    let name = dir.map(|dir| dir.as_os_str().as_encoded_bytes()).unwrap_or_default();
-    unnamed_file(dir).map_err(|e| io_fault("make a temporary file in", name)(e).nowhere())
-}
-
 /// What an application may write besides the tree.
 pub(crate) struct Work<'a> {
     pub(crate) manifest: Option<&'a mut (dyn Write + Send)>,
@@ -78,7 +69,7 @@ pub(crate) struct Work<'a> {
     pub(crate) file_size_max: u64,
 }
 
-/// RLIMIT_FSIZE (getrlimit(2)), to be asked for before a fence forbids it.
+/// RLIMIT_FSIZE (getrlimit(2)), to be asked for before a wall forbids it.
 pub(crate) fn file_size_max() -> u64 {
     getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft)
 }
@@ -112,25 +103,6 @@ pub(crate) fn write(
     let mut writer = Writer::new(root, limits, records, budget).map_err(Fault::nowhere)?;
     writer.file_size_max = work.file_size_max;
     writer.run(archive, work.manifest)
-}
-
-/// A tree being written.
-pub(crate) struct Writer<'l> {
-    pub(crate) limits: &'l Limits,
-    pub(crate) dirs: Dirs,
-    pub(crate) touched: Touched,
-    pub(crate) budget: Budget,
-    pub(crate) counts: Counts,
-    pub(crate) records: Records,
-    /// Our own ids: what new nodes get.
-    pub(crate) ids: (u32, u32),
-    /// Inodes that may be made before the file system is asked again.
-    inodes: u64,
-    /// Whether the file system knows fallocate(2).
-    pub(crate) preallocates: bool,
-    /// How large a file the host lets this process make.
-    pub(crate) file_size_max: u64,
-    pub(crate) pseudo: Pseudo,
 }
 
 impl<'l> Writer<'l> {
@@ -303,7 +275,7 @@ impl<'l> Writer<'l> {
         let dir = self.dirs.get_mut(slot);
         let cleared = crate::tree::make::clear_xattrs(&*dir, path)?;
         self.budget.attributes(cleared)?;
-        crate::tree::root::plain_dir(&*dir, path, ids, 0o755)?;
+        crate::tree::open::plain_dir(&*dir, path, ids, 0o755)?;
         dir.mtime = Time::default();
         dir.setgid = false;
         dir.acl = false;
@@ -419,29 +391,6 @@ impl<'l> Writer<'l> {
     }
 }
 
-/// An existing node that gets another name.
-pub(crate) struct Target {
-    pub(crate) dir: Rc<OwnedFd>,
-    pub(crate) name: Vec<u8>,
-    /// Canonical.
-    pub(crate) path: Vec<u8>,
-    /// What is in it, if it is one of AUFS's own files.
-    pub(crate) pseudo: Option<Hashed>,
-}
-
-/// Parent path and last component.
-pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|&b| b == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (&[], path),
-    }
-}
-
-/// Levels between the root and what is at `path`.
-pub(crate) fn depth(path: &[u8]) -> u64 {
-    path.iter().filter(|&&b| b == b'/').count() as u64
-}
-
 /// What the root holds before the layer: a new file system (nothing, or an empty lost+found)
 /// needs no bookkeeping. Also whether an ACL may be met that children inherit.
 fn below(root: &Root, dirs: &Dirs) -> Result<(Below, bool), Fault> {
@@ -468,9 +417,4 @@ fn below(root: &Root, dirs: &Dirs) -> Result<(Below, bool), Fault> {
         lost_and_found = Some(stat.st_ino);
     }
     Ok((Below::New { root: dirs.get(0).ino, lost_and_found }, dirs.get(0).acl))
-}
-
-/// Only `Class::Link` comes of a missing hard link target.
-pub(crate) fn missing_target(target: &[u8]) -> Fault {
-    Refusal::new(Class::Link, "hard link to what does not exist").bytes(target).into()
 }

@@ -13,7 +13,8 @@ use nix::unistd::{ftruncate, write};
 use crate::archive::Archive;
 use crate::archive::buffers::Buffers;
 use crate::archive::sparse::Parts;
-use crate::error::{Class, Fault, Refusal};
+use crate::error::Fault;
+use crate::error::refusal::{Class, Refusal};
 use crate::sha::Sha256;
 use crate::sys;
 use crate::tree::budget::Budget;
@@ -34,7 +35,11 @@ pub(crate) fn too_big(path: &[u8], size: u64, file_size_max: u64) -> Fault {
              {file_size_max} bytes: raise that for"
         );
         let source = Errno::EFBIG.into();
-        return Fault::Fs { call: call.into(), name: crate::error::cut(path).to_vec(), source };
+        return Fault::Fs {
+            call: call.into(),
+            name: crate::error::refusal::cut(path).to_vec(),
+            source,
+        };
     }
     let rule = "this file system cannot hold a file of that size";
     Refusal::new(Class::Fs, rule).number(size).into()

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::error::{Class, Refusal};
+use crate::archive::buffers::too_long;
+use crate::error::refusal::{Class, Refusal};
 use crate::limits::Limits;
 use crate::stop::Stop;
 
@@ -18,7 +19,7 @@ use crate::stop::Stop;
 /// an average of few: two thousand directories that have no entry, or three of the deepest paths.
 const WALK_FREE: u64 = 32_768;
 
-/// Levels that make whatever is done there cost once more: each fence of the kernel that looks at a
+/// Levels that make whatever is done there cost once more: each wall of the kernel that looks at a
 /// path goes up all of it.
 const DEEP: u64 = 64;
 
@@ -187,12 +188,6 @@ impl Budget {
             Some(_) | None => Ok(()),
         }
     }
-}
-
-/// The refusal of a layer that is not done in time.
-pub(crate) fn too_long(max: Duration) -> Refusal {
-    let rule = "layer takes too long, in seconds";
-    Refusal::limit("--time-max", rule, max.as_secs(), max.as_secs())
 }
 
 /// Refuses once this process has used the processor for `max`, with all its threads.

@@ -14,14 +14,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::fcntl::readlinkat;
 use nix::sys::stat::{Mode, fstat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 
 use crate::archive::pax::Time;
-use crate::error::{Class, Fault, Refusal};
+use crate::error::Fault;
+use crate::error::refusal::{Class, Refusal};
 use crate::sys::{self, On};
 use crate::tree::budget::Budget;
+use crate::tree::open::open_dir;
 use crate::tree::touched::Touched;
 use crate::tree::way::Way;
 
@@ -34,8 +36,6 @@ const NAMES_MAX: usize = 4 << 20;
 const SYMLINKS_MAX: u32 = 40;
 /// Parents that are looked for among the open directories before all are walked from the root.
 const NEAR: usize = 8;
-/// openat2(2) may say EAGAIN while something is renamed anywhere on the system.
-const RETRIES: u32 = 1000;
 
 /// An open directory.
 #[derive(Debug)]
@@ -86,27 +86,6 @@ pub(crate) struct Dirs {
     pub(crate) acls: bool,
     /// Directories made because an entry's parent was missing, since last taken.
     pub(crate) made: u64,
-}
-
-/// Opens a directory below `at`, never through a symlink.
-pub(crate) fn open_dir(at: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
-    // Without O_NOFOLLOW: with it a symlink at the end would be ENOTDIR like any other file, and
-    // RESOLVE_NO_SYMLINKS says ELOOP.
-    let how =
-        OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(
-            ResolveFlag::RESOLVE_IN_ROOT
-                | ResolveFlag::RESOLVE_NO_MAGICLINKS
-                | ResolveFlag::RESOLVE_NO_XDEV
-                | ResolveFlag::RESOLVE_NO_SYMLINKS,
-        );
-    let at = at.as_fd();
-    let mut tries = 0;
-    loop {
-        match openat2(at, path, how) {
-            Err(Errno::EAGAIN | Errno::EINTR) if tries < RETRIES => tries += 1,
-            other => return other,
-        }
-    }
 }
 
 pub(crate) fn spec(time: Time) -> TimeSpec {
@@ -396,7 +375,7 @@ impl Dirs {
         self.slots[slot].dirty = true;
         if setgid || acl {
             let mine = (nix::unistd::geteuid(), nix::unistd::getegid());
-            crate::tree::root::plain_dir(&self.slots[slot], path, mine, 0o755)?;
+            crate::tree::open::plain_dir(&self.slots[slot], path, mine, 0o755)?;
             self.slots[slot].setgid = false;
             self.slots[slot].acl = false;
         }

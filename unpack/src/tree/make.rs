@@ -15,15 +15,17 @@ use nix::unistd::{linkat, symlinkat};
 use crate::archive::Archive;
 use crate::archive::buffers::Buffers;
 use crate::archive::entry::{Entry, Node};
-use crate::error::{Class, Fault, Refusal};
+use crate::error::Fault;
+use crate::error::refusal::{Class, Refusal};
 use crate::record::{Record, What};
 use crate::sha::Sha256;
 use crate::sys::{self, On};
-use crate::tree::apply::{Target, Writer, missing_target};
 use crate::tree::body::{Sink, too_big};
 use crate::tree::dirs::{Dir, spec};
 use crate::tree::node::set_node_mode;
-use crate::tree::root::{drop_acl, io_fault, is_dir, mode, own, own_name, set_mode, stat};
+use crate::tree::open::{drop_acl, mode, own, set_mode};
+use crate::tree::root::{io_fault, is_dir, own_name, stat};
+use crate::tree::site::{Target, Writer, missing_target};
 
 /// Bits that a change of owner clears.
 const SET_ID: u32 = 0o6000;
@@ -194,7 +196,7 @@ impl Writer<'_> {
                 self.own_dir(stat.st_ino);
             }
         } else {
-            let fd = crate::tree::dirs::open_dir(dir, name).map_err(Fault::fs("open", &path))?;
+            let fd = crate::tree::open::open_dir(dir, name).map_err(Fault::fs("open", &path))?;
             let inherited = dir.acl;
             let ino = self.dir_attributes(&fd, entry, &path, made, inherited)?;
             if made {
@@ -338,7 +340,7 @@ impl Writer<'_> {
             Err(errno) => return Err(Fault::fs("link", &path)(errno)),
         }
         match target.pseudo {
-            None => self.keep(&crate::read::walk::hardlink(&path, &target.path), false),
+            None => self.keep(&crate::record::hardlink(&path, &target.path), false),
             Some(content) => self.pseudo_record(target, &path, content),
         }
     }

@@ -11,9 +11,10 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
-use crate::error::{Class, Fault, Refusal};
+use crate::error::Fault;
+use crate::error::refusal::{Class, Refusal};
 use crate::sys;
-use crate::tree::root::mode;
+use crate::tree::open::mode;
 
 /// Sets the mode of `name` in `at`, which has to be a node of this kind and device.
 pub(crate) fn set_node_mode(

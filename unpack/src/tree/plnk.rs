@@ -4,30 +4,17 @@
 //!
 //! Names that begin with `.wh.` cannot exist in a layer's tree, so it is in nobody's way.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::archive::Archive;
 use crate::archive::buffers::Buffers;
 use crate::archive::entry::Entry;
-use crate::error::{Fault, Refusal};
-use crate::read::walk::Hashed;
-use crate::tree::apply::{Target, Writer, missing_target};
+use crate::error::Fault;
+use crate::error::refusal::Refusal;
+use crate::record::Hashed;
 use crate::tree::dirs::Missing;
 use crate::tree::root::stat;
-
-/// What is kept for links.
-#[derive(Debug, Default)]
-pub(crate) struct Pseudo {
-    /// The directory's name in the root, once there is one.
-    dir: Option<Vec<u8>>,
-    /// Files made: the next one's name in it.
-    made: u64,
-    /// By the hash of what the layer calls them, with a random key: the latest of that name, and what is
-    /// in it.
-    files: HashMap<u64, (u64, Hashed)>,
-    key: RandomState,
-}
+use crate::tree::site::{Target, Writer, missing_target};
 
 impl Writer<'_> {
     /// Keeps a file for the links to it.
@@ -95,7 +82,7 @@ impl Writer<'_> {
         let (dir, path) = (&target.dir, path.to_vec());
         let (name, budget) = (&target.name, &mut self.budget);
         let record =
-            crate::read::walk::read_known(dir, name, path, &found, Some(content), true, budget)?;
+            crate::tree::look::read_known(dir, name, path, &found, Some(content), true, budget)?;
         self.keep(&record, false)
     }
 

@@ -4,19 +4,21 @@
 //! No host path is used after [`Root::open`]. How a path becomes an open directory is in `dirs`;
 //! which calls an entry needs is in `apply`.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
-use nix::sys::stat::{FileStat, Mode, fchmod, fstatat};
-use nix::unistd::{Gid, Uid, fchown, fchownat};
+use nix::sys::stat::{FileStat, Mode, fstatat};
+use nix::unistd::{Gid, Uid, fchownat};
 
 use crate::archive::buffers::Broken;
 use crate::error::{Error, Fault};
+use crate::limits::Limits;
+use crate::record::runs::unnamed_file;
 use crate::stop::Stop;
-use crate::sys::{self, On};
 use crate::tree::budget::Budget;
 use crate::tree::remove::remove_all_in;
 
@@ -99,58 +101,24 @@ pub(crate) fn is_dir(stat: &FileStat) -> bool {
     stat.st_mode & libc::S_IFMT == libc::S_IFDIR
 }
 
-pub(crate) fn mode(bits: u32) -> Mode {
-    Mode::from_bits_truncate(bits)
-}
-
 /// Sets the owner of a name that must not be opened.
 pub(crate) fn own_name(at: impl AsFd, name: &[u8], uid: u32, gid: u32) -> Result<(), Fault> {
     let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     fchownat(at, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(Fault::fs("chown", name))
 }
 
-/// Sets the owner of an open file.
-pub(crate) fn own(fd: impl AsFd, name: &[u8], uid: u32, gid: u32) -> Result<(), Fault> {
-    fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(Fault::fs("chown", name))
-}
-
-pub(crate) fn set_mode(fd: impl AsFd, name: &[u8], bits: u32) -> Result<(), Fault> {
-    fchmod(fd, mode(bits)).map_err(Fault::fs("chmod", name))
-}
-
-/// Gives an open directory an owner and a mode, and takes away what its parent's ACL gave it.
-pub(crate) fn plain_dir(
-    fd: impl AsFd,
-    name: &[u8],
-    (uid, gid): (Uid, Gid),
-    bits: u32,
-) -> Result<(), Fault> {
-    let fd = fd.as_fd();
-    drop_acl(fd, name, true)?;
-    own(fd, name, uid.as_raw(), gid.as_raw())?;
-    set_mode(fd, name, bits)
-}
-
-/// Removes inherited ACLs.
-pub(crate) fn drop_acl(fd: BorrowedFd<'_>, name: &[u8], dir: bool) -> Result<(), Fault> {
-    let keys: &[&[u8]] = match dir {
-        true => &[b"system.posix_acl_access", b"system.posix_acl_default"],
-        false => &[b"system.posix_acl_access"],
-    };
-    for key in keys {
-        match sys::remove_xattr(On::Fd(fd), key) {
-            Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
-            Err(errno) => return Err(Fault::fs("remove ACL of", name)(errno)),
-        }
-    }
-    Ok(())
-}
-
 /// For errors that come as `io::Error`; a refusal that came that way is one again.
 pub(crate) fn io_fault(call: &'static str, name: &[u8]) -> impl FnOnce(io::Error) -> Fault {
-    let name = crate::error::cut(name).to_vec();
+    let name = crate::error::refusal::cut(name).to_vec();
     move |source| match source.downcast::<Broken>() {
         Ok(broken) => Fault::Refusal(broken.0),
         Err(source) => Fault::Fs { call: call.into(), name, source },
     }
+}
+
+/// A place for records, where the caller wants it.
+pub(crate) fn spill_file(limits: &Limits) -> Result<Option<File>, Error> {
+    let dir = limits.spill_dir.as_deref();
+    let name = dir.map(|dir| dir.as_os_str().as_encoded_bytes()).unwrap_or_default();
+    unnamed_file(dir).map_err(|e| io_fault("make a temporary file in", name)(e).nowhere())
 }

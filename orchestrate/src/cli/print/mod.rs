@@ -1,8 +1,7 @@
 //! Results as text for people. Keys and names come from outside, so they are escaped.
 
 pub(crate) mod space;
-
-use std::fmt::Write as _;
+pub(crate) mod text;
 
 use orchestrate::catalog::Reset;
 use orchestrate::config::{Origin, Setting, Value};
@@ -14,25 +13,10 @@ use orchestrate::{
 };
 use registry::{Digest, Event, Quarantined, Run, RunState};
 
-use crate::cli::route::Diagnosis;
+use crate::cli::diagnosis::Diagnosis;
+use crate::cli::print::text::{mib, put, safe};
 
 pub(crate) use crate::cli::print::space::{collected, foreign, usage};
-
-const MIB: f64 = 1024.0 * 1024.0;
-
-fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / MIB)
-}
-
-/// As it is where nothing in it acts on a terminal, so that it can be typed again: a backslash and quotes are
-/// part of a name. Else escaped as a whole, so that it cannot be taken for another.
-fn safe(text: &str) -> String {
-    let plain = |c: char| matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1;
-    match text.chars().all(plain) {
-        true => text.to_owned(),
-        false => text.escape_debug().to_string(),
-    }
-}
 
 pub(crate) fn ensured(done: &Ensured) -> String {
     let mut text = String::new();
@@ -214,8 +198,8 @@ pub(crate) fn recovered(done: &Recovered, resumed: &[TakenUp], dry_run: bool) ->
     for run in resumed {
         let end = match (&run.end, dry_run) {
             (RunState::Failed { class, message }, _) => format!("failed ({class}): {message}"),
-            (_, true) => "would be taken up".into(),
-            (end, false) => format!("taken up: {}", end.word()),
+            (_, true) => "would be resumed".into(),
+            (end, false) => format!("resumed: {}", end.word()),
         };
         put(
             &mut text,
@@ -266,7 +250,7 @@ pub(crate) fn verified(found: &Verified) -> String {
             }
             Now::Unreadable { why } => format!("UNREADABLE: {}", safe(why)),
             Now::Condemned { why } => format!("CONDEMNED before: {}", safe(why)),
-            Now::Unseen { why } => format!("not looked at: {}", safe(why)),
+            Now::Unseen { why, .. } => format!("not looked at: {}", safe(why)),
             Now::Unknown => "UNKNOWN: sealed without a tree digest".to_owned(),
         };
         put(&mut text, format_args!("volume {:<5} {now}\n", finding.volume));
@@ -306,7 +290,7 @@ pub(crate) fn diagnosis(found: &Diagnosis) -> String {
     let mut text = format!("sandbox = \"{}\"\n", found.sandbox);
     for wall in &found.walls {
         let word = if wall.stands { "stands" } else { "LACKS" };
-        let (name, note) = (wall.fence.name(), safe(&wall.note));
+        let (name, note) = (wall.wall.name(), safe(&wall.note));
         put(&mut text, format_args!("{word:<7} {name:<16} {note}\n"));
     }
     for check in &found.wrong {
@@ -462,8 +446,4 @@ pub(crate) fn setting(setting: &Setting, value: &Value, origin: &Origin) -> Stri
         None => format!("# {} =", setting.key),
     };
     format!("{line:<48}  # {origin}\n")
-}
-
-fn put(text: &mut String, args: std::fmt::Arguments<'_>) {
-    text.write_fmt(args).expect("a String takes everything");
 }

@@ -3,7 +3,7 @@
 use orchestrate::plan::garbage::Sweep;
 use orchestrate::{Collected, Usage};
 
-use crate::cli::print::{mib, put, safe};
+use crate::cli::print::text::{mib, put, safe};
 
 pub(crate) fn collected(done: &Collected) -> String {
     let mut text = String::new();

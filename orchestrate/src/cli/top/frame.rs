@@ -8,7 +8,7 @@ pub(crate) mod tests;
 use std::collections::BTreeMap;
 
 use orchestrate::health::Check;
-use orchestrate::store::{Condition, Space};
+use orchestrate::store::seam::{Condition, Space};
 use orchestrate::{ActivationLine, ImageLine, Listing, RunLine};
 use registry::{Event, RunState};
 

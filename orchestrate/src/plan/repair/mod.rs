@@ -10,10 +10,9 @@ use registry::{Activation, ActivationState, Volume, VolumeState, WhenClosed};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::host::owner;
-use crate::plan::{self, ActivationStep, Fence, Mapping, VolumeStep, Wish};
-use crate::store::Mapped;
-use crate::verbs::judge::Bar;
+use crate::plan::mapped::Mapped;
+use crate::plan::{self, ActivationStep, Fence, Mapping, VolumeStep, Wish, epoch};
+use crate::trust::bar::Bar;
 
 /// One thing to mend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -144,14 +143,14 @@ pub struct Facts {
 /// What has to be mended, in the order in which it can be.
 ///
 /// # Errors
-/// [`Error::Fence`] when registry and store are not of the same moment: then nothing is.
+/// [`Error::Fence`] when registry and store are out of step: then nothing is.
 pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
     let (registry, store) = (facts.registry_transaction, facts.store_transaction);
     let mut repairs = Vec::new();
     match plan::fence(registry, store) {
         Fence::Agree => {}
         Fence::InFlight => repairs.push(Repair::CatchUp { from: store, to: registry }),
-        Fence::Apart => return Err(owner::apart(registry, store)),
+        Fence::Apart => return Err(epoch::apart(registry, store)),
     }
     for row in &facts.activations {
         if !facts.live_activations.contains(&row.name) {

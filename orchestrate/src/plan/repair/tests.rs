@@ -210,7 +210,7 @@ fn a_wish_for_the_close_waits_for_it() {
 
 fn bar(goes: bool) -> Bar {
     let (image, serial, what) = ("s3://b/p/".into(), 2, "there is no image".into());
-    Bar { why: crate::verbs::judge::Why::Revoked { image, serial, what }, goes }
+    Bar { why: crate::trust::bar::Why::Revoked { image, serial, what }, goes }
 }
 
 #[test]

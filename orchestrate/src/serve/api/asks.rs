@@ -8,7 +8,8 @@ use serde_json::{Number, Value, json};
 use crate::config::table::SECONDS_MAX;
 use crate::error::Error;
 use crate::host::{Host, asked};
-use crate::serve::api::{body, body_or_empty, bytes, number, short, switch, wait, whole};
+use crate::serve::api::params::{body, body_or_empty, number, short, switch, wait};
+use crate::serve::api::{bytes, whole};
 use crate::serve::daemon::Daemon;
 use crate::serve::http::request::Request;
 use crate::serve::http::response::Response;
@@ -127,11 +128,15 @@ fn ended(
 ) -> Result<Response, Error> {
     let done = daemon.wait_for(time, request.peer.as_ref(), || {
         let line = daemon.run(id)?;
-        Ok(line.run.state.is_end().then_some(line))
+        Ok(daemon.is_over(&line)?.then_some(line))
     })?;
     let (status, line) = match done {
         Some(line) => (200, line),
-        None => (202, daemon.run(id)?),
+        None => {
+            let line = daemon.run(id)?;
+            daemon.is_over(&line)?;
+            (202, line)
+        }
     };
     Ok(Response::json(status, &line).with("Location", format!("/v1/runs/{id}")))
 }

@@ -1,20 +1,19 @@
 //! Questions: they change nothing. Those about runs and history need the registry alone.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use registry::{Event, Role, Run, VolumeState};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
 use crate::error::class::Class;
 use crate::host::run;
-use crate::serve::api::{number, short, wait};
+use crate::serve::api::params::{number, short, wait};
 use crate::serve::daemon::Daemon;
 use crate::serve::http::request::Request;
 use crate::serve::http::response::Response;
+use crate::serve::status::Status;
 use crate::view::metrics::facts::Facts;
 
 /// The loop comes round each five seconds; late by this much, it hangs.
@@ -22,27 +21,6 @@ const TICK_LATE: Duration = Duration::from_secs(15);
 
 /// Lines of one answer.
 const LINES: u64 = 1000;
-
-/// What the daemon says of itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Status {
-    pub(crate) version: String,
-    pub(crate) mode: String,
-    pub(crate) why: Option<String>,
-    pub(crate) pid: u32,
-    pub(crate) started_ms: i64,
-    pub(crate) stopping: bool,
-    pub(crate) queued: usize,
-    pub(crate) working: usize,
-    /// Keys of settings that were read again and are not in force before a restart.
-    #[serde(default)]
-    pub(crate) restart: Vec<String>,
-    /// How long a run waits for another process, seconds; none in a daemon of another day.
-    #[serde(default)]
-    pub(crate) wait_s: Option<u64>,
-    /// Settings that decide what comes out of a run, as they are in force.
-    pub(crate) settings: BTreeMap<String, String>,
-}
 
 pub(super) fn healthz(daemon: &Daemon) -> Result<Response, Error> {
     let age = daemon.ticked();
@@ -210,10 +188,15 @@ pub(super) fn runs(daemon: &Daemon, request: &Request) -> Result<Response, Error
 pub(super) fn run(daemon: &Daemon, request: &Request, id: u64) -> Result<Response, Error> {
     let most = i64::MAX.unsigned_abs();
     let seen = request.param("seen").map(|_| number(request, "seen", 0, most)).transpose()?;
-    let ended = daemon.wait_for(wait(request)?, request.peer.as_ref(), || {
+    let time = wait(request)?;
+    let ended = daemon.wait_for(time, request.peer.as_ref(), || {
         let line = daemon.run(id)?;
-        let news = seen.is_some_and(|seen| u64::try_from(line.run.updated_ms) != Ok(seen));
-        Ok((line.run.state.is_end() || news).then_some(line))
+        let over = line.run.state.is_end();
+        if over || !time.is_zero() {
+            daemon.is_over(&line)?;
+        }
+        let changes = seen.is_some_and(|seen| u64::try_from(line.run.updated_ms) != Ok(seen));
+        Ok((over || changes).then_some(line))
     })?;
     match ended {
         Some(line) => Ok(Response::json(200, &line)),

@@ -18,8 +18,8 @@ use crate::error::class::Class;
 use crate::host::run::RunLine;
 use crate::process::cancel::Cancel;
 use crate::process::log::{self, Level};
-use crate::serve::listen::connect;
-use crate::store::Condition;
+use crate::serve::socket::connect;
+use crate::store::seam::Condition;
 use crate::view::health::Readiness;
 
 /// Bytes of an answer.
@@ -70,7 +70,7 @@ pub struct Client {
     cancel: Cancel,
     talk: u8,
     /// What it said of itself; none while it has not.
-    status: Option<crate::serve::api::reads::Status>,
+    status: Option<crate::serve::status::Status>,
     pace: Pace,
 }
 
@@ -272,7 +272,10 @@ impl Client {
                 Ok(read) if bytes.len() + read <= ANSWER_MAX => {
                     bytes.extend_from_slice(&piece[..read]);
                 }
-                Ok(_) => return Err(io(std::io::ErrorKind::InvalidData.into())),
+                Ok(_) => {
+                    let text = format!("its answer is longer than {ANSWER_MAX} bytes");
+                    return Err(io(std::io::Error::other(text)));
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) if is_late(&error) && Instant::now() < deadline => {}
                 Err(error) if is_late(&error) => {
@@ -282,18 +285,22 @@ impl Client {
                 Err(error) => return Err(io(written.err().unwrap_or(error))),
             }
         }
-        answer(&bytes).ok_or_else(|| io(std::io::ErrorKind::InvalidData.into()))
+        answer(&bytes).ok_or_else(|| {
+            let text =
+                format!("its answer of {} bytes broke off or is no HTTP; try again", bytes.len());
+            io(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, text))
+        })
     }
 
     /// The run, when it has ended, has something new to say, or the time has passed.
     fn look_at(&self, seen: &RunLine, time: Duration) -> Result<RunLine, Error> {
         let (id, wait) = (seen.run.id, time.as_secs().clamp(1, WAIT_S));
         // What it is at is for who reads it, where it is at it for longer.
-        let news = match self.talk > 0 && time > TURN {
+        let changes = match self.talk > 0 && time > TURN {
             true => format!("&seen={}", seen.run.updated_ms),
             false => String::new(),
         };
-        let target = format!("/v1/runs/{id}?wait={wait}{news}");
+        let target = format!("/v1/runs/{id}?wait={wait}{changes}");
         let time = Duration::from_secs(wait) + LATE;
         parsed(&self.call_within("GET", &target, None, time, true)?.body)
     }

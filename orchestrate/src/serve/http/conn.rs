@@ -7,9 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-use crate::serve::http::request::{self, Head, Reject, Request};
+use crate::serve::http::request::{self, Head, Peer, Reject, Request};
 use crate::serve::http::response::Response;
 use crate::serve::http::{HEAD_MAX, IDLE, REQUESTS_MAX, STEP, WHOLE_ANSWER, WHOLE_REQUEST};
 
@@ -81,28 +79,6 @@ pub(crate) struct Conn {
     stream: Stream,
     buffer: Vec<u8>,
     served: u32,
-}
-
-/// The other end of a connection, as far as it is still there.
-#[derive(Clone, Debug)]
-pub(crate) struct Peer(Arc<OwnedFd>);
-
-impl PartialEq for Peer {
-    fn eq(&self, other: &Peer) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for Peer {}
-
-impl Peer {
-    /// Whether it has hung up: nobody reads an answer any more. Who only has nothing more to say has not.
-    pub(crate) fn is_gone(&self) -> bool {
-        let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
-        let found = poll(&mut polled, PollTimeout::ZERO);
-        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
-        found.is_ok() && polled[0].revents().is_some_and(|now| now.intersects(gone))
-    }
 }
 
 /// How reading a request ended.

@@ -1,6 +1,10 @@
 //! One request: its head parsed and judged, its target taken apart. Pure.
 
-use crate::serve::http::conn::Peer;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use crate::serve::http::{BODY_MAX, HEAD_MAX, HEADERS_MAX};
 
 /// A method that some path knows.
@@ -25,7 +29,7 @@ impl Method {
         }
     }
 
-    fn parse(word: &str) -> Option<Method> {
+    pub(crate) fn parse(word: &str) -> Option<Method> {
         use Method::{Delete, Get, Head, Post, Put};
         [Get, Head, Put, Post, Delete].into_iter().find(|method| method.word() == word)
     }
@@ -206,6 +210,28 @@ impl Request {
     /// The first value of this name.
     pub(crate) fn param(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// The other end of a connection, as far as it is still there.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer(pub(crate) Arc<OwnedFd>);
+
+impl PartialEq for Peer {
+    fn eq(&self, other: &Peer) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Peer {}
+
+impl Peer {
+    /// Whether it has hung up: nobody reads an answer any more. Who only has nothing more to say has not.
+    pub(crate) fn is_gone(&self) -> bool {
+        let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let found = poll(&mut polled, PollTimeout::ZERO);
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+        found.is_ok() && polled[0].revents().is_some_and(|now| now.intersects(gone))
     }
 }
 

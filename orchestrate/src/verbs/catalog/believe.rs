@@ -16,7 +16,7 @@ use crate::error::leaves::whole;
 use crate::host::Host;
 use crate::process::cancel::heedfully;
 use crate::trust::catalog::{Catalog, Entry, Image, MadeOf, SERIAL_MAX};
-use crate::verbs::catalog::{Distrust, name};
+use crate::trust::keys::{Distrust, name};
 
 /// Bytes of a catalog: some hundred thousand layers.
 const BYTES_MAX: u64 = 32 << 20;

@@ -1,6 +1,6 @@
 //! The signed catalog: which objects an image is made of, and what each of them is. With a key
 //! configured, only what it lists is made or activated, and digests are its own and not an ETag's word.
-//! Its form is in `form`; which one is believed, for how long, and what that says of what is here, in
+//! Its form is in `trust::catalog`; which one is believed, for how long, and what that says of what is here, in
 //! `believe`.
 //!
 //! An image is named by what stands after the bucket, so that a mirror has the same catalog. The serial
@@ -8,92 +8,15 @@
 
 pub(crate) mod believe;
 
-use std::fmt;
-
 use fetch::{ImageRef, Layer};
 use minisign_verify::{PublicKey, Signature};
 use registry::Digest;
 
-pub use crate::trust::catalog::{
-    Catalog, Entry, Image, MadeOf, SERIAL_MAX, content, moment, seconds,
-};
+use crate::trust::keys::{Distrust, name};
+
+pub use crate::trust::catalog::{Catalog, Entry, Image, MadeOf, SERIAL_MAX, content};
+pub use crate::trust::moment::{moment, seconds};
 pub use crate::verbs::catalog::believe::{Reset, allowed, expired};
-
-/// Where the catalog is, whose word counts, and how far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trust {
-    /// `s3://bucket/key`; none: nothing is asked.
-    pub url: Option<String>,
-    /// minisign's public keys, each as its line or as a file that has it.
-    pub keys: Vec<String>,
-    /// How far a serial may be above the last one.
-    pub serial_step: u64,
-    /// Seconds for which a catalog that has expired still does.
-    pub grace_s: u64,
-    /// Seconds after which a daemon asks for it again; 0: it does not by itself.
-    pub refresh_s: u64,
-    /// Whether an activation is revoked, too, where its image is listed with other layers now.
-    pub superseded: bool,
-    /// Whether what runs and is revoked is taken down.
-    pub take_down: bool,
-}
-
-/// Why an image is not believed.
-#[derive(Debug)]
-pub enum Distrust {
-    /// A key that is none.
-    Key(String),
-    /// No key has signed these bytes.
-    Unsigned(String),
-    /// They are no catalog.
-    Malformed(String),
-    /// One that is older than, or other than, what was believed.
-    Older {
-        /// Its serial.
-        serial: u64,
-        /// The serial that was believed.
-        known: u64,
-    },
-    /// One whose serial is too far above the last one.
-    Far {
-        /// Its serial.
-        serial: u64,
-        /// The serial that was believed; 0: none.
-        known: u64,
-        /// The last one that would be believed.
-        most: u64,
-    },
-    /// One that is too old for anything new.
-    Expired {
-        /// Its serial.
-        serial: u64,
-        /// Since when, seconds since 1970.
-        expires_s: i64,
-        /// The host's clock, seconds since 1970.
-        now_s: i64,
-    },
-    /// An image that an activation is of, and that the catalog lists no longer.
-    Revoked {
-        /// The image.
-        image: String,
-        /// The serial of the catalog.
-        serial: u64,
-        /// What differs.
-        why: String,
-    },
-    /// An image that is given by its manifest.
-    Manifest {
-        /// The image.
-        image: String,
-    },
-    /// An image that is not in it, or is another one.
-    Unlisted {
-        /// The image.
-        image: String,
-        /// What differs.
-        why: String,
-    },
-}
 
 impl Catalog {
     /// Reads a catalog that one of `keys` has signed. Pure.
@@ -148,80 +71,5 @@ impl Catalog {
             }
         };
         entries.iter().zip(layers).map(same).collect()
-    }
-}
-
-/// What stands after the bucket.
-pub(crate) fn name(image: &ImageRef) -> &str {
-    match image {
-        ImageRef::Prefix { prefix, .. } => prefix,
-        ImageRef::Object(object) => &object.key,
-    }
-}
-
-impl Trust {
-    /// The keys, read.
-    ///
-    /// # Errors
-    /// [`Distrust::Key`] naming the one that is none.
-    pub fn public_keys(&self) -> Result<Vec<PublicKey>, Distrust> {
-        let one = |text: &String| {
-            let bad = |why: String| Distrust::Key(format!("{text:?}: {why}"));
-            match text.contains(['/', '.']) && std::path::Path::new(text).is_absolute() {
-                true => PublicKey::from_file(text).map_err(|error| bad(error.to_string())),
-                false => PublicKey::from_base64(text).map_err(|error| bad(error.to_string())),
-            }
-        };
-        self.keys.iter().map(one).collect()
-    }
-}
-
-impl fmt::Display for Distrust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Distrust::Key(why) => write!(f, "catalog.keys: {why}"),
-            Distrust::Unsigned(why) => {
-                write!(f, "the catalog's signature is not good: {}", why.escape_debug())
-            }
-            Distrust::Malformed(why) => {
-                write!(f, "the catalog cannot be read: {}", why.escape_debug())
-            }
-            Distrust::Older { serial, known } => write!(
-                f,
-                "the catalog has serial {serial}, and another one of serial {known} was believed before: \
-                 an old one is played back, or two were signed with one serial. Sign one above \
-                 {known}; if that one was a mistake, `orchestrate catalog reset --to FILE`"
-            ),
-            Distrust::Far { serial, known, most } => write!(
-                f,
-                "the catalog has serial {serial}, and after {known} none above {most} is believed \
-                 (catalog.serial_step): after such a one every later catalog would be an older one. Sign \
-                 it with a serial from {} to {most}; if it is meant, `orchestrate catalog reset --to FILE`",
-                known.saturating_add(1)
-            ),
-            Distrust::Expired { serial, expires_s, now_s } => write!(
-                f,
-                "the catalog of serial {serial} has expired at {}, and by this host's clock it is {}: \
-                 nothing new is made or activated by it. Sign a newer one; a server that keeps that back \
-                 shows just this",
-                moment(*expires_s),
-                moment(*now_s)
-            ),
-            Distrust::Revoked { image, serial, why } => write!(
-                f,
-                "{} is revoked: {why} in the catalog of serial {serial}, and no activation of it comes up \
-                 again; what was written to one is kept until `orchestrate rm`",
-                image.escape_debug()
-            ),
-            Distrust::Manifest { image } => write!(
-                f,
-                "{} is given by a manifest in the catalog, which this version does not read yet: a later \
-                 orchestrate does, or sign it with its layers",
-                image.escape_debug()
-            ),
-            Distrust::Unlisted { image, why } => {
-                write!(f, "{} is not as the signed catalog has it: {}", image.escape_debug(), why)
-            }
-        }
     }
 }

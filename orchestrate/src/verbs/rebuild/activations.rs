@@ -6,18 +6,19 @@ use std::collections::HashSet;
 
 use registry::{Activation, ActivationFact, ActivationState, Facts, Role};
 
-use crate::store::seal::{self, Note};
-use crate::store::{Made, Mapped};
+use crate::plan::mapped::Mapped;
+use crate::store::seal::{self, SealRecord};
+use crate::store::seam::Made;
 use crate::verbs::activate::check_name;
-use crate::verbs::rebuild::Unread;
 use crate::verbs::rebuild::foundation::{Foundation, Look};
 use crate::verbs::rebuild::known::Known;
 use crate::verbs::rebuild::layers::Layers;
+use crate::verbs::rebuild::unread::Unread;
 
 /// What an activation's own bytes say of where it comes from.
 enum Said {
     /// A record with a good seal, of a layer that was there before it.
-    Layer(Box<Note>),
+    Layer(Box<SealRecord>),
     /// A record that is not one of this store, or not one that it can have.
     Other,
     /// None.
@@ -26,8 +27,10 @@ enum Said {
 
 fn said(look: &Look<'_>, foundation: &Foundation, id: u32) -> Said {
     let bytes = look.record(id);
-    match foundation.key.as_ref().and_then(|key| Note::read(&bytes, Some(key))) {
-        Some(note) if note.id < id && note.layer.is_some() => Said::Layer(Box::new(note)),
+    match foundation.key.as_ref().and_then(|key| SealRecord::read(&bytes, Some(key))) {
+        Some(seal_record) if seal_record.id < id && seal_record.layer.is_some() => {
+            Said::Layer(Box::new(seal_record))
+        }
         Some(_) => Said::Other,
         None if seal::is_record(&bytes) => Said::Other,
         None => Said::Nothing,
@@ -36,8 +39,9 @@ fn said(look: &Look<'_>, foundation: &Foundation, id: u32) -> Said {
 
 /// Whether it is a snapshot of the template: a build that never ended.
 fn is_build(look: &Look<'_>, foundation: &Foundation, id: u32) -> bool {
-    let note = foundation.key.as_ref().and_then(|key| Note::read(&look.record(id), Some(key)));
-    note.is_some_and(|note| note.role == Role::Template)
+    let seal_record =
+        foundation.key.as_ref().and_then(|key| SealRecord::read(&look.record(id), Some(key)));
+    seal_record.is_some_and(|seal_record| seal_record.role == Role::Template)
 }
 
 /// All that is found of them.
@@ -72,10 +76,10 @@ pub(super) fn find(
     let taken: HashSet<u32> = found.iter().map(|fact| fact.id).collect();
     // A layer whose own record is damaged is known by what stands on it, before it is taken for one of those.
     for id in look.ids().filter(|id| !taken.contains(id)) {
-        if let Said::Layer(note) = said(look, foundation, id)
+        if let Said::Layer(seal_record) = said(look, foundation, id)
             && !layers.has(id)
         {
-            origin_of(look, layers, &note);
+            origin_of(look, layers, &seal_record);
         }
     }
     for id in look.ids() {
@@ -162,19 +166,20 @@ fn by_record(
          again"
     );
     let (origin, reference) = match said {
-        Said::Layer(note) => match origin_of(look, layers, &note) {
+        Said::Layer(seal_record) => match origin_of(look, layers, &seal_record) {
             Some(bad) if !bad.is_empty() => {
-                tell(layers, format!("it stands on volume {}, and {bad}: {kept}", note.id));
-                let image = note.origin.and_then(|origin| origin.image);
-                (note.id, image.unwrap_or_else(|| format!("volume {}", note.id)))
+                tell(layers, format!("it stands on volume {}, and {bad}: {kept}", seal_record.id));
+                let image = seal_record.origin.and_then(|origin| origin.image);
+                (seal_record.id, image.unwrap_or_else(|| format!("volume {}", seal_record.id)))
             }
             Some(_) => {
-                let image = facts.images.iter().find(|image| image.top == note.id);
+                let image = facts.images.iter().find(|image| image.top == seal_record.id);
                 let image = image.map(|image| image.reference.clone());
-                (note.id, image.unwrap_or_else(|| format!("volume {}", note.id)))
+                (seal_record.id, image.unwrap_or_else(|| format!("volume {}", seal_record.id)))
             }
             None => {
-                let why = format!("the layer that it names, volume {}, is not known", note.id);
+                let why =
+                    format!("the layer that it names, volume {}, is not known", seal_record.id);
                 tell(layers, format!("{why}: {kept}"));
                 (foundation.template, format!("volume {id}"))
             }
@@ -236,20 +241,20 @@ fn by_record(
 }
 
 /// What is wrong with the layer that a record names, nothing where it is sound; none: it is no layer of now.
-fn origin_of(look: &Look<'_>, layers: &mut Layers<'_>, note: &Note) -> Option<String> {
-    if let Some(fact) = layers.facts.iter().find(|fact| fact.id == note.id) {
+fn origin_of(look: &Look<'_>, layers: &mut Layers<'_>, seal_record: &SealRecord) -> Option<String> {
+    if let Some(fact) = layers.facts.iter().find(|fact| fact.id == seal_record.id) {
         // The same layer, and not another that came to have its id.
-        let same = note.layer.as_ref().is_some_and(|layer| layer.chain == fact.chain);
+        let same = seal_record.layer.as_ref().is_some_and(|layer| layer.chain == fact.chain);
         let bad = fact.condemned.as_ref().map(|why| format!("that is condemned ({why})"));
         return same.then(|| bad.unwrap_or_default());
     }
-    if let Some(fact) = layers.unsaid.iter().find(|fact| fact.id == note.id) {
+    if let Some(fact) = layers.unsaid.iter().find(|fact| fact.id == seal_record.id) {
         return Some(fact.condemned.clone());
     }
     // Its seal proves that the layer was ours; only the number, that it is the one of now.
     let why = "its seal record is damaged";
-    let certain = note.made.is_some() && note.made == look.made_at(note.id);
-    (certain && layers.need(note.id, why)).then(|| why.to_owned())
+    let certain = seal_record.made.is_some() && seal_record.made == look.made_at(seal_record.id);
+    (certain && layers.need(seal_record.id, why)).then(|| why.to_owned())
 }
 
 fn free_name(id: u32, names: &HashSet<String>) -> String {
@@ -258,7 +263,7 @@ fn free_name(id: u32, names: &HashSet<String>) -> String {
     all.find(|name| !names.contains(name)).unwrap_or_default()
 }
 
-/// Size of the ext4 after the note, where the bytes go so far (kernel's ext4/super.rst).
+/// Size of the ext4 after the seal record, where the bytes go so far (kernel's ext4/super.rst).
 fn file_system_bytes(bytes: &[u8]) -> u64 {
     let number = |at: usize| {
         let field = bytes.get(1024 + at..1024 + at + 4)?;

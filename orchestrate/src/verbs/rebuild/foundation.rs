@@ -10,8 +10,8 @@ use registry::{Registry, Role};
 use crate::error::Error;
 use crate::error::leaves::whole;
 use crate::host::owner::Marker;
-use crate::store::seal::{Key, Note};
-use crate::store::{Made, Store};
+use crate::store::seal::{Key, SealRecord};
+use crate::store::seam::{Made, Store};
 
 /// The store's volumes, as they are read when they are asked for.
 pub(super) struct Look<'s> {
@@ -33,7 +33,7 @@ impl<'s> Look<'s> {
     /// What stands where the record of a volume is, whoever wrote it; nothing where it cannot be read.
     pub(super) fn record(&self, id: u32) -> Vec<u8> {
         let mut records = self.records.borrow_mut();
-        let read = || match self.store.note(id) {
+        let read = || match self.store.seal_record(id) {
             Ok(bytes) => Ok(bytes.unwrap_or_default()),
             Err(error) => Err(whole(&error)),
         };
@@ -67,17 +67,17 @@ impl<'s> Look<'s> {
     }
 
     /// What a volume says of itself under this key, and of no other, nor of one that had its id before.
-    pub(super) fn own(&self, id: u32, key: Option<&Key>) -> Option<Note> {
-        let note = Note::read(&self.record(id), Some(key?))?;
-        (note.id == id && self.is_of(id, note.made)).then_some(note)
+    pub(super) fn own(&self, id: u32, key: Option<&Key>) -> Option<SealRecord> {
+        let seal_record = SealRecord::read(&self.record(id), Some(key?))?;
+        (seal_record.id == id && self.is_of(id, seal_record.made)).then_some(seal_record)
     }
 
     /// The template's record, with its key, where the volume `id` has one. Anybody can write one.
-    fn template(&self, id: u32) -> Option<(Note, Key)> {
-        let note = Note::read(&self.record(id), None)?;
-        let key = note.own_key()?;
-        (note.id == id && note.role == Role::Template && note.parent.is_none())
-            .then_some((note, key))
+    fn template(&self, id: u32) -> Option<(SealRecord, Key)> {
+        let seal_record = SealRecord::read(&self.record(id), None)?;
+        let key = seal_record.own_key()?;
+        (seal_record.id == id && seal_record.role == Role::Template && seal_record.parent.is_none())
+            .then_some((seal_record, key))
     }
 }
 
@@ -106,21 +106,21 @@ impl Foundation {
         if let Some(found) = old.and_then(|old| by_registry(look, old)) {
             return Ok(found);
         }
-        let found = |id: u32, (note, key): (Note, Key)| Foundation {
+        let found = |id: u32, (seal_record, key): (SealRecord, Key)| Foundation {
             key: Some(key),
             template: id,
-            bytes: note.bytes,
+            bytes: seal_record.bytes,
             old_counts: false,
             unsaid: None,
         };
         let mut why = None;
         for id in look.ids() {
-            let Some((note, key)) = look.template(id) else { continue };
+            let Some((seal_record, key)) = look.template(id) else { continue };
             // Nobody has the key who has not seen the template itself, or the registry.
             let kept = kept.is_some_and(|kept| kept.is_of_key(&key));
             let older = if kept { None } else { older_than(look, id) };
             match older {
-                None => return Ok(found(id, (note, key))),
+                None => return Ok(found(id, (seal_record, key))),
                 Some(older) => {
                     why.get_or_insert((id, older));
                 }

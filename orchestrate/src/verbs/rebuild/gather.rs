@@ -8,12 +8,13 @@ use registry::{Digest, Facts, ImageFact, Registry};
 use crate::error::Error;
 use crate::error::leaves::whole;
 use crate::host::owner::Marker;
-use crate::store::Store;
+use crate::store::seam::Store;
+use crate::store::serials::Serials;
+use crate::verbs::rebuild::activations;
 use crate::verbs::rebuild::foundation::{Foundation, Look};
 use crate::verbs::rebuild::known::Known;
 use crate::verbs::rebuild::layers::{self, Layers};
-use crate::verbs::rebuild::{Unread, activations};
-use crate::verbs::serials::{self, Serials};
+use crate::verbs::rebuild::unread::Unread;
 
 /// What makes no row.
 #[derive(Debug, Default)]
@@ -138,7 +139,10 @@ fn believed(
             Some(id) => vec![id],
             None => look.ids().filter(others).collect(),
         };
-        for id in ids.into_iter().filter(|id| look.record(*id).starts_with(serials::MAGIC)) {
+        for id in ids
+            .into_iter()
+            .filter(|id| look.record(*id).starts_with(crate::store::seal::SERIALS_MAGIC))
+        {
             if let Err(error) = look_at(Some(id)) {
                 told.push(Unread::of(id, whole(&error)));
             }

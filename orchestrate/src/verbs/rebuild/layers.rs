@@ -8,10 +8,10 @@ use registry::{
     chain_id,
 };
 
-use crate::store::seal::Note;
-use crate::verbs::rebuild::Unread;
+use crate::store::seal::SealRecord;
 use crate::verbs::rebuild::foundation::{Foundation, Look};
 use crate::verbs::rebuild::known::Known;
+use crate::verbs::rebuild::unread::Unread;
 
 /// What is below a layer.
 #[derive(Clone, Copy)]
@@ -220,8 +220,12 @@ impl<'a> Layers<'a> {
 
     /// What the volume says of itself, under the store's key; whether it does.
     fn by_record(&mut self, id: u32) -> bool {
-        let Some(note) = self.look.own(id, self.foundation.key.as_ref()) else { return false };
-        let Note { layer: Some(layer), parent: Some(parent), bytes, origin, .. } = note else {
+        let Some(seal_record) = self.look.own(id, self.foundation.key.as_ref()) else {
+            return false;
+        };
+        let SealRecord { layer: Some(layer), parent: Some(parent), bytes, origin, .. } =
+            seal_record
+        else {
             return false;
         };
         let below = self.below(parent, id);

@@ -13,10 +13,10 @@ pub(crate) mod known;
 pub(crate) mod layers;
 pub(crate) mod place;
 pub(crate) mod restore;
+pub(crate) mod unread;
 pub(crate) mod waits;
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use registry::{CatalogFact, Facts, Registry};
@@ -24,15 +24,19 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::error::leaves::whole;
+use crate::error::refusal::epoch as epoch_of;
+use crate::host::open_store;
 use crate::host::owner::{Evidence, Marker};
 use crate::host::settings::Settings;
-use crate::host::{open_store, owner};
+use crate::plan::epoch;
 use crate::process::lock::{Lock, Locks};
-use crate::store::Store;
+use crate::process::place::{STATE, free, make};
 use crate::store::seal::Key;
+use crate::store::seam::Store;
 use crate::verbs::rebuild::foundation::{Foundation, Look};
 use crate::verbs::rebuild::gather::{Found, gather};
 use crate::verbs::rebuild::place::{io_error, put_in_place, remove, with_suffix};
+use crate::verbs::rebuild::unread::Unread;
 
 /// How a registry is made anew.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,24 +77,6 @@ pub struct Rebuilt {
     pub facts: Facts,
 }
 
-/// A volume that did not let itself be read, or put away, or does not say what it should.
-#[derive(Clone, Debug, Serialize)]
-pub struct Unread {
-    /// The volume.
-    pub volume: u32,
-    /// The activation that it is, as far as that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// What is wrong with it, and what to do.
-    pub why: String,
-}
-
-impl Unread {
-    fn of(volume: u32, why: impl Into<String>) -> Unread {
-        Unread { volume, name: None, why: why.into() }
-    }
-}
-
 /// Makes the registry of `settings.state` anew. Names and pins are taken from the one that is there,
 /// where it can be read and agrees.
 ///
@@ -99,6 +85,7 @@ impl Unread {
 /// another state directory and is not to be taken over. Then nothing is changed.
 pub fn rebuild(mut settings: Settings, options: RebuildOptions) -> Result<Rebuilt, Error> {
     let RebuildOptions { dry_run, take_over } = options;
+    free(&settings.state, STATE)?;
     let restored = restore::restore(&settings, options)?;
     let store = open_store(&mut settings)?;
     let store = store.as_ref();
@@ -122,9 +109,7 @@ pub fn rebuild(mut settings: Settings, options: RebuildOptions) -> Result<Rebuil
         return Ok(rebuilt(facts, found, None, options));
     }
     drop(before);
-    let mut state = fs::DirBuilder::new();
-    let made = state.recursive(true).mode(0o700).create(&settings.state);
-    made.map_err(io_error("make", &settings.state))?;
+    make(&settings.state, STATE)?;
     let locks = Locks::new(&settings.state, settings.wait, settings.cancel.clone())?;
     let _no_daemon = without_daemon(&locks)?;
     // All who have it open, and those of an older program, which does not know that lock.
@@ -190,12 +175,10 @@ fn judge(store: &dyn Store, old: Option<&Registry>, state: &Path) -> Result<(), 
             Evidence::gather(state, old).judge(&store.binding(), &key, transaction, state)
         }
         // It is tied to this store, and from before there were keys.
-        (None, Some(old)) if owner::epoch(old.transaction_id()?) == owner::epoch(transaction) => {
-            Ok(())
-        }
+        (None, Some(old)) if epoch_of(old.transaction_id()?) == epoch_of(transaction) => Ok(()),
         (None, old) => {
             let at = old.map_or(Ok(0), Registry::transaction_id)?;
-            Err(owner::apart(at, transaction))
+            Err(epoch::apart(at, transaction))
         }
     }
 }
@@ -203,8 +186,8 @@ fn judge(store: &dyn Store, old: Option<&Registry>, state: &Path) -> Result<(), 
 /// Above what the store and the registry that is there have counted to.
 fn next_epoch(facts: &Facts, old: Option<&Registry>) -> Result<u64, Error> {
     let old = old.and_then(|old| old.transaction_id().ok()).unwrap_or(0);
-    let later = owner::epoch(old) > owner::epoch(facts.transaction_id);
-    owner::next_epoch(if later { old } else { facts.transaction_id })
+    let later = epoch_of(old) > epoch_of(facts.transaction_id);
+    epoch::next_epoch(if later { old } else { facts.transaction_id })
 }
 
 fn rebuilt(

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use registry::{Registry, StoreBinding};
 
 use crate::error::Error;
-use crate::host::owner::{Marker, Refusal};
+use crate::error::refusal::Refusal;
+use crate::host::owner::Marker;
 use crate::host::settings::Settings;
 use crate::process::lock::Locks;
-use crate::store::StoreName;
 use crate::store::dir_restore::Lacking;
 use crate::store::seal::Key;
+use crate::store::seam::StoreName;
 use crate::verbs::rebuild::{RebuildOptions, without_daemon};
 
 /// Puts back what the store lacks; gives the files.

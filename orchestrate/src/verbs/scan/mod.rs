@@ -1,67 +1,28 @@
 //! The scan hook: an outside scanner looks at the sealed top layer of an image, what it found is kept,
 //! and a policy may keep the image from being activated. How it is run is in `run` and `child`, what it
-//! prints is read in `report`.
+//! prints is read in `trust::report`.
 
 pub(crate) mod child;
 pub(crate) mod filter;
 pub(crate) mod run;
 
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use registry::{Digest, Scan, ScanFinding, Severity, Volume, VolumeState};
+use registry::{Digest, Scan, ScanFinding, Volume, VolumeState};
 use serde::Serialize;
 
+use crate::trust::scan::{Counts, Mode, Policy};
+
 pub use crate::trust::report::{Report, parse};
+pub use crate::trust::scan::Failure;
 pub use crate::verbs::scan::child::child_entry;
-pub use crate::verbs::scan::run::Failure;
 
 use crate::error::Error;
 use crate::host::{Host, walls};
 use crate::process::log::Level;
 use crate::process::{log, place};
-use crate::store::StoreName;
-
-/// What happens to an image that was not scanned, or not well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Nothing; it is scanned when asked.
-    #[default]
-    Off,
-    /// It is scanned before its first activation, and what was found is said.
-    Report,
-    /// It is not activated.
-    Required,
-}
-
-/// Who scans, and what is not let through.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// Whether activations depend on it.
-    pub mode: Mode,
-    /// The scanner and its words; `{}` in one is the tree's place.
-    pub command: Vec<String>,
-    /// Findings that are not let through.
-    pub block: Vec<Severity>,
-    /// It has so many seconds, of the wall and of the processor.
-    pub timeout_s: u64,
-    /// It may print so many bytes, on both streams together.
-    pub output_max: u64,
-    /// It may map so many bytes.
-    pub memory_max: u64,
-    /// A program and its words that print the scanner's version and database; none: only its report tells.
-    pub about: Vec<String>,
-    /// Whether it has the host's network.
-    pub network: bool,
-    /// The one directory that it may write to.
-    pub cache: PathBuf,
-    /// What becomes of a scan whose walls cannot all be put up.
-    pub walls: unpack::Walls,
-    /// With which codes it ends when it has done its work, found something or not.
-    pub exit_codes: Vec<u8>,
-    /// Whether what runs and is blocked is taken down.
-    pub take_down: bool,
-}
+use crate::store::seam::StoreName;
 
 /// A scan, as it is told.
 #[derive(Clone, Debug, Serialize)]
@@ -92,71 +53,9 @@ pub struct Scanned {
     pub findings: Vec<ScanFinding>,
 }
 
-/// How many findings of each severity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// The worst.
-    pub critical: u64,
-    /// Bad.
-    pub high: u64,
-    /// Not so bad.
-    pub medium: u64,
-    /// Hardly.
-    pub low: u64,
-    /// Nobody knows.
-    pub unknown: u64,
-}
-
 impl From<[u64; 5]> for Counts {
     fn from([critical, high, medium, low, unknown]: [u64; 5]) -> Counts {
         Counts { critical, high, medium, low, unknown }
-    }
-}
-
-impl std::fmt::Display for Counts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Counts { critical, high, medium, low, unknown } = self;
-        write!(f, "{critical} critical, {high} high, {medium} medium, {low} low, {unknown} unknown")
-    }
-}
-
-impl Mode {
-    /// The mode of a word of the settings.
-    pub fn from_word(word: &str) -> Option<Mode> {
-        match word {
-            "off" => Some(Mode::Off),
-            "report" => Some(Mode::Report),
-            "required" => Some(Mode::Required),
-            _ => None,
-        }
-    }
-
-    /// The word of the settings, and in the registry.
-    pub fn word(self) -> &'static str {
-        match self {
-            Mode::Off => "off",
-            Mode::Report => "report",
-            Mode::Required => "required",
-        }
-    }
-}
-
-impl Policy {
-    /// The scanner, as it is set: by its words, whatever its report calls itself.
-    pub fn scanner(&self) -> String {
-        self.command.join(" ")
-    }
-
-    /// Whether a verdict is one by which this policy goes: of the scanner that is set, and where one is
-    /// required, made when it was.
-    pub fn counts_for(&self, scan: &Scan) -> bool {
-        let required = self.mode != Mode::Required || scan.policy == Mode::Required.word();
-        scan.command == self.scanner() && required
-    }
-
-    /// Whether these counts are not let through. Pure.
-    pub fn blocks(&self, counts: &[u64; 5]) -> bool {
-        self.block.iter().any(|severity| counts[*severity as usize] > 0)
     }
 }
 
@@ -178,7 +77,14 @@ impl Host {
     /// [`Error::Unknown`] for an image that is not here; [`Error::Scan`].
     pub fn scan(&mut self, image: &str) -> Result<Scanned, Error> {
         let (_, top) = self.top_of(image)?;
-        let scan = self.scan_volume(&top, true)?;
+        let scan = match self.scan_volume(&top, true) {
+            // Somebody else removed the image while its volume's lock was waited for, and perhaps made it again.
+            Err(Error::Lost { volume }) if volume == top.id => {
+                let (_, now) = self.top_of(image)?;
+                self.scan_volume(&now, true)?
+            }
+            scanned => scanned?,
+        };
         self.told(image, scan)
     }
 
@@ -356,12 +262,10 @@ impl Host {
     /// A directory for a scanner: where it sees the tree, in a namespace of its own (here it is empty), or where
     /// it may write.
     fn place(&self, path: &Path) -> Result<PathBuf, Error> {
-        let path = path.to_owned();
-        let mut builder = std::fs::DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(&path);
-        made.and_then(|()| path.canonicalize()).map_err(|source| Error::Io {
-            doing: "make",
-            path,
+        place::make(path, place::CACHE)?;
+        path.canonicalize().map_err(|source| Error::Io {
+            doing: "find",
+            path: path.to_owned(),
             source,
         })
     }

@@ -1,7 +1,6 @@
 //! Runs a scanner over a tree and takes what it prints: within a time, within so many bytes, and with
 //! nothing of it left behind, whatever it does.
 
-use std::fmt;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -15,9 +14,9 @@ use nix::unistd::Pid;
 
 use crate::error::Error;
 use crate::process::cancel::Cancel;
-use crate::store::Tree;
+use crate::store::seam::Tree;
 use crate::trust::report::{self, Report};
-use crate::verbs::scan::Policy;
+use crate::trust::scan::{Failure, Policy};
 use crate::verbs::scan::child::OUTER;
 
 /// Of the scanner's last words, bytes that are told.
@@ -28,43 +27,6 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// How long the kernel may take to end what was killed.
 const END: Duration = Duration::from_secs(30);
-
-/// Why there is no report.
-#[derive(Debug)]
-pub enum Failure {
-    /// No scanner is set.
-    None,
-    /// It could not be started.
-    Start(io::Error),
-    /// It did not end in time and was killed.
-    Time {
-        /// The bound, seconds.
-        seconds: u64,
-    },
-    /// It printed too much and was killed.
-    Flood {
-        /// The bound, bytes.
-        bytes: u64,
-    },
-    /// It printed a report, and ended as one does that has not done its work.
-    Code {
-        /// Its exit code.
-        code: Option<i32>,
-        /// Those that are set.
-        listed: Vec<u8>,
-        /// Its last words on stderr.
-        words: String,
-    },
-    /// It ended without a report.
-    NoReport {
-        /// What is wrong with what it printed.
-        why: String,
-        /// Its exit code.
-        code: Option<i32>,
-        /// Its last words on stderr.
-        words: String,
-    },
-}
 
 /// Which of its two streams.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -265,60 +227,5 @@ fn stop(child: &mut Child) -> io::Result<ExitStatus> {
             return child.wait();
         }
         thread::sleep(Duration::from_millis(2));
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::None => f.write_str(
-                "no scanner is set: set scan.command, for example [\"trivy\", \"rootfs\", \"--format\", \
-                 \"json\", \"--quiet\", \"{}\"]",
-            ),
-            Failure::Start(error) => write!(f, "the scanner cannot be started: {error}"),
-            Failure::Time { seconds } => {
-                write!(f, "the scanner was killed after {seconds} s; scan.timeout allows more")
-            }
-            Failure::Flood { bytes } => write!(
-                f,
-                "the scanner was killed after it had printed {bytes} bytes; scan.output_max allows more"
-            ),
-            Failure::Code { code, listed, words } => {
-                let texts = |codes: &[i32]| {
-                    let texts: Vec<String> = codes.iter().map(|code| format!("\"{code}\"")).collect();
-                    texts.join(", ")
-                };
-                let mut codes: Vec<i32> = listed.iter().map(|code| i32::from(*code)).collect();
-                let now = texts(&codes);
-                match code {
-                    Some(code) => {
-                        codes.push(*code);
-                        write!(
-                            f,
-                            "the scanner printed a report and ended with {code}, so the report does not count; \
-                             where it ends so after a scan that worked, scan.exit_codes = [{}] has it count (now: \
-                             [{now}])",
-                            texts(&codes)
-                        )?;
-                    }
-                    None => f.write_str("the scanner printed a report and was killed, so it does not count")?,
-                }
-                match words.is_empty() {
-                    true => Ok(()),
-                    false => write!(f, "; it says: {}", words.escape_debug()),
-                }
-            }
-            Failure::NoReport { why, code, words } => {
-                write!(f, "the scanner gave no report: {}", why.escape_debug())?;
-                match code {
-                    Some(code) => write!(f, ", and ended with {code}")?,
-                    None => f.write_str(", and was killed")?,
-                }
-                match words.is_empty() {
-                    true => Ok(()),
-                    false => write!(f, "; it says: {}", words.escape_debug()),
-                }
-            }
-        }
     }
 }

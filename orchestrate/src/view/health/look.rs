@@ -9,14 +9,14 @@ use crate::error::Error;
 use crate::error::leaves::whole;
 use crate::host::settings::Settings;
 use crate::host::{open_store, survey, walls};
+use crate::plan::condemned::Standing;
 use crate::process::lock::Locks;
-use crate::process::reserve;
-use crate::store::{Condition, Space, Store, StoreName};
+use crate::process::{place, reserve};
+use crate::store::seam::{Condition, Space, Store, StoreName};
 use crate::verbs::catalog::believe::now_s;
-use crate::verbs::condemned::{self, Standing};
 use crate::verbs::judge::{self, Judge};
 use crate::verbs::unsettled::{self, Unsettled};
-use crate::view::health::{CatalogAge, Facts, LastFetch, Readiness, growth};
+use crate::view::health::judge::{CatalogAge, Facts, LastFetch, Readiness, growth};
 
 /// What is found now. With `commit` a commit is made, so that it is known whether that works, and rows are
 /// compared with devices; without, it costs little and is enough for [`sick`]. Makes neither a registry
@@ -86,12 +86,13 @@ pub fn look(settings: &Settings, commit: bool) -> Facts {
         barred,
         catalog,
         walls,
+        log: super::log::look(&settings.state.join("registry.db")),
     }
 }
 
 fn standing(registry: &Registry) -> Result<Standing, registry::Error> {
     let (volumes, images) = (registry.volumes()?, registry.images()?);
-    Ok(condemned::standing(&volumes, &images, &registry.activations()?))
+    Ok(crate::plan::condemned::standing(&volumes, &images, &registry.activations()?))
 }
 
 fn open_registry(settings: &Settings) -> Result<Registry, String> {
@@ -116,10 +117,14 @@ fn open_registry(settings: &Settings) -> Result<Registry, String> {
     match (objection, registry) {
         (Some(why), _) => Err(whole(&why)),
         (None, Some(registry)) => Ok(registry),
-        (None, None) => Err(format!(
-            "there is no registry {} yet: `orchestrate serve` or any run makes one",
-            path.display()
-        )),
+        (None, None) => {
+            Err(place::in_the_way(&settings.state, place::STATE).unwrap_or_else(|| {
+                format!(
+                    "there is no registry {} yet: `orchestrate serve` or any run makes one",
+                    path.display()
+                )
+            }))
+        }
     }
 }
 
@@ -127,7 +132,9 @@ fn there(settings: &Settings) -> Result<Box<dyn Store>, String> {
     if let StoreName::Dir(path) = &settings.store
         && !path.exists()
     {
-        return Err(format!("there is no store {} yet: any run makes one", path.display()));
+        return Err(place::in_the_way(path, place::STORE).unwrap_or_else(|| {
+            format!("there is no store {} yet: any run makes one", path.display())
+        }));
     }
     open_store(&mut settings.clone()).map_err(|error| whole(&error))
 }

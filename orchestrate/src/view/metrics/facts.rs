@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::host::settings::Settings;
 use crate::host::{Host, open_store, run, walls};
 use crate::plan::garbage::{self, Sweep};
-use crate::store::{Space, Store, StoreName};
+use crate::store::seam::{Space, Store, StoreName};
 use crate::verbs::judge::{self, Judge};
 use crate::verbs::unsettled::Unsettled;
 use crate::view::metrics::life::{LIFE, Life, Process};

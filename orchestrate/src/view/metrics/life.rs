@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::view::metrics::Text;
+use crate::view::metrics::text::Text;
 
 /// Counts of this process. A daemon adds to them; nothing is decided by them.
 #[derive(Debug, Default)]
@@ -96,7 +96,7 @@ impl Life {
         let seconds = |count: &AtomicU64| of(count) as f64 / 1000.0;
         let help = "When the scheduler last looked, since 1970.";
         text.gauge("ticked_timestamp_seconds", help, seconds(&self.ticked_ms));
-        let help = "When S3 last answered as it should, since 1970; 0: never in this process.";
+        let help = "When S3 last answered a daemon as it should, since 1970, also one before this; 0: never.";
         text.gauge("s3_ok_timestamp_seconds", help, seconds(&self.s3_ok_ms));
     }
 }

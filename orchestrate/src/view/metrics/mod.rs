@@ -6,8 +6,9 @@
 
 pub(crate) mod facts;
 pub(crate) mod life;
+pub(crate) mod text;
 
-use std::fmt::Write as _;
+use crate::view::metrics::text::Text;
 
 pub use crate::view::metrics::facts::{Facts, RegistryFacts, RunFacts, StoreFacts};
 pub use crate::view::metrics::life::{LIFE, Life, Process, Refusal};
@@ -20,7 +21,7 @@ pub const MODES: [&str; 6] = ["rw", "ro", "out_of_data_space", "needs_check", "f
 const KEPT: &[(&str, &str)] = &[
     ("runs_total", "Runs that ended, by verb and outcome."),
     ("run_failures_total", "Runs that failed, by class."),
-    ("runs_resumed_total", "Runs taken up again after their process had died."),
+    ("runs_resumed_total", "Runs resumed after their process died."),
     ("retries_total", "Steps tried again, by class of the failure."),
     (
         "layers_total",
@@ -40,30 +41,6 @@ const KEPT: &[(&str, &str)] = &[
     ("scans_total", "Scans that ended, by outcome."),
     ("activations_blocked_total", "Activations that the scan policy refused."),
 ];
-
-struct Text(String);
-
-impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        self.line(format_args!("# HELP veneer_{name} {help}\n# TYPE veneer_{name} {kind}\n"));
-    }
-
-    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
-        match labels {
-            "" => self.line(format_args!("veneer_{name} {value}\n")),
-            _ => self.line(format_args!("veneer_{name}{{{labels}}} {value}\n")),
-        }
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
-        self.family(name, "gauge", help);
-        self.sample(name, "", value);
-    }
-
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        self.0.write_fmt(line).expect("a String takes everything");
-    }
-}
 
 /// The whole text.
 pub fn text(facts: &Facts) -> String {
@@ -266,7 +243,7 @@ fn files(text: &mut Text, facts: &Facts) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Space;
+    use crate::store::seam::Space;
 
     pub(crate) fn facts() -> Facts {
         let counter = |name: &str, label: &str, value| registry::Counter {

@@ -69,9 +69,21 @@ fn after(name: &Name, op: &Op, beside: &[&Op]) -> Vec<Name> {
     let same = vec![name.clone()];
     match &op.answer {
         // Who joins a run is answered by its end, as is who asked first.
-        Answer::Done(_) if matches!(op.act, Act::Rm(_)) && *name == Name::Absent => {
-            let twin = |other: &&Op| other.act == op.act && matches!(other.answer, Answer::Done(_));
-            if beside.iter().any(twin) { same } else { Vec::new() }
+        Answer::Done(_)
+            if matches!(op.act, Act::Rm(_) | Act::Deactivate(_)) && *name == Name::Absent =>
+        {
+            let removes = matches!(op.act, Act::Rm(_));
+            let twin = |other: &&Op| {
+                removes && other.act == op.act && matches!(other.answer, Answer::Done(_))
+            };
+            // A run that was only making it, and that nobody is at work on any more, is ended by it.
+            let dead = |other: &&Op| {
+                matches!(other.act, Act::Activate { .. }) && other.answer == Answer::None
+            };
+            match beside.iter().any(|other| twin(other) || dead(other)) {
+                true => same,
+                false => Vec::new(),
+            }
         }
         Answer::Done(_) => whole(),
         // It may have been cancelled too late, or killed before or after its effect.
@@ -140,6 +152,11 @@ mod tests {
         assert!(!is_linear(&Name::Absent, &[one.clone(), two], &there(A, true)));
         let two = op(up(B), [2, 0, 8], Answer::Conflict);
         assert!(is_linear(&Name::Absent, &[one, two], &there(A, true)));
+        // A killed run that was making it is ended by who takes it away, and nothing of it is there.
+        let killed = op(up(A), [1, 0, 9], Answer::None);
+        let down = op(Act::Deactivate("x"), [2, 0, 8], done());
+        assert!(is_linear(&Name::Absent, &[killed, down.clone()], &Name::Absent));
+        assert!(!is_linear(&Name::Absent, &[down], &Name::Absent));
         // It was in the queue before the other was asked for, so it comes first.
         let down = op(Act::Deactivate("x"), [1, 2, 9], done());
         let again = op(up(A), [3, 0, 4], done());

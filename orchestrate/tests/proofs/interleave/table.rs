@@ -211,7 +211,7 @@ impl Table<'_, '_> {
         match &seat.at {
             At::Over | At::Asked(_) => false,
             _ if self.held == Some(at) => false,
-            At::Unborn => !self.is_late(at),
+            At::Unborn => !self.is_late(at) && !self.would_stand(at),
             At::Before(_) => true,
             // It looks again only when others have come forward since, and it might find it free.
             At::Waits(lock) if self.vain < DOUBT && self.is_held(lock) => false,
@@ -232,6 +232,14 @@ impl Table<'_, '_> {
             (_, 1) => false,
             _ => !pushed,
         }
+    }
+
+    /// A question to the daemon is asked in one go: one that waits for the store's lock would do so for as long
+    /// as the daemon has patience, since who has that lock takes no step meanwhile.
+    fn would_stand(&self, at: usize) -> bool {
+        let seat = &self.round.seats[at];
+        let waits = seat.via == Via::Daemon && matches!(seat.act, Some(Act::Pin(_)));
+        waits && self.is_held("store.lock")
     }
 
     fn is_held(&self, lock: &str) -> bool {
@@ -268,6 +276,8 @@ impl Table<'_, '_> {
         let seat = &self.round.seats[at];
         if matches!((&before, &seat.at), (At::Waits(_), At::Waits(_)) | (At::Idle, At::Idle)) {
             self.now -= 1;
+            // It may have done something in one go.
+            self.look_after(at);
             return Ok(());
         }
         self.moved += 1;

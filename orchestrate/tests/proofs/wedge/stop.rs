@@ -177,7 +177,7 @@ fn older(world: &mut World<'_>) {
     let same = world.host.rows("SELECT transaction_id FROM meta") == [store.trim()];
     if !same {
         let tried: [&[&str]; 4] = [TRIED[0], TRIED[2], TRIED[3], TRIED[6]];
-        refused(world, 4, &tried, &[100], &["not of the same moment"]);
+        refused(world, 4, &tried, &[100], &["out of step"]);
         let told = world.told(&["rebuild".into()]);
         world.holds(told, || "health does not say that it is of another day".into());
         world.must(&["rebuild"]);
@@ -218,7 +218,7 @@ fn copied(world: &mut World<'_>) {
     let before = world.store_text();
     for words in [TRIED[0], TRIED[2], TRIED[3]] {
         let ran = run_second(world, words);
-        refused_so(world, &ran, &[100], &["not of the same moment"]);
+        refused_so(world, &ran, &[100], &["out of step"]);
     }
     let after = world.store_text();
     world.holds(before == after, || format!("refused, and the store moved:\n{before}\n{after}"));

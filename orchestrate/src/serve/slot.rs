@@ -3,16 +3,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// One of the places of those who wait.
-pub(super) struct Seat<'a>(&'a AtomicUsize);
+pub(super) struct Slot<'a>(&'a AtomicUsize);
 
-impl<'a> Seat<'a> {
-    pub(super) fn take(taken: &'a AtomicUsize, most: usize) -> Option<Seat<'a>> {
+impl<'a> Slot<'a> {
+    pub(super) fn take(taken: &'a AtomicUsize, most: usize) -> Option<Slot<'a>> {
         let more = |n: usize| (n < most).then_some(n + 1);
-        taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Seat(taken))
+        taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Slot(taken))
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

@@ -1,8 +1,8 @@
-//! What stands between the extractor and the host, one fence after another.
+//! What stands between the extractor and the host, one wall after another.
 //!
 //! What each one stops, should the code inside be taken over:
 //!
-//! | fence | stops | does not stop |
+//! | wall | stops | does not stop |
 //! |---|---|---|
 //! | rlimits | core dumps, one huge file, endless fds or memory | |
 //! | mount | opening devices, running or set-id'ing what was unpacked | acting outside the root |
@@ -24,129 +24,33 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::limits::{Devices, Limits};
 use crate::sandbox::filter;
 use crate::sys;
 use crate::tree::root::Root;
+use crate::wall::{Standing, Wall};
 
-/// One fence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fence {
-    /// Resource limits.
-    Rlimits,
-    /// A detached copy of the root's mount: nodev, nosuid, noexec.
-    Mount,
-    /// chroot into it.
-    Chroot,
-    /// Six capabilities at most.
-    Capabilities,
-    /// no_new_privs.
-    NoNewPrivs,
-    /// Landlock.
-    Landlock,
-    /// A seccomp allow-list.
-    Seccomp,
-}
-
-impl Fence {
-    /// Every fence, in the order in which they are put up.
-    pub const ALL: [Fence; 7] = [
-        Fence::Rlimits,
-        Fence::Mount,
-        Fence::Chroot,
-        Fence::Capabilities,
-        Fence::NoNewPrivs,
-        Fence::Landlock,
-        Fence::Seccomp,
-    ];
-
-    /// The stable name, as in JSON output.
-    pub fn name(self) -> &'static str {
-        match self {
-            Fence::Rlimits => "rlimits",
-            Fence::Mount => "mount",
-            Fence::Chroot => "chroot",
-            Fence::Capabilities => "capabilities",
-            Fence::NoNewPrivs => "no_new_privs",
-            Fence::Landlock => "landlock",
-            Fence::Seccomp => "seccomp",
-        }
-    }
-
-    /// The right, or the kernel, that it lacks where it fails with `errno`.
-    fn needs(self, errno: Errno) -> String {
-        let denied = matches!(errno, Errno::EPERM | Errno::EACCES);
-        let right = match (self, denied) {
-            (Fence::Rlimits, _) => "CAP_SYS_RESOURCE",
-            (Fence::Mount, true) => "CAP_SYS_ADMIN",
-            (Fence::Mount, false) => {
-                "open_tree(2) and mount_setattr(2), Linux 5.12, or a root that is mounted nodev, nosuid \
-                 and noexec"
-            }
-            (Fence::Chroot, _) => "CAP_SYS_CHROOT",
-            (Fence::Capabilities, _) => "capset(2)",
-            (Fence::NoNewPrivs, _) => "prctl(2)",
-            (Fence::Landlock, true) => "no_new_privs, or CAP_SYS_ADMIN",
-            (Fence::Landlock, false) => {
-                "a kernel with Landlock, Linux 5.13, and `landlock` in lsm="
-            }
-            (Fence::Seccomp, true) => "no_new_privs, or CAP_SYS_ADMIN",
-            (Fence::Seccomp, false) => "a kernel with seccomp filters",
-        };
-        let namespaces = matches!(self, Fence::Mount | Fence::Chroot) && denied;
-        match namespaces && !nix::unistd::geteuid().is_root() {
-            // See sysctl/user.rst, and what distributions add.
-            true => format!(
-                "{right}, or user namespaces for who is not root (user.max_user_namespaces, \
-                 kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
-            ),
-            false => right.into(),
-        }
-    }
-}
-
-/// Whether a fence stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
-    /// Which.
-    pub fence: Fence,
-    /// Whether it stands.
-    pub stands: bool,
-    /// Why it does not, or how far it reaches; may be empty.
-    pub note: String,
-}
-
-impl Standing {
-    /// No wall at all, as it was asked for.
-    pub(crate) fn none() -> Vec<Standing> {
-        let down = |fence| Standing { fence, stands: false, note: "switched off".into() };
-        Fence::ALL.map(down).to_vec()
-    }
-}
-
-/// Puts the fences `which` up around the calling process, for work below `root`, and gives back
+/// Puts the walls `which` up around the calling process, for work below `root`, and gives back
 /// the root as it is from then on. The process must have one thread, and cannot go back.
 ///
-/// A fence that this kernel or this user cannot put up is left out, and said to be.
+/// A wall that this kernel or this user cannot put up is left out, and said to be.
 ///
 /// # Errors
 /// [`Error::Fs`] if the root cannot be reached any more.
 pub fn confine(
     root: Root,
     limits: &Limits,
-    which: &[Fence],
+    which: &[Wall],
 ) -> Result<(Root, Vec<Standing>), Error> {
     let mut root = root;
     let mut alone = false;
     let mut standing = Vec::new();
-    for &fence in which {
-        let result = match fence {
-            Fence::Rlimits => rlimits(limits),
-            Fence::Mount => match mount(&root) {
+    for &wall in which {
+        let result = match wall {
+            Wall::Rlimits => rlimits(limits),
+            Wall::Mount => match mount(&root) {
                 Ok((mount, how)) => {
                     alone = how == Mounted::InNamespace;
                     if let Some(mount) = mount {
@@ -156,17 +60,17 @@ pub fn confine(
                 }
                 Err(errno) => Err(errno),
             },
-            Fence::Chroot => chroot(&root),
-            Fence::Capabilities => capabilities(limits, alone),
-            Fence::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
-            Fence::Landlock => landlock(&root),
-            Fence::Seccomp => sys::seccomp(&mut filter::program()).map(|()| String::new()),
+            Wall::Chroot => chroot(&root),
+            Wall::Capabilities => capabilities(limits, alone),
+            Wall::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
+            Wall::Landlock => landlock(&root),
+            Wall::Seccomp => sys::seccomp(&mut filter::program()).map(|()| String::new()),
         };
         standing.push(match result {
-            Ok(note) => Standing { fence, stands: true, note },
+            Ok(note) => Standing { wall, stands: true, note },
             Err(errno) => {
-                let note = format!("{}: it needs {}", errno.desc(), fence.needs(errno));
-                Standing { fence, stands: false, note }
+                let note = format!("{}: it needs {}", errno.desc(), wall.needs(errno));
+                Standing { wall, stands: false, note }
             }
         });
     }

@@ -17,7 +17,6 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::process::log::{self, Level};
 use crate::serve::http::conn::{Conn, Stream};
-use crate::serve::listen::{Gate, converse};
 use crate::view::metrics::life::{LIFE, Refusal};
 
 /// Stack of a connection's thread: answers are built on the heap.
@@ -26,9 +25,15 @@ const STACK: usize = 512 << 10;
 /// How long a connection's thread is kept for the next one.
 const KEPT: Duration = Duration::from_secs(10);
 
+/// What is done with a connection once it has a thread.
+pub(super) trait Converse: Send + Sync + 'static {
+    /// Answers it until it ends; `open` if whoever is there needs no token.
+    fn converse(&self, conn: Conn, open: bool, slot: &Slot<'_>);
+}
+
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Hall {
+pub(super) struct Connections {
     state: Mutex<Inside>,
     came: Condvar,
 }
@@ -73,14 +78,14 @@ fn for_strangers(most: usize) -> usize {
 
 /// The place of one connection.
 #[derive(Debug)]
-pub(super) struct Seat<'h> {
-    hall: &'h Hall,
+pub(super) struct Slot<'h> {
+    connections: &'h Connections,
     id: u64,
 }
 
-impl Seat<'_> {
+impl Slot<'_> {
     fn note(&self, silent: Option<Instant>) {
-        if let Some(stranger) = self.hall.lock().strangers.get_mut(&self.id) {
+        if let Some(stranger) = self.connections.lock().strangers.get_mut(&self.id) {
             stranger.silent = silent;
         }
     }
@@ -97,25 +102,25 @@ impl Seat<'_> {
 
     /// It has shown a token.
     pub(super) fn is_known(&self) {
-        self.hall.lock().strangers.remove(&self.id);
+        self.connections.lock().strangers.remove(&self.id);
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
         self.is_known();
     }
 }
 
-impl Hall {
+impl Connections {
     fn lock(&self) -> MutexGuard<'_, Inside> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the connection to a thread, or back when there is none.
-    pub(super) fn enter(
-        self: &Arc<Hall>,
-        gate: &Arc<Gate>,
+    pub(super) fn enter<C: Converse>(
+        self: &Arc<Connections>,
+        gate: &Arc<C>,
         stream: Stream,
         most: usize,
     ) -> Result<(), Stream> {
@@ -140,8 +145,8 @@ impl Hall {
             return Ok(());
         }
         inside.threads += 1;
-        let (hall, gate) = (self.clone(), gate.clone());
-        let work = move || hall.work(&gate);
+        let (connections, gate) = (self.clone(), gate.clone());
+        let work = move || connections.work(&*gate);
         match thread::Builder::new().name("conn".into()).stack_size(STACK).spawn(work) {
             Ok(_) => Ok(()),
             Err(_) => {
@@ -152,13 +157,13 @@ impl Hall {
         }
     }
 
-    fn work(&self, gate: &Gate) {
+    fn work(&self, gate: &impl Converse) {
         while let Some((id, stream)) = self.next() {
             LIFE.connections.fetch_add(1, Ordering::Relaxed);
             let open = matches!(stream, Stream::Unix(_));
             // A request that panics ends its connection and no other.
-            let seat = Seat { hall: self, id };
-            let talk = AssertUnwindSafe(|| converse(gate, Conn::new(stream), open, &seat));
+            let slot = Slot { connections: self, id };
+            let talk = AssertUnwindSafe(|| gate.converse(Conn::new(stream), open, &slot));
             let talked = catch_unwind(talk);
             LIFE.connections.fetch_sub(1, Ordering::Relaxed);
             if let Err(payload) = talked {

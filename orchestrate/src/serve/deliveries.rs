@@ -63,9 +63,9 @@ pub(super) fn start(daemon: &Arc<Daemon>) {
     let started = thread::Builder::new().name("webhooks".into()).spawn(move || {
         let book = Arc::new(Mutex::new(Book::default()));
         while !shared.is_stopping() {
-            let seen = shared.news();
+            let seen = shared.changes();
             let next = round(&shared, &book).unwrap_or(LOOK);
-            shared.wait_for_news(seen, Some(next.min(LOOK)));
+            shared.wait_for_changes(seen, Some(next.min(LOOK)));
         }
     });
     if let Err(error) = started {
@@ -73,12 +73,12 @@ pub(super) fn start(daemon: &Arc<Daemon>) {
     }
 }
 
-/// Sends tellers to whom it is time to tell. Gives the time after which there is more to do.
+/// Sends deliveries to whom it is time to tell. Gives the time after which there is more to do.
 fn round(daemon: &Arc<Daemon>, book: &Arc<Mutex<Book>>) -> Option<Duration> {
     let mut due: Vec<String> = Vec::new();
     loop {
         let after = due.last().cloned().unwrap_or_default();
-        // A registry that does not answer now is asked again at the next news.
+        // A registry that does not answer now is asked again at the next changes.
         let page =
             daemon.with_registry(|registry| registry.addresses_to_tell(&after, PAGE)).ok()?;
         if page.is_empty() {

@@ -1,30 +1,28 @@
-//! The next layer arrives while the present one is applied: a body read ahead by a thread into a
-//! bounded buffer. The reader sees the same bytes, and the same error, as without it.
+//! An object arrives while the one before it is put to use: a body read ahead by a thread into a bounded
+//! buffer. The reader sees the same bytes, and the same error, as without it.
 //!
-//! What came is spooled, so that the run after a killed one fetches only the rest. The spool goes
-//! when the layer is sealed or refused for good; where a run failed for a while, it stays.
+//! What came is spooled, so that the process after a killed one fetches only the rest. The caller says when the
+//! spool is to go; else it stays.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use fetch::{Body, Client, Expect, ObjectRef, Summary};
-
+use crate::client::Client;
 use crate::error::Error;
-use crate::error::class;
-use crate::error::class::Class;
-use crate::error::leaves::stream_error;
-use crate::process::cancel::{Cancel, LOOK};
+use crate::flow::body::{Body, Summary};
+use crate::http::retry::LOOK;
+use crate::s3::object::{Expect, ObjectRef};
+use crate::s3::options::Stop;
 
 /// Bytes of one chunk.
 const CHUNK_BYTES: usize = 128 * 1024;
 
-/// Chunks that may wait: 4 MiB a layer, as much again for its MD5, and at most two layers are on their way.
+/// Chunks that may wait: 4 MiB an object, and as much again for its MD5.
 const CHUNKS_WAITING: usize = 32;
 
 /// How often it is looked whether a stream that was let go has ended.
@@ -42,13 +40,13 @@ enum Copy {
     /// Not opened yet, or there is none.
     None,
     At(PathBuf),
-    /// The layer is settled: no copy is wanted any more.
+    /// The object is settled: no copy is wanted any more.
     Unwanted,
 }
 
 /// A body on its way. Dropping it lets the connection go and leaves the spool to the next run.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub struct Ahead {
     from: Receiver<Message>,
     chunk: Vec<u8>,
     read: usize,
@@ -56,28 +54,27 @@ pub(crate) struct Stream {
     summary: Option<Summary>,
     md5: Option<[u8; 16]>,
     copy: Arc<Mutex<Copy>>,
-    cancel: Cancel,
+    stop: Stop,
     thread: JoinHandle<()>,
 }
 
-impl Stream {
+impl Ahead {
     /// Begins to fetch; returns at once. Errors come out of `read`, which ends as soon as somebody asks to
-    /// stop. With `md5` that is made, too.
-    pub(crate) fn begin(
+    /// stop ([`crate::s3::options::Options::stop`]). With `md5` that is made, too.
+    pub fn begin(
         client: Client,
         object: ObjectRef,
         expect: Expect,
         spool_dir: PathBuf,
         md5: bool,
-        cancel: Cancel,
-    ) -> Stream {
+    ) -> Ahead {
         let (to, from) = sync_channel(CHUNKS_WAITING);
         let copy = Arc::new(Mutex::new(Copy::None));
-        let shared = copy.clone();
+        let (shared, stop) = (copy.clone(), client.inner.options.stop.clone());
         let thread = thread::spawn(move || {
             let opened = match client.open_spooled(&object, &expect, &spool_dir) {
                 // The spool is an extra: a disk that cannot hold one is no reason to fail.
-                Err(fetch::Error::File { .. }) => client.open(&object, &expect),
+                Err(Error::File { .. }) => client.open(&object, &expect),
                 opened => opened,
             };
             let last = match opened {
@@ -89,17 +86,17 @@ impl Stream {
                 }
                 Err(error) => Message::Failed(io::Error::other(error)),
             };
-            // Nobody listens any more when the apply failed first.
+            // Nobody listens any more when the reader went first.
             drop(to.send(last));
         });
         let chunk = Vec::new();
         let (read, ended, summary, md5) = (0, false, None, None);
-        Stream { from, chunk, read, ended, summary, md5, copy, cancel, thread }
+        Ahead { from, chunk, read, ended, summary, md5, copy, stop, thread }
     }
 
-    /// The layer is sealed, or refused for good: removes the spool. Does not wait for the thread,
+    /// The object is put to use, or refused for good: removes the spool. Does not wait for the thread,
     /// which may be waiting for a dead server.
-    pub(crate) fn discard_spool(&self) {
+    pub fn discard_spool(&self) {
         let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
         if let Copy::At(path) = &*copy {
             // What cannot be removed is swept later.
@@ -108,23 +105,23 @@ impl Stream {
         *copy = Copy::Unwanted;
     }
 
-    /// Lets go and waits until the spool is free for another stream of the same blob, or until somebody
+    /// Lets go and waits until the spool is free for another reader of the same object, or until somebody
     /// asks to stop: the thread may be waiting for a dead server.
-    pub(crate) fn release(self) {
-        let Stream { from, thread, cancel, .. } = self;
+    pub fn release(self) {
+        let Ahead { from, thread, stop, .. } = self;
         drop(from);
-        while !thread.is_finished() && !cancel.is_set() {
+        while !thread.is_finished() && !stop.is_set() {
             thread::sleep(RELEASE_LOOK);
         }
     }
 
     /// What was fetched; known only after the end was read.
-    pub(crate) fn summary(&self) -> Option<&Summary> {
+    pub fn summary(&self) -> Option<&Summary> {
         self.summary.as_ref()
     }
 
     /// The MD5 of all that was read, where it was wanted; known only after the end was read.
-    pub(crate) fn md5(&self) -> Option<[u8; 16]> {
+    pub fn md5(&self) -> Option<[u8; 16]> {
         self.md5
     }
 }
@@ -138,46 +135,6 @@ fn announce(body: &Body, shared: &Mutex<Copy>) -> bool {
         (Copy::None | Copy::At(_), None) => {}
     }
     true
-}
-
-/// Whom to ask again after a layer failed, if that can help: what a spool had may be rotten, and a
-/// cache or a peer may have lied or have another version, where a known digest lets anybody be asked.
-pub(crate) fn next(
-    client: &Client,
-    object: &ObjectRef,
-    known: bool,
-    error: &Error,
-) -> Result<Option<Client>, Error> {
-    let fetched = stream_error(error);
-    if matches!(fetched, Some(fetch::Error::Rotten { .. })) {
-        return Ok(Some(client.clone()));
-    }
-    let other = fetched.is_some_and(|fetched| fetched.kind() == fetch::Kind::Changed);
-    match known && (other || class(error) == Class::Refused) {
-        true => client.elsewhere(object).map_err(Error::Fetch),
-        false => Ok(None),
-    }
-}
-
-/// The spool directory of a state directory, made when it is not there.
-pub(crate) fn spool_dir(state: &Path) -> Result<PathBuf, Error> {
-    let path = state.join("spool");
-    match DirBuilder::new().recursive(true).mode(0o700).create(&path) {
-        Ok(()) => Ok(path),
-        Err(source) => Err(Error::Io { doing: "make", path, source }),
-    }
-}
-
-/// Removes spools that nobody came back for, and gives their number and bytes.
-pub(crate) fn sweep(state: &Path, age: Duration) -> Result<(usize, u64), Error> {
-    let (mut count, mut bytes) = (0, 0);
-    for left in fetch::leftovers(&state.join("spool")).map_err(Error::Fetch)? {
-        if left.age >= age && left.discard().map_err(Error::Fetch)? {
-            count += 1;
-            bytes += left.bytes;
-        }
-    }
-    Ok((count, bytes))
 }
 
 fn pass_on(mut body: Body, md5: bool, to: &SyncSender<Message>) -> Message {
@@ -237,11 +194,11 @@ impl Md5 {
     }
 }
 
-impl Read for Stream {
+impl Read for Ahead {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while self.read == self.chunk.len() && !self.ended {
-            // Also while chunks are at hand: a wish to stop is heard in the middle of a layer.
-            if self.cancel.is_set() {
+            // Also while chunks are at hand: a wish to stop is heard in the middle of an object.
+            if self.stop.is_set() {
                 self.ended = true;
                 return Err(io::Error::other("somebody asked to stop"));
             }

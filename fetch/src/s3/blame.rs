@@ -1,0 +1,26 @@
+//! What was found out about the sources of objects.
+
+use std::collections::BTreeMap;
+
+use crate::s3::object::ObjectRef;
+
+/// What a client does about a source that gave something wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shun {
+    /// It is told that what it keeps is wrong.
+    Anew,
+    /// It is not asked.
+    Not,
+}
+
+/// Sources by address.
+pub(crate) type Shunned = BTreeMap<String, Shun>;
+
+/// Who gave bytes of an object that came to nothing.
+#[derive(Debug)]
+pub(crate) struct Blamed {
+    pub(crate) object: ObjectRef,
+    pub(crate) sources: Vec<String>,
+    /// They have another version, or had.
+    pub(crate) changed: bool,
+}

@@ -1,0 +1,463 @@
+//! One call of the program: from its arguments to an exit code.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use argh::FromArgs as _;
+use orchestrate::config::Config;
+use orchestrate::log::{self, Level, Log};
+use orchestrate::{
+    ActivateOptions, Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Verbs, class,
+    reserve,
+};
+use registry::RunState;
+use serde_json::json;
+
+use crate::cli::args::{self, Args};
+use crate::cli::commands::{self, Activate, Command};
+use crate::cli::say::{output, say};
+use crate::cli::{print, route, show, signals, top};
+
+/// Does what the arguments ask for.
+pub(crate) fn run() -> ExitCode {
+    let words: Option<Vec<String>> =
+        std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
+    let Some(words) = words else {
+        eprintln!("orchestrate: fatal: an argument is not UTF-8");
+        return ExitCode::from(100);
+    };
+    let args = match Args::from_args(&["orchestrate"], &args::hoist(&words)) {
+        Ok(args) => args,
+        Err(exit) if exit.status.is_ok() => {
+            return finish(say(&exit.output).map(|()| ExitCode::SUCCESS), false);
+        }
+        Err(exit) => {
+            let said = exit.output.split_whitespace().collect::<Vec<_>>().join(" ");
+            eprintln!("orchestrate: fatal: {said}; see orchestrate --help");
+            return ExitCode::from(100);
+        }
+    };
+    let json = args.json;
+    finish(answer(args), json)
+}
+
+fn finish(outcome: anyhow::Result<ExitCode>, json: bool) -> ExitCode {
+    let error = match outcome {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    let broken_pipe = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
+    if error.downcast_ref::<io::Error>().is_some_and(broken_pipe) {
+        return ExitCode::SUCCESS;
+    }
+    let class = error.downcast_ref::<Error>().map(class);
+    let message = whole(&error);
+    let word = class.map_or("usage", |class| class.word());
+    log::line(Level::Error, &message, &[("class", word.into())]);
+    if json {
+        let line = json!({"error": {"class": word, "message": message}});
+        // The exit code says it as well; a closed stdout changes nothing.
+        drop(say(&log::harmless(format!("{line}\n"))));
+    }
+    ExitCode::from(class.map_or(100, |class| class.exit_code()))
+}
+
+/// The error and its causes; a cause that the text before it names already is not said twice.
+fn whole(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+        match text.is_empty() {
+            true => cause,
+            false if text.contains(&cause) => text,
+            false => format!("{text}: {cause}"),
+        }
+    })
+}
+
+fn answer(args: Args) -> anyhow::Result<ExitCode> {
+    if args.version {
+        say(concat!("orchestrate ", env!("CARGO_PKG_VERSION"), "\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (config, json) = (config(&args)?, args.json);
+    let form = match (config.text("log").and_then(log::Form::from_word), &args.command) {
+        (Some(form), _) => form,
+        (None, Some(Command::Serve(_))) => log::Form::Logfmt,
+        (None, _) => log::Form::default(),
+    };
+    log::set(Log::of_stderr(form));
+    let mut settings = config.settings()?;
+    settings.talk = match (args.quiet, args.verbose) {
+        (true, _) => 0,
+        (false, false) => 1,
+        (false, true) => 2,
+    };
+    settings.new = args.new;
+    // A daemon that has refused a store does not hear of it.
+    let no_daemon = args.no_daemon || args.new;
+    let (flags, named) = (args.flags(), config_file(&args));
+    let (state, json) = (settings.state.clone(), json);
+    let done = run_in(args, config, settings, no_daemon, (flags, named), json);
+    let done = done.map_err(|error| match error.downcast::<Error>() {
+        Ok(error) => reserve::told(error, &state).into(),
+        Err(error) => error,
+    });
+    if let (Ok(_), Some(what)) = (&done, reserve::lacks(&state)) {
+        let line = format!(
+            "the state directory is full: the file system of {} has hardly any {what} left",
+            state.display()
+        );
+        log::line(Level::Warning, &line, &[]);
+    }
+    done
+}
+
+/// With the settings that it is to be done with.
+fn run_in(
+    args: Args,
+    config: Config,
+    settings: Settings,
+    no_daemon: bool,
+    (flags, named): (orchestrate::config::Flags, Option<PathBuf>),
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let Some(command) = args.command else {
+        return Err(anyhow!(
+            "which command? ensure, activate, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
+             verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
+             metrics, scan, catalog, top, checked; see orchestrate --help"
+        ));
+    };
+    // References and names are judged before anything is opened or made.
+    match &command {
+        Command::Ensure(args) => drop(image(&args.image)?),
+        Command::Activate(args) => {
+            image(&args.image)?;
+            orchestrate::check_name(&args.name)?;
+        }
+        Command::Gc(args) => {
+            bound(args)?;
+            purge(args)?;
+        }
+        Command::Quarantine(args) => drop(args.release.as_deref().map(digest).transpose()?),
+        Command::Rebuild(args) => return rebuild(settings, args, json),
+        Command::Config(args) if args.sample => {
+            return say(&orchestrate::config::sample()).map(|()| ExitCode::SUCCESS);
+        }
+        Command::Config(_) => return show::config(&config, json),
+        Command::Serve(_) => {
+            let again = move || Config::load(&flags, named.as_deref());
+            return route::serve(&config, settings.new, again);
+        }
+        Command::Health(_) => return route::health(&config, &settings, json),
+        Command::Doctor(_) => return route::doctor(&config, &settings, json),
+        Command::Metrics(_) => return show::metrics(settings, config.settings()?),
+        Command::Top(_) => {
+            signals::stop_by(settings.cancel.clone())?;
+            return top::top(&config, &settings, no_daemon, json);
+        }
+        Command::Deactivate(_)
+        | Command::Ls(_)
+        | Command::Show(_)
+        | Command::Rm(_)
+        | Command::Recover(_)
+        | Command::Df(_)
+        | Command::Pin(_)
+        | Command::Unpin(_)
+        | Command::Verify(_)
+        | Command::Checked(_)
+        | Command::Scan(_)
+        | Command::Catalog(_)
+        | Command::Runs(_)
+        | Command::Events(_)
+        | Command::Cancel(_) => {}
+    }
+    signals::stop_by(settings.cancel.clone())?;
+    if !no_daemon
+        && route::may_be_asked(&command)
+        && let Some(mut daemon) = route::daemon(&config, &settings)
+    {
+        return perform(&mut daemon, command, json);
+    }
+    if mends_first(&command) && !makes_room(&command) {
+        reserve::spare(&settings.state)?;
+    }
+    let _room = makes_room(&command).then(|| reserve::give_up(&settings.state)).flatten();
+    let mut host = Host::open(settings)?;
+    if let Command::Activate(args) = &command
+        && !args.dry_run
+    {
+        host.ask_catalog_for(&args.name);
+    }
+    if mends_first(&command) {
+        host.recover(false)?;
+    }
+    match command {
+        Command::Recover(args) => recover(&mut host, &args, json),
+        Command::Verify(args) => verify(&mut host, &args, json),
+        Command::Scan(args) => scan(&mut host, &args, json),
+        Command::Catalog(args) => show::catalog(&mut host, &args, json),
+        Command::Quarantine(args) => quarantine(&mut host, &args, json),
+        Command::Checked(args) => checked(&mut host, &args.name, json),
+        command => perform(&mut host, command, json),
+    }
+}
+
+/// Whether the command changes or trusts what is in the store; the others only look.
+fn mends_first(command: &Command) -> bool {
+    match command {
+        Command::Ensure(args) => !args.dry_run,
+        Command::Activate(args) => !args.dry_run,
+        Command::Deactivate(args) => !args.dry_run,
+        Command::Rm(args) => !args.dry_run,
+        Command::Gc(args) => !args.dry_run,
+        Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
+        Command::Scan(args) => !args.show,
+        Command::Recover(_)
+        | Command::Ls(_)
+        | Command::Show(_)
+        | Command::Df(_)
+        | Command::Runs(_)
+        | Command::Events(_)
+        | Command::Cancel(_)
+        | Command::Quarantine(_)
+        | Command::Rebuild(_)
+        | Command::Serve(_)
+        | Command::Health(_)
+        | Command::Doctor(_)
+        | Command::Config(_)
+        | Command::Catalog(_)
+        | Command::Metrics(_)
+        | Command::Top(_) => false,
+    }
+}
+
+/// Whether the command makes room or lets some be made, and so may have what is kept back for that.
+fn makes_room(command: &Command) -> bool {
+    match command {
+        Command::Deactivate(args) => !args.dry_run,
+        Command::Rm(args) => !args.dry_run,
+        Command::Gc(args) => !args.dry_run,
+        Command::Recover(args) => !args.dry_run,
+        Command::Unpin(_) | Command::Cancel(_) => true,
+        Command::Ensure(_)
+        | Command::Activate(_)
+        | Command::Pin(_)
+        | Command::Verify(_)
+        | Command::Checked(_)
+        | Command::Scan(_)
+        | Command::Ls(_)
+        | Command::Show(_)
+        | Command::Df(_)
+        | Command::Runs(_)
+        | Command::Events(_)
+        | Command::Quarantine(_)
+        | Command::Rebuild(_)
+        | Command::Serve(_)
+        | Command::Health(_)
+        | Command::Doctor(_)
+        | Command::Config(_)
+        | Command::Catalog(_)
+        | Command::Metrics(_)
+        | Command::Top(_) => false,
+    }
+}
+
+/// What this process and a daemon can do alike.
+fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Ensure(args) => {
+            let done = host.ensure(&image(&args.image)?, args.dry_run)?;
+            output(json, &done, print::ensured)
+        }
+        Command::Activate(args) => {
+            let Activate { name, no_fetch, dry_run, .. } = args;
+            let bytes = args.size.map(|size| size.0);
+            let options = ActivateOptions { bytes, no_fetch, dry_run };
+            let done = host.activate(&image(&args.image)?, &name, options)?;
+            output(json, &done, print::activated)
+        }
+        Command::Deactivate(args) => {
+            let how = Going { when_closed: args.when_closed, dry_run: args.dry_run };
+            let done = host.deactivate(&args.name, how)?;
+            output(json, &done, print::deactivated)
+        }
+        Command::Ls(_) => output(json, &host.list()?, print::listing),
+        Command::Show(args) => show::subject(host, &args.subject, json),
+        Command::Rm(args) => {
+            let how = Going { when_closed: args.when_closed, dry_run: args.dry_run };
+            let done = host.remove(&args.subject, how)?;
+            output(json, &done, print::removed)
+        }
+        Command::Gc(args) => {
+            let purge = purge(&args)?;
+            let list = purge.as_ref().is_some_and(Vec::is_empty);
+            let done = host.gc(bound(&args)?, &purge.unwrap_or_default(), args.dry_run || list)?;
+            output(json, &done, if list { print::foreign } else { print::collected })?;
+            Ok(if list || done.whole() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        }
+        Command::Df(_) => output(json, &host.usage()?, print::usage),
+        Command::Pin(args) => pin(host, &args.image, true, json),
+        Command::Unpin(args) => pin(host, &args.image, false, json),
+        Command::Runs(args) => show::runs(host, args.all, json),
+        Command::Events(args) => show::events(host, &args, json),
+        Command::Cancel(args) => {
+            let run = host.cancel(args.run.0, "orchestrate cancel")?;
+            let cancelled = run.state == RunState::Cancelled;
+            output(json, &run, |run| print::run(run, false))?;
+            Ok(if cancelled { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        }
+        Command::Recover(_)
+        | Command::Verify(_)
+        | Command::Scan(_)
+        | Command::Catalog(_)
+        | Command::Quarantine(_)
+        | Command::Rebuild(_)
+        | Command::Serve(_)
+        | Command::Health(_)
+        | Command::Doctor(_)
+        | Command::Config(_)
+        | Command::Metrics(_)
+        | Command::Checked(_)
+        | Command::Top(_) => unreachable!("done by this process, and before"),
+    }
+}
+
+fn verify(host: &mut Host, args: &commands::Verify, json: bool) -> anyhow::Result<ExitCode> {
+    let found = host.verify(args.image.as_deref())?;
+    output(json, &found, print::verified)?;
+    let is = |now: fn(&Now) -> bool| found.volumes.iter().any(|line| now(&line.now));
+    // What nobody could look at may be seen later; what was seen is the worse news.
+    let seen = is(|now| !matches!(now, Now::Intact | Now::Unseen { .. }));
+    match (found.intact, seen) {
+        (true, _) => Ok(ExitCode::SUCCESS),
+        (false, true) => Ok(ExitCode::from(1)),
+        (false, false) => match found.unseen() {
+            Some(unseen) => Err(unseen.into()),
+            None => Ok(ExitCode::from(1)),
+        },
+    }
+}
+
+fn scan(host: &mut Host, args: &commands::Scan, json: bool) -> anyhow::Result<ExitCode> {
+    let done = if args.show { host.scanned(&args.image)? } else { host.scan(&args.image)? };
+    output(json, &done, print::scanned)?;
+    Ok(if done.blocks { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+fn quarantine(
+    host: &mut Host,
+    args: &commands::Quarantine,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let Some(text) = args.release.as_deref() else { return show::quarantine(host, json) };
+    let digest = digest(text)?;
+    let released = host.release(digest)?;
+    let done = json!({"digest": digest, "released": released});
+    output(json, &done, |_| print::released(&digest, released))?;
+    Ok(if released { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What a killed run left is mended, then the run is taken up; a run that fails again fails this.
+fn recover(host: &mut Host, args: &commands::Recover, json: bool) -> anyhow::Result<ExitCode> {
+    if args.retry && !args.dry_run {
+        host.allow_retries()?;
+    }
+    if !args.dry_run {
+        host.ask_catalog(true);
+        host.scan_unscanned()?;
+    }
+    let recovered = host.recover(args.dry_run)?;
+    let resumed = if args.no_resume { Vec::new() } else { host.take_up_runs(args.dry_run)? };
+    let done = json!({
+        "repairs": recovered.repairs, "unsettled": recovered.unsettled, "resumed": resumed,
+        "dry_run": args.dry_run,
+    });
+    output(json, &done, |_| print::recovered(&recovered, &resumed, args.dry_run))?;
+    let of_runs = resumed.iter().filter_map(|run| match &run.end {
+        RunState::Failed { class, .. } => Some(class),
+        RunState::Queued | RunState::Running | RunState::Done | RunState::Cancelled => None,
+    });
+    let left = recovered.unsettled.iter().filter_map(|left| left.class.as_ref());
+    let codes =
+        of_runs.chain(left).map(|word| Class::from_word(word).map_or(100, Class::exit_code));
+    // One that may be tried again is the better news of two.
+    Ok(codes.max().map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+fn checked(host: &mut Host, name: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let changed = host.checked(name)?;
+    let done = json!({"name": name, "changed": changed});
+    output(json, &done, |_| print::checked(name, changed))
+}
+
+fn rebuild(settings: Settings, args: &commands::Rebuild, json: bool) -> anyhow::Result<ExitCode> {
+    if args.facts && args.take_over {
+        let text = "--facts only prints, and so cannot --take-over: one or the other";
+        return Err(Error::Usage(text.into()).into());
+    }
+    let options = RebuildOptions { dry_run: args.dry_run || args.facts, take_over: args.take_over };
+    let done = orchestrate::rebuild(settings, options)?;
+    match args.facts {
+        true => output(true, &done.facts, |_| String::new()),
+        false => output(json, &done, print::rebuilt),
+    }
+}
+
+fn pin(host: &mut dyn Verbs, image: &str, pinned: bool, json: bool) -> anyhow::Result<ExitCode> {
+    host.pin(image, pinned)?;
+    let done = json!({"image": image, "pinned": pinned});
+    output(json, &done, |_| print::pinned(image, pinned))
+}
+
+fn digest(text: &str) -> Result<registry::Digest, Error> {
+    text.parse().map_err(Error::Usage)
+}
+
+/// The last id of a store: 24 bits (kernel's thin-provisioning.rst).
+const ID_MAX: u32 = 16_777_215;
+
+/// The ids of `--purge-foreign`; none of them where it stands alone.
+fn purge(args: &commands::Gc) -> Result<Option<Vec<u32>>, Error> {
+    let Some(text) = args.purge_foreign.as_deref() else { return Ok(None) };
+    let id = |word: &str| {
+        word.parse().ok().filter(|id| *id <= ID_MAX).ok_or_else(|| {
+            Error::Usage(format!(
+                "--purge-foreign {text:?}: expected ids from 0 to {ID_MAX}, as in --purge-foreign \
+                 254,255; without any it lists them"
+            ))
+        })
+    };
+    match text {
+        "" => Ok(Some(Vec::new())),
+        text => text.split(',').map(id).collect::<Result<_, _>>().map(Some),
+    }
+}
+
+/// `80%` or `80`.
+fn bound(args: &commands::Gc) -> Result<Bound, Error> {
+    let part = |text: &String| {
+        let number = text.strip_suffix('%').unwrap_or(text);
+        number.parse().ok().filter(|part| *part <= 100).ok_or_else(|| {
+            Error::Usage(format!("--max-used {text:?}: expected 0% to 100%, as in --max-used 80%"))
+        })
+    };
+    let max_used = args.max_used.as_ref().map(part).transpose()?;
+    Ok(Bound { keep_bytes: args.keep_bytes.map(|bytes| bytes.0), max_used })
+}
+
+fn image(text: &str) -> Result<fetch::ImageRef, Error> {
+    text.parse().map_err(Error::Fetch)
+}
+
+/// The settings of this process, as the command line has them and what lies below it.
+fn config(args: &Args) -> Result<Config, Error> {
+    Config::load(&args.flags(), config_file(args).as_deref())
+}
+
+fn config_file(args: &Args) -> Option<PathBuf> {
+    args.config.clone().or_else(|| {
+        std::env::var_os("VENEER_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
+    })
+}

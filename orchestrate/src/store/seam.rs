@@ -1,0 +1,332 @@
+//! The seam: what a store can do, whichever it is.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use registry::StoreBinding;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::plan::Mapping;
+use crate::plan::mapped::Mapped;
+
+/// Which store, as the caller names it: `thin:POOL` or `dir:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreName {
+    /// A live thin pool of this device-mapper name.
+    Thin(String),
+    /// A directory.
+    Dir(PathBuf),
+}
+
+impl FromStr for StoreName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<StoreName, Error> {
+        match text.split_once(':') {
+            Some(("thin", pool)) if !pool.is_empty() => Ok(StoreName::Thin(pool.into())),
+            Some(("dir", path)) if !path.is_empty() => Ok(StoreName::Dir(path.into())),
+            Some(_) | None => {
+                Err(Error::Usage(format!("--store {text:?}: expected thin:POOL or dir:PATH")))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for StoreName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StoreName::Thin(pool) => write!(f, "thin:{pool}"),
+            StoreName::Dir(path) => write!(f, "dir:{}", path.display()),
+        }
+    }
+}
+
+/// What a store's own record says of when a volume was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// There is none.
+    Never,
+    /// At this transaction id.
+    At(u64),
+    /// The volume is there and its record is not.
+    Unknown,
+    /// What is in its place is no volume: a link, or a file, that somebody put there.
+    Foreign,
+}
+
+/// Room in a store, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// All of it.
+    pub total: u64,
+    /// What is taken.
+    pub used: u64,
+    /// Granularity of what is taken.
+    pub block: u64,
+}
+
+impl Space {
+    /// What is left.
+    pub fn free(&self) -> u64 {
+        self.total.saturating_sub(self.used)
+    }
+}
+
+/// What a store says of its own condition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Condition {
+    /// `rw`, `out_of_data_space`, `ro`, `needs_check`, `fail`; `directory` where there is no pool.
+    pub mode: String,
+    /// Bytes for data.
+    pub data: Space,
+    /// Bytes for the store's own bookkeeping; none where it has none of its own.
+    pub metadata: Option<Space>,
+    /// The number that ties it to a registry; none when it cannot say.
+    pub transaction_id: Option<u64>,
+}
+
+/// A volume that is open for one apply.
+pub trait Work {
+    /// The tree.
+    fn root(&self) -> &unpack::Root;
+
+    /// Makes room for `bytes` more of layer and `inodes` more entries.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] when the store has not that room.
+    fn make_room(&mut self, bytes: u64) -> Result<(), Error>;
+
+    /// The volume's size now, bytes.
+    fn bytes(&self) -> u64;
+
+    /// Everything that was written is on disk, then the seal record about it is; nothing of it is open or
+    /// mapped any more, and the store is healthy. Only then may the volume be sealed.
+    fn close(self: Box<Self>, seal_record: Option<&[u8]>) -> Result<(), Error>;
+}
+
+/// Where a sealed tree is, for who has to mount it somewhere.
+#[derive(Clone, Copy, Debug)]
+pub enum Tree<'a> {
+    /// A detached, read-only mount.
+    Mount(BorrowedFd<'a>),
+    /// A directory, writable for who has the right.
+    Directory(&'a Path),
+}
+
+/// A sealed volume that is open to be read.
+pub trait View {
+    /// Where it is.
+    fn tree(&self) -> Tree<'_>;
+
+    /// The tree.
+    fn root(&self) -> &unpack::Root;
+
+    /// Nothing of it is open or mapped any more.
+    fn close(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// Bytes that one copy of the believed serials may have.
+pub(crate) const COPY_BYTES: usize = 28 << 10;
+
+/// What a look at the place of a volume's seal record gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peek {
+    /// The volume is gone.
+    Absent,
+    /// The bytes that are there; none of a tree that has no record.
+    Bytes(Vec<u8>),
+    /// It was not looked at: it is active under this name, and not by our own work.
+    InUse(String),
+}
+
+/// A store of volumes.
+pub trait Store: Send {
+    /// Its kind and identity.
+    fn binding(&self) -> StoreBinding;
+
+    /// The number that ties it to a registry.
+    fn transaction_id(&self) -> Result<u64, Error>;
+
+    /// Moves the number on by compare-and-swap.
+    fn set_transaction_id(&self, current: u64, next: u64) -> Result<(), Error>;
+
+    /// Whether it has this id, ours or not.
+    fn has(&self, id: u32) -> Result<bool, Error>;
+
+    /// When what it has under this id was made, by its own record.
+    fn made_at(&self, id: u32) -> Result<Made, Error>;
+
+    /// Every id that it has, ours or not.
+    fn ids(&self) -> Result<Vec<u32>, Error>;
+
+    /// Every id that it has, with when that was made.
+    fn made(&self) -> Result<BTreeMap<u32, Made>, Error> {
+        // One record that cannot be read says nothing, and keeps the others from nothing.
+        let made = |id| (id, self.made_at(id).unwrap_or(Made::Unknown));
+        Ok(self.ids()?.into_iter().map(made).collect())
+    }
+
+    /// Whether it keeps itself which volumes it was told to make, so that those of others have no such record.
+    fn keeps_made(&self) -> bool {
+        false
+    }
+
+    /// Makes the empty file system of the template, of this size at least, and closes it.
+    /// Returns its size.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] where the store has this id: nothing is changed then.
+    fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error>;
+
+    /// Whether there is room for so many volumes more.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], or what the store says of its own bookkeeping's room.
+    fn admit(&self, volumes: u64) -> Result<(), Error>;
+
+    /// Makes `id` a snapshot of the sealed `origin`.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] where the store has this id: nothing is changed then. [`Error::Lost`] where
+    /// it has no `origin`.
+    fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error>;
+
+    /// Opens a snapshot of `bytes` for one apply.
+    fn open(&self, id: u32, bytes: u64) -> Result<Box<dyn Work>, Error>;
+
+    /// Opens the sealed `id` of `bytes` to be read; nothing can be written through it.
+    fn look(&self, id: u32, bytes: u64) -> Result<Box<dyn View>, Error>;
+
+    /// Writes the seal record of the closed volume `id`, of `bytes`, to disk.
+    fn put_seal_record(&self, id: u32, bytes: u64, seal_record: &[u8]) -> Result<(), Error>;
+
+    /// The bytes where the seal record of `id` is, whoever wrote them; none where there is no such place.
+    fn seal_record(&self, id: u32) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Whether the believed serials need a volume of their own; else they are a file.
+    fn serials_need_volume(&self) -> bool;
+
+    /// Makes the volume `id` for them.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] where the store has this id: nothing is changed then.
+    fn make_serials(&self, id: u32) -> Result<(), Error>;
+
+    /// The copies of the believed serials, as they stand, on this volume or in their file.
+    fn serials(&self, volume: Option<u32>) -> Result<Vec<Vec<u8>>, Error>;
+
+    /// Writes one copy of them to disk, number 0 or 1; the other is not touched.
+    fn put_serials(&self, volume: Option<u32>, copy: usize, bytes: &[u8]) -> Result<(), Error>;
+
+    /// As [`Store::seal_record`], and leaves alone what somebody has in use.
+    fn peek(&self, id: u32) -> Result<Peek, Error> {
+        Ok(self.seal_record(id)?.map_or(Peek::Bytes(Vec::new()), Peek::Bytes))
+    }
+
+    /// Held while volumes are looked at without a registry's locks; none where looks do not meet.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when somebody else looks for longer than `wait`.
+    fn looks_alone(&self, _wait: Duration) -> Result<Option<File>, Error> {
+        Ok(None)
+    }
+
+    /// Whether a mapping is that of a build or a look, and of no activation.
+    fn is_work(&self, _mapped: &Mapped) -> bool {
+        false
+    }
+
+    /// Whether a device of a build or a look may need this name, so that no activation can have it.
+    fn keeps_name(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// Takes away `id` and every mapping of it; an absent one is fine.
+    fn delete(&self, id: u32) -> Result<(), Error>;
+
+    /// Takes away `id`, unless it is mapped.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] naming the mapping: nothing is changed then.
+    fn purge(&self, id: u32) -> Result<(), Error>;
+
+    /// Maps `id` under `name`, `bytes` large. Returns the path that the user is told.
+    fn map(&self, id: u32, name: &str, bytes: u64) -> Result<PathBuf, Error>;
+
+    /// Takes away the mapping of `id`, which is to be `name`; an absent one is fine. What another has
+    /// mapped under that name is not touched.
+    ///
+    /// # Errors
+    /// [`Error::Held`] at once, when somebody has it open.
+    fn unmap(&self, id: u32, name: &str) -> Result<(), Error>;
+
+    /// Whether several names may lead to one volume.
+    fn names_are_links(&self) -> bool {
+        false
+    }
+
+    /// Takes away the name `name`, if it leads to `id`, and no other name of that; whether it did. Where a
+    /// volume has one name there is nothing to do.
+    fn unlink(&self, _id: u32, _name: &str) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    /// Who has the mapping of `id` open; none when nobody has.
+    fn held(&self, id: u32) -> Result<Option<String>, Error>;
+
+    /// Whether the mapping of `id` refuses writes: somebody looks at it.
+    fn read_only(&self, id: u32) -> Result<bool, Error>;
+
+    /// What else than the mapping of `id` has the name `name`; none when it is free for `id`.
+    fn stranger(&self, id: Option<u32>, name: &str) -> Result<Option<String>, Error>;
+
+    /// The size of a device that is to hold `bytes`.
+    fn device_bytes(&self, bytes: u64) -> u64;
+
+    /// The boot of the kernel that mappings of now live in; none where they outlive it.
+    fn boot(&self) -> Result<Option<String>, Error>;
+
+    /// Grows the file system of the mapped `id` to `bytes`.
+    fn grow(&self, id: u32, name: &str, bytes: u64) -> Result<(), Error>;
+
+    /// The path of the mapping `name`.
+    fn path(&self, name: &str) -> PathBuf;
+
+    /// Everything of this store that is mapped, by a few reads however much it is. That a device
+    /// was suspended from outside is seen only by who asks for that one.
+    fn mapped(&self) -> Result<Vec<Mapped>, Error>;
+
+    /// The mapping of the volume `id`.
+    fn mapped_as(&self, id: u32) -> Result<Option<Mapped>, Error>;
+
+    /// The mapping of `id`, which is to be `name`.
+    fn mapping(&self, id: u32, name: &str) -> Result<Mapping, Error>;
+
+    /// Its room.
+    fn space(&self) -> Result<Space, Error>;
+
+    /// How it is; also where it takes no change any more.
+    fn condition(&self) -> Result<Condition, Error>;
+
+    /// What a volume of `content` bytes of files took, by the room there was `before`.
+    fn taken(&self, before: &Space, content: u64) -> Result<u64, Error> {
+        match self.alone() {
+            true => Ok(self.space()?.used.saturating_sub(before.used)),
+            false => Ok(content),
+        }
+    }
+
+    /// Bytes that each volume has and no other; none where volumes cannot be told apart.
+    fn exclusive(&self) -> Result<Option<Vec<(u32, u64)>>, Error>;
+
+    /// Whether nobody else takes room here, so that differences mean something.
+    fn alone(&self) -> bool;
+
+    /// Device-mapper calls that this thread has made; 0 where there are none.
+    fn ioctls(&self) -> u64;
+}

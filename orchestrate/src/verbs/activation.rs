@@ -1,0 +1,109 @@
+//! The steps of one activation, each as the plan asks for it.
+
+use registry::{ActivationState, NewActivation};
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::host::ids::{self, New};
+use crate::plan;
+
+/// Commits a fresh activation of `origin`; its snapshot does not exist yet.
+pub(crate) fn reserve_activation(host: &mut Host, new: &NewActivation<'_>) -> Result<(), Error> {
+    let _alone = host.locks.store()?;
+    host.still_sealed(new.origin)?;
+    host.not_condemned(new.origin, new.reference)?;
+    // Before anything is reserved: the row would stand in its own way for ever.
+    if let Some(by) = host.store.stranger(None, new.name)? {
+        return Err(Error::Stranger { name: new.name.into(), by });
+    }
+    host.store.admit(1)?;
+    let (_, made) = ids::take(host, &New::Activation(new.clone()), |host, id| {
+        host.store.snapshot(id, new.origin)
+    })?;
+    made
+}
+
+/// One step of an activation. The caller holds the activation's lock.
+pub(crate) fn activation_step(
+    host: &mut Host,
+    name: &str,
+    step: plan::ActivationStep,
+) -> Result<(), Error> {
+    use plan::ActivationStep::{Condemn, Delete, Done, Map, Publish, Reserve, Rest, Unmap};
+    let row = host.registry.activation(name)?;
+    let Some(row) = row else {
+        return match step {
+            Reserve | Done => Ok(()),
+            Publish | Map | Unmap | Rest | Condemn | Delete => {
+                Err(Error::Unknown { what: "activation", name: name.into() })
+            }
+        };
+    };
+    let advance = |host: &mut Host, next: ActivationState| -> Result<(), Error> {
+        Ok(host.registry.write(|write| write.advance_activation(name, row.state, next))?)
+    };
+    // What took the place of ours is nobody's that we may map, take down or delete. What is to be
+    // published was made under this very lock.
+    let is_theirs = match step {
+        Map | Unmap | Condemn | Delete => ids::is_theirs(host, row.id)?,
+        Reserve | Publish | Rest | Done => false,
+    };
+    match step {
+        Reserve | Done => Ok(()),
+        Map | Unmap if is_theirs => Err(Error::NotOurs { id: row.id }),
+        Publish | Map => {
+            let origin = host.registry.volume(row.origin)?;
+            host.store.map(row.id, name, row.bytes)?;
+            if row.state == ActivationState::Reserved
+                && origin.is_some_and(|origin| origin.bytes < row.bytes)
+            {
+                host.store.grow(row.id, name, row.bytes)?;
+            }
+            match row.state {
+                // After a boot, or after somebody took it down by hand.
+                ActivationState::Active => {
+                    let boot = host.store.boot()?;
+                    Ok(host.registry.write(|write| write.seen_up(name, boot.as_deref()))?)
+                }
+                ActivationState::Reserved
+                | ActivationState::Inactive
+                | ActivationState::Deleting => {
+                    let (boot, from) = (host.store.boot()?, row.state);
+                    Ok(host.registry.write(|write| {
+                        write.seen_up(name, boot.as_deref())?;
+                        write.advance_activation(name, from, ActivationState::Active)
+                    })?)
+                }
+            }
+        }
+        Unmap => host.store.unmap(row.id, name),
+        Rest => {
+            let (from, next) = (row.state, ActivationState::Inactive);
+            Ok(host.registry.write(|write| {
+                write.seen_up(name, None)?;
+                write.put_when_closed(name, None)?;
+                write.advance_activation(name, from, next)
+            })?)
+        }
+        Condemn => {
+            // Known before it is too late to go back: a device that is open cannot go.
+            if let Some(by) = host.store.held(row.id)?
+                && !is_theirs
+            {
+                return Err(Error::Held { what: name.into(), by });
+            }
+            advance(host, ActivationState::Deleting)
+        }
+        Delete => {
+            if is_theirs {
+                let _alone = host.locks.store()?;
+                return ids::disown_activation(host, name, row.id);
+            }
+            // Before the store's lock: nobody waits under it for what people have open.
+            host.store.unmap(row.id, name)?;
+            let _alone = host.locks.store()?;
+            host.store.delete(row.id)?;
+            host.fenced(|write| write.forget_activation(name))
+        }
+    }
+}

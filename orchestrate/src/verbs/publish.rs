@@ -1,0 +1,62 @@
+//! An image's row: which volumes it is made of from now on.
+
+use registry::{Blob, Digest, Image, ImageLayer};
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::verbs::wanted::Wanted;
+
+/// Publishes an image, with what was learnt of its blobs by ETag, and counts what was `reused`:
+/// layers, and the bytes that were not fetched for it. Where a later listing than `listed` has come
+/// before it, the image stays as that has it.
+pub(crate) fn publish(
+    host: &mut Host,
+    reference: &str,
+    chain: Digest,
+    layers: &[(Wanted, u32, Blob)],
+    reused: (u64, u64),
+    listed: u64,
+) -> Result<(), Error> {
+    let before = host.registry.image(reference)?;
+    let image = Image {
+        reference: reference.into(),
+        pinned: before.as_ref().is_some_and(|image| image.pinned),
+        used: before.as_ref().map_or(0, |image| image.used),
+        endpoint: host.client()?.endpoint().into(),
+        chain,
+        layers: layers
+            .iter()
+            .map(|(wanted, volume, blob)| ImageLayer {
+                key: wanted.layer.object.object.key.clone(),
+                etag: wanted.layer.object.etag.clone(),
+                size: wanted.layer.object.size,
+                digest: blob.digest,
+                volume: *volume,
+            })
+            .collect(),
+    };
+    let same = before.as_ref() == Some(&image);
+    Ok(host.registry.write(|write| {
+        count_reused(write, reused)?;
+        if write.was_listed_after(reference, listed)? {
+            return write.use_image(reference);
+        }
+        for (wanted, _, blob) in layers.iter().filter(|_| !same) {
+            let key = &wanted.layer.object.object.key;
+            if let Some(source) = &wanted.source {
+                write.put_guess(source, key, blob)?;
+            }
+        }
+        write.put_image(&image)?;
+        write.put_listing(reference, listed)?;
+        write.use_image(reference)
+    })?)
+}
+
+pub(crate) fn count_reused(
+    write: &registry::Write<'_>,
+    (layers, bytes): (u64, u64),
+) -> Result<(), registry::Error> {
+    write.count("layers_total", "how=\"reused\"", layers)?;
+    write.count("fetch_dedup_bytes_total", "", bytes)
+}

@@ -1,0 +1,304 @@
+//! One call of the program: from its arguments to an exit code.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd as _;
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use argh::FromArgs;
+use unpack::{Applied, Difference, Entry, Error, Kind, Root, Timed, Walls, escaped};
+
+use crate::cli::flags::{self, Flags};
+
+const NO: u8 = 1;
+const NEVER: u8 = 100;
+const LATER: u8 = 111;
+
+/// Does what the arguments ask for.
+pub(crate) fn run() -> ExitCode {
+    let args: Vec<String> = match std::env::args_os().map(|a| a.into_string()).collect() {
+        Ok(args) => args,
+        Err(bad) => {
+            let bad = escaped(bad.as_encoded_bytes()).to_string();
+            eprintln!("unpack: fatal: argument \"{bad}\" is not UTF-8");
+            return NEVER.into();
+        }
+    };
+    let args = args.iter().map(|word| if word == "-h" { "--help" } else { word.as_str() });
+    let args: Vec<&str> = args.collect();
+    let flags = match Flags::from_args(&["unpack"], args.get(1..).unwrap_or_default()) {
+        Ok(flags) => flags,
+        Err(early) => {
+            return match early.status {
+                Ok(()) => match io::stdout().write_all(early.output.as_bytes()) {
+                    Ok(()) | Err(_) => ExitCode::SUCCESS,
+                },
+                Err(()) => {
+                    eprint!("unpack: fatal: {}", early.output);
+                    NEVER.into()
+                }
+            };
+        }
+    };
+    if flags.version {
+        let line = concat!("unpack ", env!("CARGO_PKG_VERSION"), "\n");
+        return match io::stdout().write_all(line.as_bytes()) {
+            Ok(()) | Err(_) => ExitCode::SUCCESS,
+        };
+    }
+    match perform(&flags) {
+        Ok(yes) => ExitCode::from(if yes { 0 } else { NO }),
+        Err(error) => fail(&flags, &error),
+    }
+}
+
+fn fail(flags: &Flags, error: &anyhow::Error) -> ExitCode {
+    if let Some(io) = error.chain().find_map(|e| e.downcast_ref::<io::Error>())
+        && io.kind() == io::ErrorKind::BrokenPipe
+        && error.downcast_ref::<Error>().is_none()
+    {
+        return LATER.into();
+    }
+    let ours = error.downcast_ref::<Error>();
+    let code = match ours.map(Error::kind) {
+        Some(Kind::Refused | Kind::Limit | Kind::Denied | Kind::Sandbox) => NEVER,
+        Some(Kind::NoSpace | Kind::TimedOut | Kind::Stream | Kind::Io | Kind::Died) => LATER,
+        None => match error.downcast_ref::<flags::Usage>() {
+            Some(_) => NEVER,
+            None => LATER,
+        },
+    };
+    // A path that is not there will not be there next time.
+    let missing = error.chain().find_map(|e| e.downcast_ref::<io::Error>()).is_some_and(|e| {
+        matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    });
+    let code = if missing { NEVER } else { code };
+    eprintln!("unpack: fatal: {error:#}");
+    if flags.json {
+        let place = ours.and_then(Error::place);
+        let value = serde_json::json!({
+            "error": format!("{error:#}"),
+            "class": ours.and_then(Error::class).map(unpack::Class::name),
+            "entry": place.map(|p| p.index),
+            "offset": place.map(|p| p.offset),
+            "name": place.map(|p| escaped(&p.name).to_string()),
+            "exit": code,
+        });
+        match writeln!(io::stdout(), "{}", harmless(&value.to_string())) {
+            Ok(()) | Err(_) => {}
+        }
+    }
+    code.into()
+}
+
+/// JSON in which nothing outside of ASCII acts on a terminal or turns text around: controls (C1) and what sets
+/// a direction are written as `\uXXXX`. They stand only in texts, so it says the same.
+fn harmless(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// `false` is the answer no.
+fn perform(flags: &Flags) -> anyhow::Result<bool> {
+    let limits = flags.limits()?;
+    if flags.list && flags.verify {
+        return Err(anyhow!(flags::Usage("--list and --verify: one of them".into())));
+    }
+    let asked = [
+        (limits.blob_digest.is_some(), "--digest"),
+        (limits.diff_id.is_some(), "--diff-id"),
+        (flags.manifest.is_some(), "--manifest"),
+        (flags.verify, "--verify"),
+    ];
+    if let Some((_, flag)) = asked.iter().find(|(asked, _)| *asked && !limits.digests) {
+        return Err(anyhow!(flags::Usage(format!(
+            "{flag} needs digests: not with --digests none"
+        ))));
+    }
+    // Without std's buffer, which nobody could look into.
+    let layer = io::stdin().as_fd().try_clone_to_owned().context("unable to use standard input")?;
+    let layer = Timed::new(File::from(layer), &limits);
+    if flags.list {
+        return list(flags, &limits, layer);
+    }
+    let Some(path) = flags.root()? else {
+        return Err(anyhow!(flags::Usage("--root is missing: say which directory".into())));
+    };
+    let root = Root::open(&path)?;
+    if flags.verify {
+        return verify(flags, &limits, layer, &root);
+    }
+    let manifest = match &flags.manifest {
+        None => None,
+        Some(path) => {
+            Some(File::create(path).with_context(|| format!("unable to create {path:?}"))?)
+        }
+    };
+    let applied = match (limits.walls, manifest) {
+        (Walls::Off, None) => unpack::apply(layer, &root, &limits)?,
+        (Walls::Off, Some(file)) => {
+            let mut manifest = BufWriter::new(file);
+            let applied = unpack::apply_with(layer, &root, &limits, Some(&mut manifest))?;
+            manifest.flush().context("unable to write the manifest")?;
+            applied
+        }
+        (Walls::On | Walls::Require, manifest) => {
+            let never = unpack::Stop::default();
+            unpack::sandbox::apply_with(layer, &root, &limits, manifest.as_ref(), &never)?
+        }
+    };
+    say(flags, limits.digests, &applied)?;
+    Ok(true)
+}
+
+fn say(flags: &Flags, digests: bool, applied: &Applied) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    for wall in applied.sandbox.iter().filter(|wall| !wall.stands && !flags.quiet) {
+        eprintln!("unpack: without the wall {}: {}", wall.wall.name(), wall.note);
+    }
+    if flags.json {
+        writeln!(out, "{}", summary(applied, if digests { &[] } else { &DIGESTS })?)?;
+    } else if !flags.quiet {
+        let id: String = applied.diff_id.iter().map(|b| format!("{b:02x}")).collect();
+        let layer = if digests { format!("sha256:{id}") } else { "a layer".into() };
+        eprintln!(
+            "unpack: applied {layer}: {} entries, {} bytes of files, {} whiteouts",
+            applied.entries,
+            applied.content_bytes,
+            applied.whiteouts + applied.opaques
+        );
+    }
+    Ok(())
+}
+
+const DIGESTS: [&str; 3] = ["blob_digest", "diff_id", "tree_digest"];
+
+/// All but the fields that are void.
+fn summary(applied: &Applied, void: &[&str]) -> serde_json::Result<serde_json::Value> {
+    let mut summary = serde_json::to_value(applied)?;
+    if let Some(fields) = summary.as_object_mut() {
+        fields.retain(|name, _| !void.contains(&name.as_str()));
+    }
+    Ok(summary)
+}
+
+fn list(flags: &Flags, limits: &unpack::Limits, layer: impl io::Read) -> anyhow::Result<bool> {
+    let mut out = BufWriter::new(io::stdout());
+    let mut written = Ok(());
+    let applied = unpack::list(layer, limits, |entry| {
+        if written.is_ok() {
+            written = row(&mut out, flags.json, entry);
+        }
+    })?;
+    written.and_then(|()| out.flush())?;
+    if flags.json {
+        // One of them is void without a tree in any case.
+        let void = if limits.digests { &DIGESTS[2..] } else { &DIGESTS };
+        let summary = summary(&applied, void)?;
+        writeln!(out, "{}", serde_json::json!({ "summary": summary }))?;
+        out.flush()?;
+    }
+    Ok(true)
+}
+
+fn row(out: &mut impl Write, json: bool, entry: &Entry) -> io::Result<()> {
+    use unpack::Node;
+    let (size, link, device) = match &entry.node {
+        Node::File { size } | Node::Pseudo { size } => (Some(*size), None, None),
+        Node::Symlink { target } | Node::Hardlink { target } => (None, Some(target), None),
+        Node::Char { major, minor } | Node::Block { major, minor } => {
+            (None, None, Some(format!("{major}:{minor}")))
+        }
+        Node::Dir | Node::Fifo | Node::Whiteout | Node::Opaque | Node::Aufs => (None, None, None),
+    };
+    let path: &[u8] = if entry.path.is_empty() { b"." } else { &entry.path };
+    if json {
+        let value = serde_json::json!({
+            "entry": entry.index,
+            "offset": entry.offset,
+            "type": entry.node.name(),
+            "path": unpack::escaped_whole(path).to_string(),
+            "mode": format!("{:04o}", entry.mode),
+            "uid": entry.uid,
+            "gid": entry.gid,
+            "mtime": entry.mtime.sec,
+            "nsec": entry.mtime.nsec,
+            "size": size,
+            "link": link.map(|link| unpack::escaped_whole(link).to_string()),
+            "rdev": device,
+            "xattrs": entry.xattrs.iter().map(|(k, _)| escaped(k).to_string()).collect::<Vec<_>>(),
+        });
+        return writeln!(out, "{value}");
+    }
+    let arrow = link.map(|link| format!(" -> {}", unpack::escaped_whole(link)));
+    writeln!(
+        out,
+        "{:<8} {:04o} {:>5} {:>5} {:>12} {}{}",
+        entry.node.name(),
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        device.or(size.map(|size| size.to_string())).unwrap_or_default(),
+        unpack::escaped_whole(path),
+        arrow.unwrap_or_default()
+    )
+}
+
+fn verify(
+    flags: &Flags,
+    limits: &unpack::Limits,
+    layer: impl io::Read,
+    root: &Root,
+) -> anyhow::Result<bool> {
+    let mut shown = 0u64;
+    let verified = unpack::verify(layer, root, limits, !flags.upper, |difference| {
+        shown += 1;
+        if flags.quiet || shown > flags.shown_max {
+            return;
+        }
+        match difference {
+            Difference::Missing { expected } => eprintln!("unpack: missing {expected}"),
+            Difference::Changed { expected, found } => {
+                eprintln!("unpack: expected {expected}\nunpack: found    {found}");
+            }
+            Difference::Extra { path } => eprintln!("unpack: extra \"{}\"", escaped(&path)),
+            Difference::Hidden { path } => {
+                eprintln!("unpack: not hidden \"{}\"", escaped(&path));
+            }
+        }
+    })?;
+    if shown > flags.shown_max && !flags.quiet {
+        eprintln!("unpack: and {} more", shown - flags.shown_max);
+    }
+    let yes = verified.differences == 0 && verified.extra == 0;
+    if flags.json {
+        let found: String = verified.found_digest.iter().map(|b| format!("{b:02x}")).collect();
+        let value = serde_json::json!({
+            "equal": yes,
+            "differences": verified.differences,
+            "extra": verified.extra,
+            "found_digest": format!("sha256:{found}"),
+            "layer": verified.layer,
+        });
+        writeln!(io::stdout(), "{value}")?;
+    } else if !flags.quiet {
+        let answer = if yes { "equal" } else { "not equal" };
+        eprintln!(
+            "unpack: {answer}: {} differences, {} extra",
+            verified.differences, verified.extra
+        );
+    }
+    Ok(yes)
+}

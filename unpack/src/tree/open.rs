@@ -1,0 +1,76 @@
+//! Directories below another, opened and given their attributes.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{Gid, Uid, fchown};
+
+use crate::error::Fault;
+use crate::sys::{self, On};
+
+/// Opens a directory below `at`, never through a symlink.
+pub(crate) fn open_dir(at: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    // Without O_NOFOLLOW: with it a symlink at the end would be ENOTDIR like any other file, and
+    // RESOLVE_NO_SYMLINKS says ELOOP.
+    let how =
+        OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(
+            ResolveFlag::RESOLVE_IN_ROOT
+                | ResolveFlag::RESOLVE_NO_MAGICLINKS
+                | ResolveFlag::RESOLVE_NO_XDEV
+                | ResolveFlag::RESOLVE_NO_SYMLINKS,
+        );
+    let at = at.as_fd();
+    let mut tries = 0;
+    loop {
+        match openat2(at, path, how) {
+            Err(Errno::EAGAIN | Errno::EINTR) if tries < RETRIES => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+/// Sets the owner of an open file.
+pub(crate) fn own(fd: impl AsFd, name: &[u8], uid: u32, gid: u32) -> Result<(), Fault> {
+    fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(Fault::fs("chown", name))
+}
+
+pub(crate) fn set_mode(fd: impl AsFd, name: &[u8], bits: u32) -> Result<(), Fault> {
+    fchmod(fd, mode(bits)).map_err(Fault::fs("chmod", name))
+}
+
+/// Gives an open directory an owner and a mode, and takes away what its parent's ACL gave it.
+pub(crate) fn plain_dir(
+    fd: impl AsFd,
+    name: &[u8],
+    (uid, gid): (Uid, Gid),
+    bits: u32,
+) -> Result<(), Fault> {
+    let fd = fd.as_fd();
+    drop_acl(fd, name, true)?;
+    own(fd, name, uid.as_raw(), gid.as_raw())?;
+    set_mode(fd, name, bits)
+}
+
+/// Removes inherited ACLs.
+pub(crate) fn drop_acl(fd: BorrowedFd<'_>, name: &[u8], dir: bool) -> Result<(), Fault> {
+    let keys: &[&[u8]] = match dir {
+        true => &[b"system.posix_acl_access", b"system.posix_acl_default"],
+        false => &[b"system.posix_acl_access"],
+    };
+    for key in keys {
+        match sys::remove_xattr(On::Fd(fd), key) {
+            Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
+            Err(errno) => return Err(Fault::fs("remove ACL of", name)(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// openat2(2) may say EAGAIN while something is renamed anywhere on the system.
+pub(crate) const RETRIES: u32 = 1000;
+
+pub(crate) fn mode(bits: u32) -> Mode {
+    Mode::from_bits_truncate(bits)
+}

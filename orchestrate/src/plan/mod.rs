@@ -31,7 +31,7 @@
 //!
 //! A layer whose stack is sealed already is reused and not built. A run is a loop: load the facts, ask this module
 //! for the next step, take it. Recovery ([`repair`]) asks the same functions. An interrupted run is resumed by
-//! `recover` or a daemon unless it was begun five times without progress or died twice in one step.
+//! the same request, `recover` or a daemon unless it was begun five times without progress or died twice in one step.
 
 pub(crate) mod class;
 pub(crate) mod condemned;

@@ -69,13 +69,19 @@ pub(crate) fn in_the_way(path: &Path, named: Named) -> Option<String> {
     let is = match (found.file_type().is_symlink(), at.metadata()) {
         (_, Ok(leads_to)) if leads_to.is_dir() => return None,
         (true, Ok(_)) => "a symbolic link to a file",
-        (true, Err(_)) => "a symbolic link that leads nowhere",
-        (false, _) if found.is_file() => "a file",
-        (false, _) => "a device, a pipe or a socket",
+        (true, Err(source)) if leads_nowhere(&source) => "a symbolic link that leads nowhere",
+        (false, Ok(_)) if found.is_file() => "a file",
+        (false, Ok(_)) => "a device, a pipe or a socket",
+        // It cannot be looked at, which says nothing of what it is.
+        (true | false, Err(_)) => return None,
     };
     let (at, by) = (shown(at), named.by);
     let lies = if at == shown(path) { String::new() } else { format!("{}: ", shown(path)) };
     Some(format!("{lies}{at} is {is}, not a directory: remove it, or name another {by}"))
+}
+
+fn leads_nowhere(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ELOOP | libc::ENOTDIR))
 }
 
 /// Opens a directory that is ours and that others may not write to. With `sticky`, one that has the sticky bit

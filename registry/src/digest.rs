@@ -55,13 +55,21 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// The beginning of a text from outside, for a message.
+pub(crate) fn beginning(text: &str) -> &str {
+    text.char_indices().nth(SHOWN_MAX).map_or(text, |(end, _)| &text[..end])
+}
+
+/// At most this many characters of it are shown.
+const SHOWN_MAX: usize = 200;
+
 impl FromStr for Digest {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Digest, String> {
         text.strip_prefix("sha256:")
             .and_then(Digest::from_hex)
-            .ok_or_else(|| format!("not a digest (sha256:<64 hex digits>): {text:?}"))
+            .ok_or_else(|| format!("not a digest (sha256:<64 hex digits>): {:?}", beginning(text)))
     }
 }
 

@@ -4,6 +4,7 @@ use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::digest::beginning;
 use crate::error::Error;
 use crate::state::{ActivationState, Seal, VolumeState};
 
@@ -277,5 +278,5 @@ pub(crate) fn digest(row: &Row<'_>, column: usize, subject: &str) -> Result<Opti
 }
 
 fn corrupt(subject: &str, column: &str, value: &str) -> Error {
-    Error::Corrupt { subject: subject.into(), what: format!("{column} {value:?}") }
+    Error::Corrupt { subject: subject.into(), what: format!("{column} {:?}", beginning(value)) }
 }

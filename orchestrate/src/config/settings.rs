@@ -7,6 +7,7 @@ use registry::{Keep, Severity};
 
 use crate::config::{Config, Origin};
 use crate::error::Error;
+use crate::error::quote::quoted;
 use crate::host::settings::{Growing, Settings};
 use crate::process::cancel::Cancel;
 use crate::trust::keys::Trust;
@@ -145,14 +146,16 @@ impl Config {
         let block = self.list("scan.block").iter().map(|word| {
             Severity::from_word(word).ok_or_else(|| {
                 Error::Usage(format!(
-                    "scan.block {word:?}: expected critical, high, medium, low, unknown"
+                    "scan.block {}: expected critical, high, medium, low, unknown",
+                    quoted(word)
                 ))
             })
         });
         let codes = self.list("scan.exit_codes").iter().map(|word| {
             word.parse().map_err(|_| {
                 Error::Usage(format!(
-                    "scan.exit_codes {word:?}: expected whole numbers from 0 to 255"
+                    "scan.exit_codes {}: expected whole numbers from 0 to 255",
+                    quoted(word)
                 ))
             })
         });

@@ -5,7 +5,7 @@ use registry::{ScanFinding, Severity};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::trust::strict;
+use crate::trust::strict::{self, beginning};
 
 /// More findings than this are counted and not kept.
 const FINDINGS_MAX: usize = 10_000;
@@ -48,7 +48,7 @@ pub fn parse(bytes: &[u8]) -> Result<Report, String> {
     match value.get("version").and_then(Value::as_str) {
         Some("2.1.0") if value.get("runs").is_some() => sarif(value),
         Some(version) if value.get("runs").is_some() => {
-            Err(format!("it printed SARIF {version:?}, and 2.1.0 is what is read"))
+            Err(format!("it printed SARIF {:?}, and 2.1.0 is what is read", beginning(version)))
         }
         Some(_) | None => Err("it printed neither Trivy's JSON nor SARIF 2.1.0".into()),
     }
@@ -153,7 +153,10 @@ struct Secret {
 }
 
 fn trivy(value: Value) -> Result<Report, String> {
-    let wrong = |error: serde_json::Error| format!("its report is not as Trivy has it: {error}");
+    // serde quotes whole what it met.
+    let wrong = |error: serde_json::Error| {
+        format!("its report is not as Trivy has it: {}", beginning(&error.to_string()))
+    };
     let report = Trivy::deserialize(value).map_err(wrong)?;
     if report.schema_version != 2 {
         let version = report.schema_version;

@@ -21,6 +21,7 @@ use rusqlite::{OptionalExtension as _, Row};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::digest::beginning;
 use crate::error::Error;
 use crate::file::schema::Registry;
 use crate::rows::get;
@@ -181,7 +182,7 @@ fn run(row: &Row<'_>) -> Result<Run, Error> {
     let subject = format!("run {id}");
     let corrupt = |what: &str, word: &str| Error::Corrupt {
         subject: subject.clone(),
-        what: format!("{what} {word:?}"),
+        what: format!("{what} {:?}", beginning(word)),
     };
     let word: String = get(row, 1, &subject)?;
     let verb = Verb::ALL.into_iter().find(|verb| verb.word() == word);

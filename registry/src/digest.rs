@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::quote::beginning;
+
 /// 32 bytes of sha256. Shown and parsed as `sha256:<64 lower-case hex digits>`, the form of the
 /// OCI image spec, `descriptor.md`, "Digests".
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,14 +56,6 @@ impl fmt::Debug for Digest {
         write!(f, "{self}")
     }
 }
-
-/// The beginning of a text from outside, for a message.
-pub(crate) fn beginning(text: &str) -> &str {
-    text.char_indices().nth(SHOWN_MAX).map_or(text, |(end, _)| &text[..end])
-}
-
-/// At most this many characters of it are shown.
-const SHOWN_MAX: usize = 200;
 
 impl FromStr for Digest {
     type Err = String;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::digest::beginning;
+use crate::quote::beginning;
 
 /// A failed registry call. Each variant keeps its data and its source.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::digest::beginning;
 use crate::error::Error;
+use crate::quote::beginning;
 use crate::state::{ActivationState, Seal, VolumeState};
 
 /// What a volume is for.

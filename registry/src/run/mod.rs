@@ -21,9 +21,9 @@ use rusqlite::{OptionalExtension as _, Row};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::digest::beginning;
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::quote::beginning;
 use crate::rows::get;
 use crate::write::{Write, now_ms};
 

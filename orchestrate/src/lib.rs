@@ -30,6 +30,7 @@ pub use error::OfState;
 pub use error::amiss::{Amiss, Making};
 pub use error::class::Class;
 pub use error::leaves::whole;
+pub use error::quote::quoted;
 pub use error::refusal::Refusal;
 pub use host::Host;
 pub use host::run::RunLine;

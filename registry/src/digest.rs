@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::quote::beginning;
+
 /// 32 bytes of sha256. Shown and parsed as `sha256:<64 lower-case hex digits>`, the form of the
 /// OCI image spec, `descriptor.md`, "Digests".
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,7 +63,7 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Digest, String> {
         text.strip_prefix("sha256:")
             .and_then(Digest::from_hex)
-            .ok_or_else(|| format!("not a digest (sha256:<64 hex digits>): {text:?}"))
+            .ok_or_else(|| format!("not a digest (sha256:<64 hex digits>): {:?}", beginning(text)))
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::quote::beginning;
+
 /// A failed registry call. Each variant keeps its data and its source.
 #[derive(Debug)]
 pub enum Error {
@@ -202,8 +204,10 @@ impl fmt::Display for Error {
             }
             Error::OtherStore { bound, offered } => write!(
                 f,
-                "this registry belongs to store {bound:?}, not to {offered:?}; name that store, \
-                 or another --state directory for this one"
+                "this registry belongs to store {:?}, not to {:?}; name that store, \
+                 or another --state directory for this one",
+                beginning(bound),
+                beginning(offered)
             ),
             Error::Conflict { subject, expected, found: Some(found) } => {
                 write!(f, "{subject} is {found}, expected {expected}: another process changed it")

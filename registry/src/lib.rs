@@ -11,6 +11,7 @@ mod file;
 mod past;
 #[cfg(test)]
 mod plans;
+mod quote;
 mod read;
 mod rebuild;
 mod rows;

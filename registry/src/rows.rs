@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::quote::beginning;
 use crate::state::{ActivationState, Seal, VolumeState};
 
 /// What a volume is for.
@@ -277,5 +278,5 @@ pub(crate) fn digest(row: &Row<'_>, column: usize, subject: &str) -> Result<Opti
 }
 
 fn corrupt(subject: &str, column: &str, value: &str) -> Error {
-    Error::Corrupt { subject: subject.into(), what: format!("{column} {value:?}") }
+    Error::Corrupt { subject: subject.into(), what: format!("{column} {:?}", beginning(value)) }
 }

@@ -75,6 +75,32 @@ fn an_unknown_option_is_a_usage_error_that_says_so() {
     });
 }
 
+/// Whoever gives a megabyte by mistake wants to read what is wrong with it.
+#[test]
+fn a_long_value_is_told_by_its_beginning() {
+    let long = "x".repeat(100_000);
+    each(|program| {
+        let typed: &[&str] = match program {
+            "fetch" => &["--jobs", &long],
+            "unpack" => &["--entries-max", &long, "--root", "."],
+            "thin" => &["--wait-ms", &long, "ls"],
+            "registry" => &["--state", ".", "ls", &long, &long],
+            _ => &["--store", &long, "ls"],
+        };
+        let unknown = format!("--{long}");
+        for args in [typed, &[unknown.as_str()], &[long.as_str(), long.as_str()]] {
+            let output = run(program, args);
+            let args: Vec<&str> = args.iter().map(|arg| &arg[..arg.len().min(20)]).collect();
+            let said = String::from_utf8_lossy(&output.stderr);
+            let told = format!("{args:?}: {} bytes: {said:.300}", said.len());
+            if output.status.code() != Some(100) || !(20..1000).contains(&said.len()) {
+                return Err(told);
+            }
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn an_argument_that_is_not_utf8_is_refused_and_escaped() {
     use std::os::unix::ffi::OsStrExt;

@@ -26,7 +26,8 @@ impl FromStr for Bytes {
     fn from_str(text: &str) -> Result<Bytes, String> {
         let rule = || {
             format!(
-                "{text:?}: expected bytes: a whole number, with K, M, G or T if need be, below 16 EiB"
+                "{:?}: expected bytes: a whole number, with K, M, G or T if need be, below 16 EiB",
+                text.chars().take(WORD_MAX).collect::<String>()
             )
         };
         fetch::parse_bytes(text).map(Bytes).ok_or_else(rule)
@@ -170,6 +171,9 @@ pub(crate) struct Args {
     pub(crate) version: bool,
 }
 
+/// Characters of a word from outside that are shown.
+const WORD_MAX: usize = 200;
+
 /// argh's own way out exits 1 on bad usage, which here would mean "no".
 pub(crate) fn parse() -> Result<Args, ExitCode> {
     let mut words = Vec::new();
@@ -190,7 +194,9 @@ pub(crate) fn parse() -> Result<Args, ExitCode> {
             Err(_) => ExitCode::from(LATER),
         },
         Err(()) => {
-            let wrong = early.output.trim_end();
+            // argh quotes whole what it was given.
+            let cut = |word: &str| word.chars().take(WORD_MAX).collect::<String>();
+            let wrong = early.output.trim_end().split(' ').map(cut).collect::<Vec<_>>().join(" ");
             output::complain(&format!("fetch: fatal: {wrong}; see fetch --help"));
             ExitCode::from(NEVER)
         }

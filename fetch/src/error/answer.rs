@@ -142,7 +142,7 @@ impl fmt::Display for Answer {
                 f,
                 ", the bucket is in {}: pass --region {}",
                 quoted(region),
-                region.escape_debug()
+                quoted(region).trim_matches('"')
             )?;
             return Ok(());
         }

@@ -30,7 +30,7 @@ impl fmt::Display for Error {
                     "{}, line {}, {}: {}",
                     q(&file),
                     fault.line,
-                    key.escape_debug(),
+                    q(key).trim_matches('"'),
                     fault.why
                 )
             }
@@ -49,7 +49,11 @@ impl fmt::Display for Error {
                 // Other tools have it in the reference.
                 match subject.rsplit_once("?versionId=").filter(|_| answer.status == 404) {
                     Some((_, id)) => {
-                        write!(f, "; a version is asked for by --version-id {}", id.escape_debug())
+                        write!(
+                            f,
+                            "; a version is asked for by --version-id {}",
+                            q(id).trim_matches('"')
+                        )
                     }
                     None => Ok(()),
                 }
@@ -169,14 +173,14 @@ impl fmt::Display for Error {
             ),
             Error::Busy { path } => {
                 let path = path.display().to_string();
-                write!(f, "another process is fetching into {path:?}: wait for it")
+                write!(f, "another process is fetching into {}: wait for it", q(&path))
             }
             Error::Thread { .. } => write!(f, "unable to run a thread for a range"),
             Error::Unreadable { what, path, .. } => {
-                write!(f, "{what} {:?}: unable to read it", path.display().to_string())
+                write!(f, "{what} {}: unable to read it", q(&path.display().to_string()))
             }
             Error::File { act, path, .. } => {
-                write!(f, "unable to {act} {:?}", path.display().to_string())
+                write!(f, "unable to {act} {}", q(&path.display().to_string()))
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::keys::sts::Ask;
 use crate::s3::keys::{Keys, Lookup};
 use crate::s3::options::{CredentialsFrom, Event, Options};
 use crate::text::date;
+use crate::text::quote::quoted;
 
 /// What keys are found by: the environment, and whoever lends those of a role.
 pub(crate) struct Outside<'a> {
@@ -114,7 +115,7 @@ fn nothing(configured: &Configured<'_>) -> Result<Option<Keys>, Error> {
         Some((name, value)) => Err(value.refused(format!(
             "there are keys for [{}] and none for [default]: name a profile by --profile or \
              AWS_PROFILE (in the config file its section is [profile NAME]), or pass --anonymous",
-            name.escape_debug()
+            quoted(name).trim_matches('"')
         ))),
         None => Ok(None),
     }

@@ -10,7 +10,7 @@ use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
 use orchestrate::{
     ActivateOptions, Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Verbs, class,
-    reserve,
+    quoted, reserve,
 };
 use registry::RunState;
 use serde_json::json;
@@ -34,7 +34,7 @@ pub(crate) fn run() -> ExitCode {
             return finish(say(&exit.output).map(|()| ExitCode::SUCCESS), false);
         }
         Err(exit) => {
-            let said = exit.output.split_whitespace().collect::<Vec<_>>().join(" ");
+            let said = exit.output.split_whitespace().map(cut).collect::<Vec<_>>().join(" ");
             eprintln!("orchestrate: fatal: {said}; see orchestrate --help");
             return ExitCode::from(100);
         }
@@ -42,6 +42,14 @@ pub(crate) fn run() -> ExitCode {
     let json = args.json;
     finish(answer(args), json)
 }
+
+/// A word of argh's, which quotes what it was given whole.
+fn cut(word: &str) -> &str {
+    word.char_indices().nth(WORD_MAX).map_or(word, |(end, _)| &word[..end])
+}
+
+/// Characters of a word that are shown.
+const WORD_MAX: usize = 200;
 
 fn finish(outcome: anyhow::Result<ExitCode>, json: bool) -> ExitCode {
     let error = match outcome {
@@ -424,8 +432,9 @@ fn purge(args: &commands::Gc) -> Result<Option<Vec<u32>>, Error> {
     let id = |word: &str| {
         word.parse().ok().filter(|id| *id <= ID_MAX).ok_or_else(|| {
             Error::Usage(format!(
-                "--purge-foreign {text:?}: expected ids from 0 to {ID_MAX}, as in --purge-foreign \
-                 254,255; without any it lists them"
+                "--purge-foreign {}: expected ids from 0 to {ID_MAX}, as in --purge-foreign \
+                 254,255; without any it lists them",
+                quoted(text)
             ))
         })
     };
@@ -440,7 +449,10 @@ fn bound(args: &commands::Gc) -> Result<Bound, Error> {
     let part = |text: &String| {
         let number = text.strip_suffix('%').unwrap_or(text);
         number.parse().ok().filter(|part| *part <= 100).ok_or_else(|| {
-            Error::Usage(format!("--max-used {text:?}: expected 0% to 100%, as in --max-used 80%"))
+            Error::Usage(format!(
+                "--max-used {}: expected 0% to 100%, as in --max-used 80%",
+                quoted(text)
+            ))
         })
     };
     let max_used = args.max_used.as_ref().map(part).transpose()?;

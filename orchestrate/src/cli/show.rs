@@ -6,7 +6,7 @@ use std::time::Duration;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level};
 use orchestrate::metrics::Facts;
-use orchestrate::{Error, Host, RunLine, Settings, Verbs, catalog};
+use orchestrate::{Error, Host, RunLine, Settings, Verbs, catalog, quoted};
 use serde_json::json;
 
 use crate::cli::commands::{Catalog, Events};
@@ -131,11 +131,16 @@ pub(crate) fn catalog(host: &mut Host, args: &Catalog, json: bool) -> anyhow::Re
             return usage("catalog reset: --to FILE, and FILE.minisig beside it");
         }
         (Some("reset") | None, Some(_), _) => return usage("--to is for `catalog reset` alone"),
-        (Some(other), ..) => return usage(&format!("catalog {other:?}: `reset`, or nothing")),
+        (Some(other), ..) => {
+            return usage(&format!("catalog {}: `reset`, or nothing", quoted(other)));
+        }
     }
     let expires_s = match args.expires.as_deref().map(|text| (text, catalog::seconds(text))) {
         Some((text, None)) => {
-            return usage(&format!("--expires {text:?}: expected a time: 2027-01-01T00:00:00Z"));
+            return usage(&format!(
+                "--expires {}: expected a time: 2027-01-01T00:00:00Z",
+                quoted(text)
+            ));
         }
         Some((_, seconds)) => seconds,
         None => None,

@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 use crate::config::table::{Kind, Setting, nearest, setting};
 use crate::config::{Origin, Value};
 use crate::error::Error;
+use crate::error::quote::quoted;
 
 /// More than any file of settings has.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -81,7 +82,7 @@ fn walk(
         match (setting(&key), value.get_ref()) {
             (Some(setting), _) => {
                 let value = typed(setting.kind, value)
-                    .map_err(|why| refused(path, at, &format!("key {key:?}: {why}")))?;
+                    .map_err(|why| refused(path, at, &format!("key {}: {why}", quoted(&key))))?;
                 found.push((setting, value, Origin::File { path: path.into(), line: at }));
             }
             (None, DeValue::Table(inner)) if is_table(&key) => {
@@ -91,7 +92,8 @@ fn walk(
                 let meant =
                     nearest(&key).map_or(String::new(), |key| format!("; did you mean {key:?}?"));
                 let what = format!(
-                    "unknown key {key:?}{meant} `orchestrate config --sample` shows every one"
+                    "unknown key {}{meant} `orchestrate config --sample` shows every one",
+                    quoted(&key)
                 );
                 return Err(refused(path, at, &what));
             }

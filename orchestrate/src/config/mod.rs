@@ -110,7 +110,7 @@ impl Config {
         let mut all = Vec::new();
         for setting in SETTINGS {
             let bad = |name: &str, text: &str, why: String| {
-                Error::Usage(format!("{name} {text:?}: {why}"))
+                Error::Usage(format!("{name} {}: {why}", crate::error::quote::quoted(text)))
             };
             let value = Value::parse(setting.kind, setting.default)
                 .map_err(|why| bad(setting.key, setting.default, why))?;

@@ -7,6 +7,7 @@ use registry::{Keep, Severity};
 
 use crate::config::{Config, Origin};
 use crate::error::Error;
+use crate::error::quote::quoted;
 use crate::host::settings::{Growing, Settings};
 use crate::process::cancel::Cancel;
 use crate::trust::keys::Trust;
@@ -145,19 +146,41 @@ impl Config {
         let block = self.list("scan.block").iter().map(|word| {
             Severity::from_word(word).ok_or_else(|| {
                 Error::Usage(format!(
-                    "scan.block {word:?}: expected critical, high, medium, low, unknown"
+                    "scan.block {}: expected critical, high, medium, low, unknown",
+                    quoted(word)
                 ))
             })
         });
         let codes = self.list("scan.exit_codes").iter().map(|word| {
             word.parse().map_err(|_| {
                 Error::Usage(format!(
-                    "scan.exit_codes {word:?}: expected whole numbers from 0 to 255"
+                    "scan.exit_codes {}: expected whole numbers from 0 to 255",
+                    quoted(word)
                 ))
             })
         });
+        let exit_codes: Vec<u8> = codes.collect::<Result<_, _>>()?;
+        if exit_codes.is_empty() {
+            return Err(Error::Usage(
+                "scan.exit_codes: the list is empty, so no report would ever count: name the codes of a scan \
+                 that has worked, as [\"0\"]"
+                    .into(),
+            ));
+        }
+        for key in ["scan.command", "scan.about"] {
+            if let Some(program) = self.list(key).first()
+                && !named(program)
+            {
+                return Err(Error::Usage(format!(
+                    "{key}: the program {}: expected an absolute path, as \"/usr/bin/trivy\", or a name \
+                     without \"/\", which is looked for in {}: a scanner runs in /, wherever this does",
+                    quoted(program),
+                    scan::PATH
+                )));
+            }
+        }
         let policy = scan::Policy {
-            exit_codes: codes.collect::<Result<_, _>>()?,
+            exit_codes,
             mode: self.text("scan.policy").and_then(scan::Mode::from_word).unwrap_or_default(),
             command: self.list("scan.command").to_vec(),
             block: block.collect::<Result<_, _>>()?,
@@ -195,6 +218,11 @@ impl Config {
         options.jobs = options.jobs.or(Some(2));
         Ok(options)
     }
+}
+
+/// Whether a program is named so that it is the same one from wherever it is started.
+fn named(program: &str) -> bool {
+    !program.is_empty() && (program.starts_with('/') || !program.contains('/'))
 }
 
 #[cfg(test)]
@@ -269,6 +297,34 @@ mod tests {
             assert_eq!(limits(&key).unwrap(), expected, "{name}");
         }
         assert!(limits("[unpack]\nzstd_window_log_max = 40").is_err());
+    }
+
+    /// Either would be found out by the first scan, or by nobody.
+    #[test]
+    fn a_scanner_that_cannot_be_meant_is_refused_with_the_way_out() {
+        for (line, wanted) in [
+            ("exit_codes = []", ["scan.exit_codes: the list is empty", "as [\"0\"]"]),
+            (
+                "command = [\"./trivy\", \"{}\"]",
+                ["scan.command: the program \"./trivy\"", "absolute path"],
+            ),
+            ("command = [\"\", \"{}\"]", ["scan.command: the program \"\"", "absolute path"]),
+            ("about = [\"bin/trivy\"]", ["scan.about: the program \"bin/trivy\"", "/usr/bin"]),
+        ] {
+            let file = format!("[scan]\n{line}");
+            let file = Some((std::path::Path::new("/f"), file.as_str()));
+            let config = Config::resolve(&Flags::new(), &|_| None, file).unwrap();
+            let said = config.settings().unwrap_err().to_string();
+            for part in wanted {
+                assert!(said.contains(part), "{line}: {said}");
+            }
+        }
+        for line in ["command = [\"trivy\", \"{}\"]", "command = []", "command = [\"/opt/t\"]"] {
+            let file = format!("[scan]\n{line}");
+            let file = Some((std::path::Path::new("/f"), file.as_str()));
+            let config = Config::resolve(&Flags::new(), &|_| None, file).unwrap();
+            assert!(config.settings().is_ok(), "{line}");
+        }
     }
 
     #[test]

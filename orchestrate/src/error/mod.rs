@@ -3,6 +3,7 @@
 pub(crate) mod amiss;
 pub(crate) mod class;
 pub(crate) mod leaves;
+pub(crate) mod quote;
 pub(crate) mod refusal;
 pub(crate) mod state;
 pub(crate) mod unseen;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::error::Error;
 use crate::error::leaves::stream_error;
+use crate::error::quote::quoted;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,7 +22,7 @@ impl fmt::Display for Error {
             }
             Error::Usage(text) => f.write_str(text),
             Error::Unknown { what, name } => {
-                write!(f, "no {what} {name:?} here; `orchestrate ls` shows what there is")
+                write!(f, "no {what} {} here; `orchestrate ls` shows what there is", quoted(name))
             }
             Error::Making(making) => making.fmt(f),
             Error::Amiss(amiss) => amiss.fmt(f),

@@ -105,6 +105,7 @@ pub(crate) fn io_class(error: &io::Error) -> Class {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Class::NoSpace,
         io::ErrorKind::PermissionDenied => Class::Denied,
+        io::ErrorKind::InvalidFilename => Class::Usage,
         // What is in a place is something else than it has to be.
         io::ErrorKind::ReadOnlyFilesystem
         | io::ErrorKind::NotADirectory

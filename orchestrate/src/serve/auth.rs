@@ -12,6 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
+use crate::error::quote::quoted;
 use crate::process::sys;
 
 /// Bytes that a token has at least: 128 bits in hex are 32.
@@ -35,7 +36,7 @@ impl FromStr for Allow {
     /// `user:NAME`, `group:NAME`, or numbers. Names are looked up in /etc/passwd and /etc/group: a
     /// static program has no other directory.
     fn from_str(text: &str) -> Result<Allow, Error> {
-        let bad = |why: &str| Error::Usage(format!("--allow {text:?}: {why}"));
+        let bad = |why: &str| Error::Usage(format!("--allow {}: {why}", quoted(text)));
         let (kind, name) = text.split_once(':').unwrap_or(("", text));
         let id =
             |file: &str| name.parse().ok().or_else(|| id_of(&fs::read_to_string(file).ok()?, name));

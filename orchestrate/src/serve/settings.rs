@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::{Config, Origin};
 use crate::error::Error;
+use crate::error::quote::quoted;
 use crate::serve::options::{Limits, Options};
 
 /// Settings that decide nothing about what comes out of a run; tables with a dot at their end.
@@ -67,7 +68,8 @@ impl Config {
         let listen = self.text("serve.listen").map(|text| {
             text.parse().map_err(|_| {
                 Error::Usage(format!(
-                    "serve.listen {text:?}: expected ADDRESS:PORT, as 127.0.0.1:8440"
+                    "serve.listen {}: expected ADDRESS:PORT, as 127.0.0.1:8440",
+                    quoted(text)
                 ))
             })
         });

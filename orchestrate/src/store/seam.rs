@@ -11,6 +11,7 @@ use registry::StoreBinding;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::error::quote::quoted;
 use crate::plan::Mapping;
 use crate::plan::mapped::Mapped;
 
@@ -30,9 +31,10 @@ impl FromStr for StoreName {
         match text.split_once(':') {
             Some(("thin", pool)) if !pool.is_empty() => Ok(StoreName::Thin(pool.into())),
             Some(("dir", path)) if !path.is_empty() => Ok(StoreName::Dir(path.into())),
-            Some(_) | None => {
-                Err(Error::Usage(format!("--store {text:?}: expected thin:POOL or dir:PATH")))
-            }
+            Some(_) | None => Err(Error::Usage(format!(
+                "--store {}: expected thin:POOL or dir:PATH",
+                quoted(text)
+            ))),
         }
     }
 }

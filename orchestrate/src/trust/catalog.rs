@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::trust::keys::Distrust;
 use crate::trust::moment::{moment, seconds};
+use crate::trust::strict::beginning;
 
 /// The last serial there is: far from what a row can hold, so that there is always one above.
 pub const SERIAL_MAX: u64 = 1 << 62;
@@ -202,10 +203,13 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Once<V> {
                 let mut all = BTreeMap::new();
                 while let Some(name) = map.next_key::<String>()? {
                     if all.contains_key(&name) {
-                        return Err(A::Error::custom(format!("the image {name:?} is in it twice")));
+                        return Err(A::Error::custom(format!(
+                            "the image {:?} is in it twice",
+                            beginning(&name)
+                        )));
                     }
                     let value = map.next_value().map_err(|error| {
-                        A::Error::custom(format!("the image {name:?}: {error}"))
+                        A::Error::custom(format!("the image {:?}: {error}", beginning(&name)))
                     })?;
                     all.insert(name, value);
                 }
@@ -276,7 +280,8 @@ impl<'de> Deserialize<'de> for Time {
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Time, E> {
                 seconds(text).map(Time).ok_or_else(|| {
                     E::custom(format!(
-                        "`expires` {text:?} is no time such as \"2027-01-01T00:00:00Z\""
+                        "`expires` {:?} is no time such as \"2027-01-01T00:00:00Z\"",
+                        beginning(text)
                     ))
                 })
             }

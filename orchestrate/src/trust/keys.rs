@@ -6,6 +6,7 @@ use fetch::ImageRef;
 use minisign_verify::PublicKey;
 
 use crate::trust::moment::moment;
+use crate::trust::strict::beginning;
 
 /// Where the catalog is, whose word counts, and how far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,7 +99,7 @@ impl Trust {
     /// [`Distrust::Key`] naming the one that is none.
     pub fn public_keys(&self) -> Result<Vec<PublicKey>, Distrust> {
         let one = |text: &String| {
-            let bad = |why: String| Distrust::Key(format!("{text:?}: {why}"));
+            let bad = |why: String| Distrust::Key(format!("{:?}: {why}", beginning(text)));
             match text.contains(['/', '.']) && std::path::Path::new(text).is_absolute() {
                 true => PublicKey::from_file(text).map_err(|error| bad(error.to_string())),
                 false => PublicKey::from_base64(text).map_err(|error| bad(error.to_string())),

@@ -5,5 +5,6 @@ pub(crate) mod catalog;
 pub(crate) mod keys;
 pub(crate) mod moment;
 pub(crate) mod report;
+pub(crate) mod sarif;
 pub(crate) mod scan;
 pub(crate) mod strict;

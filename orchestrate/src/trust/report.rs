@@ -5,7 +5,8 @@ use registry::{ScanFinding, Severity};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::trust::strict;
+use crate::trust::sarif::{self, Sarif};
+use crate::trust::strict::{self, beginning};
 
 /// More findings than this are counted and not kept.
 const FINDINGS_MAX: usize = 10_000;
@@ -46,9 +47,13 @@ pub fn parse(bytes: &[u8]) -> Result<Report, String> {
         return trivy(value);
     }
     match value.get("version").and_then(Value::as_str) {
-        Some("2.1.0") if value.get("runs").is_some() => sarif(value),
+        Some("2.1.0") if value.get("runs").is_some() => {
+            let Sarif { scanner, version, findings } = sarif::read(&value)?;
+            let version = version.map(|text| cut(&text));
+            Ok(Report { version, ..report_of("sarif", scanner, findings) })
+        }
         Some(version) if value.get("runs").is_some() => {
-            Err(format!("it printed SARIF {version:?}, and 2.1.0 is what is read"))
+            Err(format!("it printed SARIF {:?}, and 2.1.0 is what is read", beginning(version)))
         }
         Some(_) | None => Err("it printed neither Trivy's JSON nor SARIF 2.1.0".into()),
     }
@@ -85,6 +90,10 @@ fn cut(text: &str) -> String {
 #[serde(rename_all = "PascalCase")]
 struct Trivy {
     schema_version: u64,
+    #[serde(default)]
+    artifact_name: String,
+    #[serde(default)]
+    artifact_type: String,
     #[serde(default)]
     results: Option<Vec<TrivyResult>>,
     #[serde(default)]
@@ -153,20 +162,31 @@ struct Secret {
 }
 
 fn trivy(value: Value) -> Result<Report, String> {
-    let wrong = |error: serde_json::Error| format!("its report is not as Trivy has it: {error}");
+    // serde quotes whole what it met.
+    let wrong = |error: serde_json::Error| {
+        format!("its report is not as Trivy has it: {}", beginning(&error.to_string()))
+    };
     let report = Trivy::deserialize(value).map_err(wrong)?;
     if report.schema_version != 2 {
         let version = report.schema_version;
         return Err(format!("it printed Trivy's schema {version}, and 2 is what is read"));
     }
-    let severity = |word: &str| Severity::from_word(word).unwrap_or(Severity::Unknown);
+    // Trivy leaves out results that are empty, and never what it has looked at.
+    if report.results.is_none()
+        && (report.artifact_name.is_empty() || report.artifact_type.is_empty())
+    {
+        return Err("its report has no Results, and does not say what was scanned (ArtifactName and \
+                    ArtifactType), as Trivy's has it where nothing was found: a scanner of your own \
+                    prints \"Results\": [] then"
+            .into());
+    }
     let mut findings = Vec::new();
     for result in report.results.unwrap_or_default() {
         let target = result.target;
         for of in result.vulnerabilities.unwrap_or_default() {
             findings.push(ScanFinding {
                 id: of.id,
-                severity: severity(&of.severity),
+                severity: severity(&of.severity)?,
                 package: of.pkg_name,
                 installed: of.installed_version,
                 fixed: of.fixed_version,
@@ -179,92 +199,32 @@ fn trivy(value: Value) -> Result<Report, String> {
         let rest = misconfigured
             .map(|of| (of.id, of.severity, of.title))
             .chain(secrets.map(|of| (of.id, of.severity, of.title)));
-        findings.extend(rest.map(|(id, word, title)| ScanFinding {
-            id,
-            severity: severity(&word),
-            package: target.clone(),
-            installed: String::new(),
-            fixed: String::new(),
-            title,
-        }));
+        for (id, word, title) in rest {
+            findings.push(ScanFinding {
+                id,
+                severity: severity(&word)?,
+                package: target.clone(),
+                installed: String::new(),
+                fixed: String::new(),
+                title,
+            });
+        }
     }
     // Newer ones name themselves.
     let version = report.trivy.and_then(|of| of.version).map(|text| cut(&text));
     Ok(Report { version, ..report_of("trivy", Some("Trivy".into()), findings) })
 }
 
-fn sarif(value: Value) -> Result<Report, String> {
-    let runs = value["runs"].as_array().ok_or("its report has no list of runs")?;
-    if runs.is_empty() {
-        return Err("its report has no run: nothing was scanned".into());
+/// The severity of a finding; unknown where the scanner gives none. One that nobody knows may stand for the worst,
+/// and is not passed over.
+fn severity(word: &str) -> Result<Severity, String> {
+    if word.is_empty() {
+        return Ok(Severity::Unknown);
     }
-    let mut findings = Vec::new();
-    let (mut scanner, mut version) = (None, None);
-    for run in runs {
-        let driver = &run["tool"]["driver"];
-        let name = driver["name"].as_str().ok_or("its report does not name its tool")?;
-        scanner.get_or_insert_with(|| name.to_owned());
-        let said = driver["semanticVersion"].as_str().or_else(|| driver["version"].as_str());
-        version = version.or_else(|| said.map(cut));
-        let invocations = run["invocations"].as_array().into_iter().flatten();
-        if invocations.into_iter().any(|of| of["executionSuccessful"] == Value::Bool(false)) {
-            return Err("its report says that the scan did not succeed".into());
-        }
-        // SARIF 3.14.23: no results is what a run says that did not look.
-        let results =
-            run["results"].as_array().ok_or("its report has no results: nothing was scanned")?;
-        for result in results {
-            // 3.27.9: of the kinds, only these are findings; "fail" is the default.
-            let finds = matches!(result["kind"].as_str(), None | Some("fail" | "open" | "review"));
-            if finds {
-                findings.push(sarif_finding(driver, result));
-            }
-        }
-    }
-    Ok(Report { version, ..report_of("sarif", scanner, findings) })
-}
-
-fn sarif_finding(driver: &Value, result: &Value) -> ScanFinding {
-    let by_index = || {
-        let index = result["ruleIndex"].as_u64().or_else(|| result["rule"]["index"].as_u64());
-        driver["rules"].get(usize::try_from(index?).ok()?)
-    };
-    let id = result["ruleId"]
-        .as_str()
-        .or_else(|| result["rule"]["id"].as_str())
-        .or_else(|| by_index()?["id"].as_str())
-        .unwrap_or("unnamed");
-    let rules = driver["rules"].as_array();
-    let by_id = || rules?.iter().find(|rule| rule["id"] == id);
-    let rule = by_index().or_else(by_id).unwrap_or(&Value::Null);
-    let score = |of: &Value| {
-        let score = &of["properties"]["security-severity"];
-        score.as_f64().or_else(|| score.as_str()?.parse().ok())
-    };
-    let level = result["level"].as_str().or_else(|| rule["defaultConfiguration"]["level"].as_str());
-    let severity = match (score(result).or_else(|| score(rule)), level) {
-        // The steps of CVSS 3.
-        (Some(score), _) if score >= 9.0 => Severity::Critical,
-        (Some(score), _) if score >= 7.0 => Severity::High,
-        (Some(score), _) if score >= 4.0 => Severity::Medium,
-        (Some(score), _) if score > 0.0 => Severity::Low,
-        // 3.27.10: without a word it is a warning.
-        (_, Some("error")) => Severity::High,
-        (_, Some("warning") | None) => Severity::Medium,
-        (_, Some("note")) => Severity::Low,
-        (_, Some(_)) => Severity::Unknown,
-    };
-    let place = &result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"];
-    let title =
-        result["message"]["text"].as_str().or_else(|| rule["shortDescription"]["text"].as_str());
-    ScanFinding {
-        id: id.to_owned(),
-        severity,
-        package: place.as_str().unwrap_or_default().to_owned(),
-        installed: String::new(),
-        fixed: String::new(),
-        title: title.unwrap_or_default().lines().next().unwrap_or_default().to_owned(),
-    }
+    Severity::from_word(word.trim()).ok_or_else(|| {
+        let known = Severity::ALL.map(Severity::word).join(", ");
+        format!("its report has a finding of severity {:?}: expected {known}", beginning(word))
+    })
 }
 
 fn report_of(
@@ -349,6 +309,9 @@ mod tests {
             ("{\"version\": \"2.1.0\"}", "neither"),
             ("{\"SchemaVersion\": 1, \"Results\": []}", "schema 1"),
             ("{\"SchemaVersion\": 2, \"Results\": 7}", "not as Trivy has it"),
+            ("{\"SchemaVersion\": 2}", "ArtifactName"),
+            ("{\"SchemaVersion\": 2, \"ArtifactName\": \"/x\", \"ArtifactType\": \"\"}", "ArtifactType"),
+            ("{\"SchemaVersion\": 2, \"Results\": null}", "ArtifactName"),
             ("{\"version\": \"2.0.0\", \"runs\": []}", "SARIF \"2.0.0\""),
             ("{\"version\": \"2.1.0\", \"runs\": []}", "no run"),
             ("{\"version\": \"2.1.0\", \"runs\": [{}]}", "name its tool"),
@@ -364,7 +327,66 @@ mod tests {
         }
         let deep = "[".repeat(1 << 20);
         assert!(parse(deep.as_bytes()).is_err());
-        assert_eq!(parse(b"{\"SchemaVersion\": 2}").unwrap().counts, [0; 5]);
+        // Of an empty tree Trivy says no more than what it was.
+        let empty = r#"{"SchemaVersion": 2, "ArtifactName": "/x", "ArtifactType": "filesystem", "Metadata": {}}"#;
+        for clean in [empty, r#"{"SchemaVersion": 2, "Results": []}"#] {
+            assert_eq!(parse(clean.as_bytes()).unwrap().counts, [0; 5]);
+        }
+    }
+
+    /// What was passed over would count as nothing found, where the policy does not name `unknown`.
+    #[test]
+    fn a_severity_that_nobody_knows_is_never_passed_over() {
+        let trivy = |part: &str, id: &str, severity: &str| {
+            let text = format!(
+                r#"{{"SchemaVersion": 2, "Results": [{{"{part}": [{{"{id}": "X", "Severity": {severity}}}]}}]}}"#
+            );
+            parse(text.as_bytes()).map(|report| report.counts)
+        };
+        let parts = [
+            ("Vulnerabilities", "VulnerabilityID"),
+            ("Misconfigurations", "ID"),
+            ("Secrets", "RuleID"),
+        ];
+        for (part, id) in parts {
+            assert_eq!(trivy(part, id, r#"" HIGH ""#), Ok([0, 1, 0, 0, 0]), "{part}");
+            assert_eq!(trivy(part, id, r#""""#), Ok([0, 0, 0, 0, 1]), "{part}");
+            for bad in [r#""SEVERE""#, r#"" ""#, r#""HI GH""#, "9", "null", "[]"] {
+                let why = trivy(part, id, bad).expect_err(bad);
+                assert!(why.contains("severity") || why.contains("not as Trivy"), "{bad}: {why}");
+            }
+        }
+        let sarif = |result: &str| {
+            let text = format!(
+                r#"{{"version": "2.1.0", "runs": [{{"tool": {{"driver": {{"name": "x"}}}}, "results": [{result}]}}]}}"#
+            );
+            parse(text.as_bytes()).map(|report| report.counts)
+        };
+        for (result, counts) in [
+            (r#"{"ruleId": "a", "level": "Error "}"#, [0, 1, 0, 0, 0]),
+            (r#"{"ruleId": "a", "level": "none"}"#, [0, 0, 0, 0, 1]),
+            (r#"{"ruleId": "a", "properties": {"security-severity": " 9.8 "}}"#, [1, 0, 0, 0, 0]),
+            (r#"{"ruleId": "a", "kind": "notApplicable"}"#, [0; 5]),
+            (r#"{"ruleId": "a", "kind": "FAIL "}"#, [0, 0, 1, 0, 0]),
+        ] {
+            assert_eq!(sarif(result), Ok(counts), "{result}");
+        }
+        for (result, wanted) in [
+            (r#"{"level": "severe"}"#, "level \"severe\""),
+            (r#"{"level": 7}"#, "level 7"),
+            (r#"{"kind": "failed"}"#, "kind \"failed\""),
+            (r#"{"kind": true}"#, "kind true"),
+            (
+                r#"{"level": "note", "properties": {"security-severity": "critical"}}"#,
+                "0.0 to 10.0",
+            ),
+            (r#"{"level": "note", "properties": {"security-severity": "NaN"}}"#, "0.0 to 10.0"),
+            (r#"{"level": "note", "properties": {"security-severity": 98}}"#, "0.0 to 10.0"),
+            (r#"{"level": "note", "properties": {"security-severity": []}}"#, "0.0 to 10.0"),
+        ] {
+            let why = sarif(result).expect_err(result);
+            assert!(why.contains(wanted), "{result}: {why}");
+        }
     }
 
     #[test]

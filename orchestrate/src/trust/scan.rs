@@ -6,6 +6,9 @@ use std::{fmt, io};
 use registry::{Scan, Severity};
 use serde::Serialize;
 
+/// Where the programs are looked for that a scanner is or starts.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// What happens to an image that was not scanned, or not well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {

@@ -13,6 +13,14 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     reader.end().map(|()| value)
 }
 
+/// At most this many characters of a text from outside are shown.
+const SHOWN_MAX: usize = 200;
+
+/// The beginning of a text from outside, for a message.
+pub(crate) fn beginning(text: &str) -> &str {
+    text.char_indices().nth(SHOWN_MAX).map_or(text, |(end, _)| &text[..end])
+}
+
 struct Strict;
 
 impl<'de> DeserializeSeed<'de> for Strict {
@@ -66,8 +74,10 @@ impl<'de> Visitor<'de> for Strict {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if map.contains_key(&key) {
-                let shown: String = key.chars().take(80).collect();
-                return Err(A::Error::custom(format!("the key {shown:?} is there twice")));
+                return Err(A::Error::custom(format!(
+                    "the key {:?} is there twice",
+                    beginning(&key)
+                )));
             }
             map.insert(key, entries.next_value_seed(Strict)?);
         }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::Error;
+use crate::error::quote::quoted;
 use crate::host::Host;
 use crate::host::run::millis;
 use crate::plan::retry::Step;
@@ -114,7 +115,8 @@ pub fn check_name(name: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Usage(format!(
-        "--name {name:?}: 1 to 100 of A-Z a-z 0-9 - _ . +, the first a letter or digit"
+        "--name {}: 1 to 100 of A-Z a-z 0-9 - _ . +, the first a letter or digit",
+        quoted(name)
     )))
 }
 

@@ -72,7 +72,7 @@ fn what_is_found_is_kept_and_decides_what_is_activated() {
     // Scanned again on demand, and by the other format.
     scanner(&bench, &report("other.sarif"));
     assert_eq!(json(&run(&host, &[], &["scan", IMAGE]))["format"], "sarif");
-    scanner(&bench, "echo '{\"SchemaVersion\": 2}'");
+    scanner(&bench, "echo '{\"SchemaVersion\": 2, \"Results\": []}'");
     assert!(run(&host, &[], &["scan", IMAGE]).status.success());
     assert!(run(&host, &[required], &["activate", IMAGE, "--name", "three"]).status.success());
     host.check();
@@ -89,7 +89,7 @@ fn the_scanner_sees_the_tree_and_cannot_change_it() {
         &bench,
         "{ ls $1/srv; echo in; cat; echo pid $$; env; ulimit -c
            touch $1/new && echo WRITTEN; echo x > $1/srv/layer-3/0 && echo WRITTEN; } > $XDG_CACHE_HOME/seen 2>&1
-         echo '{\"SchemaVersion\": 2}'",
+         echo '{\"SchemaVersion\": 2, \"Results\": []}'",
     );
     let done = run(&host, &[("VENEER_SECRET_OF_OURS", "hunter2")], &["scan", IMAGE]);
     assert!(done.status.success(), "{done:?}");
@@ -115,7 +115,7 @@ fn a_scanner_that_hangs_lies_or_floods_is_bounded_and_nothing_of_it_stays() {
     host.ok(&["ensure", IMAGE]);
     let mark = format!("3{:06}", std::process::id());
     let sleep = format!("sleep {mark}");
-    let good = "echo '{\"SchemaVersion\": 2}'";
+    let good = "echo '{\"SchemaVersion\": 2, \"Results\": []}'";
     // What it does, what is set, the exit code, what is said.
     for (text, setting, code, wanted) in [
         (sleep.clone(), ("VENEER_SCAN_TIMEOUT", "1"), 111, "killed after 1 s"),
@@ -151,6 +151,16 @@ fn a_scanner_that_hangs_lies_or_floods_is_bounded_and_nothing_of_it_stays() {
         (format!("{good}\nexit 1"), ("LANG", "C"), 100, "scan.exit_codes = [\"0\", \"1\"]"),
         (format!("{good}\nexit 9"), ("VENEER_SCAN_EXIT_CODES", "0 9"), 0, ""),
         (format!("{good}\nexit 0"), ("VENEER_SCAN_EXIT_CODES", "9"), 100, "ended with 0"),
+        // Nothing of what a report has to say, and a word for the worst that nobody knows.
+        ("echo '{\"SchemaVersion\": 2}'".into(), ("LANG", "C"), 100, "does not say what was scanned"),
+        (
+            "echo '{\"SchemaVersion\": 2, \"Results\": [{\"Vulnerabilities\": [{\"VulnerabilityID\": \"X\", \
+             \"Severity\": \"WORST\"}]}]}'"
+                .into(),
+            ("LANG", "C"),
+            100,
+            "WORST",
+        ),
         // One key twice: who reads it decides what it says.
         (
             "echo '{\"SchemaVersion\": 2, \"Results\": [7], \"Results\": []}'".into(),
@@ -168,7 +178,15 @@ fn a_scanner_that_hangs_lies_or_floods_is_bounded_and_nothing_of_it_stays() {
     }
     let mut missing = host.command(&["scan", IMAGE]);
     let missing = missing.env("VENEER_SCAN_COMMAND", "/nonexistent/scanner {}").output().unwrap();
-    assert!(String::from_utf8_lossy(&missing.stderr).contains("cannot run /nonexistent/scanner"));
+    let said = String::from_utf8_lossy(&missing.stderr);
+    for part in ["cannot run /nonexistent/scanner", "no such program", "install it", "scan.command"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let mut relative = host.command(&["scan", IMAGE]);
+    let relative = relative.env("VENEER_SCAN_COMMAND", "./scanner {}").output().unwrap();
+    assert_eq!(relative.status.code(), Some(100), "{relative:?}");
+    assert!(String::from_utf8_lossy(&relative.stderr).contains("expected an absolute path"));
     let unset = host.command(&["scan", IMAGE]).output().unwrap();
     assert!(String::from_utf8_lossy(&unset.stderr).contains("set scan.command"), "{unset:?}");
     host.check();
@@ -197,12 +215,12 @@ fn a_killed_orchestrate_takes_its_scanner_with_it() {
     child.kill().unwrap();
     child.wait().unwrap();
     until(&|count| count == 0);
-    scanner(&bench, "echo '{\"SchemaVersion\": 2}'");
+    scanner(&bench, "echo '{\"SchemaVersion\": 2, \"Results\": []}'");
     assert!(run(&host, &[], &["scan", IMAGE]).status.success());
     host.check();
 }
 
-const CLEAN: &str = "echo '{\"SchemaVersion\": 2}'";
+const CLEAN: &str = "echo '{\"SchemaVersion\": 2, \"Results\": []}'";
 
 /// As [`run`], with another program as the scanner.
 fn run_by(host: &Host<'_>, program: &str, policy: &str, words: &[&str]) -> Output {

@@ -32,7 +32,7 @@ cat $STATE/registry.db >/dev/null && head -c1 /dev/urandom >/dev/null && say may
 perl -e 'use Socket; exit !socket(my $s, PF_INET, SOCK_STREAM, 0)' && say may have a network
 say may be: $(grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\t' | tr '\n' ' ')
 say may net: $(readlink /proc/self/ns/net)
-echo '{"SchemaVersion": 2}'
+echo '{"SchemaVersion": 2, "Results": []}'
 "#;
 
 fn script(bench: &Bench, text: &str) {
@@ -98,7 +98,10 @@ fn a_scan_without_its_walls_is_refused_unless_that_is_relaxed() {
     let bench = Bench::small();
     let host = bench.host("host");
     host.ok(&["ensure", IMAGE]);
-    script(&bench, "ls $1/srv/layer-3 >/dev/null && echo '{\"SchemaVersion\": 2}'\n");
+    script(
+        &bench,
+        "ls $1/srv/layer-3 >/dev/null && echo '{\"SchemaVersion\": 2, \"Results\": []}'\n",
+    );
     let lacking = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"];
     let refused = scan(&host, &lacking, &[], &[]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();

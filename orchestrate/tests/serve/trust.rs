@@ -109,7 +109,7 @@ fn a_daemon_brings_up_nothing_that_was_not_scanned_and_scans_it_by_itself() {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         format!("{} {{}}", file.display())
     };
-    const CLEAN: &str = "echo '{\"SchemaVersion\": 2}'";
+    const CLEAN: &str = "echo '{\"SchemaVersion\": 2, \"Results\": []}'";
     let bad = format!("cat {}/tests/reports/trivy.json", env!("CARGO_MANIFEST_DIR"));
     let host = bench.host("host");
     let first = scanner("first", CLEAN);

@@ -240,7 +240,7 @@ fn a_year_leaves_no_more_than_its_first_days() {
     let mut publisher = Publisher::new(&bench, &host.dir);
     publisher.publish();
     let scanner = bench.path("scanner");
-    fs::write(&scanner, "#!/bin/sh\necho '{\"SchemaVersion\": 2}'\n").unwrap();
+    fs::write(&scanner, "#!/bin/sh\necho '{\"SchemaVersion\": 2, \"Results\": []}'\n").unwrap();
     fs::set_permissions(&scanner, fs::Permissions::from_mode(0o755)).unwrap();
     let settings = format!(
         "[catalog]\nurl = \"s3://bucket/catalog.json\"\nkeys = [\"{}\"]\n\

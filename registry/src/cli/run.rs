@@ -105,8 +105,9 @@ fn list(registry: &Registry, ls: &Ls) -> anyhow::Result<bool> {
         "quarantine" => to_json(&registry.quarantine()?)?,
         "events" => to_json(&registry.events(None, 0, u32::MAX)?)?,
         other => bail!(
-            "cannot list {other:?}: one of volumes, images, activations, runs, \
-                       quarantine, events"
+            "cannot list {:?}: one of volumes, images, activations, runs, \
+                       quarantine, events",
+            other.chars().take(WORD_MAX).collect::<String>()
         ),
     };
     for row in rows {
@@ -239,6 +240,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// Characters of a word from outside that are shown.
+const WORD_MAX: usize = 200;
+
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    // argh quotes whole what it was given.
+    let cut = |word: &str| word.chars().take(WORD_MAX).collect::<String>();
+    text.split_whitespace().map(cut).collect::<Vec<_>>().join(" ")
 }

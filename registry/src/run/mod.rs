@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::quote::beginning;
 use crate::rows::get;
 use crate::write::{Write, now_ms};
 
@@ -181,7 +182,7 @@ fn run(row: &Row<'_>) -> Result<Run, Error> {
     let subject = format!("run {id}");
     let corrupt = |what: &str, word: &str| Error::Corrupt {
         subject: subject.clone(),
-        what: format!("{what} {word:?}"),
+        what: format!("{what} {:?}", beginning(word)),
     };
     let word: String = get(row, 1, &subject)?;
     let verb = Verb::ALL.into_iter().find(|verb| verb.word() == word);

@@ -112,7 +112,7 @@ fn scanned(veneer: &Veneer) -> Result<()> {
         let cmd = veneer.cmd(&["scan", &image("python"), "--json"]);
         cmd.env("VENEER_SCAN_COMMAND", command).env("VENEER_SCAN_TIMEOUT", "2").run()
     };
-    let good = "echo '{\"SchemaVersion\": 2}'";
+    let good = "echo '{\"SchemaVersion\": 2, \"Results\": []}'";
     let look = "test -e $1/srv/app/hello.py || exit 3; touch $1/new 2>/dev/null && exit 4
                 mount -o remount,rw $1 2>/dev/null; touch $1/new 2>/dev/null && exit 5";
     let done = scan(&format!("{look}; {good}"))?.expect(0)?.json()?;

@@ -61,7 +61,7 @@ pub(crate) fn run() -> ExitCode {
     let top = match Top::from_args(&[program], &args::hoist(rest)) {
         Ok(top) => top,
         Err(early) if early.status.is_ok() => return print(&early.output, DONE),
-        Err(early) => return usage(early.output.trim_end()),
+        Err(early) => return usage(&brief(&early.output)),
     };
     if top.version {
         return print(&format!("thin {}\n", env!("CARGO_PKG_VERSION")), DONE);
@@ -98,10 +98,9 @@ pub(crate) fn run() -> ExitCode {
 
 fn wait_from_env() -> Result<Option<u64>, String> {
     match std::env::var("VENEER_REMOVE_WAIT_MS") {
-        Ok(text) if !text.is_empty() => text
-            .parse()
-            .map(Some)
-            .map_err(|_| format!("VENEER_REMOVE_WAIT_MS={text:?}: not a number of milliseconds")),
+        Ok(text) if !text.is_empty() => text.parse().map(Some).map_err(|_| {
+            format!("VENEER_REMOVE_WAIT_MS={:?}: not a number of milliseconds", brief(&text))
+        }),
         Ok(_) | Err(_) => Ok(None),
     }
 }
@@ -148,6 +147,15 @@ fn exit_code(err: &Error) -> u8 {
         | Kind::Refused => NEVER,
     }
 }
+
+/// argh quotes whole what it was given.
+fn brief(said: &str) -> String {
+    let cut = |word: &str| word.chars().take(WORD_MAX).collect::<String>();
+    said.trim_end().split(' ').map(cut).collect::<Vec<_>>().join(" ")
+}
+
+/// Characters of a word from outside that are shown.
+const WORD_MAX: usize = 200;
 
 fn usage(text: &str) -> ExitCode {
     eprintln!("thin: fatal: {text}");

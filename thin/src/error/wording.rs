@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use crate::error::Error;
 use crate::format::garbled::Garbled;
-use crate::format::quote::clean;
+use crate::format::quote::{clean, clean_said};
 use crate::format::units::Bytes;
 
 impl fmt::Display for Error {
@@ -177,14 +177,14 @@ impl fmt::Display for Error {
                     // The kernel says so only in its own log.
                     (true, Errno::EINVAL) => write!(f, ": is there such a file system on it?"),
                     (true, _) => Ok(()),
-                    (false, _) => write!(f, ": {}", clean(log)),
+                    (false, _) => write!(f, ": {}", clean_said(log)),
                 }
             }
             Error::NoProgram { program, source } => {
                 write!(f, "cannot run {program}: {source}")
             }
             Error::Program { program, device, status, stderr } => {
-                write!(f, "{program} {}: {status}: {}", device.display(), clean(stderr))
+                write!(f, "{program} {}: {status}: {}", device.display(), clean_said(stderr))
             }
             Error::Io { what, path, source } => {
                 write!(f, "{what} \"{}\": {source}", clean(&path.to_string_lossy()))

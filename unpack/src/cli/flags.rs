@@ -170,9 +170,18 @@ fn text(flag: Option<&String>, name: &'static str) -> Result<Option<(String, Str
     }
 }
 
+/// The beginning of a text from outside, for a message.
+fn beginning(text: &str) -> &str {
+    text.char_indices().nth(SHOWN_MAX).map_or(text, |(end, _)| &text[..end])
+}
+
+/// At most this many characters of it are shown.
+pub(crate) const SHOWN_MAX: usize = 200;
+
 fn number(flag: Option<&String>, name: &'static str, default: u64) -> Result<u64, Usage> {
     let Some((name, text)) = text(flag, name)? else { return Ok(default) };
-    let bad = || Usage(format!("{name} {text:?} is not a number (suffixes K, M, G, T)"));
+    let bad =
+        || Usage(format!("{name} {:?} is not a number (suffixes K, M, G, T)", beginning(&text)));
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'K') => (&text[..text.len() - 1], 10),
         Some(b'M') => (&text[..text.len() - 1], 20),
@@ -189,7 +198,9 @@ fn number(flag: Option<&String>, name: &'static str, default: u64) -> Result<u64
 
 fn sha256(flag: Option<&String>, name: &'static str) -> Result<Option<[u8; 32]>, Usage> {
     let Some((name, text)) = text(flag, name)? else { return Ok(None) };
-    let bad = || Usage(format!("{name} {text:?} is not a digest: sha256: and 64 hex digits"));
+    let bad = || {
+        Usage(format!("{name} {:?} is not a digest: sha256: and 64 hex digits", beginning(&text)))
+    };
     let hex = text.strip_prefix("sha256:").unwrap_or(&text).as_bytes();
     let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let mut digest = [0; 32];
@@ -215,7 +226,8 @@ impl Flags {
         let Some((name, text)) = text(self.sandbox.as_ref(), "sandbox")? else {
             return Ok(Walls::On);
         };
-        Walls::from_word(&text).ok_or_else(|| Usage(format!("{name} {text:?}: on, require or off")))
+        Walls::from_word(&text)
+            .ok_or_else(|| Usage(format!("{name} {:?}: on, require or off", beginning(&text))))
     }
 
     pub(crate) fn limits(&self) -> Result<Limits, Usage> {
@@ -227,7 +239,12 @@ impl Flags {
                 "standard" => Devices::Standard,
                 "keep" => Devices::Keep,
                 "refuse" => Devices::Refuse,
-                _ => return Err(Usage(format!("{name} {text:?}: standard, keep or refuse"))),
+                _ => {
+                    return Err(Usage(format!(
+                        "{name} {:?}: standard, keep or refuse",
+                        beginning(&text)
+                    )));
+                }
             },
         };
         let compression = match text(self.compression.as_ref(), "compression")? {
@@ -237,7 +254,12 @@ impl Flags {
                 "plain" => Some(Compression::Plain),
                 "gzip" => Some(Compression::Gzip),
                 "zstd" => Some(Compression::Zstd),
-                _ => return Err(Usage(format!("{name} {text:?}: any, plain, gzip or zstd"))),
+                _ => {
+                    return Err(Usage(format!(
+                        "{name} {:?}: any, plain, gzip or zstd",
+                        beginning(&text)
+                    )));
+                }
             },
         };
         let digests = match text(self.digests.as_ref(), "digests")? {
@@ -245,7 +267,7 @@ impl Flags {
             Some((name, text)) => match text.as_str() {
                 "all" => true,
                 "none" => false,
-                _ => return Err(Usage(format!("{name} {text:?}: all or none"))),
+                _ => return Err(Usage(format!("{name} {:?}: all or none", beginning(&text)))),
             },
         };
         let place_min = match text(self.place_min.as_ref(), "place-min")? {

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use argh::FromArgs;
 use unpack::{Applied, Difference, Entry, Error, Kind, Root, Timed, Walls, escaped};
 
-use crate::cli::flags::{self, Flags};
+use crate::cli::flags::{self, Flags, SHOWN_MAX};
 
 const NO: u8 = 1;
 const NEVER: u8 = 100;
@@ -35,7 +35,10 @@ pub(crate) fn run() -> ExitCode {
                     Ok(()) | Err(_) => ExitCode::SUCCESS,
                 },
                 Err(()) => {
-                    eprint!("unpack: fatal: {}", early.output);
+                    // argh quotes whole what it was given.
+                    let cut = |word: &str| word.chars().take(SHOWN_MAX).collect::<String>();
+                    let words = early.output.split(' ').map(cut).collect::<Vec<_>>();
+                    eprintln!("unpack: fatal: {}", words.join(" ").trim_end());
                     NEVER.into()
                 }
             };

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::Error;
+use crate::error::quote::quoted;
 use crate::serve::http::request::Request;
 use crate::serve::routes::Route;
 
@@ -48,7 +49,8 @@ pub(crate) fn wait(request: &Request) -> Result<Duration, Error> {
     match digits.parse().ok().filter(|_| whole) {
         Some(seconds) => Ok(Duration::from_secs(seconds).min(WAIT_MAX)),
         None => Err(Error::Usage(format!(
-            "wait={text:?}: expected whole seconds, as in wait=30s; more than {} count as {0}",
+            "wait={}: expected whole seconds, as in wait=30s; more than {} count as {1}",
+            quoted(text),
             WAIT_MAX.as_secs()
         ))),
     }
@@ -57,14 +59,14 @@ pub(crate) fn wait(request: &Request) -> Result<Duration, Error> {
 pub(crate) fn number(request: &Request, name: &str, default: u64, most: u64) -> Result<u64, Error> {
     let Some(text) = request.param(name) else { return Ok(default) };
     let parsed = text.parse().ok().filter(|number| *number <= most && !text.starts_with('+'));
-    parsed.ok_or_else(|| Error::Usage(format!("{name}={text:?}: expected 0 to {most}")))
+    parsed.ok_or_else(|| Error::Usage(format!("{name}={}: expected 0 to {most}", quoted(text))))
 }
 
 pub(crate) fn switch(request: &Request, name: &str) -> Result<bool, Error> {
     match request.param(name) {
         None | Some("0" | "false") => Ok(false),
         Some("" | "1" | "true") => Ok(true),
-        Some(text) => Err(Error::Usage(format!("{name}={text:?}: expected 1 or 0"))),
+        Some(text) => Err(Error::Usage(format!("{name}={}: expected 1 or 0", quoted(text)))),
     }
 }
 
@@ -76,9 +78,15 @@ pub(crate) fn short(text: &str) -> Result<&str, Error> {
     }
 }
 
+/// Characters of what is said of a body: it may quote much of it.
+const WHY_MAX: usize = 400;
+
 /// The body as JSON of a known form.
 pub(crate) fn body<T: DeserializeOwned>(request: &Request) -> Result<T, Error> {
-    let bad = |error| Error::Usage(format!("the body is not what is expected here: {error}"));
+    let bad = |error: serde_json::Error| {
+        let why: String = error.to_string().chars().take(WHY_MAX).collect();
+        Error::Usage(format!("the body is not what is expected here: {why}"))
+    };
     // What is derived would also take a list of the values.
     let object: Map<String, Value> = serde_json::from_slice(&request.body).map_err(bad)?;
     serde_json::from_value(Value::Object(object)).map_err(bad)

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
 use crate::error::class::Class;
+use crate::error::quote::quoted;
 use crate::host::run;
 use crate::serve::api::params::{number, short, wait};
 use crate::serve::daemon::Daemon;
@@ -173,7 +174,8 @@ pub(super) fn runs(daemon: &Daemon, request: &Request) -> Result<Response, Error
         }
         Some(other) => {
             return Err(Error::Usage(format!(
-                "status={other:?}: expected all, live, or one of {}",
+                "status={}: expected all, live, or one of {}",
+                quoted(other),
                 words.join(", ")
             )));
         }

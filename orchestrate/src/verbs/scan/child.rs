@@ -184,7 +184,21 @@ fn inner(words: &[OsString]) -> Result<i32, String> {
         walls.put("seccomp", needs, sys::seccomp(&mut filter::program()))?;
     }
     let error = Command::new(program).args(args).stdin(Stdio::null()).current_dir("/").exec();
-    Err(format!("cannot run {}: {error}", program.to_string_lossy().escape_debug()))
+    let why = match error.raw_os_error() {
+        Some(nix::libc::ENOENT) => {
+            "there is no such program, or its first line names one that is not there: install it"
+        }
+        Some(nix::libc::EACCES) => {
+            "it may not be run, as a file without the right or a directory: chmod +x it"
+        }
+        Some(nix::libc::ENOEXEC) => "it is no program of this machine, and a script begins with #!",
+        _ => "look at it",
+    };
+    let program = program.to_string_lossy();
+    Err(format!(
+        "cannot run {}: {error}: {why}, or name another by scan.command",
+        program.escape_debug()
+    ))
 }
 
 /// CAP_DAC_READ_SEARCH.

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::process::cancel::Cancel;
 use crate::store::seam::Tree;
 use crate::trust::report::{self, Report};
-use crate::trust::scan::{Failure, Policy};
+use crate::trust::scan::{Failure, PATH, Policy};
 use crate::verbs::scan::child::OUTER;
 
 /// Of the scanner's last words, bytes that are told.
@@ -119,7 +119,7 @@ fn start(policy: &Policy, tree: Tree<'_>, target: &Path) -> Result<Child, Failur
     command.arg(target).arg(policy.memory_max.to_string()).arg(policy.timeout_s.to_string());
     command.arg(program).args(args.iter().map(|arg| arg.replace("{}", &place)));
     // What a program needs to find others; nothing of ours, which may hold keys.
-    command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("PATH", PATH);
     command.env("LANG", "C.UTF-8");
     // The one place that it may write; what follows the XDG's rules needs not be told more.
     command.env("XDG_CACHE_HOME", &policy.cache).env("TMPDIR", policy.cache.join("tmp"));

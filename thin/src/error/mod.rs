@@ -1,5 +1,5 @@
 //! What can go wrong with a pool, each variant with its data, and the wording of every one.
-//! `kind.rs` sorts them for a caller that decides whether to try again.
+//! `kinds.rs` sorts them for a caller that decides whether to try again.
 
 mod kinds;
 mod wording;

@@ -16,6 +16,8 @@ mod read;
 mod rebuild;
 mod rows;
 pub mod run;
+#[cfg(test)]
+mod seen;
 pub mod state;
 mod write;
 

@@ -1,15 +1,15 @@
 //! What each query costs where the past is long: read off SQLite's plan and counted in its steps, with
 //! 600,000 ended runs and as many lines of history.
 
-use std::cell::RefCell;
 use std::time::Duration;
 
-use rusqlite::{Connection, Statement, StatementStatus};
+use rusqlite::Connection;
 
 use crate::digest::Digest;
 use crate::file::schema::Registry;
 use crate::past::history::{Keep, Moment};
 use crate::run::{Enqueued, NewRun, RunState, Verb};
+use crate::seen::seen;
 
 /// Tables that grow with what was asked for, and not with what is here.
 const GROWING: &[&str] = &[
@@ -23,20 +23,6 @@ const GROWING: &[&str] = &[
     "sources",
     "blobs",
 ];
-
-thread_local! {
-    static SEEN: RefCell<Vec<(String, i32)>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Remembers a statement that was run, and its steps.
-pub(crate) fn note(sql: &str, statement: &Statement<'_>) {
-    let steps = statement.get_status(StatementStatus::VmStep);
-    SEEN.with_borrow_mut(|seen| seen.push((sql.to_owned(), steps)));
-}
-
-fn seen() -> Vec<(String, i32)> {
-    SEEN.with_borrow_mut(std::mem::take)
-}
 
 /// Why this plan is not that of a bounded query; none where it is.
 fn objection(conn: &Connection, sql: &str) -> Option<String> {

@@ -224,7 +224,7 @@ impl Registry {
             .and_then(|mut statement| {
                 let found = statement.query_row(params, |row| Ok(decode(row))).optional();
                 #[cfg(test)]
-                crate::plans::note(sql, &statement);
+                crate::seen::note(sql, &statement);
                 found
             })
             .map_err(Error::sqlite("read a row"))?
@@ -245,7 +245,7 @@ impl Registry {
         }
         drop(rows);
         #[cfg(test)]
-        crate::plans::note(sql, &statement);
+        crate::seen::note(sql, &statement);
         Ok(decoded)
     }
 }

@@ -434,7 +434,7 @@ impl Write<'_> {
             .and_then(|mut statement| {
                 let done = statement.execute(params);
                 #[cfg(test)]
-                crate::plans::note(sql, &statement);
+                crate::seen::note(sql, &statement);
                 done
             })
             .map_err(Error::sqlite("write a row"))
@@ -451,7 +451,7 @@ impl Write<'_> {
             .and_then(|mut statement| {
                 let found = statement.query_row(params, |row| row.get(0)).optional();
                 #[cfg(test)]
-                crate::plans::note(sql, &statement);
+                crate::seen::note(sql, &statement);
                 found
             })
             .map_err(Error::sqlite("write a row"))

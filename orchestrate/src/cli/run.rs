@@ -302,10 +302,14 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
             let purge = purge(&args)?;
             let list = purge.as_ref().is_some_and(Vec::is_empty);
             let done = host.gc(bound(&args)?, &purge.unwrap_or_default(), args.dry_run || list)?;
-            output(json, &done, if list { print::foreign } else { print::collected })?;
+            output(
+                json,
+                &done,
+                if list { print::space::foreign } else { print::space::collected },
+            )?;
             Ok(if list || done.whole() { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
-        Command::Df(_) => output(json, &host.usage()?, print::usage),
+        Command::Df(_) => output(json, &host.usage()?, print::space::usage),
         Command::Pin(args) => pin(host, &args.image, true, json),
         Command::Unpin(args) => pin(host, &args.image, false, json),
         Command::Runs(args) => show::runs(host, args.all, json),

@@ -16,8 +16,6 @@ use registry::{Digest, Event, Quarantined, Run, RunState};
 use crate::cli::diagnosis::Diagnosis;
 use crate::cli::print::text::{mib, put, safe};
 
-pub(crate) use crate::cli::print::space::{collected, foreign, usage};
-
 pub(crate) fn ensured(done: &Ensured) -> String {
     let mut text = String::new();
     for line in &done.layers {

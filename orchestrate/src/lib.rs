@@ -7,6 +7,7 @@
 pub mod config;
 mod error;
 mod host;
+mod local;
 pub mod plan;
 mod process;
 pub mod serve;
@@ -29,6 +30,7 @@ pub use error::Error;
 pub use error::OfState;
 pub use error::amiss::{Amiss, Making};
 pub use error::class::Class;
+pub use error::image::Unusable;
 pub use error::leaves::whole;
 pub use error::quote::quoted;
 pub use error::refusal::Refusal;
@@ -43,6 +45,7 @@ pub use verbs::activate::{ActivateOptions, Activated, Deactivated, Going, check_
 pub use verbs::ensure::{Ensured, How, LayerReport};
 pub use verbs::gc::{Bound, Collected, Hold, ImageUse, NotPurged, Usage};
 pub use verbs::mend::Recovered;
+pub use verbs::named::reference;
 pub use verbs::rebuild::unread::Unread;
 pub use verbs::rebuild::{RebuildOptions, Rebuilt, rebuild};
 pub use verbs::remove::Removed;

@@ -1,6 +1,8 @@
 //! A client of one server: lists, asks, opens. The order of requests is here; what a listing means
 //! is in `listing.rs`, how bytes keep flowing in `stream.rs`.
 
+mod write;
+
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,13 +15,14 @@ use crate::error::kind::Kind;
 use crate::http::checksum::Checksum;
 use crate::http::redirect::{self, HOPS_MAX, Regions};
 use crate::http::retry::{Trial, may_retry};
-use crate::http::sign::{Op, Target, sign};
+use crate::http::sign::{Op, Signed, Target, sign};
 use crate::http::vigil::Waiting;
 use crate::http::{Http, head};
 use crate::keys::Source;
 use crate::keys::configured::Configured;
 use crate::s3::blame::{Blamed, Shun, Shunned};
 use crate::s3::endpoint::{Addressing, Endpoint};
+use crate::s3::keys::Keys;
 use crate::s3::listing;
 use crate::s3::object::{ImageRef, Layer, Object, ObjectRef, check_bucket};
 use crate::s3::options::{CredentialsFrom, Event, Options};
@@ -394,13 +397,28 @@ impl Client {
         op: Op<'_>,
         small: Option<Duration>,
     ) -> Result<Response<HttpBody>, Error> {
+        let sign = |target: &Target, keys: Option<&Keys>| {
+            sign(target, bucket, op, keys, &self.inner.options)
+        };
+        self.exchange(subject, bucket, &sign, &[], small)
+    }
+
+    /// Sends what `sign` makes, and follows a bucket to where it is.
+    fn exchange(
+        &self,
+        subject: &str,
+        bucket: &str,
+        sign: &dyn Fn(&Target, Option<&Keys>) -> Result<Signed, Error>,
+        body: &[u8],
+        small: Option<Duration>,
+    ) -> Result<Response<HttpBody>, Error> {
         let mut target = self.inner.regions.of(bucket).unwrap_or_else(|| self.inner.target.clone());
         let (mut hops, mut renewed, mut elsewhere) = (0, false, false);
         loop {
             let keys = self.inner.keys.keys()?;
-            let signed = sign(&target, bucket, op, keys.as_ref(), &self.inner.options)?;
+            let signed = sign(&target, keys.as_ref())?;
             let url = signed.url.clone();
-            match self.inner.http.send(subject, signed, small) {
+            match self.inner.http.send(subject, signed, body, small) {
                 Err(Error::Redirect { subject, status, to, .. }) if !to.is_empty() => {
                     let listed = &self.inner.options.redirect_hosts;
                     let next = redirect::follow(&target, bucket, &url, &to, listed);
@@ -441,6 +459,11 @@ impl Client {
                 answered => return answered,
             }
         }
+    }
+
+    /// A line for who wants every detail.
+    pub(crate) fn note(&self, text: &str) {
+        self.inner.options.watch.tell(&Event::Note { text });
     }
 
     /// Repeats a small request for as long as that makes sense.

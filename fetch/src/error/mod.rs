@@ -272,6 +272,29 @@ pub enum Error {
         /// The second key.
         second: String,
     },
+    /// A request that writes, without keys to sign it.
+    Unsigned {
+        /// The object.
+        subject: String,
+    },
+    /// Local bytes that are not what they are to be uploaded as.
+    Local {
+        /// Where they are.
+        place: String,
+        /// `sha256` or `bytes`.
+        field: &'static str,
+        /// What it has to be.
+        want: String,
+        /// What it is.
+        got: String,
+    },
+    /// An upload in parts that somebody else ended, however often it was begun anew.
+    Vanished {
+        /// The object.
+        subject: String,
+        /// How often it was begun.
+        begun: u32,
+    },
     /// The budget of tries or of time is spent.
     GaveUp {
         /// Tries since the last progress.
@@ -347,6 +370,7 @@ impl Error {
             | Error::Credentials { .. }
             | Error::Unreadable { .. }
             | Error::Sign { .. }
+            | Error::Unsigned { .. }
             | Error::Spent { .. } => Kind::Usage,
             Error::Answer { answer, .. } => answer.kind(),
             Error::EmptyPrefix { .. } | Error::NoSlash { .. } => Kind::NotFound,
@@ -363,8 +387,9 @@ impl Error {
             | Error::TooManyLayers { .. }
             | Error::Gap { .. }
             | Error::Stranger { .. }
+            | Error::Local { .. }
             | Error::Duplicate { .. } => Kind::Refused,
-            Error::Changed { .. } => Kind::Changed,
+            Error::Changed { .. } | Error::Vanished { .. } => Kind::Changed,
             Error::Digest { .. } => Kind::Digest,
             Error::Transport { source, .. } => transport_kind(source),
             Error::Slow { .. } | Error::Overdue { .. } => Kind::Timeout,
@@ -426,6 +451,9 @@ impl error::Error for Error {
             | Error::Gap { .. }
             | Error::Stranger { .. }
             | Error::Duplicate { .. }
+            | Error::Unsigned { .. }
+            | Error::Local { .. }
+            | Error::Vanished { .. }
             | Error::Spent { .. }
             | Error::Overdue { .. }
             | Error::Busy { .. } => None,

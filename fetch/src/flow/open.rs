@@ -16,7 +16,6 @@ use crate::flow::spool::{Identity, Place, STEM, Spool, parent};
 use crate::flow::stream::{Stream, check_size};
 use crate::http::checksum::Checksum;
 use crate::s3::object::{Expect, ObjectRef};
-use crate::s3::options::Event;
 use crate::text::digest::Sha256;
 
 impl Client {
@@ -208,10 +207,6 @@ impl Client {
             self.note("no digest is given: the other sources are not asked");
         }
         Chain::new(self, object, judged)
-    }
-
-    fn note(&self, text: &str) {
-        self.inner.options.watch.tell(&Event::Note { text });
     }
 
     /// Opens at the first byte, at the first source that can.

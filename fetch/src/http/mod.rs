@@ -19,7 +19,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ureq::http::Response;
+use ureq::http::{Method, Response};
 use ureq::{Agent, Body};
 
 use crate::clock;
@@ -75,8 +75,8 @@ impl Http {
         Ok(Http { agent, server, proxy, answer_timeout: options.answer_timeout })
     }
 
-    /// Sends `signed` and returns an answer with status 200 or 206. With `whole`, that is the time for all
-    /// of it, to the end of its body.
+    /// Sends `signed`, with a body where it writes, and returns an answer of success. With `whole`, that is the time
+    /// for all of it, to the end of the answer's body.
     ///
     /// # Errors
     /// [`Error::Transport`], [`Error::Redirect`], [`Error::Answer`].
@@ -84,20 +84,37 @@ impl Http {
         &self,
         subject: &str,
         signed: Signed,
+        body: &[u8],
         whole: Option<Duration>,
     ) -> Result<Response<Body>, Error> {
         let begun = Instant::now();
-        let signed_head = signed.head;
-        let builder =
-            if signed.head { self.agent.head(&signed.url) } else { self.agent.get(&signed.url) };
-        let mut builder = builder.config().timeout_global(whole).build();
-        if let Some(headers) = builder.headers_mut() {
-            headers.extend(signed.headers);
-        }
-        let response = builder.call().map_err(|source| self.transport(subject, source))?;
+        let Signed { method, url, headers } = signed;
+        let (is_head, writes) = (method == Method::HEAD, method != Method::GET);
+        let called = if method == Method::PUT || method == Method::POST {
+            let builder =
+                if method == Method::PUT { self.agent.put(&url) } else { self.agent.post(&url) };
+            let mut builder = builder.config().timeout_global(whole).build();
+            if let Some(own) = builder.headers_mut() {
+                own.extend(headers);
+            }
+            builder.send(body)
+        } else {
+            let builder = match method {
+                Method::HEAD => self.agent.head(&url),
+                Method::DELETE => self.agent.delete(&url),
+                _ => self.agent.get(&url),
+            };
+            let mut builder = builder.config().timeout_global(whole).build();
+            if let Some(own) = builder.headers_mut() {
+                own.extend(headers);
+            }
+            builder.call()
+        };
+        let response = called.map_err(|source| self.transport(subject, source))?;
         let status = response.status().as_u16();
         match status {
             200 | 206 => Ok(response),
+            201 | 204 if writes && !is_head => Ok(response),
             // Without a Location and with a region this is S3's "wrong region", not a redirect.
             300..400 if response.headers().contains_key("location") => Err(Error::Redirect {
                 subject: subject.to_owned(),
@@ -107,7 +124,7 @@ impl Http {
             }),
             _ => Err(Error::Answer {
                 subject: subject.to_owned(),
-                answer: Box::new(self.judged(response, begun + self.answer_timeout, signed_head)),
+                answer: Box::new(self.judged(response, begun + self.answer_timeout, is_head)),
             }),
         }
     }

@@ -31,7 +31,8 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Runs(_)
         | Command::Events(_)
         | Command::Cancel(_) => true,
-        Command::Recover(_)
+        Command::Push(_)
+        | Command::Recover(_)
         | Command::Verify(_)
         | Command::Checked(_)
         | Command::Scan(_)

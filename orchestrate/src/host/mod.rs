@@ -222,14 +222,8 @@ impl Host {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let mut options = self.settings.fetch.clone();
-        if self.settings.talk > 0 {
-            options.watch = fetch::Watch::new(tell_wait);
-        }
         let cancel = self.settings.cancel.clone();
-        options.stop = fetch::Stop::new(move || cancel.is_set());
-        // Keys may have to be asked for.
-        let client = heedfully(&self.settings.cancel, move || fetch::Client::new(&options))??;
+        let client = client_of(&self.settings, fetch::Stop::new(move || cancel.is_set()))?;
         Ok(self.client.get_or_init(|| client))
     }
 
@@ -325,6 +319,17 @@ impl Host {
             self.tell(1, msg, fields);
         }
     }
+}
+
+/// A client with these settings, which tells people what it waits for.
+pub(crate) fn client_of(settings: &Settings, stop: fetch::Stop) -> Result<fetch::Client, Error> {
+    let mut options = settings.fetch.clone();
+    if settings.talk > 0 {
+        options.watch = fetch::Watch::new(tell_wait);
+    }
+    options.stop = stop;
+    // Keys may have to be asked for.
+    heedfully(&settings.cancel, move || fetch::Client::new(&options))?.map_err(Error::Fetch)
 }
 
 /// Nobody should wonder what a run does while a server is silent, or asks for patience.

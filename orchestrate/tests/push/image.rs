@@ -46,7 +46,8 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn new(dir: &Path, tag: &str, numbers: &[u8]) -> Layout {
-        let layers: Vec<_> = numbers.iter().map(|number| layer::stacked(*number, 4, 2000)).collect();
+        let layers: Vec<_> =
+            numbers.iter().map(|number| layer::stacked(*number, 4, 2000)).collect();
         Layout::of(dir, tag, &layers)
     }
 
@@ -62,7 +63,8 @@ impl Layout {
 
     /// One more image, for arm64.
     pub(crate) fn add(&self, tag: &str, numbers: &[u8]) {
-        let layers: Vec<_> = numbers.iter().map(|number| layer::stacked(*number, 4, 2000)).collect();
+        let layers: Vec<_> =
+            numbers.iter().map(|number| layer::stacked(*number, 4, 2000)).collect();
         self.image(tag, &layers, "arm64");
     }
 
@@ -163,7 +165,10 @@ pub(crate) fn whole(standin: &StandIn, prefix: &str) -> usize {
             let digest = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
             let bytes = standin.get(&format!("{prefix}blobs/sha256/{digest}"));
             let bytes = bytes.unwrap_or_else(|| panic!("{digest} is named and not there"));
-            assert_eq!((sum(&bytes).as_str(), bytes.len() as u64), (digest, descriptor["size"].as_u64().unwrap()));
+            assert_eq!(
+                (sum(&bytes).as_str(), bytes.len() as u64),
+                (digest, descriptor["size"].as_u64().unwrap())
+            );
             count += 1;
             if descriptor["mediaType"] == MANIFEST || descriptor["mediaType"] == INDEX {
                 open.push(serde_json::from_slice(&bytes).unwrap());

@@ -27,9 +27,8 @@ fn killed(room: &Room, standin: &StandIn, words: &[&str]) -> bool {
 
 #[test]
 fn wherever_a_push_is_killed_the_index_names_whole_blobs_only() {
-    let (room, old) = (Room::new(), Layout::new(&Room::new().path("x"), "v1", &[9]));
+    let room = Room::new();
     let first = Layout::new(&room.path("old"), "v1", &[9]);
-    drop(old);
     // One layer goes in parts.
     let mut layers = vec![noise(1, 17 << 20)];
     layers.push(tests::layer::stacked(2, 4, 2000));
@@ -68,7 +67,7 @@ fn an_upload_in_parts_is_gone_on_with_and_its_parts_are_looked_at() {
     let (room, standin) = (Room::new(), StandIn::start());
     let layout = Layout::of(&room.path("layout"), "v1", &[noise(1, 70 << 20)]);
     let from = format!("oci:{}:v1", layout.dir.display());
-    let part = 16 << 20;
+    let part = 16_u64 << 20;
     let at = |wanted: &str| {
         let requests = standin.requests();
         requests.iter().filter(|(request, _)| request.contains(wanted)).count()
@@ -87,7 +86,7 @@ fn an_upload_in_parts_is_gone_on_with_and_its_parts_are_looked_at() {
     standin.spare();
     let done = room.ok(&url(&standin), &["push", &from, TO]);
     // The first and the third part are those of this blob, the second is not.
-    assert_eq!(sent(&done).1, 2 * part, "{done}");
+    assert_eq!(done["objects"][0]["bytes_there"], 2 * part, "{done}");
     assert_eq!(at("partNumber=1&") + at("partNumber=3&"), 0);
     assert_eq!(at("partNumber=2&"), 1);
     assert_eq!(standin.unfinished(), 0);

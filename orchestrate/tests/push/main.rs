@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use tests::layer;
 use tests::s3::{KEYS, Server};
 
 use image::{Layout, archive, index_of, lists, whole};
@@ -88,13 +89,19 @@ fn a_pushed_image_is_the_same_image_and_is_sent_once() {
     fs::create_dir_all(room.path("s3/bkt")).unwrap();
     let server = Server::start(&real(), &room.path("s3"), Some(KEYS)).unwrap();
     let url = format!("http://{}", server.address);
-    let layout = Layout::new(&room.path("layout"), "v1", &[1, 2, 3]);
+    // One layer goes in parts.
+    let layers =
+        [layer::stacked(1, 4, 2000), image::noise(2, 20 << 20), layer::stacked(3, 4, 2000)];
+    let layout = Layout::of(&room.path("layout"), "v1", &layers);
     let from = format!("oci:{}:v1", layout.dir.display());
     let first = room.ok(&url, &["push", &from, TO]);
     assert_eq!(first["objects"].as_array().unwrap().len(), 5);
     assert_eq!((sent(&first), first["index_written"].as_bool()), ((layout.bytes(), 0), Some(true)));
     let again = room.ok(&url, &["push", &from, TO]);
-    assert_eq!((sent(&again), again["index_written"].as_bool()), ((0, layout.bytes()), Some(false)));
+    assert_eq!(
+        (sent(&again), again["index_written"].as_bool()),
+        ((0, layout.bytes()), Some(false))
+    );
     let done = room.ok(&url, &["ensure", TO]);
     assert_eq!(done["chain"], layout.chain.as_str());
     // The bucket is a layout for everybody else, too.
@@ -187,7 +194,8 @@ fn what_cannot_be_signed_or_is_no_place_is_refused() {
     // Of several images one has to be named.
     let two = Layout::new(&room.path("two"), "a", &[1]);
     two.add("b", &[2]);
-    let (code, said) = room.fails(&url(&standin), &["push", &format!("oci:{}", two.dir.display()), TO]);
+    let (code, said) =
+        room.fails(&url(&standin), &["push", &format!("oci:{}", two.dir.display()), TO]);
     assert_eq!(code, 100, "{said}");
     standin.put("images/app/index.json", b"[]");
     let (code, said) = room.fails(&url(&standin), &["push", &from, TO]);
@@ -237,8 +245,10 @@ fn all_platforms_of_an_index_go_or_the_one_that_is_asked_for() {
     let index: Value = serde_json::from_slice(&standin.get("one/index.json").unwrap()).unwrap();
     assert_eq!(index["manifests"][0]["platform"]["architecture"], "arm64");
     whole(&standin, "one/");
-    let a = room.ok(&url(&standin), &["ensure", "--platform", "linux/arm64", "oci:s3://bkt/all/:v1"]);
-    let b = room.ok(&url(&standin), &["ensure", "--platform", "linux/arm64", "oci:s3://bkt/one/:v1"]);
+    let a =
+        room.ok(&url(&standin), &["ensure", "--platform", "linux/arm64", "oci:s3://bkt/all/:v1"]);
+    let b =
+        room.ok(&url(&standin), &["ensure", "--platform", "linux/arm64", "oci:s3://bkt/one/:v1"]);
     assert_eq!(a["chain"], b["chain"]);
     // A tag is replaced and not doubled.
     let amd64 = format!("oci:{}:amd64", layout.dir.display());

@@ -259,7 +259,9 @@ impl State {
                 let mut text = "<ListMultipartUploadsResult>".to_owned();
                 for (id, (own, _)) in &self.uploads {
                     if own.starts_with(&query["prefix"]) {
-                        text += &format!("<Upload><Key>{own}</Key><UploadId>{id}</UploadId></Upload>");
+                        let id = id.replace('&', "&amp;");
+                        text +=
+                            &format!("<Upload><Key>{own}</Key><UploadId>{id}</UploadId></Upload>");
                     }
                 }
                 answer(200, text + "</ListMultipartUploadsResult>")
@@ -284,7 +286,9 @@ impl State {
                 let id = id.replace('&', "&amp;");
                 answer(
                     200,
-                    format!("<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"),
+                    format!(
+                        "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
+                    ),
                 )
             }
             (method, Some(id)) => match self.uploads.get(&id) {
@@ -321,6 +325,8 @@ impl State {
             Some((first, last)) => {
                 let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
                 let size = bytes.len();
+                // A range may end behind the object, and begin in it (RFC 9110 14.1.2).
+                let last = last.min(size - 1);
                 headers.push(("Content-Range", format!("bytes {first}-{last}/{size}")));
                 (206, &bytes[first..=last])
             }

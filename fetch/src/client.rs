@@ -1,4 +1,4 @@
-//! A client of one server: lists, asks, opens. The order of requests is here; what a listing means
+//! A client of one server: lists, asks, opens, writes. The order of requests is here; what a listing means
 //! is in `listing.rs`, how bytes keep flowing in `stream.rs`.
 
 mod write;
@@ -26,6 +26,9 @@ use crate::s3::keys::Keys;
 use crate::s3::listing;
 use crate::s3::object::{ImageRef, Layer, Object, ObjectRef, check_bucket};
 use crate::s3::options::{CredentialsFrom, Event, Options};
+
+/// Makes a request for a server, with these keys.
+type Signing<'a> = dyn Fn(&Target, Option<&Keys>) -> Result<Signed, Error> + 'a;
 
 /// A page of 1,000 keys of 1,024 bytes, each byte spelled as an entity, is smaller.
 const PAGE_BYTES_MAX: u64 = 16 << 20;
@@ -408,7 +411,7 @@ impl Client {
         &self,
         subject: &str,
         bucket: &str,
-        sign: &dyn Fn(&Target, Option<&Keys>) -> Result<Signed, Error>,
+        sign: &Signing<'_>,
         body: &[u8],
         small: Option<Duration>,
     ) -> Result<Response<HttpBody>, Error> {

@@ -31,7 +31,7 @@ pub use http::retry::may_retry;
 pub use reference::{Place, Reference};
 pub use s3::endpoint::Addressing;
 pub use s3::fallback::Fallback;
-pub use s3::object::{Expect, ImageRef, Layer, Object, ObjectRef};
+pub use s3::object::{Expect, ImageRef, Layer, Object, ObjectRef, Small};
 pub use s3::options::{CredentialsFrom, Event, Options, Stop, Watch};
 pub use s3::values::bytes as parse_bytes;
 pub use s3::write::Condition;

@@ -11,9 +11,9 @@ use crate::error::Error;
 use crate::error::answer::Answer;
 use crate::error::kind::Kind;
 use crate::http::head;
-use crate::http::sign::{Hold, Op, Signed, Target, sign_write};
+use crate::http::sign::{Hold, Op, Target, sign_write};
 use crate::s3::keys::Keys;
-use crate::s3::object::ObjectRef;
+use crate::s3::object::{ObjectRef, Small};
 use crate::s3::write::{self, Condition, Content, Part, Write};
 use crate::text::digest::Sha256;
 use crate::text::xml::{self, Fault};
@@ -80,11 +80,7 @@ impl Client {
     ///
     /// # Errors
     /// As any request; [`Error::TooLarge`].
-    pub fn read_small(
-        &self,
-        object: &ObjectRef,
-        bytes_max: u64,
-    ) -> Result<Option<(Vec<u8>, Option<String>)>, Error> {
+    pub fn read_small(&self, object: &ObjectRef, bytes_max: u64) -> Result<Option<Small>, Error> {
         object.check()?;
         let subject = object.to_string();
         let once = || {
@@ -101,7 +97,7 @@ impl Client {
                 size if size > bytes_max => {
                     Err(Error::TooLarge { subject: subject.clone(), size, size_max: bytes_max })
                 }
-                _ => Ok((bytes, etag)),
+                _ => Ok(Small { bytes, etag }),
             }
         };
         match self.ask(&subject, once) {
@@ -195,16 +191,14 @@ impl Client {
             let subject = object.to_string();
             let document = self.document(&subject, response)?;
             // The status is sent before the parts are put together, blanks meanwhile, and the end may be an error.
+            // What it is called where it is none differs; the object itself is looked at afterwards.
             let document = document.trim_ascii_start();
-            match xml::texts(document, "CompleteMultipartUploadResult", &[]) {
-                Ok(_) => Ok(()),
-                Err(fault) => {
+            match xml::texts(document, "Error", &[]) {
+                Err(_) => Ok(()),
+                Ok(_) => {
                     let mut answer = Answer { status: 500, writing: true, ..Answer::default() };
                     answer.read_document(document);
-                    Err(match answer.code {
-                        Some(_) => Error::Answer { subject, answer: Box::new(answer) },
-                        None => garbled(object, fault),
-                    })
+                    Err(Error::Answer { subject, answer: Box::new(answer) })
                 }
             }
         })
@@ -234,11 +228,9 @@ impl Client {
         if matches!(write, Write::Complete { .. }) {
             time *= JOINING;
         }
-        let sign = |target: &Target, keys: Option<&Keys>| -> Result<Signed, Error> {
-            match keys {
-                Some(keys) => sign_write(target, &object.bucket, write, keys, options),
-                None => Err(Error::Unsigned { subject: subject.clone() }),
-            }
+        let sign = |target: &Target, keys: Option<&Keys>| match keys {
+            Some(keys) => sign_write(target, &object.bucket, write, keys, options),
+            None => Err(Error::Unsigned { subject: subject.clone() }),
         };
         self.ask(&subject, || {
             let answered = self.exchange(&subject, &object.bucket, &sign, bytes, Some(time));

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 use fetch::image::{DOCUMENT_BYTES_MAX, Entry, with_entries};
-use fetch::{Condition, ObjectRef};
+use fetch::{Condition, ObjectRef, Small};
 
 use crate::error::Error;
 use crate::error::image::Unusable;
@@ -30,8 +30,8 @@ pub(crate) struct Tagged<'a> {
     pub(crate) unsafe_index: bool,
 }
 
-/// An index with the entity tag of the very answer.
-type Found = Option<(Vec<u8>, Option<String>)>;
+/// The index, where there is one.
+type Found = Option<Small>;
 
 impl Tagged<'_> {
     fn object(&self) -> Result<ObjectRef, Error> {
@@ -44,7 +44,7 @@ impl Tagged<'_> {
 
     /// The index with the tag in it; none where that is so already.
     fn changed(&self, object: &ObjectRef, found: &Found) -> Result<Option<Vec<u8>>, Error> {
-        let bytes = found.as_ref().map(|(bytes, _)| bytes.as_slice());
+        let bytes = found.as_ref().map(|found| found.bytes.as_slice());
         with_entries(bytes, self.tag, self.entries).map_err(|source| {
             Error::Image(Unusable::Document { image: object.to_string(), source })
         })
@@ -63,9 +63,10 @@ impl Tagged<'_> {
         object: &ObjectRef,
         found: &'f Found,
     ) -> Result<Option<Condition<'f>>, Error> {
-        match found {
+        let etag = found.as_ref().map(|found| found.etag.as_deref());
+        match etag {
             None => Ok(Some(Condition::Absent)),
-            Some((_, Some(etag))) if etag.starts_with('"') => Ok(Some(Condition::Match(etag))),
+            Some(Some(etag)) if etag.starts_with('"') => Ok(Some(Condition::Match(etag))),
             Some(_) if self.unsafe_index => Ok(None),
             Some(_) => Err(NotPushed::NoTag { index: object.to_string() }.into()),
         }

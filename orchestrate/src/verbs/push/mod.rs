@@ -214,7 +214,7 @@ fn tagged(
 fn layout(goal: &Goal, make: bool) -> Result<(), Error> {
     let object = goal.object("oci-layout")?;
     match goal.heed(goal.client.read_small(&object, LAYOUT_BYTES_MAX))? {
-        Some((bytes, _)) => check_layout(&bytes).map_err(|source| {
+        Some(found) => check_layout(&found.bytes).map_err(|source| {
             Error::Image(Unusable::Document { image: object.to_string(), source })
         }),
         None if make => {

@@ -6,6 +6,7 @@
 
 pub mod config;
 mod error;
+mod handover;
 mod host;
 pub mod plan;
 mod process;
@@ -32,6 +33,7 @@ pub use error::class::Class;
 pub use error::leaves::whole;
 pub use error::quote::quoted;
 pub use error::refusal::Refusal;
+pub use handover::unfit::Unfit;
 pub use host::Host;
 pub use host::run::RunLine;
 pub use host::settings::Settings;
@@ -42,6 +44,8 @@ pub use serve::verbs::Verbs;
 pub use verbs::activate::{ActivateOptions, Activated, Deactivated, Going, check_name};
 pub use verbs::ensure::{Ensured, How, LayerReport};
 pub use verbs::gc::{Bound, Collected, Hold, ImageUse, NotPurged, Usage};
+pub use verbs::handover::bundle::{BundleOptions, Bundled};
+pub use verbs::handover::mount::{Mounted, Unmounted};
 pub use verbs::mend::Recovered;
 pub use verbs::rebuild::unread::Unread;
 pub use verbs::rebuild::{RebuildOptions, Rebuilt, rebuild};

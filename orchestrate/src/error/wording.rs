@@ -146,6 +146,7 @@ impl fmt::Display for Error {
             ),
             Error::Told { message, .. } => f.write_str(message),
             Error::Catalog(why) => why.fmt(f),
+            Error::Unfit(unfit) => unfit.fmt(f),
             Error::Scan(failure) => failure.fmt(f),
             Error::Blocked { image, counts, worst } => write!(
                 f,

@@ -11,6 +11,7 @@ use orchestrate::{Cancel, Error, Settings, walls};
 
 use crate::cli::commands::Command;
 use crate::cli::diagnosis::Diagnosis;
+use crate::cli::handover;
 use crate::cli::print;
 use crate::cli::say::output;
 
@@ -21,7 +22,6 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Activate(_)
         | Command::Deactivate(_)
         | Command::Ls(_)
-        | Command::Show(_)
         | Command::Rm(_)
         | Command::Gc(_)
         | Command::Df(_)
@@ -30,7 +30,11 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Runs(_)
         | Command::Events(_)
         | Command::Cancel(_) => true,
-        Command::Recover(_)
+        Command::Show(args) => !handover::is_of_the_image(args),
+        Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
+        | Command::Recover(_)
         | Command::Verify(_)
         | Command::Checked(_)
         | Command::Scan(_)

@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::cli::args::{self, Args};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
-use crate::cli::{print, route, show, signals, top};
+use crate::cli::{handover, print, route, show, signals, top};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -132,7 +132,7 @@ fn run_in(
 ) -> anyhow::Result<ExitCode> {
     let Some(command) = args.command else {
         return Err(anyhow!(
-            "which command? ensure, activate, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
+            "which command? ensure, activate, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
              metrics, scan, catalog, top, checked; see orchestrate --help"
         ));
@@ -166,6 +166,9 @@ fn run_in(
             return top::top(&config, &settings, no_daemon, json);
         }
         Command::Deactivate(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Ls(_)
         | Command::Show(_)
         | Command::Rm(_)
@@ -182,6 +185,9 @@ fn run_in(
         | Command::Cancel(_) => {}
     }
     signals::stop_by(settings.cancel.clone())?;
+    if let Command::Deactivate(args) = &command {
+        handover::before(args, &settings)?;
+    }
     if !no_daemon
         && route::may_be_asked(&command)
         && let Some(mut daemon) = route::daemon(&config, &settings)
@@ -208,6 +214,10 @@ fn run_in(
         Command::Catalog(args) => show::catalog(&mut host, &args, json),
         Command::Quarantine(args) => quarantine(&mut host, &args, json),
         Command::Checked(args) => checked(&mut host, &args.name, json),
+        Command::Bundle(args) => handover::bundle(&mut host, args, json),
+        Command::Mount(args) => handover::mount(&mut host, &args, json),
+        Command::Umount(args) => handover::unmount(&mut host, &args, json),
+        Command::Show(args) if handover::is_of_the_image(&args) => handover::show(&mut host, &args),
         command => perform(&mut host, command, json),
     }
 }
@@ -221,10 +231,12 @@ fn mends_first(command: &Command) -> bool {
         Command::Rm(args) => !args.dry_run,
         Command::Gc(args) => !args.dry_run,
         Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
+        Command::Bundle(_) | Command::Mount(_) => true,
         Command::Scan(args) => !args.show,
+        Command::Show(args) => args.vm,
         Command::Recover(_)
+        | Command::Umount(_)
         | Command::Ls(_)
-        | Command::Show(_)
         | Command::Df(_)
         | Command::Runs(_)
         | Command::Events(_)
@@ -251,6 +263,9 @@ fn makes_room(command: &Command) -> bool {
         Command::Unpin(_) | Command::Cancel(_) => true,
         Command::Ensure(_)
         | Command::Activate(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Pin(_)
         | Command::Verify(_)
         | Command::Checked(_)
@@ -321,6 +336,9 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
             Ok(if cancelled { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         Command::Recover(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Verify(_)
         | Command::Scan(_)
         | Command::Catalog(_)

@@ -28,6 +28,7 @@ pub const VERSION: u32 = 4;
 
 pub use archive::End;
 pub use archive::entry::{Entry, Node, Xattrs};
+pub use archive::members::{Member, MemberKind, compression, members, plain};
 pub use archive::pax::Time;
 pub use archive::timed::Timed;
 pub use error::refusal::{Class, DependsOn, Place, Refusal, Space, Value};

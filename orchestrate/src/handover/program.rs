@@ -28,6 +28,26 @@ pub(crate) struct Process {
     pub(crate) created: String,
 }
 
+impl From<&fetch::image::Config> for Process {
+    fn from(config: &fetch::image::Config) -> Process {
+        let platform = &config.platform;
+        Process {
+            user: config.user.clone(),
+            env: config.env.clone(),
+            entrypoint: config.entrypoint.clone(),
+            cmd: config.cmd.clone(),
+            working_dir: config.working_dir.clone(),
+            labels: config.labels.clone(),
+            ports: config.exposed_ports.clone(),
+            stop_signal: config.stop_signal.clone(),
+            os: platform.os.clone(),
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone().unwrap_or_default(),
+            created: config.created.clone(),
+        }
+    }
+}
+
 /// What the caller wants instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Instead {

@@ -91,6 +91,13 @@ pub enum Unfit {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A config that breaks a rule.
+    Config {
+        /// The image.
+        image: String,
+        /// Which.
+        source: fetch::image::Error,
+    },
     /// An image of which no config is known.
     NoConfig {
         /// The image.
@@ -162,6 +169,7 @@ impl fmt::Display for Unfit {
                 cut(path)
             ),
             Unfit::Place { what, path, why } => write!(f, "{what} {}: {why}", cut(path)),
+            Unfit::Config { image, source } => write!(f, "{}: {source}", cut(image)),
             Unfit::NoConfig { image } => write!(
                 f,
                 "{}: no config is known of this image; an image of numbered layers has none",
@@ -179,7 +187,15 @@ impl fmt::Display for Unfit {
     }
 }
 
-impl std::error::Error for Unfit {}
+impl std::error::Error for Unfit {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            // Its words are in ours.
+            Unfit::Config { source, .. } => source.source(),
+            _ => None,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -65,6 +65,7 @@ fn unfit_class(unfit: &Unfit) -> Class {
     match unfit {
         Unfit::Nobody { .. }
         | Unfit::Table { .. }
+        | Unfit::Config { .. }
         | Unfit::Number { .. }
         | Unfit::Groups { .. }
         | Unfit::Word { .. }

@@ -14,6 +14,7 @@ mod dir_store;
 mod foreign;
 mod full;
 mod gc_race;
+mod handover;
 mod heard;
 mod hints;
 mod interleave;

@@ -78,7 +78,7 @@ impl Host {
             bundle::check_host_name(name)?;
         }
         let row = self.ready(name)?;
-        let (own, kept) = (self.own_of(&row)?, self.image_config(&row.reference)?);
+        let (own, kept) = (self.own_of(&row)?, self.config_of(&row)?);
         let of = Of { image: &row.reference, config: kept.is_some() };
         let process = kept.map_or_else(Process::default, |kept| kept.process);
         let instead = Instead { entrypoint, command };

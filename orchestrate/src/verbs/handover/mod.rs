@@ -115,7 +115,7 @@ impl Host {
     /// [`Error::Unknown`]; [`Error::Unfit`].
     pub fn machine(&mut self, name: &str) -> Result<Value, Error> {
         let row = self.ready(name)?;
-        let (own, kept) = (self.own_of(&row)?, self.image_config(&row.reference)?);
+        let (own, kept) = (self.own_of(&row)?, self.config_of(&row)?);
         let of = Of { image: &row.reference, config: kept.is_some() };
         let process = kept.map_or_else(Process::default, |kept| kept.process);
         // A machine may have a first program of its own.
@@ -131,14 +131,16 @@ impl Host {
     /// # Errors
     /// [`Error::Unknown`]; [`Unfit::NoConfig`].
     pub fn image_json(&self, subject: &str) -> Result<String, Error> {
-        let reference = match self.registry.activation(subject)? {
-            Some(row) => row.reference,
-            None if self.registry.image(subject)?.is_some() => subject.to_owned(),
+        let (kept, image) = match self.registry.activation(subject)? {
+            Some(row) => (self.config_of(&row)?, row.reference),
+            None if self.registry.image(subject)?.is_some() => {
+                (self.config_of_image(subject)?, subject.to_owned())
+            }
             None => return Err(self.unknown("activation or image", subject)),
         };
-        match self.image_config(&reference)? {
+        match kept {
             Some(kept) => Ok(kept.json),
-            None => Err(Unfit::NoConfig { image: reference }.into()),
+            None => Err(Unfit::NoConfig { image }.into()),
         }
     }
 }

@@ -31,6 +31,7 @@ mod race;
 mod rebuild;
 mod restored;
 mod revoked;
+mod runtime;
 mod scan;
 mod scan_walls;
 mod storm;

@@ -211,7 +211,7 @@ pub enum Error {
         worst: String,
     },
     /// What cannot be handed over to what runs it.
-    Unfit(Unfit),
+    Unfit(Box<Unfit>),
     /// What the daemon says of its own failure.
     Told {
         /// The class, as the daemon has it.
@@ -291,7 +291,7 @@ impl From<registry::Error> for Error {
 
 impl From<Unfit> for Error {
     fn from(unfit: Unfit) -> Error {
-        Error::Unfit(unfit)
+        Error::Unfit(Box::new(unfit))
     }
 }
 

@@ -96,7 +96,7 @@ pub enum Unfit {
         /// The image.
         image: String,
         /// Which.
-        source: fetch::image::Error,
+        source: Box<fetch::image::Error>,
     },
     /// An image of which no config is known.
     NoConfig {

@@ -236,6 +236,10 @@ mod tests {
 
     use super::*;
 
+    fn is<T>(done: Result<T, Error>, unfit: &str) -> bool {
+        matches!(done, Err(Error::Unfit(why)) if why.to_string().contains(unfit))
+    }
+
     #[test]
     fn a_directory_of_something_else_is_left_alone() {
         let top = tempfile::tempdir().unwrap();
@@ -260,12 +264,12 @@ mod tests {
                 "link" => symlink("/dev/null", &config).unwrap(),
                 _ => nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap(),
             }
-            assert!(matches!(make(&dir, "web"), Err(Error::Unfit(Unfit::Foreign { .. }))), "{odd}");
+            assert!(is(make(&dir, "web"), "is not of this activation"), "{odd}");
         }
         let (under, file) = (top.path().join("no/b"), top.path().join("f"));
         fs::write(&file, "").unwrap();
         for bad in [under, file] {
-            assert!(matches!(make(&bad, "web"), Err(Error::Unfit(Unfit::Place { .. }))), "{bad:?}");
+            assert!(is(make(&bad, "web"), "bundle \""), "{bad:?}");
         }
     }
 
@@ -295,7 +299,7 @@ mod tests {
             given(&BundleOptions { hosts: Some(hosts.into()), ..BundleOptions::default() })
         };
         assert!(of(&file).unwrap_err().to_string().starts_with("--hosts "));
-        assert!(matches!(of(dir.path()), Err(Error::Unfit(Unfit::Place { .. }))));
+        assert!(is(of(dir.path()), "not a file"));
         fs::write(&file, "127.0.0.1 localhost\n").unwrap();
         let put = of(&file).unwrap();
         assert_eq!((put[0].destination, put[0].writable), ("/etc/hosts", false));

@@ -39,6 +39,6 @@ impl Host {
 fn kept(json: Option<String>, image: &str) -> Result<Option<Kept>, Error> {
     let Some(json) = json else { return Ok(None) };
     let config = fetch::image::Config::read(json.as_bytes())
-        .map_err(|source| Unfit::Config { image: image.to_owned(), source })?;
+        .map_err(|source| Unfit::Config { image: image.to_owned(), source: Box::new(source) })?;
     Ok(Some(Kept { process: Process::from(&config), json }))
 }

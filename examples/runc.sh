@@ -15,7 +15,8 @@ bundle=/run/veneer-bundles/$name
 mkdir -p -m 700 /run/veneer-bundles
 
 orchestrate activate "$image" --name "$name"
-trap 'orchestrate deactivate "$name" --unmount; rm -r "$bundle"' EXIT
+# Not removed while the activation is mounted in it, which would remove what is there.
+trap 'orchestrate deactivate "$name" --unmount && rm -rf --one-file-system "$bundle"' EXIT
 orchestrate bundle "$name" "$bundle" --empty-machine-id --resolv-conf /etc/resolv.conf -- "$@"
 # Not exec: what was mounted is taken away afterwards. The network namespace of the container is empty.
 "$runtime" run -b "$bundle" "$name"

@@ -6,6 +6,7 @@
 
 pub mod config;
 mod error;
+mod handover;
 mod host;
 mod local;
 pub mod plan;
@@ -34,6 +35,7 @@ pub use error::image::Unusable;
 pub use error::leaves::whole;
 pub use error::quote::quoted;
 pub use error::refusal::Refusal;
+pub use handover::unfit::Unfit;
 pub use host::Host;
 pub use host::run::RunLine;
 pub use host::settings::Settings;
@@ -44,6 +46,8 @@ pub use serve::verbs::Verbs;
 pub use verbs::activate::{ActivateOptions, Activated, Deactivated, Going, check_name};
 pub use verbs::ensure::{Ensured, How, LayerReport};
 pub use verbs::gc::{Bound, Collected, Hold, ImageUse, NotPurged, Usage};
+pub use verbs::handover::bundle::{BundleOptions, Bundled};
+pub use verbs::handover::mount::{Mounted, Unmounted};
 pub use verbs::mend::Recovered;
 pub use verbs::named::reference;
 pub use verbs::rebuild::unread::Unread;

@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::cli::args::{self, Args};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
-use crate::cli::{print, route, show, signals, top};
+use crate::cli::{handover, print, route, show, signals, top};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -133,7 +133,7 @@ fn run_in(
 ) -> anyhow::Result<ExitCode> {
     let Some(mut command) = args.command else {
         return Err(anyhow!(
-            "which command? ensure, activate, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
+            "which command? ensure, activate, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
              metrics, scan, catalog, top, checked; see orchestrate --help"
         ));
@@ -165,6 +165,9 @@ fn run_in(
         }
         Command::Ensure(_)
         | Command::Deactivate(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Ls(_)
         | Command::Show(_)
         | Command::Rm(_)
@@ -181,6 +184,9 @@ fn run_in(
         | Command::Cancel(_) => {}
     }
     signals::stop_by(settings.cancel.clone())?;
+    if let Command::Deactivate(args) = &command {
+        handover::before(args, &settings)?;
+    }
     if !no_daemon
         && route::may_be_asked(&command)
         && let Some(mut daemon) = route::daemon(&config, &settings)
@@ -213,6 +219,10 @@ fn run_in(
         Command::Catalog(args) => show::catalog(&mut host, &args, json),
         Command::Quarantine(args) => quarantine(&mut host, &args, json),
         Command::Checked(args) => checked(&mut host, &args.name, json),
+        Command::Bundle(args) => handover::bundle(&mut host, args, json),
+        Command::Mount(args) => handover::mount(&mut host, &args, json),
+        Command::Umount(args) => handover::unmount(&mut host, &args, json),
+        Command::Show(args) if handover::is_of_the_image(&args) => handover::show(&mut host, &args),
         command => perform(&mut host, command, json),
     }
 }
@@ -226,10 +236,12 @@ fn mends_first(command: &Command) -> bool {
         Command::Rm(args) => !args.dry_run,
         Command::Gc(args) => !args.dry_run,
         Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
+        Command::Bundle(_) | Command::Mount(_) => true,
         Command::Scan(args) => !args.show,
+        Command::Show(args) => args.vm,
         Command::Recover(_)
+        | Command::Umount(_)
         | Command::Ls(_)
-        | Command::Show(_)
         | Command::Df(_)
         | Command::Runs(_)
         | Command::Events(_)
@@ -256,6 +268,9 @@ fn makes_room(command: &Command) -> bool {
         Command::Unpin(_) | Command::Cancel(_) => true,
         Command::Ensure(_)
         | Command::Activate(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Pin(_)
         | Command::Verify(_)
         | Command::Checked(_)
@@ -326,6 +341,9 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
             Ok(if cancelled { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         Command::Recover(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Verify(_)
         | Command::Scan(_)
         | Command::Catalog(_)
@@ -509,6 +527,9 @@ fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Metrics(_)
         | Command::Catalog(_)
         | Command::Top(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Checked(_) => {}
     }
     Ok(())

@@ -18,6 +18,7 @@ use crate::error::class::Class;
 use crate::error::image::Unusable;
 use crate::error::refusal::Refusal;
 use crate::error::unseen::Unseen;
+use crate::handover::unfit::Unfit;
 
 /// A failed run. The leaves' errors are kept whole.
 #[derive(Debug)]
@@ -213,6 +214,8 @@ pub enum Error {
         /// The worst of it.
         worst: String,
     },
+    /// What cannot be handed over to what runs it.
+    Unfit(Box<Unfit>),
     /// What the daemon says of its own failure.
     Told {
         /// The class, as the daemon has it.
@@ -257,6 +260,7 @@ impl std::error::Error for Error {
             | Error::Quarantined { .. }
             | Error::Fence { .. }
             | Error::Catalog(_)
+            | Error::Unfit(_)
             | Error::Scan(_)
             | Error::Blocked { .. }
             | Error::Owner(_)
@@ -288,6 +292,12 @@ impl From<thin::Error> for Error {
 impl From<registry::Error> for Error {
     fn from(source: registry::Error) -> Error {
         Error::Registry(source)
+    }
+}
+
+impl From<Unfit> for Error {
+    fn from(unfit: Unfit) -> Error {
+        Error::Unfit(Box::new(unfit))
     }
 }
 

@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod condemned;
 pub(crate) mod ensure;
 pub(crate) mod gc;
+pub(crate) mod handover;
 pub(crate) mod history;
 pub(crate) mod judge;
 pub(crate) mod mend;

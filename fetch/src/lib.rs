@@ -11,6 +11,8 @@ mod flow;
 #[cfg(test)]
 mod fuzz;
 mod http;
+#[allow(dead_code)]
+mod image;
 mod keys;
 mod s3;
 mod text;

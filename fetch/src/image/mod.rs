@@ -1,0 +1,4 @@
+//! Images as registries have them: formats, pure.
+
+pub(crate) mod authfile;
+pub(crate) mod challenge;

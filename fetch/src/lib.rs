@@ -11,9 +11,9 @@ mod flow;
 #[cfg(test)]
 mod fuzz;
 mod http;
-#[allow(dead_code)]
-mod image;
+pub mod image;
 mod keys;
+mod reference;
 mod s3;
 mod text;
 
@@ -27,6 +27,7 @@ pub use flow::ahead::Ahead;
 pub use flow::body::{Body, Summary};
 pub use flow::leftover::{Leftover, leftovers};
 pub use http::retry::may_retry;
+pub use reference::{Place, Reference};
 pub use s3::endpoint::Addressing;
 pub use s3::fallback::Fallback;
 pub use s3::object::{Expect, ImageRef, Layer, Object, ObjectRef};

@@ -1,4 +1,31 @@
-//! Images as registries have them: formats, pure.
+//! What the world's image documents say: references, descriptors, indexes, manifests, configs, platforms.
+//!
+//! Pure: bytes in, values or a refusal out. A document is hostile until its digest and its size were checked; who
+//! reads it does that with [`Descriptor::check`]. Rules are from the OCI image specification (image-spec) and, where
+//! Docker's own documents differ, from distribution's manifest-v2-2 and moby's tarexport.
 
+mod archive;
+#[allow(dead_code)]
 pub(crate) mod authfile;
+#[allow(dead_code)]
 pub(crate) mod challenge;
+mod config;
+mod descriptor;
+mod digest;
+mod error;
+mod index;
+mod json;
+mod manifest;
+mod platform;
+mod registry;
+
+pub use archive::{ArchivePick, Archived, Archives};
+pub use config::Config;
+pub use descriptor::{Descriptor, Media};
+pub use digest::Digest;
+pub use error::{Document, Error};
+pub use index::{ACCEPT, Index, Pick};
+pub use json::DOCUMENT_BYTES_MAX;
+pub use manifest::{LAYERS_MAX, Manifest};
+pub use platform::Platform;
+pub use registry::RegistryRef;

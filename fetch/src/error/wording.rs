@@ -58,6 +58,7 @@ impl fmt::Display for Error {
                     None => Ok(()),
                 }
             }
+            Error::Gate { subject, gate } => write!(f, "{}: {gate}", q(subject)),
             Error::Redirect { subject, status, to, why } => {
                 write!(f, "{}: {status} redirect to {} not followed: {why}", q(subject), q(to))
             }

@@ -5,9 +5,7 @@
 //! Docker's own documents differ, from distribution's manifest-v2-2 and moby's tarexport.
 
 mod archive;
-#[allow(dead_code)]
 pub(crate) mod authfile;
-#[allow(dead_code)]
 pub(crate) mod challenge;
 mod config;
 mod descriptor;

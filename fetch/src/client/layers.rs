@@ -13,7 +13,7 @@ impl Client {
     /// The layers of an image, base first, each with size and (where the server has them) ETag.
     ///
     /// # Errors
-    /// [`Error::EmptyPrefix`], [`Error::Gap`], [`Error::Stranger`] (names the key),
+    /// [`Error::EmptyPrefix`], [`Error::Gap`], [`Error::Stranger`] (names the key), [`Error::Layout`],
     /// [`Error::Duplicate`], [`Error::TooManyLayers`]; else as any request.
     pub fn layers(&self, image: &ImageRef) -> Result<Vec<Layer>, Error> {
         let (bucket, prefix) = match image {
@@ -60,7 +60,7 @@ impl Client {
             // What is no layer at all is the better word.
             let strange = listing::layers(bucket, prefix, std::mem::take(&mut objects)).err();
             Err(match strange {
-                Some(error @ Error::Stranger { .. }) => error,
+                Some(error @ (Error::Stranger { .. } | Error::Layout { .. })) => error,
                 Some(_) | None => {
                     Error::TooManyLayers { subject: format!("s3://{bucket}/{prefix}"), layers_max }
                 }

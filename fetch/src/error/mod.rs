@@ -272,6 +272,11 @@ pub enum Error {
         /// The object.
         subject: String,
     },
+    /// What lies under the prefix is an OCI image layout, which another form of reference names.
+    Layout {
+        /// The prefix.
+        subject: String,
+    },
     /// Two keys for one layer number.
     Duplicate {
         /// The number.
@@ -373,6 +378,7 @@ impl Error {
             | Error::TooManyLayers { .. }
             | Error::Gap { .. }
             | Error::Stranger { .. }
+            | Error::Layout { .. }
             | Error::Duplicate { .. } => Kind::Refused,
             Error::Changed { .. } => Kind::Changed,
             Error::Digest { .. } => Kind::Digest,
@@ -436,6 +442,7 @@ impl error::Error for Error {
             | Error::NoSlash { .. }
             | Error::Gap { .. }
             | Error::Stranger { .. }
+            | Error::Layout { .. }
             | Error::Duplicate { .. }
             | Error::Spent { .. }
             | Error::Overdue { .. }

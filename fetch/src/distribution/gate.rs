@@ -8,7 +8,7 @@ use crate::distribution::login::{self, Identity};
 use crate::distribution::rules;
 use crate::distribution::token::{self, Purpose, Token};
 use crate::error::Error;
-use crate::error::answer::Answer;
+use crate::error::answer::{Answer, Api};
 use crate::error::gate::{Gate as Refusal, Who};
 use crate::http::Http;
 use crate::image::authfile::Login;
@@ -168,6 +168,7 @@ impl Gate {
         let who = state.identity.take().map_or(Who::Anonymous, |identity| identity.who);
         state.tokens.clear();
         around.refused(Refusal::Denied {
+            api: Api::Registry,
             server: around.server.url(),
             code: answer.code.clone().or(error),
             message: answer.message.clone(),
@@ -209,13 +210,20 @@ impl Gate {
         let identity = self.identity(state, around)?;
         let Around { http, options, subject, .. } = around;
         let asked = token::ask(http, subject, purpose, identity.login.as_ref(), options);
-        if let Err(Error::Answer { answer, .. }) = &asked
-            && matches!(answer.status, 400 | 401 | 403)
-        {
-            // The next try may find another one.
-            state.identity = None;
-        }
-        let token = asked?;
+        let token = asked.map_err(|error| match error {
+            Error::Answer { answer, .. } if matches!(answer.status, 401 | 403) => {
+                // The next try may find another one.
+                state.identity = None;
+                around.refused(Refusal::Denied {
+                    api: Api::Token,
+                    server: purpose.realm.text(),
+                    code: answer.code,
+                    message: answer.message,
+                    who: identity.who,
+                })
+            }
+            other => other,
+        })?;
         let pass = bearer(&token);
         if state.tokens.len() >= TOKENS_MAX {
             state.tokens.remove(0);

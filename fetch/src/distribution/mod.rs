@@ -158,7 +158,9 @@ impl Repository {
                 })?;
             }
             let method = if op.is_head() { Method::Head } else { Method::Get };
-            match to.send(subject, Request { method, url: url.clone(), headers }, whole) {
+            let api = if is_own { Api::Registry } else { Api::Elsewhere };
+            let request = Request { method, url: url.clone(), headers, api };
+            match to.send(subject, request, whole) {
                 Ok(mut response) => {
                     for name in OF_OBJECTS {
                         response.headers_mut().remove(name);
@@ -184,7 +186,6 @@ impl Repository {
                     }
                 }
                 Err(Error::Answer { subject, mut answer }) => {
-                    answer.api = if is_own { Api::Registry } else { Api::Elsewhere };
                     answer.anonymous = pass.0.is_none();
                     return Err(Error::Answer { subject, answer });
                 }

@@ -134,13 +134,9 @@ fn send(
     headers: HeaderMap,
     options: &Options,
 ) -> Result<Vec<u8>, Error> {
-    let request = Request { method, url, headers };
+    let request = Request { method, url, headers, api: Api::Token };
     let response = http.send(subject, request, Some(options.answer_timeout));
     let response = response.map_err(|error| match error {
-        Error::Answer { subject, mut answer } => {
-            answer.api = Api::Token;
-            Error::Answer { subject, answer }
-        }
         Error::Redirect { subject, status, to, .. } => {
             let why = "it is a token server's, and leads away from what the registry named";
             Error::Redirect { subject, status, to, why }

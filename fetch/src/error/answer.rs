@@ -53,7 +53,7 @@ pub struct Answer {
 impl Answer {
     /// Takes code and message out of an error document; one that makes no sense has neither.
     pub(crate) fn read_document(&mut self, document: &[u8]) {
-        if document.trim_ascii_start().starts_with(b"{") {
+        if self.api != Api::S3 && document.trim_ascii_start().starts_with(b"{") {
             return self.read_json(document);
         }
         let fields = &["Code", "Message", "Region"];
@@ -166,8 +166,8 @@ impl Answer {
     /// As [`Answer::advice`], for what has to do with a registry.
     fn advice_of_registries(&self) -> Option<&'static str> {
         Some(match (self.api, self.status, self.code.as_deref().unwrap_or_default()) {
-            (Api::Token, 400 | 401 | 403, _) => {
-                "it does not accept who asks: log in again (docker login), or check the --authfile"
+            (Api::Token, 400, _) => {
+                "it does not understand what is asked: check the login (docker login)"
             }
             (Api::Elsewhere, 400 | 401 | 403, _) => {
                 "the registry sent on to it, and it takes what the registry signed for no longer, or not from here: \

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::error::answer::Api;
 use crate::error::kind::Kind;
 use crate::text::quote::quoted;
 
@@ -33,9 +34,11 @@ pub enum Gate {
         /// What is wrong.
         why: &'static str,
     },
-    /// The registry says no, also to a new token or to name and password.
+    /// The registry says no, also to a new token or to name and password; or its token server does.
     Denied {
-        /// The registry.
+        /// Which of the two it is.
+        api: Api,
+        /// It, as `scheme://host[:port]`, or the token server's URL.
         server: String,
         /// What it calls it: the code of its document, or the challenge's `error`.
         code: Option<String>,
@@ -106,12 +109,37 @@ impl fmt::Display for Gate {
             Gate::Token { realm, why } => {
                 write!(f, "the token server {} gave no token: {why}", quoted(realm))
             }
-            Gate::Denied { server, code, message, who } => {
-                write!(f, "the registry {} says no", quoted(server))?;
-                for said in [code, message].into_iter().flatten() {
-                    write!(f, " {}", quoted(said))?;
+            Gate::Denied { api, server, code, message, who } => {
+                let party = if *api == Api::Token { "token server" } else { "registry" };
+                let server = quoted(server);
+                match who {
+                    Who::Anonymous | Who::Unknown { .. } => {
+                        write!(f, "the {party} {server} denies anonymous access")?;
+                    }
+                    Who::Known { name: Some(name), place } => {
+                        let (name, place) = (quoted(name), quoted(place));
+                        write!(
+                            f,
+                            "the {party} {server} denies access to {name} (login of {place})"
+                        )?;
+                    }
+                    Who::Known { name: None, place } => {
+                        write!(
+                            f,
+                            "the {party} {server} denies access to the token of {}",
+                            quoted(place)
+                        )?;
+                    }
                 }
-                write!(f, " {who}")
+                for (number, said) in [code, message].into_iter().flatten().enumerate() {
+                    write!(f, "{} {}", if number == 0 { ":" } else { "" }, quoted(said))?;
+                }
+                match (api, who) {
+                    (Api::Token, Who::Known { .. }) => {
+                        write!(f, ": log in again (docker login), or check the file")
+                    }
+                    _ => write!(f, ": {who}"),
+                }
             }
             Gate::Login { place, why } => write!(f, "the login in {}: {why}", quoted(place)),
         }
@@ -119,16 +147,16 @@ impl fmt::Display for Gate {
 }
 
 impl fmt::Display for Who {
+    /// What helps.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Who::Anonymous => write!(
-                f,
-                "to who does not say who it is: leave --anonymous out, and check the repository's name"
-            ),
+            Who::Anonymous => {
+                write!(f, "leave --anonymous out, or check the repository's name")
+            }
             Who::Unknown { host, places, helper } => {
-                write!(f, "to who does not say who it is, and no login for {} is", quoted(host))?;
+                write!(f, "there is no login for {}", quoted(host))?;
                 match places.is_empty() {
-                    true => write!(f, " there, because no file with logins is")?,
+                    true => write!(f, ", since no file with logins was found")?,
                     false => {
                         let places: Vec<_> = places.iter().map(|place| quoted(place)).collect();
                         write!(f, " in {}", places.join(", "))?;
@@ -137,27 +165,19 @@ impl fmt::Display for Who {
                 match helper {
                     Some(helper) => write!(
                         f,
-                        "; docker-credential-{} may have one: it is run if --credential-helper, or \
-                         VENEER_FETCH_CREDENTIAL_HELPERS, names it",
+                        "; docker-credential-{} may have one: it is run only if --credential-helper or \
+                         VENEER_FETCH_CREDENTIAL_HELPERS names it",
                         quoted(helper).trim_matches('"')
                     ),
                     None => write!(
                         f,
-                        ": log in (docker login {0}), name a file by --authfile, or check the repository's name",
+                        "; log in (docker login {}), name a file by --authfile, or check the repository's name",
                         quoted(host).trim_matches('"')
                     ),
                 }
             }
-            Who::Known { name, place } => {
-                match name {
-                    Some(name) => write!(f, "to {}", quoted(name))?,
-                    None => write!(f, "to the token")?,
-                }
-                write!(
-                    f,
-                    " of {}: check that who this is may pull from this repository, and the repository's name",
-                    quoted(place)
-                )
+            Who::Known { .. } => {
+                write!(f, "check that it may pull from this repository, and the repository's name")
             }
         }
     }
@@ -170,7 +190,13 @@ mod tests {
     #[test]
     fn each_refusal_names_what_helps() {
         let (server, host) = ("https://r.example".to_owned(), "r.example".to_owned());
-        let denied = |who| Gate::Denied { server: server.clone(), code: None, message: None, who };
+        let denied = |who| Gate::Denied {
+            api: Api::Registry,
+            server: server.clone(),
+            code: None,
+            message: None,
+            who,
+        };
         let unknown = |places: &[&str], helper: Option<&str>| {
             denied(Who::Unknown {
                 host: host.clone(),

@@ -26,7 +26,7 @@ use ureq::{Agent, Body};
 
 use crate::clock;
 use crate::error::Error;
-use crate::error::answer::Answer;
+use crate::error::answer::{Answer, Api};
 use crate::http::head::text;
 use crate::http::request::{Method, Request};
 use crate::http::route::{Route, route};
@@ -124,7 +124,7 @@ impl Http {
         whole: Option<Duration>,
     ) -> Result<Response<Body>, Error> {
         let begun = Instant::now();
-        let is_head = request.method == Method::Head;
+        let (is_head, api) = (request.method == Method::Head, request.api);
         let called = match request.method {
             Method::Post(form) => {
                 let builder = self.agent.post(&request.url).config().timeout_global(whole).build();
@@ -159,18 +159,18 @@ impl Http {
             }),
             _ => Err(Error::Answer {
                 subject: subject.to_owned(),
-                answer: Box::new(self.judged(response, begun + self.answer_timeout, is_head)),
+                answer: Box::new(self.judged(response, begun + self.answer_timeout, is_head, api)),
             }),
         }
     }
 
     /// What an error says, and who says it: a proxy that reads the requests has rules of its own.
-    fn judged(&self, response: Response<Body>, end: Instant, head: bool) -> Answer {
+    fn judged(&self, response: Response<Body>, end: Instant, head: bool, api: Api) -> Answer {
         let has = |name: &str| response.headers().contains_key(name);
         let named = has("x-squid-error") || has("proxy-authenticate");
         let server = ["x-amz-request-id", "x-amz-id-2", "docker-distribution-api-version"];
         let server = server.into_iter().any(has);
-        let mut answer = answer(response, end);
+        let mut answer = answer(response, end, api);
         answer.proxy = match answer.status {
             407 => self.proxy.clone(),
             403 if named || !(server || head || answer.code.is_some()) => self.proxy.clone(),
@@ -218,10 +218,11 @@ pub(crate) fn agent_of(
 }
 
 /// What an error says, as far as it came until `end`.
-fn answer(response: Response<Body>, end: Instant) -> Answer {
+fn answer(response: Response<Body>, end: Instant, api: Api) -> Answer {
     let headers = response.headers();
     let mut answer = Answer {
         status: response.status().as_u16(),
+        api,
         region: text(headers, "x-amz-bucket-region"),
         size: text(headers, "content-range").and_then(|range| out_of(&range)),
         retry_after: text(headers, "retry-after")

@@ -2,6 +2,8 @@
 
 use ureq::http::HeaderMap;
 
+use crate::error::answer::Api;
+
 /// How it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
@@ -16,6 +18,8 @@ pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) url: String,
     pub(crate) headers: HeaderMap,
+    /// What whoever is asked speaks, which says how its errors are read.
+    pub(crate) api: Api,
 }
 
 /// Its headers and its form may hold secrets.

@@ -12,6 +12,7 @@ use s3::{Bucket, Region};
 use ureq::http::{HeaderName, HeaderValue};
 
 use crate::error::Error;
+use crate::error::answer::Api;
 use crate::http::request::{Method, Request};
 use crate::s3::endpoint::{Addressing, Endpoint};
 use crate::s3::keys::Keys;
@@ -146,7 +147,7 @@ pub(crate) fn sign(
         return Err(Error::Guard { subject: subject(), url: url.to_string() });
     }
     let method = if head { Method::Head } else { Method::Get };
-    Ok(Request { method, url: url.into(), headers })
+    Ok(Request { method, url: url.into(), headers, api: Api::S3 })
 }
 
 fn extra_headers(op: Op<'_>) -> Vec<(&'static str, String)> {

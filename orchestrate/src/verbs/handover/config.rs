@@ -1,6 +1,6 @@
 //! What is kept of an image's config.
 
-use registry::Activation;
+use registry::{Activation, Digest};
 
 use crate::error::Error;
 use crate::handover::program::Process;
@@ -27,12 +27,18 @@ impl Host {
         kept(self.activation_text(row)?, &row.reference)
     }
 
-    fn image_text(&self, _reference: &str) -> Result<Option<String>, Error> {
-        Ok(None)
+    fn image_text(&self, reference: &str) -> Result<Option<String>, Error> {
+        let made = self.registry.made(reference)?;
+        self.config_text(made.and_then(|made| made.config))
     }
 
     fn activation_text(&self, row: &Activation) -> Result<Option<String>, Error> {
-        self.image_text(&row.reference)
+        self.config_text(self.registry.activation_made_of(&row.name)?.config)
+    }
+
+    fn config_text(&self, digest: Option<Digest>) -> Result<Option<String>, Error> {
+        let text = digest.map(|digest| self.registry.config(digest)).transpose()?;
+        Ok(text.flatten())
     }
 }
 

@@ -339,12 +339,11 @@ fn try_registries(bytes: &[u8], text: &str) -> usize {
         Ok(challenge::Demand::Basic) => taken += 1,
         Err(why) => quiet(why),
     }
-    for url in [rules::realm(&own, text, &options), rules::redirect(&own, &own, text, &options)] {
-        if let Ok(url) = url {
-            taken += 1;
-            assert_eq!(Url::parse(&url.text()), Ok(url.clone()));
-            assert!(url.server.is_https() && Where::of(url.server.host()) != Where::Here, "{text}");
-        }
+    let named = [rules::realm(&own, text, &options), rules::redirect(&own, &own, text, &options)];
+    for url in named.into_iter().flatten() {
+        taken += 1;
+        assert_eq!(Url::parse(&url.text()), Ok(url.clone()));
+        assert!(url.server.is_https() && Where::of(url.server.host()) != Where::Here, "{text}");
     }
     if let Ok(file) = authfile::AuthFile::parse(bytes) {
         match file.find("h", "a/b") {

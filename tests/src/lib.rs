@@ -15,6 +15,7 @@ pub mod images;
 pub mod layer;
 pub mod oci;
 pub mod oracle;
+pub mod port;
 pub mod programs;
 pub mod protocol;
 pub mod s3;

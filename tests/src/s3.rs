@@ -3,12 +3,14 @@
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+use crate::port::Port;
 
 /// The bucket that the families are in, as `images/<family>/<n>.tar`.
 pub const BUCKET: &str = "images-bucket";
@@ -31,6 +33,7 @@ pub struct Server {
     child: Child,
     /// Where it listens.
     pub address: SocketAddr,
+    _port: Port,
 }
 
 impl Server {
@@ -40,7 +43,8 @@ impl Server {
     /// # Errors
     /// It does not start, or does not listen within half a minute.
     pub fn start(program: &Path, root: &Path, keys: Option<Keys>) -> Result<Server> {
-        let address = free_port()?;
+        let port = Port::claim().context("no port of the loopback is free")?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.number));
         let mut command = Command::new(program);
         command.args(["--host", "127.0.0.1", "--port", &address.port().to_string()]);
         if let Some(keys) = keys {
@@ -52,7 +56,7 @@ impl Server {
             .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("start {}: run ./bootstrap", program.display()))?;
-        let mut server = Server { child, address };
+        let mut server = Server { child, address, _port: port };
         let started = Instant::now();
         while TcpStream::connect(address).is_err() {
             if let Some(status) = server.child.try_wait()? {
@@ -73,11 +77,6 @@ impl Drop for Server {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-/// A port of the loopback that nothing listens on.
-fn free_port() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// Makes a bucket at an anonymous server.

@@ -28,6 +28,7 @@ pub const VERSION: u32 = 4;
 
 pub use archive::End;
 pub use archive::entry::{Entry, Node, Xattrs};
+pub use archive::members::{Member, MemberKind, compression, members, plain};
 pub use archive::pax::Time;
 pub use archive::timed::Timed;
 pub use error::refusal::{Class, DependsOn, Place, Refusal, Space, Value};
@@ -37,6 +38,7 @@ pub use limits::Compression;
 pub use limits::{Devices, Limits, Walls};
 pub use read::clone::{Cloned, clone_tree};
 pub use read::digest::tree_manifest;
+pub use read::file::{Found, read_file};
 pub use read::verify::{Difference, Verified, list, verify};
 pub use read::walk::{tree_digest, tree_digest_until};
 pub use record::applied::Applied;

@@ -13,6 +13,11 @@ use std::time::{Duration, Instant};
 use s3::creds::Credentials;
 use s3::{Bucket, Region};
 
+#[path = "../../../tests/src/port.rs"]
+mod port;
+
+use port::Port;
+
 pub const ACCESS_KEY: &str = "AKVENEER";
 pub const SECRET_KEY: &str = "veneer/secret+key";
 
@@ -21,6 +26,7 @@ pub struct RealServer {
     pub root: tempfile::TempDir,
     pub port: u16,
     child: Child,
+    _claimed: Port,
 }
 
 impl Drop for RealServer {
@@ -43,7 +49,8 @@ impl RealServer {
     pub fn start(signed: bool) -> RealServer {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("bkt")).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let claimed = Port::claim().expect("a port of the loopback");
+        let port = claimed.number;
         let mut command = Command::new(binary());
         command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
         command.args(["--domain", &format!("s3.test:{port}")]);
@@ -56,7 +63,7 @@ impl RealServer {
             .stderr(Stdio::null())
             .spawn()
             .expect("start s3s-fs");
-        let server = RealServer { root, port, child };
+        let server = RealServer { root, port, child, _claimed: claimed };
         let start = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(start.elapsed() < Duration::from_secs(20), "s3s-fs does not listen");

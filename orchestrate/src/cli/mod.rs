@@ -3,6 +3,7 @@
 pub(crate) mod args;
 pub(crate) mod commands;
 pub(crate) mod diagnosis;
+pub(crate) mod handover;
 pub(crate) mod numbers;
 pub(crate) mod print;
 pub(crate) mod route;

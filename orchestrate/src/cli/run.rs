@@ -1,6 +1,7 @@
 //! One call of the program: from its arguments to an exit code.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,8 +10,8 @@ use argh::FromArgs as _;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
 use orchestrate::{
-    ActivateOptions, Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Verbs, class,
-    quoted, reserve,
+    ActivateOptions, Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Unusable,
+    Verbs, class, quoted, reference, reserve,
 };
 use registry::RunState;
 use serde_json::json;
@@ -18,7 +19,7 @@ use serde_json::json;
 use crate::cli::args::{self, Args};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
-use crate::cli::{print, route, show, signals, top};
+use crate::cli::{handover, print, route, show, signals, top};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -130,20 +131,17 @@ fn run_in(
     (flags, named): (orchestrate::config::Flags, Option<PathBuf>),
     json: bool,
 ) -> anyhow::Result<ExitCode> {
-    let Some(command) = args.command else {
+    let Some(mut command) = args.command else {
         return Err(anyhow!(
-            "which command? ensure, activate, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
+            "which command? ensure, activate, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
              metrics, scan, catalog, top, checked; see orchestrate --help"
         ));
     };
     // References and names are judged before anything is opened or made.
+    settle(&mut command)?;
     match &command {
-        Command::Ensure(args) => drop(image(&args.image)?),
-        Command::Activate(args) => {
-            image(&args.image)?;
-            orchestrate::check_name(&args.name)?;
-        }
+        Command::Activate(args) => orchestrate::check_name(&args.name)?,
         Command::Gc(args) => {
             bound(args)?;
             purge(args)?;
@@ -165,7 +163,11 @@ fn run_in(
             signals::stop_by(settings.cancel.clone())?;
             return top::top(&config, &settings, no_daemon, json);
         }
-        Command::Deactivate(_)
+        Command::Ensure(_)
+        | Command::Deactivate(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Ls(_)
         | Command::Show(_)
         | Command::Rm(_)
@@ -182,6 +184,9 @@ fn run_in(
         | Command::Cancel(_) => {}
     }
     signals::stop_by(settings.cancel.clone())?;
+    if let Command::Deactivate(args) = &command {
+        handover::before(args, &settings)?;
+    }
     if !no_daemon
         && route::may_be_asked(&command)
         && let Some(mut daemon) = route::daemon(&config, &settings)
@@ -201,6 +206,12 @@ fn run_in(
     if mends_first(&command) {
         host.recover(false)?;
     }
+    if let Command::Ensure(commands::Ensure { image, .. })
+    | Command::Activate(Activate { image, .. }) = &mut command
+    {
+        let standard = io::stdin().as_fd().try_clone_to_owned()?;
+        *image = host.take_in(&reference(image)?, standard.into())?.to_string();
+    }
     match command {
         Command::Recover(args) => recover(&mut host, &args, json),
         Command::Verify(args) => verify(&mut host, &args, json),
@@ -208,6 +219,10 @@ fn run_in(
         Command::Catalog(args) => show::catalog(&mut host, &args, json),
         Command::Quarantine(args) => quarantine(&mut host, &args, json),
         Command::Checked(args) => checked(&mut host, &args.name, json),
+        Command::Bundle(args) => handover::bundle(&mut host, args, json),
+        Command::Mount(args) => handover::mount(&mut host, &args, json),
+        Command::Umount(args) => handover::unmount(&mut host, &args, json),
+        Command::Show(args) if handover::is_of_the_image(&args) => handover::show(&mut host, &args),
         command => perform(&mut host, command, json),
     }
 }
@@ -221,10 +236,12 @@ fn mends_first(command: &Command) -> bool {
         Command::Rm(args) => !args.dry_run,
         Command::Gc(args) => !args.dry_run,
         Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
+        Command::Bundle(_) | Command::Mount(_) => true,
         Command::Scan(args) => !args.show,
+        Command::Show(args) => args.vm,
         Command::Recover(_)
+        | Command::Umount(_)
         | Command::Ls(_)
-        | Command::Show(_)
         | Command::Df(_)
         | Command::Runs(_)
         | Command::Events(_)
@@ -251,6 +268,9 @@ fn makes_room(command: &Command) -> bool {
         Command::Unpin(_) | Command::Cancel(_) => true,
         Command::Ensure(_)
         | Command::Activate(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Pin(_)
         | Command::Verify(_)
         | Command::Checked(_)
@@ -276,14 +296,14 @@ fn makes_room(command: &Command) -> bool {
 fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ensure(args) => {
-            let done = host.ensure(&image(&args.image)?, args.dry_run)?;
+            let done = host.ensure(&reference(&args.image)?, args.dry_run)?;
             output(json, &done, print::ensured)
         }
         Command::Activate(args) => {
             let Activate { name, no_fetch, dry_run, .. } = args;
             let bytes = args.size.map(|size| size.0);
             let options = ActivateOptions { bytes, no_fetch, dry_run };
-            let done = host.activate(&image(&args.image)?, &name, options)?;
+            let done = host.activate(&reference(&args.image)?, &name, options)?;
             output(json, &done, print::activated)
         }
         Command::Deactivate(args) => {
@@ -321,6 +341,9 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
             Ok(if cancelled { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         Command::Recover(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Verify(_)
         | Command::Scan(_)
         | Command::Catalog(_)
@@ -463,8 +486,53 @@ fn bound(args: &commands::Gc) -> Result<Bound, Error> {
     Ok(Bound { keep_bytes: args.keep_bytes.map(|bytes| bytes.0), max_used })
 }
 
-fn image(text: &str) -> Result<fetch::ImageRef, Error> {
-    text.parse().map_err(Error::Fetch)
+/// Writes the references of a command in full: a path from the root, a platform that was asked for.
+fn settle(command: &mut Command) -> Result<(), Error> {
+    let cwd = std::env::current_dir().unwrap_or_default();
+    match command {
+        Command::Ensure(commands::Ensure { image, platform, .. })
+        | Command::Activate(Activate { image, platform, .. }) => {
+            let mut whole = reference(image)?.absolute(&cwd);
+            if let Some(platform) = platform.take() {
+                let platform = platform.parse().map_err(Unusable::Reference);
+                whole.platform = Some(platform.map_err(Error::Image)?);
+            }
+            *image = whole.to_string();
+        }
+        Command::Show(commands::Show { subject: image, .. })
+        | Command::Rm(commands::Rm { subject: image, .. })
+        | Command::Pin(commands::Pin { image, .. })
+        | Command::Unpin(commands::Unpin { image, .. })
+        | Command::Scan(commands::Scan { image, .. })
+        | Command::Verify(commands::Verify { image: Some(image), .. }) => {
+            if let Ok(whole) = reference(image) {
+                *image = whole.absolute(&cwd).to_string();
+            }
+        }
+        Command::Verify(commands::Verify { image: None, .. })
+        | Command::Deactivate(_)
+        | Command::Ls(_)
+        | Command::Recover(_)
+        | Command::Gc(_)
+        | Command::Df(_)
+        | Command::Runs(_)
+        | Command::Events(_)
+        | Command::Cancel(_)
+        | Command::Quarantine(_)
+        | Command::Rebuild(_)
+        | Command::Serve(_)
+        | Command::Health(_)
+        | Command::Doctor(_)
+        | Command::Config(_)
+        | Command::Metrics(_)
+        | Command::Catalog(_)
+        | Command::Top(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
+        | Command::Checked(_) => {}
+    }
+    Ok(())
 }
 
 /// The settings of this process, as the command line has them and what lies below it.

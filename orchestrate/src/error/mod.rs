@@ -2,6 +2,7 @@
 
 pub(crate) mod amiss;
 pub(crate) mod class;
+pub(crate) mod image;
 pub(crate) mod leaves;
 pub(crate) mod quote;
 pub(crate) mod refusal;
@@ -14,8 +15,10 @@ use std::path::PathBuf;
 
 use crate::error::amiss::{Amiss, Making};
 use crate::error::class::Class;
+use crate::error::image::Unusable;
 use crate::error::refusal::Refusal;
 use crate::error::unseen::Unseen;
+use crate::handover::unfit::Unfit;
 
 /// A failed run. The leaves' errors are kept whole.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub enum Error {
         /// What unpack says.
         source: unpack::Error,
     },
+    /// An image that cannot be used.
+    Image(Unusable),
     /// From `thin`.
     Thin(thin::Error),
     /// From `registry`.
@@ -209,6 +214,8 @@ pub enum Error {
         /// The worst of it.
         worst: String,
     },
+    /// What cannot be handed over to what runs it.
+    Unfit(Box<Unfit>),
     /// What the daemon says of its own failure.
     Told {
         /// The class, as the daemon has it.
@@ -233,9 +240,11 @@ impl std::error::Error for Error {
             Error::Registry(source) => source.source(),
             Error::Unpack { source, .. } | Error::Tree { source, .. } => Some(source),
             Error::Away { source, .. } => source.source(),
+            Error::Image(Unusable::Archive { source, .. }) => Some(source),
             Error::State(state) => state.source(),
             Error::Io { source, .. } => Some(source),
             Error::Usage(_)
+            | Error::Image(_)
             | Error::Unknown { .. }
             | Error::Making(_)
             | Error::Amiss(_)
@@ -251,6 +260,7 @@ impl std::error::Error for Error {
             | Error::Quarantined { .. }
             | Error::Fence { .. }
             | Error::Catalog(_)
+            | Error::Unfit(_)
             | Error::Scan(_)
             | Error::Blocked { .. }
             | Error::Owner(_)
@@ -282,6 +292,12 @@ impl From<thin::Error> for Error {
 impl From<registry::Error> for Error {
     fn from(source: registry::Error) -> Error {
         Error::Registry(source)
+    }
+}
+
+impl From<Unfit> for Error {
+    fn from(unfit: Unfit) -> Error {
+        Error::Unfit(Box::new(unfit))
     }
 }
 

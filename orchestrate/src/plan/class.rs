@@ -4,8 +4,10 @@ use std::io;
 
 use crate::error::Error;
 use crate::error::class::Class;
+use crate::error::image::Unusable;
 use crate::error::leaves::stream_error;
 use crate::error::refusal::Refusal;
+use crate::handover::unfit::Unfit;
 use crate::trust::scan::Failure;
 
 /// The class of a failure. Leaves' kinds are exhaustive enums, so a new kind does not compile until
@@ -19,6 +21,7 @@ pub fn class(error: &Error) -> Class {
             None => unpack_class(source),
         },
         Error::Tree { source, .. } => unpack_class(source),
+        Error::Image(unusable) => image_class(unusable),
         Error::Thin(source) => thin_class(source),
         Error::Registry(source) => match source.kind() {
             registry::Kind::Busy | registry::Kind::Conflict => Class::Temporary,
@@ -29,6 +32,7 @@ pub fn class(error: &Error) -> Class {
         },
         Error::Io { source, .. } => io_class(source),
         Error::Usage(_) | Error::Taken { .. } => Class::Usage,
+        Error::Unfit(unfit) => unfit_class(unfit),
         Error::Unknown { .. } | Error::NotHere { .. } | Error::Condemned { .. } => Class::NotFound,
         Error::Stranger { .. } => Class::Usage,
         // It may be mounted in a moment.
@@ -55,6 +59,40 @@ pub fn class(error: &Error) -> Class {
         | Error::Lost { .. }
         | Error::Gone { .. }
         | Error::CrashLoop { .. } => Class::HostBroken,
+    }
+}
+
+fn image_class(unusable: &Unusable) -> Class {
+    match unusable {
+        Unusable::Reference(_) | Unusable::Daemon { .. } => Class::Usage,
+        Unusable::Archive { source, .. } => unpack_class(source),
+        Unusable::NotKept { .. } => Class::NotFound,
+        Unusable::Document { .. }
+        | Unusable::NoLayout { .. }
+        | Unusable::NoBlob { .. }
+        | Unusable::Strange { .. }
+        | Unusable::DiffId { .. } => Class::Refused,
+    }
+}
+
+/// What an image says is refused; what the caller says is wrong usage.
+fn unfit_class(unfit: &Unfit) -> Class {
+    match unfit {
+        Unfit::Nobody { .. }
+        | Unfit::Table { .. }
+        | Unfit::Config { .. }
+        | Unfit::Number { .. }
+        | Unfit::Groups { .. }
+        | Unfit::Word { .. }
+        | Unfit::Variable { .. }
+        | Unfit::Directory { .. } => Class::Refused,
+        Unfit::NoCommand { .. }
+        | Unfit::HostName { .. }
+        | Unfit::Foreign { .. }
+        | Unfit::Place { .. }
+        | Unfit::NotUp { .. }
+        | Unfit::Path { .. } => Class::Usage,
+        Unfit::NoConfig { .. } => Class::NotFound,
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod compression;
 pub(crate) mod content;
 pub(crate) mod entry;
 pub(crate) mod header;
+pub(crate) mod members;
 pub(crate) mod number;
 pub(crate) mod pax;
 pub(crate) mod pipeline;

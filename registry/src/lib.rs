@@ -24,6 +24,7 @@ mod write;
 pub use digest::{Digest, chain_id};
 pub use error::{Error, Kind};
 pub use facts::catalogs::{Believed, CatalogFact, NewCatalog};
+pub use facts::configs::{Made, MadeOf};
 pub use facts::quarantine::Quarantined;
 pub use facts::scans::{Scan, ScanFinding, Severity};
 pub use facts::sources::Known;

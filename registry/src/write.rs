@@ -252,6 +252,14 @@ impl Write<'_> {
              VALUES (?1, ?2, ?3, ?4, ?5, 'reserved', ?6, (SELECT transaction_id + 1 FROM meta), ?7)",
             (new.name, new.reference, new.origin, id, new.bytes, now_ms(), new.endpoint),
         )?;
+        // Those of the image only if it is still what the activation is a snapshot of.
+        self.run(
+            "UPDATE activations SET (manifest, config) = (
+               SELECT i.manifest, i.config FROM images i JOIN volumes v ON v.id = activations.origin
+               WHERE i.reference = activations.reference AND i.chain = ifnull(v.sealed_chain, v.chain))
+             WHERE name = ?1",
+            [new.name],
+        )?;
         let detail = format!("volume {id} of {}", new.reference);
         self.event(&format!("activation {}", new.name), None, Some("reserved"), &detail)?;
         Ok(Reserved { id, skipped })
@@ -306,6 +314,7 @@ impl Write<'_> {
     /// Drops the row of a deleting activation that the store no longer has.
     pub fn forget_activation(&self, name: &str) -> Result<(), Error> {
         self.run("DELETE FROM activations WHERE name = ?1", [name])?;
+        self.drop_configs()?;
         self.event(&format!("activation {name}"), Some("deleting"), None, "")
     }
 
@@ -333,7 +342,8 @@ impl Write<'_> {
             "INSERT INTO images(reference, endpoint, chain, created_ms, updated_ms)
              VALUES (?1, ?2, ?3, ?4, ?4)
              ON CONFLICT DO UPDATE SET endpoint = excluded.endpoint, chain = excluded.chain,
-               updated_ms = excluded.updated_ms",
+               updated_ms = excluded.updated_ms, found = NULL, manifest = NULL, config = NULL,
+               platform = NULL",
             (&image.reference, &image.endpoint, image.chain.hex(), now_ms()),
         )?;
         self.run("DELETE FROM image_layers WHERE reference = ?1", [&image.reference])?;
@@ -407,6 +417,7 @@ impl Write<'_> {
     pub fn forget_image(&self, reference: &str) -> Result<bool, Error> {
         let changed = self.run("DELETE FROM images WHERE reference = ?1", [reference])?;
         if changed == 1 {
+            self.drop_configs()?;
             self.event(&format!("image {reference}"), Some("published"), None, "")?;
         }
         Ok(changed == 1)

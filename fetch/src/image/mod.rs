@@ -21,7 +21,7 @@ pub use descriptor::{Descriptor, Media};
 pub use digest::Digest;
 pub use error::{Document, Error};
 pub use index::{ACCEPT, Index, Pick};
-pub use json::DOCUMENT_BYTES_MAX;
+pub use json::{DOCUMENT_BYTES_MAX, told};
 pub use manifest::{LAYERS_MAX, Manifest};
 pub use platform::Platform;
 pub use registry::RegistryRef;

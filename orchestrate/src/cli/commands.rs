@@ -45,9 +45,12 @@ pub(crate) enum Command {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "ensure")]
 pub(crate) struct Ensure {
-    /// s3://bucket/prefix/ (children 1.tar, 2.tar, ..) or s3://bucket/key.tar
+    /// the image: s3://bucket/prefix/ (children 1.tar, 2.tar, ..), oci:DIR:TAG, oci:s3://bucket/prefix/:TAG, oci-archive:FILE, docker-archive:FILE (- is standard input)
     #[argh(positional)]
     pub(crate) image: String,
+    /// the platform to choose where an image is there for several, such as linux/arm64/v8
+    #[argh(option)]
+    pub(crate) platform: Option<String>,
     /// print what would be done, and change nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
@@ -57,9 +60,12 @@ pub(crate) struct Ensure {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "activate")]
 pub(crate) struct Activate {
-    /// s3://bucket/prefix/ or s3://bucket/key.tar
+    /// the image, in any form that ensure takes, or the sha256:.. of one that is here
     #[argh(positional)]
     pub(crate) image: String,
+    /// the platform to choose where an image is there for several, such as linux/arm64/v8
+    #[argh(option)]
+    pub(crate) platform: Option<String>,
     /// the device's name; if it is active already, nothing is done
     #[argh(option)]
     pub(crate) name: String,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use fetch::Place;
 use orchestrate::config::Config;
 use orchestrate::health::{self, Readiness};
 use orchestrate::log::{self, Level};
@@ -18,9 +19,9 @@ use crate::cli::say::output;
 /// Whether a daemon can do this command.
 pub(crate) fn may_be_asked(command: &Command) -> bool {
     match command {
-        Command::Ensure(_)
-        | Command::Activate(_)
-        | Command::Deactivate(_)
+        Command::Ensure(args) => !is_local(&args.image),
+        Command::Activate(args) => !is_local(&args.image),
+        Command::Deactivate(_)
         | Command::Ls(_)
         | Command::Rm(_)
         | Command::Gc(_)
@@ -48,6 +49,16 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Doctor(_)
         | Command::Top(_) => false,
     }
+}
+
+/// Whether an image is a file of this host, or comes through a pipe: the daemon opens no path for a client, so its
+/// layers are built by this process.
+fn is_local(image: &str) -> bool {
+    let found = orchestrate::reference(image);
+    found.is_ok_and(|image| match image.place {
+        Place::Layout { .. } | Place::Archive { .. } | Place::DockerArchive { .. } => true,
+        Place::Numbered(_) | Place::Bucket { .. } | Place::Registry(_) | Place::Here(_) => false,
+    })
 }
 
 fn client(config: &Config, settings: &Settings, cancel: Cancel) -> Option<Client> {

@@ -1,6 +1,7 @@
 //! One call of the program: from its arguments to an exit code.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,8 +10,8 @@ use argh::FromArgs as _;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
 use orchestrate::{
-    ActivateOptions, Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Verbs, class,
-    quoted, reserve,
+    ActivateOptions, Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Unusable,
+    Verbs, class, quoted, reference, reserve,
 };
 use registry::RunState;
 use serde_json::json;
@@ -130,7 +131,7 @@ fn run_in(
     (flags, named): (orchestrate::config::Flags, Option<PathBuf>),
     json: bool,
 ) -> anyhow::Result<ExitCode> {
-    let Some(command) = args.command else {
+    let Some(mut command) = args.command else {
         return Err(anyhow!(
             "which command? ensure, activate, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
@@ -138,12 +139,9 @@ fn run_in(
         ));
     };
     // References and names are judged before anything is opened or made.
+    settle(&mut command)?;
     match &command {
-        Command::Ensure(args) => drop(image(&args.image)?),
-        Command::Activate(args) => {
-            image(&args.image)?;
-            orchestrate::check_name(&args.name)?;
-        }
+        Command::Activate(args) => orchestrate::check_name(&args.name)?,
         Command::Gc(args) => {
             bound(args)?;
             purge(args)?;
@@ -165,7 +163,8 @@ fn run_in(
             signals::stop_by(settings.cancel.clone())?;
             return top::top(&config, &settings, no_daemon, json);
         }
-        Command::Deactivate(_)
+        Command::Ensure(_)
+        | Command::Deactivate(_)
         | Command::Bundle(_)
         | Command::Mount(_)
         | Command::Umount(_)
@@ -206,6 +205,12 @@ fn run_in(
     }
     if mends_first(&command) {
         host.recover(false)?;
+    }
+    if let Command::Ensure(commands::Ensure { image, .. })
+    | Command::Activate(Activate { image, .. }) = &mut command
+    {
+        let standard = io::stdin().as_fd().try_clone_to_owned()?;
+        *image = host.take_in(&reference(image)?, standard.into())?.to_string();
     }
     match command {
         Command::Recover(args) => recover(&mut host, &args, json),
@@ -291,14 +296,14 @@ fn makes_room(command: &Command) -> bool {
 fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ensure(args) => {
-            let done = host.ensure(&image(&args.image)?, args.dry_run)?;
+            let done = host.ensure(&reference(&args.image)?, args.dry_run)?;
             output(json, &done, print::ensured)
         }
         Command::Activate(args) => {
             let Activate { name, no_fetch, dry_run, .. } = args;
             let bytes = args.size.map(|size| size.0);
             let options = ActivateOptions { bytes, no_fetch, dry_run };
-            let done = host.activate(&image(&args.image)?, &name, options)?;
+            let done = host.activate(&reference(&args.image)?, &name, options)?;
             output(json, &done, print::activated)
         }
         Command::Deactivate(args) => {
@@ -481,8 +486,53 @@ fn bound(args: &commands::Gc) -> Result<Bound, Error> {
     Ok(Bound { keep_bytes: args.keep_bytes.map(|bytes| bytes.0), max_used })
 }
 
-fn image(text: &str) -> Result<fetch::ImageRef, Error> {
-    text.parse().map_err(Error::Fetch)
+/// Writes the references of a command in full: a path from the root, a platform that was asked for.
+fn settle(command: &mut Command) -> Result<(), Error> {
+    let cwd = std::env::current_dir().unwrap_or_default();
+    match command {
+        Command::Ensure(commands::Ensure { image, platform, .. })
+        | Command::Activate(Activate { image, platform, .. }) => {
+            let mut whole = reference(image)?.absolute(&cwd);
+            if let Some(platform) = platform.take() {
+                let platform = platform.parse().map_err(Unusable::Reference);
+                whole.platform = Some(platform.map_err(Error::Image)?);
+            }
+            *image = whole.to_string();
+        }
+        Command::Show(commands::Show { subject: image, .. })
+        | Command::Rm(commands::Rm { subject: image, .. })
+        | Command::Pin(commands::Pin { image, .. })
+        | Command::Unpin(commands::Unpin { image, .. })
+        | Command::Scan(commands::Scan { image, .. })
+        | Command::Verify(commands::Verify { image: Some(image), .. }) => {
+            if let Ok(whole) = reference(image) {
+                *image = whole.absolute(&cwd).to_string();
+            }
+        }
+        Command::Verify(commands::Verify { image: None, .. })
+        | Command::Deactivate(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
+        | Command::Ls(_)
+        | Command::Recover(_)
+        | Command::Gc(_)
+        | Command::Df(_)
+        | Command::Runs(_)
+        | Command::Events(_)
+        | Command::Cancel(_)
+        | Command::Quarantine(_)
+        | Command::Rebuild(_)
+        | Command::Serve(_)
+        | Command::Health(_)
+        | Command::Doctor(_)
+        | Command::Config(_)
+        | Command::Metrics(_)
+        | Command::Catalog(_)
+        | Command::Top(_)
+        | Command::Checked(_) => {}
+    }
+    Ok(())
 }
 
 /// The settings of this process, as the command line has them and what lies below it.

@@ -36,10 +36,10 @@ pub(crate) fn subject(host: &mut dyn Verbs, subject: &str, json: bool) -> anyhow
     runs.drain(..runs.len().saturating_sub(RUNS_SHOWN));
     let under_way: String = runs.iter().map(print::run_line).collect();
     let listing = host.list()?;
-    if let Some(line) = listing.images.iter().find(|line| line.image == subject) {
-        let events = history(host, format!("image {subject}"))?;
+    if let Some(line) = listing.images.iter().find(|line| line.is_called(subject)) {
+        let events = history(host, format!("image {}", line.image))?;
         let value = json!({"image": line, "runs": runs, "events": events});
-        return output(json, &value, |_| print::image(line) + &under_way);
+        return output(json, &value, |_| print::image(line) + &print::documents(line) + &under_way);
     }
     if let Some(line) = listing.activations.iter().find(|line| line.name == subject) {
         let events = history(host, format!("activation {subject}"))?;

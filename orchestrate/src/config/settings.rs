@@ -7,6 +7,7 @@ use registry::{Keep, Severity};
 
 use crate::config::{Config, Origin};
 use crate::error::Error;
+use crate::error::image::Unusable;
 use crate::error::quote::quoted;
 use crate::host::settings::{Growing, Settings};
 use crate::process::cancel::Cancel;
@@ -25,6 +26,7 @@ impl Config {
             state: PathBuf::from(self.text("state").unwrap_or_default()),
             store: self.text("store").unwrap_or_default().parse()?,
             fetch: self.fetch()?,
+            platform: self.platform()?,
             limits: limits.clone(),
             volume_bytes: number("volume_bytes"),
             wait: Duration::from_secs(number("wait")),
@@ -38,6 +40,13 @@ impl Config {
             talk: 1,
             new: false,
         })
+    }
+
+    /// The platform of which images are wanted, where one is set.
+    fn platform(&self) -> Result<Option<fetch::image::Platform>, Error> {
+        let text = self.text("platform").filter(|text| !text.is_empty());
+        let read = text.map(|text| text.parse()).transpose();
+        read.map_err(|error| Error::Image(Unusable::Reference(error)))
     }
 
     /// What one layer may cost: the limits of unpack, where none is set.

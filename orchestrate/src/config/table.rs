@@ -103,6 +103,8 @@ pub const SETTINGS: &[Setting] = &[
         "seconds to wait for another process"),
     set("spool_age", "--spool-age", &["VENEER_SPOOL_AGE"], from(0, SECONDS_MAX), "86400",
         "seconds for which partial downloads of killed runs are kept"),
+    set("platform", "", &["VENEER_PLATFORM"], Kind::Text, "",
+        "the platform of images that are there for several, such as linux/arm64/v8; none: this host's"),
     set("etag_dedup", "", &["VENEER_ETAG_DEDUP"], Kind::Switch, "yes",
         "whether an object with the ETag of a known object, proven to be an MD5, is taken for the same; --no-etag-dedup says no"),
     set("sandbox", "--sandbox", &["VENEER_SANDBOX"], Kind::Word(&["require", "on", "off"]), "require",

@@ -2,6 +2,7 @@
 
 pub(crate) mod amiss;
 pub(crate) mod class;
+pub(crate) mod image;
 pub(crate) mod leaves;
 pub(crate) mod quote;
 pub(crate) mod refusal;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use crate::error::amiss::{Amiss, Making};
 use crate::error::class::Class;
+use crate::error::image::Unusable;
 use crate::error::refusal::Refusal;
 use crate::error::unseen::Unseen;
 use crate::handover::unfit::Unfit;
@@ -37,6 +39,8 @@ pub enum Error {
         /// What unpack says.
         source: unpack::Error,
     },
+    /// An image that cannot be used.
+    Image(Unusable),
     /// From `thin`.
     Thin(thin::Error),
     /// From `registry`.
@@ -236,9 +240,11 @@ impl std::error::Error for Error {
             Error::Registry(source) => source.source(),
             Error::Unpack { source, .. } | Error::Tree { source, .. } => Some(source),
             Error::Away { source, .. } => source.source(),
+            Error::Image(Unusable::Archive { source, .. }) => Some(source),
             Error::State(state) => state.source(),
             Error::Io { source, .. } => Some(source),
             Error::Usage(_)
+            | Error::Image(_)
             | Error::Unknown { .. }
             | Error::Making(_)
             | Error::Amiss(_)

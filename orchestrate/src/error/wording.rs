@@ -15,6 +15,7 @@ impl fmt::Display for Error {
                 None => write!(f, "layer {}: {source}", layer.escape_debug()),
             },
             Error::Tree { doing, source } => write!(f, "cannot {doing}: {source}"),
+            Error::Image(unusable) => unusable.fmt(f),
             Error::Thin(source) => source.fmt(f),
             Error::Registry(source) => source.fmt(f),
             Error::Io { doing, path, source } => {

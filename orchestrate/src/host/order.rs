@@ -26,7 +26,7 @@ pub(crate) fn image_of(run: &Run) -> Option<String> {
 
 /// Whether `name` is an image's and no activation's.
 pub(crate) fn is_image(name: &str) -> bool {
-    name.starts_with("s3://")
+    name.contains(':')
 }
 
 impl Host {

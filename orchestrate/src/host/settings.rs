@@ -32,6 +32,8 @@ pub struct Settings {
     pub store: StoreName,
     /// Where S3 is and who asks.
     pub fetch: fetch::Options,
+    /// The platform of which images are wanted; none: this host's.
+    pub platform: Option<fetch::image::Platform>,
     /// What a layer may be.
     pub limits: unpack::Limits,
     /// Size of a new template's volume, bytes; layers grow beyond it where they must.

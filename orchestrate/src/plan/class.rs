@@ -4,6 +4,7 @@ use std::io;
 
 use crate::error::Error;
 use crate::error::class::Class;
+use crate::error::image::Unusable;
 use crate::error::leaves::stream_error;
 use crate::error::refusal::Refusal;
 use crate::handover::unfit::Unfit;
@@ -20,6 +21,7 @@ pub fn class(error: &Error) -> Class {
             None => unpack_class(source),
         },
         Error::Tree { source, .. } => unpack_class(source),
+        Error::Image(unusable) => image_class(unusable),
         Error::Thin(source) => thin_class(source),
         Error::Registry(source) => match source.kind() {
             registry::Kind::Busy | registry::Kind::Conflict => Class::Temporary,
@@ -78,6 +80,19 @@ fn unfit_class(unfit: &Unfit) -> Class {
         | Unfit::NotUp { .. }
         | Unfit::Path { .. } => Class::Usage,
         Unfit::NoConfig { .. } => Class::NotFound,
+    }
+}
+
+fn image_class(unusable: &Unusable) -> Class {
+    match unusable {
+        Unusable::Reference(_) | Unusable::Daemon { .. } => Class::Usage,
+        Unusable::Archive { source, .. } => unpack_class(source),
+        Unusable::NotKept { .. } => Class::NotFound,
+        Unusable::Document { .. }
+        | Unusable::NoLayout { .. }
+        | Unusable::NoBlob { .. }
+        | Unusable::Strange { .. }
+        | Unusable::DiffId { .. } => Class::Refused,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fetch::ImageRef;
+use fetch::Reference;
 use registry::{Event, Run};
 
 use crate::error::Error;
@@ -17,12 +17,12 @@ use crate::view::listing::Listing;
 /// What both can do, with the same results.
 pub trait Verbs {
     /// See [`Host::ensure`].
-    fn ensure(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error>;
+    fn ensure(&mut self, image: &Reference, dry_run: bool) -> Result<Ensured, Error>;
 
     /// See [`Host::activate`].
     fn activate(
         &mut self,
-        image: &ImageRef,
+        image: &Reference,
         name: &str,
         options: ActivateOptions,
     ) -> Result<Activated, Error>;
@@ -64,13 +64,13 @@ pub trait Verbs {
 const PAGE: u32 = 1000;
 
 impl Verbs for Host {
-    fn ensure(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error> {
+    fn ensure(&mut self, image: &Reference, dry_run: bool) -> Result<Ensured, Error> {
         Host::ensure(self, image, dry_run)
     }
 
     fn activate(
         &mut self,
-        image: &ImageRef,
+        image: &Reference,
         name: &str,
         options: ActivateOptions,
     ) -> Result<Activated, Error> {

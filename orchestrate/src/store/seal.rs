@@ -28,6 +28,8 @@ use crate::error::Error;
 pub(crate) const RECORD_BYTES: usize = 1024;
 
 const MAGIC: &[u8; 16] = b"veneer-sealed-1\n";
+/// Of one that names a manifest: programs that do not know of those take it for none.
+const MAGIC_2: &[u8; 16] = b"veneer-sealed-2\n";
 const TEXT_AT: usize = 52;
 const TEXT_MAX: usize = RECORD_BYTES - TEXT_AT;
 
@@ -118,12 +120,15 @@ pub(crate) struct Origin {
     pub(crate) md5: Option<bool>,
     /// The image, where this is its last layer.
     pub(crate) image: Option<String>,
+    /// sha256 of its manifest, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) manifest: Option<Digest>,
 }
 
 /// Whether these are the bytes of a record, whoever made it and for whichever volume; or of the believed
 /// serials, which no store has without a registry.
 pub(crate) fn is_record(bytes: &[u8]) -> bool {
-    bytes.starts_with(MAGIC) || bytes.starts_with(SERIALS_MAGIC)
+    bytes.starts_with(MAGIC) || bytes.starts_with(MAGIC_2) || bytes.starts_with(SERIALS_MAGIC)
 }
 
 impl SealRecord {
@@ -132,10 +137,15 @@ impl SealRecord {
     pub(crate) fn seal(&self, key: &Key) -> Vec<u8> {
         let text = |seal_record: &SealRecord| serde_json::to_vec(seal_record).unwrap_or_default();
         let mut json = text(self);
+        let mut magic = match self.origin.as_ref().and_then(|origin| origin.manifest) {
+            Some(_) => MAGIC_2,
+            None => MAGIC,
+        };
         if json.len() > TEXT_MAX {
+            magic = MAGIC;
             json = text(&SealRecord { origin: None, ..self.clone() });
         }
-        let mut bytes = MAGIC.to_vec();
+        let mut bytes = magic.to_vec();
         let length = u32::try_from(json.len()).unwrap_or(0);
         bytes.extend(length.to_le_bytes());
         bytes.extend(mac(key, &json));
@@ -147,7 +157,7 @@ impl SealRecord {
     /// Reads a seal record and checks its seal. Without a key only the template's counts, which has its own.
     /// None for whatever is not a whole seal record with a good seal.
     pub(crate) fn read(bytes: &[u8], key: Option<&Key>) -> Option<SealRecord> {
-        let rest = bytes.strip_prefix(MAGIC)?;
+        let rest = bytes.strip_prefix(MAGIC).or_else(|| bytes.strip_prefix(MAGIC_2))?;
         let (length, rest) = rest.split_at_checked(4)?;
         let (seal, rest) = rest.split_at_checked(32)?;
         let length = u32::from_le_bytes(length.try_into().ok()?);
@@ -218,6 +228,7 @@ mod tests {
                 etag: Some("\"d41d8cd98f00b204e9800998ecf8427e-9999\"".into()),
                 md5: Some(false),
                 image: None,
+                manifest: None,
             }),
         }
     }

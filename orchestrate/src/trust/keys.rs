@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use fetch::ImageRef;
+use fetch::image::{Pick, RegistryRef};
+use fetch::{ImageRef, Place, Reference};
 use minisign_verify::PublicKey;
 
 use crate::trust::moment::moment;
@@ -84,11 +85,24 @@ pub enum Distrust {
     },
 }
 
-/// What stands after the bucket.
-pub(crate) fn name(image: &ImageRef) -> &str {
-    match image {
-        ImageRef::Prefix { prefix, .. } => prefix,
-        ImageRef::Object(object) => &object.key,
+/// The name of an image in a catalog: what stands after the bucket, so that a mirror has the same catalog; for
+/// registries host, name and tag. Images of this host's files, and those that are named by a digest, have none:
+/// the digest of their manifest has to be in it.
+pub(crate) fn name(image: &Reference) -> Option<String> {
+    match &image.place {
+        Place::Numbered(ImageRef::Prefix { prefix, .. }) => Some(prefix.clone()),
+        Place::Numbered(ImageRef::Object(object)) => Some(object.key.clone()),
+        Place::Bucket { prefix, pick: Pick::Name(tag), .. } => Some(format!("{prefix}:{tag}")),
+        Place::Bucket { prefix, pick: Pick::Only, .. } => Some(prefix.clone()),
+        Place::Registry(RegistryRef { host, name, tag: Some(tag), digest: None }) => {
+            Some(format!("{host}/{name}:{tag}"))
+        }
+        Place::Bucket { pick: Pick::Digest(_), .. }
+        | Place::Registry(_)
+        | Place::Layout { .. }
+        | Place::Archive { .. }
+        | Place::DockerArchive { .. }
+        | Place::Here(_) => None,
     }
 }
 

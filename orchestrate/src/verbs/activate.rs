@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use fetch::ImageRef;
+use fetch::Reference;
 use registry::{Activation, ActivationState, NewActivation, Verb, Volume, WhenClosed};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -99,6 +99,11 @@ struct Begun {
     ioctls: u64,
 }
 
+/// Whether an image's endpoint is a server that `--endpoint` may name, and no other kind of place.
+pub(crate) fn is_server(endpoint: &str) -> bool {
+    endpoint.starts_with("http://") || endpoint.starts_with("https://")
+}
+
 /// Whether somebody was told of this activation, and nobody that it is gone.
 pub(crate) fn is_told(row: &Activation) -> bool {
     matches!(row.state, ActivationState::Active | ActivationState::Inactive)
@@ -130,12 +135,14 @@ impl Host {
     /// have to be fetched and must not be.
     pub fn activate(
         &mut self,
-        image: &ImageRef,
+        image: &Reference,
         name: &str,
         options: ActivateOptions,
     ) -> Result<Activated, Error> {
-        let ActivateOptions { bytes, no_fetch, dry_run } = options;
         check_name(name)?;
+        let (image, here) = self.here(image)?;
+        let options = ActivateOptions { no_fetch: options.no_fetch || here, ..options };
+        let ActivateOptions { bytes, no_fetch, dry_run } = options;
         let reference = image.to_string();
         if !dry_run {
             self.end_earlier(name)?;
@@ -151,7 +158,7 @@ impl Host {
             return Err(Error::Usage(format!("--name {name:?}: {what}: choose another")));
         }
         if dry_run {
-            let ensured = self.would_be_ensured(image, name, no_fetch)?;
+            let ensured = self.would_be_ensured(&image, name, no_fetch)?;
             return self.activated(name, reference, false, ensured, true, begun);
         }
         let asked = std::mem::take(&mut self.asked_catalog);
@@ -161,7 +168,7 @@ impl Host {
         }
         self.end_earlier(&reference)?;
         let input = json!({"image": reference, "bytes": bytes, "no_fetch": no_fetch});
-        self.as_run(Verb::Activate, name, input, |host| host.activate_alone(image, name, options))
+        self.as_run(Verb::Activate, name, input, |host| host.activate_alone(&image, name, options))
     }
 
     /// Whether `name` is an activation of this image and mapped.
@@ -176,7 +183,7 @@ impl Host {
     /// What would become of the image.
     fn would_be_ensured(
         &mut self,
-        image: &ImageRef,
+        image: &Reference,
         name: &str,
         no_fetch: bool,
     ) -> Result<Option<Ensured>, Error> {
@@ -197,7 +204,7 @@ impl Host {
     /// Where the image's top layer turns out to be gone, that is built anew.
     fn activate_alone(
         &mut self,
-        image: &ImageRef,
+        image: &Reference,
         name: &str,
         options: ActivateOptions,
     ) -> Result<Activated, Error> {
@@ -265,7 +272,8 @@ impl Host {
             if permitted.is_none_or(|permitted| permitted.id != top.id) {
                 return Ok(None);
             }
-            self.reserved(reference, name, bytes, &top, ensured.is_some())?;
+            let endpoint = ensured.map(|ensured| ensured.endpoint.as_str());
+            self.reserved(reference, name, bytes, &top, endpoint)?;
         }
         let Some(row) = self.registry.activation(name)? else { return Ok(None) };
         let already = self.is_up(name, reference)?;
@@ -283,7 +291,7 @@ impl Host {
     }
 
     /// A server that is away is no reason to be without an image that is here: who may take it is told.
-    fn or_as_it_is(&self, image: &ImageRef, error: Error) -> Error {
+    fn or_as_it_is(&self, image: &Reference, error: Error) -> Error {
         let away = matches!(&error, Error::Fetch(source) if matches!(
             source.kind(),
             fetch::Kind::Network | fetch::Kind::Timeout | fetch::Kind::Throttled
@@ -295,21 +303,21 @@ impl Host {
         }
     }
 
-    /// Reserves an activation of this top volume. `asked`: its server was asked just now.
+    /// Reserves an activation of this top volume. `asked`: whoever was asked for it just now.
     fn reserved(
         &mut self,
         reference: &str,
         name: &str,
         bytes: Option<u64>,
         top: &Volume,
-        asked: bool,
+        asked: Option<&str>,
     ) -> Result<(), Error> {
         self.still_listed(reference)?;
         let bytes = bytes.unwrap_or(top.bytes).max(top.bytes);
         let endpoint = match asked {
             // Not what the image's row says: somebody may have it from elsewhere by now.
-            true => Some(self.client()?.endpoint().to_owned()),
-            false => self.registry.image(reference)?.map(|image| image.endpoint),
+            Some(asked) => Some(asked.to_owned()),
+            None => self.registry.image(reference)?.map(|image| image.endpoint),
         };
         let (origin, endpoint) = (top.id, endpoint.as_deref());
         let new = NewActivation { name, reference, origin, bytes, endpoint };
@@ -325,6 +333,7 @@ impl Host {
         }
         let image = self.registry.image(reference)?;
         if let (Some(image), Some(asked)) = (&image, self.settings.fetch.named_endpoint()?)
+            && is_server(&image.endpoint)
             && image.endpoint != asked
         {
             return Err(Error::Usage(format!(

@@ -4,7 +4,7 @@ use registry::Activation;
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::verbs::activate::is_told;
+use crate::verbs::activate::{is_server, is_told};
 
 impl Host {
     /// Whether what is asked for is what the name stands for, where it stands for something.
@@ -56,6 +56,7 @@ impl Host {
                 image.filter(same).map(|image| image.endpoint)
             }
         };
-        Ok(from.filter(|from| *from != asked).map(|from| (from, asked)))
+        let other = |from: &String| is_server(from) && *from != asked;
+        Ok(from.filter(other).map(|from| (from, asked)))
     }
 }

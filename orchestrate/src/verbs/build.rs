@@ -2,20 +2,21 @@
 //!
 //! Each function ends in a commit and may be killed anywhere: an intent is on disk before its effect.
 
-use fetch::Ahead;
 use registry::{Blob, Digest, NewVolume, Role, Seal, Volume, VolumeState, chain_id};
 
 use crate::error::Error;
 use crate::error::class::Class;
+use crate::error::image::Unusable;
 use crate::error::leaves::stream_error;
 use crate::host::ids::{self, New};
 use crate::host::{Host, walls};
 use crate::plan::class::class;
 use crate::process::lock::Lock;
 use crate::store::seal::Key;
+use crate::verbs::arriving::Arriving;
 use crate::verbs::verdict;
 use crate::verbs::volumes::{abandon, discard_alone, discard_earlier};
-use crate::verbs::wanted::{Wanted, chain_below};
+use crate::verbs::wanted::{Place, Wanted, chain_below};
 
 /// A build that began this often without any end is not begun again.
 const ATTEMPTS_MAX: u32 = 5;
@@ -40,7 +41,7 @@ pub(crate) struct Built {
 pub(crate) struct Begun {
     key: String,
     _lock: Lock,
-    stream: Option<Ahead>,
+    stream: Option<Arriving>,
 }
 
 /// Takes the build's lock; waits for whoever has it, which may take as long as a download: nothing is kept
@@ -67,7 +68,7 @@ pub(crate) fn begin_ahead(
 ) -> Result<Option<Begun>, Error> {
     let key = wanted.key(parent);
     let Some(lock) = host.locks.try_build(&key)? else { return Ok(None) };
-    let stream = wanted.stream(host, host.client()?)?;
+    let stream = wanted.stream(host)?;
     Ok(Some(Begun { key, _lock: lock, stream: Some(stream) }))
 }
 
@@ -87,19 +88,14 @@ impl Begun {
 
 /// Whom to ask again after a layer failed, if that can help: what a spool had may be rotten, and a
 /// cache or a peer may have lied or have another version, where a known digest lets anybody be asked.
-fn whom_next(
-    client: &fetch::Client,
-    object: &fetch::ObjectRef,
-    known: bool,
-    error: &Error,
-) -> Result<Option<fetch::Client>, Error> {
-    let fetched = stream_error(error);
+fn whom_next(wanted: &Wanted, error: &Error) -> Result<Option<Place>, Error> {
+    let (known, fetched) = (wanted.expected().is_some(), stream_error(error));
     if matches!(fetched, Some(fetch::Error::Rotten { .. })) {
-        return Ok(Some(client.clone()));
+        return Ok(Some(wanted.place.clone()));
     }
     let other = fetched.is_some_and(|fetched| fetched.kind() == fetch::Kind::Changed);
     match known && (other || class(error) == Class::Refused) {
-        true => client.elsewhere(object).map_err(Error::Fetch),
+        true => wanted.elsewhere(),
         false => Ok(None),
     }
 }
@@ -121,13 +117,12 @@ pub(crate) fn build(
     }
     let mut wanted = wanted.clone();
     let mut bytes = parent.bytes;
-    let mut client = host.client()?.clone();
     let mut size = 1;
     loop {
         host.use_images()?;
         let mut stream = match begun.stream.take() {
             Some(stream) => stream,
-            None => wanted.stream(host, &client)?,
+            None => wanted.stream(host)?,
         };
         let volume = reserve(host, &begun.key, parent, bytes)?;
         // From here on the row of the volume keeps what is below it.
@@ -162,9 +157,8 @@ pub(crate) fn build(
                     size += 1;
                     continue;
                 }
-                let (object, known) = (&wanted.layer.object.object, wanted.expected().is_some());
-                if let Some(next) = whom_next(&client, object, known, &error)? {
-                    client = next;
+                if let Some(next) = whom_next(&wanted, &error)? {
+                    wanted.place = next;
                     stream.discard_spool();
                     stream.release();
                     continue;
@@ -242,12 +236,12 @@ fn apply(
     wanted: &Wanted,
     parent: &Volume,
     volume: &Volume,
-    stream: &mut Ahead,
+    stream: &mut Arriving,
 ) -> Result<Done, Error> {
     let title = wanted.title();
     let before = host.store.space()?;
     let mut work = host.store.open(volume.id, volume.bytes)?;
-    let plain = wanted.remembered().map_or(wanted.layer.object.size, |blob| blob.diff_size);
+    let plain = wanted.remembered().map_or(wanted.size, |blob| blob.diff_size);
     work.make_room(plain)?;
     let manifest = host.manifests.unnamed(volume.id)?;
     let limits = &host.settings.limits;
@@ -256,17 +250,20 @@ fn apply(
         .map_err(|source| Error::Unpack { layer: title.clone(), source })?;
     walls::warn(&format!("layer {title} was unpacked"), &applied.sandbox);
     let found = Digest(applied.blob_digest);
-    let expected = [
-        wanted.signed,
-        wanted.remembered().map(|blob| blob.digest),
-        stream.summary().map(|summary| Digest(summary.sha256)),
-    ];
+    let expected = [wanted.signed, wanted.remembered().map(|blob| blob.digest), stream.digest()];
     verdict::look(host, found, wanted, parent)?;
     // Two hashes of one stream, by two crates: they agree, or somebody lost a byte in between.
     for expected in expected.into_iter().flatten() {
         if expected != found {
             return Err(Error::Mismatch { layer: title, expected, found });
         }
+    }
+    // The layer is what its digest says; that the image says otherwise is the image's fault.
+    if let Some(expected) = wanted.diff
+        && expected != Digest(applied.diff_id)
+    {
+        let found = Digest(applied.diff_id);
+        return Err(Error::Image(Unusable::DiffId { layer: title, expected, found }));
     }
     let bytes = work.bytes();
     let tree = host.manifests.seal(work.root(), volume.id, parent, manifest, limits, &stop)?;
@@ -279,8 +276,7 @@ fn apply(
         .map(|key| wanted.seal_record(&volume, &applied, chain, tree, md5, made).seal(&Key(key.0)));
     work.close(seal_record.as_deref())?;
     let own_bytes = host.store.taken(&before, applied.content_bytes)?;
-    let reused = stream.summary().map_or(0, |summary| summary.reused);
-    let fetched = applied.blob_bytes.saturating_sub(reused);
+    let fetched = stream.fetched(applied.blob_bytes);
     Ok(Done { tree, fetched, applied, bytes, own_bytes, md5 })
 }
 
@@ -346,9 +342,8 @@ fn put_blob(
     md5: Option<bool>,
 ) -> Result<Option<String>, registry::Error> {
     write.put_blob(blob)?;
-    let key = &wanted.layer.object.object.key;
     match &wanted.source {
-        Some(source) => write.put_read(source, key, blob, md5),
+        Some(source) => write.put_read(source, &wanted.key, blob, md5),
         None => Ok(None),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use fetch::ImageRef;
-use registry::{Blob, Digest, KnownBy, Source, Verb, Volume, VolumeState};
+use fetch::{Place, Reference};
+use registry::{Blob, Digest, KnownBy, Verb, Volume, VolumeState};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -11,13 +11,14 @@ use crate::error::Error;
 use crate::host::Host;
 use crate::host::reach::Reach;
 use crate::host::run::millis;
+use crate::local::spooled;
 use crate::plan::class::class;
 use crate::plan::retry::Step;
 use crate::plan::{self, Below, LayerStep};
-use crate::process::cancel::heedfully;
 use crate::process::log::Field;
 use crate::verbs::build::{self, Begun};
 use crate::verbs::condemned::UNUSABLE_MAX;
+use crate::verbs::resolve::Resolved;
 use crate::verbs::wanted::Wanted;
 use crate::verbs::{publish, template};
 
@@ -80,6 +81,9 @@ pub struct Ensured {
     /// The sealed volume of the whole stack.
     #[serde(skip)]
     pub(crate) top: Option<Volume>,
+    /// Whose word it is.
+    #[serde(skip)]
+    pub(crate) endpoint: String,
 }
 
 impl Host {
@@ -87,24 +91,65 @@ impl Host {
     ///
     /// # Errors
     /// Any; what was sealed before the error stays, everything else is gone.
-    pub fn ensure(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error> {
+    pub fn ensure(&mut self, image: &Reference, dry_run: bool) -> Result<Ensured, Error> {
+        let (image, here) = self.here(image)?;
+        if here {
+            return self.as_it_is(&image.to_string(), dry_run);
+        }
         if dry_run {
-            return self.ensured(image, true);
+            return self.ensured(&image, true);
         }
         let reference = image.to_string();
         self.end_earlier(&reference)?;
         self.as_run(Verb::Ensure, &reference, json!({"image": reference}), |host| {
-            host.ensured(image, false)
+            host.ensured(&image, false)
+        })
+    }
+
+    /// An image that is here and cannot be asked for anywhere, as its rows have it.
+    fn as_it_is(&self, reference: &str, dry_run: bool) -> Result<Ensured, Error> {
+        let not_here = || Error::NotHere { image: reference.to_owned() };
+        let image = self.registry.image(reference)?.ok_or_else(not_here)?;
+        let mut layers = Vec::new();
+        for (layer, number) in image.layers.iter().zip(1..) {
+            let volume = self.registry.volume(layer.volume)?;
+            let seal = volume.and_then(|volume| match volume.state {
+                VolumeState::Sealed(seal) => Some(seal),
+                VolumeState::Building | VolumeState::Deleting => None,
+            });
+            layers.push(LayerReport {
+                number,
+                key: layer.key.clone(),
+                bytes: layer.size,
+                digest: Some(layer.digest),
+                chain: seal.as_ref().and_then(|seal| seal.chain),
+                volume: Some(layer.volume),
+                how: How::Reused,
+                fetched_bytes: 0,
+                own_bytes: seal.map_or(0, |seal| seal.own_bytes),
+                ms: 0,
+            });
+        }
+        Ok(Ensured {
+            image: reference.to_owned(),
+            chain: Some(image.chain),
+            layers,
+            fetched_bytes: 0,
+            fetched_objects: 0,
+            dry_run,
+            ms: 0,
+            top: None,
+            endpoint: image.endpoint,
         })
     }
 
     /// As [`Host::ensure`], in a run. The images' lock is held from step to step, and not after it.
-    pub(crate) fn ensured(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error> {
+    pub(crate) fn ensured(&mut self, image: &Reference, dry_run: bool) -> Result<Ensured, Error> {
         let begun = Instant::now();
         let mut ensured = match dry_run {
             true => {
-                let wanted = self.wanted(image, false)?;
-                self.planned(image, &wanted)?
+                let resolved = self.resolve(image, false)?;
+                self.planned(image, &resolved.layers)?
             }
             false => {
                 self.may_reach(Reach::Listing, &image.to_string())?;
@@ -112,6 +157,7 @@ impl Host {
                 self.let_images_go();
                 // The first catalog was believed before there was a store to keep its serial in.
                 self.keep_believed()?;
+                self.archive_done(image, &built);
                 built?
             }
         };
@@ -119,15 +165,27 @@ impl Host {
         Ok(ensured)
     }
 
+    /// The archive of an image that came through a pipe goes with the end of its use: built, or refused for good.
+    fn archive_done(&self, image: &Reference, built: &Result<Ensured, Error>) {
+        let Place::Here(digest) = &image.place else { return };
+        let over = match built {
+            Ok(_) => true,
+            Err(error) => !class(error).may_retry(),
+        };
+        if over {
+            spooled::discard(&self.settings.state, *digest);
+        }
+    }
+
     /// Builds what is missing. A layer that turns out to be unusable is built anew with the rest.
-    fn built(&mut self, image: &ImageRef) -> Result<Ensured, Error> {
+    fn built(&mut self, image: &Reference) -> Result<Ensured, Error> {
         let mut unusable = 0;
         loop {
             // Listed anew with each try: an object may have been replaced meanwhile.
             let done = self.patiently(Step::Image, |host| {
                 let listed = host.registry.write(|write| write.next_listing())?;
-                let wanted = host.wanted(image, true)?;
-                let built = host.build_all(image, &wanted, listed);
+                let resolved = host.resolve(image, true)?;
+                let built = host.build_all(image, &resolved, listed);
                 built.map_err(|error| {
                     host.let_images_go();
                     host.with_garbage(error)
@@ -139,36 +197,6 @@ impl Host {
             }
             unusable += 1;
         }
-    }
-
-    /// Lists the image's layers, with what the registry knows of each.
-    fn wanted(&mut self, image: &ImageRef, keep: bool) -> Result<Vec<Wanted>, Error> {
-        let client = self.client()?.clone();
-        let endpoint = client.endpoint().to_owned();
-        let catalog = self.catalog_of(&client, image, keep)?;
-        let (of, what) = (client.clone(), image.clone());
-        let layers = heedfully(&self.settings.cancel, move || of.layers(&what))??;
-        let signed = catalog.map(|catalog| catalog.check(image, &layers)).transpose();
-        let signed = signed.map_err(Error::Catalog)?;
-        let mut wanted = Vec::new();
-        for (pos, layer) in layers.into_iter().enumerate() {
-            let signed = signed.as_ref().map(|digests| digests[pos]);
-            let object = &layer.object;
-            let source = object.etag.as_ref().map(|etag| Source {
-                endpoint: endpoint.clone(),
-                bucket: object.object.bucket.clone(),
-                etag: etag.clone(),
-                size: object.size,
-            });
-            let mut this =
-                Wanted { layer, source, blob: None, guessed: false, signed, top_of: None };
-            self.know(&mut this)?;
-            wanted.push(this);
-        }
-        if let Some(top) = wanted.last_mut() {
-            top.top_of = Some(image.to_string());
-        }
-        Ok(wanted)
     }
 
     /// Who has no room is told what a collection would give.
@@ -191,14 +219,13 @@ impl Host {
 
     /// The blob that a layer is taken for: what is signed, else what was read of the object itself, else
     /// what another key's ETag lets guess.
-    fn know(&self, wanted: &mut Wanted) -> Result<(), Error> {
+    pub(crate) fn know(&self, wanted: &mut Wanted) -> Result<(), Error> {
         if let Some(digest) = wanted.signed {
             wanted.blob = self.registry.blob(digest)?;
             return Ok(());
         }
         let Some(source) = &wanted.source else { return Ok(()) };
-        let key = &wanted.layer.object.object.key;
-        let known = self.registry.known(source, key, self.settings.etag_dedup)?;
+        let known = self.registry.known(source, &wanted.key, self.settings.etag_dedup)?;
         wanted.guessed = known.as_ref().is_some_and(|known| known.by == KnownBy::Etag);
         wanted.blob = known.map(|known| known.blob);
         Ok(())
@@ -208,9 +235,8 @@ impl Host {
         Ok(self.registry.layer(chain)?)
     }
 
-    fn planned(&self, image: &ImageRef, wanted: &[Wanted]) -> Result<Ensured, Error> {
-        let diffs: Vec<_> =
-            wanted.iter().map(|wanted| wanted.blob.as_ref().map(|blob| blob.diff)).collect();
+    fn planned(&self, image: &Reference, wanted: &[Wanted]) -> Result<Ensured, Error> {
+        let diffs: Vec<_> = wanted.iter().map(Wanted::known_diff).collect();
         // A registry that cannot be read plans everything anew; the run itself will say why.
         let steps = plan::image(&diffs, |chain| self.sealed(chain).ok()?.map(|volume| volume.id));
         let mut ensured = empty(image, true);
@@ -233,10 +259,11 @@ impl Host {
 
     fn build_all(
         &mut self,
-        image: &ImageRef,
-        wanted: &[Wanted],
+        image: &Reference,
+        resolved: &Resolved,
         listed: u64,
     ) -> Result<Ensured, Error> {
+        let wanted = &resolved.layers;
         let mut ensured = empty(image, false);
         let parent = template::template(self)?;
         self.use_images()?;
@@ -270,9 +297,10 @@ impl Host {
         };
         let reused = ensured.layers.iter().filter(|line| line.how == How::Reused);
         let reused = reused.fold((0, 0), |(n, bytes), line| (n + 1, bytes + line.bytes));
-        publish::publish(self, &image.to_string(), chain, &layers, reused, listed)?;
+        publish::publish(self, &image.to_string(), chain, &layers, reused, listed, resolved)?;
         ensured.chain = Some(chain);
         ensured.top = Some(stack.parent);
+        ensured.endpoint.clone_from(&resolved.endpoint);
         Ok(ensured)
     }
 
@@ -302,14 +330,14 @@ impl Host {
                 begun
             }
         };
-        let step = format!("{}: {} bytes", wanted.layer.object.object, wanted.layer.object.size);
-        let (key, bytes) = (&wanted.layer.object.object.key, wanted.layer.object.size);
+        let (key, bytes) = (&wanted.key, wanted.size);
+        let step = format!("{}: {bytes} bytes", wanted.title);
         self.tell(1, &step, &[("layer", key.as_str().into()), ("bytes", bytes.into())]);
         let (at, of) = stack.place;
-        let spool = self.client()?.spools_of(&wanted.layer.object.object);
+        let spool = wanted.spools();
         self.reach(&format!("layer {at} of {of}: {step}"), &spool, self.sealed > 0);
         // The same object twice in a row is known when its turn comes.
-        let next = next.filter(|next| next.blob.is_none() && next.source != wanted.source);
+        let next = next.filter(|next| next.may_come_ahead(&wanted));
         let parent = stack.parent.clone();
         let built = build::build(self, &wanted, begun, &parent, |host, id| {
             // Not having the next layer early is no reason to fail this one.
@@ -334,17 +362,33 @@ impl Host {
         if wanted.blob.is_none() || wanted.guessed {
             self.know(wanted)?;
         }
-        let Some(blob) = wanted.blob.clone() else { return Ok(None) };
-        let chain = match plan::layer(stack.below, Some(blob.diff), |_| None) {
+        let Some(diff) = wanted.known_diff() else { return Ok(None) };
+        let chain = match plan::layer(stack.below, Some(diff), |_| None) {
             LayerStep::Build { chain: Some(chain) } | LayerStep::Reuse { chain, .. } => chain,
             LayerStep::Build { chain: None } => return Ok(None),
         };
         let Some(volume) = self.registry.layer(chain)? else { return Ok(None) };
+        let Some(blob) = self.sealed_from(wanted, &volume)? else { return Ok(None) };
         stack.parent = volume;
         stack.below = Below::Chain(chain);
         let mut line = line(wanted);
         line.stands_on(stack, &blob);
         Ok(Some((blob, line)))
+    }
+
+    /// The blob that stands for a layer which is sealed already: its own where that was read once, else the one
+    /// that the volume was made from. What was never read is not recorded as if it had been.
+    fn sealed_from(&self, wanted: &Wanted, volume: &Volume) -> Result<Option<Blob>, Error> {
+        if let Some(blob) = &wanted.blob {
+            return Ok(Some(blob.clone()));
+        }
+        match &volume.state {
+            VolumeState::Sealed(seal) => Ok(match seal.blob {
+                Some(blob) => self.registry.blob(blob)?,
+                None => None,
+            }),
+            VolumeState::Building | VolumeState::Deleting => Ok(None),
+        }
     }
 }
 
@@ -377,7 +421,7 @@ impl Ensured {
     }
 }
 
-fn layer_fields(image: &ImageRef, line: &LayerReport) -> Vec<(&'static str, Field)> {
+fn layer_fields(image: &Reference, line: &LayerReport) -> Vec<(&'static str, Field)> {
     let state = match line.how {
         How::Reused => "reused",
         How::Built => "built",
@@ -395,7 +439,7 @@ fn layer_fields(image: &ImageRef, line: &LayerReport) -> Vec<(&'static str, Fiel
     ]
 }
 
-fn empty(image: &ImageRef, dry_run: bool) -> Ensured {
+fn empty(image: &Reference, dry_run: bool) -> Ensured {
     Ensured {
         image: image.to_string(),
         chain: None,
@@ -405,15 +449,16 @@ fn empty(image: &ImageRef, dry_run: bool) -> Ensured {
         dry_run,
         ms: 0,
         top: None,
+        endpoint: String::new(),
     }
 }
 
 fn line(wanted: &Wanted) -> LayerReport {
     LayerReport {
-        number: wanted.layer.number,
-        key: wanted.layer.object.object.key.clone(),
-        bytes: wanted.layer.object.size,
-        digest: wanted.blob.as_ref().map(|blob| blob.digest),
+        number: wanted.number,
+        key: wanted.key.clone(),
+        bytes: wanted.size,
+        digest: wanted.blob.as_ref().map(|blob| blob.digest).or(wanted.signed),
         chain: None,
         volume: None,
         how: How::Reused,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use fetch::ImageRef;
+use fetch::Reference;
 use registry::{Activation, Believed, Digest, Registry, Volume, VolumeState};
 
 use crate::error::Error;
@@ -12,6 +12,7 @@ use crate::error::class::Class;
 use crate::host::Host;
 use crate::store::seam::Store;
 use crate::trust::bar::{Bar, Why};
+use crate::trust::catalog::MadeOf;
 use crate::trust::keys::{Distrust, Trust, name};
 use crate::trust::scan::{Mode, Policy};
 use crate::verbs::catalog;
@@ -70,18 +71,24 @@ impl Judge<'_> {
         volumes: &BTreeMap<u32, &Volume>,
     ) -> Result<Option<Why>, registry::Error> {
         let (image, serial) = (row.reference.clone(), known.serial);
-        let own = stack(row.origin, volumes);
-        let Ok(reference) = row.reference.parse::<ImageRef>() else {
-            // Found again by a rebuild that could not tell of which image it is: its content tells.
+        let made_of = registry.activation_made_of(&row.name)?;
+        let own = match made_of.manifest {
+            Some(manifest) => Some(MadeOf::Manifest(manifest).content()),
+            None => stack(row.origin, volumes),
+        };
+        let reference = row.reference.parse::<Reference>().ok();
+        let Some(name) = reference.as_ref().and_then(name) else {
+            // Found again by a rebuild that could not tell of which image it is, or an image that no catalog has a
+            // name for: its content tells.
             let listed = own.map(|own| registry.catalog_lists(url, own)).transpose()?;
             let what = format!("no image has the layers of {image:?}");
             let none = listed != Some(true);
             return Ok(none.then_some(Why::Revoked { image, serial, what }));
         };
-        let what = match registry.catalog_image(url, name(&reference))? {
-            None => format!("there is no image {:?}", name(&reference)),
+        let what = match registry.catalog_image(url, &name)? {
+            None => format!("there is no image {name:?}"),
             Some(listed) if self.trust.superseded && own != Some(listed) => {
-                format!("{:?} has other layers", name(&reference))
+                format!("{name:?} has other layers")
             }
             Some(_) => return Ok(None),
         };
@@ -201,13 +208,15 @@ impl Host {
         let Some(known) = self.registry.catalog(url)?.filter(|known| known.listed) else {
             return Ok(());
         };
-        let image: ImageRef = reference.parse().map_err(Error::Fetch)?;
-        match self.registry.catalog_image(url, name(&image))? {
+        let image = crate::verbs::named::reference(reference)?;
+        // Of one without a name the digest was looked up just now.
+        let Some(name) = name(&image) else { return Ok(()) };
+        match self.registry.catalog_image(url, &name)? {
             Some(_) => Ok(()),
             None => Err(Error::Catalog(Distrust::Revoked {
                 image: reference.into(),
                 serial: known.serial,
-                why: format!("there is no image {:?}", name(&image)),
+                why: format!("there is no image {name:?}"),
             })),
         }
     }

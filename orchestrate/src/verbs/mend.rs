@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::host::{Host, spools};
+use crate::local::spooled;
 use crate::plan::repair::{Facts, Repair, compare, wish};
 use crate::plan::{self, Mapping, VolumeStep, Wish, retry};
 use crate::verbs::unsettled::Unsettled;
@@ -118,19 +119,21 @@ impl Host {
 
     /// Spools that nobody came back for go. It is no repair: nothing waits for it or fails by it.
     fn sweep_spools(&self) {
-        let age = self.settings.spool_age;
-        match spools::sweep(&self.settings.state, age) {
-            Ok((0, _)) => {}
-            Ok((count, bytes)) => {
-                self.say(
-                    1,
-                    format_args!(
-                        "removed {count} spools of {bytes} bytes, {} h old",
-                        age.as_secs() / 3600
-                    ),
-                );
+        let (state, age) = (&self.settings.state, self.settings.spool_age);
+        for (what, swept) in
+            [("spools", spools::sweep(state, age)), ("archives", spooled::sweep(state, age))]
+        {
+            match swept {
+                Ok((0, _)) => {}
+                Ok((count, bytes)) => {
+                    let hours = age.as_secs() / 3600;
+                    self.say(
+                        1,
+                        format_args!("removed {count} {what} of {bytes} bytes, {hours} h old"),
+                    );
+                }
+                Err(error) => self.say(1, format_args!("old {what} stay: {error}")),
             }
-            Err(error) => self.say(1, format_args!("old spools stay: {error}")),
         }
     }
 

@@ -4,6 +4,7 @@ use registry::{Blob, Digest, Image, ImageLayer};
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::verbs::resolve::Resolved;
 use crate::verbs::wanted::Wanted;
 
 /// Publishes an image, with what was learnt of its blobs by ETag, and counts what was `reused`:
@@ -16,20 +17,21 @@ pub(crate) fn publish(
     layers: &[(Wanted, u32, Blob)],
     reused: (u64, u64),
     listed: u64,
+    resolved: &Resolved,
 ) -> Result<(), Error> {
     let before = host.registry.image(reference)?;
     let image = Image {
         reference: reference.into(),
         pinned: before.as_ref().is_some_and(|image| image.pinned),
         used: before.as_ref().map_or(0, |image| image.used),
-        endpoint: host.client()?.endpoint().into(),
+        endpoint: resolved.endpoint.clone(),
         chain,
         layers: layers
             .iter()
             .map(|(wanted, volume, blob)| ImageLayer {
-                key: wanted.layer.object.object.key.clone(),
-                etag: wanted.layer.object.etag.clone(),
-                size: wanted.layer.object.size,
+                key: wanted.key.clone(),
+                etag: wanted.etag.clone(),
+                size: wanted.size,
                 digest: blob.digest,
                 volume: *volume,
             })
@@ -42,12 +44,14 @@ pub(crate) fn publish(
             return write.use_image(reference);
         }
         for (wanted, _, blob) in layers.iter().filter(|_| !same) {
-            let key = &wanted.layer.object.object.key;
             if let Some(source) = &wanted.source {
-                write.put_guess(source, key, blob)?;
+                write.put_guess(source, &wanted.key, blob)?;
             }
         }
         write.put_image(&image)?;
+        if let Some(made) = &resolved.made {
+            write.put_made(reference, made, resolved.config.as_deref())?;
+        }
         write.put_listing(reference, listed)?;
         write.use_image(reference)
     })?)

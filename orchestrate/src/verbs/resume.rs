@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fetch::ImageRef;
+use fetch::Reference;
 use registry::{ActivationState, Run, RunState, Verb};
 use serde::Serialize;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use crate::host::run::{BEGINS_MAX, ended};
 use crate::host::{Host, deaths};
 use crate::verbs::activate::{ActivateOptions, Going};
 use crate::verbs::gc::Bound;
+use crate::verbs::named::reference;
 use crate::verbs::remove::Removed;
 
 /// What became of a run that `recover` took up.
@@ -179,8 +180,8 @@ impl Host {
     fn do_again(&mut self, run: &Run) -> Result<Value, Error> {
         let input: Value = serde_json::from_str(&run.input)
             .map_err(|_| Error::Usage(format!("run {}: its input is not JSON", run.id)))?;
-        let image = |input: &Value| -> Result<ImageRef, Error> {
-            input["image"].as_str().unwrap_or_default().parse().map_err(Error::Fetch)
+        let image = |input: &Value| -> Result<Reference, Error> {
+            reference(input["image"].as_str().unwrap_or_default())
         };
         if matches!(run.verb, Verb::Ensure | Verb::Activate) {
             self.use_s3_settings(&input["s3"]);

@@ -3,15 +3,13 @@
 //! The bytes of a layer are one part of it. What it stands on, the limits and the version of the rules
 //! may be others: `unpack::Error::depends_on` says which.
 
-use std::io;
-
-use fetch::Ahead;
 use registry::{Digest, Quarantined, Volume};
 use unpack::Limits;
 
 use crate::error::Error;
 use crate::error::leaves::stream_error;
 use crate::host::Host;
+use crate::verbs::arriving::Arriving;
 use crate::verbs::wanted::{Wanted, chain_below};
 
 /// Whether this refusal holds for the same bytes on `below`, under `limits`.
@@ -57,9 +55,7 @@ pub(crate) fn look(
 pub(crate) fn refused_before(host: &Host, wanted: &Wanted, parent: &Volume) -> Result<(), Error> {
     let digest = match (wanted.expected(), &wanted.source) {
         (Some(digest), _) => Some(digest),
-        (None, Some(source)) => {
-            host.registry.refused_source(source, &wanted.layer.object.object.key)?
-        }
+        (None, Some(source)) => host.registry.refused_source(source, &wanted.key)?,
         (None, None) => None,
     };
     digest.map_or(Ok(()), |digest| look(host, digest, wanted, parent))
@@ -71,7 +67,7 @@ pub(crate) fn keep(
     host: &mut Host,
     wanted: &Wanted,
     parent: &Volume,
-    stream: &mut Ahead,
+    stream: &mut Arriving,
     error: Error,
 ) -> Error {
     let depends = match &error {
@@ -80,10 +76,7 @@ pub(crate) fn keep(
     };
     let Some(depends) = depends else { return error };
     // A stream that fails now leaves only a blob that is refused again.
-    if io::copy(stream, &mut io::sink()).is_err() {
-        return error;
-    }
-    let Some(summary) = stream.summary() else { return error };
+    let Some((digest, size)) = stream.to_end() else { return error };
     let below = match depends.tree {
         true => match below(parent) {
             Ok(below) => below,
@@ -94,12 +87,12 @@ pub(crate) fn keep(
     let limits = depends.limits.then(|| serde_json::to_value(&host.settings.limits));
     let Ok(limits) = limits.transpose() else { return error };
     let refused = Quarantined {
-        digest: Digest(summary.sha256),
+        digest,
         below,
         limits,
         unpacker: unpack::VERSION,
-        size: summary.bytes,
-        key: wanted.layer.object.object.key.clone(),
+        size,
+        key: wanted.key.clone(),
         message: error.to_string(),
         at_ms: 0,
     };

@@ -116,6 +116,7 @@ impl Host {
         let stack: Option<Vec<u32>> = match image {
             None => None,
             Some(name) => {
+                let name = &self.own_name(name)?;
                 let image = self.registry.image(name)?;
                 let image = image.ok_or_else(|| self.unknown("image", name))?;
                 Some(image.layers.iter().map(|layer| layer.volume).collect())

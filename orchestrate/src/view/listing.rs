@@ -43,6 +43,24 @@ pub struct ImageLine {
     pub layers: Vec<LayerLine>,
     /// Names of its activations.
     pub activations: Vec<String>,
+    /// sha256 of its manifest, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest>,
+    /// sha256 of its config, where it has one that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Digest>,
+    /// The platform that was chosen, where there was a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+}
+
+impl ImageLine {
+    /// Whether this is a name of the image: its reference, or the digest of its manifest, or of its config where it
+    /// came without a manifest.
+    pub fn is_called(&self, name: &str) -> bool {
+        let digest = self.manifest.or(self.config);
+        self.image == name || digest.is_some_and(|digest| digest.to_string() == name)
+    }
 }
 
 /// One layer of an image.
@@ -128,9 +146,15 @@ impl Host {
         for row in &rows {
             names.entry(&row.reference).or_default().push(row.name.clone());
         }
+        let mut made: BTreeMap<String, registry::Made> =
+            self.registry.all_made()?.into_iter().collect();
         let lines = images
             .iter()
-            .map(|image| ImageLine {
+            .map(|image| (image, made.remove(&image.reference)))
+            .map(|(image, made)| ImageLine {
+                manifest: made.as_ref().and_then(|made| made.manifest),
+                config: made.as_ref().and_then(|made| made.config),
+                platform: made.and_then(|made| made.platform),
                 image: image.reference.clone(),
                 chain: image.chain,
                 layers: image

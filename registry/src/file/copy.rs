@@ -18,6 +18,7 @@ const TABLES: &[&str] = &[
     "blobs",
     "sources",
     "volumes",
+    "configs",
     "images",
     "image_layers",
     "activations",

@@ -48,10 +48,25 @@ impl Memory {
                 Err(error) => memory.lost.push(format!("{table}: {error}")),
             }
         }
+        // Those of an older schema have none.
+        let has_configs = memory.table("configs").is_some();
         for (table, sql) in [
             ("image layers", "SELECT reference, pos, digest, key, etag FROM image_layers"),
             ("images", "SELECT reference, chain, used, created_ms FROM images"),
+            (
+                "configs",
+                "SELECT reference, chain, found, manifest, config, platform FROM images
+                 WHERE manifest IS NOT NULL OR config IS NOT NULL",
+            ),
+            (
+                "configs of activations",
+                "SELECT name, id, manifest, config FROM activations
+                 WHERE manifest IS NOT NULL OR config IS NOT NULL",
+            ),
         ] {
+            if table.starts_with("configs") && !has_configs {
+                continue;
+            }
             match rows(old, sql) {
                 Ok((columns, rows)) => {
                     memory.tables.push(Rows { table: format!(".{table}"), columns, rows });
@@ -127,6 +142,23 @@ impl Write<'_> {
             self.run(
                 "UPDATE images SET used = ?3, created_ms = ?4 WHERE reference = ?1 AND chain = ?2",
                 [reference, chain, used, created],
+            )?;
+        }
+        for row in memory.table(".configs").iter().flat_map(|rows| &rows.rows) {
+            let [reference, chain, found, manifest, config, platform] = row.as_slice() else {
+                continue;
+            };
+            self.run(
+                "UPDATE images SET found = ?3, manifest = ?4, config = ?5, platform = ?6
+                 WHERE reference = ?1 AND chain = ?2",
+                [reference, chain, found, manifest, config, platform],
+            )?;
+        }
+        for row in memory.table(".configs of activations").iter().flat_map(|rows| &rows.rows) {
+            let [name, id, manifest, config] = row.as_slice() else { continue };
+            self.run(
+                "UPDATE activations SET manifest = ?3, config = ?4 WHERE name = ?1 AND id = ?2",
+                [name, id, manifest, config],
             )?;
         }
         Ok(lost)

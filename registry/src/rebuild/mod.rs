@@ -12,6 +12,7 @@ use crate::digest::{Digest, chain_id};
 use crate::error::Error;
 use crate::facts::catalogs::CatalogFact;
 use crate::facts::condemned::tombstone;
+use crate::facts::configs::Made;
 use crate::file::schema::Registry;
 use crate::rebuild::inherit::Memory;
 use crate::rows::{Activation, Blob, Image, ImageLayer, Source, StoreBinding, WhenClosed};
@@ -154,6 +155,9 @@ pub struct ImageFact {
     pub top: u32,
     /// Whether it is kept whatever room is needed.
     pub pinned: bool,
+    /// sha256 of its manifest, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest>,
 }
 
 /// One activation.
@@ -446,6 +450,10 @@ impl Write<'_> {
             pinned: image.pinned,
             used: 0,
         })?;
+        if image.manifest.is_some() {
+            let made = Made { found: None, manifest: image.manifest, config: None, platform: None };
+            self.put_made(&image.reference, &made, None)?;
+        }
         self.pin_image(&image.reference, image.pinned).map(drop)
     }
 }

@@ -101,7 +101,13 @@ pub(crate) fn listing(listing: &Listing) -> String {
 }
 
 pub(crate) fn image(line: &ImageLine) -> String {
-    let mut text = format!("image {}  chain {}\n", safe(&line.image), line.chain.short());
+    let mut text = format!("image {}  chain {}", safe(&line.image), line.chain.short());
+    match (line.manifest, line.config) {
+        (Some(manifest), _) => put(&mut text, format_args!("  manifest {}", manifest.short())),
+        (None, Some(config)) => put(&mut text, format_args!("  config {}", config.short())),
+        (None, None) => {}
+    }
+    text.push('\n');
     for layer in &line.layers {
         let shared = match layer.shared_with {
             0 => String::new(),
@@ -117,6 +123,20 @@ pub(crate) fn image(line: &ImageLine) -> String {
                 safe(&layer.key)
             ),
         );
+    }
+    text
+}
+
+/// The digests of an image's documents, whole.
+pub(crate) fn documents(line: &ImageLine) -> String {
+    let mut text = String::new();
+    for (what, digest) in [("manifest", line.manifest), ("config", line.config)] {
+        if let Some(digest) = digest {
+            put(&mut text, format_args!("  {what} {digest}\n"));
+        }
+    }
+    if let Some(platform) = &line.platform {
+        put(&mut text, format_args!("  platform {}\n", safe(platform)));
     }
     text
 }

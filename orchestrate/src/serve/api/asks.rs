@@ -1,12 +1,13 @@
 //! Wishes: each becomes a run that outlives the request, or is done at once where it takes no time.
 
-use fetch::ImageRef;
+use fetch::{Place, Reference};
 use registry::{Enqueued, NewRun, RunState, Verb};
 use serde::Deserialize;
 use serde_json::{Number, Value, json};
 
 use crate::config::table::SECONDS_MAX;
 use crate::error::Error;
+use crate::error::image::Unusable;
 use crate::host::{Host, asked};
 use crate::serve::api::params::{body, body_or_empty, number, short, switch, wait};
 use crate::serve::api::{bytes, whole};
@@ -17,6 +18,7 @@ use crate::serve::mode::Mode;
 use crate::serve::{problem, webhook};
 use crate::verbs::activate::{ActivateOptions, Going, check_name};
 use crate::verbs::gc::Bound;
+use crate::verbs::named::reference;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,8 +75,22 @@ struct CancelBody {
 /// The last id of a store: 24 bits (kernel's thin-provisioning.rst).
 const ID_MAX: u32 = 16_777_215;
 
-fn image(text: &str) -> Result<ImageRef, Error> {
-    short(text)?.parse().map_err(Error::Fetch)
+fn image(text: &str) -> Result<Reference, Error> {
+    let image = reference(short(text)?)?;
+    match &image.place {
+        Place::Numbered(_) | Place::Bucket { .. } | Place::Registry(_) | Place::Here(_) => {
+            Ok(image)
+        }
+        // Whoever may speak to the daemon may not have it open what it can.
+        Place::Layout { .. } | Place::Archive { .. } | Place::DockerArchive { .. } => {
+            Err(Error::Image(Unusable::Daemon { image: image.to_string() }))
+        }
+    }
+}
+
+/// The name of an image that is here, as it may be removed or pinned: nothing is opened for it.
+fn image_name(text: &str) -> Result<String, Error> {
+    Ok(reference(short(text)?)?.to_string())
 }
 
 fn priority(number: Option<&Number>) -> Result<i32, Error> {
@@ -205,9 +221,10 @@ pub(super) fn remove_image(daemon: &Daemon, request: &Request) -> Result<Respons
     let Some(name) = request.param("image") else {
         return Err(Error::Usage("which image? ?image=s3://bucket/prefix/".into()));
     };
-    let reference = image(name)?.to_string();
+    let reference = image_name(name)?;
     let known = daemon.with_host(|host| {
-        Ok(host.registry().image(&reference)?.is_some() || host.is_being_made(&reference)?)
+        let own = host.own_name(&reference)?;
+        Ok(host.registry().image(&own)?.is_some() || host.is_being_made(&reference)?)
     })?;
     match known {
         true => remove(daemon, request, &reference),
@@ -278,7 +295,7 @@ pub(super) fn gc(daemon: &Daemon, request: &Request) -> Result<Response, Error> 
 
 pub(super) fn pin(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
     let body: PinBody = body(request)?;
-    let reference = image(&body.image)?.to_string();
+    let reference = image_name(&body.image)?;
     daemon.with_host(|host| host.pin(&reference, body.pinned))?;
     Ok(Response::json(200, &json!({"image": reference, "pinned": body.pinned})))
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fetch::ImageRef;
+use fetch::Reference;
 use registry::{Event, Run};
 use serde_json::{Value, json};
 
@@ -43,14 +43,14 @@ fn with_how(target: String, how: Going) -> String {
 }
 
 impl Verbs for Client {
-    fn ensure(&mut self, image: &ImageRef, dry_run: bool) -> Result<Ensured, Error> {
+    fn ensure(&mut self, image: &Reference, dry_run: bool) -> Result<Ensured, Error> {
         let body = json!({"image": image.to_string(), "dry_run": dry_run});
         self.done("PUT", &format!("/v1/images?wait={FIRST_S}"), Some(&body))
     }
 
     fn activate(
         &mut self,
-        image: &ImageRef,
+        image: &Reference,
         name: &str,
         options: ActivateOptions,
     ) -> Result<Activated, Error> {
@@ -70,7 +70,7 @@ impl Verbs for Client {
     }
 
     fn remove(&mut self, name: &str, how: Going) -> Result<Removed, Error> {
-        let image = name.starts_with("s3://");
+        let image = name.contains(':');
         let target = match image {
             true => format!("/v1/images?wait={FIRST_S}&image={}", encoded(name)),
             false => format!("/v1/activations/{}?wait={FIRST_S}", encoded(name)),

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fetch::{Client, Expect, ImageRef, ObjectRef};
+use fetch::{Client, Expect, ObjectRef, Reference};
 use registry::{Activation, ActivationState, Believed, CatalogFact, Digest, NewCatalog};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -17,6 +17,7 @@ use crate::host::Host;
 use crate::process::cancel::heedfully;
 use crate::trust::catalog::{Catalog, Entry, Image, MadeOf, SERIAL_MAX};
 use crate::trust::keys::{Distrust, name};
+use crate::verbs::named::reference;
 
 /// Bytes of a catalog: some hundred thousand layers.
 const BYTES_MAX: u64 = 32 << 20;
@@ -84,7 +85,7 @@ impl Host {
     pub(crate) fn catalog_of(
         &mut self,
         client: &Client,
-        image: &ImageRef,
+        image: &Reference,
         keep: bool,
     ) -> Result<Option<Catalog>, Error> {
         if !self.trusts() {
@@ -95,6 +96,26 @@ impl Host {
             .and_then(|()| catalog.layers(image).map(drop))
             .map_err(Error::Catalog)?;
         Ok(Some(catalog))
+    }
+
+    /// That an image with a manifest is listed by the signed catalog, where a key is trusted.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`]; those of fetching the catalog.
+    pub(crate) fn vouched(
+        &mut self,
+        image: &Reference,
+        made: &registry::Made,
+        keep: bool,
+    ) -> Result<(), Error> {
+        if !self.trusts() {
+            return Ok(());
+        }
+        let client = self.client()?.clone();
+        let catalog = self.believed(&client, keep)?;
+        self.not_expired(catalog.serial, catalog.expires_s)
+            .and_then(|()| catalog.manifest(image, made.manifest))
+            .map_err(Error::Catalog)
     }
 
     /// Whether a key is trusted, and so nothing else is.
@@ -294,7 +315,15 @@ impl Host {
         }
         let mut images = BTreeMap::new();
         for image in self.registry.images()? {
-            let reference: ImageRef = image.reference.parse().map_err(Error::Fetch)?;
+            let reference = reference(&image.reference)?;
+            let Some(name) = name(&reference) else { continue };
+            if let Some(made) = self.registry.made(&image.reference)? {
+                if let Some(manifest) = made.manifest {
+                    let made_of = MadeOf::Manifest(manifest);
+                    images.insert(name, Image { made_of, blocks: None });
+                }
+                continue;
+            }
             let entry = |layer: registry::ImageLayer| Entry {
                 key: layer.key,
                 etag: layer.etag,
@@ -302,9 +331,10 @@ impl Host {
                 sha256: layer.digest,
             };
             let made_of = MadeOf::Layers(image.layers.into_iter().map(entry).collect());
-            images.insert(name(&reference).to_owned(), Image { made_of, blocks: None });
+            images.insert(name, Image { made_of, blocks: None });
         }
-        let version = if expires_s.is_some() { 2 } else { 1 };
+        let manifests = |image: &Image| matches!(image.made_of, MadeOf::Manifest(_));
+        let version = if expires_s.is_some() || images.values().any(manifests) { 2 } else { 1 };
         Ok(Catalog { version, serial, expires_s, images })
     }
 }

@@ -8,7 +8,7 @@
 
 pub(crate) mod believe;
 
-use fetch::{ImageRef, Layer};
+use fetch::{Layer, Reference};
 use minisign_verify::{PublicKey, Signature};
 use registry::Digest;
 
@@ -37,15 +37,36 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Distrust::Unlisted`], [`Distrust::Manifest`].
-    pub fn layers(&self, image: &ImageRef) -> Result<&[Entry], Distrust> {
-        let of = || image.to_string();
-        match self.images.get(name(image)).map(|listed| &listed.made_of) {
+    pub fn layers(&self, image: &Reference) -> Result<&[Entry], Distrust> {
+        let (of, name) = (|| image.to_string(), name(image).unwrap_or_default());
+        match self.images.get(&name).map(|listed| &listed.made_of) {
             Some(MadeOf::Layers(entries)) => Ok(entries),
             Some(MadeOf::Manifest(_)) => Err(Distrust::Manifest { image: of() }),
             None => {
-                let why = format!("no image {:?} in it", name(image));
-                Err(Distrust::Unlisted { image: of(), why })
+                Err(Distrust::Unlisted { image: of(), why: format!("no image {name:?} in it") })
             }
+        }
+    }
+
+    /// That it lists this manifest: under the image's name where it has one, else under any. Pure.
+    ///
+    /// # Errors
+    /// [`Distrust::Unlisted`].
+    pub fn manifest(&self, image: &Reference, manifest: Option<Digest>) -> Result<(), Distrust> {
+        let refuse = |why: String| Err(Distrust::Unlisted { image: image.to_string(), why });
+        let Some(manifest) = manifest else {
+            return refuse("it came without a manifest, and the catalog lists manifests".into());
+        };
+        let is =
+            |listed: &Image| matches!(&listed.made_of, MadeOf::Manifest(own) if *own == manifest);
+        match name(image) {
+            Some(name) => match self.images.get(&name) {
+                Some(listed) if is(listed) => Ok(()),
+                Some(_) => refuse(format!("{name:?} has another manifest in it than {manifest}")),
+                None => refuse(format!("no image {name:?} in it")),
+            },
+            None if self.images.values().any(is) => Ok(()),
+            None => refuse(format!("no image in it has the manifest {manifest}")),
         }
     }
 
@@ -53,7 +74,7 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Distrust::Unlisted`] for whatever differs.
-    pub fn check(&self, image: &ImageRef, layers: &[Layer]) -> Result<Vec<Digest>, Distrust> {
+    pub fn check(&self, image: &Reference, layers: &[Layer]) -> Result<Vec<Digest>, Distrust> {
         let refuse = |why: String| Distrust::Unlisted { image: image.to_string(), why };
         let entries = self.layers(image)?;
         if entries.len() != layers.len() {

@@ -1,6 +1,6 @@
 //! What is kept of an image's config.
 
-use registry::Activation;
+use registry::{Activation, Digest};
 
 use crate::error::Error;
 use crate::handover::program::Process;
@@ -19,20 +19,19 @@ pub(super) struct Kept {
 impl Host {
     /// The config of an image; none of an image of numbered layers.
     pub(super) fn config_of_image(&self, reference: &str) -> Result<Option<Kept>, Error> {
-        kept(self.image_text(reference)?, reference)
+        let made = self.registry.made(reference)?;
+        kept(self.text(made.and_then(|made| made.config))?, reference)
     }
 
     /// The config of the image that an activation was made of, which may be another by now.
     pub(super) fn config_of(&self, row: &Activation) -> Result<Option<Kept>, Error> {
-        kept(self.activation_text(row)?, &row.reference)
+        let made_of = self.registry.activation_made_of(&row.name)?;
+        kept(self.text(made_of.config)?, &row.reference)
     }
 
-    fn image_text(&self, _reference: &str) -> Result<Option<String>, Error> {
-        Ok(None)
-    }
-
-    fn activation_text(&self, row: &Activation) -> Result<Option<String>, Error> {
-        self.image_text(&row.reference)
+    fn text(&self, config: Option<Digest>) -> Result<Option<String>, Error> {
+        let Some(config) = config else { return Ok(None) };
+        Ok(self.registry.config(config)?)
     }
 }
 

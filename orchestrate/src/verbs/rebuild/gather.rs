@@ -100,6 +100,8 @@ fn images(facts: &Facts, found: &Layers<'_>, known: &Known) -> Vec<ImageFact> {
                 endpoint: image.endpoint.clone(),
                 top: top.id,
                 pinned: image.pinned,
+                // The rows of the old registry say it.
+                manifest: None,
             });
         }
     }

@@ -248,7 +248,9 @@ impl<'a> Layers<'a> {
             if let Below::Sound(_) = below {
                 self.images.retain(|fact| fact.reference != image);
                 let endpoint = origin.endpoint.clone();
-                self.images.push(ImageFact { reference: image, endpoint, top: id, pinned: false });
+                let manifest = origin.manifest;
+                let (top, pinned) = (id, false);
+                self.images.push(ImageFact { reference: image, endpoint, top, pinned, manifest });
             }
         }
         let source = origin.map(|origin| SourceFact {

@@ -65,6 +65,7 @@ impl Host {
     /// # Errors
     /// [`Error::Unknown`] for an image that is not here, or was never scanned.
     pub fn scanned(&self, image: &str) -> Result<Scanned, Error> {
+        let image = &self.own_name(image)?;
         let (chain, _) = self.top_of(image)?;
         let scan = self.registry.scan(chain)?;
         let scan = scan.ok_or_else(|| Error::Unknown { what: "scan of", name: image.into() })?;
@@ -76,6 +77,7 @@ impl Host {
     /// # Errors
     /// [`Error::Unknown`] for an image that is not here; [`Error::Scan`].
     pub fn scan(&mut self, image: &str) -> Result<Scanned, Error> {
+        let image = &self.own_name(image)?;
         let (_, top) = self.top_of(image)?;
         let scan = match self.scan_volume(&top, true) {
             // Somebody else removed the image while its volume's lock was waited for, and perhaps made it again.

@@ -1,0 +1,53 @@
+//! A part of a file, as a stream: a blob of a layout, or a member of an archive.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+/// Bytes of a file from `offset` on. Readers of one file do not disturb each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    file: Arc<File>,
+    offset: u64,
+    left: u64,
+}
+
+impl Piece {
+    pub(crate) fn new(file: Arc<File>, offset: u64, bytes: u64) -> Piece {
+        Piece { file, offset, left: bytes }
+    }
+
+    /// Bytes that are not read yet.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.left
+    }
+
+    /// All of it; the caller has bounded its size.
+    pub(crate) fn whole(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.clone().read_to_end(&mut bytes)?;
+        match bytes.len() as u64 == self.left {
+            true => Ok(bytes),
+            false => {
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file has become shorter"))
+            }
+        }
+    }
+}
+
+impl Read for Piece {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(to.len());
+        let read = self.file.read_at(&mut to[..most], self.offset)?;
+        if read == 0 && most > 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file has become shorter while it was read",
+            ));
+        }
+        self.offset += read as u64;
+        self.left -= read as u64;
+        Ok(read)
+    }
+}

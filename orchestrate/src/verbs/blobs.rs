@@ -1,0 +1,166 @@
+//! Where the documents and layers of an image with digests are: a layout in a bucket or directory, or an archive.
+
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fetch::image::{DOCUMENT_BYTES_MAX, Descriptor, Digest, Document};
+use fetch::{Client, Expect, Kind, ObjectRef};
+
+use crate::error::Error;
+use crate::error::image::Unusable;
+use crate::local::archive::Archive;
+use crate::local::layout::Layout;
+use crate::process::cancel::{Cancel, heedfully};
+use crate::verbs::wanted::Place;
+
+/// How long a blob that an index names is waited for, before it is asked for once more: it may be being uploaded.
+const LATE: Duration = Duration::from_secs(1);
+
+/// A set of blobs by digest, with an index.
+#[derive(Clone, Debug)]
+pub(crate) enum Blobs {
+    /// Below a prefix.
+    Bucket { client: Client, bucket: String, prefix: String, cancel: Cancel },
+    /// In a directory.
+    Directory(Arc<Layout>),
+    /// In a tar.
+    Tar(Arc<Archive>),
+}
+
+impl Blobs {
+    /// `index.json`.
+    pub(crate) fn index(&self) -> Result<Vec<u8>, Error> {
+        match self {
+            Blobs::Bucket { client, bucket, prefix, cancel } => {
+                let object = ObjectRef::new(bucket, &format!("{prefix}index.json"))?;
+                let expect = Expect { size_max: Some(DOCUMENT_BYTES_MAX), ..Expect::default() };
+                read(client, &object, &expect, cancel)
+            }
+            Blobs::Directory(layout) => layout.index(),
+            Blobs::Tar(archive) => archive.document(Document::Index, "index.json"),
+        }
+    }
+
+    /// A document that a descriptor promises, checked.
+    pub(crate) fn promised(
+        &self,
+        document: Document,
+        descriptor: &Descriptor,
+    ) -> Result<Vec<u8>, Error> {
+        let told = |source| Error::Image(Unusable::Document { image: self.shown(), source });
+        descriptor.document_bytes(document).map_err(told)?;
+        let bytes = self.document(document, descriptor.digest, Some(descriptor.size))?;
+        descriptor.check(document, &bytes).map_err(told)?;
+        Ok(bytes)
+    }
+
+    /// A document by its digest alone, checked.
+    pub(crate) fn document(
+        &self,
+        document: Document,
+        digest: Digest,
+        size: Option<u64>,
+    ) -> Result<Vec<u8>, Error> {
+        let bytes = match self {
+            Blobs::Bucket { client, cancel, .. } => {
+                let object = self.object(digest)?;
+                let expect = Expect {
+                    sha256: Some(digest.0),
+                    size,
+                    size_max: Some(DOCUMENT_BYTES_MAX),
+                    ..Expect::default()
+                };
+                match read(client, &object, &expect, cancel) {
+                    Err(Error::Fetch(error)) if error.kind() == Kind::NotFound => {
+                        cancel.sleep(LATE)?;
+                        read(client, &object, &expect, cancel)?
+                    }
+                    read => read?,
+                }
+            }
+            Blobs::Directory(layout) => bounded(&layout.blob(digest)?, document, &self.shown())?,
+            Blobs::Tar(archive) => bounded(&archive.blob(digest)?, document, &self.shown())?,
+        };
+        let found = Digest::of(&bytes);
+        match found == digest {
+            true => Ok(bytes),
+            false => {
+                let source = fetch::image::Error::Other { document, expected: digest, found };
+                Err(Error::Image(Unusable::Document { image: self.shown(), source }))
+            }
+        }
+    }
+
+    /// Where a layer's bytes are, and what people are told that it is.
+    pub(crate) fn layer(&self, digest: Digest) -> Result<(Place, String), Error> {
+        match self {
+            Blobs::Bucket { client, .. } => {
+                let object = self.object(digest)?;
+                let title = object.to_string();
+                Ok((Place::Server { client: client.clone(), object }, title))
+            }
+            Blobs::Directory(layout) => {
+                Ok((Place::Here(layout.blob(digest)?), format!("{}: {digest}", self.shown())))
+            }
+            Blobs::Tar(archive) => {
+                Ok((Place::Here(archive.blob(digest)?), format!("{}: {digest}", self.shown())))
+            }
+        }
+    }
+
+    fn object(&self, digest: Digest) -> Result<ObjectRef, Error> {
+        match self {
+            Blobs::Bucket { bucket, prefix, .. } => {
+                Ok(ObjectRef::new(bucket, &format!("{prefix}blobs/sha256/{}", digest.hex()))?)
+            }
+            Blobs::Directory(_) | Blobs::Tar(_) => {
+                Err(Error::Image(Unusable::NoBlob { place: self.shown(), digest }))
+            }
+        }
+    }
+
+    /// The place as a message has it.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Blobs::Bucket { bucket, prefix, .. } => format!("oci:s3://{bucket}/{prefix}"),
+            Blobs::Directory(layout) => format!("oci:{}", layout.shown()),
+            Blobs::Tar(archive) => archive.shown().to_owned(),
+        }
+    }
+}
+
+/// A document of a file, within its bound.
+pub(crate) fn bounded(
+    piece: &crate::local::piece::Piece,
+    document: Document,
+    shown: &str,
+) -> Result<Vec<u8>, Error> {
+    let bytes = piece.bytes();
+    if bytes > DOCUMENT_BYTES_MAX {
+        let source =
+            fetch::image::Error::TooLarge { document, bytes, bytes_max: DOCUMENT_BYTES_MAX };
+        return Err(Error::Image(Unusable::Document { image: shown.to_owned(), source }));
+    }
+    let path = shown.into();
+    piece.whole().map_err(|source| Error::Io { doing: "read", path, source })
+}
+
+/// A small object, whole; a wish to stop is heard meanwhile.
+fn read(
+    client: &Client,
+    object: &ObjectRef,
+    expect: &Expect,
+    cancel: &Cancel,
+) -> Result<Vec<u8>, Error> {
+    let (client, object, expect) = (client.clone(), object.clone(), expect.clone());
+    heedfully(cancel, move || {
+        let mut bytes = Vec::new();
+        let mut body = client.open(&object, &expect).map_err(Error::Fetch)?;
+        body.read_to_end(&mut bytes).map_err(|source| match source.downcast::<fetch::Error>() {
+            Ok(error) => Error::Fetch(error),
+            Err(source) => Error::Io { doing: "read", path: object.to_string().into(), source },
+        })?;
+        Ok(bytes)
+    })?
+}

@@ -1,0 +1,45 @@
+//! Names of images: words become references, and a digest becomes the image that is here under another name.
+
+use fetch::{Place, Reference};
+
+use crate::error::Error;
+use crate::error::image::Unusable;
+use crate::host::Host;
+use crate::local::spooled;
+use registry::Digest;
+
+/// The reference that these words are.
+///
+/// # Errors
+/// [`Unusable::Reference`] with the rule that is broken.
+pub fn reference(text: &str) -> Result<Reference, Error> {
+    text.parse().map_err(|error| Error::Image(Unusable::Reference(error)))
+}
+
+impl Host {
+    /// The name that an image has on this host: `sha256:..` is that of whichever image has this manifest, or this
+    /// config where it came without a manifest. Anything else is a name already.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub(crate) fn own_name(&self, name: &str) -> Result<String, Error> {
+        let Ok(Reference { place: Place::Here(digest), platform: None }) = name.parse() else {
+            return Ok(name.to_owned());
+        };
+        if self.registry.image(name)?.is_some() {
+            return Ok(name.to_owned());
+        }
+        Ok(self.registry.image_of(Digest(digest.0))?.unwrap_or_else(|| name.to_owned()))
+    }
+
+    /// As [`Host::own_name`], of a reference; and whether it can only be taken as it is on this host, because it
+    /// came through a pipe.
+    pub(crate) fn here(&self, image: &Reference) -> Result<(Reference, bool), Error> {
+        let Place::Here(digest) = &image.place else { return Ok((image.clone(), false)) };
+        if spooled::find(&self.settings.state, *digest)?.is_some() {
+            return Ok((image.clone(), false));
+        }
+        let name = self.own_name(&image.to_string())?;
+        Ok((reference(&name)?, true))
+    }
+}

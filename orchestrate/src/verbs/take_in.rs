@@ -1,0 +1,82 @@
+//! An image that comes through a pipe: it can be read once only, so it is written down first, and known from then
+//! on by the digest of its manifest, or of its config where it has no manifest.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use fetch::image::{ArchivePick, Archives, Digest, Document, Index, Pick};
+use fetch::{Place, Reference};
+
+use crate::error::Error;
+use crate::error::image::Unusable;
+use crate::host::Host;
+use crate::local::archive::Archive;
+use crate::local::spooled::{self, Form};
+use crate::process::cancel::heedfully;
+use crate::verbs::blobs::{Blobs, bounded};
+use crate::verbs::resolve::best_of;
+
+impl Host {
+    /// Writes down what comes through a pipe for a reference whose file is `-`, and gives the reference by which
+    /// that image is known. Any other reference is given back as it is.
+    ///
+    /// # Errors
+    /// [`Error::Image`] for what is no archive of images, or has no such image; [`Error::Cancelled`].
+    pub fn take_in(&mut self, image: &Reference, from: File) -> Result<Reference, Error> {
+        if !image.is_stream() {
+            return Ok(image.clone());
+        }
+        let (state, shown, limits) =
+            (self.settings.state.clone(), image.to_string(), self.settings.limits.clone());
+        let path = spooled::arriving(&state)?;
+        let (to, name) = (path.clone(), shown.clone());
+        let arrived = heedfully(&self.settings.cancel, move || {
+            let from = unpack::Timed::new(from, &limits);
+            spooled::arrive(to, &name, from, &limits)
+        });
+        let arrived = match arrived {
+            Ok(arrived) => arrived?,
+            Err(stopped) => {
+                // The thread that writes it may be waiting for more for ever.
+                drop(std::fs::remove_file(&path));
+                return Err(stopped);
+            }
+        };
+        let archive = Archive::open(arrived.file.clone(), &shown, &self.settings.limits)?;
+        let (form, digest) = match &image.place {
+            Place::Archive { pick, .. } => (Form::Layout, self.in_layout(image, archive, pick)?),
+            Place::DockerArchive { pick, .. } => (Form::Docker, in_saved(&archive, pick)?),
+            Place::Numbered(_)
+            | Place::Bucket { .. }
+            | Place::Layout { .. }
+            | Place::Registry(_)
+            | Place::Here(_) => return Ok(image.clone()),
+        };
+        spooled::keep(&state, &arrived, digest, form)?;
+        Ok(Reference { place: Place::Here(digest), platform: None })
+    }
+
+    fn in_layout(&self, image: &Reference, archive: Archive, pick: &Pick) -> Result<Digest, Error> {
+        if let Pick::Digest(digest) = pick {
+            return Ok(*digest);
+        }
+        let blobs = Blobs::Tar(Arc::new(archive));
+        let failed = |source| Error::Image(Unusable::Document { image: blobs.shown(), source });
+        let index = Index::read(&blobs.index()?).map_err(failed)?;
+        let index = index.pick(pick).map_err(failed)?;
+        best_of(&blobs, &index, &self.platform(image))
+    }
+}
+
+fn in_saved(archive: &Archive, pick: &ArchivePick) -> Result<Digest, Error> {
+    let failed =
+        |source| Error::Image(Unusable::Document { image: archive.shown().to_owned(), source });
+    let listed = archive.document(Document::Archive, "manifest.json")?;
+    let archives = Archives::read(&listed).map_err(failed)?;
+    let archived = archives.pick(pick).map_err(failed)?;
+    let piece = archive.member(&archived.config)?.ok_or_else(|| {
+        let what = format!("{} has no member {}", archive.shown(), archived.config);
+        Error::Image(Unusable::NoLayout { what })
+    })?;
+    Ok(Digest::of(&bounded(&piece, Document::Config, archive.shown())?))
+}

@@ -9,9 +9,11 @@ use s3::creds::Credentials;
 use s3::request::Request as _;
 use s3::request::blocking::AttoRequest;
 use s3::{Bucket, Region};
-use ureq::http::{HeaderMap, HeaderName, HeaderValue};
+use ureq::http::{HeaderName, HeaderValue};
 
 use crate::error::Error;
+use crate::error::answer::Api;
+use crate::http::request::{Method, Request};
 use crate::s3::endpoint::{Addressing, Endpoint};
 use crate::s3::keys::Keys;
 use crate::s3::options::Options;
@@ -44,14 +46,6 @@ pub(crate) struct Hold<'a> {
     pub(crate) wanted: Option<(&'a [u8; 32], bool)>,
 }
 
-/// A request, ready to be sent.
-#[derive(Debug)]
-pub(crate) struct Signed {
-    pub(crate) head: bool,
-    pub(crate) url: String,
-    pub(crate) headers: HeaderMap,
-}
-
 /// Signs `op` on `bucket`, or leaves it unsigned without `keys`. Of the options, the version and who pays count.
 ///
 /// # Errors
@@ -62,7 +56,7 @@ pub(crate) fn sign(
     op: Op<'_>,
     keys: Option<&Keys>,
     options: &Options,
-) -> Result<Signed, Error> {
+) -> Result<Request, Error> {
     let version = match op {
         Op::Get { .. } | Op::Head { .. } => options.version_id.as_deref(),
         Op::List { .. } => None,
@@ -152,7 +146,8 @@ pub(crate) fn sign(
     if !sound {
         return Err(Error::Guard { subject: subject(), url: url.to_string() });
     }
-    Ok(Signed { head, url: url.into(), headers })
+    let method = if head { Method::Head } else { Method::Get };
+    Ok(Request { method, url: url.into(), headers, api: Api::S3 })
 }
 
 fn extra_headers(op: Op<'_>) -> Vec<(&'static str, String)> {
@@ -196,7 +191,7 @@ mod tests {
         Keys::new("AKID", "SECRET", Some("TOKEN"))
     }
 
-    fn get(target: &Target, bucket: &str, key: &str) -> Result<Signed, Error> {
+    fn get(target: &Target, bucket: &str, key: &str) -> Result<Request, Error> {
         let op = Op::Get { key, range: None, hold: Hold::default() };
         sign(target, bucket, op, Some(&keys()), &Options::default())
     }

@@ -1,7 +1,6 @@
 //! What can be asked of a server and where it is: references, options, endpoints, listings. No request is made here,
 //! and no file is opened.
 
-pub(crate) mod blame;
 pub(crate) mod endpoint;
 pub(crate) mod fallback;
 pub(crate) mod keys;

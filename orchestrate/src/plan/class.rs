@@ -62,6 +62,19 @@ pub fn class(error: &Error) -> Class {
     }
 }
 
+fn image_class(unusable: &Unusable) -> Class {
+    match unusable {
+        Unusable::Reference(_) | Unusable::Daemon { .. } => Class::Usage,
+        Unusable::Archive { source, .. } => unpack_class(source),
+        Unusable::NotKept { .. } => Class::NotFound,
+        Unusable::Document { .. }
+        | Unusable::NoLayout { .. }
+        | Unusable::NoBlob { .. }
+        | Unusable::Strange { .. }
+        | Unusable::DiffId { .. } => Class::Refused,
+    }
+}
+
 /// What an image says is refused; what the caller says is wrong usage.
 fn unfit_class(unfit: &Unfit) -> Class {
     match unfit {
@@ -80,19 +93,6 @@ fn unfit_class(unfit: &Unfit) -> Class {
         | Unfit::NotUp { .. }
         | Unfit::Path { .. } => Class::Usage,
         Unfit::NoConfig { .. } => Class::NotFound,
-    }
-}
-
-fn image_class(unusable: &Unusable) -> Class {
-    match unusable {
-        Unusable::Reference(_) | Unusable::Daemon { .. } => Class::Usage,
-        Unusable::Archive { source, .. } => unpack_class(source),
-        Unusable::NotKept { .. } => Class::NotFound,
-        Unusable::Document { .. }
-        | Unusable::NoLayout { .. }
-        | Unusable::NoBlob { .. }
-        | Unusable::Strange { .. }
-        | Unusable::DiffId { .. } => Class::Refused,
     }
 }
 

@@ -530,9 +530,6 @@ fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Metrics(_)
         | Command::Catalog(_)
         | Command::Top(_)
-        | Command::Bundle(_)
-        | Command::Mount(_)
-        | Command::Umount(_)
         | Command::Checked(_) => {}
     }
     Ok(())

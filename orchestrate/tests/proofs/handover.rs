@@ -48,7 +48,7 @@ fn a_bundle_names_the_tree_and_what_is_to_run() {
     assert!(!dir.exists(), "nothing is made of what cannot be run");
     let (code, said) = host.said(&["show", "web", "--image-config"]);
     assert_eq!(code, 100, "{said}");
-    assert!(said.contains("an image of numbered layers has none"), "{said}");
+    assert!(said.contains("one of numbered layers has none"), "{said}");
 
     let done = host.ok(&[&words[..], &["--", "/bin/sh", "-c", "id --json"]].concat());
     assert_eq!(done["args"], json!(["/bin/sh", "-c", "id --json"]));

@@ -45,7 +45,7 @@ pub(crate) enum Command {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "ensure")]
 pub(crate) struct Ensure {
-    /// the image: s3://bucket/prefix/ (children 1.tar, 2.tar, ..), oci:DIR:TAG, oci:s3://bucket/prefix/:TAG, oci-archive:FILE, docker-archive:FILE (- is standard input)
+    /// the image: s3://bucket/prefix/ (children 1.tar, 2.tar, ..), oci:DIR:TAG, oci:s3://bucket/prefix/:TAG, oci-archive:FILE, docker-archive:FILE (- is standard input), docker://host/name:tag
     #[argh(positional)]
     pub(crate) image: String,
     /// the platform to choose where an image is there for several, such as linux/arm64/v8

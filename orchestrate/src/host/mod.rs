@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use fetch::image::RegistryRef;
 use registry::{Registry, StoreBinding, Write};
 
 use crate::error::refusal::Refusal;
@@ -218,19 +219,30 @@ impl Host {
         self.store.as_ref()
     }
 
-    pub(crate) fn client(&self) -> Result<&fetch::Client, Error> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
+    /// The options of requests, with who is told of waits and who may stop them.
+    fn heard(&self) -> fetch::Options {
         let mut options = self.settings.fetch.clone();
         if self.settings.talk > 0 {
             options.watch = fetch::Watch::new(tell_wait);
         }
         let cancel = self.settings.cancel.clone();
         options.stop = fetch::Stop::new(move || cancel.is_set());
+        options
+    }
+
+    pub(crate) fn client(&self) -> Result<&fetch::Client, Error> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let options = self.heard();
         // Keys may have to be asked for.
         let client = heedfully(&self.settings.cancel, move || fetch::Client::new(&options))??;
         Ok(self.client.get_or_init(|| client))
+    }
+
+    /// A client of a repository of a registry.
+    pub(crate) fn registry_client(&self, at: &RegistryRef) -> Result<fetch::Client, Error> {
+        Ok(fetch::Client::registry(&self.heard(), at)?)
     }
 
     /// The next request is made with the settings as they are then.

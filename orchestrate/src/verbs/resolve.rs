@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fetch::image::{
     ArchivePick, Archives, Config, Descriptor, Digest as Sha, Document, Index, Manifest, Media,
-    Pick, Platform, told,
+    Pick, Platform, RegistryRef, told,
 };
 use fetch::{Client, ImageRef, Place as Where, Reference};
 use registry::{Digest, Made, Source};
@@ -81,10 +81,7 @@ impl Host {
                 let archive = self.archive(image, file)?;
                 self.saved(image, &archive, pick)?
             }
-            Where::Registry(_) => {
-                let text = format!("{image}: images of registries cannot be asked for yet");
-                return Err(Error::Usage(text));
-            }
+            Where::Registry(at) => self.at_registry(image, at)?,
             Where::Here(digest) => self.kept(image, *digest)?,
         };
         if let Some(made) = &resolved.made {
@@ -126,7 +123,7 @@ impl Host {
                 title: object.object.to_string(),
                 size: object.size,
                 etag: object.etag,
-                place: Place::Server { client: client.clone(), object: object.object },
+                place: Place::Server { client: client.clone(), object: object.object.into() },
                 source,
                 blob: None,
                 guessed: false,
@@ -174,29 +171,42 @@ impl Host {
             }
         };
         let chosen = match (&first, pick) {
-            (None, Pick::Digest(digest)) => self.by_digest(blobs, *digest, &wanted)?,
+            (None, Pick::Digest(digest)) => self.by_digest(blobs, *digest, &wanted, true)?,
             (Some(index), _) => best(blobs, index, &wanted, DEPTH_MAX)?,
             (None, Pick::Only | Pick::Name(_)) => {
                 return Err(told(fetch::image::Error::Empty { document: Document::Index }));
             }
         };
-        let Chosen { found, manifest: (digest, manifest), config: (bytes, config) } = chosen;
-        let layers = manifest.layers.iter().zip(&config.diff_ids).zip(1..);
-        let layers = layers
-            .map(|((layer, diff), number)| of_blob(blobs, number, layer.digest, layer.size, *diff));
-        let made = Made {
-            found: Some(ours(found)),
-            manifest: Some(ours(digest)),
-            config: Some(ours(manifest.config.digest)),
-            platform: Some(wanted.to_string()),
+        made_of(blobs, chosen, &wanted)
+    }
+
+    /// An image of a registry: a tag is asked for its digest alone, which costs nothing that registries count.
+    fn at_registry(
+        &mut self,
+        image: &Reference,
+        at: &RegistryRef,
+    ) -> Result<(Resolved, Option<Digest>), Error> {
+        let wanted = self.platform(image);
+        let client = self.registry_client(at)?;
+        let cancel = self.settings.cancel.clone();
+        let blobs = Blobs::Registry { client: client.clone(), at: at.clone(), cancel };
+        let found = match (&at.digest, &at.tag) {
+            (Some(digest), _) => *digest,
+            (None, tag) => {
+                let tag = tag.clone().unwrap_or_default();
+                let ask = move || client.head_manifest(&tag);
+                let told = heedfully(&self.settings.cancel, ask)?.map_err(Error::Fetch)?;
+                told.ok_or_else(|| {
+                    let what = "tag of that name at the registry";
+                    Error::Unknown { what, name: image.to_string() }
+                })?
+            }
         };
-        let resolved = Resolved {
-            layers: layers.collect::<Result<_, _>>()?,
-            endpoint: endpoint(blobs),
-            made: Some(made),
-            config: Some(text(bytes, &told)?),
-        };
-        Ok((resolved, Some(ours(digest))))
+        if let Some(known) = self.unchanged(image, found, &wanted, &blobs)? {
+            return Ok(known);
+        }
+        let chosen = self.by_digest(&blobs, found, &wanted, at.digest.is_some())?;
+        made_of(&blobs, chosen, &wanted)
     }
 
     /// What the rows say of an image, if its name still stands for `found`: no document has to be read again.
@@ -232,7 +242,14 @@ impl Host {
     }
 
     /// A manifest or index that is named by its digest, whether the layout's index lists it or not.
-    fn by_digest(&self, blobs: &Blobs, digest: Sha, wanted: &Platform) -> Result<Chosen, Error> {
+    /// `asked`: it was named by this digest, and not by a tag.
+    fn by_digest(
+        &self,
+        blobs: &Blobs,
+        digest: Sha,
+        wanted: &Platform,
+        asked: bool,
+    ) -> Result<Chosen, Error> {
         let failed = unusable(blobs.shown());
         let bytes = blobs.document(Document::Manifest, digest, None)?;
         if told(&bytes).map_err(&failed)? == Media::Index {
@@ -244,6 +261,11 @@ impl Host {
         let manifest = Manifest::read(&bytes, None).map_err(&failed)?;
         let config = config(blobs, &manifest)?;
         if config.1.platform.fit(wanted).is_none() {
+            let have = vec![config.1.platform.to_string()];
+            if !asked {
+                let wanted = wanted.clone();
+                return Err(failed(fetch::image::Error::NoPlatform { wanted, have }));
+            }
             // Whoever asks for these very bytes gets them.
             let line = format!(
                 "{}: {digest} is for {}, and this host is {wanted}",
@@ -340,6 +362,32 @@ impl Host {
     }
 }
 
+/// The layers of an image that was chosen, and which documents it was made from.
+fn made_of(
+    blobs: &Blobs,
+    chosen: Chosen,
+    wanted: &Platform,
+) -> Result<(Resolved, Option<Digest>), Error> {
+    let told = unusable(blobs.shown());
+    let Chosen { found, manifest: (digest, manifest), config: (bytes, config) } = chosen;
+    let layers = manifest.layers.iter().zip(&config.diff_ids).zip(1..);
+    let layers = layers
+        .map(|((layer, diff), number)| of_blob(blobs, number, layer.digest, layer.size, *diff));
+    let made = Made {
+        found: Some(ours(found)),
+        manifest: Some(ours(digest)),
+        config: Some(ours(manifest.config.digest)),
+        platform: Some(wanted.to_string()),
+    };
+    let resolved = Resolved {
+        layers: layers.collect::<Result<_, _>>()?,
+        endpoint: endpoint(blobs),
+        made: Some(made),
+        config: Some(text(bytes, &told)?),
+    };
+    Ok((resolved, Some(ours(digest))))
+}
+
 /// The place of an image in an archive, by the digest of its config.
 fn place_of(archive: &Archive, digest: Sha) -> Result<u32, Error> {
     let failed = unusable(archive.shown());
@@ -379,6 +427,7 @@ fn of_blob(blobs: &Blobs, number: u64, digest: Sha, size: u64, diff: Sha) -> Res
 fn endpoint(blobs: &Blobs) -> String {
     match blobs {
         Blobs::Bucket { client, .. } => Client::endpoint(client).to_owned(),
+        Blobs::Registry { at, .. } => format!("docker://{}", at.host),
         Blobs::Directory(_) => "oci:".to_owned(),
         Blobs::Tar(_) => "oci-archive:".to_owned(),
     }

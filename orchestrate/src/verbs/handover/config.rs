@@ -19,19 +19,26 @@ pub(super) struct Kept {
 impl Host {
     /// The config of an image; none of an image of numbered layers.
     pub(super) fn config_of_image(&self, reference: &str) -> Result<Option<Kept>, Error> {
-        let made = self.registry.made(reference)?;
-        kept(self.text(made.and_then(|made| made.config))?, reference)
+        kept(self.image_text(reference)?, reference)
     }
 
     /// The config of the image that an activation was made of, which may be another by now.
     pub(super) fn config_of(&self, row: &Activation) -> Result<Option<Kept>, Error> {
-        let made_of = self.registry.activation_made_of(&row.name)?;
-        kept(self.text(made_of.config)?, &row.reference)
+        kept(self.activation_text(row)?, &row.reference)
     }
 
-    fn text(&self, config: Option<Digest>) -> Result<Option<String>, Error> {
-        let Some(config) = config else { return Ok(None) };
-        Ok(self.registry.config(config)?)
+    fn image_text(&self, reference: &str) -> Result<Option<String>, Error> {
+        let made = self.registry.made(reference)?;
+        self.config_text(made.and_then(|made| made.config))
+    }
+
+    fn activation_text(&self, row: &Activation) -> Result<Option<String>, Error> {
+        self.config_text(self.registry.activation_made_of(&row.name)?.config)
+    }
+
+    fn config_text(&self, digest: Option<Digest>) -> Result<Option<String>, Error> {
+        let text = digest.map(|digest| self.registry.config(digest)).transpose()?;
+        Ok(text.flatten())
     }
 }
 

@@ -1,4 +1,4 @@
-//! An S3 object becomes a verified byte stream, out of a network that lies, stalls and dies.
+//! An S3 object, or a blob of a registry, becomes a verified byte stream, out of a network that lies, stalls and dies.
 //!
 //! [`Client::layers`] lists an image, [`Client::open`] gives a [`Body`]: a `Read` whose bytes are in
 //! order, of the promised length and of the promised digest, or an `Err`. Nothing is known here of

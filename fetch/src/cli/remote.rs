@@ -1,6 +1,6 @@
 //! What a registry has: the manifest behind a tag, and its layers, or the platforms of an index.
 
-use fetch::image::{Descriptor, Index, Manifest, Media, RegistryRef};
+use fetch::image::{self, Descriptor, Index, Manifest, Media, RegistryRef};
 use fetch::{BlobRef, Client, Fetched, Which};
 use serde::Serialize;
 
@@ -46,7 +46,7 @@ pub(crate) fn list(client: &Client, at: &RegistryRef, json: bool) -> anyhow::Res
         text(&entry, json)
     };
     let mut lines = String::new();
-    if is_index(&fetched) {
+    if is_index(&fetched)? {
         let index = Index::read(&fetched.bytes)?;
         lines.push_str(&text(&own("index"), json)?);
         for entry in index.entries() {
@@ -66,15 +66,12 @@ pub(crate) fn list(client: &Client, at: &RegistryRef, json: bool) -> anyhow::Res
 }
 
 /// By what the registry says, else by what is in it.
-fn is_index(fetched: &Fetched) -> bool {
-    match Media::of(&fetched.media_type) {
-        Media::Index => true,
-        Media::Manifest => false,
-        Media::Config | Media::Layer | Media::Refused(_) | Media::Unknown => {
-            let json = serde_json::from_slice::<serde_json::Value>(&fetched.bytes);
-            json.is_ok_and(|json| json.get("manifests").is_some())
-        }
-    }
+fn is_index(fetched: &Fetched) -> anyhow::Result<bool> {
+    let said = match Media::of(&fetched.media_type) {
+        Media::Unknown => image::told(&fetched.bytes)?,
+        said => said,
+    };
+    Ok(said == Media::Index)
 }
 
 fn text(entry: &Entry<'_>, json: bool) -> anyhow::Result<String> {

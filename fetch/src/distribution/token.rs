@@ -162,7 +162,7 @@ fn read(bytes: &[u8], purpose: &Purpose, asked: Duration, subject: &str) -> Resu
 }
 
 /// The token of an answer that was asked for at this moment.
-fn parse(bytes: &[u8], asked: Duration) -> Result<Token, &'static str> {
+pub(crate) fn parse(bytes: &[u8], asked: Duration) -> Result<Token, &'static str> {
     let answered: Answered = serde_json::from_slice(bytes)
         .map_err(|_| "its answer is not the JSON object due, of at most 1 MiB")?;
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());

@@ -31,9 +31,10 @@ impl Client {
     /// [`Error::Unsigned`], and what comes of looking for keys.
     pub fn may_write(&self, object: &ObjectRef) -> Result<(), Error> {
         object.check()?;
-        match self.inner.keys.keys()? {
+        let subject = object.to_string();
+        match self.store(&subject)?.keys.keys()? {
             Some(_) => Ok(()),
-            None => Err(Error::Unsigned { subject: object.to_string() }),
+            None => Err(Error::Unsigned { subject }),
         }
     }
 

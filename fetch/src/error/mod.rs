@@ -6,6 +6,7 @@ pub(crate) mod answer;
 mod cause;
 pub(crate) mod fault;
 pub(crate) mod forbidden;
+pub(crate) mod gate;
 pub(crate) mod kind;
 pub(crate) mod tunnel;
 pub(crate) mod wording;
@@ -16,6 +17,7 @@ use std::{error, io};
 
 use crate::error::answer::Answer;
 use crate::error::cause::{file_kind, transport_kind};
+use crate::error::gate::Gate;
 use crate::error::kind::Kind;
 
 /// An error of this crate. `subject` fields are references such as `s3://bucket/key`.
@@ -78,6 +80,13 @@ pub enum Error {
         subject: String,
         /// What it said.
         answer: Box<Answer>,
+    },
+    /// A registry lets nobody in, or asks for what is not done.
+    Gate {
+        /// The blob or document asked for.
+        subject: String,
+        /// Why.
+        gate: Box<Gate>,
     },
     /// A redirect that is not followed.
     Redirect {
@@ -263,6 +272,11 @@ pub enum Error {
         /// The object.
         subject: String,
     },
+    /// What lies under the prefix is an OCI image layout, which another form of reference names.
+    Layout {
+        /// The prefix.
+        subject: String,
+    },
     /// Two keys for one layer number.
     Duplicate {
         /// The number.
@@ -373,6 +387,7 @@ impl Error {
             | Error::Unsigned { .. }
             | Error::Spent { .. } => Kind::Usage,
             Error::Answer { answer, .. } => answer.kind(),
+            Error::Gate { gate, .. } => gate.kind(),
             Error::EmptyPrefix { .. } | Error::NoSlash { .. } => Kind::NotFound,
             Error::Guard { .. }
             | Error::Redirect { .. }
@@ -388,6 +403,7 @@ impl Error {
             | Error::Gap { .. }
             | Error::Stranger { .. }
             | Error::Local { .. }
+            | Error::Layout { .. }
             | Error::Duplicate { .. } => Kind::Refused,
             Error::Changed { .. } | Error::Vanished { .. } => Kind::Changed,
             Error::Digest { .. } => Kind::Digest,
@@ -429,6 +445,7 @@ impl error::Error for Error {
             | Error::Sign { .. }
             | Error::Guard { .. }
             | Error::Answer { .. }
+            | Error::Gate { .. }
             | Error::Redirect { .. }
             | Error::Transport { .. }
             | Error::Xml { .. }
@@ -450,6 +467,7 @@ impl error::Error for Error {
             | Error::NoSlash { .. }
             | Error::Gap { .. }
             | Error::Stranger { .. }
+            | Error::Layout { .. }
             | Error::Duplicate { .. }
             | Error::Unsigned { .. }
             | Error::Local { .. }

@@ -58,6 +58,7 @@ impl fmt::Display for Error {
                     None => Ok(()),
                 }
             }
+            Error::Gate { subject, gate } => write!(f, "{}: {gate}", q(subject)),
             Error::Redirect { subject, status, to, why } => {
                 write!(f, "{}: {status} redirect to {} not followed: {why}", q(subject), q(to))
             }
@@ -149,6 +150,13 @@ impl fmt::Display for Error {
                 f,
                 "{}: not a layer (<n>.tar, .tar.gz, .tgz, .tar.zst): move it out of the prefix",
                 q(subject)
+            ),
+            Error::Layout { subject } => write!(
+                f,
+                "listing {}: this is an OCI image layout, not numbered layers: its images are named {}, with a tag \
+                 that its index.json has",
+                q(subject),
+                q(&format!("oci:{subject}:TAG"))
             ),
             Error::Duplicate { number, first, second } => {
                 write!(f, "layer {number} is there twice: {} and {}", q(first), q(second))

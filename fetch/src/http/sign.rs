@@ -9,9 +9,11 @@ use s3::creds::Credentials;
 use s3::request::Request as _;
 use s3::request::blocking::AttoRequest;
 use s3::{Bucket, Region};
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as Verb};
 
 use crate::error::Error;
+use crate::error::answer::Api;
+use crate::http::request::{Method, Request};
 use crate::s3::endpoint::{Addressing, Endpoint};
 use crate::s3::keys::Keys;
 use crate::s3::options::Options;
@@ -45,14 +47,6 @@ pub(crate) struct Hold<'a> {
     pub(crate) wanted: Option<(&'a [u8; 32], bool)>,
 }
 
-/// A request, ready to be sent.
-#[derive(Debug)]
-pub(crate) struct Signed {
-    pub(crate) method: Method,
-    pub(crate) url: String,
-    pub(crate) headers: HeaderMap,
-}
-
 /// Whether a URL leads to this key of this bucket at this server, and nowhere else. Its query is not looked at.
 /// (A macro, because the type of a URL has no name here.)
 macro_rules! leads_to {
@@ -84,14 +78,14 @@ pub(crate) fn sign(
     op: Op<'_>,
     keys: Option<&Keys>,
     options: &Options,
-) -> Result<Signed, Error> {
+) -> Result<Request, Error> {
     let version = match op {
         Op::Get { .. } | Op::Head { .. } => options.version_id.as_deref(),
         Op::List { .. } => None,
     };
     let (key, command, method) = match op {
-        Op::Get { key, .. } => (key, Command::GetObject, Method::GET),
-        Op::Head { key } => (key, Command::HeadObject, Method::HEAD),
+        Op::Get { key, .. } => (key, Command::GetObject, Method::Get),
+        Op::Head { key } => (key, Command::HeadObject, Method::Head),
         Op::List { prefix, token, .. } => {
             let command = Command::ListObjectsV2 {
                 prefix: prefix.to_owned(),
@@ -100,7 +94,7 @@ pub(crate) fn sign(
                 start_after: None,
                 max_keys: Some(1000),
             };
-            ("", command, Method::GET)
+            ("", command, Method::Get)
         }
     };
     let subject = || match op {
@@ -145,7 +139,7 @@ pub(crate) fn sign(
     if !sound {
         return Err(Error::Guard { subject: subject(), url: url.to_string() });
     }
-    Ok(Signed { method, url: url.into(), headers })
+    Ok(Request { method, url: url.into(), headers, api: Api::S3 })
 }
 
 /// What signs for a bucket at this server, and whether its name goes into the path.
@@ -180,7 +174,7 @@ pub(crate) fn sign_write(
     write: Write<'_>,
     keys: &Keys,
     options: &Options,
-) -> Result<Signed, Error> {
+) -> Result<Request, Error> {
     let subject = || write.subject(bucket);
     let failed = |source| Error::Sign { subject: subject(), source: Box::new(source) };
     let (mut signer, path_style) = signer(target, bucket, Some(keys)).map_err(failed)?;
@@ -237,7 +231,13 @@ pub(crate) fn sign_write(
     headers.insert("authorization", authorization);
     // ureq sets the host itself.
     headers.remove("host");
-    Ok(Signed { method, url: url.into(), headers })
+    let method = match method {
+        Verb::PUT => Method::Put,
+        Verb::POST => Method::Send,
+        Verb::DELETE => Method::Delete,
+        _ => Method::Get,
+    };
+    Ok(Request { method, url: url.into(), headers, api: Api::S3 })
 }
 
 /// The digest of nothing.
@@ -288,7 +288,7 @@ mod tests {
         Keys::new("AKID", "SECRET", Some("TOKEN"))
     }
 
-    fn get(target: &Target, bucket: &str, key: &str) -> Result<Signed, Error> {
+    fn get(target: &Target, bucket: &str, key: &str) -> Result<Request, Error> {
         let op = Op::Get { key, range: None, hold: Hold::default() };
         sign(target, bucket, op, Some(&keys()), &Options::default())
     }
@@ -374,7 +374,7 @@ mod tests {
         let signed = sign_write(&path, "bkt", put, &keys(), &options).unwrap();
         assert_eq!(
             (signed.method, signed.url.as_str()),
-            (Method::PUT, "http://h:9000/bkt/a%20b/index.json")
+            (Method::Put, "http://h:9000/bkt/a%20b/index.json")
         );
         assert_eq!(signed.headers["if-match"], "\"e\"");
         let authorization = signed.headers["authorization"].to_str().unwrap();
@@ -389,7 +389,7 @@ mod tests {
         let signed = sign_write(&path, "bkt", create, &keys(), &options).unwrap();
         assert_eq!(
             (signed.method, signed.url.as_str()),
-            (Method::POST, "http://h:9000/bkt/k?uploads=")
+            (Method::Send, "http://h:9000/bkt/k?uploads=")
         );
         let bare = target("http://h:9000", Addressing::VirtualHost);
         for bucket in ["evil.com/x?", "evil.com#", "u:p@evil.com", "evil.com:1/"] {

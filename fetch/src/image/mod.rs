@@ -5,6 +5,8 @@
 //! Docker's own documents differ, from distribution's manifest-v2-2 and moby's tarexport.
 
 mod archive;
+pub(crate) mod authfile;
+pub(crate) mod challenge;
 mod config;
 mod descriptor;
 mod digest;

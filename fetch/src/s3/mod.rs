@@ -2,7 +2,6 @@
 //! to it. No request is made here,
 //! and no file is opened.
 
-pub(crate) mod blame;
 pub(crate) mod endpoint;
 pub(crate) mod fallback;
 pub(crate) mod keys;

@@ -17,9 +17,10 @@ use registry::RunState;
 use serde_json::json;
 
 use crate::cli::args::{self, Args};
+use crate::cli::before::{makes_room, mends_first};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
-use crate::cli::{print, route, show, signals, top};
+use crate::cli::{handover, print, route, show, signals, top};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -133,7 +134,7 @@ fn run_in(
 ) -> anyhow::Result<ExitCode> {
     let Some(mut command) = args.command else {
         return Err(anyhow!(
-            "which command? ensure, activate, push, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
+            "which command? ensure, activate, push, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
              metrics, scan, catalog, top, checked; see orchestrate --help"
         ));
@@ -169,6 +170,9 @@ fn run_in(
         }
         Command::Ensure(_)
         | Command::Deactivate(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Ls(_)
         | Command::Show(_)
         | Command::Rm(_)
@@ -185,6 +189,9 @@ fn run_in(
         | Command::Cancel(_) => {}
     }
     signals::stop_by(settings.cancel.clone())?;
+    if let Command::Deactivate(args) = &command {
+        handover::before(args, &settings)?;
+    }
     if !no_daemon
         && route::may_be_asked(&command)
         && let Some(mut daemon) = route::daemon(&config, &settings)
@@ -217,6 +224,10 @@ fn run_in(
         Command::Catalog(args) => show::catalog(&mut host, &args, json),
         Command::Quarantine(args) => quarantine(&mut host, &args, json),
         Command::Checked(args) => checked(&mut host, &args.name, json),
+        Command::Bundle(args) => handover::bundle(&mut host, args, json),
+        Command::Mount(args) => handover::mount(&mut host, &args, json),
+        Command::Umount(args) => handover::unmount(&mut host, &args, json),
+        Command::Show(args) if handover::is_of_the_image(&args) => handover::show(&mut host, &args),
         command => perform(&mut host, command, json),
     }
 }
@@ -228,68 +239,6 @@ fn push(settings: &Settings, args: &commands::Push, json: bool) -> anyhow::Resul
     let (from, to) = (reference(&args.from)?, reference(&args.to)?);
     let done = orchestrate::push(settings, &from, &to, options, standard.into())?;
     output(json, &done, print::pushed)
-}
-
-/// Whether the command changes or trusts what is in the store; the others only look.
-fn mends_first(command: &Command) -> bool {
-    match command {
-        Command::Ensure(args) => !args.dry_run,
-        Command::Activate(args) => !args.dry_run,
-        Command::Deactivate(args) => !args.dry_run,
-        Command::Rm(args) => !args.dry_run,
-        Command::Gc(args) => !args.dry_run,
-        Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
-        Command::Scan(args) => !args.show,
-        Command::Recover(_)
-        | Command::Ls(_)
-        | Command::Show(_)
-        | Command::Df(_)
-        | Command::Runs(_)
-        | Command::Events(_)
-        | Command::Cancel(_)
-        | Command::Quarantine(_)
-        | Command::Rebuild(_)
-        | Command::Serve(_)
-        | Command::Health(_)
-        | Command::Doctor(_)
-        | Command::Config(_)
-        | Command::Catalog(_)
-        | Command::Metrics(_)
-        | Command::Push(_)
-        | Command::Top(_) => false,
-    }
-}
-
-/// Whether the command makes room or lets some be made, and so may have what is kept back for that.
-fn makes_room(command: &Command) -> bool {
-    match command {
-        Command::Deactivate(args) => !args.dry_run,
-        Command::Rm(args) => !args.dry_run,
-        Command::Gc(args) => !args.dry_run,
-        Command::Recover(args) => !args.dry_run,
-        Command::Unpin(_) | Command::Cancel(_) => true,
-        Command::Ensure(_)
-        | Command::Activate(_)
-        | Command::Pin(_)
-        | Command::Verify(_)
-        | Command::Checked(_)
-        | Command::Scan(_)
-        | Command::Ls(_)
-        | Command::Show(_)
-        | Command::Df(_)
-        | Command::Runs(_)
-        | Command::Events(_)
-        | Command::Quarantine(_)
-        | Command::Rebuild(_)
-        | Command::Serve(_)
-        | Command::Health(_)
-        | Command::Doctor(_)
-        | Command::Config(_)
-        | Command::Catalog(_)
-        | Command::Metrics(_)
-        | Command::Push(_)
-        | Command::Top(_) => false,
-    }
 }
 
 /// What this process and a daemon can do alike.
@@ -341,6 +290,9 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
             Ok(if cancelled { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         Command::Recover(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Verify(_)
         | Command::Scan(_)
         | Command::Catalog(_)
@@ -533,6 +485,9 @@ fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Metrics(_)
         | Command::Catalog(_)
         | Command::Top(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Checked(_) => {}
     }
     Ok(())

@@ -20,6 +20,7 @@ use crate::error::image::Unusable;
 use crate::error::push::NotPushed;
 use crate::error::refusal::Refusal;
 use crate::error::unseen::Unseen;
+use crate::handover::unfit::Unfit;
 
 /// A failed run. The leaves' errors are kept whole.
 #[derive(Debug)]
@@ -217,6 +218,8 @@ pub enum Error {
         /// The worst of it.
         worst: String,
     },
+    /// What cannot be handed over to what runs it.
+    Unfit(Box<Unfit>),
     /// What the daemon says of its own failure.
     Told {
         /// The class, as the daemon has it.
@@ -241,7 +244,7 @@ impl std::error::Error for Error {
             Error::Registry(source) => source.source(),
             Error::Unpack { source, .. } | Error::Tree { source, .. } => Some(source),
             Error::Away { source, .. } => source.source(),
-            Error::Image(Unusable::Archive { source, .. }) => Some(source),
+            Error::Image(Unusable::Archive { source, .. }) => Some(source.as_ref()),
             Error::State(state) => state.source(),
             Error::Io { source, .. } => Some(source),
             Error::Usage(_)
@@ -262,6 +265,7 @@ impl std::error::Error for Error {
             | Error::Quarantined { .. }
             | Error::Fence { .. }
             | Error::Catalog(_)
+            | Error::Unfit(_)
             | Error::Scan(_)
             | Error::Blocked { .. }
             | Error::Owner(_)
@@ -293,6 +297,12 @@ impl From<thin::Error> for Error {
 impl From<registry::Error> for Error {
     fn from(source: registry::Error) -> Error {
         Error::Registry(source)
+    }
+}
+
+impl From<Unfit> for Error {
+    fn from(unfit: Unfit) -> Error {
+        Error::Unfit(Box::new(unfit))
     }
 }
 

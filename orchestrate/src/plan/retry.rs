@@ -116,6 +116,7 @@ pub(crate) fn is_spent(error: &Error) -> bool {
         | Error::NoNotes { .. }
         | Error::Cancelled { .. }
         | Error::Told { .. }
+        | Error::Unfit(_)
         | Error::CrashLoop { .. } => None,
     };
     match fetch.map(fetch::Error::kind) {

@@ -19,12 +19,15 @@ pub(crate) enum When {
     After,
 }
 
+/// By number, with their ETags.
+type Parts = BTreeMap<u32, (Vec<u8>, String)>;
+
 #[derive(Default)]
 struct State {
     /// By key, with their ETags.
     objects: BTreeMap<String, (Vec<u8>, String)>,
     /// By id: the key, and the parts.
-    uploads: BTreeMap<String, (String, BTreeMap<u32, (Vec<u8>, String)>)>,
+    uploads: BTreeMap<String, (String, Parts)>,
     next: u32,
     /// Method, path and query of each request, and its status.
     requests: Vec<(String, u16)>,

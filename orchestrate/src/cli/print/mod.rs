@@ -1,5 +1,6 @@
 //! Results as text for people. Keys and names come from outside, so they are escaped.
 
+pub(crate) mod handover;
 pub(crate) mod space;
 pub(crate) mod text;
 

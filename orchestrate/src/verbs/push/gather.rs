@@ -21,7 +21,7 @@ use crate::local::piece::Piece;
 use crate::local::spooled;
 use crate::process::cancel::{Cancel, heedfully};
 use crate::verbs::blobs::{Blobs, bounded};
-use crate::verbs::resolve::best_of;
+use crate::verbs::choose::{Chosen, best, unusable};
 use crate::verbs::wanted;
 
 /// Indexes inside of indexes.
@@ -126,11 +126,6 @@ fn packed(piece: &Piece, shown: &str) -> Result<Packed, Error> {
         [first, 0x2a, 0x4d, 0x18] if first & 0xf0 == 0x50 => Packed::Zstd,
         _ => Packed::Plain,
     })
-}
-
-fn unusable(shown: impl Into<String>) -> impl Fn(fetch::image::Error) -> Error {
-    let image = shown.into();
-    move |source| Error::Image(Unusable::Document { image: image.clone(), source })
 }
 
 /// Everything that an image needs.
@@ -263,18 +258,15 @@ fn chosen(
     pick: &Pick,
     platform: &Platform,
 ) -> Result<(Descriptor, Manifest), Error> {
-    let failed = unusable(blobs.shown());
     let (_, entries) = picked(blobs, pick)?;
-    let digest = best_of(blobs, &Index::of(entries), platform)?;
+    let Chosen { manifest: (digest, manifest), config, .. } =
+        best(blobs, &Index::of(entries), platform)?;
     let bytes = blobs.document(Document::Manifest, digest, None)?;
-    let manifest = Manifest::read(&bytes, None).map_err(&failed)?;
-    let config = blobs.promised(Document::Config, &manifest.config)?;
-    let config = Config::read(&config).map_err(&failed)?;
     let descriptor = Descriptor {
         media_type: media_type_of(&bytes),
         digest,
         size: bytes.len() as u64,
-        platform: Some(config.platform),
+        platform: Some(config.1.platform),
         names: Vec::new(),
         attestation: false,
     };
@@ -378,7 +370,7 @@ impl<'a> Saved<'a> {
             && config.platform.fit(wanted).is_none()
         {
             let have = vec![config.platform.to_string()];
-            let wanted = wanted.clone();
+            let wanted = Box::new(wanted.clone());
             return Err(failed(fetch::image::Error::NoPlatform { wanted, have }));
         }
         Ok(Saved { archive, config: (bytes, config), names: archived.layers.clone() })
@@ -403,6 +395,7 @@ impl<'a> Saved<'a> {
                     let plain = unpack::plain(piece.clone(), &settings.limits, &mut to);
                     settings.cancel.check()?;
                     plain.map_err(|source| {
+                        let source = Box::new(source);
                         Error::Image(Unusable::Archive { image: shown.clone(), source })
                     })?;
                     Digest(to.hash.finalize().into())

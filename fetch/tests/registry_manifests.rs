@@ -88,6 +88,9 @@ fn bytes_that_are_not_what_was_named_are_refused() {
     let error = client.manifest(&Which::Digest(other)).unwrap_err();
     assert!(matches!(error, Error::Digest { .. }), "{error}");
     assert_eq!(server.count(), 2, "it does not get better by asking again");
+    let silent = start(&bytes, |_, reply| reply);
+    let error = registry::client(&silent, &options()).manifest(&Which::Digest(other)).unwrap_err();
+    assert!(matches!(error, Error::Digest { .. }), "{error}");
     for tag in ["", "../x", "a/b", "a b", "a?b", "-x"] {
         let error = client.manifest(&Which::Tag(tag.into())).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage, "{tag}");

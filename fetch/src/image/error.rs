@@ -134,7 +134,7 @@ pub enum Error {
     /// Nothing in the index is for the platform.
     NoPlatform {
         /// The platform that is wanted.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What there is, at most a few.
         have: Vec<String>,
     },

@@ -136,7 +136,7 @@ impl Index {
             true => {
                 let platforms = self.entries.iter().filter_map(|entry| entry.platform.as_ref());
                 let have = platforms.take(SHOWN_MAX).map(Platform::to_string).collect();
-                Err(Error::NoPlatform { wanted: wanted.clone(), have })
+                Err(Error::NoPlatform { wanted: Box::new(wanted.clone()), have })
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Faces for people: flags, commands, text, `top`. No decision is made here.
 
 pub(crate) mod args;
+pub(crate) mod before;
 pub(crate) mod commands;
 pub(crate) mod diagnosis;
 pub(crate) mod handover;

@@ -240,7 +240,7 @@ impl std::error::Error for Error {
             Error::Registry(source) => source.source(),
             Error::Unpack { source, .. } | Error::Tree { source, .. } => Some(source),
             Error::Away { source, .. } => source.source(),
-            Error::Image(Unusable::Archive { source, .. }) => Some(source),
+            Error::Image(Unusable::Archive { source, .. }) => Some(source.as_ref()),
             Error::State(state) => state.source(),
             Error::Io { source, .. } => Some(source),
             Error::Usage(_)

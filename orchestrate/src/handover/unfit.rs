@@ -172,7 +172,8 @@ impl fmt::Display for Unfit {
             Unfit::Config { image, source } => write!(f, "{}: {source}", cut(image)),
             Unfit::NoConfig { image } => write!(
                 f,
-                "{}: no config is known of this image; an image of numbered layers has none",
+                "{}: no config is known of this image; one of numbered layers has none, and after a rebuild \
+                 `orchestrate ensure` brings it back",
                 cut(image)
             ),
             Unfit::NotUp { name, image, state } => write!(

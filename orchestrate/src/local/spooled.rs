@@ -143,8 +143,9 @@ pub(crate) fn arrive(
         .map_err(|source| io("make", source))?;
     let arrived = Arrived { file: Arc::new(file), path: path.clone() };
     let mut to = BufWriter::with_capacity(1 << 20, arrived.file.as_ref());
-    unpack::plain(from, limits, &mut to)
-        .map_err(|source| Error::Image(Unusable::Archive { image: shown.to_owned(), source }))?;
+    unpack::plain(from, limits, &mut to).map_err(|source| {
+        Error::Image(Unusable::Archive { image: shown.to_owned(), source: Box::new(source) })
+    })?;
     to.flush().map_err(|source| io("write", source))?;
     drop(to);
     Ok(arrived)

@@ -7,6 +7,7 @@ pub(crate) mod arriving;
 pub(crate) mod blobs;
 pub(crate) mod build;
 pub mod catalog;
+pub(crate) mod choose;
 pub mod condemned;
 pub(crate) mod ensure;
 pub(crate) mod gc;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fetch::image::{
-    ArchivePick, Archives, Config, Descriptor, Digest as Sha, Document, Index, Manifest, Media,
-    Pick, Platform, RegistryRef, told,
+    ArchivePick, Archives, Config, Digest as Sha, Document, Index, Manifest, Media, Pick, Platform,
+    RegistryRef, told,
 };
 use fetch::{Client, ImageRef, Place as Where, Reference};
 use registry::{Digest, Made, Source};
@@ -19,10 +19,8 @@ use crate::local::layout::Layout;
 use crate::local::spooled::{self, Form};
 use crate::process::cancel::heedfully;
 use crate::verbs::blobs::{Blobs, bounded};
+use crate::verbs::choose::{Chosen, best, config, ours, unusable};
 use crate::verbs::wanted::{Place, TopOf, Wanted};
-
-/// Indexes inside of indexes.
-const DEPTH_MAX: u32 = 4;
 
 /// What a reference stands for.
 pub(crate) struct Resolved {
@@ -34,23 +32,6 @@ pub(crate) struct Resolved {
     pub(crate) made: Option<Made>,
     /// The config as it came, where it came just now.
     pub(crate) config: Option<String>,
-}
-
-/// An image that was chosen, with its documents checked.
-struct Chosen {
-    /// What the place answered for the name.
-    found: Sha,
-    manifest: (Sha, Manifest),
-    config: (Vec<u8>, Config),
-}
-
-fn ours(digest: Sha) -> Digest {
-    Digest(digest.0)
-}
-
-fn unusable(shown: impl Into<String>) -> impl Fn(fetch::image::Error) -> Error {
-    let image = shown.into();
-    move |source| Error::Image(Unusable::Document { image: image.clone(), source })
 }
 
 impl Host {
@@ -172,7 +153,7 @@ impl Host {
         };
         let chosen = match (&first, pick) {
             (None, Pick::Digest(digest)) => self.by_digest(blobs, *digest, &wanted, true)?,
-            (Some(index), _) => best(blobs, index, &wanted, DEPTH_MAX)?,
+            (Some(index), _) => best(blobs, index, &wanted)?,
             (None, Pick::Only | Pick::Name(_)) => {
                 return Err(told(fetch::image::Error::Empty { document: Document::Index }));
             }
@@ -254,7 +235,7 @@ impl Host {
         let bytes = blobs.document(Document::Manifest, digest, None)?;
         if told(&bytes).map_err(&failed)? == Media::Index {
             let index = Index::read(&bytes).map_err(&failed)?;
-            let mut chosen = best(blobs, &index, wanted, DEPTH_MAX)?;
+            let mut chosen = best(blobs, &index, wanted)?;
             chosen.found = digest;
             return Ok(chosen);
         }
@@ -263,7 +244,7 @@ impl Host {
         if config.1.platform.fit(wanted).is_none() {
             let have = vec![config.1.platform.to_string()];
             if !asked {
-                let wanted = wanted.clone();
+                let wanted = Box::new(wanted.clone());
                 return Err(failed(fetch::image::Error::NoPlatform { wanted, have }));
             }
             // Whoever asks for these very bytes gets them.
@@ -439,68 +420,4 @@ fn text(bytes: Vec<u8>, failed: impl Fn(fetch::image::Error) -> Error) -> Result
         let (document, source) = (Document::Config, "it is not UTF-8".to_owned());
         failed(fetch::image::Error::Json { document, source })
     })
-}
-
-fn config(blobs: &Blobs, manifest: &Manifest) -> Result<(Vec<u8>, Config), Error> {
-    let failed = unusable(blobs.shown());
-    let bytes = blobs.promised(Document::Config, &manifest.config)?;
-    let config = Config::read(&bytes).map_err(&failed)?;
-    config.is_for(manifest.layers.len()).map_err(&failed)?;
-    Ok((bytes, config))
-}
-
-/// The digest of the manifest that fits best, with its config looked at.
-pub(crate) fn best_of(blobs: &Blobs, index: &Index, wanted: &Platform) -> Result<Sha, Error> {
-    Ok(best(blobs, index, wanted, DEPTH_MAX)?.manifest.0)
-}
-
-/// The image of an index that fits best. The choice is made once: what was chosen is not looked for again.
-fn best(blobs: &Blobs, index: &Index, wanted: &Platform, depth: u32) -> Result<Chosen, Error> {
-    let failed = unusable(blobs.shown());
-    if depth == 0 {
-        return Err(failed(fetch::image::Error::Nested { depth_max: DEPTH_MAX }));
-    }
-    let mut others = Vec::new();
-    for entry in index.candidates(wanted).map_err(&failed)? {
-        match within(blobs, entry, wanted, depth)? {
-            Ok(chosen) => return Ok(chosen),
-            Err(other) => others.extend(other),
-        }
-    }
-    others.truncate(8);
-    Err(failed(fetch::image::Error::NoPlatform { wanted: wanted.clone(), have: others }))
-}
-
-/// The image of one entry; or the platforms that it is for, where that is none of those wanted.
-fn within(
-    blobs: &Blobs,
-    entry: &Descriptor,
-    wanted: &Platform,
-    depth: u32,
-) -> Result<Result<Chosen, Vec<String>>, Error> {
-    let failed = unusable(blobs.shown());
-    if entry.media() == Media::Index {
-        let index = Index::read(&blobs.promised(Document::Index, entry)?).map_err(&failed)?;
-        return match best(blobs, &index, wanted, depth - 1) {
-            Ok(chosen) => Ok(Ok(Chosen { found: entry.digest, ..chosen })),
-            Err(Error::Image(Unusable::Document {
-                source: fetch::image::Error::NoPlatform { have, .. },
-                ..
-            })) => Ok(Err(have)),
-            Err(Error::Image(Unusable::Document {
-                source: fetch::image::Error::Empty { .. },
-                ..
-            })) => Ok(Err(Vec::new())),
-            Err(error) => Err(error),
-        };
-    }
-    let bytes = blobs.promised(Document::Manifest, entry)?;
-    let manifest = Manifest::read(&bytes, Some(&entry.media_type)).map_err(&failed)?;
-    let config = config(blobs, &manifest)?;
-    let own = &config.1.platform;
-    // Where the index names no platform the config decides.
-    if entry.platform.is_none() && own.fit(wanted).is_none() {
-        return Ok(Err(vec![own.to_string()]));
-    }
-    Ok(Ok(Chosen { found: entry.digest, manifest: (entry.digest, manifest), config }))
 }

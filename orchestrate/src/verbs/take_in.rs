@@ -14,7 +14,7 @@ use crate::local::archive::Archive;
 use crate::local::spooled::{self, Form};
 use crate::process::cancel::heedfully;
 use crate::verbs::blobs::{Blobs, bounded};
-use crate::verbs::resolve::best_of;
+use crate::verbs::choose::best;
 
 impl Host {
     /// Writes down what comes through a pipe for a reference whose file is `-`, and gives the reference by which
@@ -64,7 +64,7 @@ impl Host {
         let failed = |source| Error::Image(Unusable::Document { image: blobs.shown(), source });
         let index = Index::read(&blobs.index()?).map_err(failed)?;
         let index = index.pick(pick).map_err(failed)?;
-        best_of(&blobs, &index, &self.platform(image))
+        Ok(best(&blobs, &index, &self.platform(image))?.manifest.0)
     }
 }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount, umount};
 use serde_json::{Value, json};
+use tests::layer;
+use tests::oci::Image;
 
 use crate::bench::{Bench, Host};
 
@@ -20,7 +22,7 @@ fn config(dir: &Path) -> Value {
     serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap()
 }
 
-fn text(path: &Path) -> &str {
+fn text_of(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -34,7 +36,7 @@ fn a_bundle_names_the_tree_and_what_is_to_run() {
     let bench = Bench::small();
     let host = up(&bench);
     let dir = bench.path("bundle");
-    let words = ["bundle", "web", text(&dir)];
+    let words = ["bundle", "web", text_of(&dir)];
 
     // Numbered layers do not say what to run.
     let (code, said) = host.said(&words);
@@ -46,7 +48,7 @@ fn a_bundle_names_the_tree_and_what_is_to_run() {
     assert!(!dir.exists(), "nothing is made of what cannot be run");
     let (code, said) = host.said(&["show", "web", "--image-config"]);
     assert_eq!(code, 100, "{said}");
-    assert!(said.contains("an image of numbered layers has none"), "{said}");
+    assert!(said.contains("one of numbered layers has none"), "{said}");
 
     let done = host.ok(&[&words[..], &["--", "/bin/sh", "-c", "id --json"]].concat());
     assert_eq!(done["args"], json!(["/bin/sh", "-c", "id --json"]));
@@ -70,7 +72,7 @@ fn a_bundle_names_the_tree_and_what_is_to_run() {
     // Again, with files of its own; what is in the image stays as it is.
     let hosts = bench.path("hosts");
     fs::write(&hosts, "10.0.0.1 db\n").unwrap();
-    let more = ["--hostname", "db-7", "--hosts", text(&hosts), "--empty-machine-id", "--", "id"];
+    let more = ["--hostname", "db-7", "--hosts", text_of(&hosts), "--empty-machine-id", "--", "id"];
     host.ok(&[&words[..], &more].concat());
     let made = config(&dir);
     assert_eq!((&made["hostname"], &made["process"]["args"]), (&json!("db-7"), &json!(["id"])));
@@ -84,16 +86,16 @@ fn a_bundle_names_the_tree_and_what_is_to_run() {
     // What another program put there, or another activation has, stays.
     host.ok(&["activate", "s3://bucket/b/", "--name", "other"]);
     let before = fs::read(dir.join("config.json")).unwrap();
-    let (code, said) = host.said(&["bundle", "other", text(&dir), "--", "id"]);
+    let (code, said) = host.said(&["bundle", "other", text_of(&dir), "--", "id"]);
     assert_eq!(code, 100, "{said}");
     assert!(said.contains("config.json\\\" is not of this activation"), "{said}");
     assert_eq!(fs::read(dir.join("config.json")).unwrap(), before);
 
     for (words, told) in [
-        (vec!["bundle", "none", text(&dir), "--", "id"], "no activation \\\"none\\\" here"),
-        (vec!["bundle", "web", text(&dir), "--hostname", "a_b", "--", "id"], "--hostname"),
+        (vec!["bundle", "none", text_of(&dir), "--", "id"], "no activation \\\"none\\\" here"),
+        (vec!["bundle", "web", text_of(&dir), "--hostname", "a_b", "--", "id"], "--hostname"),
         (
-            vec!["bundle", "web", text(&dir), "--hosts", "/none", "--", "id"],
+            vec!["bundle", "web", text_of(&dir), "--hosts", "/none", "--", "id"],
             "there is no such file",
         ),
         (vec!["bundle", "web", "/none/dir", "--", "id"], "the directory above it is not there"),
@@ -103,12 +105,95 @@ fn a_bundle_names_the_tree_and_what_is_to_run() {
         assert!(code == 100 && said.contains(told), "{words:?}: {code} {said}");
     }
     host.ok(&["deactivate", "web"]);
-    let (code, said) = host.said(&["bundle", "web", text(&dir), "--", "id"]);
+    let (code, said) = host.said(&["bundle", "web", text_of(&dir), "--", "id"]);
     assert_eq!(code, 100, "{said}");
     assert!(
         said.contains("activation web is inactive; `orchestrate activate s3://bucket/a/"),
         "{said}"
     );
+}
+
+#[test]
+fn an_images_config_is_kept_and_says_what_runs_and_as_whom() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    let (tar, layout) = (bench.path("layer.tar"), bench.path("layout"));
+    let passwd = b"root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n";
+    let group = b"app:x:1001:\nwheel:x:10:root,app\n";
+    let files: [(&str, &[u8], u32); 2] =
+        [("etc/passwd", passwd, 0o644), ("etc/group", group, 0o644)];
+    fs::write(&tar, layer::of_root(&files)).unwrap();
+    let image = |tag: &str, own: Value| {
+        let name = ("org.opencontainers.image.ref.name", tag);
+        let image = Image::run_as(std::slice::from_ref(&tar), name, &own).unwrap();
+        image.write(&layout).unwrap();
+        let config = image.texts.iter().find(|(_, text)| text.contains("rootfs")).unwrap();
+        (format!("oci:{}:{tag}", layout.display()), config.1.clone())
+    };
+    let own = json!({
+        "User": "app", "Env": ["A=b"], "Entrypoint": ["/init"], "Cmd": ["serve"], "WorkingDir": "/srv",
+        "Labels": {"org.opencontainers.image.title": "App", "run.oci.handler": "evil"},
+        "ExposedPorts": {"80/tcp": {}}, "StopSignal": "SIGQUIT",
+    });
+    let (one, text) = image("one", own);
+    host.ok(&["activate", &one, "--name", "app"]);
+
+    // As it came, by either name.
+    for subject in ["app", &one] {
+        let shown = host.command(&["show", subject, "--image-config"]).output().unwrap();
+        assert_eq!(String::from_utf8(shown.stdout).unwrap(), format!("{text}\n"), "{subject}");
+    }
+    let dir = bench.path("bundle");
+    let done = host.ok(&["bundle", "app", text_of(&dir)]);
+    assert_eq!(done["args"], json!(["/init", "serve"]));
+    let made = config(&dir);
+    let process = &made["process"];
+    assert_eq!(process["user"], json!({"uid": 1000, "gid": 1001, "additionalGids": [10]}));
+    assert_eq!((&process["cwd"], &process["env"][0]), (&json!("/srv"), &json!("A=b")));
+    assert_eq!(process["env"][2], "HOME=/home/app");
+    assert_eq!(process["capabilities"]["effective"], json!([]));
+    assert_eq!(made["annotations"]["org.opencontainers.image.title"], "App");
+    assert_eq!(made["annotations"]["org.opencontainers.image.exposedPorts"], "80/tcp");
+    assert_eq!(made["annotations"].get("run.oci.handler"), None);
+    let machine = host.ok(&["show", "app", "--vm"]);
+    assert_eq!((&machine["uid"], &machine["groups"]), (&json!(1000), &json!([10])));
+    assert_eq!(machine["args"], json!(["/init", "serve"]));
+    for (words, args) in [
+        (vec!["--", "check", "now"], json!(["/init", "check", "now"])),
+        (vec!["--entrypoint", "/bin/sh"], json!(["/bin/sh"])),
+        (vec!["--entrypoint", "", "--", "id"], json!(["id"])),
+    ] {
+        let words: Vec<&str> = ["bundle", "app", text_of(&dir)].into_iter().chain(words).collect();
+        assert_eq!(host.ok(&words)["args"], args, "{words:?}");
+    }
+
+    // What a guest writes does not decide whom the image runs as, and what lies there is not waited for.
+    let passwd = tree(&host, "app").join("etc/passwd");
+    fs::remove_file(&passwd).unwrap();
+    nix::unistd::mkfifo(&passwd, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(host.ok(&["show", "app", "--vm"])["uid"], 1000);
+
+    // An activation keeps the config that it was made of, whatever the tag says by now.
+    let (moved, _) = image("one", json!({"User": "4711", "Cmd": ["id"]}));
+    assert_eq!(moved, one);
+    host.ok(&["activate", &one, "--name", "later"]);
+    assert_eq!(host.ok(&["show", "app", "--vm"])["uid"], 1000);
+    let later = host.ok(&["show", "later", "--vm"]);
+    assert_eq!(
+        (&later["uid"], &later["gid"], &later["args"]),
+        (&json!(4711), &json!(0), &json!(["id"]))
+    );
+
+    // Nobody of that name: refused, with the name, the table and the image's wish.
+    let (none, _) = image("none", json!({"User": "web:app", "Cmd": ["id"]}));
+    host.ok(&["activate", &none, "--name", "none"]);
+    let (code, said) = host.said(&["bundle", "none", text_of(&bench.path("other"))]);
+    assert_eq!(code, 100, "{said}");
+    assert!(
+        said.contains("wants to run as \\\"web:app\\\", and its /etc/passwd has no user"),
+        "{said}"
+    );
+    assert!(!bench.path("other").exists());
 }
 
 #[test]
@@ -127,7 +212,7 @@ fn who_mounts_an_activation_keeps_it_up_until_it_is_unmounted() {
     let bench = Bench::small();
     let host = up(&bench);
     let at = bench.path("at");
-    let words = ["mount", "web", text(&at)];
+    let words = ["mount", "web", text_of(&at)];
     let (code, said) = host.said(&words);
     assert!(code == 100 && said.contains("there is no such directory"), "{code} {said}");
     fs::create_dir(&at).unwrap();
@@ -150,7 +235,7 @@ fn who_mounts_an_activation_keeps_it_up_until_it_is_unmounted() {
         let (code, said) = host.said(&words);
         assert_eq!(code, 111, "{said}");
         assert!(
-            said.contains(&format!("a mount at {}", text(&at.canonicalize().unwrap()))),
+            said.contains(&format!("a mount at {}", text_of(&at.canonicalize().unwrap()))),
             "{said}"
         );
     }

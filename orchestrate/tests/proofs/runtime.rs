@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tests::layer;
+use tests::oci::Image;
 
 use crate::bench::{Bench, Host};
 
@@ -26,19 +27,23 @@ fn busybox() -> Vec<u8> {
     found.unwrap_or_else(|| panic!("no busybox below {}: run ./bootstrap", guest.display()))
 }
 
-/// A host with the image `box`, which is active as `web`.
-fn host(bench: &Bench) -> Host<'_> {
+/// The one layer of all images here.
+fn tar() -> Vec<u8> {
     let there = Command::new("runc").arg("--version").output();
     assert!(there.is_ok_and(|ran| ran.status.success()), "no runc here: apt-get install runc");
-    let tar = layer::of_root(&[
+    layer::of_root(&[
         ("bin/sh", &busybox(), 0o4755),
         ("etc/passwd", PASSWD, 0o644),
         ("etc/group", GROUP, 0o644),
         ("etc/hosts", b"192.0.2.1 of-the-image\n", 0o644),
         ("etc/machine-id", b"0123456789abcdef0123456789abcdef\n", 0o444),
         ("var/lib/dbus/machine-id", b"0123456789abcdef0123456789abcdef\n", 0o444),
-    ]);
-    bench.put("box/1.tar", &tar);
+    ])
+}
+
+/// A host with the image `box`, which is active as `web`.
+fn host(bench: &Bench) -> Host<'_> {
+    bench.put("box/1.tar", &tar());
     let host = bench.host("host");
     host.ok(&["activate", "s3://bucket/box/", "--name", "web"]);
     host
@@ -121,4 +126,38 @@ fn files_of_an_activation_are_seen_in_place_of_the_images_and_the_image_keeps_it
     let tree = host.store().join("active/web").canonicalize().unwrap();
     assert_eq!(fs::read(tree.join("etc/hosts")).unwrap(), b"192.0.2.1 of-the-image\n");
     assert!(fs::read(tree.join("etc/machine-id")).unwrap().starts_with(b"0123"));
+}
+
+#[test]
+#[ignore = "needs runc: just test-bundle"]
+fn every_form_of_user_is_who_runs() {
+    let bench = Bench::small();
+    let (host, layer, layout) = (bench.host("host"), bench.path("layer.tar"), bench.path("layout"));
+    fs::write(&layer, tar()).unwrap();
+    let script = "echo $(id -u) $(id -g) $(id -G) $HOME $(pwd) $A; touch /srv/x 2>/dev/null && echo may || echo may not";
+    for (number, (user, expected)) in [
+        ("", "0 0 0 10 /root /srv b\nmay"),
+        ("root", "0 0 0 10 /root /srv b\nmay"),
+        ("app", "1000 1001 1001 10 /home/app /srv b\nmay not"),
+        ("1000", "1000 1001 1001 10 /home/app /srv b\nmay not"),
+        ("app:wheel", "1000 10 10 /home/app /srv b\nmay not"),
+        ("1000:4711", "1000 4711 4711 /home/app /srv b\nmay not"),
+        ("4711", "4711 0 0 / /srv b\nmay not"),
+        ("4711:4712", "4711 4712 4712 / /srv b\nmay not"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let own = json!({
+            "User": user, "Env": ["A=a", "A=b"], "WorkingDir": "/srv",
+            "Entrypoint": ["/bin/sh", "-c"], "Cmd": [script],
+        });
+        let tag = format!("t{number}");
+        let name = ("org.opencontainers.image.ref.name", tag.as_str());
+        Image::run_as(std::slice::from_ref(&layer), name, &own).unwrap().write(&layout).unwrap();
+        host.ok(&["activate", &format!("oci:{}:{tag}", layout.display()), "--name", &tag]);
+        let bundle = bench.path(&format!("bundle-{number}"));
+        host.ok(&["bundle", &tag, bundle.to_str().unwrap()]);
+        assert_eq!(run(&bench, &bundle), expected, "{user:?}");
+    }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::guest::Guest;
 use crate::guest::veneer::Veneer;
 use crate::layer;
+use crate::oci::Image;
 use crate::scenario::{Needs, Report, Scenario};
 
 /// See the module.
@@ -30,6 +31,28 @@ fn mounted(at: &Path) -> Result<Option<String>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
     let here = |line: &&str| line.split(' ').nth(4).is_some_and(|point| Path::new(point) == at);
     Ok(table.lines().find(here).map(str::to_owned))
+}
+
+/// The same layer as an image with a config, which says whom it runs as.
+fn of_a_layout(guest: &Guest, veneer: &Veneer, tar: &[u8]) -> Result<()> {
+    let (layer, layout) = (guest.scratch().join("layer.tar"), guest.scratch().join("layout"));
+    fs::write(&layer, tar)?;
+    let own =
+        json!({"User": "app", "Entrypoint": ["/bin/set"], "Cmd": ["a b"], "WorkingDir": "/etc"});
+    let name = ("org.opencontainers.image.ref.name", "one");
+    Image::run_as(&[layer], name, &own)?.write(&layout)?;
+    veneer.ok(&["activate", &format!("oci:{}:one", text(&layout)?), "--name", "app"])?;
+    let machine = veneer.ok(&["show", "app", "--vm"])?;
+    ensure!(machine["uid"] == 1000 && machine["gid"] == 1001, "{machine}");
+    ensure!(machine["args"] == json!(["/bin/set", "a b"]) && machine["cwd"] == "/etc", "{machine}");
+    let bundle = guest.scratch().join("app");
+    let done = veneer.ok(&["bundle", "app", text(&bundle)?])?;
+    ensure!(done["mounted"] == true && done["uid"] == 1000, "{done}");
+    ensure!(bundle.join("rootfs/bin/set").exists(), "no root");
+    // In use by its mount, and gone with it.
+    veneer.cmd(&["rm", "app"]).run()?.expect_message(111, "app is in use")?;
+    veneer.ok(&["umount", "app"])?;
+    veneer.ok(&["rm", "app"]).map(drop)
 }
 
 fn run(guest: &mut Guest) -> Result<Report> {
@@ -98,6 +121,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     let down = veneer.ok(&["deactivate", "web", "--unmount"])?;
     ensure!(down["changed"] == true && mounted(&root)?.is_none(), "{down}");
     said(&of, 100, "activation web is inactive")?;
+    of_a_layout(guest, &veneer, &tar)?;
     veneer.check()?;
     veneer.close()?;
     Ok(Report::new())

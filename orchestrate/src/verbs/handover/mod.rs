@@ -133,10 +133,13 @@ impl Host {
     pub fn image_json(&self, subject: &str) -> Result<String, Error> {
         let (kept, image) = match self.registry.activation(subject)? {
             Some(row) => (self.config_of(&row)?, row.reference),
-            None if self.registry.image(subject)?.is_some() => {
-                (self.config_of_image(subject)?, subject.to_owned())
+            None => {
+                let image = self.own_name(subject)?;
+                if self.registry.image(&image)?.is_none() {
+                    return Err(self.unknown("activation or image", subject));
+                }
+                (self.config_of_image(&image)?, image)
             }
-            None => return Err(self.unknown("activation or image", subject)),
         };
         match kept {
             Some(kept) => Ok(kept.json),

@@ -374,3 +374,20 @@ fn manifests_are_guarded_alike() {
         ]
     );
 }
+
+#[test]
+fn who_waits_for_a_silent_token_server_or_store_may_stop() {
+    let blob = noise(5000, 17);
+    let silent = start(b"", |_, reply| Reply { mute: true, ..reply });
+    let to = format!("{}/x", silent.url());
+    let by_token = guarded(&blob, "t1", to.clone());
+    let by_store = start(&blob, move |_, _| Reply::new(307, b"").with("Location", &to));
+    for server in [by_token, by_store] {
+        let begun = Instant::now();
+        let stop = fetch::Stop::new(move || begun.elapsed() > Duration::from_millis(300));
+        let options = Options { stop, patience: Duration::from_secs(60), ..options() };
+        read(&client(&server, &options), &server, &blob).unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+    assert_eq!(silent.count(), 2);
+}

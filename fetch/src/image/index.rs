@@ -26,6 +26,26 @@ pub enum Pick {
     Digest(Digest),
 }
 
+/// Which document these bytes are that a digest names: an index or a manifest, by their own words.
+///
+/// # Errors
+/// [`Error::Json`], [`Error::TooLarge`].
+pub fn told(bytes: &[u8]) -> Result<Media, Error> {
+    #[derive(Deserialize)]
+    struct Head {
+        #[serde(default, rename = "mediaType")]
+        media_type: Option<String>,
+        #[serde(default)]
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    let head: Head = json::read(Document::Manifest, bytes)?;
+    Ok(match (head.media_type, head.manifests) {
+        (Some(media_type), _) => Media::of(&media_type),
+        (None, Some(_)) => Media::Index,
+        (None, None) => Media::Manifest,
+    })
+}
+
 /// Manifests, and further indexes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {

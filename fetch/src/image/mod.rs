@@ -16,14 +16,15 @@ mod json;
 mod manifest;
 mod platform;
 mod registry;
+mod spelling;
 
 pub use archive::{ArchivePick, Archived, Archives};
 pub use config::Config;
 pub use descriptor::{Descriptor, Media};
 pub use digest::Digest;
 pub use error::{Document, Error};
-pub use index::{ACCEPT, Index, Pick};
-pub use json::{DOCUMENT_BYTES_MAX, told};
+pub use index::{ACCEPT, Index, Pick, told};
+pub use json::DOCUMENT_BYTES_MAX;
 pub use manifest::{LAYERS_MAX, Manifest};
 pub use platform::Platform;
 pub use registry::RegistryRef;

@@ -2,11 +2,8 @@
 //! spelling).
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::Deserialize;
-
-use crate::image::error::Error;
 
 /// An operating system and a processor, in Go's names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -97,7 +94,7 @@ fn level(variant: &str) -> Option<u32> {
     Some(digits(major)? * 100 + digits(minor)?)
 }
 
-fn normal(os: String, architecture: &str, variant: Option<String>) -> Platform {
+pub(super) fn normal(os: String, architecture: &str, variant: Option<String>) -> Platform {
     let variant = variant.map(|text| match text.strip_prefix('v') {
         None if text.bytes().all(|b| b.is_ascii_digit()) => format!("v{text}"),
         Some(_) | None => text,
@@ -120,27 +117,6 @@ impl fmt::Display for Platform {
             Some(variant) => write!(f, "/{variant}"),
             None => Ok(()),
         }
-    }
-}
-
-impl FromStr for Platform {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Platform, Error> {
-        let refused = |why| Error::Platform { text: text.to_owned(), why };
-        let parts: Vec<_> = text.split('/').collect();
-        let plain = |part: &&str| {
-            let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-            (1..=32).contains(&part.len()) && part.bytes().all(allowed)
-        };
-        if !(2..=3).contains(&parts.len()) || !parts.iter().all(plain) {
-            return Err(refused("it is written as os/architecture or os/architecture/variant"));
-        }
-        if parts[0] != "linux" {
-            return Err(refused("images for linux are the only ones that can be used here"));
-        }
-        let variant = parts.get(2).map(|variant| variant.to_ascii_lowercase());
-        Ok(normal("linux".to_owned(), &parts[1].to_ascii_lowercase(), variant))
     }
 }
 

@@ -1,9 +1,10 @@
-//! A client of one server: lists, asks, opens. The order of requests is here; what a listing means
+//! A client of one server: lists, asks, opens, writes. The order of requests is here; what a listing means
 //! is in `listing.rs`, how bytes keep flowing in `stream.rs`.
 
 pub(crate) mod blame;
 mod layers;
 pub(crate) mod registry;
+mod write;
 
 use std::io::Read;
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,7 @@ use crate::error::Error;
 use crate::error::kind::Kind;
 use crate::http::checksum::Checksum;
 use crate::http::redirect::{self, HOPS_MAX, Regions};
+use crate::http::request::Request;
 use crate::http::retry::Trial;
 use crate::http::sign::{Op, Target, sign};
 use crate::http::vigil::Waiting;
@@ -25,9 +27,13 @@ use crate::http::{Http, head};
 use crate::keys::Source;
 use crate::keys::configured::Configured;
 use crate::s3::endpoint::{Addressing, Endpoint};
+use crate::s3::keys::Keys;
 use crate::s3::listing;
 use crate::s3::object::{Object, ObjectRef, check_bucket};
 use crate::s3::options::{CredentialsFrom, Event, Options};
+
+/// Makes a request for a server, with these keys.
+type Signing<'a> = dyn Fn(&Target, Option<&Keys>) -> Result<Request, Error> + 'a;
 
 /// A page of 1,000 keys of 1,024 bytes, each byte spelled as an entity, is smaller.
 const PAGE_BYTES_MAX: u64 = 16 << 20;
@@ -376,14 +382,29 @@ impl Client {
         op: Op<'_>,
         small: Option<Duration>,
     ) -> Result<Response<HttpBody>, Error> {
+        let sign = |target: &Target, keys: Option<&Keys>| {
+            sign(target, bucket, op, keys, &self.inner.options)
+        };
+        self.exchange(subject, bucket, &sign, &[], small)
+    }
+
+    /// Sends what `sign` makes, and follows a bucket to where it is.
+    fn exchange(
+        &self,
+        subject: &str,
+        bucket: &str,
+        sign: &Signing<'_>,
+        body: &[u8],
+        small: Option<Duration>,
+    ) -> Result<Response<HttpBody>, Error> {
         let store = self.store(subject)?;
         let mut target = store.regions.of(bucket).unwrap_or_else(|| store.target.clone());
         let (mut hops, mut renewed, mut elsewhere) = (0, false, false);
         loop {
             let keys = store.keys.keys()?;
-            let signed = sign(&target, bucket, op, keys.as_ref(), &self.inner.options)?;
+            let signed = sign(&target, keys.as_ref())?;
             let url = signed.url.clone();
-            match self.inner.http.send(subject, signed, small) {
+            match self.inner.http.send_with(subject, signed, body, small) {
                 Err(Error::Redirect { subject, status, to, .. }) if !to.is_empty() => {
                     let listed = &self.inner.options.redirect_hosts;
                     let next = redirect::follow(&target, bucket, &url, &to, listed);
@@ -424,6 +445,11 @@ impl Client {
                 answered => return answered,
             }
         }
+    }
+
+    /// A line for who wants every detail.
+    pub(crate) fn note(&self, text: &str) {
+        self.inner.options.watch.tell(&Event::Note { text });
     }
 
     /// Repeats a small request for as long as that makes sense.

@@ -30,14 +30,16 @@ pub use error::kind::Kind;
 pub use flow::ahead::Ahead;
 pub use flow::body::{Body, Summary};
 pub use flow::leftover::{Leftover, leftovers};
+pub use flow::upload::{Opening, Upload, Uploaded};
 pub use http::retry::may_retry;
 pub use locator::{BlobRef, Locator};
 pub use reference::{Place, Reference};
 pub use s3::endpoint::Addressing;
 pub use s3::fallback::Fallback;
-pub use s3::object::{Expect, ImageRef, Layer, Object, ObjectRef};
+pub use s3::object::{Expect, ImageRef, Layer, Object, ObjectRef, Small};
 pub use s3::options::{CredentialsFrom, Event, Options, Stop, Watch};
 pub use s3::values::bytes as parse_bytes;
+pub use s3::write::Condition;
 pub use text::digest::{parse_digest, write_digest};
 
 /// Opens one object with no expectations: its length is checked, its digest is in the summary.

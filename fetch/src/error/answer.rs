@@ -40,6 +40,8 @@ pub struct Answer {
     pub region: Option<String>,
     /// Whether the request had no signature.
     pub anonymous: bool,
+    /// Whether something was to be written.
+    pub writing: bool,
     /// The proxy, where it and not the server has answered.
     pub proxy: Option<String>,
     /// `Retry-After`.
@@ -144,6 +146,14 @@ impl Answer {
             (_, "AccountProblem" | "AllAccessDisabled" | "NotSignedUp") => {
                 "the server has closed the account: its owner has to see to it"
             }
+            (401 | 403, "AccessDenied" | "") if self.writing => {
+                "check that these credentials may write there (s3:PutObject, \
+                 s3:AbortMultipartUpload, s3:ListBucketMultipartUploads)"
+            }
+            (404, "NoSuchKey" | "") if self.writing => "somebody removed it meanwhile: try again",
+            (412, _) if self.writing => "somebody else wrote it meanwhile: try again",
+            (_, "EntityTooLarge" | "EntityTooSmall") => return None,
+            (_, "QuotaExceeded") => "the bucket's quota is used up: make room, or raise it",
             (401 | 403, "AccessDenied" | "") if self.anonymous => {
                 "it is not public: leave --anonymous out, or set credentials"
             }

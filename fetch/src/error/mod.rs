@@ -286,6 +286,29 @@ pub enum Error {
         /// The second key.
         second: String,
     },
+    /// A request that writes, without keys to sign it.
+    Unsigned {
+        /// The object.
+        subject: String,
+    },
+    /// Local bytes that are not what they are to be uploaded as.
+    Local {
+        /// Where they are.
+        place: String,
+        /// `sha256` or `bytes`.
+        field: &'static str,
+        /// What it has to be.
+        want: String,
+        /// What it is.
+        got: String,
+    },
+    /// An upload in parts that somebody else ended, however often it was begun anew.
+    Vanished {
+        /// The object.
+        subject: String,
+        /// How often it was begun.
+        begun: u32,
+    },
     /// The budget of tries or of time is spent.
     GaveUp {
         /// Tries since the last progress.
@@ -361,6 +384,7 @@ impl Error {
             | Error::Credentials { .. }
             | Error::Unreadable { .. }
             | Error::Sign { .. }
+            | Error::Unsigned { .. }
             | Error::Spent { .. } => Kind::Usage,
             Error::Answer { answer, .. } => answer.kind(),
             Error::Gate { gate, .. } => gate.kind(),
@@ -378,9 +402,10 @@ impl Error {
             | Error::TooManyLayers { .. }
             | Error::Gap { .. }
             | Error::Stranger { .. }
+            | Error::Local { .. }
             | Error::Layout { .. }
             | Error::Duplicate { .. } => Kind::Refused,
-            Error::Changed { .. } => Kind::Changed,
+            Error::Changed { .. } | Error::Vanished { .. } => Kind::Changed,
             Error::Digest { .. } => Kind::Digest,
             Error::Transport { source, .. } => transport_kind(source),
             Error::Slow { .. } | Error::Overdue { .. } => Kind::Timeout,
@@ -444,6 +469,9 @@ impl error::Error for Error {
             | Error::Stranger { .. }
             | Error::Layout { .. }
             | Error::Duplicate { .. }
+            | Error::Unsigned { .. }
+            | Error::Local { .. }
+            | Error::Vanished { .. }
             | Error::Spent { .. }
             | Error::Overdue { .. }
             | Error::Busy { .. } => None,

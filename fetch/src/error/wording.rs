@@ -161,6 +161,26 @@ impl fmt::Display for Error {
             Error::Duplicate { number, first, second } => {
                 write!(f, "layer {number} is there twice: {} and {}", q(first), q(second))
             }
+            Error::Unsigned { subject } => write!(
+                f,
+                "{}: what writes is always signed, and there are no credentials: set \
+                 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, and leave --anonymous out",
+                q(subject)
+            ),
+            Error::Local { place, field, want, got } => write!(
+                f,
+                "{}: its {field} is {}, and it has to be {}: it is not uploaded; copy or pull the \
+                 image anew",
+                q(place),
+                q(got).trim_matches('"'),
+                q(want).trim_matches('"')
+            ),
+            Error::Vanished { subject, begun } => write!(
+                f,
+                "{}: somebody else ended the upload in parts each of the {begun} times that it was \
+                 begun: try again when nobody else cleans up there",
+                q(subject)
+            ),
             Error::GaveUp { tries, elapsed, .. } => {
                 let tried = if *tries == 1 { "try" } else { "tries" };
                 write!(f, "gave up after {tries} {tried}{}", Over(" in", *elapsed))

@@ -18,7 +18,6 @@ use crate::flow::stream::{Stream, check_size};
 use crate::http::checksum::Checksum;
 use crate::locator::Locator;
 use crate::s3::object::Expect;
-use crate::s3::options::Event;
 use crate::text::digest::Sha256;
 
 impl Client {
@@ -205,10 +204,6 @@ impl Client {
             self.note("no digest is given: the other sources are not asked");
         }
         Chain::new(self, object, judged)
-    }
-
-    fn note(&self, text: &str) {
-        self.inner.options.watch.tell(&Event::Note { text });
     }
 
     /// Opens at the first byte, at the first source that can.

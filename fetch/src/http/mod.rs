@@ -116,15 +116,30 @@ impl Http {
     /// of it, to the end of its body.
     ///
     /// # Errors
-    /// [`Error::Transport`], [`Error::Redirect`], [`Error::Answer`].
+    /// As [`Http::send_with`].
     pub(crate) fn send(
         &self,
         subject: &str,
         request: Request,
         whole: Option<Duration>,
     ) -> Result<Response<Body>, Error> {
+        self.send_with(subject, request, &[], whole)
+    }
+
+    /// As [`Http::send`], with these bytes where the request takes some.
+    ///
+    /// # Errors
+    /// [`Error::Transport`], [`Error::Redirect`], [`Error::Answer`].
+    pub(crate) fn send_with(
+        &self,
+        subject: &str,
+        request: Request,
+        body: &[u8],
+        whole: Option<Duration>,
+    ) -> Result<Response<Body>, Error> {
         let begun = Instant::now();
         let (is_head, api) = (request.method == Method::Head, request.api);
+        let writes = matches!(request.method, Method::Put | Method::Send | Method::Delete);
         let called = match request.method {
             Method::Post(form) => {
                 let builder = self.agent.post(&request.url).config().timeout_global(whole).build();
@@ -134,10 +149,22 @@ impl Http {
                 }
                 builder.send(form)
             }
-            Method::Get | Method::Head => {
-                let builder = match is_head {
-                    true => self.agent.head(&request.url),
-                    false => self.agent.get(&request.url),
+            Method::Put | Method::Send => {
+                let builder = match request.method == Method::Put {
+                    true => self.agent.put(&request.url),
+                    false => self.agent.post(&request.url),
+                };
+                let mut builder = builder.config().timeout_global(whole).build();
+                if let Some(headers) = builder.headers_mut() {
+                    headers.extend(request.headers);
+                }
+                builder.send(body)
+            }
+            Method::Get | Method::Head | Method::Delete => {
+                let builder = match request.method {
+                    Method::Head => self.agent.head(&request.url),
+                    Method::Delete => self.agent.delete(&request.url),
+                    _ => self.agent.get(&request.url),
                 };
                 let mut builder = builder.config().timeout_global(whole).build();
                 if let Some(headers) = builder.headers_mut() {
@@ -150,6 +177,7 @@ impl Http {
         let status = response.status().as_u16();
         match status {
             200 | 206 => Ok(response),
+            201 | 204 if writes => Ok(response),
             // Without a Location and with a region this is S3's "wrong region", not a redirect.
             300..400 if response.headers().contains_key("location") => Err(Error::Redirect {
                 subject: subject.to_owned(),

@@ -11,6 +11,11 @@ pub(crate) enum Method {
     Head,
     /// A form, `application/x-www-form-urlencoded`. It may hold a secret.
     Post(String),
+    /// Bytes that go along become the object.
+    Put,
+    /// A POST of bytes that go along, or of none.
+    Send,
+    Delete,
 }
 
 /// What is asked, of whom, with which headers.

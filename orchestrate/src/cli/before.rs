@@ -29,6 +29,7 @@ pub(crate) fn mends_first(command: &Command) -> bool {
         | Command::Config(_)
         | Command::Catalog(_)
         | Command::Metrics(_)
+        | Command::Push(_)
         | Command::Top(_) => false,
     }
 }
@@ -63,6 +64,7 @@ pub(crate) fn makes_room(command: &Command) -> bool {
         | Command::Config(_)
         | Command::Catalog(_)
         | Command::Metrics(_)
+        | Command::Push(_)
         | Command::Top(_) => false,
     }
 }

@@ -12,6 +12,7 @@ use crate::cli::numbers::{Bytes, Counted};
 pub(crate) enum Command {
     Ensure(Ensure),
     Activate(Activate),
+    Push(Push),
     Deactivate(Deactivate),
     Bundle(Bundle),
     Mount(Mount),
@@ -78,6 +79,27 @@ pub(crate) struct Activate {
     /// print what would be done, and change nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
+}
+
+/// Put an image of this host's files into a bucket. What is there is not sent again, and a push that was killed is gone on with by the same push. Requests are signed; nothing of this host is changed.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "push")]
+pub(crate) struct Push {
+    /// the image: oci:DIR:TAG, oci-archive:FILE, docker-archive:FILE (- is standard input); of several images one has to be named
+    #[argh(positional)]
+    pub(crate) from: String,
+    /// where it goes: oci:s3://bucket/prefix/:TAG, where a tag of that name is replaced; with --numbered s3://bucket/prefix/
+    #[argh(positional)]
+    pub(crate) to: String,
+    /// push the image for one platform, such as linux/arm64/v8; without it all platforms of the image
+    #[argh(option)]
+    pub(crate) platform: Option<String>,
+    /// write 1.tar, 2.tar.zst, .. (as the layers are stored) below an empty prefix, without tag and index
+    #[argh(switch)]
+    pub(crate) numbered: bool,
+    /// write index.json also where the server ignores If-Match: of two pushes at once one may lose its tag
+    #[argh(switch)]
+    pub(crate) unsafe_index: bool,
 }
 
 /// Remove the device of an activation; what was written to it is kept.

@@ -32,7 +32,8 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Events(_)
         | Command::Cancel(_) => true,
         Command::Show(args) => !handover::is_of_the_image(args),
-        Command::Bundle(_)
+        Command::Push(_)
+        | Command::Bundle(_)
         | Command::Mount(_)
         | Command::Umount(_)
         | Command::Recover(_)

@@ -10,8 +10,8 @@ use argh::FromArgs as _;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
 use orchestrate::{
-    ActivateOptions, Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Unusable,
-    Verbs, class, quoted, reference, reserve,
+    ActivateOptions, Bound, Class, Error, Going, Host, Now, PushOptions, RebuildOptions, Settings,
+    Unusable, Verbs, class, quoted, reference, reserve,
 };
 use registry::RunState;
 use serde_json::json;
@@ -134,7 +134,7 @@ fn run_in(
 ) -> anyhow::Result<ExitCode> {
     let Some(mut command) = args.command else {
         return Err(anyhow!(
-            "which command? ensure, activate, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
+            "which command? ensure, activate, push, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
              metrics, scan, catalog, top, checked; see orchestrate --help"
         ));
@@ -160,6 +160,10 @@ fn run_in(
         Command::Health(_) => return route::health(&config, &settings, json),
         Command::Doctor(_) => return route::doctor(&config, &settings, json),
         Command::Metrics(_) => return show::metrics(settings, config.settings()?),
+        Command::Push(args) => {
+            signals::stop_by(settings.cancel.clone())?;
+            return push(&settings, args, json);
+        }
         Command::Top(_) => {
             signals::stop_by(settings.cancel.clone())?;
             return top::top(&config, &settings, no_daemon, json);
@@ -228,6 +232,15 @@ fn run_in(
     }
 }
 
+/// No run: nothing of this host is opened but the files that are pushed.
+fn push(settings: &Settings, args: &commands::Push, json: bool) -> anyhow::Result<ExitCode> {
+    let options = PushOptions { numbered: args.numbered, unsafe_index: args.unsafe_index };
+    let standard = io::stdin().as_fd().try_clone_to_owned()?;
+    let (from, to) = (reference(&args.from)?, reference(&args.to)?);
+    let done = orchestrate::push(settings, &from, &to, options, standard.into())?;
+    output(json, &done, print::pushed)
+}
+
 /// What this process and a daemon can do alike.
 fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result<ExitCode> {
     match command {
@@ -290,6 +303,7 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
         | Command::Doctor(_)
         | Command::Config(_)
         | Command::Metrics(_)
+        | Command::Push(_)
         | Command::Checked(_)
         | Command::Top(_) => unreachable!("done by this process, and before"),
     }
@@ -434,6 +448,14 @@ fn settle(command: &mut Command) -> Result<(), Error> {
                 whole.platform = Some(platform.map_err(Error::Image)?);
             }
             *image = whole.to_string();
+        }
+        Command::Push(commands::Push { from, to, platform, .. }) => {
+            let mut whole = reference(from)?.absolute(&cwd);
+            if let Some(platform) = platform.take() {
+                let platform = platform.parse().map_err(Unusable::Reference);
+                whole.platform = Some(platform.map_err(Error::Image)?);
+            }
+            (*from, *to) = (whole.to_string(), reference(to)?.to_string());
         }
         Command::Show(commands::Show { subject: image, .. })
         | Command::Rm(commands::Rm { subject: image, .. })

@@ -4,6 +4,7 @@ pub(crate) mod amiss;
 pub(crate) mod class;
 pub(crate) mod image;
 pub(crate) mod leaves;
+pub(crate) mod push;
 pub(crate) mod quote;
 pub(crate) mod refusal;
 pub(crate) mod state;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use crate::error::amiss::{Amiss, Making};
 use crate::error::class::Class;
 use crate::error::image::Unusable;
+use crate::error::push::NotPushed;
 use crate::error::refusal::Refusal;
 use crate::error::unseen::Unseen;
 use crate::handover::unfit::Unfit;
@@ -41,6 +43,8 @@ pub enum Error {
     },
     /// An image that cannot be used.
     Image(Unusable),
+    /// An image that is not named in the index of a bucket.
+    Push(NotPushed),
     /// From `thin`.
     Thin(thin::Error),
     /// From `registry`.
@@ -245,6 +249,7 @@ impl std::error::Error for Error {
             Error::Io { source, .. } => Some(source),
             Error::Usage(_)
             | Error::Image(_)
+            | Error::Push(_)
             | Error::Unknown { .. }
             | Error::Making(_)
             | Error::Amiss(_)

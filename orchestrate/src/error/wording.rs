@@ -16,6 +16,7 @@ impl fmt::Display for Error {
             },
             Error::Tree { doing, source } => write!(f, "cannot {doing}: {source}"),
             Error::Image(unusable) => unusable.fmt(f),
+            Error::Push(not) => not.fmt(f),
             Error::Thin(source) => source.fmt(f),
             Error::Registry(source) => source.fmt(f),
             Error::Io { doing, path, source } => {

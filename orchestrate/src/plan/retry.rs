@@ -87,6 +87,7 @@ pub(crate) fn is_spent(error: &Error) -> bool {
         Error::Making(_) => return true,
         Error::Tree { .. }
         | Error::Image(_)
+        | Error::Push(_)
         | Error::Thin(_)
         | Error::Registry(_)
         | Error::Io { .. }

@@ -17,6 +17,7 @@ pub(crate) mod judge;
 pub(crate) mod mend;
 pub(crate) mod named;
 pub(crate) mod publish;
+pub(crate) mod push;
 pub(crate) mod rebuild;
 pub(crate) mod remove;
 pub(crate) mod resolve;

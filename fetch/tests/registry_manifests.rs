@@ -88,6 +88,9 @@ fn bytes_that_are_not_what_was_named_are_refused() {
     let error = client.manifest(&Which::Digest(other)).unwrap_err();
     assert!(matches!(error, Error::Digest { .. }), "{error}");
     assert_eq!(server.count(), 2, "it does not get better by asking again");
+    let silent = start(&bytes, |_, reply| reply);
+    let error = registry::client(&silent, &options()).manifest(&Which::Digest(other)).unwrap_err();
+    assert!(matches!(error, Error::Digest { .. }), "{error}");
     for tag in ["", "../x", "a/b", "a b", "a?b", "-x"] {
         let error = client.manifest(&Which::Tag(tag.into())).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage, "{tag}");
@@ -225,4 +228,41 @@ fn a_document_that_is_no_manifest_is_refused_for_good() {
         let output = run(&["--list", &format!("docker://127.0.0.1:{}/team/app:v1", server.port)]);
         assert_eq!(output.status.code(), Some(100), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn a_credential_helper_is_run_where_an_option_names_it() {
+    let server = start(b"", |request, reply| match registry::header(request, "authorization") {
+        Some("Basic YWxpY2U6c2VzYW1l") => whole(request, reply),
+        _ => unknown(401, "UNAUTHORIZED", "").with("WWW-Authenticate", "Basic realm=\"r\""),
+    });
+    let host = format!("127.0.0.1:{}", server.port);
+    let dir = tempfile::tempdir().unwrap();
+    let (file, program) = (dir.path().join("auth.json"), dir.path().join("docker-credential-own"));
+    std::fs::write(&file, r#"{"credsStore":"own"}"#).unwrap();
+    let script = format!(
+        "#!/bin/sh\nread -r server\n[ \"$1 $server\" = \"get {host}\" ] || {{ echo 'credentials not found'; exit 1; }}\n\
+         echo '{{\"ServerURL\":\"{host}\",\"Username\":\"alice\",\"Secret\":\"sesame\"}}'\n"
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let run = |more: &[&str], host: &str| {
+        Command::new(env!("CARGO_BIN_EXE_fetch"))
+            .args(["--list", &format!("docker://{host}/team/app:v1"), "--authfile"])
+            .arg(&file)
+            .args(more)
+            .env("PATH", &path)
+            .output()
+            .unwrap()
+    };
+    let named = run(&["--credential-helper", "own"], &host);
+    assert!(named.status.success(), "{}", stderr(&named));
+    let not_named = run(&[], &host);
+    assert_eq!(not_named.status.code(), Some(100));
+    assert!(stderr(&not_named).contains("--credential-helper"), "{}", stderr(&not_named));
+    // What it has nothing for is nobody's.
+    let other = run(&["--credential-helper", "own"], &host.replace("127.0.0.1", "localhost"));
+    assert!(stderr(&other).contains("no login"), "{}", stderr(&other));
 }

@@ -33,6 +33,11 @@ fn tokens(value: &'static str) -> Server {
     start(b"", move |_, _| token(value, 60))
 }
 
+/// Each token another one, and all of so many seconds.
+fn tokens_of(seconds: u64) -> Server {
+    start(b"", move |request, _| token(&format!("t{}", request.number), seconds))
+}
+
 #[test]
 fn an_anonymous_token_opens_a_public_repository() {
     let blob = noise(5000, 1);
@@ -181,13 +186,41 @@ fn tokens_of_one_second_last_for_a_layer_of_several() {
 }
 
 #[test]
+fn a_token_is_renewed_before_it_ends() {
+    let blob = noise(5000, 16);
+    let tokens = tokens_of(1);
+    let realm = format!("{}/token", tokens.url());
+    let server = start(&blob, move |request, reply| match header(request, "authorization") {
+        Some(_) => open(request, reply),
+        None => challenge(&realm),
+    });
+    let client = client(&server, &options());
+    assert_eq!(read(&client, &server, &blob).unwrap(), blob);
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(read(&client, &server, &blob).unwrap(), blob);
+    let told = [None, Some("Bearer t0".to_owned()), Some("Bearer t1".to_owned())];
+    assert_eq!(sent(&server, "authorization"), told, "nobody is asked with one that has ended");
+}
+
+#[test]
 fn many_ranges_that_are_refused_at_once_have_one_renewal() {
     let blob = noise(17_000_000, 7);
-    let tokens = tokens("t1");
-    let server = guarded(&blob, "t1", format!("{}/token", tokens.url()));
+    let tokens = tokens_of(3600);
+    let realm = format!("{}/token", tokens.url());
+    // The first token is good for the first range; the others of it are refused together.
+    let server = start(&blob, move |request, reply| match header(request, "authorization") {
+        Some("Bearer t1") => open(request, reply),
+        Some("Bearer t0") if request.range().is_some_and(|(first, _)| first == 0) => {
+            open(request, reply)
+        }
+        _ => Reply { delay: Duration::from_millis(200), ..challenge(&realm) },
+    });
     let options = Options { jobs: Some(8), ..options() };
     assert_eq!(read(&client(&server, &options), &server, &blob).unwrap(), blob);
-    assert_eq!(tokens.count(), 1);
+    let refused =
+        sent(&server, "authorization").into_iter().flatten().filter(|sent| sent == "Bearer t0");
+    assert!(refused.count() > 4, "they were to be refused together");
+    assert_eq!(tokens.count(), 2);
 }
 
 #[test]
@@ -340,4 +373,21 @@ fn manifests_are_guarded_alike() {
             "GET /v2/team/app/manifests/v1"
         ]
     );
+}
+
+#[test]
+fn who_waits_for_a_silent_token_server_or_store_may_stop() {
+    let blob = noise(5000, 17);
+    let silent = start(b"", |_, reply| Reply { mute: true, ..reply });
+    let to = format!("{}/x", silent.url());
+    let by_token = guarded(&blob, "t1", to.clone());
+    let by_store = start(&blob, move |_, _| Reply::new(307, b"").with("Location", &to));
+    for server in [by_token, by_store] {
+        let begun = Instant::now();
+        let stop = fetch::Stop::new(move || begun.elapsed() > Duration::from_millis(300));
+        let options = Options { stop, patience: Duration::from_secs(60), ..options() };
+        read(&client(&server, &options), &server, &blob).unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+    assert_eq!(silent.count(), 2);
 }

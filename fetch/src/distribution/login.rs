@@ -50,7 +50,7 @@ pub(crate) fn find(
         let place = path.display().to_string();
         let bytes = match read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if !is_named && error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if !is_named && is_absent(&error) => continue,
             Err(source) => {
                 return Err(Error::Unreadable { what: "the file with logins", path, source });
             }
@@ -137,6 +137,11 @@ fn files(options: &Options, look: Lookup<'_>) -> Vec<(PathBuf, bool)> {
     paths.map(|path| (path, false)).collect()
 }
 
+/// Services have `/dev/null` for a home, too.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 /// A file of logins, which nobody waits for and which ends.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
@@ -197,6 +202,8 @@ mod tests {
         assert_eq!(name_of(&find("other").unwrap()).as_deref(), Some("runtime"));
         let Who::Unknown { places, .. } = find("third").unwrap().who else { panic!() };
         assert_eq!(places.len(), 3);
+        let service = |name: &str| (name == "HOME").then(|| "/dev/null".to_owned());
+        assert!(super::find(&Options::default(), "x", "h", "a", &service).unwrap().login.is_none());
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Index {
             true => {
                 let platforms = self.entries.iter().filter_map(|entry| entry.platform.as_ref());
                 let have = platforms.take(SHOWN_MAX).map(Platform::to_string).collect();
-                Err(Error::NoPlatform { wanted: Box::new(wanted.clone()), have })
+                Err(Error::NoPlatform { wanted: wanted.to_string(), have })
             }
         }
     }
@@ -180,6 +180,26 @@ impl Index {
         let names = self.entries.iter().filter_map(|entry| entry.names.first());
         names.take(SHOWN_MAX).cloned().collect()
     }
+}
+
+/// Which document these bytes are that a digest names: an index or a manifest, by their own words.
+///
+/// # Errors
+/// [`Error::Json`], [`Error::TooLarge`].
+pub fn told(bytes: &[u8]) -> Result<Media, Error> {
+    #[derive(Deserialize)]
+    struct Head {
+        #[serde(default, rename = "mediaType")]
+        media_type: Option<String>,
+        #[serde(default)]
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    let head: Head = json::read(Document::Manifest, bytes)?;
+    Ok(match (head.media_type, head.manifests) {
+        (Some(media_type), _) => Media::of(&media_type),
+        (None, Some(_)) => Media::Index,
+        (None, None) => Media::Manifest,
+    })
 }
 
 /// Two entries of one name, or the same manifest twice.

@@ -1,34 +1,12 @@
 //! Documents of JSON, bounded.
 
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 
-use crate::image::descriptor::Media;
 use crate::image::error::{Document, Error};
 
 /// The largest manifest, index or config that is read, bytes (distribution-spec expects at least as much of
 /// a registry).
 pub const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
-
-/// Which document these bytes are that a digest names: an index or a manifest, by their own words.
-///
-/// # Errors
-/// [`Error::Json`], [`Error::TooLarge`].
-pub fn told(bytes: &[u8]) -> Result<Media, Error> {
-    #[derive(Deserialize)]
-    struct Head {
-        #[serde(default, rename = "mediaType")]
-        media_type: Option<String>,
-        #[serde(default)]
-        manifests: Option<IgnoredAny>,
-    }
-    let head: Head = read(Document::Manifest, bytes)?;
-    Ok(match (head.media_type, head.manifests) {
-        (Some(media_type), _) => Media::of(&media_type),
-        (None, Some(_)) => Media::Index,
-        (None, None) => Media::Manifest,
-    })
-}
 
 /// Reads a document. Unknown fields are no error (image-spec, considerations.md); a field twice is one.
 pub(super) fn read<T: DeserializeOwned>(document: Document, bytes: &[u8]) -> Result<T, Error> {

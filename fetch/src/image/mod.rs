@@ -17,6 +17,7 @@ mod json;
 mod manifest;
 mod platform;
 mod registry;
+mod written;
 
 pub use archive::{ArchivePick, Archived, Archives};
 pub use config::Config;
@@ -24,8 +25,8 @@ pub use descriptor::{Descriptor, Media};
 pub use digest::Digest;
 pub use edit::{Entry, LAYOUT, Packed, check_layout, manifest_of, media_type_of, with_entries};
 pub use error::{Document, Error};
-pub use index::{ACCEPT, Index, Pick, named};
-pub use json::{DOCUMENT_BYTES_MAX, told};
+pub use index::{ACCEPT, Index, Pick, named, told};
+pub use json::DOCUMENT_BYTES_MAX;
 pub use manifest::{LAYERS_MAX, Manifest};
 pub use platform::Platform;
 pub use registry::RegistryRef;

@@ -63,7 +63,7 @@ fn best_within(
         }
     }
     others.truncate(8);
-    Err(failed(fetch::image::Error::NoPlatform { wanted: Box::new(wanted.clone()), have: others }))
+    Err(failed(fetch::image::Error::NoPlatform { wanted: wanted.to_string(), have: others }))
 }
 
 /// The image of one entry; or the platforms that it is for, where that is none of those wanted.

@@ -244,7 +244,7 @@ impl Host {
         if config.1.platform.fit(wanted).is_none() {
             let have = vec![config.1.platform.to_string()];
             if !asked {
-                let wanted = Box::new(wanted.clone());
+                let wanted = wanted.to_string();
                 return Err(failed(fetch::image::Error::NoPlatform { wanted, have }));
             }
             // Whoever asks for these very bytes gets them.

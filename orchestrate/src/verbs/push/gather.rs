@@ -370,7 +370,7 @@ impl<'a> Saved<'a> {
             && config.platform.fit(wanted).is_none()
         {
             let have = vec![config.platform.to_string()];
-            let wanted = Box::new(wanted.clone());
+            let wanted = wanted.to_string();
             return Err(failed(fetch::image::Error::NoPlatform { wanted, have }));
         }
         Ok(Saved { archive, config: (bytes, config), names: archived.layers.clone() })

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
-use fetch::image::{DOCUMENT_BYTES_MAX, Entry, with_entries};
+use fetch::image::{DOCUMENT_BYTES_MAX, Entry, Index, Pick, with_entries};
 use fetch::{Condition, ObjectRef, Small};
 
 use crate::error::Error;
@@ -16,6 +16,10 @@ const TRIES_MAX: u32 = 100;
 
 /// The longest pause before the second try; each further one may be twice as long, up to 64 times.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// When a tag that was written is looked at once more: after twice the time that writing it took, within these.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(1);
 
 /// A random number: std's hasher is seeded by the kernel.
 pub(crate) fn dice() -> u64 {
@@ -72,7 +76,14 @@ impl Tagged<'_> {
         }
     }
 
-    /// Writes the tag; says whether it was another before.
+    /// Whether the index has the tag, whatever it stands for.
+    fn is_named(&self, found: &Found) -> bool {
+        let index = found.as_ref().and_then(|found| Index::read(&found.bytes).ok());
+        index.is_some_and(|index| index.pick(&Pick::Name(self.tag.to_owned())).is_ok())
+    }
+
+    /// Writes the tag; says whether it was another before. It is looked at once more a moment later: there are servers
+    /// that judge a condition and write in two steps, between which another writer fits.
     ///
     /// # Errors
     /// [`NotPushed::Raced`] where others were first each time.
@@ -82,24 +93,30 @@ impl Tagged<'_> {
         for tries in 1..=TRIES_MAX {
             let found = self.read(&object)?;
             let Some(bytes) = self.changed(&object, &found)? else { return Ok(written) };
+            // Another push of the same tag came after this one.
+            if written && self.is_named(&found) {
+                return Ok(true);
+            }
             let condition = self.condition(&object, &found)?;
+            let begun = Instant::now();
             let mut put = client.put(&object, &bytes, "application/json", condition);
             if self.unsafe_index && status(&put) == Some(501) {
                 put = client.put(&object, &bytes, "application/json", None);
             }
-            match status(&put) {
-                // It is looked at once more: nobody keeps another writer away.
-                None if put.is_ok() && self.unsafe_index => written = true,
+            let pause = match status(&put) {
+                None if put.is_ok() => {
+                    written = true;
+                    (begun.elapsed() * 2).clamp(LOOK_AGAIN, LOOK_AGAIN_MAX)
+                }
                 // Somebody was first, or is at it now, or has removed it.
-                Some(404 | 409 | 412) => {}
+                Some(404 | 409 | 412) => {
+                    let most = PAUSE.saturating_mul(1 << tries.min(6)).as_millis();
+                    let pause = u128::from(dice()) % most.max(1);
+                    Duration::from_millis(u64::try_from(pause).unwrap_or(0))
+                }
                 Some(_) | None => return self.goal.heed(put).map(|_| true),
-            }
-            let most = PAUSE.saturating_mul(1 << tries.min(6)).as_millis();
-            let pause = u128::from(dice()) % most.max(1);
-            self.goal.settings.cancel.sleep(match written {
-                true => Duration::ZERO,
-                false => Duration::from_millis(u64::try_from(pause).unwrap_or(0)),
-            })?;
+            };
+            self.goal.settings.cancel.sleep(pause)?;
         }
         Err(NotPushed::Raced { index: object.to_string(), tries: TRIES_MAX }.into())
     }

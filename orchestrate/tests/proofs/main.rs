@@ -16,6 +16,7 @@ mod full;
 mod gc_race;
 mod heard;
 mod hints;
+mod images;
 mod interleave;
 mod life;
 mod log;

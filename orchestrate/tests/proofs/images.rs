@@ -1,0 +1,5 @@
+//! Images of layouts and archives, by the real program on a `dir:` store: every form of one image is one stack,
+//! and every document that lies is refused with nothing left behind.
+
+mod layout;
+mod table;

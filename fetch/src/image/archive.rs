@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::image::digest::Digest;
 use crate::image::error::{Document, Error};
 use crate::image::json;
 use crate::image::manifest::LAYERS_MAX;
@@ -39,6 +40,25 @@ pub struct Archived {
     pub names: Vec<String>,
     /// The members that are its layers, from the lowest up.
     pub layers: Vec<String>,
+}
+
+impl Archived {
+    /// The digest of these bytes, which are those of its config. A name of 64 digits is the image's id, and so has
+    /// to be that digest.
+    ///
+    /// # Errors
+    /// [`Error::Other`].
+    pub fn id(&self, config: &[u8]) -> Result<Digest, Error> {
+        let found = Digest::of(config);
+        let name = self.config.rsplit('/').next().unwrap_or_default();
+        let name = name.strip_suffix(".json").unwrap_or(name);
+        match Digest::parse(&format!("sha256:{name}")) {
+            Ok(expected) if expected != found => {
+                Err(Error::Other { document: Document::Config, expected, found })
+            }
+            Ok(_) | Err(_) => Ok(found),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -140,6 +160,21 @@ mod tests {
         assert!(matches!(config(ArchivePick::At(2)), Err(Error::NoName { .. })));
         assert!(matches!(config(ArchivePick::Name("a".into())), Err(Error::NoName { .. })));
         assert!(matches!(config(ArchivePick::Only), Err(Error::Several { .. })));
+    }
+
+    #[test]
+    fn a_config_is_what_its_name_says() {
+        let id = Digest::of(b"{}");
+        for (name, good) in [
+            (format!("{}.json", id.hex()), true),
+            (format!("blobs/sha256/{}", id.hex()), true),
+            ("config.json".to_owned(), true),
+            (format!("{}.json", Digest::of(b"[]").hex()), false),
+            (format!("blobs/sha256/{}", Digest::of(b"[]").hex()), false),
+        ] {
+            let one = Archived { config: name, names: vec![], layers: vec![] };
+            assert_eq!(one.id(b"{}").ok(), good.then_some(id), "{}", one.config);
+        }
     }
 
     #[test]

@@ -30,6 +30,29 @@ pub fn told(bytes: &[u8]) -> Result<Media, Error> {
     })
 }
 
+/// Whether this is the `oci-layout` of a layout of a version that is known (image-spec, image-layout.md).
+///
+/// # Errors
+/// [`Error::Json`], [`Error::Field`], [`Error::TooLarge`].
+pub fn is_layout(bytes: &[u8]) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Layout {
+        #[serde(default, rename = "imageLayoutVersion")]
+        version: Option<String>,
+    }
+    let document = Document::Layout;
+    let layout: Layout = read(document, bytes)?;
+    match layout.version {
+        Some(version) if version.starts_with("1.") => Ok(()),
+        version => Err(Error::Field {
+            document,
+            field: "imageLayoutVersion",
+            got: version.unwrap_or_default(),
+            why: "of all versions only 1 is known",
+        }),
+    }
+}
+
 /// Reads a document. Unknown fields are no error (image-spec, considerations.md); a field twice is one.
 pub(super) fn read<T: DeserializeOwned>(document: Document, bytes: &[u8]) -> Result<T, Error> {
     let length = bytes.len() as u64;

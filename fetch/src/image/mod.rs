@@ -9,6 +9,8 @@ mod config;
 mod descriptor;
 mod digest;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod index;
 mod json;
 mod manifest;
@@ -21,7 +23,7 @@ pub use descriptor::{Descriptor, Media};
 pub use digest::Digest;
 pub use error::{Document, Error};
 pub use index::{ACCEPT, Index, Pick};
-pub use json::{DOCUMENT_BYTES_MAX, told};
+pub use json::{DOCUMENT_BYTES_MAX, is_layout, told};
 pub use manifest::{LAYERS_MAX, Manifest};
 pub use platform::Platform;
 pub use registry::RegistryRef;

@@ -52,6 +52,15 @@ pub enum Unusable {
         /// What it is.
         found: registry::Digest,
     },
+    /// A layer of another size than its manifest promises.
+    Size {
+        /// The layer.
+        layer: String,
+        /// Bytes that were promised.
+        expected: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
     /// A daemon was given the path of a local image.
     Daemon {
         /// The image.
@@ -88,6 +97,11 @@ impl fmt::Display for Unusable {
                 f,
                 "layer {}: it unpacks to {found}, and the image's config says {expected}; the image is \
                  refused, nothing of this layer is kept",
+                layer.escape_debug()
+            ),
+            Unusable::Size { layer, expected, found } => write!(
+                f,
+                "layer {}: it has {found} bytes, and {expected} were promised by the manifest",
                 layer.escape_debug()
             ),
             Unusable::Daemon { image } => write!(

@@ -69,6 +69,7 @@ fn image_class(unusable: &Unusable) -> Class {
         | Unusable::NoLayout { .. }
         | Unusable::NoBlob { .. }
         | Unusable::Strange { .. }
+        | Unusable::Size { .. }
         | Unusable::DiffId { .. } => Class::Refused,
     }
 }

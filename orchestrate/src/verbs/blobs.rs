@@ -1,16 +1,16 @@
 //! Where the documents and layers of an image with digests are: a layout in a bucket or directory, or an archive.
 
-use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fetch::image::{DOCUMENT_BYTES_MAX, Descriptor, Digest, Document};
+use fetch::image::{Archived, DOCUMENT_BYTES_MAX, Descriptor, Digest, Document};
 use fetch::{Client, Expect, Kind, ObjectRef};
 
 use crate::error::Error;
 use crate::error::image::Unusable;
 use crate::local::archive::Archive;
 use crate::local::layout::Layout;
+use crate::local::piece::Piece;
 use crate::process::cancel::{Cancel, heedfully};
 use crate::verbs::wanted::Place;
 
@@ -93,7 +93,18 @@ impl Blobs {
     }
 
     /// Where a layer's bytes are, and what people are told that it is.
-    pub(crate) fn layer(&self, digest: Digest) -> Result<(Place, String), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Image`] where a file of this host has another size than the manifest promises; a server is asked later.
+    pub(crate) fn layer(&self, digest: Digest, size: u64) -> Result<(Place, String), Error> {
+        let sized = |piece: Piece| match piece.bytes() == size {
+            true => Ok(Place::Here(piece)),
+            false => Err(Error::Image(Unusable::Size {
+                layer: format!("{}: {digest}", self.shown()),
+                expected: size,
+                found: piece.bytes(),
+            })),
+        };
         match self {
             Blobs::Bucket { client, .. } => {
                 let object = self.object(digest)?;
@@ -101,10 +112,10 @@ impl Blobs {
                 Ok((Place::Server { client: client.clone(), object }, title))
             }
             Blobs::Directory(layout) => {
-                Ok((Place::Here(layout.blob(digest)?), format!("{}: {digest}", self.shown())))
+                Ok((sized(layout.blob(digest)?)?, format!("{}: {digest}", self.shown())))
             }
             Blobs::Tar(archive) => {
-                Ok((Place::Here(archive.blob(digest)?), format!("{}: {digest}", self.shown())))
+                Ok((sized(archive.blob(digest)?)?, format!("{}: {digest}", self.shown())))
             }
         }
     }
@@ -131,8 +142,8 @@ impl Blobs {
 }
 
 /// A document of a file, within its bound.
-pub(crate) fn bounded(
-    piece: &crate::local::piece::Piece,
+fn bounded(
+    piece: &Piece,
     document: Document,
     shown: &str,
 ) -> Result<Vec<u8>, Error> {
@@ -146,6 +157,22 @@ pub(crate) fn bounded(
     piece.whole().map_err(|source| Error::Io { doing: "read", path, source })
 }
 
+/// The config of an image of `docker save`, and its digest.
+pub(crate) fn saved_config(
+    archive: &Archive,
+    archived: &Archived,
+) -> Result<(Vec<u8>, Digest), Error> {
+    let piece = archive.member(&archived.config)?.ok_or_else(|| {
+        let what = format!("{} has no member {}", archive.shown(), archived.config);
+        Error::Image(Unusable::NoLayout { what })
+    })?;
+    let bytes = bounded(&piece, Document::Config, archive.shown())?;
+    let told =
+        |source| Error::Image(Unusable::Document { image: archive.shown().to_owned(), source });
+    let digest = archived.id(&bytes).map_err(told)?;
+    Ok((bytes, digest))
+}
+
 /// A small object, whole; a wish to stop is heard meanwhile.
 fn read(
     client: &Client,
@@ -155,6 +182,7 @@ fn read(
 ) -> Result<Vec<u8>, Error> {
     let (client, object, expect) = (client.clone(), object.clone(), expect.clone());
     heedfully(cancel, move || {
+        use std::io::Read as _;
         let mut bytes = Vec::new();
         let mut body = client.open(&object, &expect).map_err(Error::Fetch)?;
         body.read_to_end(&mut bytes).map_err(|source| match source.downcast::<fetch::Error>() {

@@ -93,6 +93,10 @@ fn whom_next(wanted: &Wanted, error: &Error) -> Result<Option<Place>, Error> {
     if matches!(fetched, Some(fetch::Error::Rotten { .. })) {
         return Ok(Some(wanted.place.clone()));
     }
+    // The config lies, and the bytes are those that everybody has.
+    if matches!(error, Error::Image(Unusable::DiffId { .. })) {
+        return Ok(None);
+    }
     let other = fetched.is_some_and(|fetched| fetched.kind() == fetch::Kind::Changed);
     match known && (other || class(error) == Class::Refused) {
         true => wanted.elsewhere(),

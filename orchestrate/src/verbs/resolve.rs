@@ -18,11 +18,14 @@ use crate::local::archive::Archive;
 use crate::local::layout::Layout;
 use crate::local::spooled::{self, Form};
 use crate::process::cancel::heedfully;
-use crate::verbs::blobs::{Blobs, bounded};
+use crate::verbs::blobs::{Blobs, saved_config};
 use crate::verbs::wanted::{Place, TopOf, Wanted};
 
 /// Indexes inside of indexes.
 const DEPTH_MAX: u32 = 4;
+
+/// Entries of indexes that are looked into for one image. Most are told from others by the index alone.
+const LOOKS_MAX: u32 = 64;
 
 /// What a reference stands for.
 pub(crate) struct Resolved {
@@ -37,10 +40,10 @@ pub(crate) struct Resolved {
 }
 
 /// An image that was chosen, with its documents checked.
-struct Chosen {
+pub(crate) struct Chosen {
     /// What the place answered for the name.
     found: Sha,
-    manifest: (Sha, Manifest),
+    pub(crate) manifest: (Sha, Manifest),
     config: (Vec<u8>, Config),
 }
 
@@ -175,7 +178,7 @@ impl Host {
         };
         let chosen = match (&first, pick) {
             (None, Pick::Digest(digest)) => self.by_digest(blobs, *digest, &wanted)?,
-            (Some(index), _) => best(blobs, index, &wanted, DEPTH_MAX)?,
+            (Some(index), _) => best(blobs, index, &wanted)?,
             (None, Pick::Only | Pick::Name(_)) => {
                 return Err(told(fetch::image::Error::Empty { document: Document::Index }));
             }
@@ -232,12 +235,17 @@ impl Host {
     }
 
     /// A manifest or index that is named by its digest, whether the layout's index lists it or not.
-    fn by_digest(&self, blobs: &Blobs, digest: Sha, wanted: &Platform) -> Result<Chosen, Error> {
+    pub(crate) fn by_digest(
+        &self,
+        blobs: &Blobs,
+        digest: Sha,
+        wanted: &Platform,
+    ) -> Result<Chosen, Error> {
         let failed = unusable(blobs.shown());
         let bytes = blobs.document(Document::Manifest, digest, None)?;
         if told(&bytes).map_err(&failed)? == Media::Index {
             let index = Index::read(&bytes).map_err(&failed)?;
-            let mut chosen = best(blobs, &index, wanted, DEPTH_MAX)?;
+            let mut chosen = best(blobs, &index, wanted)?;
             chosen.found = digest;
             return Ok(chosen);
         }
@@ -257,7 +265,11 @@ impl Host {
 
     fn archive(&self, image: &Reference, file: &Path) -> Result<Archive, Error> {
         let limits = &self.settings.limits;
-        let file = spooled::open(&self.settings.state, file, limits)?;
+        let (state, path, bounds) =
+            (self.settings.state.clone(), file.to_owned(), limits.clone());
+        // A compressed one is written plain first, which may take as long as it is large.
+        let open = move || spooled::open(&state, &path, &bounds);
+        let file = heedfully(&self.settings.cancel, open)??;
         Archive::open(file, &image.to_string(), limits)
     }
 
@@ -300,8 +312,7 @@ impl Host {
                 Error::Image(Unusable::NoLayout { what })
             })
         };
-        let bytes = bounded(&member(&archived.config)?, Document::Config, archive.shown())?;
-        let digest = Sha::of(&bytes);
+        let (bytes, digest) = saved_config(archive, archived)?;
         let config = Config::read(&bytes).map_err(&failed)?;
         config.is_for(archived.layers.len()).map_err(&failed)?;
         let wanted = self.platform(image);
@@ -347,9 +358,8 @@ fn place_of(archive: &Archive, digest: Sha) -> Result<u32, Error> {
     let archives = archives.map_err(&failed)?;
     let mut at = 0;
     while let Ok(archived) = archives.pick(&ArchivePick::At(at)) {
-        if let Some(piece) = archive.member(&archived.config)?
-            && Sha::of(&bounded(&piece, Document::Config, archive.shown())?) == digest
-        {
+        // One that is broken is another image's fault.
+        if saved_config(archive, archived).is_ok_and(|(_, found)| found == digest) {
             return Ok(at);
         }
         at += 1;
@@ -359,7 +369,7 @@ fn place_of(archive: &Archive, digest: Sha) -> Result<u32, Error> {
 
 /// One layer of an image with a manifest.
 fn of_blob(blobs: &Blobs, number: u64, digest: Sha, size: u64, diff: Sha) -> Result<Wanted, Error> {
-    let (place, title) = blobs.layer(digest)?;
+    let (place, title) = blobs.layer(digest, size)?;
     Ok(Wanted {
         number,
         key: digest.to_string(),
@@ -402,18 +412,34 @@ fn config(blobs: &Blobs, manifest: &Manifest) -> Result<(Vec<u8>, Config), Error
 
 /// The digest of the manifest that fits best, with its config looked at.
 pub(crate) fn best_of(blobs: &Blobs, index: &Index, wanted: &Platform) -> Result<Sha, Error> {
-    Ok(best(blobs, index, wanted, DEPTH_MAX)?.manifest.0)
+    Ok(best(blobs, index, wanted)?.manifest.0)
 }
 
 /// The image of an index that fits best. The choice is made once: what was chosen is not looked for again.
-fn best(blobs: &Blobs, index: &Index, wanted: &Platform, depth: u32) -> Result<Chosen, Error> {
+fn best(blobs: &Blobs, index: &Index, wanted: &Platform) -> Result<Chosen, Error> {
+    best_below(blobs, index, wanted, DEPTH_MAX, &mut 0)
+}
+
+fn best_below(
+    blobs: &Blobs,
+    index: &Index,
+    wanted: &Platform,
+    depth: u32,
+    looks: &mut u32,
+) -> Result<Chosen, Error> {
     let failed = unusable(blobs.shown());
     if depth == 0 {
         return Err(failed(fetch::image::Error::Nested { depth_max: DEPTH_MAX }));
     }
     let mut others = Vec::new();
     for entry in index.candidates(wanted).map_err(&failed)? {
-        match within(blobs, entry, wanted, depth)? {
+        *looks += 1;
+        if *looks > LOOKS_MAX {
+            let (document, what) = (Document::Index, "entries that say too little to choose from");
+            let (got, max) = (u64::from(*looks), u64::from(LOOKS_MAX));
+            return Err(failed(fetch::image::Error::TooMany { document, what, got, max }));
+        }
+        match within(blobs, entry, wanted, depth, looks)? {
             Ok(chosen) => return Ok(chosen),
             Err(other) => others.extend(other),
         }
@@ -428,11 +454,12 @@ fn within(
     entry: &Descriptor,
     wanted: &Platform,
     depth: u32,
+    looks: &mut u32,
 ) -> Result<Result<Chosen, Vec<String>>, Error> {
     let failed = unusable(blobs.shown());
     if entry.media() == Media::Index {
         let index = Index::read(&blobs.promised(Document::Index, entry)?).map_err(&failed)?;
-        return match best(blobs, &index, wanted, depth - 1) {
+        return match best_below(blobs, &index, wanted, depth - 1, looks) {
             Ok(chosen) => Ok(Ok(Chosen { found: entry.digest, ..chosen })),
             Err(Error::Image(Unusable::Document {
                 source: fetch::image::Error::NoPlatform { have, .. },

@@ -9,8 +9,8 @@ use tests::tree::Tree;
 
 use crate::bench::{Bench, Host};
 use crate::images::layout::{
-    CONFIG, Family, INDEX, Image, Layout, MANIFEST, Member, Packing, Saved, archive, gzip, saved,
-    sha, tar, zstd,
+    CONFIG, Family, Image, Layout, MANIFEST, Member, Packing, Saved, archive, gzip, saved,
+    sha, zstd,
 };
 
 /// A case writes what it needs below a directory and gives the words behind `ensure`.
@@ -520,10 +520,10 @@ const REFUSED: &[(&str, i32, &str, Write)] = &[
         layout.write(dir);
         at(dir, "oci", ":v1")
     }),
-    ("indexes that name one another a thousand times", 100, "", |dir| {
+    ("indexes that name one another a thousand times", 100, "at most 64 are taken", |dir| {
         let mut layout = Layout::default();
         let mut entry = layout.index(&[], Family::Oci);
-        for level in 0..3 {
+        for level in 0..2 {
             let entries: Vec<Value> = (0..2000)
                 .map(|at| {
                     let mut entry = entry.clone();
@@ -584,8 +584,8 @@ const REFUSED: &[(&str, i32, &str, Write)] = &[
             layout.files.insert("oci-layout".into(), b"hello".to_vec());
         })
     }),
-    ("no directory", 100, "", |dir| at(dir, "oci", "/nowhere:v1")),
-    ("no archive", 100, "", |dir| at(dir, "docker-archive", "/nowhere.tar")),
+    ("no directory", 100, "there is nothing of this name", |dir| at(dir, "oci", "/nowhere:v1")),
+    ("no archive", 100, "there is nothing of this name", |dir| at(dir, "docker-archive", "/nowhere.tar")),
     ("a layout of docker's older form", 100, "docker-archive: is the form", |dir| {
         with_archive(dir, Saved::Old, |_| ());
         at(dir, "oci-archive", "/a.tar")
@@ -645,6 +645,7 @@ fn every_document_that_lies_is_refused_and_nothing_stays() {
     // The layers are not here: each has to be read.
     host.ok(&["rm", "s3://bucket/a/"]);
     let before = host.rows("SELECT id FROM volumes");
+    let mut known: Vec<String> = Vec::new();
     let mut wrong = Vec::new();
     for (name, code, said, write) in REFUSED.iter().filter(|(name, ..)| wanted(name)) {
         let dir = bench.path("case");
@@ -663,7 +664,10 @@ fn every_document_that_lies_is_refused_and_nothing_stays() {
         ] {
             let rows = host.rows(sql);
             // Only bytes that do not unpack are kept from being tried again.
-            if !rows.is_empty() && !(what == "a quarantine" && name.starts_with("17")) {
+            if what == "a quarantine" && name.starts_with("17") {
+                known.clone_from(&rows);
+            }
+            if rows != (if what == "a quarantine" { known.clone() } else { Vec::new() }) {
                 wrong.push(format!("{name}: leaves {what}: {rows:?}"));
             }
         }

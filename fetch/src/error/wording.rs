@@ -145,11 +145,17 @@ impl fmt::Display for Error {
             Error::Gap { subject, missing, next } => {
                 write!(f, "listing {}: layer {missing} is missing, {next} is there", q(subject))
             }
-            Error::Stranger { subject } => write!(
-                f,
-                "{}: not a layer (<n>.tar, .tar.gz, .tgz, .tar.zst): move it out of the prefix",
-                q(subject)
-            ),
+            Error::Stranger { subject } => {
+                let subject_q = q(subject);
+                write!(f, "{subject_q}: not a layer (<n>.tar, .tar.gz, .tgz, .tar.zst): ")?;
+                match layout_of(subject) {
+                    Some(prefix) => {
+                        let named = format!("oci:{prefix}:TAG");
+                        write!(f, "orchestrate takes an image layout as {}", q(&named))
+                    }
+                    None => f.write_str("move it out of the prefix"),
+                }
+            }
             Error::Duplicate { number, first, second } => {
                 write!(f, "layer {number} is there twice: {} and {}", q(first), q(second))
             }
@@ -187,6 +193,14 @@ impl fmt::Display for Error {
 }
 
 /// A time after its preposition; nothing where it would be 0.0 s.
+/// The prefix of an image layout, where this is one of its objects.
+fn layout_of(subject: &str) -> Option<&str> {
+    let blob = subject.find("/blobs/sha256/");
+    let document = ["/index.json", "/oci-layout"].iter().find_map(|end| subject.strip_suffix(end));
+    let at = blob.or(document.map(str::len))?;
+    Some(&subject[..=at])
+}
+
 struct Over(&'static str, Duration);
 
 impl fmt::Display for Over {

@@ -70,6 +70,8 @@ fn image_class(unusable: &Unusable) -> Class {
         | Unusable::NoBlob { .. }
         | Unusable::Strange { .. }
         | Unusable::Size { .. }
+        | Unusable::NoLayer { .. }
+        | Unusable::Other { .. }
         | Unusable::DiffId { .. } => Class::Refused,
     }
 }

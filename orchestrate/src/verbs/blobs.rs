@@ -15,7 +15,7 @@ use crate::process::cancel::{Cancel, heedfully};
 use crate::verbs::wanted::Place;
 
 /// How long a blob that an index names is waited for, before it is asked for once more: it may be being uploaded.
-const LATE: Duration = Duration::from_secs(1);
+pub(crate) const LATE: Duration = Duration::from_secs(1);
 
 /// A set of blobs by digest, with an index.
 #[derive(Clone, Debug)]
@@ -50,31 +50,31 @@ impl Blobs {
     ) -> Result<Vec<u8>, Error> {
         let told = |source| Error::Image(Unusable::Document { image: self.shown(), source });
         descriptor.document_bytes(document).map_err(told)?;
-        let bytes = self.document(document, descriptor.digest, Some(descriptor.size))?;
+        let bytes = self.document(document, descriptor.digest)?;
         descriptor.check(document, &bytes).map_err(told)?;
         Ok(bytes)
     }
 
     /// A document by its digest alone, checked.
-    pub(crate) fn document(
-        &self,
-        document: Document,
-        digest: Digest,
-        size: Option<u64>,
-    ) -> Result<Vec<u8>, Error> {
+    pub(crate) fn document(&self, document: Document, digest: Digest) -> Result<Vec<u8>, Error> {
         let bytes = match self {
             Blobs::Bucket { client, cancel, .. } => {
                 let object = self.object(digest)?;
                 let expect = Expect {
                     sha256: Some(digest.0),
-                    size,
                     size_max: Some(DOCUMENT_BYTES_MAX),
                     ..Expect::default()
                 };
                 match read(client, &object, &expect, cancel) {
                     Err(Error::Fetch(error)) if error.kind() == Kind::NotFound => {
                         cancel.sleep(LATE)?;
-                        read(client, &object, &expect, cancel)?
+                        match read(client, &object, &expect, cancel) {
+                            Err(Error::Fetch(error)) if error.kind() == Kind::NotFound => {
+                                let place = self.shown();
+                                return Err(Error::Image(Unusable::NoBlob { place, digest }));
+                            }
+                            read => read?,
+                        }
                     }
                     read => read?,
                 }

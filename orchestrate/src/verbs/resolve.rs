@@ -242,7 +242,7 @@ impl Host {
         wanted: &Platform,
     ) -> Result<Chosen, Error> {
         let failed = unusable(blobs.shown());
-        let bytes = blobs.document(Document::Manifest, digest, None)?;
+        let bytes = blobs.document(Document::Manifest, digest)?;
         if told(&bytes).map_err(&failed)? == Media::Index {
             let index = Index::read(&bytes).map_err(&failed)?;
             let mut chosen = best(blobs, &index, wanted)?;

@@ -214,7 +214,11 @@ fn run_in(
         Command::Catalog(args) => show::catalog(&mut host, &args, json),
         Command::Quarantine(args) => quarantine(&mut host, &args, json),
         Command::Checked(args) => checked(&mut host, &args.name, json),
-        command => perform(&mut host, command, json),
+        command => {
+            let done = perform(&mut host, command, json);
+            host.let_archive_go(done.as_ref().err().and_then(|error| error.downcast_ref()));
+            done
+        }
     }
 }
 

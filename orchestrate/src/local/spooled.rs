@@ -37,6 +37,14 @@ pub(crate) enum Form {
     Docker,
 }
 
+/// An archive of an image that came through a pipe.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) image: Digest,
+    pub(crate) form: Form,
+    pub(crate) file: Arc<File>,
+}
+
 fn kept(state: &Path, image: Digest, form: Form) -> PathBuf {
     let end = match form {
         Form::Layout => "oci",
@@ -46,11 +54,11 @@ fn kept(state: &Path, image: Digest, form: Form) -> PathBuf {
 }
 
 /// The archive of an image that came through a pipe, if it is kept still.
-pub(crate) fn find(state: &Path, image: Digest) -> Result<Option<(Form, Arc<File>)>, Error> {
+pub(crate) fn find(state: &Path, image: Digest) -> Result<Option<Kept>, Error> {
     for form in [Form::Layout, Form::Docker] {
         let path = kept(state, image, form);
         match File::open(&path) {
-            Ok(file) => return Ok(Some((form, Arc::new(file)))),
+            Ok(file) => return Ok(Some(Kept { image, form, file: Arc::new(file) })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(Error::Io { doing: "open", path, source }),
         }

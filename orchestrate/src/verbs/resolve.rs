@@ -16,7 +16,7 @@ use crate::error::image::Unusable;
 use crate::host::Host;
 use crate::local::archive::Archive;
 use crate::local::layout::Layout;
-use crate::local::spooled::{self, Form};
+use crate::local::spooled::{self, Form, Kept};
 use crate::process::cancel::heedfully;
 use crate::verbs::blobs::{Blobs, saved_config};
 use crate::verbs::wanted::{Place, TopOf, Wanted};
@@ -279,7 +279,7 @@ impl Host {
         image: &Reference,
         digest: Sha,
     ) -> Result<(Resolved, Option<Digest>), Error> {
-        let Some((form, file)) = spooled::find(&self.settings.state, digest)? else {
+        let Some(Kept { form, file, .. }) = self.kept_archive(digest)? else {
             return Err(Error::Image(Unusable::NotKept { digest }));
         };
         let archive = Archive::open(file, &image.to_string(), &self.settings.limits)?;

@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::error::image::Unusable;
 use crate::host::Host;
 use crate::local::archive::Archive;
-use crate::local::spooled::{self, Form};
+use crate::local::spooled::{self, Form, Kept};
+use crate::plan::class::class;
 use crate::process::cancel::heedfully;
 use crate::verbs::blobs::{Blobs, saved_config};
 use crate::verbs::resolve::best_of;
@@ -45,7 +46,16 @@ impl Host {
             | Place::Here(_) => return Ok(image.clone()),
         };
         spooled::keep(&state, &arrived, digest, form)?;
+        self.arrived = Some(Kept { image: digest, form, file: arrived.file.clone() });
         Ok(Reference { place: Place::Here(digest), platform: None })
+    }
+
+    /// What was taken in has been put to use, or the command has failed: only who may try again finds it kept.
+    pub fn let_archive_go(&mut self, failed: Option<&Error>) {
+        let over = failed.is_none_or(|error| !class(error).may_retry());
+        if let Some(kept) = self.arrived.take().filter(|_| over) {
+            spooled::discard(&self.settings.state, kept.image);
+        }
     }
 
     fn in_layout(&self, image: &Reference, archive: Archive, pick: &Pick) -> Result<Digest, Error> {

@@ -134,6 +134,33 @@ fn what_breaks_off_or_lies_in_a_pipe_leaves_nothing() {
     host.check();
 }
 
+/// It is built or not: what was written down of a pipe is not needed any more.
+#[test]
+fn whatever_a_command_comes_to_its_archive_goes() {
+    let bench = Bench::new(&[], 4, 2000);
+    let host = bench.host("host");
+    let other = archive(&saved(&Image::of(&[1, 2, 4]), Saved::Old, &[]));
+    let bytes = docker();
+    for (bytes, words, code) in [
+        (&bytes, &["ensure", PIPE, "--dry-run"][..], 0),
+        (&bytes, &["activate", PIPE, "--name", "a-1", "--dry-run"], 0),
+        (&bytes, &["activate", PIPE, "--name", "no name"], 100),
+        (&bytes, &["activate", PIPE, "--name", "a-1", "--no-fetch"], 100),
+        (&bytes, &["activate", PIPE, "--name", "a-1"], 0),
+        (&bytes, &["activate", PIPE, "--name", "a-1"], 0),
+        (&bytes, &["activate", PIPE, "--name", "a-2", "--no-fetch"], 0),
+        (&other, &["activate", PIPE, "--name", "a-1"], 100),
+        (&other, &["ensure", "docker-archive:-:nothing:v1"], 100),
+        (&other, &["ensure", "docker-archive:-@7"], 100),
+    ] {
+        let ran = piped(host.command(words), bytes);
+        assert_eq!(ran.status.code(), Some(code), "{words:?}: {ran:?}");
+        no_archive(&host);
+    }
+    host.check_tree("a-1", 3);
+    host.check();
+}
+
 fn standing(mut command: Command) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }

@@ -8,5 +8,6 @@ mod crash;
 mod daemon;
 mod layout;
 mod life;
+mod peers;
 mod pipe;
 mod table;

@@ -1,17 +1,21 @@
-//! `kill -9` at the calls of a run for a layout and for a pipe; then the same again, or `recover`, ends it and nothing
-//! is left behind. A short form runs with every test; all of it is `just soak-images`.
+//! `kill -9` at the calls of a run for a layout and for a pipe, and calls that fail; then the same again, or `recover`,
+//! ends it and nothing is left behind. A short form runs with every test; all of it is a part of `just soak-matrix`
+//! and `just soak-failures`.
 
 use std::fs;
 use std::process::Command;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use tests::trace::{self, Act, Call, Effect, Side, Whose};
+use serde_json::Value;
+use tests::trace::{self, Act, Call, Effect, Ended, Side, Whose};
 
 use crate::bench::{Bench, Host, names};
-use crate::images::layout::{Family, Image, Layout, Packing, Saved, archive, saved};
+use crate::images::layout::{Family, Image, Layout, Packing, Saved, archive, gzip, saved};
+use crate::sweep::{How, may_fail};
 
 /// In a test run, each of these many calls.
-const STEP: usize = 37;
+const STEP: usize = 61;
 
 fn step() -> usize {
     std::env::var("VENEER_MATRIX_STEP").map_or(STEP, |text| text.parse().unwrap())
@@ -66,27 +70,32 @@ fn clean(host: &Host<'_>, told: &str) {
     assert_eq!(host.rows("SELECT digest FROM quarantine"), [""; 0], "{told}");
 }
 
-#[test]
-fn killed_at_every_kth_call_a_run_for_a_layout_or_a_pipe_is_ended_by_the_next() {
-    let bench = Bench::new(&[], 4, 2000);
+fn sources(bench: &Bench) -> [Source; 4] {
     let image = Image::of(&[1, 2, 3]);
     let layout = Layout::one(&image, Packing::Gzip, Family::Oci);
-    layout.put(&bench, "images/app");
+    layout.put(bench, "images/app");
     layout.write(&bench.path("layout"));
     let docker = bench.path("docker.tar");
     fs::write(&docker, archive(&saved(&image, Saved::Podman, &[]))).unwrap();
     let packed = bench.path("docker.tar.gz");
-    fs::write(&packed, super::layout::gzip(&fs::read(&docker).unwrap())).unwrap();
-    let sources = [
-        Source { name: "layout", reference: format!("oci:{}:v1", bench.path("layout").display()), input: None },
-        Source { name: "bucket", reference: "oci:s3://bucket/images/app/:v1".into(), input: None },
-        Source { name: "archive", reference: format!("docker-archive:{}", packed.display()), input: None },
+    fs::write(&packed, gzip(&fs::read(&docker).unwrap())).unwrap();
+    let source = |name, reference: String| Source { name, reference, input: None };
+    [
+        source("layout", format!("oci:{}:v1", bench.path("layout").display())),
+        source("bucket", "oci:s3://bucket/images/app/:v1".into()),
+        source("archive", format!("docker-archive:{}", packed.display())),
         Source {
             name: "pipe",
             reference: "docker-archive:-".into(),
             input: Some(docker.display().to_string()),
         },
-    ];
+    ]
+}
+
+#[test]
+fn killed_at_every_kth_call_a_run_for_a_layout_or_a_pipe_is_ended_by_the_next() {
+    let bench = Bench::new(&[], 4, 2000);
+    let sources = sources(&bench);
     let mut kills = 0;
     for source in &sources {
         for whose in [Whose::Main, Whose::Children, Whose::Others] {
@@ -123,4 +132,67 @@ fn killed_at_every_kth_call_a_run_for_a_layout_or_a_pipe_is_ended_by_the_next() 
     }
     eprintln!("{kills} kills, every one passed");
     assert!(kills > 20, "only {kills} places to kill at");
+}
+
+/// What is wrong with how a run ended of which calls failed with `errno`.
+fn wrong(ended: &Ended, errno: Errno) -> Option<String> {
+    let said: Value =
+        serde_json::from_str(ended.stdout.lines().last().unwrap_or_default()).unwrap_or_default();
+    let class = said["error"]["class"].as_str().unwrap_or_default();
+    let good = match (ended.code, errno) {
+        (Some(0), _) => return None,
+        (Some(111), Errno::ENOSPC) => class == "no_space",
+        (Some(111), _) => class == "temporary" || class == "no_space",
+        // SQLite keeps to itself why it cannot open a file.
+        (Some(100), _) => class == "host_broken" || ended.stderr.contains("database"),
+        (_, _) => false,
+    };
+    let told = ended.stderr.contains("orchestrate: fatal: ") && !ended.stderr.contains("panicked");
+    (!good || !told).then(|| format!("{:?}, {class}: {}", ended.code, ended.stderr))
+}
+
+#[test]
+fn each_call_of_a_run_for_a_layout_or_a_pipe_fails_and_the_next_ends_well() {
+    let bench = Bench::new(&[], 4, 2000);
+    let step: usize = std::env::var("VENEER_SWEEP_STEP").map_or(179, |text| text.parse().unwrap());
+    let (mut runs, mut all) = (0, Vec::new());
+    for source in &sources(&bench) {
+        for (whose, errno, always) in [Whose::Main, Whose::Children, Whose::Others]
+            .into_iter()
+            .flat_map(|whose| [(whose, Errno::EIO, false), (whose, Errno::ENOSPC, true)])
+        {
+            let step = if whose == Whose::Others { step.min(5) } else { step };
+            for at in (0..).step_by(step) {
+                let host = bench.host("host");
+                host.wipe();
+                let (mut seen, mut first) = (0, None::<Call>);
+                let each = |call: &Call, side: Side| {
+                    if side == Side::After || !may_fail(call, How::Errno(errno)) {
+                        return Act::Go;
+                    }
+                    seen += 1;
+                    let this = match &first {
+                        None => seen > at,
+                        Some(first) => always && call.name == first.name,
+                    };
+                    if !this {
+                        return Act::Go;
+                    }
+                    first.get_or_insert_with(|| call.clone());
+                    Act::Fail(errno)
+                };
+                let ended = trace::run(&command(&host, source), &[&host.dir], whose, each).unwrap();
+                let Some(call) = first else { break };
+                runs += 1;
+                let told = format!("{}: {errno} at {whose:?} {at}, {call}", source.name);
+                all.extend(wrong(&ended, errno).map(|why| format!("{told}: {why}")));
+                let ran = command(&host, source).output().unwrap();
+                assert!(ran.status.success(), "{told}: {ran:?}");
+                host.check_tree("a-1", 3);
+                clean(&host, &told);
+            }
+        }
+    }
+    eprintln!("{runs} runs with a failing call");
+    assert!(all.is_empty(), "{}", all.join("\n"));
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::image::digest::Digest;
 use crate::image::error::{Document, Error};
-use crate::image::json;
+use crate::image::json::{self, Few};
 use crate::image::manifest::LAYERS_MAX;
 
 /// Images of an archive.
@@ -69,7 +69,7 @@ struct Raw {
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
-    layers: Option<Vec<String>>,
+    layers: Option<Few<String, LAYERS_MAX>>,
 }
 
 impl Archives {
@@ -79,21 +79,10 @@ impl Archives {
     /// [`Error::Json`], [`Error::Field`], [`Error::TooMany`].
     pub fn read(bytes: &[u8]) -> Result<Archives, Error> {
         let document = Document::Archive;
-        let raw: Vec<Raw> = json::read(document, bytes)?;
-        let many = |what, got: usize, max: usize| Error::TooMany {
-            document,
-            what,
-            got: got as u64,
-            max: max as u64,
-        };
-        if raw.len() > IMAGES_MAX {
-            return Err(many("images", raw.len(), IMAGES_MAX));
-        }
+        let raw: Few<Raw, IMAGES_MAX> = json::read(document, bytes)?;
+        let raw = raw.all(document, "images")?;
         let images = raw.into_iter().map(|raw| {
-            let layers = raw.layers.unwrap_or_default();
-            if layers.len() > LAYERS_MAX {
-                return Err(many("layers", layers.len(), LAYERS_MAX));
-            }
+            let layers = raw.layers.unwrap_or_default().all(document, "layers")?;
             let config = member("Config", raw.config.unwrap_or_default())?;
             let layers = layers.into_iter().map(|name| member("Layers", name));
             let layers = layers.collect::<Result<_, _>>()?;

@@ -15,7 +15,10 @@ use crate::images::layout::{Family, Image, Layout, Packing, Saved, archive, gzip
 use crate::sweep::{How, may_fail};
 
 /// In a test run, each of these many calls.
-const STEP: usize = 61;
+const STEP: usize = 149;
+
+/// And of those that fail.
+const SWEEP_STEP: usize = 997;
 
 fn step() -> usize {
     std::env::var("VENEER_MATRIX_STEP").map_or(STEP, |text| text.parse().unwrap())
@@ -99,7 +102,7 @@ fn killed_at_every_kth_call_a_run_for_a_layout_or_a_pipe_is_ended_by_the_next() 
     let mut kills = 0;
     for source in &sources {
         for whose in [Whose::Main, Whose::Children, Whose::Others] {
-            let (step, mut at) = (if whose == Whose::Others { 1 } else { step() }, 0);
+            let (step, mut at) = (if whose == Whose::Others { step().min(3) } else { step() }, 0);
             loop {
                 let host = bench.host("host");
                 host.wipe();
@@ -154,14 +157,14 @@ fn wrong(ended: &Ended, errno: Errno) -> Option<String> {
 #[test]
 fn each_call_of_a_run_for_a_layout_or_a_pipe_fails_and_the_next_ends_well() {
     let bench = Bench::new(&[], 4, 2000);
-    let step: usize = std::env::var("VENEER_SWEEP_STEP").map_or(179, |text| text.parse().unwrap());
+    let step: usize = std::env::var("VENEER_SWEEP_STEP").map_or(SWEEP_STEP, |text| text.parse().unwrap());
     let (mut runs, mut all) = (0, Vec::new());
     for source in &sources(&bench) {
         for (whose, errno, always) in [Whose::Main, Whose::Children, Whose::Others]
             .into_iter()
             .flat_map(|whose| [(whose, Errno::EIO, false), (whose, Errno::ENOSPC, true)])
         {
-            let step = if whose == Whose::Others { step.min(5) } else { step };
+            let step = if whose == Whose::Others { step.min(29) } else { step };
             for at in (0..).step_by(step) {
                 let host = bench.host("host");
                 host.wipe();

@@ -63,15 +63,16 @@ pub enum Place {
 }
 
 impl Reference {
-    /// The same with a local path made absolute, because the reference is the image's name.
+    /// The same with a local path made absolute and written in one way, because the reference is the image's name.
     #[must_use]
     pub fn absolute(mut self, cwd: &Path) -> Reference {
         match &mut self.place {
             Place::Layout { dir: path, .. }
             | Place::Archive { file: path, .. }
             | Place::DockerArchive { file: path, .. } => {
-                if path.as_os_str() != "-" && path.is_relative() {
-                    *path = cwd.join(&path);
+                if path.as_os_str() != "-" {
+                    // Without `.` and doubled or last slashes; what `..` leads to only the file system knows.
+                    *path = cwd.join(&path).components().collect();
                 }
             }
             Place::Numbered(_) | Place::Bucket { .. } | Place::Registry(_) | Place::Here(_) => {}
@@ -340,5 +341,9 @@ mod tests {
         assert_eq!(absolute("oci-archive:a.tar"), "oci-archive:/srv/a.tar");
         assert_eq!(absolute("docker-archive:-"), "docker-archive:-");
         assert_eq!(absolute("oci:/a:v2"), "oci:/a:v2");
+        for same in ["oci:./a:v2", "oci:a/:v2", "oci:.//a/.:v2", "oci:/srv/./a:v2"] {
+            assert_eq!(absolute(same), "oci:/srv/a:v2");
+        }
+        assert_eq!(absolute("docker-archive:./-"), "docker-archive:/srv/-");
     }
 }

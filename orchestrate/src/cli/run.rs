@@ -2,11 +2,12 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::anyhow;
 use argh::FromArgs as _;
+use fetch::Reference;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
 use orchestrate::{
@@ -228,7 +229,11 @@ fn run_in(
         Command::Mount(args) => handover::mount(&mut host, &args, json),
         Command::Umount(args) => handover::unmount(&mut host, &args, json),
         Command::Show(args) if handover::is_of_the_image(&args) => handover::show(&mut host, &args),
-        command => perform(&mut host, command, json),
+        command => {
+            let done = perform(&mut host, command, json);
+            host.let_archive_go(done.as_ref().err().and_then(|error| error.downcast_ref()));
+            done
+        }
     }
 }
 
@@ -436,13 +441,26 @@ fn bound(args: &commands::Gc) -> Result<Bound, Error> {
     Ok(Bound { keep_bytes: args.keep_bytes.map(|bytes| bytes.0), max_used })
 }
 
+/// A reference with its path from the root. The path becomes a part of the name, and has to be read back as it is.
+fn in_full(given: Reference, cwd: &Path) -> Result<Reference, Error> {
+    let whole = given.absolute(cwd);
+    let text = whole.to_string();
+    match reference(&text) {
+        Ok(again) if again == whole => Ok(whole),
+        Ok(_) | Err(_) => {
+            let why = "a path with a colon, an @ or a # cannot be part of a name: use another directory or a link";
+            Err(Error::Image(Unusable::Reference(fetch::image::Error::Reference { text, why })))
+        }
+    }
+}
+
 /// Writes the references of a command in full: a path from the root, a platform that was asked for.
 fn settle(command: &mut Command) -> Result<(), Error> {
     let cwd = std::env::current_dir().unwrap_or_default();
     match command {
         Command::Ensure(commands::Ensure { image, platform, .. })
         | Command::Activate(Activate { image, platform, .. }) => {
-            let mut whole = reference(image)?.absolute(&cwd);
+            let mut whole = in_full(reference(image)?, &cwd)?;
             if let Some(platform) = platform.take() {
                 let platform = platform.parse().map_err(Unusable::Reference);
                 whole.platform = Some(platform.map_err(Error::Image)?);
@@ -464,7 +482,7 @@ fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Scan(commands::Scan { image, .. })
         | Command::Verify(commands::Verify { image: Some(image), .. }) => {
             if let Ok(whole) = reference(image) {
-                *image = whole.absolute(&cwd).to_string();
+                *image = in_full(whole, &cwd)?.to_string();
             }
         }
         Command::Verify(commands::Verify { image: None, .. })

@@ -30,6 +30,7 @@ use crate::error::{Error, OfState};
 use crate::host::manifest::Manifests;
 use crate::host::reach::Reach;
 use crate::host::settings::Settings;
+use crate::local::spooled::Kept;
 use crate::plan::{self, Fence, epoch};
 use crate::process::cancel::heedfully;
 use crate::process::lock::{Lock, Locks};
@@ -66,6 +67,8 @@ pub struct Host {
     pub(crate) using: Option<Lock>,
     /// Whether the catalog was asked for just now, for what comes next.
     pub(crate) asked_catalog: bool,
+    /// What this process took in of standard input: whoever removes it by its name takes nothing away here.
+    pub(crate) arrived: Option<Kept>,
     /// Layers sealed by the present run, by this process: how far it came.
     pub(crate) sealed: u64,
     client: OnceCell<fetch::Client>,
@@ -128,6 +131,7 @@ impl Host {
             put_by: false,
             using: None,
             asked_catalog: false,
+            arrived: None,
             sealed: 0,
             client,
             in_use: Some(in_use),

@@ -72,6 +72,9 @@ fn image_class(unusable: &Unusable) -> Class {
         | Unusable::NoLayout { .. }
         | Unusable::NoBlob { .. }
         | Unusable::Strange { .. }
+        | Unusable::Size { .. }
+        | Unusable::NoLayer { .. }
+        | Unusable::Other { .. }
         | Unusable::DiffId { .. } => Class::Refused,
     }
 }

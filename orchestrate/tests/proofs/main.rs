@@ -17,6 +17,7 @@ mod gc_race;
 mod handover;
 mod heard;
 mod hints;
+mod images;
 mod interleave;
 mod life;
 mod log;

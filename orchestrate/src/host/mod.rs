@@ -68,6 +68,8 @@ pub struct Host {
     pub(crate) asked_catalog: bool,
     /// Layers sealed by the present run, by this process: how far it came.
     pub(crate) sealed: u64,
+    /// Whether nodes of devices outside of /dev are for this process to make and remove.
+    pub(crate) nodes: bool,
     client: OnceCell<fetch::Client>,
     /// As long as it is held the registry is not made anew.
     in_use: Option<Lock>,
@@ -129,6 +131,7 @@ impl Host {
             using: None,
             asked_catalog: false,
             sealed: 0,
+            nodes: false,
             client,
             in_use: Some(in_use),
         })

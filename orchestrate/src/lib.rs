@@ -50,6 +50,7 @@ pub use verbs::deactivate::{Deactivated, Going};
 pub use verbs::ensure::{Ensured, How, LayerReport};
 pub use verbs::gc::{Bound, Collected, Hold, ImageUse, NotPurged, Usage};
 pub use verbs::handover::bundle::{BundleOptions, Bundled};
+pub use verbs::handover::device::check_node;
 pub use verbs::handover::mount::{Mounted, Unmounted};
 pub use verbs::mend::Recovered;
 pub use verbs::named::{check_name, reference};

@@ -21,7 +21,11 @@ pub(crate) fn give(args: &Activate, settings: &Settings) -> Result<Give, Error> 
         store @ StoreName::Dir(_) if !give.is_nothing() => {
             Err(Unfit::NoDevice { store: store.to_string() }.into())
         }
-        StoreName::Dir(_) | StoreName::Thin(_) => Ok(give),
+        StoreName::Dir(_) => Ok(give),
+        StoreName::Thin(_) => {
+            give.node.as_deref().map(orchestrate::check_node).transpose()?;
+            Ok(give)
+        }
     }
 }
 

@@ -100,6 +100,8 @@ impl Host {
         }
         if !how.dry_run {
             self.registry.write(|write| write.put_when_closed(&row.name, Some(wish)))?;
+            // Who takes it down in the end may be one who does not see it.
+            self.take_node(row)?;
         }
         Ok(true)
     }

@@ -119,10 +119,7 @@ impl Place {
             Some(is) if before.is_some() && leads_to(&is).map(text_of).as_deref() == before => {
                 self.remove()?;
             }
-            Some(_) => {
-                let why = "something else than a node of this activation is there; remove it, or name another place";
-                return Err(bad(&self.at, why));
-            }
+            Some(_) => return Err(bad(&self.at, ELSE)),
             None => {}
         }
         let device = makedev(number.0.into(), number.1.into());
@@ -152,6 +149,24 @@ impl Place {
         }
     }
 }
+
+/// Whether a node may be made at this path, as far as that can be told before there is a device.
+///
+/// # Errors
+/// [`Error::Unfit`] where its directory is none, or others can change what is in it, or where something is that is
+/// no node of a device.
+pub fn check_node(path: &Path) -> Result<(), Error> {
+    let place = Place::open(path)?;
+    place.is_safe()?;
+    match place.found()? {
+        Some(is) if leads_to(&is).is_none() => Err(bad(&place.at, ELSE)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What is in the place of a node and was not put there by us.
+const ELSE: &str =
+    "something else than a node of this activation is there; remove it, or name another place";
 
 /// Changes owner and mode of what is open, which may be by its path alone; whether there was anything to change.
 fn give(
@@ -245,8 +260,7 @@ impl Host {
                 if let Some(is) = place.found()?
                     && leads_to(&is) != Some(number)
                 {
-                    let why = "something else is there; remove it, or name another place";
-                    return Err(bad(&place.at, why));
+                    return Err(bad(&place.at, ELSE));
                 }
                 self.take_node(&row)?;
                 device.node = Some(text);
@@ -334,6 +348,8 @@ impl Host {
         let Some(row) = self.registry.activation(name)? else { return Ok(()) };
         let device = self.registry.device(name)?;
         match (row.state, self.store.device(row.id)?) {
+            // It is on its way out, and nobody opens it anew.
+            (ActivationState::Active, Some(_)) if row.when_closed.is_some() => self.take_node(&row),
             (ActivationState::Active, Some(number)) => {
                 if self.hand_over(&row, &device, number)? {
                     self.say(

@@ -12,7 +12,7 @@ image=$1 name=$2 kernel=$3 memory=${4:-256}
 uid=${JAIL_UID:-30000} gid=${JAIL_GID:-30000}
 jail=/srv/jailer/firecracker/$name/root
 
-mkdir -p "$jail"
+mkdir -p "$jail"; chmod go-w "$jail"
 # The jail sees its own root directory only: the device has a node there, which belongs to its user and goes with it.
 orchestrate activate "$image" --name "$name" --device-owner "$uid:$gid" --device-mode 0600 --node "$jail/rootfs"
 vm=$(orchestrate show "$name" --vm)

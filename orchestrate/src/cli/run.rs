@@ -2,23 +2,22 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
 use argh::FromArgs as _;
-use fetch::Reference;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
 use orchestrate::{
-    Bound, Class, Error, Going, Host, Now, PushOptions, RebuildOptions, Settings, Unusable, Verbs,
-    class, quoted, reference, reserve,
+    Bound, Class, Error, Going, Host, Now, PushOptions, RebuildOptions, Settings, Verbs, class,
+    quoted, reference, reserve,
 };
 use registry::RunState;
 use serde_json::json;
 
 use crate::cli::args::{self, Args};
-use crate::cli::before::{makes_room, mends_first};
+use crate::cli::before::{makes_room, mends_first, settle};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
 use crate::cli::{handover, print, route, show, signals, top};
@@ -248,7 +247,7 @@ fn push(settings: &Settings, args: &commands::Push, json: bool) -> anyhow::Resul
     let standard = io::stdin().as_fd().try_clone_to_owned()?;
     let (from, to) = (reference(&args.from)?, reference(&args.to)?);
     let done = orchestrate::push(settings, &from, &to, options, standard.into())?;
-    output(json, &done, print::pushed)
+    output(json, &done, print::push::pushed)
 }
 
 /// What this process and a daemon can do alike.
@@ -443,80 +442,6 @@ fn bound(args: &commands::Gc) -> Result<Bound, Error> {
     };
     let max_used = args.max_used.as_ref().map(part).transpose()?;
     Ok(Bound { keep_bytes: args.keep_bytes.map(|bytes| bytes.0), max_used })
-}
-
-/// A reference with its path from the root. The path becomes a part of the name, and has to be read back as it is.
-fn in_full(given: Reference, cwd: &Path) -> Result<Reference, Error> {
-    let whole = given.absolute(cwd);
-    let text = whole.to_string();
-    match reference(&text) {
-        Ok(again) if again == whole => Ok(whole),
-        Ok(_) | Err(_) => {
-            let why = "a path with a colon, an @ or a # cannot be part of a name: use another directory or a link";
-            Err(Error::Image(Unusable::Reference(fetch::image::Error::Reference { text, why })))
-        }
-    }
-}
-
-/// Writes the references of a command in full: a path from the root, a platform that was asked for.
-fn settle(command: &mut Command) -> Result<(), Error> {
-    let cwd = std::env::current_dir().unwrap_or_default();
-    if let Command::Activate(args) = command {
-        let copies = std::mem::take(&mut args.copy).into_iter();
-        args.copy = copies.map(|copy| copy.absolute(&cwd)).collect();
-    }
-    match command {
-        Command::Ensure(commands::Ensure { image, platform, .. })
-        | Command::Activate(Activate { image, platform, .. }) => {
-            let mut whole = in_full(reference(image)?, &cwd)?;
-            if let Some(platform) = platform.take() {
-                let platform = platform.parse().map_err(Unusable::Reference);
-                whole.platform = Some(platform.map_err(Error::Image)?);
-            }
-            *image = whole.to_string();
-        }
-        Command::Push(commands::Push { from, to, platform, .. }) => {
-            let mut whole = reference(from)?.absolute(&cwd);
-            if let Some(platform) = platform.take() {
-                let platform = platform.parse().map_err(Unusable::Reference);
-                whole.platform = Some(platform.map_err(Error::Image)?);
-            }
-            (*from, *to) = (whole.to_string(), reference(to)?.to_string());
-        }
-        Command::Show(commands::Show { subject: image, .. })
-        | Command::Rm(commands::Rm { subject: image, .. })
-        | Command::Pin(commands::Pin { image, .. })
-        | Command::Unpin(commands::Unpin { image, .. })
-        | Command::Scan(commands::Scan { image, .. })
-        | Command::Verify(commands::Verify { image: Some(image), .. }) => {
-            if let Ok(whole) = reference(image) {
-                *image = in_full(whole, &cwd)?.to_string();
-            }
-        }
-        Command::Verify(commands::Verify { image: None, .. })
-        | Command::Deactivate(_)
-        | Command::Ls(_)
-        | Command::Recover(_)
-        | Command::Gc(_)
-        | Command::Df(_)
-        | Command::Runs(_)
-        | Command::Events(_)
-        | Command::Cancel(_)
-        | Command::Quarantine(_)
-        | Command::Rebuild(_)
-        | Command::Serve(_)
-        | Command::Health(_)
-        | Command::Doctor(_)
-        | Command::Config(_)
-        | Command::Metrics(_)
-        | Command::Catalog(_)
-        | Command::Top(_)
-        | Command::Bundle(_)
-        | Command::Mount(_)
-        | Command::Umount(_)
-        | Command::Checked(_) => {}
-    }
-    Ok(())
 }
 
 /// The settings of this process, as the command line has them and what lies below it.

@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::error::image::Unusable;
 use crate::error::push::NotPushed;
-use crate::host::client_of;
+use crate::host::servers::client_of;
 use crate::host::settings::Settings;
 use crate::verbs::push::conditions::Conditions;
 use crate::verbs::push::gather::gather;

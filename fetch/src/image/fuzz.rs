@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use crate::image::json::{is_layout, told};
+use crate::image::index::told;
+use crate::image::json::is_layout;
 use crate::image::{
     ArchivePick, Archives, Config, Document, Error, Index, Manifest, Pick, Platform,
 };

@@ -1,6 +1,7 @@
 //! How a local file becomes an object whose bytes are known: looked for first, then written whole, or in parts that
 //! the next process goes on with where this one is killed. The digest is known before an object of that name is there.
 
+use std::cell::Cell;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
@@ -69,27 +70,31 @@ impl Client {
             size_max: OBJECT_BYTES_MAX,
         })?;
         self.may_write(&upload.object)?;
+        let sent = Cell::new(0);
+        let counted = |step: Uploaded| {
+            sent.set(sent.get() + step.sent);
+            tell(step);
+        };
+        // What was sent by a try whose answer was lost is there by now.
+        let found = || Uploaded { sent: sent.get(), there: upload.size.saturating_sub(sent.get()) };
+        if self.has(upload, open, part_bytes)? {
+            tell(found());
+            return Ok(found());
+        }
+        if upload.size <= PART_BYTES {
+            let done = self.whole(upload, open)?;
+            tell(done);
+            return Ok(done);
+        }
         for _ in 0..BEGUN_MAX {
-            if self.has(upload, open, part_bytes)? {
-                let done = Uploaded { sent: 0, there: upload.size };
-                tell(done);
-                return Ok(done);
-            }
-            if upload.size <= PART_BYTES {
-                let done = self.whole(upload, open)?;
-                tell(done);
-                return Ok(done);
-            }
-            match self.in_parts(upload, open, part_bytes, tell)? {
+            match self.in_parts(upload, open, part_bytes, &counted)? {
                 Some(done) if self.is_of_size(upload)? => return Ok(done),
                 // Somebody else ended it: by making the object of it, or by giving it up.
+                Some(_) | None if self.has(upload, open, part_bytes)? => return Ok(found()),
                 Some(_) | None => {}
             }
         }
-        match self.has(upload, open, part_bytes)? {
-            true => Ok(Uploaded { sent: 0, there: upload.size }),
-            false => Err(Error::Vanished { subject, begun: BEGUN_MAX }),
-        }
+        Err(Error::Vanished { subject, begun: BEGUN_MAX })
     }
 
     /// Whether the object is there as it has to be.
@@ -155,17 +160,14 @@ impl Client {
         tell: &dyn Fn(Uploaded),
     ) -> Result<Option<Uploaded>, Error> {
         let object = &upload.object;
-        let others = self.unfinished(object)?;
-        let (id, kept) = match self.furthest(upload, &others, part_bytes)? {
+        let begun = self.unfinished(object)?;
+        let (id, kept) = match self.furthest(upload, &begun, part_bytes)? {
             Some(found) => found,
             None => (self.create(object, MEDIA)?, Vec::new()),
         };
         match self.parts_of(upload, open, (&id, &kept), part_bytes, tell) {
             Ok(done) => {
-                // Nobody needs the others of this name now; whoever is at one finds the object.
-                for other in others.iter().filter(|other| **other != id) {
-                    drop(self.abort(object, other));
-                }
+                self.clean_up(object);
                 Ok(Some(done))
             }
             Err(error) if is_gone(&error) => Ok(None),
@@ -177,6 +179,14 @@ impl Client {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Ends the other uploads of this name, which nobody needs now: those of killed processes, and one whose id was
+    /// lost on its way here. Whoever is at one finds the object.
+    fn clean_up(&self, object: &ObjectRef) {
+        for other in self.unfinished(object).unwrap_or_default() {
+            drop(self.abort(object, &other));
         }
     }
 

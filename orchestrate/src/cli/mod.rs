@@ -7,6 +7,7 @@ pub(crate) mod diagnosis;
 pub(crate) mod handover;
 pub(crate) mod numbers;
 pub(crate) mod print;
+pub(crate) mod push;
 pub(crate) mod route;
 pub(crate) mod run;
 pub(crate) mod say;

@@ -10,8 +10,8 @@ use argh::FromArgs as _;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
 use orchestrate::{
-    Bound, Class, Error, Going, Host, Now, PushOptions, RebuildOptions, Settings, Verbs, class,
-    quoted, reference, reserve,
+    Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Verbs, class, quoted,
+    reference, reserve,
 };
 use registry::RunState;
 use serde_json::json;
@@ -20,7 +20,7 @@ use crate::cli::args::{self, Args};
 use crate::cli::before::{makes_room, mends_first, settle};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
-use crate::cli::{handover, print, route, show, signals, top};
+use crate::cli::{handover, print, push, route, show, signals, top};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -165,7 +165,7 @@ fn run_in(
         Command::Metrics(_) => return show::metrics(settings, config.settings()?),
         Command::Push(args) => {
             signals::stop_by(settings.cancel.clone())?;
-            return push(&settings, args, json);
+            return push::push(&settings, args, json);
         }
         Command::Top(_) => {
             signals::stop_by(settings.cancel.clone())?;
@@ -239,15 +239,6 @@ fn run_in(
             done
         }
     }
-}
-
-/// No run: nothing of this host is opened but the files that are pushed.
-fn push(settings: &Settings, args: &commands::Push, json: bool) -> anyhow::Result<ExitCode> {
-    let options = PushOptions { numbered: args.numbered, unsafe_index: args.unsafe_index };
-    let standard = io::stdin().as_fd().try_clone_to_owned()?;
-    let (from, to) = (reference(&args.from)?, reference(&args.to)?);
-    let done = orchestrate::push(settings, &from, &to, options, standard.into())?;
-    output(json, &done, print::push::pushed)
 }
 
 /// What this process and a daemon can do alike.

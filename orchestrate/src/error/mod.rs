@@ -306,6 +306,12 @@ impl From<Unfit> for Error {
     }
 }
 
+impl From<NotPushed> for Error {
+    fn from(source: NotPushed) -> Error {
+        Error::Push(source)
+    }
+}
+
 impl From<OfState> for Error {
     fn from(state: OfState) -> Error {
         Error::State(state)

@@ -2,6 +2,7 @@
 
 pub(crate) mod asked;
 pub(crate) mod bring_up;
+pub(crate) mod client;
 pub(crate) mod deaths;
 pub(crate) mod ids;
 pub(crate) mod manifest;

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::image::{Layout, lists, noise, whole};
-use crate::standin::{StandIn, When};
+use crate::standin::{Fault, StandIn, When};
 use crate::{Room, sent, url};
 
 const TO: &str = "oci:s3://bkt/p/:v1";
@@ -113,5 +113,42 @@ fn a_signal_stops_a_push_and_the_same_push_goes_on() {
     assert_eq!(standin.get("p/index.json"), None);
     let done = room.ok(&url(&standin), &["push", &from, TO]);
     assert!(sent(&done).1 >= 16 << 20, "{done}");
+    whole(&standin, "p/");
+}
+
+#[test]
+fn whatever_becomes_of_one_request_the_push_ends_well() {
+    let room = Room::new();
+    let layers = [noise(1, 17 << 20), tests::layer::stacked(2, 4, 2000)];
+    let layout = Layout::of(&room.path("layout"), "v1", &layers);
+    let from = format!("oci:{}:v1", layout.dir.display());
+    let (mut at, mut more) = (0, true);
+    while more {
+        for fault in [Fault::Busy, Fault::Cut, Fault::Lost] {
+            drop(std::fs::remove_file(room.path("state/conditions.json")));
+            let standin = StandIn::start();
+            standin.fail_at(at, fault);
+            let done = room.ok(&url(&standin), &["push", &from, TO]);
+            assert_eq!(whole(&standin, "p/"), 4, "request {at}, {fault:?}");
+            assert_eq!(lists(&standin.get("p/index.json").unwrap()), ["v1"]);
+            assert_eq!(standin.unfinished(), 0, "request {at}, {fault:?}: an upload is left");
+            let (sent, there) = sent(&done);
+            assert_eq!(sent + there, layout.bytes(), "request {at}, {fault:?}: {done}");
+            more = standin.requests().len() > at;
+        }
+        at += 1;
+    }
+    println!("three faults at each of {at} requests");
+}
+
+#[test]
+fn a_blob_of_another_size_is_replaced() {
+    let (room, standin) = (Room::new(), StandIn::start());
+    let layout = Layout::new(&room.path("layout"), "v1", &[1, 2]);
+    let digest = layout.blob(0).file_name().unwrap().to_str().unwrap().to_owned();
+    standin.put(&format!("p/blobs/sha256/{digest}"), b"cut off");
+    let from = format!("oci:{}:v1", layout.dir.display());
+    let done = room.ok(&url(&standin), &["push", &from, TO]);
+    assert_eq!(sent(&done), (layout.bytes(), 0));
     whole(&standin, "p/");
 }

@@ -10,6 +10,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// What becomes of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// 503, and nothing is done.
+    Busy,
+    /// The connection ends after the head of the request.
+    Cut,
+    /// It is done, and the connection ends without an answer.
+    Lost,
+}
+
 /// When who sends a request is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
@@ -33,6 +44,7 @@ struct State {
     requests: Vec<(String, u16)>,
     /// Writes although a condition does not hold.
     ignores: bool,
+    fault: Option<(usize, Fault)>,
     kills: Option<(usize, When)>,
     victim: Option<i32>,
 }
@@ -126,6 +138,13 @@ impl StandIn {
         (state.kills, state.victim) = (Some((number, when)), None);
     }
 
+    /// The request of this number, counted from 0 and from now, comes to grief.
+    pub(crate) fn fail_at(&self, number: usize, fault: Fault) {
+        let mut state = self.state();
+        state.requests.clear();
+        state.fault = Some((number, fault));
+    }
+
     /// Who is to be killed.
     pub(crate) fn victim(&self, pid: u32) {
         self.state().victim = i32::try_from(pid).ok();
@@ -135,7 +154,7 @@ impl StandIn {
     pub(crate) fn spare(&self) {
         let mut state = self.state();
         state.requests.clear();
-        state.kills = None;
+        (state.kills, state.fault) = (None, None);
     }
 
     pub(crate) fn requests(&self) -> Vec<(String, u16)> {
@@ -198,7 +217,14 @@ fn serve(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
             state.requests.push((format!("{method} {target}"), 0));
             state.requests.len() - 1
         };
-        let kills = shared.state.lock().unwrap_or_else(PoisonError::into_inner).kills;
+        let (kills, fault) = {
+            let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            (state.kills, state.fault)
+        };
+        let fault = fault.filter(|(at, _)| *at == number).map(|(_, fault)| fault);
+        if fault == Some(Fault::Cut) {
+            return Ok(());
+        }
         if kills == Some((number, When::Before)) {
             strike(shared);
             return Ok(());
@@ -227,6 +253,7 @@ fn serve(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
         let done = {
             let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
             let done = match request.headers.contains_key("authorization") {
+                _ if fault == Some(Fault::Busy) => error(503, "SlowDown"),
                 true => state.answer(&request),
                 false => error(403, "AccessDenied"),
             };
@@ -237,6 +264,9 @@ fn serve(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
         };
         if kills == Some((number, When::After)) {
             strike(shared);
+            return Ok(());
+        }
+        if fault == Some(Fault::Lost) {
             return Ok(());
         }
         let mut head = format!("HTTP/1.1 {} X\r\n", done.status);

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::error::push::NotPushed;
 use crate::process::place;
-use crate::verbs::push::Goal;
 use crate::verbs::push::gather::Blob;
+use crate::verbs::push::goal::Goal;
 use crate::verbs::push::index::{dice, status};
 
 /// No object has it: the MD5 of nobody's content.

@@ -9,7 +9,7 @@ use fetch::{Condition, ObjectRef, Small};
 use crate::error::Error;
 use crate::error::image::Unusable;
 use crate::error::push::NotPushed;
-use crate::verbs::push::Goal;
+use crate::verbs::push::goal::Goal;
 
 /// How often others may be first.
 const TRIES_MAX: u32 = 100;

@@ -8,8 +8,8 @@ use fetch::image::Packed;
 
 use crate::error::Error;
 use crate::verbs::push::gather::{Blob, layers};
+use crate::verbs::push::goal::{Goal, Pushed, PushedObject};
 use crate::verbs::push::send::Sender;
-use crate::verbs::push::{Goal, Pushed, PushedObject};
 
 /// Writes the layers of one image.
 pub(crate) fn numbered(

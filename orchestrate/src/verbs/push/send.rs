@@ -11,7 +11,7 @@ use fetch::{ObjectRef, Upload};
 use crate::error::Error;
 use crate::process::log::{self, Level};
 use crate::verbs::push::gather::Blob;
-use crate::verbs::push::{Goal, PushedObject};
+use crate::verbs::push::goal::{Goal, PushedObject};
 
 /// Blobs that are sent at a time. Each has a part of 16 MiB in memory, or of 64 MiB where it is beyond 156 GiB.
 const JOBS: usize = 4;

@@ -6,7 +6,9 @@
 use std::path::Path;
 
 use crate::image::json::{is_layout, told};
-use crate::image::{ArchivePick, Archives, Config, Document, Error, Index, Manifest, Pick, Platform};
+use crate::image::{
+    ArchivePick, Archives, Config, Document, Error, Index, Manifest, Pick, Platform,
+};
 use crate::reference::Reference;
 
 /// xorshift64*.
@@ -46,7 +48,8 @@ fn good() -> Vec<String> {
                "diff_ids":["{digest}","{digest}"]}},"config":{{"User":"a:b","Env":["A=b"],"Cmd":["x"],"Labels":{{"k":"v"}},
                "ExposedPorts":{{"80/tcp":{{}}}}}},"history":[{{}}]}}"#
         ),
-        r#"[{"Config":"a.json","RepoTags":["a:v1"],"Layers":["x/layer.tar","y/layer.tar"]}]"#.to_owned(),
+        r#"[{"Config":"a.json","RepoTags":["a:v1"],"Layers":["x/layer.tar","y/layer.tar"]}]"#
+            .to_owned(),
         r#"{"imageLayoutVersion":"1.0.0"}"#.to_owned(),
         format!("oci:s3://bucket/images/app/@{digest}#linux/arm64/v8"),
         "oci:/srv/app:docker.io/library/x:1".to_owned(),
@@ -57,10 +60,44 @@ fn good() -> Vec<String> {
 }
 
 const PIECES: &[&str] = &[
-    "null", "{}", "[]", "\"\"", "-1", "9223372036854775808", "1e400", "\"\\u0000\"", "\"\\ud800\"", "\u{1b}[31m", "[[[[[[[[",
-    "{\"a\":", ",", ":", "\"", "sha256:", "sha512:", "../", "//", "#", "@", "@1", ":", "\0", "\u{7f}", "\u{feff}",
-    "application/vnd.oci.image.index.v1+json", "+encrypted", "schemaVersion", "manifests", "layers", "config", "linux",
-    "windows", "v99.99", "v", "docker.io/", "unknown",
+    "null",
+    "{}",
+    "[]",
+    "\"\"",
+    "-1",
+    "9223372036854775808",
+    "1e400",
+    "\"\\u0000\"",
+    "\"\\ud800\"",
+    "\u{1b}[31m",
+    "[[[[[[[[",
+    "{\"a\":",
+    ",",
+    ":",
+    "\"",
+    "sha256:",
+    "sha512:",
+    "../",
+    "//",
+    "#",
+    "@",
+    "@1",
+    ":",
+    "\0",
+    "\u{7f}",
+    "\u{feff}",
+    "application/vnd.oci.image.index.v1+json",
+    "+encrypted",
+    "schemaVersion",
+    "manifests",
+    "layers",
+    "config",
+    "linux",
+    "windows",
+    "v99.99",
+    "v",
+    "docker.io/",
+    "unknown",
 ];
 
 fn text(dice: &mut Dice) -> Vec<u8> {
@@ -81,12 +118,14 @@ fn text(dice: &mut Dice) -> Vec<u8> {
                 bytes.splice(at..at, piece);
             }
             4 => {
-                let piece = PIECES[dice.below(PIECES.len())].repeat(1 + dice.below(300) / 290 * 200);
+                let piece =
+                    PIECES[dice.below(PIECES.len())].repeat(1 + dice.below(300) / 290 * 200);
                 bytes.splice(at..at, piece.into_bytes());
             }
             _ => {
                 // A value in the place of another: from one colon to the next comma or bracket.
-                let Some(from) = bytes[at..].iter().position(|b| *b == b':').map(|p| at + p + 1) else {
+                let Some(from) = bytes[at..].iter().position(|b| *b == b':').map(|p| at + p + 1)
+                else {
                     continue;
                 };
                 let end = bytes[from..].iter().position(|b| b",]}".contains(b));
@@ -111,7 +150,8 @@ fn read<T>(result: Result<T, Error>) -> Option<T> {
 fn try_all(bytes: &[u8]) -> usize {
     let mut taken = 0;
     let wanted: Platform = "linux/arm64/v8.2".parse().unwrap();
-    taken += usize::from(read(told(bytes)).is_some()) + usize::from(read(is_layout(bytes)).is_some());
+    taken +=
+        usize::from(read(told(bytes)).is_some()) + usize::from(read(is_layout(bytes)).is_some());
     if let Some(index) = read(Index::read(bytes)) {
         taken += 1;
         for pick in [Pick::Only, Pick::Name("v1".into())] {

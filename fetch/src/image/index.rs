@@ -222,7 +222,10 @@ mod tests {
         let text = format!(r#"{{"schemaVersion":2,"manifests":[{{}}{}]}}"#, ",{}".repeat(many));
         let refused = Index::read(text.as_bytes()).unwrap_err();
         let got = many as u64 + 1;
-        assert!(matches!(refused, Error::TooMany { got: n, max: 4096, .. } if n == got), "{refused}");
+        assert!(
+            matches!(refused, Error::TooMany { got: n, max: 4096, .. } if n == got),
+            "{refused}"
+        );
         let text = format!(r#"{{"schemaVersion":2,"manifests":[{{}}{}]}}"#, ",{}".repeat(4095));
         assert!(Index::read(text.as_bytes()).unwrap().entries().is_empty());
     }

@@ -41,9 +41,8 @@ impl Layout {
             return Err(Error::Image(Unusable::NoLayout { what }));
         };
         let said = layout.document(Document::Layout, &said)?;
-        fetch::image::is_layout(&said).map_err(|source| {
-            Error::Image(Unusable::Document { image: layout.shown(), source })
-        })?;
+        fetch::image::is_layout(&said)
+            .map_err(|source| Error::Image(Unusable::Document { image: layout.shown(), source }))?;
         Ok(layout)
     }
 

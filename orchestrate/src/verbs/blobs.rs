@@ -142,11 +142,7 @@ impl Blobs {
 }
 
 /// A document of a file, within its bound.
-fn bounded(
-    piece: &Piece,
-    document: Document,
-    shown: &str,
-) -> Result<Vec<u8>, Error> {
+fn bounded(piece: &Piece, document: Document, shown: &str) -> Result<Vec<u8>, Error> {
     let bytes = piece.bytes();
     if bytes > DOCUMENT_BYTES_MAX {
         let source =

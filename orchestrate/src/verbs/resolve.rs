@@ -225,10 +225,11 @@ impl Host {
         }
         let layers = row.layers.iter().zip(&config.diff_ids).zip(1..);
         let layers = layers.map(|((layer, diff), number)| {
-            let digest = Sha::parse(&layer.key).map_err(unusable(reference.as_str()))?;
-            of_blob(blobs, number, digest, layer.size, *diff)
+            // A registry that was made anew does not know each blob's name.
+            let digest = Sha::parse(&layer.key).ok();
+            digest.map(|digest| of_blob(blobs, number, digest, layer.size, *diff)).transpose()
         });
-        let layers = layers.collect::<Result<_, _>>()?;
+        let Some(layers) = layers.collect::<Result<Option<_>, _>>()? else { return Ok(None) };
         let manifest = made.manifest;
         let endpoint = endpoint(blobs);
         Ok(Some((Resolved { layers, endpoint, made: Some(made), config: None }, manifest)))
@@ -265,8 +266,7 @@ impl Host {
 
     fn archive(&self, image: &Reference, file: &Path) -> Result<Archive, Error> {
         let limits = &self.settings.limits;
-        let (state, path, bounds) =
-            (self.settings.state.clone(), file.to_owned(), limits.clone());
+        let (state, path, bounds) = (self.settings.state.clone(), file.to_owned(), limits.clone());
         // A compressed one is written plain first, which may take as long as it is large.
         let open = move || spooled::open(&state, &path, &bounds);
         let file = heedfully(&self.settings.cancel, open)??;

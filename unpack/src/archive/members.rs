@@ -340,13 +340,23 @@ mod tests {
                     3 if block + 512 <= bytes.len() => {
                         let fields = [(124, 12), (156, 1), (157, 40), (0, 60), (257, 8)];
                         let (from, len) = fields[below(fields.len())];
-                        let text = [&b"77777777777"[..], b"\x80\xff\xff", b"L", b"x", b"../", b"00000001000", b"S", b"\0"];
+                        let text = [
+                            &b"77777777777"[..],
+                            b"\x80\xff\xff",
+                            b"L",
+                            b"x",
+                            b"../",
+                            b"00000001000",
+                            b"S",
+                            b"\0",
+                        ];
                         let text = text[below(text.len())];
                         for (at, byte) in text.iter().take(len).enumerate() {
                             bytes[block + from + at] = *byte;
                         }
                         bytes[block + 148..block + 156].copy_from_slice(b"        ");
-                        let sum: u32 = bytes[block..block + 512].iter().map(|b| u32::from(*b)).sum();
+                        let sum: u32 =
+                            bytes[block..block + 512].iter().map(|b| u32::from(*b)).sum();
                         let sum = format!("{sum:06o}\0 ");
                         bytes[block + 148..block + 156].copy_from_slice(sum.as_bytes());
                     }
@@ -364,7 +374,8 @@ mod tests {
             let length = bytes.len() as u64;
             let file = file(&bytes);
             let read = std::panic::catch_unwind(|| members(&file, &limits));
-            let read = read.unwrap_or_else(|_| panic!("VENEER_FUZZ_SEED={} breaks it", seed + round));
+            let read =
+                read.unwrap_or_else(|_| panic!("VENEER_FUZZ_SEED={} breaks it", seed + round));
             for member in read.into_iter().flatten() {
                 taken += 1;
                 if let MemberKind::File { offset, size } = member.kind {

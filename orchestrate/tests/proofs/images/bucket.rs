@@ -56,7 +56,10 @@ fn only_what_is_not_here_is_asked_for() {
     let got = asked(&bench);
     let documents = &layout.manifests[1]["digest"];
     assert_eq!((got.len(), &got[0]), (4, &"GET index.json".to_owned()), "{got:?}");
-    assert!(got.contains(&blob(documents.as_str().unwrap())) && got.contains(&of_layer(4)), "{got:?}");
+    assert!(
+        got.contains(&blob(documents.as_str().unwrap())) && got.contains(&of_layer(4)),
+        "{got:?}"
+    );
     host.check_tree("b-1", 4);
 
     // Again by tag: the index says that nothing has changed. Pinned by a digest: nobody is asked.
@@ -110,7 +113,13 @@ fn what_is_late_is_waited_for_once_and_what_is_missing_is_named() {
         let done = std::thread::scope(|scope| {
             scope.spawn(|| {
                 let deadline = Instant::now() + Duration::from_secs(30);
-                let asked = || bench.proxy.exchanges().iter().any(|one| one.target.ends_with(&digest) && one.status == 404);
+                let asked = || {
+                    bench
+                        .proxy
+                        .exchanges()
+                        .iter()
+                        .any(|one| one.target.ends_with(&digest) && one.status == 404)
+                };
                 while !asked() && Instant::now() < deadline {
                     std::thread::sleep(Duration::from_millis(5));
                 }
@@ -131,14 +140,21 @@ fn what_lies_is_refused_and_nothing_of_it_stays() {
     // The config: no blob is blamed, and another image of the same layers is made.
     let mut lies = layout.clone();
     let mut image = Image::of(&[1, 2, 4]);
-    image.diffs = Some([image.diffs()[0].clone(), image.diffs()[1].clone(), format!("sha256:{}", sha(b"no"))].into());
+    image.diffs = Some(
+        [image.diffs()[0].clone(), image.diffs()[1].clone(), format!("sha256:{}", sha(b"no"))]
+            .into(),
+    );
     let described = lies.image(&image, Packing::Gzip, Family::Oci);
     lies.tag(described, "lies");
     lies.put(&bench, "images/app");
     let (code, said) = host.said(&["ensure", "oci:s3://bucket/images/app/:lies"]);
     assert_eq!(code, 100, "{said}");
     assert!(said.contains("config says"), "{said}");
-    assert_eq!(asked(&bench).iter().filter(|one| **one == of_layer(4)).count(), 1, "nobody else is asked: {said}");
+    assert_eq!(
+        asked(&bench).iter().filter(|one| **one == of_layer(4)).count(),
+        1,
+        "nobody else is asked: {said}"
+    );
     assert_eq!(host.rows("SELECT digest FROM quarantine"), [""; 0]);
     nothing_of_it(&host);
     host.ok(&["ensure", B]);

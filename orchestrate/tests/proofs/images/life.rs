@@ -52,7 +52,11 @@ fn every_verb_knows_it() {
     for (reference, digest) in places(&bench) {
         let reference = reference.as_str();
         let dry = host.ok(&["ensure", reference, "--dry-run"]);
-        assert_eq!(dry["chain"], image().chain(), "it is known before a byte has come: {reference}");
+        assert_eq!(
+            dry["chain"],
+            image().chain(),
+            "it is known before a byte has come: {reference}"
+        );
         assert_eq!(dry["layers"][2]["how"], "planned", "{reference}");
         assert_eq!(host.rows("SELECT reference FROM images"), [""; 0]);
         let dry = host.ok(&["activate", reference, "--name", "a-1", "--dry-run"]);
@@ -92,7 +96,11 @@ fn every_verb_knows_it() {
             host.ok(&["rm", name]);
         }
         host.ok(&["rm", &digest]);
-        for sql in ["SELECT reference FROM images", "SELECT digest FROM configs", "SELECT id FROM volumes WHERE role = 'layer'"] {
+        for sql in [
+            "SELECT reference FROM images",
+            "SELECT digest FROM configs",
+            "SELECT id FROM volumes WHERE role = 'layer'",
+        ] {
             assert_eq!(host.rows(sql), [""; 0], "{reference}: {sql}");
         }
         let (code, said) = host.said(&["show", &digest]);
@@ -114,7 +122,12 @@ fn its_tree_is_scanned_by_any_of_its_names() {
     let command = format!("{} {{}}", scanner.display());
     for (reference, digest) in places(&bench) {
         let name = format!("a-{}", names(&host.store().join("active")).len());
-        for words in [&["activate", &reference, "--name", &name][..], &["scan", &reference], &["scan", &digest], &["scan", "--show", &digest]] {
+        for words in [
+            &["activate", &reference, "--name", &name][..],
+            &["scan", &reference],
+            &["scan", &digest],
+            &["scan", "--show", &digest],
+        ] {
             let mut ran = host.command(words);
             ran.env("VENEER_SCAN_COMMAND", &command).env("VENEER_SCAN_POLICY", "required");
             let ran = ran.output().unwrap();
@@ -139,6 +152,9 @@ fn a_registry_made_anew_knows_it() {
         assert_eq!(host.rows(documents), before, "{reference}");
         assert_eq!(host.rows("SELECT count(*) FROM configs"), ["1"], "{reference}");
         assert_eq!(host.ok(&["show", &digest])["image"]["image"], reference);
+        let done = host.ok(&["ensure", &reference]);
+        assert!(!done.to_string().contains("built"), "{reference}: {done}");
+        host.ok(&["ensure", &reference, "--dry-run"]);
         // Without: image and manifest are sealed with the layer.
         host.lose_registry();
         host.ok(&["rebuild"]);
@@ -169,7 +185,11 @@ fn a_signed_catalog_lists_it_by_its_manifest() {
     maker.ok(&["ensure", BUCKET]);
     let catalog = maker.ok(&["catalog", "--make", "7"]);
     let listed = &catalog["images"]["images/app/:v1"];
-    assert_eq!((&catalog["version"], &listed["manifest"]), (&2.into(), &all[0].1.clone().into()), "{catalog}");
+    assert_eq!(
+        (&catalog["version"], &listed["manifest"]),
+        (&2.into(), &all[0].1.clone().into()),
+        "{catalog}"
+    );
     publish(&bench, &secret, &catalog);
     let host = bench.host("host");
     for (reference, _) in &all {
@@ -189,7 +209,10 @@ fn a_signed_catalog_lists_it_by_its_manifest() {
     other.write(&dir);
     refused(&run(&host, &public, &["ensure", &format!("oci:{}", dir.display())]), "catalog");
     let digest = other.manifests[0]["digest"].as_str().unwrap();
-    refused(&run(&host, &public, &["ensure", &format!("oci:s3://bucket/images/app/@{digest}")]), "catalog");
+    refused(
+        &run(&host, &public, &["ensure", &format!("oci:s3://bucket/images/app/@{digest}")]),
+        "catalog",
+    );
     host.check();
 }
 
@@ -206,7 +229,12 @@ fn the_daemon_makes_what_it_may_and_opens_no_path() {
             ("POST", "/v1/activations", json!({"id": "a-1", "image": reference})),
         ] {
             let answer = daemon.ask(method, path, &body.to_string());
-            assert_eq!(answer.status, 400, "{reference}: {:?}", String::from_utf8_lossy(&answer.body));
+            assert_eq!(
+                answer.status,
+                400,
+                "{reference}: {:?}",
+                String::from_utf8_lossy(&answer.body)
+            );
             let said = answer.json().to_string();
             assert!(said.contains("opens no path"), "{said}");
         }

@@ -72,7 +72,9 @@ fn what_the_worlds_programs_make_is_one_stack_and_their_tree() {
         let ran = Command::new("sh").args(["-c", &copy]).current_dir(&dir).output().unwrap();
         match ran.status.success() {
             true => forms.push(format!("oci:{form}")),
-            false => eprintln!("{form} cannot be made here: {}", String::from_utf8_lossy(&ran.stderr)),
+            false => {
+                eprintln!("{form} cannot be made here: {}", String::from_utf8_lossy(&ran.stderr))
+            }
         }
     }
     // The chain id, from umoci's config beforehand.
@@ -80,7 +82,8 @@ fn what_the_worlds_programs_make_is_one_stack_and_their_tree() {
         let path = dir.join("gzip/blobs/sha256").join(&digest.as_str().unwrap()[7..]);
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
     };
-    let index: Value = serde_json::from_slice(&fs::read(dir.join("gzip/index.json")).unwrap()).unwrap();
+    let index: Value =
+        serde_json::from_slice(&fs::read(dir.join("gzip/index.json")).unwrap()).unwrap();
     let config = read(&read(&index["manifests"][0]["digest"])["config"]["digest"]);
     let diffs = config["rootfs"]["diff_ids"].as_array().unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -102,7 +105,11 @@ fn what_the_worlds_programs_make_is_one_stack_and_their_tree() {
         let tree = Tree::read(&host.store().join("active").join(&name)).unwrap().without_root();
         let differences = due.differences(&tree);
         assert!(differences.is_empty(), "{form}: {differences:?}");
-        eprintln!("{form}: {own} of {} layers built, {} entries as umoci's", layers.len(), tree.len());
+        eprintln!(
+            "{form}: {own} of {} layers built, {} entries as umoci's",
+            layers.len(),
+            tree.len()
+        );
         built += own;
         // And unpacked itself, on a host that has nothing.
         let alone = bench.host("alone");

@@ -88,7 +88,11 @@ fn what_comes_through_a_pipe_is_known_by_its_digest() {
         assert!(done.status.success(), "{form}: {done:?}");
         let told = said(&done);
         let done: Value = serde_json::from_slice(&done.stdout).unwrap();
-        assert_eq!((&done["image"], &done["chain"]), (&arm["digest"], &other.chain().into()), "{told}");
+        assert_eq!(
+            (&done["image"], &done["chain"]),
+            (&arm["digest"], &other.chain().into()),
+            "{told}"
+        );
     }
     host.check();
 }
@@ -186,7 +190,11 @@ fn a_silent_pipe_keeps_nobody_from_stopping() {
             if took > Duration::from_secs(1) {
                 eprintln!("{signal}: heard after {took:?}");
             }
-            assert!(ended.code().is_some_and(|code| code != 0), "{signal}: {ended:?} {:?}", ended.signal());
+            assert!(
+                ended.code().is_some_and(|code| code != 0),
+                "{signal}: {ended:?} {:?}",
+                ended.signal()
+            );
             no_archive(&host);
             drop(to);
         }
@@ -301,7 +309,8 @@ fn a_layout_is_as_hostile_as_a_tar() {
         ("a device for a layer", 100, "no regular file", &|| {
             again(&layer);
             let zero = nix::sys::stat::makedev(1, 5);
-            nix::sys::stat::mknod(&layer, nix::sys::stat::SFlag::S_IFCHR, Mode::S_IRWXU, zero).unwrap();
+            nix::sys::stat::mknod(&layer, nix::sys::stat::SFlag::S_IFCHR, Mode::S_IRWXU, zero)
+                .unwrap();
         }),
         ("a link for a layer", 100, "a symbolic link", &|| {
             again(&layer);
@@ -353,7 +362,12 @@ fn a_file_that_changes_under_its_reader_is_told_of() {
     let words = format!("docker-archive:{}", file.display());
     let volumes = host.store().join("volumes");
     for (name, codes, change) in [
-        ("cut", &[100, 111][..], &(|| File::options().write(true).open(&file).unwrap().set_len(30000).unwrap()) as &dyn Fn()),
+        (
+            "cut",
+            &[100, 111][..],
+            &(|| File::options().write(true).open(&file).unwrap().set_len(30000).unwrap())
+                as &dyn Fn(),
+        ),
         ("written over", &[100, 111], &|| {
             let noise = vec![0xa5; 20 << 20];
             let to = File::options().write(true).open(&file).unwrap();
@@ -368,7 +382,12 @@ fn a_file_that_changes_under_its_reader_is_told_of() {
     ] {
         host.wipe();
         fs::write(&file, &bytes).unwrap();
-        let child = host.command(&["ensure", &words]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = host
+            .command(&["ensure", &words])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         // The template is 1; the first layer has begun.
         while names(&volumes).len() < 2 && Instant::now() < deadline {
@@ -412,7 +431,8 @@ fn an_archive_without_an_end_is_refused_within_its_bounds() {
     // A member that ends where no file does.
     let mut head = tar([("manifest.json", Member::File(vec![b' '; 9]))]);
     head.truncate(512);
-    for (size, wanted) in [("77777777777", "ends inside an entry's body"), ("00000100000", "body")] {
+    for (size, wanted) in [("77777777777", "ends inside an entry's body"), ("00000100000", "body")]
+    {
         let mut bytes = head.clone();
         bytes[124..135].copy_from_slice(size.as_bytes());
         bytes[148..156].copy_from_slice(b"        ");
@@ -451,7 +471,10 @@ fn a_path_is_a_name_in_one_way() {
         let ran = host.command(&["ensure", words]).current_dir(&plain).output().unwrap();
         assert!(ran.status.success(), "{words}: {ran:?}");
     }
-    assert_eq!(host.rows("SELECT reference FROM images"), [format!("oci:{}/img:v1", plain.display())]);
+    assert_eq!(
+        host.rows("SELECT reference FROM images"),
+        [format!("oci:{}/img:v1", plain.display())]
+    );
     let ran = host.command(&["ensure", "oci:img:v1"]).current_dir(&strange).output().unwrap();
     assert_eq!(ran.status.code(), Some(100), "{ran:?}");
     assert!(said(&ran).contains("cannot be part of a name"), "{ran:?}");

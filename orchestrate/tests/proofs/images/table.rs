@@ -9,8 +9,8 @@ use tests::tree::Tree;
 
 use crate::bench::{Bench, Host};
 use crate::images::layout::{
-    CONFIG, Family, Image, Layout, MANIFEST, Member, Packing, Saved, archive, gzip, saved,
-    sha, zstd,
+    CONFIG, Family, Image, Layout, MANIFEST, Member, Packing, Saved, archive, gzip, saved, sha,
+    zstd,
 };
 
 /// A case writes what it needs below a directory and gives the words behind `ensure`.
@@ -51,7 +51,11 @@ fn with_layout(dir: &Path, change: impl FnOnce(&mut Layout)) -> Vec<String> {
     at(dir, "oci", ":v1")
 }
 
-fn with_archive(dir: &Path, how: Saved, change: impl FnOnce(&mut Vec<(String, Member)>)) -> Vec<String> {
+fn with_archive(
+    dir: &Path,
+    how: Saved,
+    change: impl FnOnce(&mut Vec<(String, Member)>),
+) -> Vec<String> {
     let mut members = saved(&image(), how, &["app:v1"]);
     change(&mut members);
     fs::write(dir.join("a.tar"), archive(&members)).unwrap();
@@ -152,7 +156,9 @@ const ONE: &[(&str, Write)] = &[
     }),
     ("5: entries of unknown types and algorithms", |dir| {
         with_layout(dir, |layout| {
-            layout.manifests.insert(0, json!({"mediaType": "text/plain", "digest": "x", "size": -1}));
+            layout
+                .manifests
+                .insert(0, json!({"mediaType": "text/plain", "digest": "x", "size": -1}));
             layout.manifests.insert(0, json!({
                 "mediaType": MANIFEST, "digest": format!("sha512:{}", "0".repeat(128)), "size": 7,
             }));
@@ -167,7 +173,8 @@ const ONE: &[(&str, Write)] = &[
     }),
     ("11: the full name of containerd", |dir| {
         with_layout(dir, |layout| {
-            layout.manifests[0]["annotations"]["io.containerd.image.name"] = "docker.io/library/a:1".into();
+            layout.manifests[0]["annotations"]["io.containerd.image.name"] =
+                "docker.io/library/a:1".into();
             let other = layout.image(&other("amd64", None), Packing::Gzip, Family::Oci);
             layout.tag(other, "1");
         });
@@ -205,7 +212,8 @@ const ONE: &[(&str, Write)] = &[
     }),
     ("null is absent, and what is unknown is no error", |dir| {
         with_config(dir, |config| {
-            config["config"] = json!({"Env": null, "Cmd": null, "Labels": {"a": null}, "New": [{}]});
+            config["config"] =
+                json!({"Env": null, "Cmd": null, "Labels": {"a": null}, "New": [{}]});
             config["history"] = Value::Null;
             config["future"] = json!({"a": [1, 2.5e300, "\u{0}"]});
         })
@@ -332,7 +340,11 @@ fn every_form_of_one_image_is_one_stack() {
         let done: Value = serde_json::from_slice(&ran.stdout).unwrap_or_default();
         sum += if done.is_null() { 0 } else { built(&done) };
         if done["chain"] != chain.as_str() {
-            wrong.push(format!("{name}: {} {}", done["chain"], String::from_utf8_lossy(&ran.stderr)));
+            wrong.push(format!(
+                "{name}: {} {}",
+                done["chain"],
+                String::from_utf8_lossy(&ran.stderr)
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -350,14 +362,14 @@ fn every_form_of_one_image_is_one_stack() {
 #[test]
 fn every_form_unpacks_to_the_same_tree() {
     let bench = bench();
-    let tree = |host: &Host<'_>| {
-        Tree::read(&host.store().join("active/a-1")).unwrap()
-    };
+    let tree = |host: &Host<'_>| Tree::read(&host.store().join("active/a-1")).unwrap();
     let numbered = bench.host("numbered");
     numbered.ok(&["activate", "s3://bucket/a/", "--name", "a-1"]);
     let due = tree(&numbered);
     let forms = ["plain", "gzip", "zstd", "zstd:chunked", "eStargz", "docker before 25", "podman"];
-    for (name, write) in ONE.iter().filter(|(name, _)| forms.iter().any(|form| name.ends_with(form))) {
+    for (name, write) in
+        ONE.iter().filter(|(name, _)| forms.iter().any(|form| name.ends_with(form)))
+    {
         let (dir, host) = (bench.path("case"), bench.host("host"));
         drop(fs::remove_dir_all(&dir));
         fs::create_dir(&dir).unwrap();
@@ -442,7 +454,9 @@ const REFUSED: &[(&str, i32, &str, Write)] = &[
         })
     }),
     ("what docker wrote before 1.10", 100, "has no member manifest.json", |dir| {
-        with_archive(dir, Saved::Old, |members| members.last_mut().unwrap().0 = "repositories".into())
+        with_archive(dir, Saved::Old, |members| {
+            members.last_mut().unwrap().0 = "repositories".into()
+        })
     }),
     ("a config that is not what its name says", 100, "config", |dir| {
         with_archive(dir, Saved::Old, |members| {
@@ -500,13 +514,18 @@ const REFUSED: &[(&str, i32, &str, Write)] = &[
             manifest["mediaType"] = media.into();
         })
     }),
-    ("a platform that is not there", 100, "no image for the platform linux/amd64; it has \"linux/arm64\"", |dir| {
-        choose(dir, &[other("arm64", None)], None)
-    }),
+    (
+        "a platform that is not there",
+        100,
+        "no image for the platform linux/amd64; it has \"linux/arm64\"",
+        |dir| choose(dir, &[other("arm64", None)], None),
+    ),
     ("v3 alone, and nobody asked for it", 100, "no image for the platform", |dir| {
         choose(dir, &[other("amd64", Some("v3"))], None)
     }),
-    ("windows", 100, "images for linux", |dir| with_config(dir, |config| config["os"] = "windows".into())),
+    ("windows", 100, "images for linux", |dir| {
+        with_config(dir, |config| config["os"] = "windows".into())
+    }),
     ("another kind of root", 100, "has to be \"layers\"", |dir| {
         with_config(dir, |config| config["rootfs"]["type"] = "base".into())
     }),
@@ -585,7 +604,9 @@ const REFUSED: &[(&str, i32, &str, Write)] = &[
         })
     }),
     ("no directory", 100, "there is nothing of this name", |dir| at(dir, "oci", "/nowhere:v1")),
-    ("no archive", 100, "there is nothing of this name", |dir| at(dir, "docker-archive", "/nowhere.tar")),
+    ("no archive", 100, "there is nothing of this name", |dir| {
+        at(dir, "docker-archive", "/nowhere.tar")
+    }),
     ("a layout of docker's older form", 100, "docker-archive: is the form", |dir| {
         with_archive(dir, Saved::Old, |_| ());
         at(dir, "oci-archive", "/a.tar")
@@ -629,7 +650,9 @@ fn layers_that_are_empty_are_layers() {
         Layout::one(image, Packing::Gzip, Family::Oci).write(&dir);
         let archived = archive(&saved(image, Saved::Old, &["app:v1"]));
         fs::write(dir.join("a.tar"), archived).unwrap();
-        for reference in [format!("docker-archive:{}/a.tar", dir.display()), format!("oci:{}", dir.display())] {
+        for reference in
+            [format!("docker-archive:{}/a.tar", dir.display()), format!("oci:{}", dir.display())]
+        {
             let done = host.ok(&["ensure", &reference]);
             assert_eq!(done["chain"], image.chain(), "{name} {reference}");
         }

@@ -152,6 +152,10 @@ test-systemd: static
 test-fresh SUITE *ONLY:
     sh packaging/test-fresh.sh {{ SUITE }} {{ target }}/fresh {{ ONLY }}
 
+# Bundles of a directory store under a real container runtime; needs root and runc (apt-get install runc).
+test-bundle:
+    cargo test --package orchestrate --test proofs runtime:: -- --ignored --nocapture
+
 # The daemon's page in a headless Chromium (Debian package chromium); with --shots DIR, pictures to look at.
 page-test *FLAGS:
     cargo build --package orchestrate

@@ -1,5 +1,10 @@
-//! A client of one server: lists, asks, opens. The order of requests is here; what a listing means
+//! A client of one server: lists, asks, opens, writes. The order of requests is here; what a listing means
 //! is in `listing.rs`, how bytes keep flowing in `stream.rs`.
+
+pub(crate) mod blame;
+mod layers;
+pub(crate) mod registry;
+mod write;
 
 use std::io::Read;
 use std::sync::{Arc, Mutex};
@@ -8,21 +13,27 @@ use std::time::Duration;
 use ureq::Body as HttpBody;
 use ureq::http::Response;
 
+use crate::client::blame::{Blamed, Shun, Shunned};
+use crate::distribution::Repository;
 use crate::error::Error;
 use crate::error::kind::Kind;
 use crate::http::checksum::Checksum;
 use crate::http::redirect::{self, HOPS_MAX, Regions};
-use crate::http::retry::{Trial, may_retry};
+use crate::http::request::Request;
+use crate::http::retry::Trial;
 use crate::http::sign::{Op, Target, sign};
 use crate::http::vigil::Waiting;
 use crate::http::{Http, head};
 use crate::keys::Source;
 use crate::keys::configured::Configured;
-use crate::s3::blame::{Blamed, Shun, Shunned};
 use crate::s3::endpoint::{Addressing, Endpoint};
+use crate::s3::keys::Keys;
 use crate::s3::listing;
-use crate::s3::object::{ImageRef, Layer, Object, ObjectRef, check_bucket};
+use crate::s3::object::{Object, ObjectRef, check_bucket};
 use crate::s3::options::{CredentialsFrom, Event, Options};
+
+/// Makes a request for a server, with these keys.
+type Signing<'a> = dyn Fn(&Target, Option<&Keys>) -> Result<Request, Error> + 'a;
 
 /// A page of 1,000 keys of 1,024 bytes, each byte spelled as an entity, is smaller.
 const PAGE_BYTES_MAX: u64 = 16 << 20;
@@ -53,11 +64,9 @@ pub struct Client {
 pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) http: Http,
-    target: Target,
-    regions: Regions,
+    pub(crate) server: Server,
     /// The canonical endpoint.
     url: String,
-    keys: Source,
     /// Other servers of the same objects, to be asked before this one.
     pub(crate) sources: Vec<Client>,
     /// This is one of those, and whether it is told that what it keeps is wrong.
@@ -65,6 +74,60 @@ pub(crate) struct Inner {
     /// What was found out about them.
     pub(crate) shunned: Shunned,
     pub(crate) blamed: Mutex<Vec<Blamed>>,
+}
+
+/// What is spoken with the server.
+#[derive(Debug)]
+pub(crate) enum Server {
+    /// S3.
+    Store(Box<Store>),
+    /// The OCI distribution specification.
+    Registry(Box<Repository>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    target: Target,
+    regions: Regions,
+    keys: Source,
+}
+
+impl Server {
+    fn endpoint(&self) -> &Endpoint {
+        match self {
+            Server::Store(store) => &store.target.endpoint,
+            Server::Registry(repository) => repository.server(),
+        }
+    }
+
+    /// The same for another client, with the keys that are known.
+    fn again(&self) -> Server {
+        match self {
+            Server::Store(store) => {
+                let (target, regions) = (store.target.clone(), Regions::default());
+                Server::Store(Box::new(Store { target, regions, keys: store.keys.again() }))
+            }
+            Server::Registry(repository) => Server::Registry(Box::new(repository.again())),
+        }
+    }
+
+    /// What a source of the same bytes speaks.
+    fn at_source(&self, options: &Options, url: &str) -> Result<Server, Error> {
+        match self {
+            Server::Store(_) => Server::store(options, Source::new(options)?),
+            Server::Registry(repository) => {
+                let mirror = repository.at_mirror(Endpoint::parse(url)?);
+                Ok(Server::Registry(Box::new(mirror)))
+            }
+        }
+    }
+
+    fn store(options: &Options, keys: Source) -> Result<Server, Error> {
+        let endpoint = Endpoint::parse(options.endpoint.as_deref().unwrap_or_default())?;
+        let region = options.region.clone().unwrap_or_default();
+        let target = Target { endpoint, region, addressing: options.addressing };
+        Ok(Server::Store(Box::new(Store { target, regions: Regions::default(), keys })))
+    }
 }
 
 impl Client {
@@ -75,22 +138,22 @@ impl Client {
     pub fn new(options: &Options) -> Result<Client, Error> {
         let look = |name: &str| std::env::var(name).ok();
         let settled = Configured::read(options, &look)?.settle(options)?;
-        Client::settled(&settled, Source::new(options)?, None, Shunned::new())
+        let server = Server::store(&settled, Source::new(options)?)?;
+        Client::settled(&settled, server, None, Shunned::new())
     }
 
     /// The same client with what was found out about its sources.
     pub(crate) fn shunning(&self, shunned: Shunned) -> Result<Client, Error> {
-        Client::settled(&self.inner.options, self.inner.keys.again(), None, shunned)
+        Client::settled(&self.inner.options, self.inner.server.again(), None, shunned)
     }
 
     /// With options to which environment and files have nothing to add.
-    fn settled(
+    pub(crate) fn settled(
         options: &Options,
-        keys: Source,
+        server: Server,
         is_source: Option<Shun>,
         shunned: Shunned,
     ) -> Result<Client, Error> {
-        let region = options.region.clone().unwrap_or_default();
         for host in &options.redirect_hosts {
             Endpoint::parse(&format!("https://{host}")).map_err(|_| Error::Setting {
                 name: "redirect host",
@@ -98,19 +161,17 @@ impl Client {
                 why: "expected host or host:port, of a server of objects",
             })?;
         }
-        let endpoint = Endpoint::parse(options.endpoint.as_deref().unwrap_or_default())?;
         let sources = options.sources.iter().map(|url| {
             let own = Endpoint::parse(url)?.url();
             // Whoever is not asked at all is told nothing.
             let shun = shunned.get(&own).copied().unwrap_or(Shun::Not);
             let options = source(options, url);
-            Client::settled(&options, Source::new(&options)?, Some(shun), Shunned::new())
+            let server = server.at_source(&options, url)?;
+            Client::settled(&options, server, Some(shun), Shunned::new())
         });
         let sources = sources.collect::<Result<_, _>>()?;
-        let http = Http::new(options, &endpoint)?;
-        let url = endpoint.url();
-        let addressing = options.addressing;
-        let target = Target { endpoint, region, addressing };
+        let http = Http::new(options, server.endpoint())?;
+        let url = server.endpoint().url();
         let mut options = options.clone();
         if let Some(deadline) = options.deadline {
             for limit in [&mut options.patience, &mut options.first_byte_timeout] {
@@ -120,16 +181,34 @@ impl Client {
         let inner = Inner {
             options,
             http,
-            target,
-            regions: Regions::default(),
+            server,
             url,
-            keys,
             sources,
             is_source,
             shunned,
             blamed: Mutex::default(),
         };
         Ok(Client { inner: Arc::new(inner) })
+    }
+
+    /// The S3 server that this client speaks to.
+    ///
+    /// # Errors
+    /// [`Error::Reference`] where it is a registry.
+    fn store(&self, subject: &str) -> Result<&Store, Error> {
+        match &self.inner.server {
+            Server::Store(store) => Ok(store),
+            Server::Registry(_) => Err(self.not_here(subject)),
+        }
+    }
+
+    /// A client of one server cannot ask for what is at another.
+    pub(crate) fn not_here(&self, subject: &str) -> Error {
+        let why = match &self.inner.server {
+            Server::Store(_) => "it is asked for by a client of an S3 server",
+            Server::Registry(_) => "it is asked for by a client of another repository",
+        };
+        Error::Reference { text: subject.to_owned(), why }
     }
 
     /// The endpoint in its canonical spelling: `scheme://host[:port]`, lower case, the scheme's own
@@ -165,7 +244,7 @@ impl Client {
     }
 
     /// Hands on what each page has, until that is an error.
-    fn pages(
+    pub(crate) fn pages(
         &self,
         bucket: &str,
         prefix: &str,
@@ -230,97 +309,6 @@ impl Client {
         }
     }
 
-    /// The layers of an image, base first, each with size and (where the server has them) ETag.
-    ///
-    /// # Errors
-    /// [`Error::EmptyPrefix`], [`Error::Gap`], [`Error::Stranger`] (names the key),
-    /// [`Error::Duplicate`], [`Error::TooManyLayers`]; else as any request.
-    pub fn layers(&self, image: &ImageRef) -> Result<Vec<Layer>, Error> {
-        let (bucket, prefix) = match image {
-            ImageRef::Object(object) => {
-                let object = self.head_or_hint(object)?;
-                return Ok(vec![Layer { number: 1, object }]);
-            }
-            ImageRef::Prefix { bucket, prefix } => (bucket, prefix),
-        };
-        let objects = self.layer_objects(bucket, prefix)?;
-        let mut layers = listing::layers(bucket, prefix, objects)?;
-        if layers.len() > self.inner.options.layers_max {
-            let layers_max = self.inner.options.layers_max;
-            return Err(Error::TooManyLayers {
-                subject: format!("s3://{bucket}/{prefix}"),
-                layers_max,
-            });
-        }
-        for layer in &mut layers {
-            // Not every server puts ETags into listings; without them nothing could be pinned.
-            if layer.object.etag.is_none() {
-                let object = self.head(&layer.object.object)?;
-                if object.size != layer.object.size {
-                    let subject = object.object.to_string();
-                    let (want, got) = (layer.object.size.to_string(), object.size.to_string());
-                    return Err(Error::Changed { subject, field: "size", want, got });
-                }
-                layer.object = object;
-            }
-        }
-        Ok(layers)
-    }
-
-    /// What lies under the prefix of an image; no more is read of it than an image may have.
-    fn layer_objects(&self, bucket: &str, prefix: &str) -> Result<Vec<Object>, Error> {
-        let layers_max = self.inner.options.layers_max;
-        let mut objects = Vec::new();
-        self.pages(bucket, prefix, |page| {
-            objects.extend(page);
-            // The prefix itself may be there, as what a console makes of a folder.
-            if objects.len() <= layers_max.saturating_add(1) {
-                return Ok(());
-            }
-            // What is no layer at all is the better word.
-            let strange = listing::layers(bucket, prefix, std::mem::take(&mut objects)).err();
-            Err(match strange {
-                Some(error @ Error::Stranger { .. }) => error,
-                Some(_) | None => {
-                    Error::TooManyLayers { subject: format!("s3://{bucket}/{prefix}"), layers_max }
-                }
-            })
-        })?;
-        Ok(objects)
-    }
-
-    /// The only layer of an image that is one object. Where there is none and something lies below it, the
-    /// reference lacks its last slash: some servers say 404 to that, and some 500, however often.
-    fn head_or_hint(&self, object: &ObjectRef) -> Result<Object, Error> {
-        let subject = object.to_string();
-        let waiting = Waiting::begin(&self.inner.options, self.inner.http.agent(), &subject);
-        let error = match self.head_once(&subject, object) {
-            Ok((found, _)) => return Ok(found),
-            Err(error) => error,
-        };
-        let suspect = error.kind() == Kind::NotFound
-            || matches!(&error, Error::Answer { answer, .. } if answer.status == 500);
-        let prefix = format!("{}/", object.key);
-        if suspect && self.has_any(&object.bucket, &prefix) {
-            return Err(Error::NoSlash { subject });
-        }
-        drop(waiting);
-        match may_retry(&error) {
-            true => self.head(object),
-            false => Err(error),
-        }
-    }
-
-    /// Whether there is an object below the prefix, as far as one request tells.
-    fn has_any(&self, bucket: &str, prefix: &str) -> bool {
-        let subject = format!("s3://{bucket}/{prefix}");
-        let listed = self
-            .send(&subject, bucket, Op::List { prefix, token: None, encoded: true })
-            .and_then(|response| self.document(&subject, response))
-            .and_then(|document| listing::page(&document, bucket, prefix, true));
-        listed.is_ok_and(|page| !page.objects.is_empty())
-    }
-
     /// Size and ETag of one object.
     ///
     /// # Errors
@@ -338,7 +326,7 @@ impl Client {
         self.ask(&subject, || self.head_once(&subject, object))
     }
 
-    fn head_once(
+    pub(crate) fn head_once(
         &self,
         subject: &str,
         object: &ObjectRef,
@@ -394,13 +382,29 @@ impl Client {
         op: Op<'_>,
         small: Option<Duration>,
     ) -> Result<Response<HttpBody>, Error> {
-        let mut target = self.inner.regions.of(bucket).unwrap_or_else(|| self.inner.target.clone());
+        let sign = |target: &Target, keys: Option<&Keys>| {
+            sign(target, bucket, op, keys, &self.inner.options)
+        };
+        self.exchange(subject, bucket, &sign, &[], small)
+    }
+
+    /// Sends what `sign` makes, and follows a bucket to where it is.
+    fn exchange(
+        &self,
+        subject: &str,
+        bucket: &str,
+        sign: &Signing<'_>,
+        body: &[u8],
+        small: Option<Duration>,
+    ) -> Result<Response<HttpBody>, Error> {
+        let store = self.store(subject)?;
+        let mut target = store.regions.of(bucket).unwrap_or_else(|| store.target.clone());
         let (mut hops, mut renewed, mut elsewhere) = (0, false, false);
         loop {
-            let keys = self.inner.keys.keys()?;
-            let signed = sign(&target, bucket, op, keys.as_ref(), &self.inner.options)?;
+            let keys = store.keys.keys()?;
+            let signed = sign(&target, keys.as_ref())?;
             let url = signed.url.clone();
-            match self.inner.http.send(subject, signed, small) {
+            match self.inner.http.send_with(subject, signed, body, small) {
                 Err(Error::Redirect { subject, status, to, .. }) if !to.is_empty() => {
                     let listed = &self.inner.options.redirect_hosts;
                     let next = redirect::follow(&target, bucket, &url, &to, listed);
@@ -418,7 +422,7 @@ impl Client {
                 Err(Error::Answer { answer, .. })
                     if answer.code.as_deref() == Some("ExpiredToken")
                         && !renewed
-                        && self.inner.keys.renew(keys.as_ref())? =>
+                        && store.keys.renew(keys.as_ref())? =>
                 {
                     renewed = true;
                 }
@@ -432,7 +436,7 @@ impl Client {
                             let text =
                                 format!("bucket {bucket:?} is in {}: asked there", there.region);
                             self.inner.options.watch.tell(&Event::Note { text: &text });
-                            self.inner.regions.keep(bucket, &there);
+                            store.regions.keep(bucket, &there);
                             target = there;
                         }
                         _ => return Err(Error::Answer { subject, answer }),
@@ -443,13 +447,18 @@ impl Client {
         }
     }
 
+    /// A line for who wants every detail.
+    pub(crate) fn note(&self, text: &str) {
+        self.inner.options.watch.tell(&Event::Note { text });
+    }
+
     /// Repeats a small request for as long as that makes sense.
-    fn ask<T>(
+    pub(crate) fn ask<T>(
         &self,
         subject: &str,
         mut once: impl FnMut() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let _waiting = Waiting::begin(&self.inner.options, self.inner.http.agent(), subject);
+        let _waiting = Waiting::begin(&self.inner.options, &self.inner.http, subject);
         let mut trial = Trial::new(&self.inner.options, self.inner.is_source.is_some());
         loop {
             match once() {
@@ -459,7 +468,11 @@ impl Client {
         }
     }
 
-    fn document(&self, subject: &str, response: Response<HttpBody>) -> Result<Vec<u8>, Error> {
+    pub(crate) fn document(
+        &self,
+        subject: &str,
+        response: Response<HttpBody>,
+    ) -> Result<Vec<u8>, Error> {
         let mut document = Vec::new();
         let mut reader = response.into_body().into_reader().take(PAGE_BYTES_MAX + 1);
         reader

@@ -1,5 +1,5 @@
 //! Seeded fuzz of everything that reads foreign text: listings, error documents, ranges, tags,
-//! dates, checksums, credentials files, endpoints, proxies' exceptions, redirects.
+//! dates, checksums, credentials files, endpoints, proxies' exceptions, redirects, and what registries say.
 //!
 //! The invariant: whatever comes in, nothing panics, what is accepted can be said again, and no
 //! message carries a control character. Runs as a test; `VENEER_FUZZ_ROUNDS` makes it longer and
@@ -7,14 +7,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ureq::http::{HeaderMap, HeaderValue};
 
+use crate::distribution::url::{Url, Where};
+use crate::distribution::{rules, token};
 use crate::error::answer;
 use crate::http::checksum::Checksum;
 use crate::http::redirect;
 use crate::http::sign::{Op, Target, sign};
+use crate::image::{authfile, challenge};
 use crate::keys::{self, metadata, shared, sts};
+use crate::locator::BlobRef;
 use crate::s3::endpoint::{Addressing, Endpoint};
 use crate::s3::listing;
 use crate::s3::object::{ImageRef, ObjectRef};
@@ -146,6 +151,24 @@ const PIECES: &[&str] = &[
     "\"Expiration\":",
     ",",
     "\u{feff}",
+    "Bearer ",
+    "Basic ",
+    "realm=",
+    "service=\"s\"",
+    "scope=\"repository:a/b:pull,push\"",
+    "\\\"",
+    "token68==",
+    "{\"auths\":{\"h\":",
+    "{\"auth\":\"YTox\"}",
+    "\"credsStore\":\"x\"",
+    "{\"token\":\"t\"",
+    "\"expires_in\":",
+    "{\"errors\":[{\"code\":",
+    "docker://",
+    "localhost",
+    "//",
+    "127.0.0.1",
+    "0x7f",
 ];
 
 const PAGE: &str = "<?xml version=\"1.0\"?><ListBucketResult><IsTruncated>true</IsTruncated>\
@@ -161,6 +184,12 @@ const OTHERS: &[&str] = &[
     "2026-11-21T05:35:02Z",
     "4waSgw==",
     "<Error><Code>SlowDown</Code></Error>",
+    "Bearer realm=\"https://a.example/t\",service=\"s\", Basic realm=\"x, y\"",
+    "{\"auths\":{\"h\":{\"auth\":\"YTox\"},\"h/a\":{\"identitytoken\":\"t\"}},\"credHelpers\":{\"g\":\"x\"}}",
+    "{\"token\":\"t\",\"expires_in\":60}",
+    "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"m\"}]}",
+    "https://a.example:8443/token?x=1",
+    "docker://h:5000/a/b@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
     "{\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\",\"Token\":\"T\",\"Expiration\":\"2026-11-21T05:35:02Z\"}",
 ];
 
@@ -287,8 +316,61 @@ fn try_all(bytes: &[u8]) -> usize {
         }
         Err(error) => quiet(&error.to_string()),
     }
+    taken += try_registries(bytes, &text);
     if let Ok(image) = text.parse::<ImageRef>() {
         assert_eq!(image.to_string().trim_end_matches('/'), text.trim_end_matches('/'));
+    }
+    taken
+}
+
+/// What registries and their token servers say, and files with logins.
+fn try_registries(bytes: &[u8], text: &str) -> usize {
+    let mut taken = 0;
+    let own = Endpoint::parse("https://r.example").unwrap();
+    let options = Options::default();
+    match challenge::demand([text]) {
+        Ok(challenge::Demand::Bearer { realm, .. }) => {
+            taken += 1;
+            if let Ok(url) = rules::realm(&own, &realm, &options) {
+                let due = url.server.is_https() && url.text().is_ascii();
+                assert!(due, "{realm}");
+            }
+        }
+        Ok(challenge::Demand::Basic) => taken += 1,
+        Err(why) => quiet(why),
+    }
+    let named = [rules::realm(&own, text, &options), rules::redirect(&own, &own, text, &options)];
+    for url in named.into_iter().flatten() {
+        taken += 1;
+        assert_eq!(Url::parse(&url.text()), Ok(url.clone()));
+        assert!(url.server.is_https() && Where::of(url.server.host()) != Where::Here, "{text}");
+    }
+    if let Ok(file) = authfile::AuthFile::parse(bytes) {
+        match file.find("h", "a/b") {
+            Ok(authfile::Found::Login(authfile::Login::Password { name, password })) => {
+                taken += 1;
+                let mut headers = HeaderMap::new();
+                token::put(&mut headers, &token::basic(&name, &password)).unwrap();
+            }
+            Ok(_) => {}
+            Err(why) => quiet(why),
+        }
+    }
+    if let Ok(token) = token::parse(bytes, Duration::ZERO) {
+        taken += 1;
+        let mut headers = HeaderMap::new();
+        token::put(&mut headers, &format!("Bearer {}", token.value)).unwrap();
+    }
+    let api = answer::Api::Registry;
+    let mut answer = answer::Answer { status: 404, api, ..Default::default() };
+    answer.read_document(bytes);
+    quiet(&answer.to_string());
+    match text.parse::<BlobRef>() {
+        Ok(blob) => {
+            taken += 1;
+            blob.check().unwrap();
+        }
+        Err(error) => quiet(&error.to_string()),
     }
     taken
 }

@@ -11,7 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fault::{Pace, Reply, Server, noise};
-use fetch::{Ahead, Client, CredentialsFrom, Error, Expect, Kind, Options, Stop, leftovers};
+use fetch::{
+    Ahead, Client, CredentialsFrom, Error, Expect, Kind, Locator, Options, Stop, leftovers,
+};
 
 /// What only a hang reaches.
 const BOUND: Duration = Duration::from_secs(60);
@@ -27,7 +29,13 @@ fn options(server: &Server) -> Options {
 
 fn begin(options: &Options, dir: &Path) -> Ahead {
     let client = Client::new(options).unwrap();
-    Ahead::begin(client, "s3://bkt/key".parse().unwrap(), Expect::default(), dir.to_owned(), true)
+    Ahead::begin(
+        client,
+        "s3://bkt/key".parse::<Locator>().unwrap(),
+        Expect::default(),
+        dir.to_owned(),
+        true,
+    )
 }
 
 fn until(what: impl Fn() -> bool) {

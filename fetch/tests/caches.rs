@@ -63,7 +63,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn fetched(options: &Options, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut body = Client::new(options)?.open(&object(), &expect(bytes))?;
+    let mut body = Client::new(options)?.open(object(), &expect(bytes))?;
     let mut got = Vec::new();
     match body.read_to_end(&mut got) {
         Ok(_) => Ok(got),
@@ -342,7 +342,7 @@ fn only_sources_are_told_what_is_wanted() {
         requests.iter().map(|q: &Request| q.headers.get("veneer-sha256").cloned()).collect()
     };
     let options = options(&Virtual::default(), &origin, &[source.url()]);
-    Client::new(&options).unwrap().open(&object(), &Expect::default()).unwrap();
+    Client::new(&options).unwrap().open(object(), &Expect::default()).unwrap();
     assert!(source.count() == 0 && told(&origin).iter().all(Option::is_none));
     fetched(&options, &bytes).unwrap();
     assert!(!told(&source).is_empty());
@@ -367,7 +367,7 @@ fn parts_are_2_mib_and_begin_at_multiples_of_it() {
     let last = bytes.len() - 1;
     let all: Vec<_> = (0..5).map(|n| (n * PART, last.min(n * PART + PART - 1))).collect();
     let mut got = Vec::new();
-    client.open(&object(), &expect(&bytes)).unwrap().read_to_end(&mut got).unwrap();
+    client.open(object(), &expect(&bytes)).unwrap().read_to_end(&mut got).unwrap();
     assert!(got == bytes);
     assert_eq!(ranges(), all);
     // What a spool ends with need be no such place; all but the first are whole again.
@@ -377,11 +377,11 @@ fn parts_are_2_mib_and_begin_at_multiples_of_it() {
     let path = dir.path().join("f");
     // By one stream, so that nothing of it is still on its way.
     let one = Client::new(&Options { jobs: Some(1), ..options.clone() }).unwrap();
-    let mut body = one.open_for_file(&object(), &pinned, &path).unwrap();
+    let mut body = one.open_for_file(object(), &pinned, &path).unwrap();
     body.read_exact(&mut vec![0; 100_000]).unwrap();
     drop(body);
     server.requests.lock().unwrap().clear();
-    let mut body = client.open_for_file(&object(), &pinned, &path).unwrap();
+    let mut body = client.open_for_file(object(), &pinned, &path).unwrap();
     got.clear();
     body.read_to_end(&mut got).unwrap();
     assert!(got == bytes);

@@ -77,7 +77,9 @@ fn who_waits_for_a_silent_server_says_so() {
         Options { watch, first_byte_timeout, tell_waiting, tries_max: Some(1), ..options(&server) };
     let client = Client::new(&options).unwrap();
     client.list("bucket", "images/").unwrap_err();
-    client.open(&"s3://bucket/k".parse().unwrap(), &fetch::Expect::default()).unwrap_err();
+    client
+        .open("s3://bucket/k".parse::<fetch::Locator>().unwrap(), &fetch::Expect::default())
+        .unwrap_err();
     let told = told.lock().unwrap();
     for subject in ["s3://bucket/images/", "s3://bucket/k"] {
         assert!(told.iter().any(|line| line == subject), "{subject} in {told:?}");

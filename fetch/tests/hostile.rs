@@ -328,7 +328,7 @@ fn a_consumer_that_leaves_is_no_scandal() {
 fn expectations_hold_for_what_a_source_says() {
     let server = serve(|_, reply| reply);
     let expect = Expect { size: Some(6), sha256: Some([1; 32]), ..Expect::default() };
-    let error = client(&server).open(&object(), &expect).unwrap_err();
+    let error = client(&server).open(object(), &expect).unwrap_err();
     assert_eq!(error.kind(), Kind::Changed, "{error}");
 }
 
@@ -439,7 +439,7 @@ fn a_small_answer_that_drips_ends() {
     let server = drip(404, "<Error>");
     let error = quick(&server).head(&object()).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
-    let Err(error) = quick(&server).open(&object(), &Expect::default()) else { panic!("opened") };
+    let Err(error) = quick(&server).open(object(), &Expect::default()) else { panic!("opened") };
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
     // Whole it would take 1,000 s.
     assert!(begun.elapsed() < Duration::from_secs(100), "{:?}", begun.elapsed());

@@ -68,7 +68,7 @@ fn two_hundred_cuts_cost_no_byte() {
         }),
     );
     let expect = Expect { sha256: Some(digest(&bytes)), ..Expect::default() };
-    let mut body = client(&server, 1).open(&object(), &expect).unwrap();
+    let mut body = client(&server, 1).open(object(), &expect).unwrap();
     let got = drain(&mut body).unwrap();
     assert!(got == bytes);
     let summary = body.summary().unwrap();
@@ -97,7 +97,7 @@ fn cuts_and_resets_in_ranges_leave_the_digest_right() {
         }),
     );
     let expect = Expect { sha256: Some(digest(&bytes)), ..Expect::default() };
-    let mut body = client(&server, 4).open(&object(), &expect).unwrap();
+    let mut body = client(&server, 4).open(object(), &expect).unwrap();
     assert!(drain(&mut body).unwrap() == bytes);
     let summary = body.summary().unwrap();
     assert!(summary.resumed > 0 && summary.tries > 8, "{summary:?}");
@@ -109,7 +109,7 @@ fn without_etag_and_digest_a_broken_stream_is_not_continued() {
         noise(100_000, 9),
         Arc::new(|_, reply: Reply| reply.without("etag").pace(Pace::Cut(50_000))),
     );
-    let mut body = client(&server, 1).open(&object(), &Expect::default()).unwrap();
+    let mut body = client(&server, 1).open(object(), &Expect::default()).unwrap();
     assert_eq!(drain(&mut body), Err(Kind::Network));
     assert_eq!(server.count(), 1);
     // And once failed it stays failed: no end of file that reads like success.
@@ -205,11 +205,11 @@ fn a_spool_is_read_again_instead_of_fetched() {
     let server = Server::start(bytes.clone(), plain());
     let dir = tempfile::tempdir().unwrap();
     let client = client(&server, 1);
-    let mut body = client.open_spooled(&object(), &Expect::default(), dir.path()).unwrap();
+    let mut body = client.open_spooled(object(), &Expect::default(), dir.path()).unwrap();
     let mut some = vec![0; 2_000_000];
     body.read_exact(&mut some).unwrap();
     drop(body);
-    let mut body = client.open_spooled(&object(), &Expect::default(), dir.path()).unwrap();
+    let mut body = client.open_spooled(object(), &Expect::default(), dir.path()).unwrap();
     assert!(drain(&mut body).unwrap() == bytes);
     let summary = body.summary().unwrap();
     assert!(summary.reused >= 2_000_000 && summary.sha256 == digest(&bytes), "{summary:?}");
@@ -219,7 +219,7 @@ fn a_spool_is_read_again_instead_of_fetched() {
     let before = server.count();
     drop(body);
     let expect = Expect { size: Some(5_000_000), etag: Some(ETAG.into()), ..Expect::default() };
-    let mut body = client.open_spooled(&object(), &expect, dir.path()).unwrap();
+    let mut body = client.open_spooled(object(), &expect, dir.path()).unwrap();
     assert!(drain(&mut body).unwrap() == bytes);
     assert_eq!(server.count(), before);
     body.discard_spool().unwrap();
@@ -244,7 +244,7 @@ fn a_spool_of_another_version_is_not_continued() {
     );
     let dir = tempfile::tempdir().unwrap();
     let client = client(&server, 1);
-    let open = || client.open_spooled(&object(), &Expect::default(), dir.path()).unwrap();
+    let open = || client.open_spooled(object(), &Expect::default(), dir.path()).unwrap();
     let names = || -> Vec<_> {
         fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect()
     };
@@ -266,23 +266,23 @@ fn rotten_bytes_in_a_spool_are_found_and_thrown_away() {
     let dir = tempfile::tempdir().unwrap();
     let expect = Expect { sha256: Some(digest(&bytes)), ..Expect::default() };
     let client = client(&server, 1);
-    let mut body = client.open_spooled(&object(), &expect, dir.path()).unwrap();
+    let mut body = client.open_spooled(object(), &expect, dir.path()).unwrap();
     body.read_exact(&mut vec![0; 500_000]).unwrap();
     drop(body);
     let path = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
     let mut kept = fs::read(&path).unwrap();
     kept[1000] ^= 1;
     fs::write(&path, kept).unwrap();
-    let mut body = client.open_spooled(&object(), &expect, dir.path()).unwrap();
+    let mut body = client.open_spooled(object(), &expect, dir.path()).unwrap();
     // Not the server's fault, as far as anybody knows: to be tried again.
     assert_eq!(drain(&mut body), Err(Kind::Io));
     assert!(!path.exists());
-    let mut body = client.open_spooled(&object(), &expect, dir.path()).unwrap();
+    let mut body = client.open_spooled(object(), &expect, dir.path()).unwrap();
     assert!(drain(&mut body).unwrap() == bytes);
     body.discard_spool().unwrap();
     // The program does it by itself where nobody has seen a byte.
     let file = dir.path().join("f");
-    let mut body = client.open_for_file(&object(), &expect, &file).unwrap();
+    let mut body = client.open_for_file(object(), &expect, &file).unwrap();
     body.read_exact(&mut vec![0; 500_000]).unwrap();
     drop(body);
     let path = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
@@ -307,12 +307,12 @@ fn two_processes_do_not_share_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let client = client(&server, 1);
     let path = dir.path().join("f");
-    let mut one = client.open_for_file(&object(), &Expect::default(), &path).unwrap();
-    let two = client.open_for_file(&object(), &Expect::default(), &path);
+    let mut one = client.open_for_file(object(), &Expect::default(), &path).unwrap();
+    let two = client.open_for_file(object(), &Expect::default(), &path);
     assert!(matches!(two, Err(Error::Busy { .. })), "{two:?}");
     // A spool is an extra: the second goes without.
-    let mut three = client.open_spooled(&object(), &Expect::default(), dir.path()).unwrap();
-    let mut four = client.open_spooled(&object(), &Expect::default(), dir.path()).unwrap();
+    let mut three = client.open_spooled(object(), &Expect::default(), dir.path()).unwrap();
+    let mut four = client.open_spooled(object(), &Expect::default(), dir.path()).unwrap();
     assert!(drain(&mut three).unwrap() == bytes && drain(&mut four).unwrap() == bytes);
     assert!(drain(&mut one).unwrap() == bytes);
     one.keep().unwrap();
@@ -324,7 +324,7 @@ fn a_body_that_was_not_read_is_not_kept() {
     let server = Server::start(noise(1_000_000, 16), plain());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
-    let mut body = client(&server, 1).open_for_file(&object(), &Expect::default(), &path).unwrap();
+    let mut body = client(&server, 1).open_for_file(object(), &Expect::default(), &path).unwrap();
     body.read_exact(&mut [0; 10]).unwrap();
     assert!(body.keep().is_err() && !path.exists());
 }
@@ -362,7 +362,7 @@ fn checksums_of_the_server_are_checked() {
     let bad_sum: Plan = Arc::new(|_, r| r.with("x-amz-checksum-crc32c", "4waSgg=="));
     for (plan, due) in [(good_sum, Ok(b"123456789".to_vec())), (bad_sum, Err(Kind::Digest))] {
         let server = Server::start(b"123456789".to_vec(), plan);
-        let mut body = client(&server, 1).open(&object(), &Expect::default()).unwrap();
+        let mut body = client(&server, 1).open(object(), &Expect::default()).unwrap();
         assert_eq!(drain(&mut body), due);
         let asked = server.requests.lock().unwrap()[0].headers.clone();
         assert_eq!(asked.get("x-amz-checksum-mode").map(String::as_str), Some("ENABLED"));
@@ -376,6 +376,6 @@ fn checksums_of_the_server_are_checked() {
             _ => reply,
         }),
     );
-    let mut body = client(&server, 3).open(&object(), &Expect::default()).unwrap();
+    let mut body = client(&server, 3).open(object(), &Expect::default()).unwrap();
     assert_eq!(drain(&mut body), Err(Kind::Digest));
 }

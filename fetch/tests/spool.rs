@@ -43,7 +43,7 @@ fn server() -> (Vec<u8>, Server) {
 /// All bytes by way of a spool, and what lies there before it is discarded.
 fn through(options: &Options, expect: &Expect, dir: &Path) -> (Vec<u8>, u64) {
     let client = Client::new(options).unwrap();
-    let mut body = client.open_spooled(&object(), expect, dir).unwrap();
+    let mut body = client.open_spooled(object(), expect, dir).unwrap();
     let mut bytes = Vec::new();
     body.read_to_end(&mut bytes).unwrap();
     let lies = leftovers(dir).unwrap().iter().map(|left| left.bytes).sum();
@@ -74,7 +74,7 @@ fn what_is_kept_is_used_where_nothing_more_may_be() {
     let (mut options, notes) = options(&server);
     options.spool_reserve = 0;
     let client = Client::new(&options).unwrap();
-    let mut body = client.open_spooled(&object(), &Expect::default(), dir.path()).unwrap();
+    let mut body = client.open_spooled(object(), &Expect::default(), dir.path()).unwrap();
     body.read_exact(&mut vec![0; 1_000_000]).unwrap();
     drop(body);
     let kept: u64 = leftovers(dir.path()).unwrap().iter().map(|left| left.bytes).sum();
@@ -115,7 +115,7 @@ fn leftovers_are_listed_with_age_and_go_unless_in_use() {
     fs::create_dir(dir.path().join("fetch-dir.partial")).unwrap();
     let (options, _) = options(&server);
     let client = Client::new(&options).unwrap();
-    let mut body = client.open_spooled(&object(), &Expect::default(), dir.path()).unwrap();
+    let mut body = client.open_spooled(object(), &Expect::default(), dir.path()).unwrap();
     body.read_exact(&mut [0; 1000]).unwrap();
     let found = leftovers(dir.path()).unwrap();
     assert_eq!(found.len(), 2, "{found:?}");

@@ -88,8 +88,8 @@ fn what_is_kept_is_used_where_the_server_knows_no_ranges() {
             let path = dir.path().join("f");
             let client = client(&server, jobs);
             let open = |expect: &Expect| match spooled {
-                true => client.open_spooled(&object(), expect, dir.path()),
-                false => client.open_for_file(&object(), expect, &path),
+                true => client.open_spooled(object(), expect, dir.path()),
+                false => client.open_for_file(object(), expect, &path),
             };
             let mut body = open(&Expect::default()).unwrap();
             body.read_exact(&mut vec![0; 1_500_000]).unwrap();

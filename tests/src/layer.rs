@@ -19,6 +19,25 @@ pub fn of(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     tar.into_inner().expect("memory takes all")
 }
 
+/// A layer of these files, each with its mode, of root.
+///
+/// # Panics
+/// A path is too long for a header.
+#[must_use]
+pub fn of_root(files: &[(&str, &[u8], u32)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, content, mode) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(*mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_700_000_000);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, path, *content).expect("a short path");
+    }
+    tar.into_inner().expect("memory takes all")
+}
+
 /// Layer `number` of a stack: `files` files of about `bytes` bytes, and the first file of the layer before it
 /// is gone.
 #[must_use]

@@ -25,6 +25,14 @@ impl Image {
     /// # Errors
     /// A layer cannot be read.
     pub fn new(layers: &[PathBuf], name: (&str, &str)) -> Result<Image> {
+        Image::run_as(layers, name, &json!({}))
+    }
+
+    /// As [`Image::new`], with what its config says of how it is to be run.
+    ///
+    /// # Errors
+    /// A layer cannot be read.
+    pub fn run_as(layers: &[PathBuf], name: (&str, &str), own: &Value) -> Result<Image> {
         let mut image = Image { layers: Vec::new(), texts: Vec::new(), chain: String::new() };
         let (mut described, mut diffs) = (Vec::new(), Vec::new());
         for layer in layers {
@@ -39,7 +47,7 @@ impl Image {
         }
         let config = image.blob(
             "application/vnd.oci.image.config.v1+json",
-            &json!({ "architecture": "amd64", "os": "linux", "config": {},
+            &json!({ "architecture": "amd64", "os": "linux", "config": own,
                 "rootfs": { "type": "layers", "diff_ids": diffs } }),
         );
         let media = "application/vnd.oci.image.manifest.v1+json";
@@ -52,6 +60,21 @@ impl Image {
         image.texts.push(("oci-layout".into(), r#"{"imageLayoutVersion":"1.0.0"}"#.into()));
         image.texts.push(("index.json".into(), index.to_string()));
         Ok(image)
+    }
+
+    /// Makes it a layout in the directory `dir`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        std::fs::create_dir_all(dir.join("blobs/sha256"))?;
+        for (path, layer) in &self.layers {
+            std::fs::copy(layer, dir.join(path))?;
+        }
+        for (path, text) in &self.texts {
+            std::fs::write(dir.join(path), text)?;
+        }
+        Ok(())
     }
 
     fn blob(&mut self, media: &str, value: &Value) -> Value {

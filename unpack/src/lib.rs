@@ -38,6 +38,7 @@ pub use limits::Compression;
 pub use limits::{Devices, Limits, Walls};
 pub use read::clone::{Cloned, clone_tree};
 pub use read::digest::tree_manifest;
+pub use read::file::{Found, read_file};
 pub use read::verify::{Difference, Verified, list, verify};
 pub use read::walk::{tree_digest, tree_digest_until};
 pub use record::applied::Applied;

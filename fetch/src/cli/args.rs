@@ -34,7 +34,7 @@ impl FromStr for Bytes {
     }
 }
 
-/// Fetch an S3 object, verified, to stdout or a file; or list the layers of an image.
+/// Fetch an S3 object or a blob of a registry, verified, to stdout or a file; or list the layers of an image.
 #[derive(FromArgs)]
 #[argh(
     name = "fetch",
@@ -44,9 +44,13 @@ AWS_DEFAULT_REGION, AWS_CA_BUNDLE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS
 AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE, AWS_USE_FIPS_ENDPOINT, AWS_USE_DUALSTACK_ENDPOINT,
 AWS_IGNORE_CONFIGURED_ENDPOINT_URLS, AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN,
 VENEER_FETCH_{{CREDENTIAL_PROCESS,REQUESTER_PAYS,ADDRESSING,CONNECT_TIMEOUT,FIRST_BYTE_TIMEOUT,ANSWER_TIMEOUT,STALL_TIMEOUT,PATIENCE,DEADLINE,
-RATE_FLOOR,TRIES,JOBS,SPOOL_MIN,SPOOL_RESERVE,LIST_KEYS,LAYERS,REDIRECT_TO,SOURCES,SOURCE_FALLBACK}}; HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY.",
+RATE_FLOOR,TRIES,JOBS,SPOOL_MIN,SPOOL_RESERVE,LIST_KEYS,LAYERS,REDIRECT_TO,SOURCES,SOURCE_FALLBACK,AUTHFILE,
+CREDENTIAL_HELPERS,REGISTRY_HTTP,REGISTRY_REALMS}}; HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY.
+Logins of registries: REGISTRY_AUTH_FILE, or XDG_RUNTIME_DIR/containers/auth.json, XDG_CONFIG_HOME/containers/auth.json,
+DOCKER_CONFIG/config.json.",
     example = "{command_name} --list s3://bucket/images/golang/",
     example = "{command_name} s3://bucket/images/golang/1.tar -o 1.tar",
+    example = "{command_name} --list docker://docker.io/library/debian:13",
     error_code(0, "done"),
     error_code(
         100,
@@ -55,7 +59,8 @@ RATE_FLOOR,TRIES,JOBS,SPOOL_MIN,SPOOL_RESERVE,LIST_KEYS,LAYERS,REDIRECT_TO,SOURC
     error_code(111, "try again later: network, timeout, busy server, changed object, local I/O")
 )]
 pub(crate) struct Args {
-    /// the object, s3://bucket/key; with --list the image, s3://bucket/prefix/
+    /// the object, s3://bucket/key, or the blob, docker://host/name@sha256:hex; with --list the image,
+    /// s3://bucket/prefix/ or docker://host/name:tag
     #[argh(positional)]
     pub(crate) reference: Option<String>,
     /// write to this file, completely or not at all, instead of stdout (-); an existing device or pipe
@@ -121,12 +126,26 @@ pub(crate) struct Args {
     /// accept the cost of reading from a requester-pays bucket
     #[argh(switch)]
     pub(crate) requester_pays: bool,
-    /// do not sign requests
+    /// do not sign requests; read no file with logins of registries
     #[argh(switch)]
     pub(crate) anonymous: bool,
     /// profile of the shared credentials files
     #[argh(option)]
     pub(crate) profile: Option<String>,
+    /// file with logins of registries, instead of podman's and docker's in their usual places
+    #[argh(option, arg_name = "file")]
+    pub(crate) authfile: Option<PathBuf>,
+    /// run docker-credential-<name> where a file with logins names it; repeatable
+    #[argh(option, arg_name = "name")]
+    pub(crate) credential_helper: Vec<String>,
+    /// host[:port] of a registry, its token server or its store that is asked by plain http; repeatable;
+    /// localhost always is
+    #[argh(option, arg_name = "host")]
+    pub(crate) registry_http: Vec<String>,
+    /// host[:port] of a token server that a registry may name though it is on this machine, in a private network
+    /// or not reached by https; repeatable
+    #[argh(option, arg_name = "host")]
+    pub(crate) registry_realm: Vec<String>,
     /// PEM file of certificate authorities to trust instead of the system's
     #[argh(option, arg_name = "file")]
     pub(crate) ca_file: Option<PathBuf>,
@@ -220,6 +239,25 @@ pub(crate) fn refuse_idle(args: &Args) -> anyhow::Result<()> {
     }
 }
 
+/// What says something of buckets says nothing of registries.
+pub(crate) fn refuse_of_buckets(args: &Args) -> anyhow::Result<()> {
+    let given = [
+        ("--all", args.all),
+        ("--endpoint", args.endpoint.is_some()),
+        ("--region", args.region.is_some()),
+        ("--addressing", args.addressing.is_some()),
+        ("--etag", args.etag.is_some()),
+        ("--version-id", args.version_id.is_some()),
+        ("--requester-pays", args.requester_pays),
+        ("--profile", args.profile.is_some()),
+        ("--redirect-to", !args.redirect_to.is_empty()),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(usage(name, "", "is for S3, not for a registry")),
+        None => Ok(()),
+    }
+}
+
 pub(crate) fn usage(name: &'static str, value: &str, why: &'static str) -> anyhow::Error {
     fetch::Error::Setting { name, value: value.to_owned(), why }.into()
 }
@@ -306,6 +344,12 @@ pub(crate) fn options(args: &Args) -> anyhow::Result<Options> {
     if let Some(text) = &args.source_fallback {
         options.source_fallback = text.parse()?;
     }
+    if args.authfile.is_some() {
+        options.authfile.clone_from(&args.authfile);
+    }
+    options.credential_helpers.extend(args.credential_helper.iter().cloned());
+    options.registry_http.extend(args.registry_http.iter().cloned());
+    options.registry_realms.extend(args.registry_realm.iter().cloned());
     options.redirect_hosts.extend(args.redirect_to.iter().cloned());
     if args.jobs.is_some() {
         options.jobs = args.jobs;

@@ -4,5 +4,6 @@ pub(crate) mod args;
 pub(crate) mod kept;
 pub(crate) mod output;
 pub(crate) mod progress;
+pub(crate) mod remote;
 pub(crate) mod run;
 pub(crate) mod tell;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
 use anyhow::Context as _;
-use fetch::{Body, Client, Expect, ImageRef, Kind, Layer, ObjectRef, Summary, write_digest};
+use fetch::{Body, Client, Expect, ImageRef, Kind, Layer, Locator, Summary, write_digest};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde::Serialize;
 
@@ -130,7 +130,7 @@ pub(crate) fn list(client: &Client, image: &ImageRef, all: bool, json: bool) -> 
 
 /// JSON in which nothing outside of ASCII acts on a terminal or turns text around: controls (C1) and what sets
 /// a direction are written as `\uXXXX`. They stand only in texts, so it says the same.
-fn harmless(json: &str) -> String {
+pub(crate) fn harmless(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
@@ -147,7 +147,7 @@ fn harmless(json: &str) -> String {
 }
 
 /// Keys may hold anything, a terminal may not.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
             let plain = c == '\'' || c == '"';
@@ -237,7 +237,7 @@ fn failed(act: &'static str, path: &Path, source: io::Error) -> fetch::Error {
 /// Passes the bytes on as they come; with `spool`, through a spool that the next process continues.
 pub(crate) fn as_it_comes(
     client: &Client,
-    object: &ObjectRef,
+    object: &Locator,
     expect: &Expect,
     spool: Option<&Path>,
     out: Out,
@@ -259,7 +259,7 @@ pub(crate) fn as_it_comes(
 /// file in `dir` before a byte goes out, since a lie cannot be called back from a pipe.
 pub(crate) fn verified(
     client: &Client,
-    object: &ObjectRef,
+    object: &Locator,
     expect: &Expect,
     dir: Option<&Path>,
     out: Out,
@@ -309,7 +309,7 @@ impl Drop for Staging {
 /// Reads an object into a file beside `path`; where a source lied, without that source again.
 fn drain(
     client: &Client,
-    object: &ObjectRef,
+    object: &Locator,
     expect: &Expect,
     path: &Path,
     show: Show,
@@ -358,7 +358,7 @@ fn stdout() -> io::Result<File> {
 
 pub(crate) fn to_file(
     client: &Client,
-    object: &ObjectRef,
+    object: &Locator,
     expect: &Expect,
     path: &Path,
     show: Show,
@@ -421,7 +421,7 @@ struct SummaryLine<'a> {
 
 /// stdout when it is free, else stderr.
 fn report(
-    object: &ObjectRef,
+    object: &Locator,
     summary: &Summary,
     took: Duration,
     show: Show,

@@ -4,11 +4,12 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use fetch::{Client, ImageRef, Kind, ObjectRef};
+use fetch::image::RegistryRef;
+use fetch::{Client, ImageRef, Kind, Locator};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::cli::args::{self, Args, LATER, NEVER, expect, options, refuse_idle, usage};
-use crate::cli::{kept, output};
+use crate::cli::{kept, output, remote};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -45,13 +46,25 @@ fn perform(args: &Args) -> anyhow::Result<()> {
         return Err(usage("reference", "", "name an object, s3://bucket/key"));
     };
     let options = options(args)?;
-    let client = Client::new(&options)?;
-    refuse_idle(args)?;
-    if args.list {
-        let image: ImageRef = reference.parse()?;
-        return output::list(&client, &image, args.all, args.json);
-    }
-    let object: ObjectRef = reference.parse()?;
+    let client = match registry(args, reference)? {
+        Some(at) => {
+            let client = Client::registry(&options, &at)?;
+            if args.list {
+                return remote::list(&client, &at, args.json);
+            }
+            client
+        }
+        None => {
+            let client = Client::new(&options)?;
+            refuse_idle(args)?;
+            if args.list {
+                let image: ImageRef = reference.parse()?;
+                return output::list(&client, &image, args.all, args.json);
+            }
+            client
+        }
+    };
+    let object: Locator = reference.parse()?;
     let expect = expect(args)?;
     let show = output::Show {
         quiet: args.quiet,
@@ -70,14 +83,31 @@ fn perform(args: &Args) -> anyhow::Result<()> {
         (out, spool) => (out, spool.as_deref()),
     };
     // Without a digest nobody but the origin is asked.
-    if !options.sources.is_empty() && expect.sha256.is_some() {
+    let judged = expect.sha256.is_some() || matches!(object, Locator::Blob(_));
+    if !options.sources.is_empty() && judged {
         return output::verified(&client, &object, &expect, spool, out, show);
     }
     output::as_it_comes(&client, &object, &expect, spool, out, show)
 }
 
+/// A reference to a registry, where it is one; what goes with buckets only is refused then.
+fn registry(args: &Args, reference: &str) -> anyhow::Result<Option<RegistryRef>> {
+    let Some(rest) = reference.strip_prefix("docker://") else { return Ok(None) };
+    refuse_idle(args)?;
+    args::refuse_of_buckets(args)?;
+    if !args.list {
+        // It says what is wrong with a reference to bytes.
+        reference.parse::<Locator>()?;
+    }
+    Ok(Some(RegistryRef::parse(rest)?))
+}
+
 /// A pinned object that changed stays changed; an unpinned one is simply read anew.
 fn exit_code(error: &anyhow::Error, pinned: bool) -> u8 {
+    // A document of an image stays what it is.
+    if error.downcast_ref::<fetch::image::Error>().is_some() {
+        return NEVER;
+    }
     match output::kind(error) {
         Some(Kind::Changed) if pinned => NEVER,
         Some(Kind::Usage | Kind::NotFound | Kind::Denied | Kind::Refused | Kind::Digest) => NEVER,

@@ -1,6 +1,7 @@
 //! An answer of the server that is not the object: its status, its error document, what they mean.
 //!
-//! Pure. Codes are those of the S3 API reference, "Error responses".
+//! Pure. Codes are those of the S3 API reference, "Error responses", and of the distribution specification, "Error
+//! codes".
 
 use std::fmt;
 use std::time::Duration;
@@ -10,30 +11,53 @@ use crate::error::tunnel;
 use crate::text::quote::quoted;
 use crate::text::xml;
 
+/// What a server speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Api {
+    /// S3.
+    #[default]
+    S3,
+    /// The OCI distribution specification.
+    Registry,
+    /// Docker's token authentication, or OAuth 2's refresh of a token.
+    Token,
+    /// What a registry sent on to for the bytes of a blob: any server at all.
+    Elsewhere,
+}
+
 /// What a server said instead of giving the object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
-    /// `<Code>` of the error document; none after HEAD, which has no body.
+    /// What the server speaks.
+    pub api: Api,
+    /// `<Code>` of the error document, or `code` of a registry's; none after HEAD, which has no body.
     pub code: Option<String>,
-    /// `<Message>` of the error document.
+    /// `<Message>` of the error document, or `message` of a registry's.
     pub message: Option<String>,
     /// `x-amz-bucket-region`: where the bucket is.
     pub region: Option<String>,
     /// Whether the request had no signature.
     pub anonymous: bool,
+    /// Whether something was to be written.
+    pub writing: bool,
     /// The proxy, where it and not the server has answered.
     pub proxy: Option<String>,
     /// `Retry-After`.
     pub retry_after: Option<Duration>,
     /// The object's size, where a range was out of it: `Content-Range: bytes */N`.
     pub size: Option<u64>,
+    /// `WWW-Authenticate`, each as it came.
+    pub challenges: Vec<String>,
 }
 
 impl Answer {
     /// Takes code and message out of an error document; one that makes no sense has neither.
     pub(crate) fn read_document(&mut self, document: &[u8]) {
+        if self.api != Api::S3 && document.trim_ascii_start().starts_with(b"{") {
+            return self.read_json(document);
+        }
         let fields = &["Code", "Message", "Region"];
         let Ok(found) = xml::texts(document, "Error", fields) else { return };
         let [code, message, region] = &found[..] else { return };
@@ -41,6 +65,18 @@ impl Answer {
         self.message = message.clone();
         // A server of its own may have only this one.
         self.region = self.region.take().or_else(|| region.clone());
+    }
+
+    /// `{"errors":[{"code":..,"message":..}]}` (distribution-spec, "Error codes"); token servers have `error` and
+    /// `error_description` (RFC 6749 5.2), or `details`.
+    fn read_json(&mut self, document: &[u8]) {
+        let Ok(json) = serde_json::from_slice::<serde_json::Value>(document) else { return };
+        let first = json.get("errors").and_then(|errors| errors.get(0)).unwrap_or(&json);
+        let text = |names: &[&str]| {
+            names.iter().find_map(|name| first.get(name)?.as_str()).map(str::to_owned)
+        };
+        self.code = text(&["code", "error"]);
+        self.message = text(&["message", "error_description", "details"]);
     }
 
     /// The class of this answer.
@@ -83,6 +119,9 @@ impl Answer {
         if self.proxy.is_some() {
             return tunnel::advice(self.status);
         }
+        if self.api != Api::S3 {
+            return self.advice_of_registries();
+        }
         let said = self.message.as_deref().unwrap_or_default();
         let kms = said.contains("kms:") || said.contains("KMS");
         Some(match (self.status, self.code.as_deref().unwrap_or_default()) {
@@ -107,6 +146,14 @@ impl Answer {
             (_, "AccountProblem" | "AllAccessDisabled" | "NotSignedUp") => {
                 "the server has closed the account: its owner has to see to it"
             }
+            (401 | 403, "AccessDenied" | "") if self.writing => {
+                "check that these credentials may write there (s3:PutObject, \
+                 s3:AbortMultipartUpload, s3:ListBucketMultipartUploads)"
+            }
+            (404, "NoSuchKey" | "") if self.writing => "somebody removed it meanwhile: try again",
+            (412, _) if self.writing => "somebody else wrote it meanwhile: try again",
+            (_, "EntityTooLarge" | "EntityTooSmall") => return None,
+            (_, "QuotaExceeded") => "the bucket's quota is used up: make room, or raise it",
             (401 | 403, "AccessDenied" | "") if self.anonymous => {
                 "it is not public: leave --anonymous out, or set credentials"
             }
@@ -125,11 +172,46 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// As [`Answer::advice`], for what has to do with a registry.
+    fn advice_of_registries(&self) -> Option<&'static str> {
+        Some(match (self.api, self.status, self.code.as_deref().unwrap_or_default()) {
+            (Api::Token, 400, _) => {
+                "it does not understand what is asked: check the login (docker login)"
+            }
+            (Api::Elsewhere, 400 | 401 | 403, _) => {
+                "the registry sent on to it, and it takes what the registry signed for no longer, or not from here: \
+                 try again, and check this machine's clock and proxy"
+            }
+            (_, 429, _) => "it limits how often is asked: log in, or wait",
+            (Api::Registry, _, "NAME_UNKNOWN" | "NAME_INVALID") => {
+                "check the repository's name; some registries say this of what needs a login, too"
+            }
+            (Api::Registry, _, "MANIFEST_UNKNOWN" | "TAG_INVALID") => "check the tag or the digest",
+            (Api::Registry, 403, _) => "check that who asks may pull from this repository",
+            (Api::Registry, 404, _) => {
+                "check the repository, and the tag or the digest; some registries say this of what needs a login, too"
+            }
+            _ => return None,
+        })
+    }
+
+    /// Whose answer it is.
+    fn party(&self) -> &'static str {
+        match self.api {
+            Api::S3 => "the server",
+            Api::Registry => "the registry",
+            Api::Token => "the token server",
+            Api::Elsewhere => "the server that the registry sent on to",
+        }
+    }
+}
+
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.proxy {
             Some(proxy) => write!(f, "the proxy {proxy} answered {}", self.status)?,
-            None => write!(f, "the server answered {}", self.status)?,
+            None => write!(f, "{} answered {}", self.party(), self.status)?,
         }
         if let Some(code) = &self.code {
             write!(f, " {}", quoted(code))?;
@@ -236,6 +318,30 @@ mod tests {
         a.read_document(b"<?xml version=\"1.0\"?><Error><Code>Bad\x1b[2J</Code><Message>a &amp; b</Message></Error>");
         assert_eq!(a.message.as_deref(), Some("a & b"));
         assert!(!a.to_string().contains('\x1b'), "{a}");
+    }
+
+    #[test]
+    fn a_registrys_document_is_read_and_escaped() {
+        let said = |api, status, document: &str| {
+            let mut a = Answer { status, api, ..Answer::default() };
+            a.read_document(document.as_bytes());
+            a.to_string()
+        };
+        let many = r#"{"errors":[{"code":"BLOB_UNKNOWN","message":"blob\u001b[2J unknown","detail":{"x":[1]}},{"code":"X"}]}"#;
+        let text = said(Api::Registry, 404, many);
+        assert!(
+            text.starts_with("the registry answered 404 \"BLOB_UNKNOWN\" \"blob\\u{1b}"),
+            "{text}"
+        );
+        assert!(!text.contains('\u{1b}') && text.contains("check the repository"), "{text}");
+        let long =
+            format!(r#"{{"errors":[{{"code":"DENIED","message":"{}"}}]}}"#, "x".repeat(5000));
+        assert!(said(Api::Registry, 403, &long).len() < 500);
+        let text = said(Api::Token, 401, r#"{"details":"incorrect username or password"}"#);
+        assert!(text.starts_with("the token server answered 401 \"incorrect"), "{text}");
+        for odd in ["{", "{}", r#"{"errors":{}}"#, r#"{"errors":[]}"#, r#"{"errors":[7]}"#, "[]"] {
+            assert!(said(Api::Registry, 500, odd).ends_with("500"), "{odd}");
+        }
     }
 
     #[test]

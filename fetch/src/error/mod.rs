@@ -6,6 +6,7 @@ pub(crate) mod answer;
 mod cause;
 pub(crate) mod fault;
 pub(crate) mod forbidden;
+pub(crate) mod gate;
 pub(crate) mod kind;
 pub(crate) mod tunnel;
 pub(crate) mod wording;
@@ -16,6 +17,7 @@ use std::{error, io};
 
 use crate::error::answer::Answer;
 use crate::error::cause::{file_kind, transport_kind};
+use crate::error::gate::Gate;
 use crate::error::kind::Kind;
 
 /// An error of this crate. `subject` fields are references such as `s3://bucket/key`.
@@ -78,6 +80,13 @@ pub enum Error {
         subject: String,
         /// What it said.
         answer: Box<Answer>,
+    },
+    /// A registry lets nobody in, or asks for what is not done.
+    Gate {
+        /// The blob or document asked for.
+        subject: String,
+        /// Why.
+        gate: Box<Gate>,
     },
     /// A redirect that is not followed.
     Redirect {
@@ -263,6 +272,11 @@ pub enum Error {
         /// The object.
         subject: String,
     },
+    /// What lies under the prefix is an OCI image layout, which another form of reference names.
+    Layout {
+        /// The prefix.
+        subject: String,
+    },
     /// Two keys for one layer number.
     Duplicate {
         /// The number.
@@ -271,6 +285,29 @@ pub enum Error {
         first: String,
         /// The second key.
         second: String,
+    },
+    /// A request that writes, without keys to sign it.
+    Unsigned {
+        /// The object.
+        subject: String,
+    },
+    /// Local bytes that are not what they are to be uploaded as.
+    Local {
+        /// Where they are.
+        place: String,
+        /// `sha256` or `bytes`.
+        field: &'static str,
+        /// What it has to be.
+        want: String,
+        /// What it is.
+        got: String,
+    },
+    /// An upload in parts that somebody else ended, however often it was begun anew.
+    Vanished {
+        /// The object.
+        subject: String,
+        /// How often it was begun.
+        begun: u32,
     },
     /// The budget of tries or of time is spent.
     GaveUp {
@@ -347,8 +384,10 @@ impl Error {
             | Error::Credentials { .. }
             | Error::Unreadable { .. }
             | Error::Sign { .. }
+            | Error::Unsigned { .. }
             | Error::Spent { .. } => Kind::Usage,
             Error::Answer { answer, .. } => answer.kind(),
+            Error::Gate { gate, .. } => gate.kind(),
             Error::EmptyPrefix { .. } | Error::NoSlash { .. } => Kind::NotFound,
             Error::Guard { .. }
             | Error::Redirect { .. }
@@ -363,8 +402,10 @@ impl Error {
             | Error::TooManyLayers { .. }
             | Error::Gap { .. }
             | Error::Stranger { .. }
+            | Error::Local { .. }
+            | Error::Layout { .. }
             | Error::Duplicate { .. } => Kind::Refused,
-            Error::Changed { .. } => Kind::Changed,
+            Error::Changed { .. } | Error::Vanished { .. } => Kind::Changed,
             Error::Digest { .. } => Kind::Digest,
             Error::Transport { source, .. } => transport_kind(source),
             Error::Slow { .. } | Error::Overdue { .. } => Kind::Timeout,
@@ -404,6 +445,7 @@ impl error::Error for Error {
             | Error::Sign { .. }
             | Error::Guard { .. }
             | Error::Answer { .. }
+            | Error::Gate { .. }
             | Error::Redirect { .. }
             | Error::Transport { .. }
             | Error::Xml { .. }
@@ -425,7 +467,11 @@ impl error::Error for Error {
             | Error::NoSlash { .. }
             | Error::Gap { .. }
             | Error::Stranger { .. }
+            | Error::Layout { .. }
             | Error::Duplicate { .. }
+            | Error::Unsigned { .. }
+            | Error::Local { .. }
+            | Error::Vanished { .. }
             | Error::Spent { .. }
             | Error::Overdue { .. }
             | Error::Busy { .. } => None,

@@ -58,6 +58,7 @@ impl fmt::Display for Error {
                     None => Ok(()),
                 }
             }
+            Error::Gate { subject, gate } => write!(f, "{}: {gate}", q(subject)),
             Error::Redirect { subject, status, to, why } => {
                 write!(f, "{}: {status} redirect to {} not followed: {why}", q(subject), q(to))
             }
@@ -145,20 +146,41 @@ impl fmt::Display for Error {
             Error::Gap { subject, missing, next } => {
                 write!(f, "listing {}: layer {missing} is missing, {next} is there", q(subject))
             }
-            Error::Stranger { subject } => {
-                let subject_q = q(subject);
-                write!(f, "{subject_q}: not a layer (<n>.tar, .tar.gz, .tgz, .tar.zst): ")?;
-                match layout_of(subject) {
-                    Some(prefix) => {
-                        let named = format!("oci:{prefix}:TAG");
-                        write!(f, "orchestrate takes an image layout as {}", q(&named))
-                    }
-                    None => f.write_str("move it out of the prefix"),
-                }
-            }
+            Error::Stranger { subject } => write!(
+                f,
+                "{}: not a layer (<n>.tar, .tar.gz, .tgz, .tar.zst): move it out of the prefix",
+                q(subject)
+            ),
+            Error::Layout { subject } => write!(
+                f,
+                "listing {}: this is an OCI image layout, not numbered layers: its images are named {}, with a tag \
+                 that its index.json has",
+                q(subject),
+                q(&format!("oci:{subject}:TAG"))
+            ),
             Error::Duplicate { number, first, second } => {
                 write!(f, "layer {number} is there twice: {} and {}", q(first), q(second))
             }
+            Error::Unsigned { subject } => write!(
+                f,
+                "{}: what writes is always signed, and there are no credentials: set \
+                 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, and leave --anonymous out",
+                q(subject)
+            ),
+            Error::Local { place, field, want, got } => write!(
+                f,
+                "{}: its {field} is {}, and it has to be {}: it is not uploaded; copy or pull the \
+                 image anew",
+                q(place),
+                q(got).trim_matches('"'),
+                q(want).trim_matches('"')
+            ),
+            Error::Vanished { subject, begun } => write!(
+                f,
+                "{}: somebody else ended the upload in parts each of the {begun} times that it was \
+                 begun: try again when nobody else cleans up there",
+                q(subject)
+            ),
             Error::GaveUp { tries, elapsed, .. } => {
                 let tried = if *tries == 1 { "try" } else { "tries" };
                 write!(f, "gave up after {tries} {tried}{}", Over(" in", *elapsed))
@@ -193,14 +215,6 @@ impl fmt::Display for Error {
 }
 
 /// A time after its preposition; nothing where it would be 0.0 s.
-/// The prefix of an image layout, where this is one of its objects.
-fn layout_of(subject: &str) -> Option<&str> {
-    let blob = subject.find("/blobs/sha256/");
-    let document = ["/index.json", "/oci-layout"].iter().find_map(|end| subject.strip_suffix(end));
-    let at = blob.or(document.map(str::len))?;
-    Some(&subject[..=at])
-}
-
 struct Over(&'static str, Duration);
 
 impl fmt::Display for Over {

@@ -16,7 +16,8 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::flow::body::{Body, Summary};
 use crate::http::retry::LOOK;
-use crate::s3::object::{Expect, ObjectRef};
+use crate::locator::Locator;
+use crate::s3::object::Expect;
 use crate::s3::options::Stop;
 
 /// Bytes of one chunk.
@@ -63,11 +64,12 @@ impl Ahead {
     /// stop ([`crate::s3::options::Options::stop`]). With `md5` that is made, too.
     pub fn begin(
         client: Client,
-        object: ObjectRef,
+        place: impl Into<Locator>,
         expect: Expect,
         spool_dir: PathBuf,
         md5: bool,
     ) -> Ahead {
+        let object = place.into();
         let (to, from) = sync_channel(CHUNKS_WAITING);
         let copy = Arc::new(Mutex::new(Copy::None));
         let (shared, stop) = (copy.clone(), client.inner.options.stop.clone());

@@ -15,7 +15,7 @@ use crate::flow::promise::Promise;
 use crate::flow::ranges::Ranges;
 use crate::flow::spool::Spool;
 use crate::flow::stream::{Stream, is_about_the_range};
-use crate::s3::object::ObjectRef;
+use crate::locator::Locator;
 use crate::s3::options::{Event, Watch};
 use crate::text::digest::{Sha256, hex};
 
@@ -40,7 +40,7 @@ pub struct Summary {
 /// error. The `io::Error` holds an [`Error`]: `get_ref()`, then `downcast_ref::<fetch::Error>()`.
 #[derive(Debug)]
 pub struct Body {
-    pub(crate) object: ObjectRef,
+    pub(crate) object: Locator,
     pub(crate) subject: String,
     pub(crate) etag: Option<String>,
     pub(crate) pin: Pin,
@@ -236,7 +236,10 @@ impl Body {
         let several = self.patched
             || matches!(self.flow, Flow::Many(_))
             || self.counts.1 + self.flow.counts().1 > 0;
-        several && self.chain.is_of_the_origin() && self.pin.etag.strong().is_none()
+        several
+            && !self.object.is_blob()
+            && self.chain.is_of_the_origin()
+            && self.pin.etag.strong().is_none()
     }
 
     /// Digest and checksum, once all bytes are through.

@@ -8,14 +8,14 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::client::blame::{Blamed, Shun, Shunned};
 use crate::error::kind::Kind;
 use crate::error::{Error, wording};
 use crate::flow::breaker::Breaker;
 use crate::http::retry::{LOOK, PROGRESS_BYTES, dice};
 use crate::http::vigil::Waiting;
-use crate::s3::blame::{Blamed, Shun, Shunned};
+use crate::locator::Locator;
 use crate::s3::fallback::Fallback;
-use crate::s3::object::ObjectRef;
 use crate::s3::options::Event;
 
 /// Failures that nobody has come back for are forgotten beyond this number.
@@ -25,7 +25,7 @@ const BLAMED_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Chain {
     client: Client,
-    object: ObjectRef,
+    object: Locator,
     /// Of each source, whether it is out for this object.
     out: Vec<bool>,
     /// Who is asked now; none is the origin.
@@ -42,7 +42,7 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) fn new(client: &Client, object: &ObjectRef, judged: bool) -> Chain {
+    pub(crate) fn new(client: &Client, object: &Locator, judged: bool) -> Chain {
         let inner = &client.inner;
         let out =
             |source: &Client| !judged || inner.shunned.get(source.endpoint()) == Some(&Shun::Not);
@@ -155,7 +155,7 @@ impl Chain {
         let client = self.client.clone();
         let options = &client.inner.options;
         let subject = self.object.to_string();
-        let _waiting = Waiting::begin(options, client.inner.http.agent(), &subject);
+        let _waiting = Waiting::begin(options, &client.inner.http, &subject);
         loop {
             let now = options.clock.now();
             for (index, source) in client.inner.sources.iter().enumerate() {
@@ -226,7 +226,8 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::new`].
-    pub fn elsewhere(&self, object: &ObjectRef) -> Result<Option<Client>, Error> {
+    pub fn elsewhere(&self, place: impl Into<Locator>) -> Result<Option<Client>, Error> {
+        let object = &place.into();
         let inner = &self.inner;
         let blamed = {
             let mut all = inner.blamed.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
 //! The bytes of an object on their way: opened, streamed over as many connections as it takes, spooled, verified,
-//! read ahead. Threads, sockets and the files of spools are touched here, and no other file.
+//! read ahead; and those of a file on their way to one. Threads, sockets and the files of spools are touched here, and no other file.
 
 pub(crate) mod ahead;
 pub(crate) mod body;
@@ -14,3 +14,4 @@ pub(crate) mod promise;
 pub(crate) mod ranges;
 pub(crate) mod spool;
 pub(crate) mod stream;
+pub(crate) mod upload;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::client::Client;
+use crate::client::registry::Facts;
 use crate::error::Error;
 use crate::flow::body::{Body, Flow, State};
 use crate::flow::chain::Chain;
@@ -15,8 +16,8 @@ use crate::flow::ranges::{JOBS, JOBS_MAX, PART_BYTES, Ranges, SIZE_MIN};
 use crate::flow::spool::{Identity, Place, STEM, Spool, parent};
 use crate::flow::stream::{Stream, check_size};
 use crate::http::checksum::Checksum;
-use crate::s3::object::{Expect, ObjectRef};
-use crate::s3::options::Event;
+use crate::locator::Locator;
+use crate::s3::object::Expect;
 use crate::text::digest::Sha256;
 
 impl Client {
@@ -25,8 +26,10 @@ impl Client {
     ///
     /// # Errors
     /// As any request; [`Error::Changed`] and [`Error::TooLarge`] by `expect`.
-    pub fn open(&self, object: &ObjectRef, expect: &Expect) -> Result<Body, Error> {
+    pub fn open(&self, place: impl Into<Locator>, expect: &Expect) -> Result<Body, Error> {
+        let object = &place.into();
         object.check()?;
+        let expect = &object.expect(expect)?;
         let opened = self.begin(object, expect)?;
         self.body(object, expect, opened, None)
     }
@@ -40,10 +43,11 @@ impl Client {
     /// As [`Client::open`]; [`Error::File`] if the spool cannot be opened.
     pub fn open_spooled(
         &self,
-        object: &ObjectRef,
+        place: impl Into<Locator>,
         expect: &Expect,
         spool_dir: &Path,
     ) -> Result<Body, Error> {
+        let object = &place.into();
         if expect.size.is_some_and(|size| size < self.inner.options.spool_min) {
             return self.open(object, expect);
         }
@@ -57,8 +61,8 @@ impl Client {
     }
 
     /// How the names of the files begin that [`Client::open_spooled`] leaves of this object.
-    pub fn spools_of(&self, object: &ObjectRef) -> String {
-        Identity::new(self.endpoint(), object, None, None).stem(STEM)
+    pub fn spools_of(&self, place: impl Into<Locator>) -> String {
+        Identity::new(self.endpoint(), &place.into(), None, None).stem(STEM)
     }
 
     /// As [`Client::open_spooled`], with the spool as the purpose: beside `path`, whose name it
@@ -68,10 +72,11 @@ impl Client {
     /// As [`Client::open`]; [`Error::File`]; [`Error::Busy`] if another process does the same.
     pub fn open_for_file(
         &self,
-        object: &ObjectRef,
+        place: impl Into<Locator>,
         expect: &Expect,
         path: &Path,
     ) -> Result<Body, Error> {
+        let object = &place.into();
         let Some(name) = path.file_name() else {
             let why = "it names no file";
             return Err(Error::Setting { name: "output", value: path.display().to_string(), why });
@@ -83,13 +88,9 @@ impl Client {
         Ok(body)
     }
 
-    fn open_at(
-        &self,
-        object: &ObjectRef,
-        expect: &Expect,
-        place: &Place<'_>,
-    ) -> Result<Body, Error> {
+    fn open_at(&self, object: &Locator, expect: &Expect, place: &Place<'_>) -> Result<Body, Error> {
         object.check()?;
+        let expect = &object.expect(expect)?;
         let sha256 = expect.sha256.as_ref();
         let identify = |pin: Option<&Pin>| Identity::new(self.endpoint(), object, pin, sha256);
         if !place.has_any(&identify(None)) {
@@ -137,7 +138,7 @@ impl Client {
     /// Opens as if nothing had been there, with an empty spool in the place of this one.
     fn anew(
         &self,
-        object: &ObjectRef,
+        object: &Locator,
         expect: &Expect,
         place: &Place<'_>,
         spool: Option<Spool>,
@@ -160,7 +161,7 @@ impl Client {
     /// What the object is, without its bytes.
     fn identify(
         &self,
-        object: &ObjectRef,
+        object: &Locator,
         expect: &Expect,
     ) -> Result<(Pin, Option<Checksum>), Error> {
         let digest = expect.sha256;
@@ -175,34 +176,29 @@ impl Client {
             return Ok((Pin { size, etag, modified: None, digest }, None));
         }
         let (mut chain, mut failed) = (self.chain(object, expect), None);
-        let (found, checksum) = loop {
+        let Facts { size, etag, checksum } = loop {
             let client = chain.next(failed.take(), None)?;
-            match client.head_with_checksum(object) {
+            match client.facts(object) {
                 Ok(found) => break found,
                 Err(error) => failed = Some(error),
             }
         };
+        let subject = object.to_string();
+        check_size(&subject, size, expect)?;
         if !chain.is_at_origin() {
             // Entity tags are the origin's own.
-            check_size(&object.to_string(), found.size, expect)?;
-            return Ok((
-                Pin { size: found.size, etag: Tag::Unknown, modified: None, digest },
-                None,
-            ));
+            return Ok((Pin { size, etag: Tag::Unknown, modified: None, digest }, None));
         }
-        let subject = object.to_string();
-        check_size(&subject, found.size, expect)?;
-        if expect.etag.is_some() && expect.etag != found.etag {
+        if expect.etag.is_some() && expect.etag != etag {
             let shown = |etag: &Option<String>| etag.clone().unwrap_or_else(|| "none".to_owned());
-            let (want, got) = (shown(&expect.etag), shown(&found.etag));
+            let (want, got) = (shown(&expect.etag), shown(&etag));
             return Err(Error::Changed { subject, field: "ETag", want, got });
         }
-        let etag = Tag::Known(found.etag);
-        Ok((Pin { size: found.size, etag, modified: None, digest }, checksum))
+        Ok((Pin { size, etag: Tag::Known(etag), modified: None, digest }, checksum))
     }
 
     /// Whom to ask, in order.
-    fn chain(&self, object: &ObjectRef, expect: &Expect) -> Chain {
+    fn chain(&self, object: &Locator, expect: &Expect) -> Chain {
         let judged = expect.sha256.is_some();
         if !judged && !self.inner.sources.is_empty() {
             self.note("no digest is given: the other sources are not asked");
@@ -210,12 +206,8 @@ impl Client {
         Chain::new(self, object, judged)
     }
 
-    fn note(&self, text: &str) {
-        self.inner.options.watch.tell(&Event::Note { text });
-    }
-
     /// Opens at the first byte, at the first source that can.
-    fn begin(&self, object: &ObjectRef, expect: &Expect) -> Result<Opened, Error> {
+    fn begin(&self, object: &Locator, expect: &Expect) -> Result<Opened, Error> {
         let (mut chain, mut failed) = (self.chain(object, expect), None);
         loop {
             let client = chain.next(failed.take(), None)?;
@@ -228,11 +220,7 @@ impl Client {
         }
     }
 
-    fn begin_here(
-        &self,
-        object: &ObjectRef,
-        expect: &Expect,
-    ) -> Result<(Flow, Pin, Promise), Error> {
+    fn begin_here(&self, object: &Locator, expect: &Expect) -> Result<(Flow, Pin, Promise), Error> {
         let jobs = self.jobs(expect.size);
         let first = (jobs > 1).then_some(PART_BYTES);
         let mut stream = Stream::open(self, object, expect, first)?;
@@ -258,7 +246,7 @@ impl Client {
     }
 
     /// Goes on at byte `at` of a known object; the first request is sent by the first read.
-    pub(crate) fn go_on(&self, object: &ObjectRef, pin: &Pin, at: u64) -> Result<Flow, Error> {
+    pub(crate) fn go_on(&self, object: &Locator, pin: &Pin, at: u64) -> Result<Flow, Error> {
         let left = pin.size - at;
         let jobs = self.jobs(Some(left));
         if left == 0 {
@@ -282,7 +270,7 @@ impl Client {
 
     fn body(
         &self,
-        object: &ObjectRef,
+        object: &Locator,
         expect: &Expect,
         opened: Opened,
         spool: Option<Spool>,

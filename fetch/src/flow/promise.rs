@@ -10,7 +10,7 @@ use std::{fmt, thread};
 use crate::client::Client;
 use crate::flow::pin::Pin;
 use crate::http::checksum::Checksum;
-use crate::s3::object::ObjectRef;
+use crate::locator::Locator;
 use crate::s3::options::Event;
 
 /// How long the question may take.
@@ -44,7 +44,9 @@ impl Promise {
     }
 
     /// Asks for the checksum of the pinned version.
-    pub(crate) fn ask(client: &Client, object: &ObjectRef, pin: &Pin) -> Promise {
+    pub(crate) fn ask(client: &Client, object: &Locator, pin: &Pin) -> Promise {
+        // A blob has its digest.
+        let Locator::Object(object) = object else { return Promise::None };
         let (tell, answer) = channel();
         let (asking, object) = (client.clone(), object.clone());
         let etag = pin.etag.text().map(str::to_owned);

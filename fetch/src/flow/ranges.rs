@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::flow::pin::Pin;
 use crate::flow::pressure::Pressure;
 use crate::flow::stream::Stream;
-use crate::s3::object::ObjectRef;
+use crate::locator::Locator;
 
 /// Bytes of one range. Smaller ones cost requests, larger ones memory: four of these keep the whole
 /// program below 16 MiB. docs/fetch.md promises this number, and that parts begin at multiples of it, to
@@ -75,7 +75,7 @@ impl Ranges {
     /// [`Error::File`] if the kernel gives no thread.
     pub(crate) fn start(
         client: &Client,
-        object: &ObjectRef,
+        object: &Locator,
         pin: &Pin,
         first: Option<Stream>,
         range: Range<u64>,

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::flow::pin::Pin;
-use crate::s3::object::ObjectRef;
+use crate::locator::Locator;
 use crate::text::digest::{Sha256, hex};
 
 /// Whose bytes a spool holds, as the two halves of its name.
@@ -30,7 +30,7 @@ impl Identity {
     /// `pin` is what the object is known to be, if that is known yet.
     pub(crate) fn new(
         server: &str,
-        object: &ObjectRef,
+        object: &Locator,
         pin: Option<&Pin>,
         sha256: Option<&[u8; 32]>,
     ) -> Identity {
@@ -39,7 +39,7 @@ impl Identity {
 
     fn in_boot(
         server: &str,
-        object: &ObjectRef,
+        object: &Locator,
         pin: Option<&Pin>,
         sha256: Option<&[u8; 32]>,
         boot: &str,
@@ -51,7 +51,11 @@ impl Identity {
             }
             (None, Some((None, _)) | None) => None,
         };
-        Identity { object: name(&[server, &object.bucket, &object.key]), version }
+        let object = match object {
+            Locator::Object(object) => name(&[server, &object.bucket, &object.key]),
+            Locator::Blob(blob) => name(&[server, &blob.name, &blob.digest.to_string()]),
+        };
+        Identity { object, version }
     }
 }
 
@@ -367,7 +371,7 @@ mod tests {
 
     #[test]
     fn only_a_digest_outlives_a_boot() {
-        let object: ObjectRef = "s3://bkt/key".parse().unwrap();
+        let object: Locator = "s3://bkt/key".parse().unwrap();
         let pin = |etag: &str| Pin {
             size: 5,
             etag: Tag::Known(Some(etag.to_owned())),
@@ -389,7 +393,7 @@ mod tests {
     #[test]
     fn a_spool_gives_its_room_back_when_the_disk_runs_full() {
         let dir = tempfile::tempdir().unwrap();
-        let object: ObjectRef = "s3://bkt/key".parse().unwrap();
+        let object: Locator = "s3://bkt/key".parse().unwrap();
         let identity = Identity::new("http://h", &object, None, Some(&[7; 32]));
         let place = |strict| Place { dir: dir.path(), stem: STEM.to_owned(), strict, reserve: 0 };
         let piece = vec![1; 1 << 20];

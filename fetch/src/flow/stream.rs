@@ -20,9 +20,10 @@ use crate::flow::pressure::Pressure;
 use crate::http::checksum::Checksum;
 use crate::http::head::{self, etag, modified};
 use crate::http::retry::{Trial, may_retry};
-use crate::http::sign::{Hold, Op};
+use crate::http::sign::Hold;
 use crate::http::vigil::Waiting;
-use crate::s3::object::{Expect, ObjectRef};
+use crate::locator::Locator;
+use crate::s3::object::Expect;
 use crate::s3::options::Event;
 use crate::text::range::ContentRange;
 
@@ -30,7 +31,7 @@ use crate::text::range::ContentRange;
 #[derive(Debug)]
 pub(crate) struct Stream {
     client: Client,
-    object: ObjectRef,
+    object: Locator,
     pub(crate) subject: String,
     pub(crate) pin: Pin,
     /// The object's own checksum, where the server told one.
@@ -61,12 +62,12 @@ impl Stream {
     /// All of [`Error`] but digests.
     pub(crate) fn open(
         client: &Client,
-        object: &ObjectRef,
+        object: &Locator,
         expect: &Expect,
         first: Option<u64>,
     ) -> Result<Stream, Error> {
         let subject = object.to_string();
-        let _waiting = Waiting::begin(&client.inner.options, client.inner.http.agent(), &subject);
+        let _waiting = Waiting::begin(&client.inner.options, &client.inner.http, &subject);
         let mut trial = Trial::new(&client.inner.options, client.inner.is_source.is_some());
         let mut tries = 0;
         let mut first = first;
@@ -102,12 +103,7 @@ impl Stream {
     }
 
     /// A part of an object that is known already; nothing is sent before the first read.
-    pub(crate) fn part(
-        client: &Client,
-        object: &ObjectRef,
-        pin: &Pin,
-        range: Range<u64>,
-    ) -> Stream {
+    pub(crate) fn part(client: &Client, object: &Locator, pin: &Pin, range: Range<u64>) -> Stream {
         Stream {
             client: client.clone(),
             object: object.clone(),
@@ -129,7 +125,7 @@ impl Stream {
 
     /// All that is left of a known object from byte `at` on, by this stream alone: a server that knows no ranges
     /// will do.
-    pub(crate) fn rest(client: &Client, object: &ObjectRef, pin: &Pin, at: u64) -> Stream {
+    pub(crate) fn rest(client: &Client, object: &Locator, pin: &Pin, at: u64) -> Stream {
         Stream { alone: true, ..Stream::part(client, object, pin, at..pin.size) }
     }
 
@@ -139,7 +135,7 @@ impl Stream {
     /// All of [`Error`] but digests, after which the stream is of no more use.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         let inner = &self.client.inner;
-        let _waiting = Waiting::begin(&inner.options, inner.http.agent(), &self.subject);
+        let _waiting = Waiting::begin(&inner.options, &inner.http, &self.subject);
         self.trial.begin();
         while self.at < self.end && !buffer.is_empty() {
             let error = match self.step(buffer) {
@@ -233,8 +229,7 @@ impl Stream {
             unmodified_since: self.pin.unmodified_since(),
             wanted: self.client.wanted(self.pin.digest.as_ref()),
         };
-        let op = Op::Get { key: &self.object.key, range, hold };
-        let response = self.client.send(subject, &self.object.bucket, op)?;
+        let response = self.client.get(subject, &self.object, range, hold)?;
         self.pin.hold(response.headers(), subject)?;
         let length = length(&response);
         if response.status() == 206 {
@@ -287,7 +282,7 @@ struct Opened {
 /// The first request. Without `first` it has no range, so that any HTTP server will do.
 fn begin(
     client: &Client,
-    object: &ObjectRef,
+    object: &Locator,
     subject: &str,
     expect: &Expect,
     first: Option<u64>,
@@ -296,8 +291,7 @@ fn begin(
     let range = first.map(|bytes| (0, bytes.max(1) - 1));
     let wanted = client.wanted(expect.sha256.as_ref());
     let hold = Hold { if_match: pinned.strong(), unmodified_since: None, wanted };
-    let op = Op::Get { key: &object.key, range, hold };
-    let response = client.send(subject, &object.bucket, op)?;
+    let response = client.get(subject, object, range, hold)?;
     let etag = etag(response.headers(), subject)?;
     if expect.etag.is_some() && etag != expect.etag {
         return Err(changed(subject, "ETag", &expect.etag, &etag));

@@ -7,6 +7,7 @@
 use ureq::http::HeaderMap;
 
 use crate::http::head;
+use crate::text::base64;
 
 /// The algorithms, the strongest first. The other ones of S3 (sha1, md5) cost more than the sha256
 /// that is computed anyway.
@@ -113,7 +114,8 @@ impl Checksum {
         }
         HEADERS.iter().find_map(|(name, algorithm)| {
             // One of several parts has a "-<parts>" at its end and does not decode.
-            let want = base64(&head::text(headers, name)?)?;
+            let told = head::text(headers, name)?;
+            let want = base64::decoded(&told).filter(|_| told.len() <= 64)?;
             let bytes = match algorithm {
                 Algorithm::Sha256 => 32,
                 Algorithm::Crc(polynomial) => polynomial.bytes,
@@ -179,33 +181,6 @@ fn is_of_parts(etag: &str) -> bool {
     bare.rsplit_once('-').is_some_and(|(_, parts)| {
         !parts.is_empty() && parts.len() <= 5 && parts.bytes().all(|b| b.is_ascii_digit())
     })
-}
-
-/// Padded base64 (RFC 4648 4); none if it is anything else.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let bare = text.trim_end_matches('=');
-    if !text.len().is_multiple_of(4) || text.len() - bare.len() > 2 || text.len() > 64 {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    let (mut bits, mut count) = (0_u32, 0);
-    for c in bare.bytes() {
-        let six = match c {
-            b'A'..=b'Z' => c - b'A',
-            b'a'..=b'z' => c - b'a' + 26,
-            b'0'..=b'9' => c - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(six);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count).to_le_bytes()[0]);
-        }
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

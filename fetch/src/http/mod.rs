@@ -9,6 +9,7 @@ pub(crate) mod head;
 pub(crate) mod interim;
 pub(crate) mod proxy;
 pub(crate) mod redirect;
+pub(crate) mod request;
 pub(crate) mod retry;
 pub(crate) mod route;
 pub(crate) mod sign;
@@ -17,6 +18,7 @@ pub(crate) mod vigil;
 
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ureq::http::Response;
@@ -24,10 +26,12 @@ use ureq::{Agent, Body};
 
 use crate::clock;
 use crate::error::Error;
-use crate::error::answer::Answer;
+use crate::error::answer::{Answer, Api};
 use crate::http::head::text;
+use crate::http::request::{Method, Request};
 use crate::http::route::{Route, route};
-use crate::http::sign::Signed;
+use crate::http::vigil::Sockets;
+use crate::image::challenge::FIELDS_MAX;
 use crate::s3::endpoint::Endpoint;
 use crate::s3::options::Options;
 use crate::text::date;
@@ -36,11 +40,17 @@ use crate::text::range::out_of;
 /// No error document is longer.
 const DOCUMENT_BYTES_MAX: u64 = 64 << 10;
 
+/// Servers that one client speaks to beside its own: a token server, and the stores that a registry sends on to.
+const OTHERS_MAX: usize = 16;
+
 /// An HTTP client for one server.
 #[derive(Clone, Debug)]
 pub(crate) struct Http {
     agent: Agent,
+    url: String,
     server: String,
+    /// The same for other servers, whose sockets are closed with its own.
+    others: Arc<Mutex<Vec<Http>>>,
     /// The proxy that reads the requests, and may answer them itself.
     proxy: Option<String>,
     /// For a whole answer that is not an object's content.
@@ -72,32 +82,102 @@ impl Http {
         let by = proxy.as_ref().map_or_else(String::new, |name| format!(" (by the proxy {name})"));
         let server = format!("{}{by}", endpoint.url());
         let proxy = proxy.filter(|_| read_by_proxy);
-        Ok(Http { agent, server, proxy, answer_timeout: options.answer_timeout })
+        let (answer_timeout, others) = (options.answer_timeout, Arc::default());
+        Ok(Http { agent, url: endpoint.url(), server, others, proxy, answer_timeout })
     }
 
-    /// Sends `signed` and returns an answer with status 200 or 206. With `whole`, that is the time for all
+    /// The client for another server on the way of the same request, or this one.
+    ///
+    /// # Errors
+    /// As [`Http::new`].
+    pub(crate) fn to(&self, options: &Options, endpoint: &Endpoint) -> Result<Http, Error> {
+        let url = endpoint.url();
+        if url == self.url {
+            return Ok(self.clone());
+        }
+        let known = |others: &[Http]| others.iter().find(|http| http.url == url).cloned();
+        if let Some(http) = known(&self.others.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(http);
+        }
+        // It reads the authorities to trust, which nobody else has to wait for.
+        let http = Http::new(options, endpoint)?;
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(http) = known(&others) {
+            return Ok(http);
+        }
+        if others.len() >= OTHERS_MAX {
+            others.remove(0);
+        }
+        others.push(http.clone());
+        Ok(http)
+    }
+
+    /// Sends `request` and returns an answer with status 200 or 206. With `whole`, that is the time for all
     /// of it, to the end of its body.
     ///
     /// # Errors
-    /// [`Error::Transport`], [`Error::Redirect`], [`Error::Answer`].
+    /// As [`Http::send_with`].
     pub(crate) fn send(
         &self,
         subject: &str,
-        signed: Signed,
+        request: Request,
+        whole: Option<Duration>,
+    ) -> Result<Response<Body>, Error> {
+        self.send_with(subject, request, &[], whole)
+    }
+
+    /// As [`Http::send`], with these bytes where the request takes some.
+    ///
+    /// # Errors
+    /// [`Error::Transport`], [`Error::Redirect`], [`Error::Answer`].
+    pub(crate) fn send_with(
+        &self,
+        subject: &str,
+        request: Request,
+        body: &[u8],
         whole: Option<Duration>,
     ) -> Result<Response<Body>, Error> {
         let begun = Instant::now();
-        let signed_head = signed.head;
-        let builder =
-            if signed.head { self.agent.head(&signed.url) } else { self.agent.get(&signed.url) };
-        let mut builder = builder.config().timeout_global(whole).build();
-        if let Some(headers) = builder.headers_mut() {
-            headers.extend(signed.headers);
-        }
-        let response = builder.call().map_err(|source| self.transport(subject, source))?;
+        let (is_head, api) = (request.method == Method::Head, request.api);
+        let writes = matches!(request.method, Method::Put | Method::Send | Method::Delete);
+        let called = match request.method {
+            Method::Post(form) => {
+                let builder = self.agent.post(&request.url).config().timeout_global(whole).build();
+                let mut builder = builder.content_type("application/x-www-form-urlencoded");
+                if let Some(headers) = builder.headers_mut() {
+                    headers.extend(request.headers);
+                }
+                builder.send(form)
+            }
+            Method::Put | Method::Send => {
+                let builder = match request.method == Method::Put {
+                    true => self.agent.put(&request.url),
+                    false => self.agent.post(&request.url),
+                };
+                let mut builder = builder.config().timeout_global(whole).build();
+                if let Some(headers) = builder.headers_mut() {
+                    headers.extend(request.headers);
+                }
+                builder.send(body)
+            }
+            Method::Get | Method::Head | Method::Delete => {
+                let builder = match request.method {
+                    Method::Head => self.agent.head(&request.url),
+                    Method::Delete => self.agent.delete(&request.url),
+                    _ => self.agent.get(&request.url),
+                };
+                let mut builder = builder.config().timeout_global(whole).build();
+                if let Some(headers) = builder.headers_mut() {
+                    headers.extend(request.headers);
+                }
+                builder.call()
+            }
+        };
+        let response = called.map_err(|source| self.transport(subject, source))?;
         let status = response.status().as_u16();
         match status {
             200 | 206 => Ok(response),
+            201 | 204 if writes => Ok(response),
             // Without a Location and with a region this is S3's "wrong region", not a redirect.
             300..400 if response.headers().contains_key("location") => Err(Error::Redirect {
                 subject: subject.to_owned(),
@@ -107,17 +187,18 @@ impl Http {
             }),
             _ => Err(Error::Answer {
                 subject: subject.to_owned(),
-                answer: Box::new(self.judged(response, begun + self.answer_timeout, signed_head)),
+                answer: Box::new(self.judged(response, begun + self.answer_timeout, is_head, api)),
             }),
         }
     }
 
     /// What an error says, and who says it: a proxy that reads the requests has rules of its own.
-    fn judged(&self, response: Response<Body>, end: Instant, head: bool) -> Answer {
+    fn judged(&self, response: Response<Body>, end: Instant, head: bool, api: Api) -> Answer {
         let has = |name: &str| response.headers().contains_key(name);
         let named = has("x-squid-error") || has("proxy-authenticate");
-        let server = has("x-amz-request-id") || has("x-amz-id-2");
-        let mut answer = answer(response, end);
+        let server = ["x-amz-request-id", "x-amz-id-2", "docker-distribution-api-version"];
+        let server = server.into_iter().any(has);
+        let mut answer = answer(response, end, api);
         answer.proxy = match answer.status {
             407 => self.proxy.clone(),
             403 if named || !(server || head || answer.code.is_some()) => self.proxy.clone(),
@@ -126,17 +207,21 @@ impl Http {
         answer
     }
 
-    /// Whose sockets they are.
-    pub(crate) fn agent(&self) -> &Agent {
-        &self.agent
-    }
-
     /// Wraps what failed in the exchange.
     pub(crate) fn transport(&self, subject: &str, source: ureq::Error) -> Error {
         Error::Transport {
             subject: subject.to_owned(),
             server: self.server.clone(),
             source: Box::new(source),
+        }
+    }
+}
+
+impl Sockets for Http {
+    fn close(&self) {
+        self.agent.clone().shutdown();
+        for other in &*self.others.lock().unwrap_or_else(PoisonError::into_inner) {
+            other.agent.clone().shutdown();
         }
     }
 }
@@ -161,14 +246,22 @@ pub(crate) fn agent_of(
 }
 
 /// What an error says, as far as it came until `end`.
-fn answer(response: Response<Body>, end: Instant) -> Answer {
+fn answer(response: Response<Body>, end: Instant, api: Api) -> Answer {
     let headers = response.headers();
     let mut answer = Answer {
         status: response.status().as_u16(),
+        api,
         region: text(headers, "x-amz-bucket-region"),
         size: text(headers, "content-range").and_then(|range| out_of(&range)),
         retry_after: text(headers, "retry-after")
             .and_then(|time| retry_after(&time, text(headers, "date").as_deref())),
+        challenges: headers
+            .get_all("www-authenticate")
+            .iter()
+            .filter_map(|field| field.to_str().ok())
+            .take(FIELDS_MAX)
+            .map(str::to_owned)
+            .collect(),
         ..Answer::default()
     };
     let mut reader = response.into_body().into_reader().take(DOCUMENT_BYTES_MAX);

@@ -9,12 +9,15 @@ use s3::creds::Credentials;
 use s3::request::Request as _;
 use s3::request::blocking::AttoRequest;
 use s3::{Bucket, Region};
-use ureq::http::{HeaderMap, HeaderName, HeaderValue};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as Verb};
 
 use crate::error::Error;
+use crate::error::answer::Api;
+use crate::http::request::{Method, Request};
 use crate::s3::endpoint::{Addressing, Endpoint};
 use crate::s3::keys::Keys;
 use crate::s3::options::Options;
+use crate::s3::write::Write;
 use crate::text::digest::hex;
 
 /// A server with all that a signature needs to know of it.
@@ -44,12 +47,25 @@ pub(crate) struct Hold<'a> {
     pub(crate) wanted: Option<(&'a [u8; 32], bool)>,
 }
 
-/// A request, ready to be sent.
-#[derive(Debug)]
-pub(crate) struct Signed {
-    pub(crate) head: bool,
-    pub(crate) url: String,
-    pub(crate) headers: HeaderMap,
+/// Whether a URL leads to this key of this bucket at this server, and nowhere else. Its query is not looked at.
+/// (A macro, because the type of a URL has no name here.)
+macro_rules! leads_to {
+    ($url:expr, $target:expr, $bucket:expr, $key:expr, $path_style:expr) => {{
+        let (url, endpoint) = (&$url, &$target.endpoint);
+        let host = match $path_style {
+            true => endpoint.host().to_owned(),
+            false => format!("{}.{}", $bucket, endpoint.host()),
+        };
+        let mut due = if $path_style { format!("/{}/", $bucket) } else { "/".to_owned() };
+        due.push_str(&s3::signing::uri_encode($key, false));
+        url.scheme() == if endpoint.is_https() { "https" } else { "http" }
+            && url.host_str() == Some(host.as_str())
+            && url.port_or_known_default() == Some(endpoint.port())
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.path() == due
+            && url.fragment().is_none()
+    }};
 }
 
 /// Signs `op` on `bucket`, or leaves it unsigned without `keys`. Of the options, the version and who pays count.
@@ -62,14 +78,14 @@ pub(crate) fn sign(
     op: Op<'_>,
     keys: Option<&Keys>,
     options: &Options,
-) -> Result<Signed, Error> {
+) -> Result<Request, Error> {
     let version = match op {
         Op::Get { .. } | Op::Head { .. } => options.version_id.as_deref(),
         Op::List { .. } => None,
     };
-    let (key, command, head) = match op {
-        Op::Get { key, .. } => (key, Command::GetObject, false),
-        Op::Head { key } => (key, Command::HeadObject, true),
+    let (key, command, method) = match op {
+        Op::Get { key, .. } => (key, Command::GetObject, Method::Get),
+        Op::Head { key } => (key, Command::HeadObject, Method::Head),
         Op::List { prefix, token, .. } => {
             let command = Command::ListObjectsV2 {
                 prefix: prefix.to_owned(),
@@ -78,7 +94,7 @@ pub(crate) fn sign(
                 start_after: None,
                 max_keys: Some(1000),
             };
-            ("", command, false)
+            ("", command, Method::Get)
         }
     };
     let subject = || match op {
@@ -86,23 +102,7 @@ pub(crate) fn sign(
         Op::List { prefix, .. } => format!("s3://{bucket}/{prefix}"),
     };
     let failed = |source| Error::Sign { subject: subject(), source: Box::new(source) };
-    let credentials = match keys {
-        Some(keys) => Credentials::new(
-            Some(&keys.access_key),
-            Some(&keys.secret_key),
-            None,
-            keys.session_token.as_deref(),
-            None,
-        ),
-        None => Credentials::anonymous(),
-    }
-    .map_err(|source| failed(source.into()))?;
-    let path_style = target.endpoint.path_style(target.addressing, bucket);
-    let region = Region::Custom { region: target.region.clone(), endpoint: target.endpoint.url() };
-    let mut signer = Bucket::new(bucket, region, credentials).map_err(failed)?;
-    if path_style {
-        signer = signer.with_path_style();
-    }
+    let (mut signer, path_style) = signer(target, bucket, keys).map_err(failed)?;
     if let Op::List { encoded: true, .. } = op {
         // XML has no words for some keys.
         signer.add_query("encoding-type", "url");
@@ -133,27 +133,118 @@ pub(crate) fn sign(
         let query = s3::signing::canonical_query_string(&url);
         url.set_query(Some(&query));
     }
-    let host = if path_style {
-        target.endpoint.host().to_owned()
-    } else {
-        format!("{bucket}.{}", target.endpoint.host())
-    };
-    let mut due = if path_style { format!("/{bucket}/") } else { "/".to_owned() };
-    due.push_str(&s3::signing::uri_encode(key, false));
     let version_due = version.map(|id| format!("versionId={}", s3::signing::uri_encode(id, true)));
-    let sound = url.scheme() == if target.endpoint.is_https() { "https" } else { "http" }
-        && url.host_str() == Some(host.as_str())
-        && url.port_or_known_default() == Some(target.endpoint.port())
-        && url.username().is_empty()
-        && url.password().is_none()
-        && url.path() == due
-        && (url.query() == version_due.as_deref() || listing && url.query().is_some())
-        && url.fragment().is_none();
+    let sound = leads_to!(url, target, bucket, key, path_style)
+        && (url.query() == version_due.as_deref() || listing && url.query().is_some());
     if !sound {
         return Err(Error::Guard { subject: subject(), url: url.to_string() });
     }
-    Ok(Signed { head, url: url.into(), headers })
+    Ok(Request { method, url: url.into(), headers, api: Api::S3 })
 }
+
+/// What signs for a bucket at this server, and whether its name goes into the path.
+fn signer(
+    target: &Target,
+    bucket: &str,
+    keys: Option<&Keys>,
+) -> Result<(Box<Bucket>, bool), s3::error::S3Error> {
+    let credentials = match keys {
+        Some(keys) => Credentials::new(
+            Some(&keys.access_key),
+            Some(&keys.secret_key),
+            None,
+            keys.session_token.as_deref(),
+            None,
+        ),
+        None => Credentials::anonymous(),
+    }?;
+    let path_style = target.endpoint.path_style(target.addressing, bucket);
+    let region = Region::Custom { region: target.region.clone(), endpoint: target.endpoint.url() };
+    let signer = Bucket::new(bucket, region, credentials)?;
+    Ok((if path_style { signer.with_path_style() } else { signer }, path_style))
+}
+
+/// Signs a request that writes, or that looks after unfinished uploads; never without keys.
+///
+/// # Errors
+/// [`Error::Sign`], [`Error::Guard`].
+pub(crate) fn sign_write(
+    target: &Target,
+    bucket: &str,
+    write: Write<'_>,
+    keys: &Keys,
+    options: &Options,
+) -> Result<Request, Error> {
+    let subject = || write.subject(bucket);
+    let failed = |source| Error::Sign { subject: subject(), source: Box::new(source) };
+    let (mut signer, path_style) = signer(target, bucket, Some(keys)).map_err(failed)?;
+    let queries = write.queries();
+    for (name, value) in &queries {
+        signer.add_query(name, value);
+    }
+    let path = format!("/{}", write.key());
+    // Only its URL, its host and its time are used: rust-s3's own commands hash and copy every body.
+    let request = AttoRequest::new(&signer, &path, Command::GetObject).map_err(failed)?;
+    let mut url = request.url().map_err(failed)?;
+    let spelled = |text: &str| s3::signing::uri_encode(text, true);
+    let pairs = queries.iter().map(|(name, value)| format!("{}={}", spelled(name), spelled(value)));
+    let mut pairs: Vec<String> = pairs.collect();
+    pairs.sort();
+    let query = Some(pairs.join("&")).filter(|query| !query.is_empty());
+    if url.query().is_some() {
+        let signed = s3::signing::canonical_query_string(&url);
+        url.set_query(Some(&signed));
+    }
+    if !leads_to!(url, target, bucket, write.key(), path_style) || url.query() != query.as_deref() {
+        return Err(Error::Guard { subject: subject(), url: url.to_string() });
+    }
+    let sha256 = hex(write.content().map_or(EMPTY, |content| content.sha256));
+    let mut texts = write.headers();
+    texts.push(("host", request.host_header()));
+    texts.push(("x-amz-date", request.long_date().map_err(failed)?));
+    texts.push(("x-amz-content-sha256", sha256.clone()));
+    texts.extend(keys.session_token.clone().map(|token| ("x-amz-security-token", token)));
+    texts.extend(options.requester_pays.then(|| ("x-amz-request-payer", "requester".to_owned())));
+    let mut headers = HeaderMap::new();
+    for (name, value) in texts {
+        let value = HeaderValue::try_from(value).map_err(|_| Error::Malformed {
+            subject: subject(),
+            why: "an ETag that no header can carry",
+            got: String::new(),
+        })?;
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    let method = write.method();
+    let signature = {
+        use s3::signing::{canonical_request, signing_key, string_to_sign};
+        let (time, region) = (request.datetime(), &signer.region);
+        let canonical = canonical_request(method.as_str(), &url, &headers, &sha256);
+        let text = string_to_sign(&time, region, &canonical.map_err(failed)?).map_err(failed)?;
+        let key = signing_key(&time, &keys.secret_key, region, "s3").map_err(failed)?;
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key);
+        let signature = hex(ring::hmac::sign(&key, text.as_bytes()).as_ref());
+        let signed = s3::signing::signed_header_string(&headers);
+        s3::signing::authorization_header(&keys.access_key, &time, region, &signed, &signature)
+    };
+    let authorization = HeaderValue::try_from(signature.map_err(failed)?)
+        .map_err(|_| Error::Guard { subject: subject(), url: url.to_string() })?;
+    headers.insert("authorization", authorization);
+    // ureq sets the host itself.
+    headers.remove("host");
+    let method = match method {
+        Verb::PUT => Method::Put,
+        Verb::POST => Method::Send,
+        Verb::DELETE => Method::Delete,
+        _ => Method::Get,
+    };
+    Ok(Request { method, url: url.into(), headers, api: Api::S3 })
+}
+
+/// The digest of nothing.
+const EMPTY: &[u8; 32] = &[
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
+    0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+];
 
 fn extra_headers(op: Op<'_>) -> Vec<(&'static str, String)> {
     let mut headers = Vec::new();
@@ -186,6 +277,7 @@ fn extra_headers(op: Op<'_>) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::s3::write::{Condition, Content};
 
     fn target(endpoint: &str, addressing: Addressing) -> Target {
         let endpoint = Endpoint::parse(endpoint).unwrap();
@@ -196,7 +288,7 @@ mod tests {
         Keys::new("AKID", "SECRET", Some("TOKEN"))
     }
 
-    fn get(target: &Target, bucket: &str, key: &str) -> Result<Signed, Error> {
+    fn get(target: &Target, bucket: &str, key: &str) -> Result<Request, Error> {
         let op = Op::Get { key, range: None, hold: Hold::default() };
         sign(target, bucket, op, Some(&keys()), &Options::default())
     }
@@ -270,6 +362,44 @@ mod tests {
         assert!(
             !signed.url.contains("versionId") && signed.headers.contains_key("x-amz-request-payer")
         );
+    }
+
+    #[test]
+    fn what_is_written_is_signed_with_its_digest_and_its_condition() {
+        let path = target("http://h:9000", Addressing::Path);
+        let options = Options { requester_pays: true, ..Options::default() };
+        let content = Content { bytes: b"", sha256: EMPTY, media: "application/json" };
+        let condition = Some(Condition::Match("\"e\""));
+        let put = Write::Put { key: "a b/index.json", content, condition };
+        let signed = sign_write(&path, "bkt", put, &keys(), &options).unwrap();
+        assert_eq!(
+            (signed.method, signed.url.as_str()),
+            (Method::Put, "http://h:9000/bkt/a%20b/index.json")
+        );
+        assert_eq!(signed.headers["if-match"], "\"e\"");
+        let authorization = signed.headers["authorization"].to_str().unwrap();
+        let names = "SignedHeaders=content-type;host;if-match;x-amz-content-sha256;x-amz-date;\
+                     x-amz-request-payer;x-amz-security-token,";
+        assert!(authorization.contains(names), "{authorization}");
+        assert!(!authorization.contains("SECRET"));
+        let part = Write::Part { key: "k", upload: "u/+ =&x", number: 12, content };
+        let signed = sign_write(&path, "bkt", part, &keys(), &options).unwrap();
+        assert_eq!(signed.url, "http://h:9000/bkt/k?partNumber=12&uploadId=u%2F%2B%20%3D%26x");
+        let create = Write::Create { key: "k", media: "application/json" };
+        let signed = sign_write(&path, "bkt", create, &keys(), &options).unwrap();
+        assert_eq!(
+            (signed.method, signed.url.as_str()),
+            (Method::Send, "http://h:9000/bkt/k?uploads=")
+        );
+        let bare = target("http://h:9000", Addressing::VirtualHost);
+        for bucket in ["evil.com/x?", "evil.com#", "u:p@evil.com", "evil.com:1/"] {
+            assert!(sign_write(&bare, bucket, put, &keys(), &options).is_err(), "{bucket}");
+        }
+        let dots = Write::Put { key: "a/../b", content, condition: None };
+        assert!(matches!(
+            sign_write(&path, "bkt", dots, &keys(), &options),
+            Err(Error::Guard { .. })
+        ));
     }
 
     #[test]

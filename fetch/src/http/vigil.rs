@@ -13,6 +13,18 @@ use crate::s3::options::{Event, Options, Stop, Watch};
 /// How often the thread looks: the finest that anybody asks for is some tenths of a second.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// What a wait waits by, and what ends with it.
+pub(crate) trait Sockets {
+    /// Closes them all.
+    fn close(&self);
+}
+
+impl Sockets for Agent {
+    fn close(&self) {
+        self.clone().shutdown();
+    }
+}
+
 /// Every wait of this process.
 static WAITS: Mutex<Waits> = Mutex::new(Waits { begun: false, next: 0, all: Vec::new() });
 
@@ -32,8 +44,8 @@ struct Wait {
     /// How often it was told.
     told: u32,
     stop: Stop,
-    /// Whose sockets are closed when nobody wants the answer any more; none once they are.
-    agent: Option<Agent>,
+    /// What is closed when nobody wants the answer any more; none once it is.
+    sockets: Option<Box<dyn Sockets + Send>>,
 }
 
 impl Wait {
@@ -48,8 +60,12 @@ impl Wait {
 pub(crate) struct Waiting(Option<u64>);
 
 impl Waiting {
-    /// From now on `subject` is waited for, by the sockets of this agent.
-    pub(crate) fn begin(options: &Options, agent: &Agent, subject: &str) -> Waiting {
+    /// From now on `subject` is waited for, by these sockets.
+    pub(crate) fn begin<S: Sockets + Clone + Send + 'static>(
+        options: &Options,
+        sockets: &S,
+        subject: &str,
+    ) -> Waiting {
         if !options.watch.is_set() && !options.stop.may_come() {
             return Waiting(None);
         }
@@ -68,7 +84,7 @@ impl Waiting {
             since: Instant::now(),
             told: 0,
             stop: options.stop.clone(),
-            agent: Some(agent.clone()),
+            sockets: Some(Box::new(sockets.clone())),
         });
         Waiting(Some(number))
     }
@@ -94,11 +110,11 @@ fn watch() {
             waits.begun = false;
             return;
         }
-        let unwanted: Vec<Agent> = waits
+        let unwanted: Vec<Box<dyn Sockets + Send>> = waits
             .all
             .iter_mut()
-            .filter(|wait| wait.agent.is_some() && wait.stop.is_set())
-            .filter_map(|wait| wait.agent.take())
+            .filter(|wait| wait.sockets.is_some() && wait.stop.is_set())
+            .filter_map(|wait| wait.sockets.take())
             .collect();
         let now = Instant::now();
         let due: Vec<(String, Watch, Duration)> = waits
@@ -112,8 +128,8 @@ fn watch() {
             .collect();
         // Whoever is told may take its time, and may fetch.
         drop(waits);
-        for agent in unwanted {
-            agent.shutdown();
+        for sockets in unwanted {
+            sockets.close();
         }
         for (subject, watch, waited) in &due {
             watch.tell(&Event::Waiting { subject, waited: *waited });

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use crate::image::digest::Digest;
-use crate::image::platform::Platform;
 use crate::text::quote::quoted;
 
 /// Which document.
@@ -134,7 +133,7 @@ pub enum Error {
     /// Nothing in the index is for the platform.
     NoPlatform {
         /// The platform that is wanted.
-        wanted: Platform,
+        wanted: String,
         /// What there is, at most a few.
         have: Vec<String>,
     },

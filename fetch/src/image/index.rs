@@ -10,7 +10,7 @@ use crate::image::json::{self, Few};
 use crate::image::platform::Platform;
 
 /// Entries of an index. A list of platforms has a dozen; a layout of many tags some hundred.
-const ENTRIES_MAX: usize = 4096;
+pub(super) const ENTRIES_MAX: usize = 4096;
 
 /// Names that a message has.
 const SHOWN_MAX: usize = 8;
@@ -24,6 +24,31 @@ pub enum Pick {
     Name(String),
     /// The manifest or index of this digest, listed or not.
     Digest(Digest),
+}
+
+/// All that an index or a manifest needs to be whole, whatever its kind: what of it is no image, too.
+///
+/// # Errors
+/// [`Error::Json`], [`Error::Field`], [`Error::Digest`], [`Error::TooMany`].
+pub fn named(bytes: &[u8]) -> Result<Vec<Descriptor>, Error> {
+    #[derive(Deserialize)]
+    struct Parts {
+        #[serde(default)]
+        manifests: Option<Vec<Raw>>,
+        #[serde(default)]
+        layers: Option<Vec<Raw>>,
+        #[serde(default)]
+        config: Option<Raw>,
+    }
+    let document = Document::Manifest;
+    let parts: Parts = json::read(document, bytes)?;
+    let lists = [parts.manifests, parts.layers, parts.config.map(|config| vec![config])];
+    let all: Vec<Raw> = lists.into_iter().flatten().flatten().collect();
+    if all.len() > ENTRIES_MAX {
+        let (got, max) = (all.len() as u64, ENTRIES_MAX as u64);
+        return Err(Error::TooMany { document, what: "descriptors", got, max });
+    }
+    all.iter().map(|raw| raw.read(document)).collect()
 }
 
 /// Manifests, and further indexes.
@@ -47,6 +72,11 @@ struct Text {
 }
 
 impl Index {
+    /// One of these entries.
+    pub fn of(entries: Vec<Descriptor>) -> Index {
+        Index { entries }
+    }
+
     /// Reads an index. What is of an unknown type or cannot be checked is passed over.
     ///
     /// # Errors
@@ -132,7 +162,7 @@ impl Index {
             true => {
                 let platforms = self.entries.iter().filter_map(|entry| entry.platform.as_ref());
                 let have = platforms.take(SHOWN_MAX).map(Platform::to_string).collect();
-                Err(Error::NoPlatform { wanted: wanted.clone(), have })
+                Err(Error::NoPlatform { wanted: wanted.to_string(), have })
             }
         }
     }
@@ -146,6 +176,26 @@ impl Index {
         let names = self.entries.iter().filter_map(|entry| entry.names.first());
         names.take(SHOWN_MAX).cloned().collect()
     }
+}
+
+/// Which document these bytes are that a digest names: an index or a manifest, by their own words.
+///
+/// # Errors
+/// [`Error::Json`], [`Error::TooLarge`].
+pub fn told(bytes: &[u8]) -> Result<Media, Error> {
+    #[derive(Deserialize)]
+    struct Head {
+        #[serde(default, rename = "mediaType")]
+        media_type: Option<String>,
+        #[serde(default)]
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    let head: Head = json::read(Document::Manifest, bytes)?;
+    Ok(match (head.media_type, head.manifests) {
+        (Some(media_type), _) => Media::of(&media_type),
+        (None, Some(_)) => Media::Index,
+        (None, None) => Media::Manifest,
+    })
 }
 
 /// Two entries of one name, or the same manifest twice.

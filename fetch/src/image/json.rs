@@ -6,7 +6,6 @@ use std::marker::PhantomData;
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::image::descriptor::Media;
 use crate::image::error::{Document, Error};
 
 /// The largest manifest, index or config that is read, bytes (distribution-spec expects at least as much of
@@ -71,26 +70,6 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Few<T, MAX
 
         from.deserialize_seq(Read(PhantomData))
     }
-}
-
-/// Which document these bytes are that a digest names: an index or a manifest, by their own words.
-///
-/// # Errors
-/// [`Error::Json`], [`Error::TooLarge`].
-pub fn told(bytes: &[u8]) -> Result<Media, Error> {
-    #[derive(Deserialize)]
-    struct Head {
-        #[serde(default, rename = "mediaType")]
-        media_type: Option<String>,
-        #[serde(default)]
-        manifests: Option<IgnoredAny>,
-    }
-    let head: Head = read(Document::Manifest, bytes)?;
-    Ok(match (head.media_type, head.manifests) {
-        (Some(media_type), _) => Media::of(&media_type),
-        (None, Some(_)) => Media::Index,
-        (None, None) => Media::Manifest,
-    })
 }
 
 /// Whether this is the `oci-layout` of a layout of a version that is known (image-spec, image-layout.md).

@@ -5,9 +5,12 @@
 //! Docker's own documents differ, from distribution's manifest-v2-2 and moby's tarexport.
 
 mod archive;
+pub(crate) mod authfile;
+pub(crate) mod challenge;
 mod config;
 mod descriptor;
 mod digest;
+mod edit;
 mod error;
 #[cfg(test)]
 mod fuzz;
@@ -16,14 +19,16 @@ mod json;
 mod manifest;
 mod platform;
 mod registry;
+mod written;
 
 pub use archive::{ArchivePick, Archived, Archives};
 pub use config::Config;
 pub use descriptor::{Descriptor, Media};
 pub use digest::Digest;
+pub use edit::{Entry, LAYOUT, Packed, check_layout, manifest_of, media_type_of, with_entries};
 pub use error::{Document, Error};
-pub use index::{ACCEPT, Index, Pick};
-pub use json::{DOCUMENT_BYTES_MAX, is_layout, told};
+pub use index::{ACCEPT, Index, Pick, named, told};
+pub use json::{DOCUMENT_BYTES_MAX, is_layout};
 pub use manifest::{LAYERS_MAX, Manifest};
 pub use platform::Platform;
 pub use registry::RegistryRef;

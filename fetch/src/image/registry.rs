@@ -79,7 +79,7 @@ impl RegistryRef {
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, rest)) => {
-            if address.parse::<std::net::Ipv6Addr>().is_err() {
+            if !is_address(address) {
                 return false;
             }
             let port = match rest.strip_prefix(':') {
@@ -112,6 +112,13 @@ fn is_host(text: &str) -> bool {
             || port.is_some()
             || host.eq_ignore_ascii_case("localhost")
             || text.starts_with('['))
+}
+
+/// Whether it can be an address of IPv6 (RFC 4291 2.2), without a zone; whoever connects reads it again.
+fn is_address(text: &str) -> bool {
+    let group = |group: &str| group.len() <= 4 && group.bytes().all(|b| b.is_ascii_hexdigit());
+    let groups = text.split(':').count();
+    text.len() >= 2 && (3..=8).contains(&groups) && text.split(':').all(group)
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/..)*` (distribution-spec).

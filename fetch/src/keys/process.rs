@@ -1,10 +1,10 @@
 //! Keys that a program prints: `credential_process` of the AWS tools (AWS SDKs and Tools reference guide,
-//! "Process credential provider").
+//! "Process credential provider"), and the helpers of docker (docker-credential-helpers).
 //!
 //! It is run without a shell, with a time and an amount of output that end, and with the part of the environment
 //! that such programs need. As root only what root wrote down, or what a setting of ours names.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -102,30 +102,94 @@ fn run(line: &str, time_max: Duration, stop: &Stop) -> Result<Keys, Failure> {
     let [program, arguments @ ..] = &words[..] else {
         return Err(refused("it names no program".into()));
     };
-    let seen = |name: &str| {
-        SEEN.contains(&name)
-            || SEEN_STARTS.iter().any(|start| name.starts_with(start))
-            || SEEN_ENDS.iter().any(|end| name.ends_with(end))
-    };
-    let variables = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(seen));
-    let child = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(variables)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // What it begins ends with it.
-        .process_group(0)
-        .spawn()
-        .map_err(|error| refused(format!("{} cannot be run: {error}", quoted(program))))?;
-    let (output, said, code) = watch(child, time_max, stop)?;
+    let run = Run { program, arguments, input: b"", seen: &[] };
+    let (output, said, code) = run.end(time_max, stop)?;
     if code != Some(0) {
         let how = code.map_or_else(|| "by a signal".to_owned(), |code| format!("with {code}"));
         let said = String::from_utf8_lossy(&said);
         return Err(refused(format!("it ended {how} and said {}", quoted(said.trim()))));
     }
     keys(&output).map_err(|why| refused(why.to_owned()))
+}
+
+/// A program and what it is given.
+struct Run<'a> {
+    program: &'a str,
+    arguments: &'a [String],
+    /// What it reads; shorter than a pipe, so that nobody waits for it.
+    input: &'a [u8],
+    /// Beginnings of further variables that it sees.
+    seen: &'a [&'a str],
+}
+
+impl Run<'_> {
+    fn end(&self, time_max: Duration, stop: &Stop) -> Result<Ended, Failure> {
+        let seen = |name: &str| {
+            SEEN.contains(&name)
+                || SEEN_STARTS.iter().chain(self.seen).any(|start| name.starts_with(start))
+                || SEEN_ENDS.iter().any(|end| name.ends_with(end))
+        };
+        let variables = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(seen));
+        let (program, input) = (self.program, self.input);
+        let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
+        let mut child = Command::new(program)
+            .args(self.arguments)
+            .env_clear()
+            .envs(variables)
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // What it begins ends with it.
+            .process_group(0)
+            .spawn()
+            .map_err(|error| {
+                Failure::Refused(format!("{} cannot be run: {error}", quoted(program)))
+            })?;
+        if let Some(mut pipe) = child.stdin.take() {
+            // One that does not read it may do without.
+            pipe.write_all(input).ok();
+        }
+        watch(child, time_max, stop)
+    }
+}
+
+/// What docker's helpers see besides: where they keep what they keep.
+const HELPERS_SEEN: [&str; 6] =
+    ["DOCKER_CONFIG", "GNUPGHOME", "PASSWORD_STORE_", "GOOGLE_", "CLOUDSDK_", "AZURE_"];
+
+/// What docker's helpers say where they have nothing (docker-credential-helpers, `credentials/error.go`).
+const NOTHING: &str = "credentials not found";
+
+/// What the helper `docker-credential-<name>` prints for a registry; none where it has nothing. Only for names that a
+/// setting has. It is looked for in PATH, as docker does.
+///
+/// # Errors
+/// Why it printed nothing, and whether it may do so later.
+pub(crate) fn of_helper(
+    name: &str,
+    server: &str,
+    stop: &Stop,
+) -> Result<Option<Vec<u8>>, (String, bool)> {
+    let program = format!("docker-credential-{name}");
+    let arguments = ["get".to_owned()];
+    let (program, input) = (program.as_str(), server.as_bytes());
+    let run = Run { program, arguments: &arguments, input, seen: &HELPERS_SEEN };
+    let ended = run.end(TIME_MAX, stop).map_err(|failure| match failure {
+        Failure::Refused(why) => (why, false),
+        Failure::Late => ("it did not end within 60 s".to_owned(), true),
+    });
+    let (output, said, code) = ended?;
+    if code == Some(0) {
+        return Ok(Some(output));
+    }
+    // They say it on their output.
+    let words = [output, said].concat();
+    let words = String::from_utf8_lossy(&words);
+    if words.contains(NOTHING) {
+        return Ok(None);
+    }
+    let how = code.map_or_else(|| "by a signal".to_owned(), |code| format!("with {code}"));
+    Err((format!("it ended {how} and said {}", quoted(words.trim())), false))
 }
 
 type Ended = (Vec<u8>, Vec<u8>, Option<i32>);

@@ -215,13 +215,20 @@ fn number(child: &str) -> Option<u64> {
 /// The layers among the objects under a prefix, in numeric order: 1, 2, ..., 10.
 ///
 /// # Errors
-/// [`Error::EmptyPrefix`], [`Error::Stranger`], [`Error::Duplicate`], [`Error::Gap`].
+/// [`Error::EmptyPrefix`], [`Error::Stranger`], [`Error::Layout`], [`Error::Duplicate`], [`Error::Gap`].
 pub(crate) fn layers(
     bucket: &str,
     prefix: &str,
     objects: Vec<Object>,
 ) -> Result<Vec<Layer>, Error> {
     let subject = || format!("s3://{bucket}/{prefix}");
+    // The files that an image layout has (image-spec, image-layout.md).
+    let of_layout = |object: &Object| {
+        let child = object.object.key.get(prefix.len()..).unwrap_or("");
+        matches!(child, "index.json" | "oci-layout") || child.starts_with("blobs/")
+    };
+    let marked = format!("{prefix}oci-layout");
+    let is_layout = objects.iter().any(|object| object.object.key == marked);
     let mut layers: Vec<Layer> = Vec::with_capacity(objects.len());
     for object in objects {
         let child = object.object.key.get(prefix.len()..).unwrap_or("");
@@ -231,6 +238,9 @@ pub(crate) fn layers(
         }
         match number(child) {
             Some(number) => layers.push(Layer { number, object }),
+            None if is_layout || of_layout(&object) => {
+                return Err(Error::Layout { subject: subject() });
+            }
             None => return Err(Error::Stranger { subject: object.object.to_string() }),
         }
     }
@@ -302,6 +312,24 @@ mod tests {
                 "{got:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_layout_is_told_by_its_own_form() {
+        for keys in [
+            &["p/index.json"][..],
+            &["p/blobs/sha256/0", "p/1.tar"],
+            &["p/1.tar", "p/README", "p/oci-layout"],
+        ] {
+            let got = numbers(keys);
+            assert!(
+                matches!(&got, Err(Error::Layout { subject }) if subject == "s3://bkt/p/"),
+                "{got:?}"
+            );
+        }
+        let said = numbers(&["p/oci-layout"]).unwrap_err().to_string();
+        assert!(said.contains("oci:s3://bkt/p/:TAG"), "{said}");
+        assert!(matches!(numbers(&["p/x/index.json"]), Err(Error::Stranger { .. })));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! What can be asked of a server and where it is: references, options, endpoints, listings. No request is made here,
+//! What can be asked of a server and where it is: references, options, endpoints, listings; and what can be written
+//! to it. No request is made here,
 //! and no file is opened.
 
-pub(crate) mod blame;
 pub(crate) mod endpoint;
 pub(crate) mod fallback;
 pub(crate) mod keys;
@@ -9,3 +9,4 @@ pub(crate) mod listing;
 pub(crate) mod object;
 pub(crate) mod options;
 pub(crate) mod values;
+pub(crate) mod write;

@@ -157,6 +157,15 @@ impl Object {
     }
 }
 
+/// A small object, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Small {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The entity tag of the very answer that they came in, with its quotes.
+    pub etag: Option<String>,
+}
+
 /// One layer of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {

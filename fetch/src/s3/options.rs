@@ -187,6 +187,16 @@ pub struct Options {
     /// A command that prints keys, as `credential_process` of the AWS tools does; asked before all else that
     /// [`CredentialsFrom::Auto`] has.
     pub credential_process: Option<String>,
+    /// The file with logins of registries, instead of those of podman and docker in their usual places.
+    pub authfile: Option<PathBuf>,
+    /// Programs `docker-credential-<name>` that may be run where a file of logins names them.
+    pub credential_helpers: Vec<String>,
+    /// Registries, and what they send on to, that are asked by plain http (`host` or `host:port`), besides this
+    /// machine's own.
+    pub registry_http: Vec<String>,
+    /// Token servers (`host` or `host:port`) that registries may name, besides those of their own host and all that
+    /// are reached by https by a name.
+    pub registry_realms: Vec<String>,
     /// Whether to say that the one who asks pays, for a bucket that wants that.
     pub requester_pays: bool,
     /// The version that each object is asked for in; for a client of one object.
@@ -246,6 +256,10 @@ impl Default for Options {
             addressing: Addressing::Auto,
             credentials: CredentialsFrom::Auto,
             credential_process: None,
+            authfile: None,
+            credential_helpers: Vec::new(),
+            registry_http: Vec::new(),
+            registry_realms: Vec::new(),
             requester_pays: false,
             version_id: None,
             ca_file: None,
@@ -322,6 +336,10 @@ impl Options {
         };
         options.redirect_hosts = list("VENEER_FETCH_REDIRECT_TO");
         options.sources = list("VENEER_FETCH_SOURCES");
+        options.authfile = get("VENEER_FETCH_AUTHFILE").map(PathBuf::from);
+        options.credential_helpers = list("VENEER_FETCH_CREDENTIAL_HELPERS");
+        options.registry_http = list("VENEER_FETCH_REGISTRY_HTTP");
+        options.registry_realms = list("VENEER_FETCH_REGISTRY_REALMS");
         if let Some(text) = get("VENEER_FETCH_SOURCE_FALLBACK") {
             options.source_fallback = text.parse()?;
         }

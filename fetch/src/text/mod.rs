@@ -1,5 +1,6 @@
 //! Formats, pure: text in, values or a refusal out. No clock, no file, no socket.
 
+pub(crate) mod base64;
 pub(crate) mod date;
 pub(crate) mod digest;
 pub(crate) mod quote;

@@ -42,9 +42,12 @@ pub(crate) struct Args {
     /// the region (default: the AWS profile's, else us-east-1)
     #[argh(option)]
     pub(crate) region: Option<String>,
-    /// send unsigned requests
+    /// send unsigned requests, and read no file with logins of registries
     #[argh(switch)]
     pub(crate) anonymous: bool,
+    /// the file with logins of registries (default: podman's and docker's in their usual places)
+    #[argh(option)]
+    pub(crate) authfile: Option<String>,
     /// download every object, even if its ETag, proven to be an MD5, is that of a known one
     #[argh(switch)]
     pub(crate) no_etag_dedup: bool,
@@ -109,6 +112,7 @@ impl Args {
             ("region", self.region.clone()),
             ("anonymous", switch(self.anonymous, "yes")),
             ("etag_dedup", switch(self.no_etag_dedup, "no")),
+            ("fetch.authfile", self.authfile.clone()),
             ("sandbox", self.sandbox.clone()),
             ("bytes_max", self.bytes_max.clone()),
             ("volume_bytes", self.volume_bytes.clone()),
@@ -128,6 +132,7 @@ const WITH_VALUE: &[&str] = &[
     "--store",
     "--endpoint",
     "--region",
+    "--authfile",
     "--sandbox",
     "--bytes-max",
     "--volume-bytes",

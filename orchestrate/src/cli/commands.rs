@@ -12,7 +12,11 @@ use crate::cli::numbers::{Bytes, Counted};
 pub(crate) enum Command {
     Ensure(Ensure),
     Activate(Activate),
+    Push(Push),
     Deactivate(Deactivate),
+    Bundle(Bundle),
+    Mount(Mount),
+    Umount(Umount),
     Ls(Ls),
     Show(Show),
     Rm(Rm),
@@ -42,7 +46,7 @@ pub(crate) enum Command {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "ensure")]
 pub(crate) struct Ensure {
-    /// the image: s3://bucket/prefix/ (children 1.tar, 2.tar, ..), oci:DIR:TAG, oci:s3://bucket/prefix/:TAG, oci-archive:FILE, docker-archive:FILE (- is standard input)
+    /// the image: s3://bucket/prefix/ (children 1.tar, 2.tar, ..), oci:DIR:TAG, oci:s3://bucket/prefix/:TAG, oci-archive:FILE, docker-archive:FILE (- is standard input), docker://host/name:tag
     #[argh(positional)]
     pub(crate) image: String,
     /// the platform to choose where an image is there for several, such as linux/arm64/v8
@@ -77,6 +81,27 @@ pub(crate) struct Activate {
     pub(crate) dry_run: bool,
 }
 
+/// Put an image of this host's files into a bucket. What is there is not sent again, and a push that was killed is gone on with by the same push. Requests are signed; nothing of this host is changed.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "push")]
+pub(crate) struct Push {
+    /// the image: oci:DIR:TAG, oci-archive:FILE, docker-archive:FILE (- is standard input); of several images one has to be named
+    #[argh(positional)]
+    pub(crate) from: String,
+    /// where it goes: oci:s3://bucket/prefix/:TAG, where a tag of that name is replaced; with --numbered s3://bucket/prefix/
+    #[argh(positional)]
+    pub(crate) to: String,
+    /// push the image for one platform, such as linux/arm64/v8; without it all platforms of the image
+    #[argh(option)]
+    pub(crate) platform: Option<String>,
+    /// write 1.tar, 2.tar.zst, .. (as the layers are stored) below an empty prefix, without tag and index
+    #[argh(switch)]
+    pub(crate) numbered: bool,
+    /// write index.json also where the server ignores If-Match: of two pushes at once one may lose its tag
+    #[argh(switch)]
+    pub(crate) unsafe_index: bool,
+}
+
 /// Remove the device of an activation; what was written to it is kept.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "deactivate")]
@@ -87,9 +112,63 @@ pub(crate) struct Deactivate {
     /// if it is open, remove the device as soon as it is closed
     #[argh(switch)]
     pub(crate) when_closed: bool,
+    /// first unmount it wherever it is mounted in this mount namespace
+    #[argh(switch)]
+    pub(crate) unmount: bool,
     /// print what would be done, and change nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
+}
+
+/// Make a directory a bundle that a container runtime can run: config.json from the image's config, and the activation as the root directory.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "bundle")]
+pub(crate) struct Bundle {
+    /// the activation's name
+    #[argh(positional)]
+    pub(crate) name: String,
+    /// the bundle's directory; if it does not exist, it is created, for its owner alone
+    #[argh(positional)]
+    pub(crate) dir: PathBuf,
+    /// the command, after --, instead of the image's Cmd
+    #[argh(positional)]
+    pub(crate) command: Vec<String>,
+    /// the program, instead of the image's Entrypoint and without its Cmd; an empty one for none
+    #[argh(option)]
+    pub(crate) entrypoint: Option<String>,
+    /// the name of the host, also as /etc/hostname (default: the activation's name)
+    #[argh(option)]
+    pub(crate) hostname: Option<String>,
+    /// a file that the container sees as /etc/hosts, read-only
+    #[argh(option)]
+    pub(crate) hosts: Option<PathBuf>,
+    /// a file that the container sees as /etc/resolv.conf, read-only
+    #[argh(option)]
+    pub(crate) resolv_conf: Option<PathBuf>,
+    /// let the container see an empty /etc/machine-id, so that clones do not share one
+    #[argh(switch)]
+    pub(crate) empty_machine_id: bool,
+}
+
+/// Mount an activation at a directory, in this mount namespace, read-write.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "mount")]
+pub(crate) struct Mount {
+    /// the activation's name
+    #[argh(positional)]
+    pub(crate) name: String,
+    /// the directory, which has to exist
+    #[argh(positional)]
+    pub(crate) dir: PathBuf,
+}
+
+/// Unmount an activation wherever it is mounted in this mount namespace.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "umount")]
+pub(crate) struct Umount {
+    /// the activation's name
+    #[argh(positional)]
+    pub(crate) name: String,
 }
 
 /// Confirm that the file system of an activation that was active when the host went down has been checked. Until then, `ls` and `health` name it.
@@ -113,6 +192,12 @@ pub(crate) struct Show {
     /// an image reference, a name, or the number of a run
     #[argh(positional)]
     pub(crate) subject: String,
+    /// print the config of the image, or of the activation's image, as it was received
+    #[argh(switch)]
+    pub(crate) image_config: bool,
+    /// print what a virtual machine on the activation is started with, as JSON
+    #[argh(switch)]
+    pub(crate) vm: bool,
 }
 
 /// Remove an activation and what was written to it, or an image and the layers that only it uses.

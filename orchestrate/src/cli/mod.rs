@@ -1,8 +1,10 @@
 //! Faces for people: flags, commands, text, `top`. No decision is made here.
 
 pub(crate) mod args;
+pub(crate) mod before;
 pub(crate) mod commands;
 pub(crate) mod diagnosis;
+pub(crate) mod handover;
 pub(crate) mod numbers;
 pub(crate) mod print;
 pub(crate) mod route;

@@ -12,6 +12,7 @@ use orchestrate::{Cancel, Error, Settings, walls};
 
 use crate::cli::commands::Command;
 use crate::cli::diagnosis::Diagnosis;
+use crate::cli::handover;
 use crate::cli::print;
 use crate::cli::say::output;
 
@@ -22,7 +23,6 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         Command::Activate(args) => !is_local(&args.image),
         Command::Deactivate(_)
         | Command::Ls(_)
-        | Command::Show(_)
         | Command::Rm(_)
         | Command::Gc(_)
         | Command::Df(_)
@@ -31,7 +31,12 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Runs(_)
         | Command::Events(_)
         | Command::Cancel(_) => true,
-        Command::Recover(_)
+        Command::Show(args) => !handover::is_of_the_image(args),
+        Command::Push(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
+        | Command::Recover(_)
         | Command::Verify(_)
         | Command::Checked(_)
         | Command::Scan(_)

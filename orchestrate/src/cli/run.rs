@@ -11,16 +11,17 @@ use fetch::Reference;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
 use orchestrate::{
-    ActivateOptions, Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Unusable,
-    Verbs, class, quoted, reference, reserve,
+    ActivateOptions, Bound, Class, Error, Going, Host, Now, PushOptions, RebuildOptions, Settings,
+    Unusable, Verbs, class, quoted, reference, reserve,
 };
 use registry::RunState;
 use serde_json::json;
 
 use crate::cli::args::{self, Args};
+use crate::cli::before::{makes_room, mends_first};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
-use crate::cli::{print, route, show, signals, top};
+use crate::cli::{handover, print, route, show, signals, top};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -134,7 +135,7 @@ fn run_in(
 ) -> anyhow::Result<ExitCode> {
     let Some(mut command) = args.command else {
         return Err(anyhow!(
-            "which command? ensure, activate, deactivate, ls, show, rm, recover, gc, df, pin, unpin, \
+            "which command? ensure, activate, push, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
              metrics, scan, catalog, top, checked; see orchestrate --help"
         ));
@@ -160,12 +161,19 @@ fn run_in(
         Command::Health(_) => return route::health(&config, &settings, json),
         Command::Doctor(_) => return route::doctor(&config, &settings, json),
         Command::Metrics(_) => return show::metrics(settings, config.settings()?),
+        Command::Push(args) => {
+            signals::stop_by(settings.cancel.clone())?;
+            return push(&settings, args, json);
+        }
         Command::Top(_) => {
             signals::stop_by(settings.cancel.clone())?;
             return top::top(&config, &settings, no_daemon, json);
         }
         Command::Ensure(_)
         | Command::Deactivate(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Ls(_)
         | Command::Show(_)
         | Command::Rm(_)
@@ -182,6 +190,9 @@ fn run_in(
         | Command::Cancel(_) => {}
     }
     signals::stop_by(settings.cancel.clone())?;
+    if let Command::Deactivate(args) = &command {
+        handover::before(args, &settings)?;
+    }
     if !no_daemon
         && route::may_be_asked(&command)
         && let Some(mut daemon) = route::daemon(&config, &settings)
@@ -214,6 +225,10 @@ fn run_in(
         Command::Catalog(args) => show::catalog(&mut host, &args, json),
         Command::Quarantine(args) => quarantine(&mut host, &args, json),
         Command::Checked(args) => checked(&mut host, &args.name, json),
+        Command::Bundle(args) => handover::bundle(&mut host, args, json),
+        Command::Mount(args) => handover::mount(&mut host, &args, json),
+        Command::Umount(args) => handover::unmount(&mut host, &args, json),
+        Command::Show(args) if handover::is_of_the_image(&args) => handover::show(&mut host, &args),
         command => {
             let done = perform(&mut host, command, json);
             host.let_archive_go(done.as_ref().err().and_then(|error| error.downcast_ref()));
@@ -222,64 +237,13 @@ fn run_in(
     }
 }
 
-/// Whether the command changes or trusts what is in the store; the others only look.
-fn mends_first(command: &Command) -> bool {
-    match command {
-        Command::Ensure(args) => !args.dry_run,
-        Command::Activate(args) => !args.dry_run,
-        Command::Deactivate(args) => !args.dry_run,
-        Command::Rm(args) => !args.dry_run,
-        Command::Gc(args) => !args.dry_run,
-        Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
-        Command::Scan(args) => !args.show,
-        Command::Recover(_)
-        | Command::Ls(_)
-        | Command::Show(_)
-        | Command::Df(_)
-        | Command::Runs(_)
-        | Command::Events(_)
-        | Command::Cancel(_)
-        | Command::Quarantine(_)
-        | Command::Rebuild(_)
-        | Command::Serve(_)
-        | Command::Health(_)
-        | Command::Doctor(_)
-        | Command::Config(_)
-        | Command::Catalog(_)
-        | Command::Metrics(_)
-        | Command::Top(_) => false,
-    }
-}
-
-/// Whether the command makes room or lets some be made, and so may have what is kept back for that.
-fn makes_room(command: &Command) -> bool {
-    match command {
-        Command::Deactivate(args) => !args.dry_run,
-        Command::Rm(args) => !args.dry_run,
-        Command::Gc(args) => !args.dry_run,
-        Command::Recover(args) => !args.dry_run,
-        Command::Unpin(_) | Command::Cancel(_) => true,
-        Command::Ensure(_)
-        | Command::Activate(_)
-        | Command::Pin(_)
-        | Command::Verify(_)
-        | Command::Checked(_)
-        | Command::Scan(_)
-        | Command::Ls(_)
-        | Command::Show(_)
-        | Command::Df(_)
-        | Command::Runs(_)
-        | Command::Events(_)
-        | Command::Quarantine(_)
-        | Command::Rebuild(_)
-        | Command::Serve(_)
-        | Command::Health(_)
-        | Command::Doctor(_)
-        | Command::Config(_)
-        | Command::Catalog(_)
-        | Command::Metrics(_)
-        | Command::Top(_) => false,
-    }
+/// No run: nothing of this host is opened but the files that are pushed.
+fn push(settings: &Settings, args: &commands::Push, json: bool) -> anyhow::Result<ExitCode> {
+    let options = PushOptions { numbered: args.numbered, unsafe_index: args.unsafe_index };
+    let standard = io::stdin().as_fd().try_clone_to_owned()?;
+    let (from, to) = (reference(&args.from)?, reference(&args.to)?);
+    let done = orchestrate::push(settings, &from, &to, options, standard.into())?;
+    output(json, &done, print::pushed)
 }
 
 /// What this process and a daemon can do alike.
@@ -331,6 +295,9 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
             Ok(if cancelled { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         Command::Recover(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Verify(_)
         | Command::Scan(_)
         | Command::Catalog(_)
@@ -341,6 +308,7 @@ fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result
         | Command::Doctor(_)
         | Command::Config(_)
         | Command::Metrics(_)
+        | Command::Push(_)
         | Command::Checked(_)
         | Command::Top(_) => unreachable!("done by this process, and before"),
     }
@@ -499,6 +467,14 @@ fn settle(command: &mut Command) -> Result<(), Error> {
             }
             *image = whole.to_string();
         }
+        Command::Push(commands::Push { from, to, platform, .. }) => {
+            let mut whole = reference(from)?.absolute(&cwd);
+            if let Some(platform) = platform.take() {
+                let platform = platform.parse().map_err(Unusable::Reference);
+                whole.platform = Some(platform.map_err(Error::Image)?);
+            }
+            (*from, *to) = (whole.to_string(), reference(to)?.to_string());
+        }
         Command::Show(commands::Show { subject: image, .. })
         | Command::Rm(commands::Rm { subject: image, .. })
         | Command::Pin(commands::Pin { image, .. })
@@ -527,6 +503,9 @@ fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Metrics(_)
         | Command::Catalog(_)
         | Command::Top(_)
+        | Command::Bundle(_)
+        | Command::Mount(_)
+        | Command::Umount(_)
         | Command::Checked(_) => {}
     }
     Ok(())

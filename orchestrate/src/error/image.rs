@@ -41,7 +41,7 @@ pub enum Unusable {
         /// The archive.
         image: String,
         /// Why.
-        source: unpack::Error,
+        source: Box<unpack::Error>,
     },
     /// A layer that does not unpack to what the image's config says: the config lies, and not the layer.
     DiffId {

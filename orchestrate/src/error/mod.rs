@@ -4,6 +4,7 @@ pub(crate) mod amiss;
 pub(crate) mod class;
 pub(crate) mod image;
 pub(crate) mod leaves;
+pub(crate) mod push;
 pub(crate) mod quote;
 pub(crate) mod refusal;
 pub(crate) mod state;
@@ -16,8 +17,10 @@ use std::path::PathBuf;
 use crate::error::amiss::{Amiss, Making};
 use crate::error::class::Class;
 use crate::error::image::Unusable;
+use crate::error::push::NotPushed;
 use crate::error::refusal::Refusal;
 use crate::error::unseen::Unseen;
+use crate::handover::unfit::Unfit;
 
 /// A failed run. The leaves' errors are kept whole.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub enum Error {
     },
     /// An image that cannot be used.
     Image(Unusable),
+    /// An image that is not named in the index of a bucket.
+    Push(NotPushed),
     /// From `thin`.
     Thin(thin::Error),
     /// From `registry`.
@@ -213,6 +218,8 @@ pub enum Error {
         /// The worst of it.
         worst: String,
     },
+    /// What cannot be handed over to what runs it.
+    Unfit(Box<Unfit>),
     /// What the daemon says of its own failure.
     Told {
         /// The class, as the daemon has it.
@@ -237,11 +244,12 @@ impl std::error::Error for Error {
             Error::Registry(source) => source.source(),
             Error::Unpack { source, .. } | Error::Tree { source, .. } => Some(source),
             Error::Away { source, .. } => source.source(),
-            Error::Image(Unusable::Archive { source, .. }) => Some(source),
+            Error::Image(Unusable::Archive { source, .. }) => Some(source.as_ref()),
             Error::State(state) => state.source(),
             Error::Io { source, .. } => Some(source),
             Error::Usage(_)
             | Error::Image(_)
+            | Error::Push(_)
             | Error::Unknown { .. }
             | Error::Making(_)
             | Error::Amiss(_)
@@ -257,6 +265,7 @@ impl std::error::Error for Error {
             | Error::Quarantined { .. }
             | Error::Fence { .. }
             | Error::Catalog(_)
+            | Error::Unfit(_)
             | Error::Scan(_)
             | Error::Blocked { .. }
             | Error::Owner(_)
@@ -288,6 +297,12 @@ impl From<thin::Error> for Error {
 impl From<registry::Error> for Error {
     fn from(source: registry::Error) -> Error {
         Error::Registry(source)
+    }
+}
+
+impl From<Unfit> for Error {
+    fn from(unfit: Unfit) -> Error {
+        Error::Unfit(Box::new(unfit))
     }
 }
 

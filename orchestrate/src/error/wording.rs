@@ -16,6 +16,7 @@ impl fmt::Display for Error {
             },
             Error::Tree { doing, source } => write!(f, "cannot {doing}: {source}"),
             Error::Image(unusable) => unusable.fmt(f),
+            Error::Push(not) => not.fmt(f),
             Error::Thin(source) => source.fmt(f),
             Error::Registry(source) => source.fmt(f),
             Error::Io { doing, path, source } => {
@@ -38,8 +39,8 @@ impl fmt::Display for Error {
             }
             Error::Held { what, by } => write!(
                 f,
-                "{what} is in use: {by}. Nothing was changed. Close that and try again, or \
-                 `orchestrate rm --when-closed` or `deactivate --when-closed` does it as soon as nobody \
+                "{what} is in use: {by}. Nothing was changed. Close that (a mount: `orchestrate umount`) and try \
+                 again, or `orchestrate rm --when-closed` or `deactivate --when-closed` does it as soon as nobody \
                  has it open"
             ),
             Error::LookedAt { volume, name } => write!(
@@ -147,6 +148,7 @@ impl fmt::Display for Error {
             ),
             Error::Told { message, .. } => f.write_str(message),
             Error::Catalog(why) => why.fmt(f),
+            Error::Unfit(unfit) => unfit.fmt(f),
             Error::Scan(failure) => failure.fmt(f),
             Error::Blocked { image, counts, worst } => write!(
                 f,

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use fetch::image::RegistryRef;
 use registry::{Registry, StoreBinding, Write};
 
 use crate::error::refusal::Refusal;
@@ -222,19 +223,24 @@ impl Host {
         self.store.as_ref()
     }
 
+    /// The options of requests, with who is told of waits and who may stop them.
+    fn heard(&self) -> fetch::Options {
+        let cancel = self.settings.cancel.clone();
+        heard(&self.settings, fetch::Stop::new(move || cancel.is_set()))
+    }
+
     pub(crate) fn client(&self) -> Result<&fetch::Client, Error> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let mut options = self.settings.fetch.clone();
-        if self.settings.talk > 0 {
-            options.watch = fetch::Watch::new(tell_wait);
-        }
         let cancel = self.settings.cancel.clone();
-        options.stop = fetch::Stop::new(move || cancel.is_set());
-        // Keys may have to be asked for.
-        let client = heedfully(&self.settings.cancel, move || fetch::Client::new(&options))??;
+        let client = client_of(&self.settings, fetch::Stop::new(move || cancel.is_set()))?;
         Ok(self.client.get_or_init(|| client))
+    }
+
+    /// A client of a repository of a registry.
+    pub(crate) fn registry_client(&self, at: &RegistryRef) -> Result<fetch::Client, Error> {
+        Ok(fetch::Client::registry(&self.heard(), at)?)
     }
 
     /// The next request is made with the settings as they are then.
@@ -329,6 +335,23 @@ impl Host {
             self.tell(1, msg, fields);
         }
     }
+}
+
+/// The options of requests, with who is told of waits and who may stop them.
+fn heard(settings: &Settings, stop: fetch::Stop) -> fetch::Options {
+    let mut options = settings.fetch.clone();
+    if settings.talk > 0 {
+        options.watch = fetch::Watch::new(tell_wait);
+    }
+    options.stop = stop;
+    options
+}
+
+/// A client for the bucket of these settings.
+pub(crate) fn client_of(settings: &Settings, stop: fetch::Stop) -> Result<fetch::Client, Error> {
+    let options = heard(settings, stop);
+    // Keys may have to be asked for.
+    heedfully(&settings.cancel, move || fetch::Client::new(&options))?.map_err(Error::Fetch)
 }
 
 /// Nobody should wonder what a run does while a server is silent, or asks for patience.

@@ -30,7 +30,7 @@ impl Archive {
     /// [`Error::Image`].
     pub(crate) fn open(file: Arc<File>, shown: &str, limits: &Limits) -> Result<Archive, Error> {
         let listed = unpack::members(&file, limits).map_err(|source| {
-            Error::Image(Unusable::Archive { image: shown.to_owned(), source })
+            Error::Image(Unusable::Archive { image: shown.to_owned(), source: Box::new(source) })
         })?;
         let mut members = HashMap::new();
         for Member { path, kind } in listed {

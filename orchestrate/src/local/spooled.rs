@@ -217,8 +217,9 @@ pub(crate) fn arrive(
     if let Some(source) = to.failed.take() {
         return Err(io(source));
     }
-    written
-        .map_err(|source| Error::Image(Unusable::Archive { image: shown.to_owned(), source }))?;
+    written.map_err(|source| {
+        Error::Image(Unusable::Archive { image: shown.to_owned(), source: Box::new(source) })
+    })?;
     to.flush().map_err(io)?;
     drop(to);
     Ok(arrived)

@@ -7,6 +7,7 @@ use crate::error::class::Class;
 use crate::error::image::Unusable;
 use crate::error::leaves::stream_error;
 use crate::error::refusal::Refusal;
+use crate::handover::unfit::Unfit;
 use crate::trust::scan::Failure;
 
 /// The class of a failure. Leaves' kinds are exhaustive enums, so a new kind does not compile until
@@ -21,6 +22,7 @@ pub fn class(error: &Error) -> Class {
         },
         Error::Tree { source, .. } => unpack_class(source),
         Error::Image(unusable) => image_class(unusable),
+        Error::Push(not) => not.class(),
         Error::Thin(source) => thin_class(source),
         Error::Registry(source) => match source.kind() {
             registry::Kind::Busy | registry::Kind::Conflict => Class::Temporary,
@@ -31,6 +33,7 @@ pub fn class(error: &Error) -> Class {
         },
         Error::Io { source, .. } => io_class(source),
         Error::Usage(_) | Error::Taken { .. } => Class::Usage,
+        Error::Unfit(unfit) => unfit_class(unfit),
         Error::Unknown { .. } | Error::NotHere { .. } | Error::Condemned { .. } => Class::NotFound,
         Error::Stranger { .. } => Class::Usage,
         // It may be mounted in a moment.
@@ -73,6 +76,27 @@ fn image_class(unusable: &Unusable) -> Class {
         | Unusable::NoLayer { .. }
         | Unusable::Other { .. }
         | Unusable::DiffId { .. } => Class::Refused,
+    }
+}
+
+/// What an image says is refused; what the caller says is wrong usage.
+fn unfit_class(unfit: &Unfit) -> Class {
+    match unfit {
+        Unfit::Nobody { .. }
+        | Unfit::Table { .. }
+        | Unfit::Config { .. }
+        | Unfit::Number { .. }
+        | Unfit::Groups { .. }
+        | Unfit::Word { .. }
+        | Unfit::Variable { .. }
+        | Unfit::Directory { .. } => Class::Refused,
+        Unfit::NoCommand { .. }
+        | Unfit::HostName { .. }
+        | Unfit::Foreign { .. }
+        | Unfit::Place { .. }
+        | Unfit::NotUp { .. }
+        | Unfit::Path { .. } => Class::Usage,
+        Unfit::NoConfig { .. } => Class::NotFound,
     }
 }
 

@@ -87,6 +87,7 @@ pub(crate) fn is_spent(error: &Error) -> bool {
         Error::Making(_) => return true,
         Error::Tree { .. }
         | Error::Image(_)
+        | Error::Push(_)
         | Error::Thin(_)
         | Error::Registry(_)
         | Error::Io { .. }
@@ -115,6 +116,7 @@ pub(crate) fn is_spent(error: &Error) -> bool {
         | Error::NoNotes { .. }
         | Error::Cancelled { .. }
         | Error::Told { .. }
+        | Error::Unfit(_)
         | Error::CrashLoop { .. } => None,
     };
     match fetch.map(fetch::Error::kind) {

@@ -18,12 +18,13 @@ use std::{fs, io};
 use registry::StoreBinding;
 
 use crate::error::Error;
+use crate::handover::mounts;
 use crate::plan::mapped::Mapped;
 use crate::plan::{Mapping, epoch};
 use crate::process::cancel::Cancel;
 use crate::store::dir_files::{
-    io_error, is_dir, is_no_file, is_there, linked, make_tree, mount_points, put_number, read_own,
-    remove, replace, tree_error, write_new,
+    io_error, is_dir, is_no_file, is_there, linked, make_tree, put_number, read_own, remove,
+    replace, tree_error, write_new,
 };
 use crate::store::dir_place::{LOCK, is_empty, make_dir, make_private, making, own_dir, own_top};
 use crate::store::dir_restore::{self, HEADER};
@@ -372,7 +373,7 @@ impl Store for DirStore {
     }
 
     /// A tree has no opening of its own: who is in it keeps what is open. But what is mounted inside of it
-    /// is somebody's, and in the way.
+    /// is somebody's, and in the way; and so is the tree itself where it is mounted elsewhere.
     fn held(&self, id: u32) -> Result<Option<String>, Error> {
         let (tree, table) = (self.volume(id), Path::new("/proc/self/mountinfo"));
         let text = match fs::read(table) {
@@ -381,8 +382,11 @@ impl Store for DirStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::Io { doing: "read", path: table.into(), source }),
         };
-        let inside = mount_points(&text).into_iter().find(|point| point.starts_with(&tree));
-        Ok(inside.map(|point| format!("a mount at {}", point.display())))
+        let table = mounts::table(&text);
+        let inside = table.iter().find(|mount| mount.point.starts_with(&tree));
+        let point = inside.map(|mount| mount.point.clone());
+        let point = point.or_else(|| mounts::within_tree(&table, &tree).into_iter().next());
+        Ok(point.map(|point| format!("a mount at {}", point.display())))
     }
 
     fn read_only(&self, _id: u32) -> Result<bool, Error> {
@@ -411,6 +415,10 @@ impl Store for DirStore {
 
     fn path(&self, name: &str) -> PathBuf {
         self.path.join("active").join(name)
+    }
+
+    fn tree(&self, id: u32) -> Option<PathBuf> {
+        Some(self.volume(id))
     }
 
     fn mapped(&self) -> Result<Vec<Mapped>, Error> {
@@ -467,17 +475,5 @@ impl Store for DirStore {
 
     fn ioctls(&self) -> u64 {
         0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mount_points_are_read_as_the_kernel_writes_them() {
-        let text =
-            b"21 1 0:5 / /srv/a\\040b rw - tmpfs none rw\n22 21 0:6 / /srv/a\\040b/c rw - x y z\n";
-        assert_eq!(mount_points(text), [Path::new("/srv/a b"), Path::new("/srv/a b/c")]);
     }
 }

@@ -3,9 +3,8 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::Error;
 
@@ -23,31 +22,6 @@ pub(super) fn linked(link: &Path) -> Result<Option<u32>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error("look at", link)(error)),
     }
-}
-
-/// The mount points of a `mountinfo` (proc(5)): the fifth field, with blanks and the like in octal.
-pub(super) fn mount_points(text: &[u8]) -> Vec<PathBuf> {
-    let plain = |field: &[u8]| {
-        let mut path = Vec::new();
-        let mut rest = field;
-        while let Some((first, more)) = rest.split_first() {
-            let octal = more.get(..3).filter(|_| *first == b'\\');
-            let code = octal.and_then(|code| std::str::from_utf8(code).ok());
-            match code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
-                Some(byte) => {
-                    path.push(byte);
-                    rest = &more[3..];
-                }
-                None => {
-                    path.push(*first);
-                    rest = more;
-                }
-            }
-        }
-        PathBuf::from(std::ffi::OsString::from_vec(path))
-    };
-    let lines = text.split(|byte| *byte == b'\n');
-    lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).map(plain).collect()
 }
 
 /// Write, sync, rename, sync: the file is the old one or the new one.

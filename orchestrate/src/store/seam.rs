@@ -299,6 +299,11 @@ pub trait Store: Send {
     /// The path of the mapping `name`.
     fn path(&self, name: &str) -> PathBuf;
 
+    /// The directory that the volume `id` is; none where it is a device.
+    fn tree(&self, _id: u32) -> Option<PathBuf> {
+        None
+    }
+
     /// Everything of this store that is mapped, by a few reads however much it is. That a device
     /// was suspended from outside is seen only by who asks for that one.
     fn mapped(&self) -> Result<Vec<Mapped>, Error>;

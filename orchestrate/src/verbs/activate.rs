@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::Error;
-use crate::error::quote::quoted;
 use crate::host::Host;
 use crate::host::run::millis;
 use crate::plan::retry::Step;
@@ -17,6 +16,7 @@ use crate::plan::{self, ActivationStep, Mapping, Wish};
 use crate::verbs::activation;
 use crate::verbs::condemned::UNUSABLE_MAX;
 use crate::verbs::ensure::Ensured;
+use crate::verbs::named::{check_name, is_server};
 
 /// More than any plan takes; a plan that does not end is a bug and not a loop.
 const STEPS_MAX: usize = 16;
@@ -99,30 +99,9 @@ struct Begun {
     ioctls: u64,
 }
 
-/// Whether an image's endpoint is a server that `--endpoint` may name, and no other kind of place.
-pub(crate) fn is_server(endpoint: &str) -> bool {
-    endpoint.starts_with("http://") || endpoint.starts_with("https://")
-}
-
 /// Whether somebody was told of this activation, and nobody that it is gone.
 pub(crate) fn is_told(row: &Activation) -> bool {
     matches!(row.state, ActivationState::Active | ActivationState::Inactive)
-}
-
-/// A name that may be a device's, a file's and a shell word.
-///
-/// # Errors
-/// [`Error::Usage`] saying which rule it breaks.
-pub fn check_name(name: &str) -> Result<(), Error> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
-    let good_start = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if good_start && name.len() <= 100 && name.chars().all(plain) && name != "control" {
-        return Ok(());
-    }
-    Err(Error::Usage(format!(
-        "--name {}: 1 to 100 of A-Z a-z 0-9 - _ . +, the first a letter or digit",
-        quoted(name)
-    )))
 }
 
 impl Host {

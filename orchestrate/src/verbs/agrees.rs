@@ -4,7 +4,8 @@ use registry::Activation;
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::verbs::activate::{is_server, is_told};
+use crate::verbs::activate::is_told;
+use crate::verbs::named::is_server;
 
 impl Host {
     /// Whether what is asked for is what the name stands for, where it stands for something.

@@ -70,7 +70,7 @@ impl Arriving {
     }
 
     /// Reads on to the end, and gives digest and size of the whole; none where it fails before.
-    pub(crate) fn to_end(&mut self) -> Option<(Digest, u64)> {
+    pub(crate) fn drained(&mut self) -> Option<(Digest, u64)> {
         match self {
             Arriving::Fetched(ahead) => {
                 io::copy(ahead, &mut io::sink()).ok()?;

@@ -1,10 +1,11 @@
-//! Where the documents and layers of an image with digests are: a layout in a bucket or directory, or an archive.
+//! Where the documents and layers of an image with digests are: a repository of a registry, a layout in a bucket or
+//! directory, or an archive.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use fetch::image::{Archived, DOCUMENT_BYTES_MAX, Descriptor, Digest, Document};
-use fetch::{Client, Expect, Kind, ObjectRef};
+use fetch::image::{Archived, DOCUMENT_BYTES_MAX, Descriptor, Digest, Document, RegistryRef};
+use fetch::{BlobRef, Client, Expect, Kind, Locator, ObjectRef, Which};
 
 use crate::error::Error;
 use crate::error::image::Unusable;
@@ -22,6 +23,8 @@ pub(crate) const LATE: Duration = Duration::from_secs(1);
 pub(crate) enum Blobs {
     /// Below a prefix.
     Bucket { client: Client, bucket: String, prefix: String, cancel: Cancel },
+    /// In a repository of a registry.
+    Registry { client: Client, at: RegistryRef, cancel: Cancel },
     /// In a directory.
     Directory(Arc<Layout>),
     /// In a tar.
@@ -34,8 +37,14 @@ impl Blobs {
         match self {
             Blobs::Bucket { client, bucket, prefix, cancel } => {
                 let object = ObjectRef::new(bucket, &format!("{prefix}index.json"))?;
+                let object = Locator::Object(object);
                 let expect = Expect { size_max: Some(DOCUMENT_BYTES_MAX), ..Expect::default() };
                 read(client, &object, &expect, cancel)
+            }
+            // A tag is asked for by `resolve`: there is no index of all.
+            Blobs::Registry { .. } => {
+                let source = fetch::image::Error::Empty { document: Document::Index };
+                Err(Error::Image(Unusable::Document { image: self.shown(), source }))
             }
             Blobs::Directory(layout) => layout.index(),
             Blobs::Tar(archive) => archive.document(Document::Index, "index.json"),
@@ -58,7 +67,12 @@ impl Blobs {
     /// A document by its digest alone, checked.
     pub(crate) fn document(&self, document: Document, digest: Digest) -> Result<Vec<u8>, Error> {
         let bytes = match self {
-            Blobs::Bucket { client, cancel, .. } => {
+            Blobs::Registry { client, cancel, .. } if document != Document::Config => {
+                let (client, which) = (client.clone(), Which::Digest(digest));
+                let manifest = move || client.manifest(&which);
+                heedfully(cancel, manifest)?.map_err(Error::Fetch)?.bytes
+            }
+            Blobs::Bucket { client, cancel, .. } | Blobs::Registry { client, cancel, .. } => {
                 let object = self.object(digest)?;
                 let expect = Expect {
                     sha256: Some(digest.0),
@@ -106,7 +120,7 @@ impl Blobs {
             })),
         };
         match self {
-            Blobs::Bucket { client, .. } => {
+            Blobs::Bucket { client, .. } | Blobs::Registry { client, .. } => {
                 let object = self.object(digest)?;
                 let title = object.to_string();
                 Ok((Place::Server { client: client.clone(), object }, title))
@@ -120,11 +134,13 @@ impl Blobs {
         }
     }
 
-    fn object(&self, digest: Digest) -> Result<ObjectRef, Error> {
+    fn object(&self, digest: Digest) -> Result<Locator, Error> {
         match self {
             Blobs::Bucket { bucket, prefix, .. } => {
-                Ok(ObjectRef::new(bucket, &format!("{prefix}blobs/sha256/{}", digest.hex()))?)
+                let key = format!("{prefix}blobs/sha256/{}", digest.hex());
+                Ok(Locator::Object(ObjectRef::new(bucket, &key)?))
             }
+            Blobs::Registry { at, .. } => Ok(Locator::Blob(BlobRef::new(at, digest))),
             Blobs::Directory(_) | Blobs::Tar(_) => {
                 Err(Error::Image(Unusable::NoBlob { place: self.shown(), digest }))
             }
@@ -135,6 +151,7 @@ impl Blobs {
     pub(crate) fn shown(&self) -> String {
         match self {
             Blobs::Bucket { bucket, prefix, .. } => format!("oci:s3://{bucket}/{prefix}"),
+            Blobs::Registry { at, .. } => format!("docker://{}/{}", at.host, at.name),
             Blobs::Directory(layout) => format!("oci:{}", layout.shown()),
             Blobs::Tar(archive) => archive.shown().to_owned(),
         }
@@ -142,7 +159,7 @@ impl Blobs {
 }
 
 /// A document of a file, within its bound.
-fn bounded(piece: &Piece, document: Document, shown: &str) -> Result<Vec<u8>, Error> {
+pub(crate) fn bounded(piece: &Piece, document: Document, shown: &str) -> Result<Vec<u8>, Error> {
     let bytes = piece.bytes();
     if bytes > DOCUMENT_BYTES_MAX {
         let source =
@@ -172,7 +189,7 @@ pub(crate) fn saved_config(
 /// A small object, whole; a wish to stop is heard meanwhile.
 fn read(
     client: &Client,
-    object: &ObjectRef,
+    object: &Locator,
     expect: &Expect,
     cancel: &Cancel,
 ) -> Result<Vec<u8>, Error> {

@@ -1,9 +1,10 @@
-//! Names of images: words become references, and a digest becomes the image that is here under another name.
+//! Names of activations, and of images: words become references, and a digest becomes the image that is here under another name.
 
 use fetch::{Place, Reference};
 
 use crate::error::Error;
 use crate::error::image::Unusable;
+use crate::error::quote::quoted;
 use crate::host::Host;
 use crate::local::spooled::{self, Kept};
 use registry::Digest;
@@ -14,6 +15,27 @@ use registry::Digest;
 /// [`Unusable::Reference`] with the rule that is broken.
 pub fn reference(text: &str) -> Result<Reference, Error> {
     text.parse().map_err(|error| Error::Image(Unusable::Reference(error)))
+}
+
+/// Whether an image's endpoint is a server that `--endpoint` may name, and no other kind of place.
+pub(crate) fn is_server(endpoint: &str) -> bool {
+    endpoint.starts_with("http://") || endpoint.starts_with("https://")
+}
+
+/// A name that may be a device's, a file's and a shell word.
+///
+/// # Errors
+/// [`Error::Usage`] saying which rule it breaks.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+    let good_start = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if good_start && name.len() <= 100 && name.chars().all(plain) && name != "control" {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "--name {}: 1 to 100 of A-Z a-z 0-9 - _ . +, the first a letter or digit",
+        quoted(name)
+    )))
 }
 
 impl Host {

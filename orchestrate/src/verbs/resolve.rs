@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fetch::image::{
-    ArchivePick, Archives, Config, Descriptor, Digest as Sha, Document, Index, Manifest, Media,
-    Pick, Platform, told,
+    ArchivePick, Archives, Config, Digest as Sha, Document, Index, Manifest, Media, Pick, Platform,
+    RegistryRef, told,
 };
 use fetch::{Client, ImageRef, Place as Where, Reference};
 use registry::{Digest, Made, Source};
@@ -19,13 +19,8 @@ use crate::local::layout::Layout;
 use crate::local::spooled::{self, Form, Kept};
 use crate::process::cancel::heedfully;
 use crate::verbs::blobs::{Blobs, saved_config};
+use crate::verbs::choose::{Chosen, best, config, ours, unusable};
 use crate::verbs::wanted::{Place, TopOf, Wanted};
-
-/// Indexes inside of indexes.
-const DEPTH_MAX: u32 = 4;
-
-/// Entries of indexes that are looked into for one image. Most are told from others by the index alone.
-const LOOKS_MAX: u32 = 64;
 
 /// What a reference stands for.
 pub(crate) struct Resolved {
@@ -37,23 +32,6 @@ pub(crate) struct Resolved {
     pub(crate) made: Option<Made>,
     /// The config as it came, where it came just now.
     pub(crate) config: Option<String>,
-}
-
-/// An image that was chosen, with its documents checked.
-pub(crate) struct Chosen {
-    /// What the place answered for the name.
-    found: Sha,
-    pub(crate) manifest: (Sha, Manifest),
-    config: (Vec<u8>, Config),
-}
-
-fn ours(digest: Sha) -> Digest {
-    Digest(digest.0)
-}
-
-fn unusable(shown: impl Into<String>) -> impl Fn(fetch::image::Error) -> Error {
-    let image = shown.into();
-    move |source| Error::Image(Unusable::Document { image: image.clone(), source })
 }
 
 impl Host {
@@ -84,10 +62,7 @@ impl Host {
                 let archive = self.archive(image, file)?;
                 self.saved(image, &archive, pick)?
             }
-            Where::Registry(_) => {
-                let text = format!("{image}: images of registries cannot be asked for yet");
-                return Err(Error::Usage(text));
-            }
+            Where::Registry(at) => self.at_registry(image, at)?,
             Where::Here(digest) => self.kept(image, *digest)?,
         };
         if let Some(made) = &resolved.made {
@@ -129,7 +104,7 @@ impl Host {
                 title: object.object.to_string(),
                 size: object.size,
                 etag: object.etag,
-                place: Place::Server { client: client.clone(), object: object.object },
+                place: Place::Server { client: client.clone(), object: object.object.into() },
                 source,
                 blob: None,
                 guessed: false,
@@ -177,29 +152,42 @@ impl Host {
             }
         };
         let chosen = match (&first, pick) {
-            (None, Pick::Digest(digest)) => self.by_digest(blobs, *digest, &wanted)?,
+            (None, Pick::Digest(digest)) => self.by_digest(blobs, *digest, &wanted, true)?,
             (Some(index), _) => best(blobs, index, &wanted)?,
             (None, Pick::Only | Pick::Name(_)) => {
                 return Err(told(fetch::image::Error::Empty { document: Document::Index }));
             }
         };
-        let Chosen { found, manifest: (digest, manifest), config: (bytes, config) } = chosen;
-        let layers = manifest.layers.iter().zip(&config.diff_ids).zip(1..);
-        let layers = layers
-            .map(|((layer, diff), number)| of_blob(blobs, number, layer.digest, layer.size, *diff));
-        let made = Made {
-            found: Some(ours(found)),
-            manifest: Some(ours(digest)),
-            config: Some(ours(manifest.config.digest)),
-            platform: Some(wanted.to_string()),
+        made_of(blobs, chosen, &wanted)
+    }
+
+    /// An image of a registry: a tag is asked for its digest alone, which costs nothing that registries count.
+    fn at_registry(
+        &mut self,
+        image: &Reference,
+        at: &RegistryRef,
+    ) -> Result<(Resolved, Option<Digest>), Error> {
+        let wanted = self.platform(image);
+        let client = self.registry_client(at)?;
+        let cancel = self.settings.cancel.clone();
+        let blobs = Blobs::Registry { client: client.clone(), at: at.clone(), cancel };
+        let found = match (&at.digest, &at.tag) {
+            (Some(digest), _) => *digest,
+            (None, tag) => {
+                let tag = tag.clone().unwrap_or_default();
+                let ask = move || client.head_manifest(&tag);
+                let told = heedfully(&self.settings.cancel, ask)?.map_err(Error::Fetch)?;
+                told.ok_or_else(|| {
+                    let what = "tag of that name at the registry";
+                    Error::Unknown { what, name: image.to_string() }
+                })?
+            }
         };
-        let resolved = Resolved {
-            layers: layers.collect::<Result<_, _>>()?,
-            endpoint: endpoint(blobs),
-            made: Some(made),
-            config: Some(text(bytes, &told)?),
-        };
-        Ok((resolved, Some(ours(digest))))
+        if let Some(known) = self.unchanged(image, found, &wanted, &blobs)? {
+            return Ok(known);
+        }
+        let chosen = self.by_digest(&blobs, found, &wanted, at.digest.is_some())?;
+        made_of(&blobs, chosen, &wanted)
     }
 
     /// What the rows say of an image, if its name still stands for `found`: no document has to be read again.
@@ -236,11 +224,13 @@ impl Host {
     }
 
     /// A manifest or index that is named by its digest, whether the layout's index lists it or not.
+    /// `asked`: it was named by this digest, and not by a tag.
     pub(crate) fn by_digest(
         &self,
         blobs: &Blobs,
         digest: Sha,
         wanted: &Platform,
+        asked: bool,
     ) -> Result<Chosen, Error> {
         let failed = unusable(blobs.shown());
         let bytes = blobs.document(Document::Manifest, digest)?;
@@ -253,6 +243,11 @@ impl Host {
         let manifest = Manifest::read(&bytes, None).map_err(&failed)?;
         let config = config(blobs, &manifest)?;
         if config.1.platform.fit(wanted).is_none() {
+            let have = vec![config.1.platform.to_string()];
+            if !asked {
+                let wanted = wanted.to_string();
+                return Err(failed(fetch::image::Error::NoPlatform { wanted, have }));
+            }
             // Whoever asks for these very bytes gets them.
             let line = format!(
                 "{}: {digest} is for {}, and this host is {wanted}",
@@ -351,6 +346,32 @@ impl Host {
     }
 }
 
+/// The layers of an image that was chosen, and which documents it was made from.
+fn made_of(
+    blobs: &Blobs,
+    chosen: Chosen,
+    wanted: &Platform,
+) -> Result<(Resolved, Option<Digest>), Error> {
+    let told = unusable(blobs.shown());
+    let Chosen { found, manifest: (digest, manifest), config: (bytes, config) } = chosen;
+    let layers = manifest.layers.iter().zip(&config.diff_ids).zip(1..);
+    let layers = layers
+        .map(|((layer, diff), number)| of_blob(blobs, number, layer.digest, layer.size, *diff));
+    let made = Made {
+        found: Some(ours(found)),
+        manifest: Some(ours(digest)),
+        config: Some(ours(manifest.config.digest)),
+        platform: Some(wanted.to_string()),
+    };
+    let resolved = Resolved {
+        layers: layers.collect::<Result<_, _>>()?,
+        endpoint: endpoint(blobs),
+        made: Some(made),
+        config: Some(text(bytes, &told)?),
+    };
+    Ok((resolved, Some(ours(digest))))
+}
+
 /// The place of an image in an archive, by the digest of its config.
 fn place_of(archive: &Archive, digest: Sha) -> Result<u32, Error> {
     let failed = unusable(archive.shown());
@@ -389,6 +410,7 @@ fn of_blob(blobs: &Blobs, number: u64, digest: Sha, size: u64, diff: Sha) -> Res
 fn endpoint(blobs: &Blobs) -> String {
     match blobs {
         Blobs::Bucket { client, .. } => Client::endpoint(client).to_owned(),
+        Blobs::Registry { at, .. } => format!("docker://{}", at.host),
         Blobs::Directory(_) => "oci:".to_owned(),
         Blobs::Tar(_) => "oci-archive:".to_owned(),
     }
@@ -400,85 +422,4 @@ fn text(bytes: Vec<u8>, failed: impl Fn(fetch::image::Error) -> Error) -> Result
         let (document, source) = (Document::Config, "it is not UTF-8".to_owned());
         failed(fetch::image::Error::Json { document, source })
     })
-}
-
-fn config(blobs: &Blobs, manifest: &Manifest) -> Result<(Vec<u8>, Config), Error> {
-    let failed = unusable(blobs.shown());
-    let bytes = blobs.promised(Document::Config, &manifest.config)?;
-    let config = Config::read(&bytes).map_err(&failed)?;
-    config.is_for(manifest.layers.len()).map_err(&failed)?;
-    Ok((bytes, config))
-}
-
-/// The digest of the manifest that fits best, with its config looked at.
-pub(crate) fn best_of(blobs: &Blobs, index: &Index, wanted: &Platform) -> Result<Sha, Error> {
-    Ok(best(blobs, index, wanted)?.manifest.0)
-}
-
-/// The image of an index that fits best. The choice is made once: what was chosen is not looked for again.
-fn best(blobs: &Blobs, index: &Index, wanted: &Platform) -> Result<Chosen, Error> {
-    best_below(blobs, index, wanted, DEPTH_MAX, &mut 0)
-}
-
-fn best_below(
-    blobs: &Blobs,
-    index: &Index,
-    wanted: &Platform,
-    depth: u32,
-    looks: &mut u32,
-) -> Result<Chosen, Error> {
-    let failed = unusable(blobs.shown());
-    if depth == 0 {
-        return Err(failed(fetch::image::Error::Nested { depth_max: DEPTH_MAX }));
-    }
-    let mut others = Vec::new();
-    for entry in index.candidates(wanted).map_err(&failed)? {
-        *looks += 1;
-        if *looks > LOOKS_MAX {
-            let (document, what) = (Document::Index, "entries that say too little to choose from");
-            let (got, max) = (u64::from(*looks), u64::from(LOOKS_MAX));
-            return Err(failed(fetch::image::Error::TooMany { document, what, got, max }));
-        }
-        match within(blobs, entry, wanted, depth, looks)? {
-            Ok(chosen) => return Ok(chosen),
-            Err(other) => others.extend(other),
-        }
-    }
-    others.truncate(8);
-    Err(failed(fetch::image::Error::NoPlatform { wanted: wanted.clone(), have: others }))
-}
-
-/// The image of one entry; or the platforms that it is for, where that is none of those wanted.
-fn within(
-    blobs: &Blobs,
-    entry: &Descriptor,
-    wanted: &Platform,
-    depth: u32,
-    looks: &mut u32,
-) -> Result<Result<Chosen, Vec<String>>, Error> {
-    let failed = unusable(blobs.shown());
-    if entry.media() == Media::Index {
-        let index = Index::read(&blobs.promised(Document::Index, entry)?).map_err(&failed)?;
-        return match best_below(blobs, &index, wanted, depth - 1, looks) {
-            Ok(chosen) => Ok(Ok(Chosen { found: entry.digest, ..chosen })),
-            Err(Error::Image(Unusable::Document {
-                source: fetch::image::Error::NoPlatform { have, .. },
-                ..
-            })) => Ok(Err(have)),
-            Err(Error::Image(Unusable::Document {
-                source: fetch::image::Error::Empty { .. },
-                ..
-            })) => Ok(Err(Vec::new())),
-            Err(error) => Err(error),
-        };
-    }
-    let bytes = blobs.promised(Document::Manifest, entry)?;
-    let manifest = Manifest::read(&bytes, Some(&entry.media_type)).map_err(&failed)?;
-    let config = config(blobs, &manifest)?;
-    let own = &config.1.platform;
-    // Where the index names no platform the config decides.
-    if entry.platform.is_none() && own.fit(wanted).is_none() {
-        return Ok(Err(vec![own.to_string()]));
-    }
-    Ok(Ok(Chosen { found: entry.digest, manifest: (entry.digest, manifest), config }))
 }

@@ -15,7 +15,7 @@ use crate::local::spooled::{self, Form, Kept};
 use crate::plan::class::class;
 use crate::process::cancel::heedfully;
 use crate::verbs::blobs::{Blobs, saved_config};
-use crate::verbs::resolve::best_of;
+use crate::verbs::choose::best;
 
 impl Host {
     /// Writes down what comes through a pipe for a reference whose file is `-`, and gives the reference by which
@@ -62,12 +62,12 @@ impl Host {
         let blobs = Blobs::Tar(Arc::new(archive));
         if let Pick::Digest(digest) = pick {
             // The platform is chosen now: it is no part of the name that the image has from here on.
-            return Ok(self.by_digest(&blobs, *digest, &self.platform(image))?.manifest.0);
+            return Ok(self.by_digest(&blobs, *digest, &self.platform(image), true)?.manifest.0);
         }
         let failed = |source| Error::Image(Unusable::Document { image: blobs.shown(), source });
         let index = Index::read(&blobs.index()?).map_err(failed)?;
         let index = index.pick(pick).map_err(failed)?;
-        best_of(&blobs, &index, &self.platform(image))
+        Ok(best(&blobs, &index, &self.platform(image))?.manifest.0)
     }
 }
 

@@ -76,7 +76,7 @@ pub(crate) fn keep(
     };
     let Some(depends) = depends else { return error };
     // A stream that fails now leaves only a blob that is refused again.
-    let Some((digest, size)) = stream.to_end() else { return error };
+    let Some((digest, size)) = stream.drained() else { return error };
     let below = match depends.tree {
         true => match below(parent) {
             Ok(below) => below,

@@ -1,6 +1,6 @@
 //! What is to be built, and on what.
 
-use fetch::{Ahead, Client, Expect, ObjectRef};
+use fetch::{Ahead, Client, Expect, Locator};
 use registry::{Blob, Digest, Role, Source, Volume, VolumeState};
 
 use crate::error::Error;
@@ -17,7 +17,7 @@ pub(crate) enum Place {
         /// Who speaks to it.
         client: Client,
         /// Which of its objects.
-        object: ObjectRef,
+        object: Locator,
     },
     /// In a file of this host.
     Here(Piece),
@@ -145,7 +145,10 @@ impl Wanted {
             // By their digest they are known wherever they are: only the image is worth the room.
             (None, Place::Server { client, object }) if image.is_some() => Some(seal::Origin {
                 endpoint: client.endpoint().to_owned(),
-                bucket: object.bucket.clone(),
+                bucket: match object {
+                    Locator::Object(object) => object.bucket.clone(),
+                    Locator::Blob(blob) => blob.name.clone(),
+                },
                 key: self.key.clone(),
                 etag: None,
                 md5: None,

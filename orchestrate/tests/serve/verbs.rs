@@ -109,6 +109,40 @@ fn every_command_says_the_same_through_the_daemon() {
 }
 
 #[test]
+fn a_mount_is_made_and_ended_by_who_asks_and_not_by_the_daemon() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    let daemon = Daemon::start(&host, &[]);
+    let run = daemon.activate("web", A);
+    assert_eq!(daemon.end_of(run)["state"], "done");
+    let at = bench.path("at");
+    std::fs::create_dir(&at).unwrap();
+    let runs = || daemon.get("/v1/runs?status=all")["runs"].as_array().unwrap().len();
+    let before = runs();
+    // In a mount namespace of its own, which ends with it: what is mounted there is seen by nobody else.
+    let words = ["mount", "web", at.to_str().unwrap()];
+    let mut alone = std::process::Command::new("unshare");
+    alone.args(["--mount", "--propagation", "private"]);
+    let command = host.command(&words);
+    alone.arg(command.get_program()).args(command.get_args());
+    alone.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let done = alone.output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(std::fs::read_dir(&at).unwrap().count(), 0, "the daemon has mounted it");
+
+    host.ok(&words);
+    assert!(at.join("srv").is_dir());
+    assert_eq!(runs(), before, "the daemon was asked");
+    let (code, said) = host.said(&["deactivate", "web"]);
+    assert!(code == 111 && said.contains("a mount at "), "{code} {said}");
+    let done = host.ok(&["deactivate", "web", "--unmount"]);
+    assert_eq!(done["changed"], true);
+    assert_eq!(std::fs::read_dir(&at).unwrap().count(), 0);
+    assert!(runs() > before, "it was not the daemon that took it down");
+    daemon.stop();
+}
+
+#[test]
 fn a_name_asked_for_twice_is_one_run_and_of_another_image_a_conflict() {
     let bench = Bench::small();
     let host = bench.host("host");

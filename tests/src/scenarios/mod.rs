@@ -17,6 +17,7 @@ pub mod demo;
 pub mod foreign;
 pub mod full;
 pub mod guides;
+pub mod handover;
 pub mod killed;
 pub mod lost_registry;
 pub mod operate;
@@ -65,6 +66,7 @@ pub const ALL: &[Scenario] = &[
     oracle::SCENARIO,
     reboot::SCENARIO,
     activate::SCENARIO,
+    handover::SCENARIO,
     killed::SCENARIO,
     crash_clock::SCENARIO,
     crash_faulty::SCENARIO,

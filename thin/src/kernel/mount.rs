@@ -18,8 +18,8 @@ use crate::kernel::sys;
 const LOG_LINE: usize = 1024;
 const LOG_LINES: usize = 16;
 
-/// Mounts the file system on `device` detached: nodev, nosuid, noatime, and noexec when
-/// `options` has it. The other options go to the file system, a value of `None` being a flag.
+/// Mounts the file system on `device` detached: nodev, noatime, nosuid unless `options` has `suid`, and noexec
+/// when it has that. The other options go to the file system, a value of `None` being a flag.
 ///
 /// The descriptor is `O_PATH`: see [`open_root`] for one that reads and syncs.
 ///
@@ -57,10 +57,10 @@ pub fn detached(
         attributes |= sys::mount::ATTR_RDONLY;
     }
     for (key, value) in options {
-        if *key == "noexec" {
-            attributes |= sys::mount::ATTR_NOEXEC;
-        } else {
-            set(key, value.map(str::as_bytes))?;
+        match *key {
+            "noexec" => attributes |= sys::mount::ATTR_NOEXEC,
+            "suid" => attributes &= !sys::mount::ATTR_NOSUID,
+            key => set(key, value.map(str::as_bytes))?,
         }
     }
     sys::fsconfig(context.as_fd(), sys::mount::CMD_CREATE, None, None)

@@ -2,5 +2,6 @@
 
 pub(crate) mod clone;
 pub(crate) mod digest;
+pub(crate) mod file;
 pub(crate) mod verify;
 pub(crate) mod walk;

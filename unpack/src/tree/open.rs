@@ -1,4 +1,4 @@
-//! Directories below another, opened and given their attributes.
+//! What is below a directory, opened; directories given their attributes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -21,6 +21,21 @@ pub(crate) fn open_dir(at: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
                 | ResolveFlag::RESOLVE_NO_XDEV
                 | ResolveFlag::RESOLVE_NO_SYMLINKS,
         );
+    let at = at.as_fd();
+    let mut tries = 0;
+    loop {
+        match openat2(at, path, how) {
+            Err(Errno::EAGAIN | Errno::EINTR) if tries < RETRIES => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+/// Opens what is at `path` below `at`, links followed as somebody sees them for whom `at` is the root directory.
+pub(crate) fn open_within(at: impl AsFd, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let at = at.as_fd();
     let mut tries = 0;
     loop {

@@ -1,5 +1,6 @@
 //! Results as text for people. Keys and names come from outside, so they are escaped.
 
+pub(crate) mod handover;
 pub(crate) mod space;
 pub(crate) mod text;
 
@@ -8,7 +9,7 @@ use orchestrate::config::{Origin, Setting, Value};
 use orchestrate::health::Readiness;
 use orchestrate::scan::Scanned;
 use orchestrate::{
-    Activated, ActivationLine, Deactivated, Ensured, How, ImageLine, Listing, Now, Rebuilt,
+    Activated, ActivationLine, Deactivated, Ensured, How, ImageLine, Listing, Now, Pushed, Rebuilt,
     Recovered, Removed, RunLine, TakenUp, Unsettled, Verified,
 };
 use registry::{Digest, Event, Quarantined, Run, RunState};
@@ -48,6 +49,34 @@ pub(crate) fn ensured(done: &Ensured) -> String {
             mib(done.fetched_bytes)
         ),
     );
+    text
+}
+
+pub(crate) fn pushed(done: &Pushed) -> String {
+    let mut text = String::new();
+    for one in &done.objects {
+        let how = match (one.bytes_sent, one.bytes_there) {
+            (0, there) if there == one.bytes && there > 0 => "was there",
+            (_, 0) => "sent",
+            (_, _) => "resumed",
+        };
+        put(&mut text, format_args!("{how:<9}  {:>12}  {}\n", mib(one.bytes), safe(&one.key)));
+    }
+    let sent = done.objects.iter().filter(|one| one.bytes_there < one.bytes).count();
+    put(
+        &mut text,
+        format_args!(
+            "{}: {} objects, {sent} of them sent, {}; {} were there\n",
+            safe(&done.image),
+            done.objects.len(),
+            mib(done.bytes_sent),
+            mib(done.bytes_there)
+        ),
+    );
+    for digest in &done.digests {
+        let verb = if done.index_written { "now stands" } else { "stood already" };
+        put(&mut text, format_args!("the tag {verb} for {}\n", safe(digest)));
+    }
     text
 }
 

@@ -16,9 +16,9 @@ use crate::serve::http::request::Request;
 use crate::serve::http::response::Response;
 use crate::serve::mode::Mode;
 use crate::serve::{problem, webhook};
-use crate::verbs::activate::{ActivateOptions, Going, check_name};
+use crate::verbs::activate::{ActivateOptions, Going};
 use crate::verbs::gc::Bound;
-use crate::verbs::named::reference;
+use crate::verbs::named::{check_name, reference};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -89,7 +89,7 @@ pub(super) fn activations(daemon: &Daemon) -> Result<Response, Error> {
 }
 
 pub(super) fn activation(daemon: &Daemon, name: &str) -> Result<Response, Error> {
-    crate::verbs::activate::check_name(name)?;
+    crate::verbs::named::check_name(name)?;
     let listing = daemon.with_host(|host| host.list())?;
     let line = listing.activations.into_iter().find(|line| line.name == name);
     let line = line.ok_or_else(|| Error::Unknown { what: "activation", name: name.into() })?;

@@ -81,7 +81,7 @@ impl Verbs for Client {
                 Err(Error::Unknown { what: "activation or image", name: name.into() })
             }
             Err(Error::Told { class: Class::Usage, .. })
-                if !image && crate::verbs::activate::check_name(name).is_err() =>
+                if !image && crate::verbs::named::check_name(name).is_err() =>
             {
                 Err(Error::Unknown { what: "activation or image", name: name.into() })
             }

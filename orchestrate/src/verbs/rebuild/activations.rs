@@ -9,7 +9,7 @@ use registry::{Activation, ActivationFact, ActivationState, Facts, Role};
 use crate::plan::mapped::Mapped;
 use crate::store::seal::{self, SealRecord};
 use crate::store::seam::Made;
-use crate::verbs::activate::check_name;
+use crate::verbs::named::check_name;
 use crate::verbs::rebuild::foundation::{Foundation, Look};
 use crate::verbs::rebuild::known::Known;
 use crate::verbs::rebuild::layers::Layers;

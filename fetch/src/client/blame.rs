@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::s3::object::ObjectRef;
+use crate::locator::Locator;
 
 /// What a client does about a source that gave something wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(crate) type Shunned = BTreeMap<String, Shun>;
 /// Who gave bytes of an object that came to nothing.
 #[derive(Debug)]
 pub(crate) struct Blamed {
-    pub(crate) object: ObjectRef,
+    pub(crate) object: Locator,
     pub(crate) sources: Vec<String>,
     /// They have another version, or had.
     pub(crate) changed: bool,

@@ -1,0 +1,37 @@
+#!/bin/sh
+# An activation as the root device of a Firecracker microVM, in Firecracker's jail.
+#
+#   firecracker.sh IMAGE NAME KERNEL [MEMORY_MIB]
+#
+# The image has to have an /sbin/init (or /init, /bin/init, /bin/sh: what the kernel looks for), since a container image
+# mostly has none; `orchestrate show NAME --vm` has the command line, the environment and the user for an init of yours.
+# Needs root, jq, firecracker and jailer in PATH, and a pool (a directory store has no devices).
+set -eu
+
+image=$1 name=$2 kernel=$3 memory=${4:-256}
+uid=${JAIL_UID:-30000} gid=${JAIL_GID:-30000}
+jail=/srv/jailer/firecracker/$name/root
+
+orchestrate activate "$image" --name "$name"
+vm=$(orchestrate show "$name" --vm)
+device=$(printf %s "$vm" | jq -er .device)
+
+# The jail sees its own root directory only: the device is a node there, and belongs to its user. A hexadecimal
+# pair from stat, since a device-mapper minor may have three digits.
+mkdir -p "$jail"
+mknod -m 600 "$jail/rootfs" b "$((0x$(stat -Lc %t "$device")))" "$((0x$(stat -Lc %T "$device")))"
+cp "$kernel" "$jail/vmlinux"
+chown "$uid:$gid" "$jail/rootfs" "$jail/vmlinux"
+# The drive as `show` has it, with the path as the jail sees it. Its cache_type is Writeback: by default no flush of
+# the guest's reaches the device, and a crash of the host loses what the guest has synced.
+printf %s "$vm" | jq --argjson memory "$memory" '{
+    "boot-source": {kernel_image_path: "/vmlinux", boot_args: .kernel_command_line},
+    drives: [.firecracker + {path_on_host: "/rootfs"}],
+    "machine-config": {vcpu_count: 1, mem_size_mib: $memory}
+}' >"$jail/vm.json"
+chown "$uid:$gid" "$jail/vm.json"
+
+jailer --id "$name" --exec-file "$(command -v firecracker)" --uid "$uid" --gid "$gid" -- \
+    --no-api --config-file /vm.json
+rm -r "/srv/jailer/firecracker/$name"
+orchestrate deactivate "$name"

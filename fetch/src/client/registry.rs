@@ -1,0 +1,285 @@
+//! A client of one repository of a registry: which manifest a tag means, manifests, blobs (OCI distribution
+//! specification, "Pull"). What a manifest says is in `image`.
+
+use std::io::Read as _;
+
+use ureq::Body;
+use ureq::http::Response;
+
+use crate::client::blame::Shunned;
+use crate::client::{Client, Server};
+use crate::distribution::{Op, Repository};
+use crate::error::Error;
+use crate::http::checksum::Checksum;
+use crate::http::head::text;
+use crate::http::sign::{self, Hold};
+use crate::image::{DOCUMENT_BYTES_MAX, Digest, RegistryRef};
+use crate::locator::{BlobRef, Locator};
+use crate::s3::options::{Event, Options};
+use crate::text::digest::hex;
+use crate::text::range::ContentRange;
+
+/// Which manifest of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Which {
+    /// What a tag means now.
+    Tag(String),
+    /// The one of this digest.
+    Digest(Digest),
+}
+
+impl Which {
+    /// What a reference names; where it has a digest, its tag says nothing.
+    pub fn of(at: &RegistryRef) -> Which {
+        match (at.digest, &at.tag) {
+            (Some(digest), _) => Which::Digest(digest),
+            (None, tag) => Which::Tag(tag.clone().unwrap_or_default()),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Which::Tag(tag) => tag.clone(),
+            Which::Digest(digest) => digest.to_string(),
+        }
+    }
+}
+
+/// A manifest or an index as it came: its digest is over these bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Their digest.
+    pub digest: Digest,
+    /// What the registry says that it is (`Content-Type` without parameters), empty where it says nothing.
+    pub media_type: String,
+}
+
+/// What is known of bytes before they come.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) size: u64,
+    pub(crate) etag: Option<String>,
+    pub(crate) checksum: Option<Checksum>,
+}
+
+impl Client {
+    /// A client of the repository that a reference is to. Of the options, those of S3 (endpoint, region, keys) say
+    /// nothing; [`crate::CredentialsFrom::Anonymous`] reads no file with logins. Nothing is sent and no such file is
+    /// read before the registry asks who it is.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for an option, or a host that is no server; [`Error::Unreadable`] for a file of authorities.
+    pub fn registry(options: &Options, at: &RegistryRef) -> Result<Client, Error> {
+        let server = Server::Registry(Box::new(Repository::new(at, options)?));
+        Client::settled(options, server, None, Shunned::new())
+    }
+
+    /// The repository that this client speaks to.
+    ///
+    /// # Errors
+    /// [`Error::Reference`] where it is an S3 server, or another repository.
+    fn repository(&self, blob: Option<&BlobRef>, subject: &str) -> Result<&Repository, Error> {
+        match &self.inner.server {
+            Server::Registry(repository)
+                if blob.is_none_or(|blob| repository.is(&blob.host, &blob.name)) =>
+            {
+                Ok(repository)
+            }
+            Server::Registry(_) | Server::Store(_) => Err(self.not_here(subject)),
+        }
+    }
+
+    /// A manifest or an index, all of it; its bytes have the digest that was asked for, and the one that the registry
+    /// named.
+    ///
+    /// # Errors
+    /// [`Error::Digest`], [`Error::TooLarge`] beyond [`DOCUMENT_BYTES_MAX`]; [`Error::Gate`]; else as any request.
+    pub fn manifest(&self, which: &Which) -> Result<Fetched, Error> {
+        let (repository, subject) = self.manifest_subject(which)?;
+        self.ask(&subject, || self.manifest_once(repository, &subject, which))
+    }
+
+    fn manifest_subject(&self, which: &Which) -> Result<(&Repository, String), Error> {
+        let repository = self.repository(None, &which.text())?;
+        let joint = if matches!(which, Which::Tag(_)) { ":" } else { "@" };
+        let subject = format!("{}{joint}{}", repository.text(), which.text());
+        // A tag becomes a part of a path, and not every one was a reference before.
+        crate::locator::registry(&subject)?;
+        Ok((repository, subject))
+    }
+
+    fn manifest_once(
+        &self,
+        repository: &Repository,
+        subject: &str,
+        which: &Which,
+    ) -> Result<Fetched, Error> {
+        let (inner, name) = (&self.inner, which.text());
+        let op = Op::Manifest { which: &name, head: false };
+        let time = Some(inner.options.answer_timeout);
+        let response = repository.send(&inner.http, subject, op, time, &inner.options)?;
+        let headers = response.headers();
+        let media_type = text(headers, "content-type").unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default().trim();
+        let media_type = media_type.to_ascii_lowercase();
+        let told = text(headers, "docker-content-digest");
+        let length = text(headers, "content-length").and_then(|text| text.parse::<u64>().ok());
+        let too_large = |size| Error::TooLarge {
+            subject: subject.to_owned(),
+            size,
+            size_max: DOCUMENT_BYTES_MAX,
+        };
+        if let Some(size) = length.filter(|size| *size > DOCUMENT_BYTES_MAX) {
+            return Err(too_large(size));
+        }
+        let mut bytes = Vec::new();
+        let mut reader = response.into_body().into_reader().take(DOCUMENT_BYTES_MAX + 1);
+        reader
+            .read_to_end(&mut bytes)
+            .map_err(|e| inner.http.transport(subject, ureq::Error::from(e)))?;
+        if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
+            return Err(too_large(bytes.len() as u64));
+        }
+        let digest = Digest::of(&bytes);
+        let wrong = |want: &Digest| Error::Digest {
+            subject: subject.to_owned(),
+            algorithm: "sha256",
+            want: want.hex(),
+            got: hex(&digest.0),
+        };
+        if let Which::Digest(want) = which
+            && *want != digest
+        {
+            return Err(wrong(want));
+        }
+        match told.as_deref().map(Digest::parse) {
+            // "the client SHOULD verify" (distribution-spec, "Pulling manifests").
+            Some(Ok(told)) if told != digest => return Err(wrong(&told)),
+            Some(Ok(_)) | None => {}
+            Some(Err(_)) => {
+                let text = "the registry names the manifest by a digest that is not sha256: its own is taken";
+                inner.options.watch.tell(&Event::Note { text });
+            }
+        }
+        Ok(Fetched { bytes, digest, media_type })
+    }
+
+    /// The digest of what a tag means now, without its bytes where the registry can do that; none where it knows no such
+    /// tag. Registries that count how often is asked do not count this.
+    ///
+    /// # Errors
+    /// As [`Client::manifest`].
+    pub fn head_manifest(&self, tag: &str) -> Result<Option<Digest>, Error> {
+        let which = Which::Tag(tag.to_owned());
+        let (repository, subject) = self.manifest_subject(&which)?;
+        let inner = &self.inner;
+        let op = Op::Manifest { which: tag, head: true };
+        let time = Some(inner.options.answer_timeout);
+        let told = self.ask(&subject, || {
+            match repository.send(&inner.http, &subject, op, time, &inner.options) {
+                Ok(response) => {
+                    let told = text(response.headers(), "docker-content-digest");
+                    Ok(told.and_then(|told| Digest::parse(&told).ok()))
+                }
+                // Not every registry can be asked so, and some that say no mean it of the question only.
+                Err(Error::Answer { answer, .. })
+                    if matches!(answer.status, 404 | 405 | 500..=599) =>
+                {
+                    Ok(None)
+                }
+                Err(Error::Redirect { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })?;
+        if told.is_some() {
+            return Ok(told);
+        }
+        match self.manifest(&which) {
+            Ok(fetched) => Ok(Some(fetched.digest)),
+            Err(Error::Answer { answer, .. }) if answer.status == 404 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks for bytes of what is at a place: of all of it, or of a range.
+    ///
+    /// # Errors
+    /// As any request; [`Error::Reference`] for what is at another place than this client speaks to.
+    pub(crate) fn get(
+        &self,
+        subject: &str,
+        place: &Locator,
+        range: Option<(u64, u64)>,
+        hold: Hold<'_>,
+    ) -> Result<Response<Body>, Error> {
+        match place {
+            Locator::Object(object) => {
+                let op = sign::Op::Get { key: &object.key, range, hold };
+                self.send(subject, &object.bucket, op)
+            }
+            Locator::Blob(blob) => {
+                let repository = self.repository(Some(blob), subject)?;
+                let wanted = hold.wanted;
+                let op = Op::Blob { digest: blob.digest, head: false, range, wanted };
+                repository.send(&self.inner.http, subject, op, None, &self.inner.options)
+            }
+        }
+    }
+
+    /// What is at a place, without its bytes.
+    ///
+    /// # Errors
+    /// As any request; [`Error::NoLength`] if the server does not tell the size.
+    pub(crate) fn facts(&self, place: &Locator) -> Result<Facts, Error> {
+        match place {
+            Locator::Object(object) => {
+                let (found, checksum) = self.head_with_checksum(object)?;
+                Ok(Facts { size: found.size, etag: found.etag, checksum })
+            }
+            Locator::Blob(blob) => {
+                let subject = blob.to_string();
+                let size = self.ask(&subject, || self.size_once(blob, &subject))?;
+                Ok(Facts { size, etag: None, checksum: None })
+            }
+        }
+    }
+
+    /// The size of a blob. A registry that sends on does so for HEAD, too, and what it has signed is good for GET
+    /// only: then the first byte is asked for.
+    fn size_once(&self, blob: &BlobRef, subject: &str) -> Result<u64, Error> {
+        let repository = self.repository(Some(blob), subject)?;
+        let inner = &self.inner;
+        let time = Some(inner.options.answer_timeout);
+        let ask = |head, range| {
+            let op = Op::Blob { digest: blob.digest, head, range, wanted: None };
+            repository.send(&inner.http, subject, op, time, &inner.options)
+        };
+        let length = |response: &Response<Body>| {
+            text(response.headers(), "content-length").and_then(|text| text.parse().ok())
+        };
+        match ask(true, None) {
+            Ok(response) => {
+                if let Some(size) = length(&response) {
+                    return Ok(size);
+                }
+            }
+            Err(Error::Redirect { .. }) => {}
+            Err(Error::Answer { answer, .. }) if matches!(answer.status, 405 | 500..=599) => {}
+            Err(error) => return Err(error),
+        }
+        let response = match ask(false, Some((0, 0))) {
+            // An empty one has no first byte.
+            Err(Error::Answer { answer, .. }) if answer.status == 416 => ask(false, None)?,
+            answered => answered?,
+        };
+        let size = match response.status().as_u16() {
+            206 => text(response.headers(), "content-range")
+                .and_then(|range| ContentRange::parse(&range))
+                .map(|range| range.size),
+            _ => length(&response),
+        };
+        size.ok_or_else(|| Error::NoLength { subject: subject.to_owned() })
+    }
+}

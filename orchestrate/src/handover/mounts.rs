@@ -1,0 +1,126 @@
+//! What is mounted where: the table of mounts as the kernel writes it (`mountinfo`, proc(5)).
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+/// A line of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mounted {
+    /// `major:minor` of the file system.
+    pub(crate) device: String,
+    /// Which directory of the file system is there.
+    pub(crate) root: PathBuf,
+    /// Where.
+    pub(crate) point: PathBuf,
+}
+
+/// All of them, in the kernel's order: what is mounted over something comes after it.
+pub(crate) fn table(text: &[u8]) -> Vec<Mounted> {
+    let line = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let device = String::from_utf8(fields.nth(2)?.to_vec()).ok()?;
+        Some(Mounted { device, root: path(fields.next()?), point: path(fields.next()?) })
+    };
+    text.split(|byte| *byte == b'\n').filter_map(line).collect()
+}
+
+/// A field, in which some bytes stand as three octal digits.
+fn path(field: &[u8]) -> PathBuf {
+    let (mut path, mut rest) = (Vec::new(), field);
+    while let Some((first, more)) = rest.split_first() {
+        let octal = more.get(..3).filter(|_| *first == b'\\');
+        let code = octal.and_then(|code| std::str::from_utf8(code).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
+            Some(byte) => {
+                path.push(byte);
+                rest = &more[3..];
+            }
+            None => {
+                path.push(*first);
+                rest = more;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(path))
+}
+
+/// Where the whole of this file system is mounted.
+pub(crate) fn of_device(table: &[Mounted], device: &str) -> Vec<PathBuf> {
+    let whole = |mount: &&Mounted| mount.device == device && mount.root == Path::new("/");
+    table.iter().filter(whole).map(|mount| mount.point.clone()).collect()
+}
+
+/// Where the directory `tree` is mounted a second time.
+pub(crate) fn of_tree(table: &[Mounted], tree: &Path) -> Vec<PathBuf> {
+    again(table, tree, |mounted, root| mounted == root)
+}
+
+/// Where the directory `tree`, or one inside of it, is mounted a second time.
+pub(crate) fn within_tree(table: &[Mounted], tree: &Path) -> Vec<PathBuf> {
+    again(table, tree, |mounted, root| mounted.starts_with(root))
+}
+
+fn again(table: &[Mounted], tree: &Path, is: impl Fn(&Path, &Path) -> bool) -> Vec<PathBuf> {
+    // The deepest mount that the directory is in, and of those the one on top.
+    let above = table.iter().filter(|mount| tree.starts_with(&mount.point));
+    let Some(within) = above.max_by_key(|mount| mount.point.components().count()) else {
+        return Vec::new();
+    };
+    let Ok(below) = tree.strip_prefix(&within.point) else { return Vec::new() };
+    let root = within.root.join(below);
+    let found = |mount: &&Mounted| {
+        mount.device == within.device && is(&mount.root, &root) && *mount != within
+    };
+    table.iter().filter(found).map(|mount| mount.point.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &[u8] = b"21 1 0:5 / / rw - overlay none rw\n\
+        22 21 8:1 /var/data /srv/a\\040b rw shared:1 - ext4 /dev/sda1 rw\n\
+        23 22 0:6 / /srv/a\\040b/volumes/7/proc rw - proc proc rw\n\
+        24 21 8:1 /var/data/volumes/7 /mnt/web rw - ext4 /dev/sda1 rw\n\
+        25 21 8:1 /var/data/volumes/7/etc /mnt/etc rw - ext4 /dev/sda1 rw\n\
+        26 21 8:1 /var/data/volumes/77 /mnt/other rw - ext4 /dev/sda1 rw\n\
+        27 21 8:2 /var/data/volumes/7 /mnt/another rw - ext4 /dev/sda2 rw\n\
+        28 21 253:7 / /mnt/dev\\134ice rw - ext4 /dev/dm-7 rw\n\
+        short 8:1\n";
+
+    fn paths(texts: &[&str]) -> Vec<PathBuf> {
+        texts.iter().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn lines_are_read_as_the_kernel_writes_them() {
+        let table = table(TEXT);
+        assert_eq!(table.len(), 8);
+        assert_eq!(table[1].point, Path::new("/srv/a b"));
+        assert_eq!(table[1].root, Path::new("/var/data"));
+        assert_eq!(of_device(&table, "253:7"), paths(&["/mnt/dev\\ice"]));
+        assert_eq!(of_device(&table, "253:70"), paths(&[]));
+    }
+
+    #[test]
+    fn a_tree_that_is_mounted_a_second_time_is_found_by_its_place_in_the_file_system() {
+        let table = table(TEXT);
+        let of = |tree: &str| of_tree(&table, Path::new(tree));
+        assert_eq!(of("/srv/a b/volumes/7"), paths(&["/mnt/web"]));
+        let within = within_tree(&table, Path::new("/srv/a b/volumes/7"));
+        assert_eq!(within, paths(&["/mnt/web", "/mnt/etc"]));
+        assert_eq!(of("/srv/a b/volumes/77"), paths(&["/mnt/other"]));
+        assert_eq!(of("/srv/a b/volumes/8"), paths(&[]));
+        assert_eq!(of("/elsewhere/volumes/7"), paths(&[]));
+        assert_eq!(of_tree(&[], Path::new("/x")), paths(&[]));
+    }
+
+    #[test]
+    fn what_lies_on_top_of_another_mount_counts() {
+        let text =
+            b"21 1 0:5 / / rw - x y z\n22 21 0:6 / /s rw - x y z\n23 22 0:7 / /s rw - x y z\n\
+            24 21 0:7 /v/1 /m rw - x y z\n25 21 0:6 /v/1 /n rw - x y z\n";
+        assert_eq!(of_tree(&table(text), Path::new("/s/v/1")), paths(&["/m"]));
+    }
+}

@@ -11,8 +11,8 @@ use fetch::Reference;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
 use orchestrate::{
-    ActivateOptions, Bound, Class, Error, Going, Host, Now, PushOptions, RebuildOptions, Settings,
-    Unusable, Verbs, class, quoted, reference, reserve,
+    Bound, Class, Error, Going, Host, Now, PushOptions, RebuildOptions, Settings, Unusable, Verbs,
+    class, quoted, reference, reserve,
 };
 use registry::RunState;
 use serde_json::json;
@@ -143,7 +143,10 @@ fn run_in(
     // References and names are judged before anything is opened or made.
     settle(&mut command)?;
     match &command {
-        Command::Activate(args) => orchestrate::check_name(&args.name)?,
+        Command::Activate(args) => {
+            orchestrate::check_name(&args.name)?;
+            handover::give(args, &settings)?;
+        }
         Command::Gc(args) => {
             bound(args)?;
             purge(args)?;
@@ -197,13 +200,15 @@ fn run_in(
         && route::may_be_asked(&command)
         && let Some(mut daemon) = route::daemon(&config, &settings)
     {
-        return perform(&mut daemon, command, json);
+        handover::before_daemon(&mut daemon, &command, &settings)?;
+        return perform(&mut daemon, command, &settings, json);
     }
     if mends_first(&command) && !makes_room(&command) {
         reserve::spare(&settings.state)?;
     }
     let _room = makes_room(&command).then(|| reserve::give_up(&settings.state)).flatten();
-    let mut host = Host::open(settings)?;
+    let mut host = Host::open(settings.clone())?;
+    host.makes_nodes();
     if let Command::Activate(args) = &command
         && !args.dry_run
     {
@@ -230,7 +235,7 @@ fn run_in(
         Command::Umount(args) => handover::unmount(&mut host, &args, json),
         Command::Show(args) if handover::is_of_the_image(&args) => handover::show(&mut host, &args),
         command => {
-            let done = perform(&mut host, command, json);
+            let done = perform(&mut host, command, &settings, json);
             host.let_archive_go(done.as_ref().err().and_then(|error| error.downcast_ref()));
             done
         }
@@ -247,19 +252,18 @@ fn push(settings: &Settings, args: &commands::Push, json: bool) -> anyhow::Resul
 }
 
 /// What this process and a daemon can do alike.
-fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result<ExitCode> {
+fn perform(
+    host: &mut dyn Verbs,
+    command: Command,
+    settings: &Settings,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ensure(args) => {
             let done = host.ensure(&reference(&args.image)?, args.dry_run)?;
             output(json, &done, print::ensured)
         }
-        Command::Activate(args) => {
-            let Activate { name, no_fetch, dry_run, .. } = args;
-            let bytes = args.size.map(|size| size.0);
-            let options = ActivateOptions { bytes, no_fetch, dry_run };
-            let done = host.activate(&reference(&args.image)?, &name, options)?;
-            output(json, &done, print::activated)
-        }
+        Command::Activate(args) => handover::activate(host, args, settings, json),
         Command::Deactivate(args) => {
             let how = Going { when_closed: args.when_closed, dry_run: args.dry_run };
             let done = host.deactivate(&args.name, how)?;
@@ -457,6 +461,10 @@ fn in_full(given: Reference, cwd: &Path) -> Result<Reference, Error> {
 /// Writes the references of a command in full: a path from the root, a platform that was asked for.
 fn settle(command: &mut Command) -> Result<(), Error> {
     let cwd = std::env::current_dir().unwrap_or_default();
+    if let Command::Activate(args) = command {
+        let copies = std::mem::take(&mut args.copy).into_iter();
+        args.copy = copies.map(|copy| copy.absolute(&cwd)).collect();
+    }
     match command {
         Command::Ensure(commands::Ensure { image, platform, .. })
         | Command::Activate(Activate { image, platform, .. }) => {

@@ -71,6 +71,8 @@ pub struct Host {
     pub(crate) arrived: Option<Kept>,
     /// Layers sealed by the present run, by this process: how far it came.
     pub(crate) sealed: u64,
+    /// Whether nodes of devices outside of /dev are for this process to make and remove.
+    pub(crate) nodes: bool,
     client: OnceCell<fetch::Client>,
     /// As long as it is held the registry is not made anew.
     in_use: Option<Lock>,
@@ -133,6 +135,7 @@ impl Host {
             asked_catalog: false,
             arrived: None,
             sealed: 0,
+            nodes: false,
             client,
             in_use: Some(in_use),
         })

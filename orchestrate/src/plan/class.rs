@@ -94,6 +94,12 @@ fn unfit_class(unfit: &Unfit) -> Class {
         | Unfit::HostName { .. }
         | Unfit::Foreign { .. }
         | Unfit::Place { .. }
+        | Unfit::Copy { .. }
+        | Unfit::Copies { .. }
+        | Unfit::Changed { .. }
+        | Unfit::Owner { .. }
+        | Unfit::NoDevice { .. }
+        | Unfit::Node { .. }
         | Unfit::NotUp { .. }
         | Unfit::Path { .. } => Class::Usage,
         Unfit::NoConfig { .. } => Class::NotFound,

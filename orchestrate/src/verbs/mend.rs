@@ -94,6 +94,7 @@ impl Host {
             }
         }
         done.unsettled.extend(failed.into_values().map(|(_, left)| left));
+        self.hand_over_all();
         Ok(done)
     }
 

@@ -8,6 +8,7 @@ mod bench;
 mod cancel;
 mod catalog;
 mod condemned;
+mod copies;
 mod damage;
 mod deaths;
 mod dir_store;

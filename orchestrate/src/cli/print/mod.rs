@@ -80,7 +80,8 @@ pub(crate) fn pushed(done: &Pushed) -> String {
     text
 }
 
-pub(crate) fn activated(done: &Activated) -> String {
+/// `copies`: whether files were to be copied.
+pub(crate) fn activated(done: &Activated, copies: bool) -> String {
     let mut text = done.ensured.as_ref().map_or(String::new(), ensured);
     let path = done.path.display();
     let verb = match (done.dry_run, done.already) {
@@ -89,6 +90,14 @@ pub(crate) fn activated(done: &Activated) -> String {
         (false, false) => "is now",
     };
     put(&mut text, format_args!("{} {verb} {path}\n", safe(&done.name)));
+    match done.copied {
+        0 if copies && !done.dry_run => text.push_str("  copied: 0, since it was there before\n"),
+        0 => {}
+        copied => put(&mut text, format_args!("  copied: {copied}\n")),
+    }
+    if let Some(device) = &done.device {
+        text.push_str(&handover::given(device));
+    }
     text
 }
 
@@ -185,6 +194,9 @@ pub(crate) fn activation(line: &ActivationLine, history: &[Event]) -> String {
     }
     if let Some(wish) = line.when_closed {
         put(&mut text, format_args!("  {}, as soon as nobody has it open\n", wish.word()));
+    }
+    if let Some(device) = &line.device {
+        text.push_str(&handover::given(device));
     }
     if line.unchecked {
         put(

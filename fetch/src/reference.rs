@@ -149,7 +149,9 @@ fn local(text: &str, rest: &str) -> Result<(PathBuf, String), Error> {
     let (path, rest) = rest.split_at(colon.min(digest).min(number));
     match path {
         "" => Err(refused(text, "it names no file or directory")),
-        _ if path.contains('\0') => Err(refused(text, "no path has a NUL byte")),
+        _ if path.chars().any(char::is_control) => {
+            Err(refused(text, "a path with control characters is no part of a name"))
+        }
         path => Ok((PathBuf::from(path), rest.to_owned())),
     }
 }
@@ -317,6 +319,8 @@ mod tests {
             "oci::v2",
             "oci:/srv/a:",
             "oci:/srv/a:v 2",
+            "oci:/srv/a\nb:v2",
+            "docker-archive:/srv/a\u{1b}[2J.tar",
             "oci:s3://bucket/app:v2",
             "oci:s3://b/app/:v2",
             "oci:s3://bucket/../x/:v2",

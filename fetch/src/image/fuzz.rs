@@ -5,10 +5,9 @@
 
 use std::path::Path;
 
-use crate::image::index::told;
-use crate::image::json::is_layout;
 use crate::image::{
-    ArchivePick, Archives, Config, Document, Error, Index, Manifest, Pick, Platform,
+    ArchivePick, Archives, Config, Document, Error, Index, Manifest, Pick, Platform, is_layout,
+    told,
 };
 use crate::reference::Reference;
 

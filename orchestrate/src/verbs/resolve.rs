@@ -213,10 +213,11 @@ impl Host {
         }
         let layers = row.layers.iter().zip(&config.diff_ids).zip(1..);
         let layers = layers.map(|((layer, diff), number)| {
-            let digest = Sha::parse(&layer.key).map_err(unusable(reference.as_str()))?;
-            of_blob(blobs, number, digest, layer.size, *diff)
+            // A registry that was made anew does not know each blob's name.
+            let digest = Sha::parse(&layer.key).ok();
+            digest.map(|digest| of_blob(blobs, number, digest, layer.size, *diff)).transpose()
         });
-        let layers = layers.collect::<Result<_, _>>()?;
+        let Some(layers) = layers.collect::<Result<Option<_>, _>>()? else { return Ok(None) };
         let manifest = made.manifest;
         let endpoint = endpoint(blobs);
         Ok(Some((Resolved { layers, endpoint, made: Some(made), config: None }, manifest)))

@@ -152,6 +152,9 @@ fn a_registry_made_anew_knows_it() {
         assert_eq!(host.rows(documents), before, "{reference}");
         assert_eq!(host.rows("SELECT count(*) FROM configs"), ["1"], "{reference}");
         assert_eq!(host.ok(&["show", &digest])["image"]["image"], reference);
+        let done = host.ok(&["ensure", &reference]);
+        assert!(!done.to_string().contains("built"), "{reference}: {done}");
+        host.ok(&["ensure", &reference, "--dry-run"]);
         // Without: image and manifest are sealed with the layer.
         host.lose_registry();
         host.ok(&["rebuild"]);

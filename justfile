@@ -123,6 +123,11 @@ soak-year ACTS DIR:
     mkdir -p {{ DIR }}
     VENEER_YEAR_ACTS={{ ACTS }} VENEER_YEAR_DIR={{ DIR }} cargo test --release --package orchestrate --test serve a_year -- --nocapture
 
+# Images by umoci, in each form that skopeo writes: one stack, and the tree of `umoci unpack`; needs root and both programs.
+test-peers-images:
+    @command -v umoci > /dev/null && command -v skopeo > /dev/null || { echo "umoci and skopeo are needed: apt-get install umoci skopeo" >&2; exit 1; }
+    cargo test --package orchestrate --test proofs images::peers -- --ignored --nocapture
+
 # Build the five programs as they are shipped: static, and as small as may be; takes minutes.
 dist:
     cargo build {{ replace(static, "--release", "--profile dist") }} -p fetch -p unpack -p thin -p registry -p orchestrate

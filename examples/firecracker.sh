@@ -12,16 +12,13 @@ image=$1 name=$2 kernel=$3 memory=${4:-256}
 uid=${JAIL_UID:-30000} gid=${JAIL_GID:-30000}
 jail=/srv/jailer/firecracker/$name/root
 
-orchestrate activate "$image" --name "$name"
+mkdir -p "$jail"; chmod go-w "$jail"
+# The jail sees its own root directory only: the device has a node there, which belongs to its user and goes with it.
+orchestrate activate "$image" --name "$name" --device-owner "$uid:$gid" --device-mode 0600 --node "$jail/rootfs"
 vm=$(orchestrate show "$name" --vm)
-device=$(printf %s "$vm" | jq -er .device)
 
-# The jail sees its own root directory only: the device is a node there, and belongs to its user. A hexadecimal
-# pair from stat, since a device-mapper minor may have three digits.
-mkdir -p "$jail"
-mknod -m 600 "$jail/rootfs" b "$((0x$(stat -Lc %t "$device")))" "$((0x$(stat -Lc %T "$device")))"
 cp "$kernel" "$jail/vmlinux"
-chown "$uid:$gid" "$jail/rootfs" "$jail/vmlinux"
+chown "$uid:$gid" "$jail/vmlinux"
 # The drive as `show` has it, with the path as the jail sees it. Its cache_type is Writeback: by default no flush of
 # the guest's reaches the device, and a crash of the host loses what the guest has synced.
 printf %s "$vm" | jq --argjson memory "$memory" '{
@@ -33,5 +30,5 @@ chown "$uid:$gid" "$jail/vm.json"
 
 jailer --id "$name" --exec-file "$(command -v firecracker)" --uid "$uid" --gid "$gid" -- \
     --no-api --config-file /vm.json
-rm -r "/srv/jailer/firecracker/$name"
 orchestrate deactivate "$name"
+rm -r "/srv/jailer/firecracker/$name"

@@ -63,15 +63,16 @@ pub enum Place {
 }
 
 impl Reference {
-    /// The same with a local path made absolute, because the reference is the image's name.
+    /// The same with a local path made absolute and written in one way, because the reference is the image's name.
     #[must_use]
     pub fn absolute(mut self, cwd: &Path) -> Reference {
         match &mut self.place {
             Place::Layout { dir: path, .. }
             | Place::Archive { file: path, .. }
             | Place::DockerArchive { file: path, .. } => {
-                if path.as_os_str() != "-" && path.is_relative() {
-                    *path = cwd.join(&path);
+                if path.as_os_str() != "-" {
+                    // Without `.` and doubled or last slashes; what `..` leads to only the file system knows.
+                    *path = cwd.join(&path).components().collect();
                 }
             }
             Place::Numbered(_) | Place::Bucket { .. } | Place::Registry(_) | Place::Here(_) => {}
@@ -148,7 +149,9 @@ fn local(text: &str, rest: &str) -> Result<(PathBuf, String), Error> {
     let (path, rest) = rest.split_at(colon.min(digest).min(number));
     match path {
         "" => Err(refused(text, "it names no file or directory")),
-        _ if path.contains('\0') => Err(refused(text, "no path has a NUL byte")),
+        _ if path.chars().any(char::is_control) => {
+            Err(refused(text, "a path with control characters is no part of a name"))
+        }
         path => Ok((PathBuf::from(path), rest.to_owned())),
     }
 }
@@ -316,6 +319,8 @@ mod tests {
             "oci::v2",
             "oci:/srv/a:",
             "oci:/srv/a:v 2",
+            "oci:/srv/a\nb:v2",
+            "docker-archive:/srv/a\u{1b}[2J.tar",
             "oci:s3://bucket/app:v2",
             "oci:s3://b/app/:v2",
             "oci:s3://bucket/../x/:v2",
@@ -340,5 +345,9 @@ mod tests {
         assert_eq!(absolute("oci-archive:a.tar"), "oci-archive:/srv/a.tar");
         assert_eq!(absolute("docker-archive:-"), "docker-archive:-");
         assert_eq!(absolute("oci:/a:v2"), "oci:/a:v2");
+        for same in ["oci:./a:v2", "oci:a/:v2", "oci:.//a/.:v2", "oci:/srv/./a:v2"] {
+            assert_eq!(absolute(same), "oci:/srv/a:v2");
+        }
+        assert_eq!(absolute("docker-archive:./-"), "docker-archive:/srv/-");
     }
 }

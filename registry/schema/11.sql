@@ -19,3 +19,11 @@ CREATE INDEX images_manifest ON images(manifest) WHERE manifest IS NOT NULL;
 ALTER TABLE activations ADD COLUMN manifest TEXT;
 ALTER TABLE activations ADD COLUMN config TEXT;
 CREATE INDEX activations_config ON activations(config) WHERE config IS NOT NULL;
+
+-- To whom its device is given (NULL: left as it is), and the path of a second node of it with the device that it was
+-- made to lead to, `major:minor` (NULL: there is none now).
+ALTER TABLE activations ADD COLUMN device_uid INTEGER CHECK (device_uid BETWEEN 0 AND 4294967294);
+ALTER TABLE activations ADD COLUMN device_gid INTEGER CHECK (device_gid BETWEEN 0 AND 4294967294);
+ALTER TABLE activations ADD COLUMN device_mode INTEGER CHECK (device_mode BETWEEN 0 AND 511);
+ALTER TABLE activations ADD COLUMN node TEXT;
+ALTER TABLE activations ADD COLUMN node_dev TEXT;

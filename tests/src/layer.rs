@@ -38,6 +38,26 @@ pub fn of_root(files: &[(&str, &[u8], u32)]) -> Vec<u8> {
     tar.into_inner().expect("memory takes all")
 }
 
+/// A layer of these symbolic links, each with its target, of root.
+///
+/// # Panics
+/// A path is too long for a header.
+#[must_use]
+pub fn links(links: &[(&str, &str)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, target) in links {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_700_000_000);
+        header.set_size(0);
+        tar.append_link(&mut header, path, target).expect("short paths");
+    }
+    tar.into_inner().expect("memory takes all")
+}
+
 /// Layer `number` of a stack: `files` files of about `bytes` bytes, and the first file of the layer before it
 /// is gone.
 #[must_use]

@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
+use crate::image::digest::Digest;
 use crate::image::error::{Document, Error};
-use crate::image::json;
+use crate::image::json::{self, Few};
 use crate::image::manifest::LAYERS_MAX;
 
 /// Images of an archive.
@@ -41,6 +42,25 @@ pub struct Archived {
     pub layers: Vec<String>,
 }
 
+impl Archived {
+    /// The digest of these bytes, which are those of its config. A name of 64 digits is the image's id, and so has
+    /// to be that digest.
+    ///
+    /// # Errors
+    /// [`Error::Other`].
+    pub fn id(&self, config: &[u8]) -> Result<Digest, Error> {
+        let found = Digest::of(config);
+        let name = self.config.rsplit('/').next().unwrap_or_default();
+        let name = name.strip_suffix(".json").unwrap_or(name);
+        match Digest::parse(&format!("sha256:{name}")) {
+            Ok(expected) if expected != found => {
+                Err(Error::Other { document: Document::Config, expected, found })
+            }
+            Ok(_) | Err(_) => Ok(found),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Raw {
@@ -49,7 +69,7 @@ struct Raw {
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
-    layers: Option<Vec<String>>,
+    layers: Option<Few<String, LAYERS_MAX>>,
 }
 
 impl Archives {
@@ -59,21 +79,10 @@ impl Archives {
     /// [`Error::Json`], [`Error::Field`], [`Error::TooMany`].
     pub fn read(bytes: &[u8]) -> Result<Archives, Error> {
         let document = Document::Archive;
-        let raw: Vec<Raw> = json::read(document, bytes)?;
-        let many = |what, got: usize, max: usize| Error::TooMany {
-            document,
-            what,
-            got: got as u64,
-            max: max as u64,
-        };
-        if raw.len() > IMAGES_MAX {
-            return Err(many("images", raw.len(), IMAGES_MAX));
-        }
+        let raw: Few<Raw, IMAGES_MAX> = json::read(document, bytes)?;
+        let raw = raw.all(document, "images")?;
         let images = raw.into_iter().map(|raw| {
-            let layers = raw.layers.unwrap_or_default();
-            if layers.len() > LAYERS_MAX {
-                return Err(many("layers", layers.len(), LAYERS_MAX));
-            }
+            let layers = raw.layers.unwrap_or_default().all(document, "layers")?;
             let config = member("Config", raw.config.unwrap_or_default())?;
             let layers = layers.into_iter().map(|name| member("Layers", name));
             let layers = layers.collect::<Result<_, _>>()?;
@@ -140,6 +149,21 @@ mod tests {
         assert!(matches!(config(ArchivePick::At(2)), Err(Error::NoName { .. })));
         assert!(matches!(config(ArchivePick::Name("a".into())), Err(Error::NoName { .. })));
         assert!(matches!(config(ArchivePick::Only), Err(Error::Several { .. })));
+    }
+
+    #[test]
+    fn a_config_is_what_its_name_says() {
+        let id = Digest::of(b"{}");
+        for (name, good) in [
+            (format!("{}.json", id.hex()), true),
+            (format!("blobs/sha256/{}", id.hex()), true),
+            ("config.json".to_owned(), true),
+            (format!("{}.json", Digest::of(b"[]").hex()), false),
+            (format!("blobs/sha256/{}", Digest::of(b"[]").hex()), false),
+        ] {
+            let one = Archived { config: name, names: vec![], layers: vec![] };
+            assert_eq!(one.id(b"{}").ok(), good.then_some(id), "{}", one.config);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 
 use crate::image::digest::Digest;
 use crate::image::error::{Document, Error};
-use crate::image::json;
+use crate::image::json::{self, Few};
 use crate::image::manifest::LAYERS_MAX;
 use crate::image::platform::{Platform, Written};
 
@@ -58,7 +58,7 @@ struct Rootfs {
     #[serde(default, rename = "type")]
     kind: Option<String>,
     #[serde(default)]
-    diff_ids: Option<Vec<String>>,
+    diff_ids: Option<Few<String, LAYERS_MAX>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -94,11 +94,7 @@ impl Config {
         if kind != "layers" {
             return Err(field("rootfs.type", &kind, "it has to be \"layers\""));
         }
-        let diff_ids = rootfs.diff_ids.unwrap_or_default();
-        if diff_ids.len() > LAYERS_MAX {
-            let (got, max) = (diff_ids.len() as u64, LAYERS_MAX as u64);
-            return Err(Error::TooMany { document, what: "diff ids", got, max });
-        }
+        let diff_ids = rootfs.diff_ids.unwrap_or_default().all(document, "diff ids")?;
         let diff_ids = diff_ids.iter().map(|text| Digest::parse(text)).collect::<Result<_, _>>()?;
         let own = text.config.unwrap_or_default();
         for (name, texts) in [

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::image::descriptor::{Descriptor, Media, Raw};
 use crate::image::digest::Digest;
 use crate::image::error::{Document, Error};
-use crate::image::json;
+use crate::image::json::{self, Few};
 use crate::image::platform::Platform;
 
 /// Entries of an index. A list of platforms has a dozen; a layout of many tags some hundred.
@@ -64,7 +64,7 @@ struct Text {
     #[serde(default, rename = "mediaType")]
     media_type: Option<String>,
     #[serde(default)]
-    manifests: Option<Vec<Raw>>,
+    manifests: Option<Few<Raw, ENTRIES_MAX>>,
     #[serde(default)]
     layers: Option<serde::de::IgnoredAny>,
     #[serde(default)]
@@ -97,11 +97,7 @@ impl Index {
             let why = "its place says that it is an index";
             return Err(field("mediaType", own, why));
         }
-        let raw = text.manifests.unwrap_or_default();
-        if raw.len() > ENTRIES_MAX {
-            let (got, max) = (raw.len() as u64, ENTRIES_MAX as u64);
-            return Err(Error::TooMany { document, what: "entries", got, max });
-        }
+        let raw = text.manifests.unwrap_or_default().all(document, "entries")?;
         let usable = raw.iter().filter(|raw| matches!(raw.media(), Media::Index | Media::Manifest));
         let entries = usable.filter_map(|raw| raw.read(document).ok());
         let entries = entries.filter(|entry| {
@@ -268,6 +264,20 @@ mod tests {
             entry(HEX, r#","annotations":null,"platform":null"#),
         ];
         assert_eq!(index(&entries).entries().len(), 1);
+    }
+
+    #[test]
+    fn as_many_entries_as_fit_into_a_document_are_counted_and_not_kept() {
+        let many = 4 << 18;
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{{}}{}]}}"#, ",{}".repeat(many));
+        let refused = Index::read(text.as_bytes()).unwrap_err();
+        let got = many as u64 + 1;
+        assert!(
+            matches!(refused, Error::TooMany { got: n, max: 4096, .. } if n == got),
+            "{refused}"
+        );
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{{}}{}]}}"#, ",{}".repeat(4095));
+        assert!(Index::read(text.as_bytes()).unwrap().entries().is_empty());
     }
 
     #[test]

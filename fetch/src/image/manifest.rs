@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::image::descriptor::{Descriptor, Media, Raw};
 use crate::image::error::{Document, Error};
-use crate::image::json;
+use crate::image::json::{self, Few};
 
 /// Layers of an image, as everywhere in this project.
 pub const LAYERS_MAX: usize = 1000;
@@ -29,7 +29,7 @@ struct Text {
     #[serde(default)]
     config: Option<Raw>,
     #[serde(default)]
-    layers: Option<Vec<Raw>>,
+    layers: Option<Few<Raw, LAYERS_MAX>>,
 }
 
 impl Manifest {
@@ -72,11 +72,7 @@ impl Manifest {
         let Some(config) = text.config else {
             return Err(field("config", "none".to_owned(), "an image has a config"));
         };
-        let layers = text.layers.unwrap_or_default();
-        if layers.len() > LAYERS_MAX {
-            let (got, max) = (layers.len() as u64, LAYERS_MAX as u64);
-            return Err(Error::TooMany { document, what: "layers", got, max });
-        }
+        let layers = text.layers.unwrap_or_default().all(document, "layers")?;
         let config = config.read(document)?;
         if config.media() != Media::Config {
             let why = "this is an artifact, or an image of another kind";

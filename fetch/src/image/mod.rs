@@ -12,6 +12,8 @@ mod descriptor;
 mod digest;
 mod edit;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod index;
 mod json;
 mod manifest;
@@ -26,7 +28,7 @@ pub use digest::Digest;
 pub use edit::{Entry, LAYOUT, Packed, check_layout, manifest_of, media_type_of, with_entries};
 pub use error::{Document, Error};
 pub use index::{ACCEPT, Index, Pick, named, told};
-pub use json::DOCUMENT_BYTES_MAX;
+pub use json::{DOCUMENT_BYTES_MAX, is_layout};
 pub use manifest::{LAYERS_MAX, Manifest};
 pub use platform::Platform;
 pub use registry::RegistryRef;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use argh::FromArgs;
+use orchestrate::CopyIn;
 use orchestrate::config::Flags;
 
 use crate::cli::numbers::{Bytes, Counted};
@@ -76,6 +77,18 @@ pub(crate) struct Activate {
     /// use the image as it is on this host, without asking the server
     #[argh(switch)]
     pub(crate) no_fetch: bool,
+    /// copy a file of this host into the new activation, as root's: FILE:PATH or FILE:PATH:MODE, such as ./init:/sbin/init:0755; may be repeated
+    #[argh(option)]
+    pub(crate) copy: Vec<CopyIn>,
+    /// on a pool, the user and group of the device /dev/mapper/NAME and of its node: UID:GID
+    #[argh(option)]
+    pub(crate) device_owner: Option<String>,
+    /// on a pool, the mode of the device and of its node, such as 0660
+    #[argh(option)]
+    pub(crate) device_mode: Option<String>,
+    /// on a pool, also make a node of the device here, such as in a jail: DIR/NAME
+    #[argh(option)]
+    pub(crate) node: Option<PathBuf>,
     /// print what would be done, and change nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,

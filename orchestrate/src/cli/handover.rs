@@ -4,11 +4,72 @@
 use std::process::ExitCode;
 
 use orchestrate::log::{self, Level};
-use orchestrate::{BundleOptions, Error, Host, Settings};
+use orchestrate::store::seam::StoreName;
+use orchestrate::{
+    ActivateOptions, BundleOptions, Error, Give, Host, Settings, Unfit, Verbs, reference,
+};
 
-use crate::cli::commands::{Bundle, Deactivate, Mount, Show, Umount};
+use crate::cli::commands::{Activate, Bundle, Command, Deactivate, Mount, Show, Umount};
 use crate::cli::print;
 use crate::cli::say::{output, say};
+
+/// To whom the device is to be given; refused before anything is done where there will be none.
+pub(crate) fn give(args: &Activate, settings: &Settings) -> Result<Give, Error> {
+    let give =
+        Give::read(args.device_owner.as_deref(), args.device_mode.as_deref(), args.node.clone())?;
+    match &settings.store {
+        store @ StoreName::Dir(_) if !give.is_nothing() => {
+            Err(Unfit::NoDevice { store: store.to_string() }.into())
+        }
+        StoreName::Dir(_) => Ok(give),
+        StoreName::Thin(_) => {
+            give.node.as_deref().map(orchestrate::check_node).transpose()?;
+            Ok(give)
+        }
+    }
+}
+
+/// Whoever activates, the device is given away by this process: its node is made where its user sees it.
+pub(crate) fn activate(
+    host: &mut dyn Verbs,
+    args: Activate,
+    settings: &Settings,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let give = give(&args, settings)?;
+    let Activate { image, name, no_fetch, dry_run, copy, .. } = args;
+    let (bytes, copies) = (args.size.map(|size| size.0), !copy.is_empty());
+    let options = ActivateOptions { bytes, no_fetch, dry_run, copies: copy };
+    let mut done = host.activate(&reference(&image)?, &name, options)?;
+    if !dry_run && !give.is_nothing() {
+        let mut own = Host::open(settings.clone())?;
+        own.makes_nodes();
+        done.device = Some(own.give_device(&name, &give)?);
+    }
+    output(json, &done, |done| print::activated(done, copies))
+}
+
+/// Removes the node of an activation that a daemon is about to take down: it does not see it.
+pub(crate) fn before_daemon(
+    daemon: &mut dyn Verbs,
+    command: &Command,
+    settings: &Settings,
+) -> Result<(), Error> {
+    let (name, when_closed) = match command {
+        Command::Deactivate(args) if !args.dry_run => (&args.name, args.when_closed),
+        Command::Rm(args) if !args.dry_run => (&args.subject, args.when_closed),
+        _ => return Ok(()),
+    };
+    let has_node = |line: &orchestrate::ActivationLine| {
+        line.name == *name && line.device.as_ref().is_some_and(|device| device.node.is_some())
+    };
+    if !daemon.list()?.activations.iter().any(has_node) {
+        return Ok(());
+    }
+    let mut own = Host::open(settings.clone())?;
+    own.makes_nodes();
+    own.take_node_before(name, when_closed)
+}
 
 pub(crate) fn bundle(host: &mut Host, args: Bundle, json: bool) -> anyhow::Result<ExitCode> {
     let options = BundleOptions {

@@ -16,5 +16,5 @@ pub(crate) fn push(settings: &Settings, args: &Push, json: bool) -> anyhow::Resu
     let standard = io::stdin().as_fd().try_clone_to_owned()?;
     let (from, to) = (reference(&args.from)?, reference(&args.to)?);
     let done = orchestrate::push(settings, &from, &to, options, standard.into())?;
-    output(json, &done, print::pushed)
+    output(json, &done, print::push::pushed)
 }

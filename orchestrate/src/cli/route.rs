@@ -20,7 +20,8 @@ use crate::cli::say::output;
 pub(crate) fn may_be_asked(command: &Command) -> bool {
     match command {
         Command::Ensure(args) => !is_local(&args.image),
-        Command::Activate(args) => !is_local(&args.image),
+        // Nor does it open a file for a client that is to be copied.
+        Command::Activate(args) => !is_local(&args.image) && args.copy.is_empty(),
         Command::Deactivate(_)
         | Command::Ls(_)
         | Command::Rm(_)

@@ -10,14 +10,14 @@ use argh::FromArgs as _;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
 use orchestrate::{
-    ActivateOptions, Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Unusable,
-    Verbs, class, quoted, reference, reserve,
+    Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Verbs, class, quoted,
+    reference, reserve,
 };
 use registry::RunState;
 use serde_json::json;
 
 use crate::cli::args::{self, Args};
-use crate::cli::before::{makes_room, mends_first};
+use crate::cli::before::{makes_room, mends_first, settle};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
 use crate::cli::{handover, print, push, route, show, signals, top};
@@ -142,7 +142,10 @@ fn run_in(
     // References and names are judged before anything is opened or made.
     settle(&mut command)?;
     match &command {
-        Command::Activate(args) => orchestrate::check_name(&args.name)?,
+        Command::Activate(args) => {
+            orchestrate::check_name(&args.name)?;
+            handover::give(args, &settings)?;
+        }
         Command::Gc(args) => {
             bound(args)?;
             purge(args)?;
@@ -196,13 +199,15 @@ fn run_in(
         && route::may_be_asked(&command)
         && let Some(mut daemon) = route::daemon(&config, &settings)
     {
-        return perform(&mut daemon, command, json);
+        handover::before_daemon(&mut daemon, &command, &settings)?;
+        return perform(&mut daemon, command, &settings, json);
     }
     if mends_first(&command) && !makes_room(&command) {
         reserve::spare(&settings.state)?;
     }
     let _room = makes_room(&command).then(|| reserve::give_up(&settings.state)).flatten();
-    let mut host = Host::open(settings)?;
+    let mut host = Host::open(settings.clone())?;
+    host.makes_nodes();
     if let Command::Activate(args) = &command
         && !args.dry_run
     {
@@ -228,24 +233,27 @@ fn run_in(
         Command::Mount(args) => handover::mount(&mut host, &args, json),
         Command::Umount(args) => handover::unmount(&mut host, &args, json),
         Command::Show(args) if handover::is_of_the_image(&args) => handover::show(&mut host, &args),
-        command => perform(&mut host, command, json),
+        command => {
+            let done = perform(&mut host, command, &settings, json);
+            host.let_archive_go(done.as_ref().err().and_then(|error| error.downcast_ref()));
+            done
+        }
     }
 }
 
 /// What this process and a daemon can do alike.
-fn perform(host: &mut dyn Verbs, command: Command, json: bool) -> anyhow::Result<ExitCode> {
+fn perform(
+    host: &mut dyn Verbs,
+    command: Command,
+    settings: &Settings,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ensure(args) => {
             let done = host.ensure(&reference(&args.image)?, args.dry_run)?;
             output(json, &done, print::ensured)
         }
-        Command::Activate(args) => {
-            let Activate { name, no_fetch, dry_run, .. } = args;
-            let bytes = args.size.map(|size| size.0);
-            let options = ActivateOptions { bytes, no_fetch, dry_run };
-            let done = host.activate(&reference(&args.image)?, &name, options)?;
-            output(json, &done, print::activated)
-        }
+        Command::Activate(args) => handover::activate(host, args, settings, json),
         Command::Deactivate(args) => {
             let how = Going { when_closed: args.when_closed, dry_run: args.dry_run };
             let done = host.deactivate(&args.name, how)?;
@@ -425,63 +433,6 @@ fn bound(args: &commands::Gc) -> Result<Bound, Error> {
     };
     let max_used = args.max_used.as_ref().map(part).transpose()?;
     Ok(Bound { keep_bytes: args.keep_bytes.map(|bytes| bytes.0), max_used })
-}
-
-/// Writes the references of a command in full: a path from the root, a platform that was asked for.
-fn settle(command: &mut Command) -> Result<(), Error> {
-    let cwd = std::env::current_dir().unwrap_or_default();
-    match command {
-        Command::Ensure(commands::Ensure { image, platform, .. })
-        | Command::Activate(Activate { image, platform, .. }) => {
-            let mut whole = reference(image)?.absolute(&cwd);
-            if let Some(platform) = platform.take() {
-                let platform = platform.parse().map_err(Unusable::Reference);
-                whole.platform = Some(platform.map_err(Error::Image)?);
-            }
-            *image = whole.to_string();
-        }
-        Command::Push(commands::Push { from, to, platform, .. }) => {
-            let mut whole = reference(from)?.absolute(&cwd);
-            if let Some(platform) = platform.take() {
-                let platform = platform.parse().map_err(Unusable::Reference);
-                whole.platform = Some(platform.map_err(Error::Image)?);
-            }
-            (*from, *to) = (whole.to_string(), reference(to)?.to_string());
-        }
-        Command::Show(commands::Show { subject: image, .. })
-        | Command::Rm(commands::Rm { subject: image, .. })
-        | Command::Pin(commands::Pin { image, .. })
-        | Command::Unpin(commands::Unpin { image, .. })
-        | Command::Scan(commands::Scan { image, .. })
-        | Command::Verify(commands::Verify { image: Some(image), .. }) => {
-            if let Ok(whole) = reference(image) {
-                *image = whole.absolute(&cwd).to_string();
-            }
-        }
-        Command::Verify(commands::Verify { image: None, .. })
-        | Command::Deactivate(_)
-        | Command::Ls(_)
-        | Command::Recover(_)
-        | Command::Gc(_)
-        | Command::Df(_)
-        | Command::Runs(_)
-        | Command::Events(_)
-        | Command::Cancel(_)
-        | Command::Quarantine(_)
-        | Command::Rebuild(_)
-        | Command::Serve(_)
-        | Command::Health(_)
-        | Command::Doctor(_)
-        | Command::Config(_)
-        | Command::Metrics(_)
-        | Command::Catalog(_)
-        | Command::Top(_)
-        | Command::Bundle(_)
-        | Command::Mount(_)
-        | Command::Umount(_)
-        | Command::Checked(_) => {}
-    }
-    Ok(())
 }
 
 /// The settings of this process, as the command line has them and what lies below it.

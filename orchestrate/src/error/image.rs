@@ -52,6 +52,27 @@ pub enum Unusable {
         /// What it is.
         found: registry::Digest,
     },
+    /// A layer of another size than its manifest promises.
+    Size {
+        /// The layer.
+        layer: String,
+        /// Bytes that were promised.
+        expected: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
+    /// A layer that a server does not have, after it was waited for.
+    NoLayer {
+        /// The layer.
+        layer: String,
+    },
+    /// What a server has in the place of a layer is something else.
+    Other {
+        /// The layer.
+        layer: String,
+        /// What was said of it.
+        said: String,
+    },
     /// A daemon was given the path of a local image.
     Daemon {
         /// The image.
@@ -88,6 +109,21 @@ impl fmt::Display for Unusable {
                 f,
                 "layer {}: it unpacks to {found}, and the image's config says {expected}; the image is \
                  refused, nothing of this layer is kept",
+                layer.escape_debug()
+            ),
+            Unusable::Size { layer, expected, found } => write!(
+                f,
+                "layer {}: it has {found} bytes, and {expected} were promised by the manifest",
+                layer.escape_debug()
+            ),
+            Unusable::NoLayer { layer } => write!(
+                f,
+                "layer {}: it is not there, and the image needs it: the layout was not copied whole",
+                layer.escape_debug()
+            ),
+            Unusable::Other { layer, said } => write!(
+                f,
+                "layer {}: what is there is not what the manifest promises: {said}",
                 layer.escape_debug()
             ),
             Unusable::Daemon { image } => write!(

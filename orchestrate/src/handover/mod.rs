@@ -3,6 +3,8 @@
 
 pub(crate) mod accounts;
 pub(crate) mod bundle;
+pub(crate) mod copies;
+pub(crate) mod device;
 pub(crate) mod machine;
 pub(crate) mod mounts;
 pub(crate) mod program;

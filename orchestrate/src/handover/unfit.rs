@@ -91,6 +91,48 @@ pub enum Unfit {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A `--copy` that means nothing, or not beside another.
+    Copy {
+        /// What was asked for.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// More to be copied than is let through.
+    Copies {
+        /// `files` or `bytes`.
+        what: &'static str,
+        /// How many, as far as they were counted.
+        found: u64,
+        /// How many there may be.
+        most: u64,
+    },
+    /// A file to be copied that is another than when it was asked for.
+    Changed {
+        /// The file.
+        path: String,
+    },
+    /// An owner or a mode of a device that is none.
+    Owner {
+        /// The option.
+        what: &'static str,
+        /// What was asked for.
+        text: String,
+        /// What it has to be.
+        why: &'static str,
+    },
+    /// An activation that is no device.
+    NoDevice {
+        /// The store.
+        store: String,
+    },
+    /// A place in which no node of a device is made.
+    Node {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A config that breaks a rule.
     Config {
         /// The image.
@@ -169,6 +211,27 @@ impl fmt::Display for Unfit {
                 cut(path)
             ),
             Unfit::Place { what, path, why } => write!(f, "{what} {}: {why}", cut(path)),
+            Unfit::Copy { text, why } => write!(f, "--copy {}: {why}", cut(text)),
+            Unfit::Copies { what, found, most } => {
+                write!(
+                    f,
+                    "--copy: {found} {what}, and at most {most} can be copied into one activation"
+                )
+            }
+            Unfit::Changed { path } => write!(
+                f,
+                "--copy {} has changed since it was asked for, so it is not copied; ask again to have it copied as \
+                 it is now",
+                cut(path)
+            ),
+            Unfit::Owner { what, text, why } => write!(f, "{what} {}: {why}", cut(text)),
+            Unfit::NoDevice { store } => write!(
+                f,
+                "the store {} is a directory, and its activations are directories without a device: \
+                 --device-owner, --device-mode and --node are for a pool",
+                cut(store)
+            ),
+            Unfit::Node { path, why } => write!(f, "--node {}: {why}", cut(path)),
             Unfit::Config { image, source } => write!(f, "{}: {source}", cut(image)),
             Unfit::NoConfig { image } => write!(
                 f,

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::host::settings::Settings;
 
 /// What decides about what comes out of a run, besides its verb and subject.
-const ASKED: &[&str] = &["image", "bytes", "no_fetch", "bound", "purge_foreign", "when_closed"];
+const ASKED: &[&str] =
+    &["image", "bytes", "no_fetch", "copies", "bound", "purge_foreign", "when_closed"];
 
 /// And of whom it is asked, where both say so: an older program kept less.
 const OF_WHOM: &[&str] = &["endpoint", "anonymous", "etag_dedup", "bytes_max"];
@@ -52,6 +53,7 @@ pub(crate) fn objection(run: &Run, asked: &Value) -> Option<String> {
 fn words(key: &'static str) -> &'static str {
     match key {
         "bytes" => "size",
+        "copies" => "list of --copy, or other files",
         "no_fetch" => "choice of --no-fetch",
         "when_closed" => "choice of --when-closed",
         "purge_foreign" => "list of --purge-foreign",
@@ -90,6 +92,7 @@ mod tests {
             ("image", json!({"image": "s3://b/b/"})),
             ("bytes", json!({"image": "s3://b/a/", "bytes": 7})),
             ("no_fetch", json!({"image": "s3://b/a/", "no_fetch": true})),
+            ("copies", json!({"image": "s3://b/a/", "copies": [{"from": "/a", "to": "/b"}]})),
             ("endpoint", json!({"image": "s3://b/a/", "s3": {"endpoint": null}})),
             ("etag_dedup", json!({"image": "s3://b/a/", "s3": {"etag_dedup": false}})),
         ] {

@@ -10,6 +10,7 @@ pub(crate) mod order;
 pub(crate) mod owner;
 pub(crate) mod reach;
 pub(crate) mod run;
+pub(crate) mod servers;
 pub(crate) mod settings;
 pub(crate) mod spools;
 pub(crate) mod survey;
@@ -23,15 +24,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use fetch::image::RegistryRef;
 use registry::{Registry, StoreBinding, Write};
 
 use crate::error::refusal::Refusal;
 use crate::error::{Error, OfState};
-use crate::host::client::{client_of, heard};
 use crate::host::manifest::Manifests;
 use crate::host::reach::Reach;
 use crate::host::settings::Settings;
+use crate::local::spooled::Kept;
 use crate::plan::{self, Fence, epoch};
 use crate::process::lock::{Lock, Locks};
 use crate::process::log::{self, Field, Level};
@@ -67,8 +67,12 @@ pub struct Host {
     pub(crate) using: Option<Lock>,
     /// Whether the catalog was asked for just now, for what comes next.
     pub(crate) asked_catalog: bool,
+    /// What this process took in of standard input: whoever removes it by its name takes nothing away here.
+    pub(crate) arrived: Option<Kept>,
     /// Layers sealed by the present run, by this process: how far it came.
     pub(crate) sealed: u64,
+    /// Whether nodes of devices outside of /dev are for this process to make and remove.
+    pub(crate) nodes: bool,
     client: OnceCell<fetch::Client>,
     /// As long as it is held the registry is not made anew.
     in_use: Option<Lock>,
@@ -129,7 +133,9 @@ impl Host {
             put_by: false,
             using: None,
             asked_catalog: false,
+            arrived: None,
             sealed: 0,
+            nodes: false,
             client,
             in_use: Some(in_use),
         })
@@ -218,31 +224,6 @@ impl Host {
     /// The store, to look at.
     pub fn store(&self) -> &dyn Store {
         self.store.as_ref()
-    }
-
-    /// The options of requests, with who is told of waits and who may stop them.
-    fn heard(&self) -> fetch::Options {
-        let cancel = self.settings.cancel.clone();
-        heard(&self.settings, fetch::Stop::new(move || cancel.is_set()))
-    }
-
-    pub(crate) fn client(&self) -> Result<&fetch::Client, Error> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        let cancel = self.settings.cancel.clone();
-        let client = client_of(&self.settings, fetch::Stop::new(move || cancel.is_set()))?;
-        Ok(self.client.get_or_init(|| client))
-    }
-
-    /// A client of a repository of a registry.
-    pub(crate) fn registry_client(&self, at: &RegistryRef) -> Result<fetch::Client, Error> {
-        Ok(fetch::Client::registry(&self.heard(), at)?)
-    }
-
-    /// The next request is made with the settings as they are then.
-    pub(crate) fn forget_client(&mut self) {
-        self.client = OnceCell::new();
     }
 
     /// Changes rows that stand for something in the store: commits them with the next transaction

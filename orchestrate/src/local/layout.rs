@@ -31,13 +31,18 @@ impl Layout {
             .read(true)
             .custom_flags(OFlag::O_DIRECTORY.bits())
             .open(path)
-            .map_err(|source| Error::Io { doing: "open the layout", path: path.into(), source })?;
+            .map_err(|source| match strange_place(&source) {
+                Some(found) => Error::Image(Unusable::Strange { path: path.into(), found }),
+                None => Error::Io { doing: "open the layout", path: path.into(), source },
+            })?;
         let layout = Layout { path: path.into(), dir: dir.into() };
         let Some(said) = layout.file(&["oci-layout"])? else {
             let what = format!("{} has no file oci-layout", path.display());
             return Err(Error::Image(Unusable::NoLayout { what }));
         };
-        layout.document(Document::Layout, &said)?;
+        let said = layout.document(Document::Layout, &said)?;
+        fetch::image::is_layout(&said)
+            .map_err(|source| Error::Image(Unusable::Document { image: layout.shown(), source }))?;
         Ok(layout)
     }
 
@@ -118,6 +123,17 @@ impl Layout {
             true => Ok(Some(Piece::new(Arc::new(file), 0, found.len()))),
             false => Err(strange("no regular file")),
         }
+    }
+}
+
+/// What is wrong with the place that somebody named for an image, where it does not mend itself.
+pub(crate) fn strange_place(error: &std::io::Error) -> Option<&'static str> {
+    match nix::Error::from_raw(error.raw_os_error()?) {
+        nix::Error::ENOENT => Some("there is nothing of this name"),
+        nix::Error::ENOTDIR => Some("no directory, or it lies below what is none"),
+        nix::Error::ELOOP => Some("symbolic links that lead on and on"),
+        nix::Error::ENXIO => Some("a socket or device that nobody serves"),
+        _ => None,
     }
 }
 

@@ -72,6 +72,9 @@ fn image_class(unusable: &Unusable) -> Class {
         | Unusable::NoLayout { .. }
         | Unusable::NoBlob { .. }
         | Unusable::Strange { .. }
+        | Unusable::Size { .. }
+        | Unusable::NoLayer { .. }
+        | Unusable::Other { .. }
         | Unusable::DiffId { .. } => Class::Refused,
     }
 }
@@ -91,6 +94,12 @@ fn unfit_class(unfit: &Unfit) -> Class {
         | Unfit::HostName { .. }
         | Unfit::Foreign { .. }
         | Unfit::Place { .. }
+        | Unfit::Copy { .. }
+        | Unfit::Copies { .. }
+        | Unfit::Changed { .. }
+        | Unfit::Owner { .. }
+        | Unfit::NoDevice { .. }
+        | Unfit::Node { .. }
         | Unfit::NotUp { .. }
         | Unfit::Path { .. } => Class::Usage,
         Unfit::NoConfig { .. } => Class::NotFound,

@@ -41,6 +41,10 @@ impl Work for DirWork {
         Ok(())
     }
 
+    fn has_room(&self, _bytes: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn bytes(&self) -> u64 {
         self.bytes
     }

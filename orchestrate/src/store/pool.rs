@@ -390,6 +390,11 @@ impl Store for ThinStore {
         PathBuf::from("/dev/mapper").join(name)
     }
 
+    fn device(&self, id: u32) -> Result<Option<(u32, u32)>, Error> {
+        let active = self.pool.active_as(thin_id(id)?)?;
+        Ok(active.map(|active| (active.dev.major, active.dev.minor)))
+    }
+
     fn mapped(&self) -> Result<Vec<Mapped>, Error> {
         let mapped = |listed: thin::ListedThin| Mapped {
             mapping: if listed.whole { Mapping::Live } else { Mapping::Half },

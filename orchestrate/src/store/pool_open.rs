@@ -116,6 +116,21 @@ impl Work for ThinWork {
         Ok(())
     }
 
+    fn has_room(&self, bytes: u64) -> Result<(), Error> {
+        admit(&self.pool, bytes, 0)?;
+        let stat = self.stat()?;
+        let free = stat.blocks_available() * stat.fragment_size();
+        let needs = bytes + bytes / 4;
+        match needs <= free {
+            true => Ok(()),
+            false => {
+                let what =
+                    "what is to be copied into the activation; a larger --size makes room for it";
+                Err(Error::NoSpace { what: what.into(), needs, free, garbage: None })
+            }
+        }
+    }
+
     fn bytes(&self) -> u64 {
         self.volume.sectors.bytes()
     }

@@ -103,6 +103,12 @@ pub trait Work {
     /// [`Error::NoSpace`] when the store has not that room.
     fn make_room(&mut self, bytes: u64) -> Result<(), Error>;
 
+    /// Whether there is room for `bytes` more of files in the volume as it is, and in the store.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] when there is not.
+    fn has_room(&self, bytes: u64) -> Result<(), Error>;
+
     /// The volume's size now, bytes.
     fn bytes(&self) -> u64;
 
@@ -302,6 +308,11 @@ pub trait Store: Send {
     /// The directory that the volume `id` is; none where it is a device.
     fn tree(&self, _id: u32) -> Option<PathBuf> {
         None
+    }
+
+    /// The major and minor number of the mapped `id`; none where it is no device, or not mapped.
+    fn device(&self, _id: u32) -> Result<Option<(u32, u32)>, Error> {
+        Ok(None)
     }
 
     /// Everything of this store that is mapped, by a few reads however much it is. That a device

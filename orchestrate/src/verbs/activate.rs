@@ -1,28 +1,30 @@
-//! `activate` and `deactivate`: a writable snapshot of an image's top layer, under a name.
+//! `activate`: a writable snapshot of an image's top layer, under a name.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use fetch::Reference;
-use registry::{Activation, ActivationState, NewActivation, Verb, Volume, WhenClosed};
+use registry::{Activation, ActivationState, NewActivation, Verb, Volume};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::Error;
+use crate::handover::copies::CopyIn;
+use crate::handover::device::Given;
 use crate::host::Host;
 use crate::host::run::millis;
 use crate::plan::retry::Step;
 use crate::plan::{self, ActivationStep, Mapping, Wish};
-use crate::verbs::activation;
 use crate::verbs::condemned::UNUSABLE_MAX;
 use crate::verbs::ensure::Ensured;
 use crate::verbs::named::{check_name, is_server};
+use crate::verbs::{activation, copies};
 
 /// More than any plan takes; a plan that does not end is a bug and not a loop.
 const STEPS_MAX: usize = 16;
 
 /// How an image is to be activated.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ActivateOptions {
     /// Size of the device, bytes, where it is to be larger than the image's volume.
     pub bytes: Option<u64>,
@@ -30,6 +32,8 @@ pub struct ActivateOptions {
     pub no_fetch: bool,
     /// Only tell what would be done.
     pub dry_run: bool,
+    /// Files to be put into it where it is new.
+    pub copies: Vec<CopyIn>,
 }
 
 /// What `activate` did.
@@ -51,6 +55,12 @@ pub struct Activated {
     pub already: bool,
     /// What became of the image; none when it was not looked at.
     pub ensured: Option<Ensured>,
+    /// How many files were copied into it; none where it was there before.
+    #[serde(default)]
+    pub copied: usize,
+    /// To whom its device was given, where somebody asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Given>,
     /// Device-mapper calls that it took, without those of recovery before it.
     pub ioctls: u64,
     /// Whether nothing was done on purpose.
@@ -59,44 +69,20 @@ pub struct Activated {
     pub ms: u64,
 }
 
-/// What `deactivate` did.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Deactivated {
-    /// The activation's name.
-    pub name: String,
-    /// Whether there was anything to do.
-    pub changed: bool,
-    /// Whether it is open and goes down as soon as it is closed.
-    #[serde(default)]
-    pub when_closed: bool,
-    /// Whether nothing was done on purpose.
-    pub dry_run: bool,
-}
-
-/// How something is to go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Going {
-    /// Where somebody has it open, it goes as soon as nobody has.
-    pub when_closed: bool,
-    /// Only tell what would be done.
-    pub dry_run: bool,
-}
-
-impl Going {
-    pub(crate) fn to_json(self) -> serde_json::Value {
-        json!({"when_closed": self.when_closed})
-    }
-
-    pub(crate) fn from_json(value: &serde_json::Value) -> Going {
-        Going { when_closed: value["when_closed"] == true, dry_run: false }
-    }
-}
-
 /// What is counted from.
 #[derive(Clone, Copy)]
 struct Begun {
     at: Instant,
     ioctls: u64,
+}
+
+/// How an activation came up.
+#[derive(Clone, Copy, Debug, Default)]
+struct CameUp {
+    /// Whether it was up before.
+    already: bool,
+    /// How many files were copied into it.
+    copied: usize,
 }
 
 /// Whether somebody was told of this activation, and nobody that it is gone.
@@ -120,8 +106,8 @@ impl Host {
     ) -> Result<Activated, Error> {
         check_name(name)?;
         let (image, here) = self.here(image)?;
-        let options = ActivateOptions { no_fetch: options.no_fetch || here, ..options };
-        let ActivateOptions { bytes, no_fetch, dry_run } = options;
+        let mut options = ActivateOptions { no_fetch: options.no_fetch || here, ..options };
+        let ActivateOptions { bytes, no_fetch, dry_run, .. } = options;
         let reference = image.to_string();
         if !dry_run {
             self.end_earlier(name)?;
@@ -130,15 +116,17 @@ impl Host {
         let begun = self.begins();
         self.agrees(name, &reference, bytes)?;
         if self.is_up(name, &reference)? {
-            return self.activated(name, reference, true, None, dry_run, begun);
+            let up = CameUp { already: true, copied: 0 };
+            return self.activated(name, reference, up, None, dry_run, begun);
         }
         if self.store.keeps_name(name) {
             let what = "a build or a look on this pool may need a device of this name";
             return Err(Error::Usage(format!("--name {name:?}: {what}: choose another")));
         }
+        options.copies = copies::looked_at(&options.copies, &self.settings.cancel)?;
         if dry_run {
             let ensured = self.would_be_ensured(&image, name, no_fetch)?;
-            return self.activated(name, reference, false, ensured, true, begun);
+            return self.activated(name, reference, CameUp::default(), ensured, true, begun);
         }
         let asked = std::mem::take(&mut self.asked_catalog);
         if !asked && self.registry.activation(name)?.is_some() {
@@ -146,8 +134,11 @@ impl Host {
             self.look_at_catalog()?;
         }
         self.end_earlier(&reference)?;
-        let input = json!({"image": reference, "bytes": bytes, "no_fetch": no_fetch});
-        self.as_run(Verb::Activate, name, input, |host| host.activate_alone(&image, name, options))
+        let mut input = json!({"image": reference, "bytes": bytes, "no_fetch": no_fetch});
+        if !options.copies.is_empty() {
+            input["copies"] = json!(options.copies);
+        }
+        self.as_run(Verb::Activate, name, input, |host| host.activate_alone(&image, name, &options))
     }
 
     /// Whether `name` is an activation of this image and mapped.
@@ -185,7 +176,7 @@ impl Host {
         &mut self,
         image: &Reference,
         name: &str,
-        options: ActivateOptions,
+        options: &ActivateOptions,
     ) -> Result<Activated, Error> {
         let begun = self.begins();
         let reference = image.to_string();
@@ -200,8 +191,8 @@ impl Host {
             // Whatever kills the process from here on, it is none of the layers.
             self.reach("activation", "", self.sealed > 0);
             match self.activate_at_once(&reference, name, options, ensured.as_ref()) {
-                Ok(Some(already)) => {
-                    return self.activated(name, reference, already, ensured, false, begun);
+                Ok(Some(up)) => {
+                    return self.activated(name, reference, up, ensured, false, begun);
                 }
                 // Somebody has removed the name, or the image, since it was looked at.
                 Ok(None) if unusable < UNUSABLE_MAX => {}
@@ -218,15 +209,16 @@ impl Host {
         }
     }
 
-    /// What is sealed here comes up under `name`; whether it was up already. None when the image would
+    /// What is sealed here comes up under `name`. None when the image would
     /// have to be looked for first.
     fn activate_at_once(
         &mut self,
         reference: &str,
         name: &str,
-        ActivateOptions { bytes, no_fetch, .. }: ActivateOptions,
+        options: &ActivateOptions,
         ensured: Option<&Ensured>,
-    ) -> Result<Option<bool>, Error> {
+    ) -> Result<Option<CameUp>, Error> {
+        let ActivateOptions { bytes, no_fetch, ref copies, .. } = *options;
         let top_of = |host: &Host| -> Result<Option<Volume>, Error> {
             match host.registry.activation(name)? {
                 Some(row) if is_told(&row) => Ok(host.registry.volume(row.origin)?),
@@ -245,6 +237,7 @@ impl Host {
         let _mine = self.locks.activation(name)?;
         let _using = self.locks.images_shared()?;
         self.agrees(name, reference, bytes)?;
+        let mut copied = 0;
         if self.is_new(name)? {
             self.drive(name, Wish::Gone)?;
             let Some(top) = top_of(self)? else { return Ok(None) };
@@ -253,6 +246,8 @@ impl Host {
             }
             let endpoint = ensured.map(|ensured| ensured.endpoint.as_str());
             self.reserved(reference, name, bytes, &top, endpoint)?;
+            self.copied_into(name, copies).or_else(|error| self.unborn(name, error))?;
+            copied = copies.len();
         }
         let Some(row) = self.registry.activation(name)? else { return Ok(None) };
         let already = self.is_up(name, reference)?;
@@ -262,7 +257,15 @@ impl Host {
         }
         self.patiently(Step::Device, |host| host.drive(name, Wish::Up).map(drop))
             .or_else(|error| self.unborn(name, error))?;
-        Ok(Some(already))
+        Ok(Some(CameUp { already, copied }))
+    }
+
+    /// Puts the files into an activation that was reserved just now.
+    fn copied_into(&mut self, name: &str, copies: &[CopyIn]) -> Result<(), Error> {
+        let Some(row) = self.registry.activation(name)?.filter(|_| !copies.is_empty()) else {
+            return Ok(());
+        };
+        self.patiently(Step::Device, |host| host.put_copies(&row, copies))
     }
 
     fn mapping(&self, row: Option<&Activation>) -> Result<Mapping, Error> {
@@ -336,7 +339,7 @@ impl Host {
         &self,
         name: &str,
         reference: String,
-        already: bool,
+        CameUp { already, copied }: CameUp,
         ensured: Option<Ensured>,
         dry_run: bool,
         begun: Begun,
@@ -351,83 +354,12 @@ impl Host {
             bytes: row.as_ref().map_or(0, |row| row.bytes),
             already,
             ensured,
+            copied,
+            device: None,
             ioctls: self.store.ioctls() - begun.ioctls,
             dry_run,
             ms: millis(begun.at),
         })
-    }
-
-    /// Takes away the device of `name` and keeps what was written to it. One that somebody has open is
-    /// left as it is; `when_closed` has it taken down as soon as nobody has.
-    ///
-    /// # Errors
-    /// [`Error::Unknown`]; [`Error::Held`].
-    pub fn deactivate(&mut self, name: &str, how: Going) -> Result<Deactivated, Error> {
-        if how.dry_run {
-            return self.deactivate_alone(name, how);
-        }
-        self.as_run(Verb::Deactivate, name, how.to_json(), |host| host.deactivate_alone(name, how))
-    }
-
-    fn deactivate_alone(&mut self, name: &str, how: Going) -> Result<Deactivated, Error> {
-        let mut overtook = false;
-        if !how.dry_run && self.registry.activation(name)?.is_none() {
-            // Under no lock of the name, which the run that makes it needs.
-            overtook = self.after_its_makers("activation", name)?;
-        }
-        let _mine = self.locks.activation(name)?;
-        let Some(row) = self.registry.activation(name)? else {
-            if !overtook {
-                return Err(self.unknown("activation", name));
-            }
-            let name = name.into();
-            return Ok(Deactivated { name, changed: true, when_closed: false, dry_run: false });
-        };
-        let mapping = self.store.mapping(row.id, name)?;
-        let changed =
-            plan::activation(Some(row.state), mapping, Wish::Down) != ActivationStep::Done;
-        let mut done =
-            Deactivated { name: name.into(), changed, when_closed: false, dry_run: how.dry_run };
-        if changed {
-            done.when_closed = self.waits_to_be_closed(&row, how, WhenClosed::Deactivate)?;
-        }
-        if !how.dry_run && !done.when_closed {
-            self.patiently(Step::Device, |host| host.drive(name, Wish::Down).map(drop))?;
-        }
-        Ok(done)
-    }
-
-    /// Whether an activation is open, and what is to become of it waits for its close. The wish is
-    /// recorded. The caller holds the activation's lock.
-    ///
-    /// # Errors
-    /// [`Error::Held`] when it is open and there is no such wish.
-    pub(crate) fn waits_to_be_closed(
-        &mut self,
-        row: &Activation,
-        how: Going,
-        wish: WhenClosed,
-    ) -> Result<bool, Error> {
-        let Some(by) = self.store.held(row.id)? else { return Ok(false) };
-        if !how.when_closed {
-            return Err(Error::Held { what: format!("activation {}", row.name), by });
-        }
-        if !how.dry_run {
-            self.registry.write(|write| write.put_when_closed(&row.name, Some(wish)))?;
-        }
-        Ok(true)
-    }
-
-    /// Somebody says that the file system of `name`, which was up when the host went down, is in order.
-    /// Returns whether that was asked.
-    ///
-    /// # Errors
-    /// [`Error::Unknown`].
-    pub fn checked(&mut self, name: &str) -> Result<bool, Error> {
-        if self.registry.activation(name)?.is_none() {
-            return Err(self.unknown("activation", name));
-        }
-        self.commit_told(|write| write.put_checked(name))
     }
 
     /// An activation that nobody was told of leaves nothing behind when it fails.

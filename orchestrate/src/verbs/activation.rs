@@ -63,20 +63,25 @@ pub(crate) fn activation_step(
                 // After a boot, or after somebody took it down by hand.
                 ActivationState::Active => {
                     let boot = host.store.boot()?;
-                    Ok(host.registry.write(|write| write.seen_up(name, boot.as_deref()))?)
+                    host.registry.write(|write| write.seen_up(name, boot.as_deref()))?;
+                    host.hand_over_again(name)
                 }
                 ActivationState::Reserved
                 | ActivationState::Inactive
                 | ActivationState::Deleting => {
                     let (boot, from) = (host.store.boot()?, row.state);
-                    Ok(host.registry.write(|write| {
+                    host.registry.write(|write| {
                         write.seen_up(name, boot.as_deref())?;
                         write.advance_activation(name, from, ActivationState::Active)
-                    })?)
+                    })?;
+                    host.hand_over_again(name)
                 }
             }
         }
-        Unmap => host.store.unmap(row.id, name),
+        Unmap => {
+            host.take_node(&row)?;
+            host.store.unmap(row.id, name)
+        }
         Rest => {
             let (from, next) = (row.state, ActivationState::Inactive);
             Ok(host.registry.write(|write| {
@@ -99,6 +104,7 @@ pub(crate) fn activation_step(
                 let _alone = host.locks.store()?;
                 return ids::disown_activation(host, name, row.id);
             }
+            host.take_node(&row)?;
             // Before the store's lock: nobody waits under it for what people have open.
             host.store.unmap(row.id, name)?;
             let _alone = host.locks.store()?;

@@ -1,22 +1,22 @@
 //! Where the documents and layers of an image with digests are: a repository of a registry, a layout in a bucket or
 //! directory, or an archive.
 
-use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fetch::image::{DOCUMENT_BYTES_MAX, Descriptor, Digest, Document, RegistryRef};
+use fetch::image::{Archived, DOCUMENT_BYTES_MAX, Descriptor, Digest, Document, RegistryRef};
 use fetch::{BlobRef, Client, Expect, Kind, Locator, ObjectRef, Which};
 
 use crate::error::Error;
 use crate::error::image::Unusable;
 use crate::local::archive::Archive;
 use crate::local::layout::Layout;
+use crate::local::piece::Piece;
 use crate::process::cancel::{Cancel, heedfully};
 use crate::verbs::wanted::Place;
 
 /// How long a blob that an index names is waited for, before it is asked for once more: it may be being uploaded.
-const LATE: Duration = Duration::from_secs(1);
+pub(crate) const LATE: Duration = Duration::from_secs(1);
 
 /// A set of blobs by digest, with an index.
 #[derive(Clone, Debug)]
@@ -59,18 +59,13 @@ impl Blobs {
     ) -> Result<Vec<u8>, Error> {
         let told = |source| Error::Image(Unusable::Document { image: self.shown(), source });
         descriptor.document_bytes(document).map_err(told)?;
-        let bytes = self.document(document, descriptor.digest, Some(descriptor.size))?;
+        let bytes = self.document(document, descriptor.digest)?;
         descriptor.check(document, &bytes).map_err(told)?;
         Ok(bytes)
     }
 
     /// A document by its digest alone, checked.
-    pub(crate) fn document(
-        &self,
-        document: Document,
-        digest: Digest,
-        size: Option<u64>,
-    ) -> Result<Vec<u8>, Error> {
+    pub(crate) fn document(&self, document: Document, digest: Digest) -> Result<Vec<u8>, Error> {
         let bytes = match self {
             Blobs::Registry { client, cancel, .. } if document != Document::Config => {
                 let (client, which) = (client.clone(), Which::Digest(digest));
@@ -81,14 +76,19 @@ impl Blobs {
                 let object = self.object(digest)?;
                 let expect = Expect {
                     sha256: Some(digest.0),
-                    size,
                     size_max: Some(DOCUMENT_BYTES_MAX),
                     ..Expect::default()
                 };
                 match read(client, &object, &expect, cancel) {
                     Err(Error::Fetch(error)) if error.kind() == Kind::NotFound => {
                         cancel.sleep(LATE)?;
-                        read(client, &object, &expect, cancel)?
+                        match read(client, &object, &expect, cancel) {
+                            Err(Error::Fetch(error)) if error.kind() == Kind::NotFound => {
+                                let place = self.shown();
+                                return Err(Error::Image(Unusable::NoBlob { place, digest }));
+                            }
+                            read => read?,
+                        }
                     }
                     read => read?,
                 }
@@ -107,7 +107,18 @@ impl Blobs {
     }
 
     /// Where a layer's bytes are, and what people are told that it is.
-    pub(crate) fn layer(&self, digest: Digest) -> Result<(Place, String), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Image`] where a file of this host has another size than the manifest promises; a server is asked later.
+    pub(crate) fn layer(&self, digest: Digest, size: u64) -> Result<(Place, String), Error> {
+        let sized = |piece: Piece| match piece.bytes() == size {
+            true => Ok(Place::Here(piece)),
+            false => Err(Error::Image(Unusable::Size {
+                layer: format!("{}: {digest}", self.shown()),
+                expected: size,
+                found: piece.bytes(),
+            })),
+        };
         match self {
             Blobs::Bucket { client, .. } | Blobs::Registry { client, .. } => {
                 let object = self.object(digest)?;
@@ -115,10 +126,10 @@ impl Blobs {
                 Ok((Place::Server { client: client.clone(), object }, title))
             }
             Blobs::Directory(layout) => {
-                Ok((Place::Here(layout.blob(digest)?), format!("{}: {digest}", self.shown())))
+                Ok((sized(layout.blob(digest)?)?, format!("{}: {digest}", self.shown())))
             }
             Blobs::Tar(archive) => {
-                Ok((Place::Here(archive.blob(digest)?), format!("{}: {digest}", self.shown())))
+                Ok((sized(archive.blob(digest)?)?, format!("{}: {digest}", self.shown())))
             }
         }
     }
@@ -148,11 +159,7 @@ impl Blobs {
 }
 
 /// A document of a file, within its bound.
-pub(crate) fn bounded(
-    piece: &crate::local::piece::Piece,
-    document: Document,
-    shown: &str,
-) -> Result<Vec<u8>, Error> {
+pub(crate) fn bounded(piece: &Piece, document: Document, shown: &str) -> Result<Vec<u8>, Error> {
     let bytes = piece.bytes();
     if bytes > DOCUMENT_BYTES_MAX {
         let source =
@@ -161,6 +168,22 @@ pub(crate) fn bounded(
     }
     let path = shown.into();
     piece.whole().map_err(|source| Error::Io { doing: "read", path, source })
+}
+
+/// The config of an image of `docker save`, and its digest.
+pub(crate) fn saved_config(
+    archive: &Archive,
+    archived: &Archived,
+) -> Result<(Vec<u8>, Digest), Error> {
+    let piece = archive.member(&archived.config)?.ok_or_else(|| {
+        let what = format!("{} has no member {}", archive.shown(), archived.config);
+        Error::Image(Unusable::NoLayout { what })
+    })?;
+    let bytes = bounded(&piece, Document::Config, archive.shown())?;
+    let told =
+        |source| Error::Image(Unusable::Document { image: archive.shown().to_owned(), source });
+    let digest = archived.id(&bytes).map_err(told)?;
+    Ok((bytes, digest))
 }
 
 /// A small object, whole; a wish to stop is heard meanwhile.
@@ -172,6 +195,7 @@ fn read(
 ) -> Result<Vec<u8>, Error> {
     let (client, object, expect) = (client.clone(), object.clone(), expect.clone());
     heedfully(cancel, move || {
+        use std::io::Read as _;
         let mut bytes = Vec::new();
         let mut body = client.open(&object, &expect).map_err(Error::Fetch)?;
         body.read_to_end(&mut bytes).map_err(|source| match source.downcast::<fetch::Error>() {

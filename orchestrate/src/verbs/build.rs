@@ -14,6 +14,7 @@ use crate::plan::class::class;
 use crate::process::lock::Lock;
 use crate::store::seal::Key;
 use crate::verbs::arriving::Arriving;
+use crate::verbs::blobs::LATE;
 use crate::verbs::verdict;
 use crate::verbs::volumes::{abandon, discard_alone, discard_earlier};
 use crate::verbs::wanted::{Place, Wanted, chain_below};
@@ -93,6 +94,10 @@ fn whom_next(wanted: &Wanted, error: &Error) -> Result<Option<Place>, Error> {
     if matches!(fetched, Some(fetch::Error::Rotten { .. })) {
         return Ok(Some(wanted.place.clone()));
     }
+    // The config lies, and the bytes are those that everybody has.
+    if matches!(error, Error::Image(Unusable::DiffId { .. })) {
+        return Ok(None);
+    }
     let other = fetched.is_some_and(|fetched| fetched.kind() == fetch::Kind::Changed);
     match known && (other || class(error) == Class::Refused) {
         true => wanted.elsewhere(),
@@ -118,6 +123,7 @@ pub(crate) fn build(
     let mut wanted = wanted.clone();
     let mut bytes = parent.bytes;
     let mut size = 1;
+    let mut waited = false;
     loop {
         host.use_images()?;
         let mut stream = match begun.stream.take() {
@@ -157,12 +163,20 @@ pub(crate) fn build(
                     size += 1;
                     continue;
                 }
+                // Its manifest is there, so it may be on its way.
+                if is_missing(&wanted, &error) && !waited {
+                    stream.release();
+                    waited = true;
+                    host.settings.cancel.sleep(LATE)?;
+                    continue;
+                }
                 if let Some(next) = whom_next(&wanted, &error)? {
                     wanted.place = next;
                     stream.discard_spool();
                     stream.release();
                     continue;
                 }
+                let error = for_good(&wanted, error);
                 if !class(&error).may_retry() {
                     stream.discard_spool();
                 }
@@ -177,6 +191,26 @@ pub(crate) fn build(
                 return Err(error);
             }
         }
+    }
+}
+
+/// Whether a server has no such layer, of which a manifest says that there is one.
+fn is_missing(wanted: &Wanted, error: &Error) -> bool {
+    let missing = stream_error(error).is_some_and(|error| error.kind() == fetch::Kind::NotFound);
+    missing && wanted.diff.is_some()
+}
+
+/// What a digest names is there or not, and does not become something else by being asked for again.
+fn for_good(wanted: &Wanted, error: Error) -> Error {
+    let layer = wanted.title();
+    let fetched = stream_error(&error);
+    match (wanted.diff.and(wanted.signed), fetched.map(fetch::Error::kind)) {
+        (Some(_), Some(fetch::Kind::NotFound)) => Error::Image(Unusable::NoLayer { layer }),
+        (Some(_), Some(fetch::Kind::Changed)) => {
+            let said = fetched.map(ToString::to_string).unwrap_or_default();
+            Error::Image(Unusable::Other { layer, said })
+        }
+        (_, _) => error,
     }
 }
 

@@ -10,6 +10,9 @@ use crate::verbs::blobs::Blobs;
 /// Indexes inside of indexes.
 const DEPTH_MAX: u32 = 4;
 
+/// Entries of indexes that are looked into for one image. Most are told from others by the index alone.
+const LOOKS_MAX: u32 = 64;
+
 /// An image that was chosen, with its documents checked.
 pub(crate) struct Chosen {
     /// What the place answered for the name.
@@ -42,14 +45,15 @@ pub(crate) fn config(blobs: &Blobs, manifest: &Manifest) -> Result<(Vec<u8>, Con
 
 /// The image of an index that fits best. The choice is made once: what was chosen is not looked for again.
 pub(crate) fn best(blobs: &Blobs, index: &Index, wanted: &Platform) -> Result<Chosen, Error> {
-    best_within(blobs, index, wanted, DEPTH_MAX)
+    best_below(blobs, index, wanted, DEPTH_MAX, &mut 0)
 }
 
-fn best_within(
+fn best_below(
     blobs: &Blobs,
     index: &Index,
     wanted: &Platform,
     depth: u32,
+    looks: &mut u32,
 ) -> Result<Chosen, Error> {
     let failed = unusable(blobs.shown());
     if depth == 0 {
@@ -57,7 +61,13 @@ fn best_within(
     }
     let mut others = Vec::new();
     for entry in index.candidates(wanted).map_err(&failed)? {
-        match within(blobs, entry, wanted, depth)? {
+        *looks += 1;
+        if *looks > LOOKS_MAX {
+            let (document, what) = (Document::Index, "entries that say too little to choose from");
+            let (got, max) = (u64::from(*looks), u64::from(LOOKS_MAX));
+            return Err(failed(fetch::image::Error::TooMany { document, what, got, max }));
+        }
+        match within(blobs, entry, wanted, depth, looks)? {
             Ok(chosen) => return Ok(chosen),
             Err(other) => others.extend(other),
         }
@@ -72,11 +82,12 @@ fn within(
     entry: &Descriptor,
     wanted: &Platform,
     depth: u32,
+    looks: &mut u32,
 ) -> Result<Result<Chosen, Vec<String>>, Error> {
     let failed = unusable(blobs.shown());
     if entry.media() == Media::Index {
         let index = Index::read(&blobs.promised(Document::Index, entry)?).map_err(&failed)?;
-        return match best_within(blobs, &index, wanted, depth - 1) {
+        return match best_below(blobs, &index, wanted, depth - 1, looks) {
             Ok(chosen) => Ok(Ok(Chosen { found: entry.digest, ..chosen })),
             Err(Error::Image(Unusable::Document {
                 source: fetch::image::Error::NoPlatform { have, .. },

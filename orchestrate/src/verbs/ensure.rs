@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::Error;
+use crate::error::image::Unusable;
 use crate::host::Host;
 use crate::host::reach::Reach;
 use crate::host::run::millis;
@@ -110,9 +111,10 @@ impl Host {
     fn as_it_is(&self, reference: &str, dry_run: bool) -> Result<Ensured, Error> {
         let not_here = || Error::NotHere { image: reference.to_owned() };
         let image = self.registry.image(reference)?.ok_or_else(not_here)?;
-        let mut layers = Vec::new();
+        let (mut layers, mut top) = (Vec::new(), None);
         for (layer, number) in image.layers.iter().zip(1..) {
             let volume = self.registry.volume(layer.volume)?;
+            top.clone_from(&volume);
             let seal = volume.and_then(|volume| match volume.state {
                 VolumeState::Sealed(seal) => Some(seal),
                 VolumeState::Building | VolumeState::Deleting => None,
@@ -138,7 +140,7 @@ impl Host {
             fetched_objects: 0,
             dry_run,
             ms: 0,
-            top: None,
+            top,
             endpoint: image.endpoint,
         })
     }
@@ -158,7 +160,14 @@ impl Host {
                 // The first catalog was believed before there was a store to keep its serial in.
                 self.keep_believed()?;
                 self.archive_done(image, &built);
-                built?
+                match built {
+                    // Somebody else has built it meanwhile, and its archive is gone.
+                    Err(Error::Image(Unusable::NotKept { digest })) => {
+                        let not_kept = Error::Image(Unusable::NotKept { digest });
+                        self.as_it_is(&image.to_string(), false).map_err(|_| not_kept)?
+                    }
+                    built => built?,
+                }
             }
         };
         ensured.ms = millis(begun);

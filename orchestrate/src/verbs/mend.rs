@@ -94,6 +94,7 @@ impl Host {
             }
         }
         done.unsettled.extend(failed.into_values().map(|(_, left)| left));
+        self.hand_over_all();
         Ok(done)
     }
 
@@ -120,17 +121,17 @@ impl Host {
     /// Spools that nobody came back for go. It is no repair: nothing waits for it or fails by it.
     fn sweep_spools(&self) {
         let (state, age) = (&self.settings.state, self.settings.spool_age);
-        for (what, swept) in
-            [("spools", spools::sweep(state, age)), ("archives", spooled::sweep(state, age))]
-        {
+        let is_here = |digest: fetch::image::Digest| {
+            self.registry.image(&digest.to_string()).is_ok_and(|image| image.is_some())
+        };
+        for (what, swept) in [
+            ("spools", spools::sweep(state, age)),
+            ("archives", spooled::sweep(state, age, is_here)),
+        ] {
             match swept {
                 Ok((0, _)) => {}
                 Ok((count, bytes)) => {
-                    let hours = age.as_secs() / 3600;
-                    self.say(
-                        1,
-                        format_args!("removed {count} {what} of {bytes} bytes, {hours} h old"),
-                    );
+                    self.say(1, format_args!("removed {count} old {what} of {bytes} bytes"));
                 }
                 Err(error) => self.say(1, format_args!("old {what} stay: {error}")),
             }

@@ -9,6 +9,8 @@ pub(crate) mod build;
 pub mod catalog;
 pub(crate) mod choose;
 pub mod condemned;
+pub(crate) mod copies;
+pub(crate) mod deactivate;
 pub(crate) mod ensure;
 pub(crate) mod gc;
 pub(crate) mod handover;

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::error::image::Unusable;
 use crate::error::quote::quoted;
 use crate::host::Host;
-use crate::local::spooled;
+use crate::local::spooled::{self, Kept};
 use registry::Digest;
 
 /// The reference that these words are.
@@ -54,11 +54,19 @@ impl Host {
         Ok(self.registry.image_of(Digest(digest.0))?.unwrap_or_else(|| name.to_owned()))
     }
 
+    /// The archive of an image that came through a pipe, to this process or to another.
+    pub(crate) fn kept_archive(&self, image: fetch::image::Digest) -> Result<Option<Kept>, Error> {
+        match &self.arrived {
+            Some(kept) if kept.image == image => Ok(Some(kept.clone())),
+            Some(_) | None => spooled::find(&self.settings.state, image),
+        }
+    }
+
     /// As [`Host::own_name`], of a reference; and whether it can only be taken as it is on this host, because it
     /// came through a pipe.
     pub(crate) fn here(&self, image: &Reference) -> Result<(Reference, bool), Error> {
         let Place::Here(digest) = &image.place else { return Ok((image.clone(), false)) };
-        if spooled::find(&self.settings.state, *digest)?.is_some() {
+        if self.kept_archive(*digest)?.is_some() {
             return Ok((image.clone(), false));
         }
         let name = self.own_name(&image.to_string())?;

@@ -9,7 +9,7 @@ use crate::host::{Host, order};
 use crate::plan::Wish;
 use crate::plan::garbage::with_image;
 use crate::plan::retry::Step;
-use crate::verbs::activate::Going;
+use crate::verbs::deactivate::Going;
 use crate::verbs::volumes;
 
 /// What `rm` did, or would do.

@@ -16,9 +16,9 @@ use crate::error::image::Unusable;
 use crate::host::Host;
 use crate::local::archive::Archive;
 use crate::local::layout::Layout;
-use crate::local::spooled::{self, Form};
+use crate::local::spooled::{self, Form, Kept};
 use crate::process::cancel::heedfully;
-use crate::verbs::blobs::{Blobs, bounded};
+use crate::verbs::blobs::{Blobs, saved_config};
 use crate::verbs::choose::{Chosen, best, config, ours, unusable};
 use crate::verbs::wanted::{Place, TopOf, Wanted};
 
@@ -213,10 +213,11 @@ impl Host {
         }
         let layers = row.layers.iter().zip(&config.diff_ids).zip(1..);
         let layers = layers.map(|((layer, diff), number)| {
-            let digest = Sha::parse(&layer.key).map_err(unusable(reference.as_str()))?;
-            of_blob(blobs, number, digest, layer.size, *diff)
+            // A registry that was made anew does not know each blob's name.
+            let digest = Sha::parse(&layer.key).ok();
+            digest.map(|digest| of_blob(blobs, number, digest, layer.size, *diff)).transpose()
         });
-        let layers = layers.collect::<Result<_, _>>()?;
+        let Some(layers) = layers.collect::<Result<Option<_>, _>>()? else { return Ok(None) };
         let manifest = made.manifest;
         let endpoint = endpoint(blobs);
         Ok(Some((Resolved { layers, endpoint, made: Some(made), config: None }, manifest)))
@@ -224,7 +225,7 @@ impl Host {
 
     /// A manifest or index that is named by its digest, whether the layout's index lists it or not.
     /// `asked`: it was named by this digest, and not by a tag.
-    fn by_digest(
+    pub(crate) fn by_digest(
         &self,
         blobs: &Blobs,
         digest: Sha,
@@ -232,7 +233,7 @@ impl Host {
         asked: bool,
     ) -> Result<Chosen, Error> {
         let failed = unusable(blobs.shown());
-        let bytes = blobs.document(Document::Manifest, digest, None)?;
+        let bytes = blobs.document(Document::Manifest, digest)?;
         if told(&bytes).map_err(&failed)? == Media::Index {
             let index = Index::read(&bytes).map_err(&failed)?;
             let mut chosen = best(blobs, &index, wanted)?;
@@ -260,7 +261,10 @@ impl Host {
 
     fn archive(&self, image: &Reference, file: &Path) -> Result<Archive, Error> {
         let limits = &self.settings.limits;
-        let file = spooled::open(&self.settings.state, file, limits)?;
+        let (state, path, bounds) = (self.settings.state.clone(), file.to_owned(), limits.clone());
+        // A compressed one is written plain first, which may take as long as it is large.
+        let open = move || spooled::open(&state, &path, &bounds);
+        let file = heedfully(&self.settings.cancel, open)??;
         Archive::open(file, &image.to_string(), limits)
     }
 
@@ -270,7 +274,7 @@ impl Host {
         image: &Reference,
         digest: Sha,
     ) -> Result<(Resolved, Option<Digest>), Error> {
-        let Some((form, file)) = spooled::find(&self.settings.state, digest)? else {
+        let Some(Kept { form, file, .. }) = self.kept_archive(digest)? else {
             return Err(Error::Image(Unusable::NotKept { digest }));
         };
         let archive = Archive::open(file, &image.to_string(), &self.settings.limits)?;
@@ -303,8 +307,7 @@ impl Host {
                 Error::Image(Unusable::NoLayout { what })
             })
         };
-        let bytes = bounded(&member(&archived.config)?, Document::Config, archive.shown())?;
-        let digest = Sha::of(&bytes);
+        let (bytes, digest) = saved_config(archive, archived)?;
         let config = Config::read(&bytes).map_err(&failed)?;
         config.is_for(archived.layers.len()).map_err(&failed)?;
         let wanted = self.platform(image);
@@ -376,9 +379,8 @@ fn place_of(archive: &Archive, digest: Sha) -> Result<u32, Error> {
     let archives = archives.map_err(&failed)?;
     let mut at = 0;
     while let Ok(archived) = archives.pick(&ArchivePick::At(at)) {
-        if let Some(piece) = archive.member(&archived.config)?
-            && Sha::of(&bounded(&piece, Document::Config, archive.shown())?) == digest
-        {
+        // One that is broken is another image's fault.
+        if saved_config(archive, archived).is_ok_and(|(_, found)| found == digest) {
             return Ok(at);
         }
         at += 1;
@@ -388,7 +390,7 @@ fn place_of(archive: &Archive, digest: Sha) -> Result<u32, Error> {
 
 /// One layer of an image with a manifest.
 fn of_blob(blobs: &Blobs, number: u64, digest: Sha, size: u64, diff: Sha) -> Result<Wanted, Error> {
-    let (place, title) = blobs.layer(digest)?;
+    let (place, title) = blobs.layer(digest, size)?;
     Ok(Wanted {
         number,
         key: digest.to_string(),

@@ -10,9 +10,11 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::error::class::Class;
+use crate::handover::copies::CopyIn;
 use crate::host::run::{BEGINS_MAX, ended};
 use crate::host::{Host, deaths};
-use crate::verbs::activate::{ActivateOptions, Going};
+use crate::verbs::activate::ActivateOptions;
+use crate::verbs::deactivate::Going;
 use crate::verbs::gc::Bound;
 use crate::verbs::named::reference;
 use crate::verbs::remove::Removed;
@@ -191,7 +193,8 @@ impl Host {
             Verb::Ensure => self.ensure(&image(&input)?, false).map(gave),
             Verb::Activate => {
                 let (bytes, no_fetch) = (input["bytes"].as_u64(), input["no_fetch"] == true);
-                let options = ActivateOptions { bytes, no_fetch, dry_run: false };
+                let copies = copies_of(run, &input)?;
+                let options = ActivateOptions { bytes, no_fetch, copies, dry_run: false };
                 self.activate(&image(&input)?, &run.subject, options).map(gave)
             }
             Verb::Deactivate => self.deactivate(&run.subject, Going::from_json(&input)).map(gave),
@@ -239,6 +242,17 @@ impl Host {
         let wait = kept["wait_s"].as_u64().map(Duration::from_secs);
         self.locks.set_wait(wait.unwrap_or(self.settings.wait));
     }
+}
+
+/// The files that a run copies, as they were when it was asked for.
+fn copies_of(run: &Run, input: &Value) -> Result<Vec<CopyIn>, Error> {
+    let copies = &input["copies"];
+    if copies.is_null() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_value(copies.clone()).map_err(|source| {
+        Error::Usage(format!("run {}: its list of files to copy cannot be read: {source}", run.id))
+    })
 }
 
 /// What the command would print as JSON.

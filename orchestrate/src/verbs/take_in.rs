@@ -11,9 +11,10 @@ use crate::error::Error;
 use crate::error::image::Unusable;
 use crate::host::Host;
 use crate::local::archive::Archive;
-use crate::local::spooled::{self, Form};
+use crate::local::spooled::{self, Form, Kept};
+use crate::plan::class::class;
 use crate::process::cancel::heedfully;
-use crate::verbs::blobs::{Blobs, bounded};
+use crate::verbs::blobs::{Blobs, saved_config};
 use crate::verbs::choose::best;
 
 impl Host {
@@ -28,20 +29,12 @@ impl Host {
         }
         let (state, shown, limits) =
             (self.settings.state.clone(), image.to_string(), self.settings.limits.clone());
-        let path = spooled::arriving(&state)?;
-        let (to, name) = (path.clone(), shown.clone());
+        let (to, name) = (state.clone(), shown.clone());
+        // The thread that writes it may be waiting for more for ever.
         let arrived = heedfully(&self.settings.cancel, move || {
             let from = unpack::Timed::new(from, &limits);
-            spooled::arrive(to, &name, from, &limits)
-        });
-        let arrived = match arrived {
-            Ok(arrived) => arrived?,
-            Err(stopped) => {
-                // The thread that writes it may be waiting for more for ever.
-                drop(std::fs::remove_file(&path));
-                return Err(stopped);
-            }
-        };
+            spooled::arrive(&to, &name, from, &limits)
+        })??;
         let archive = Archive::open(arrived.file.clone(), &shown, &self.settings.limits)?;
         let (form, digest) = match &image.place {
             Place::Archive { pick, .. } => (Form::Layout, self.in_layout(image, archive, pick)?),
@@ -53,14 +46,24 @@ impl Host {
             | Place::Here(_) => return Ok(image.clone()),
         };
         spooled::keep(&state, &arrived, digest, form)?;
+        self.arrived = Some(Kept { image: digest, form, file: arrived.file.clone() });
         Ok(Reference { place: Place::Here(digest), platform: None })
     }
 
-    fn in_layout(&self, image: &Reference, archive: Archive, pick: &Pick) -> Result<Digest, Error> {
-        if let Pick::Digest(digest) = pick {
-            return Ok(*digest);
+    /// What was taken in has been put to use, or the command has failed: only who may try again finds it kept.
+    pub fn let_archive_go(&mut self, failed: Option<&Error>) {
+        let over = failed.is_none_or(|error| !class(error).may_retry());
+        if let Some(kept) = self.arrived.take().filter(|_| over) {
+            spooled::discard(&self.settings.state, kept.image);
         }
+    }
+
+    fn in_layout(&self, image: &Reference, archive: Archive, pick: &Pick) -> Result<Digest, Error> {
         let blobs = Blobs::Tar(Arc::new(archive));
+        if let Pick::Digest(digest) = pick {
+            // The platform is chosen now: it is no part of the name that the image has from here on.
+            return Ok(self.by_digest(&blobs, *digest, &self.platform(image), true)?.manifest.0);
+        }
         let failed = |source| Error::Image(Unusable::Document { image: blobs.shown(), source });
         let index = Index::read(&blobs.index()?).map_err(failed)?;
         let index = index.pick(pick).map_err(failed)?;
@@ -74,9 +77,5 @@ fn in_saved(archive: &Archive, pick: &ArchivePick) -> Result<Digest, Error> {
     let listed = archive.document(Document::Archive, "manifest.json")?;
     let archives = Archives::read(&listed).map_err(failed)?;
     let archived = archives.pick(pick).map_err(failed)?;
-    let piece = archive.member(&archived.config)?.ok_or_else(|| {
-        let what = format!("{} has no member {}", archive.shown(), archived.config);
-        Error::Image(Unusable::NoLayout { what })
-    })?;
-    Ok(Digest::of(&bounded(&piece, Document::Config, archive.shown())?))
+    Ok(saved_config(archive, archived)?.1)
 }

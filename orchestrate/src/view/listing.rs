@@ -7,6 +7,7 @@ use registry::{ActivationState, Digest, StoreBinding, VolumeState, WhenClosed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::handover::device::Given;
 use crate::host::Host;
 use crate::plan::Mapping;
 use crate::store::seam::Space;
@@ -114,6 +115,9 @@ pub struct ActivationLine {
     /// Why it may not come up, or runs and may not: its image is revoked, or blocked by the scan policy.
     #[serde(default)]
     pub barred: Option<String>,
+    /// To whom its device is given, where somebody asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Given>,
 }
 
 impl Host {
@@ -122,6 +126,8 @@ impl Host {
         let images = self.registry.images()?;
         let volumes = self.registry.volumes()?;
         let rows = self.registry.activations()?;
+        let devices: BTreeMap<String, registry::Device> =
+            self.registry.devices()?.into_iter().collect();
         let mapped = self.store.mapped()?;
         let bars = self.judge().bars(&self.registry, &rows, &volumes)?;
         let live: BTreeSet<(&str, u32)> = mapped
@@ -206,6 +212,7 @@ impl Host {
                             bar.why.is_verdict() || !live.contains(&(row.name.as_str(), row.id))
                         })
                         .map(|bar| bar.why.to_string()),
+                    device: devices.get(&row.name).map(Given::from),
                 })
                 .collect(),
         })

@@ -55,6 +55,21 @@ pub(crate) const CASES: &[Case] = &[
         gone_after: false,
     },
     Case {
+        name: "activate with files of the caller's",
+        before: &[&["ensure", A]],
+        killed: None,
+        words: &[
+            "activate",
+            A,
+            "--name",
+            "a-1",
+            "--no-fetch",
+            "--copy",
+            "/etc/passwd:/sbin/init:0755",
+        ],
+        gone_after: false,
+    },
+    Case {
         name: "deactivate",
         before: &[&["activate", A, "--name", "a-1"]],
         killed: None,

@@ -32,7 +32,7 @@ const STEP: usize = 211;
 
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
+pub(crate) enum How {
     Errno(Errno),
     /// The other side has closed the connection.
     Closed,
@@ -76,7 +76,7 @@ const NETWORK: &[Fault] = &[
 ];
 
 /// Whether the kernel may answer so to this call.
-fn may_fail(call: &Call, how: How) -> bool {
+pub(crate) fn may_fail(call: &Call, how: How) -> bool {
     let fills = ["write", "pwrite64", "writev", "fallocate", "mkdir", "mkdirat"];
     let makes = [
         "openat",

@@ -4,6 +4,7 @@ pub(crate) mod activations;
 pub(crate) mod catalogs;
 pub(crate) mod condemned;
 pub(crate) mod configs;
+pub(crate) mod devices;
 pub(crate) mod quarantine;
 pub(crate) mod scans;
 pub(crate) mod sources;

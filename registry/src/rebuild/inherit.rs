@@ -48,7 +48,7 @@ impl Memory {
                 Err(error) => memory.lost.push(format!("{table}: {error}")),
             }
         }
-        // Those of an older schema have none.
+        // Those of an older schema have neither configs nor devices.
         let has_configs = memory.table("configs").is_some();
         for (table, sql) in [
             ("image layers", "SELECT reference, pos, digest, key, etag FROM image_layers"),
@@ -63,8 +63,13 @@ impl Memory {
                 "SELECT name, id, manifest, config FROM activations
                  WHERE manifest IS NOT NULL OR config IS NOT NULL",
             ),
+            (
+                "devices of activations",
+                "SELECT name, id, device_uid, device_gid, device_mode, node, node_dev FROM activations
+                 WHERE device_uid IS NOT NULL OR device_mode IS NOT NULL OR node IS NOT NULL",
+            ),
         ] {
-            if table.starts_with("configs") && !has_configs {
+            if (table.starts_with("configs") || table.starts_with("devices")) && !has_configs {
                 continue;
             }
             match rows(old, sql) {
@@ -159,6 +164,15 @@ impl Write<'_> {
             self.run(
                 "UPDATE activations SET manifest = ?3, config = ?4 WHERE name = ?1 AND id = ?2",
                 [name, id, manifest, config],
+            )?;
+        }
+        let devices = memory.table(".devices of activations");
+        for row in devices.iter().flat_map(|rows| &rows.rows) {
+            let [name, id, uid, gid, mode, node, node_dev] = row.as_slice() else { continue };
+            self.run(
+                "UPDATE activations SET device_uid = ?3, device_gid = ?4, device_mode = ?5, node = ?6,
+                   node_dev = ?7 WHERE name = ?1 AND id = ?2",
+                [name, id, uid, gid, mode, node, node_dev],
             )?;
         }
         Ok(lost)

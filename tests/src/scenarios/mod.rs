@@ -16,6 +16,7 @@ pub mod crash_random;
 pub mod demo;
 pub mod foreign;
 pub mod full;
+pub mod given_away;
 pub mod guides;
 pub mod handover;
 pub mod killed;
@@ -75,6 +76,7 @@ pub const ALL: &[Scenario] = &[
     operate::SCENARIO,
     lost_registry::SCENARIO,
     unsettled::SCENARIO,
+    given_away::SCENARIO,
     guides::SCENARIO,
     wedge::SCENARIO,
     sizes::SCENARIO,

@@ -298,6 +298,94 @@ mod tests {
         assert!(members(&file(&whole), &many).is_err(), "more than the limit");
     }
 
+    /// Seeded: whatever an archive says, nothing panics, and each member lies in the file.
+    #[test]
+    fn archives_that_are_broken_anywhere_never_panic() {
+        use tar::EntryType::{Directory, Link, Regular, Symlink};
+        let long = "d".repeat(150);
+        let whole = archive(&[
+            ("a/", Directory, b"", ""),
+            ("a/layer.tar", Regular, &[7; 700], ""),
+            (&long, Regular, b"long", ""),
+            ("b/layer.tar", Symlink, b"", "../a/layer.tar"),
+            ("c/layer.tar", Link, b"", &long),
+            ("manifest.json", Regular, b"[]", ""),
+        ]);
+        let limits = Limits::default();
+        let number = |name: &str, otherwise: u64| {
+            std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+        };
+        let seed = number("VENEER_FUZZ_SEED", 0x0a2c);
+        let mut taken = 0;
+        for round in 0..number("VENEER_FUZZ_ROUNDS", 3000) {
+            let mut dice = seed.wrapping_add(round).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut below = |limit: usize| {
+                dice ^= dice >> 12;
+                dice ^= dice << 25;
+                dice ^= dice >> 27;
+                let next = dice.wrapping_mul(0x2545_f491_4f6c_dd1d);
+                usize::try_from(next % limit.max(1) as u64).unwrap()
+            };
+            let mut bytes = whole.clone();
+            for _ in 0..=below(3) {
+                let block = below(bytes.len() / 512) * 512;
+                match below(5) {
+                    0 => bytes.truncate(block + below(512)),
+                    1 => {
+                        let piece = bytes[block..(block + 512).min(bytes.len())].to_vec();
+                        bytes.splice(block..block, piece);
+                    }
+                    2 => drop(bytes.drain(block..(block + 512).min(bytes.len()))),
+                    // A field of a header, with the sum made right again.
+                    3 if block + 512 <= bytes.len() => {
+                        let fields = [(124, 12), (156, 1), (157, 40), (0, 60), (257, 8)];
+                        let (from, len) = fields[below(fields.len())];
+                        let text = [
+                            &b"77777777777"[..],
+                            b"\x80\xff\xff",
+                            b"L",
+                            b"x",
+                            b"../",
+                            b"00000001000",
+                            b"S",
+                            b"\0",
+                        ];
+                        let text = text[below(text.len())];
+                        for (at, byte) in text.iter().take(len).enumerate() {
+                            bytes[block + from + at] = *byte;
+                        }
+                        bytes[block + 148..block + 156].copy_from_slice(b"        ");
+                        let sum: u32 =
+                            bytes[block..block + 512].iter().map(|b| u32::from(*b)).sum();
+                        let sum = format!("{sum:06o}\0 ");
+                        bytes[block + 148..block + 156].copy_from_slice(sum.as_bytes());
+                    }
+                    _ => {
+                        let at = below(bytes.len());
+                        if let Some(byte) = bytes.get_mut(at) {
+                            *byte ^= 1 << below(8);
+                        }
+                    }
+                }
+                if bytes.len() < 512 {
+                    break;
+                }
+            }
+            let length = bytes.len() as u64;
+            let file = file(&bytes);
+            let read = std::panic::catch_unwind(|| members(&file, &limits));
+            let read =
+                read.unwrap_or_else(|_| panic!("VENEER_FUZZ_SEED={} breaks it", seed + round));
+            for member in read.into_iter().flatten() {
+                taken += 1;
+                if let MemberKind::File { offset, size } = member.kind {
+                    assert!(offset.saturating_add(size) <= length, "seed {}", seed + round);
+                }
+            }
+        }
+        assert!(taken > 1000, "only {taken} members were read");
+    }
+
     #[test]
     fn what_is_compressed_is_written_plain_within_the_bound() {
         let whole = archive(&[("a", tar::EntryType::Regular, &[7; 5000], "")]);

@@ -1,6 +1,6 @@
 //! What was handed over, as text for people.
 
-use orchestrate::{Bundled, Mounted, Unmounted};
+use orchestrate::{Bundled, Given, Mounted, Unmounted};
 
 use crate::cli::print::text::{put, safe};
 
@@ -16,6 +16,22 @@ pub(crate) fn bundled(done: &Bundled) -> String {
     if done.mounted {
         put(&mut text, format_args!("`orchestrate umount {name}` ends the mount\n"));
     }
+    text
+}
+
+/// A line of whose the device is.
+pub(crate) fn given(device: &Given) -> String {
+    let mut text = String::from("  device");
+    if let (Some(uid), Some(gid)) = (device.uid, device.gid) {
+        put(&mut text, format_args!(" of {uid}:{gid}"));
+    }
+    if let Some(mode) = &device.mode {
+        put(&mut text, format_args!(" mode {}", safe(mode)));
+    }
+    if let Some(node) = &device.node {
+        put(&mut text, format_args!(" node {}", safe(&node.to_string_lossy())));
+    }
+    text.push('\n');
     text
 }
 

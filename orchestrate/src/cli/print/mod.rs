@@ -1,6 +1,7 @@
 //! Results as text for people. Keys and names come from outside, so they are escaped.
 
 pub(crate) mod handover;
+pub(crate) mod push;
 pub(crate) mod space;
 pub(crate) mod text;
 
@@ -9,7 +10,7 @@ use orchestrate::config::{Origin, Setting, Value};
 use orchestrate::health::Readiness;
 use orchestrate::scan::Scanned;
 use orchestrate::{
-    Activated, ActivationLine, Deactivated, Ensured, How, ImageLine, Listing, Now, Pushed, Rebuilt,
+    Activated, ActivationLine, Deactivated, Ensured, How, ImageLine, Listing, Now, Rebuilt,
     Recovered, Removed, RunLine, TakenUp, Unsettled, Verified,
 };
 use registry::{Digest, Event, Quarantined, Run, RunState};
@@ -52,35 +53,8 @@ pub(crate) fn ensured(done: &Ensured) -> String {
     text
 }
 
-pub(crate) fn pushed(done: &Pushed) -> String {
-    let mut text = String::new();
-    for one in &done.objects {
-        let how = match (one.bytes_sent, one.bytes_there) {
-            (0, there) if there == one.bytes && there > 0 => "was there",
-            (_, 0) => "sent",
-            (_, _) => "resumed",
-        };
-        put(&mut text, format_args!("{how:<9}  {:>12}  {}\n", mib(one.bytes), safe(&one.key)));
-    }
-    let sent = done.objects.iter().filter(|one| one.bytes_there < one.bytes).count();
-    put(
-        &mut text,
-        format_args!(
-            "{}: {} objects, {sent} of them sent, {}; {} were there\n",
-            safe(&done.image),
-            done.objects.len(),
-            mib(done.bytes_sent),
-            mib(done.bytes_there)
-        ),
-    );
-    for digest in &done.digests {
-        let verb = if done.index_written { "now stands" } else { "stood already" };
-        put(&mut text, format_args!("the tag {verb} for {}\n", safe(digest)));
-    }
-    text
-}
-
-pub(crate) fn activated(done: &Activated) -> String {
+/// `copies`: whether files were to be copied.
+pub(crate) fn activated(done: &Activated, copies: bool) -> String {
     let mut text = done.ensured.as_ref().map_or(String::new(), ensured);
     let path = done.path.display();
     let verb = match (done.dry_run, done.already) {
@@ -89,6 +63,14 @@ pub(crate) fn activated(done: &Activated) -> String {
         (false, false) => "is now",
     };
     put(&mut text, format_args!("{} {verb} {path}\n", safe(&done.name)));
+    match done.copied {
+        0 if copies && !done.dry_run => text.push_str("  copied: 0, since it was there before\n"),
+        0 => {}
+        copied => put(&mut text, format_args!("  copied: {copied}\n")),
+    }
+    if let Some(device) = &done.device {
+        text.push_str(&handover::given(device));
+    }
     text
 }
 
@@ -185,6 +167,9 @@ pub(crate) fn activation(line: &ActivationLine, history: &[Event]) -> String {
     }
     if let Some(wish) = line.when_closed {
         put(&mut text, format_args!("  {}, as soon as nobody has it open\n", wish.word()));
+    }
+    if let Some(device) = &line.device {
+        text.push_str(&handover::given(device));
     }
     if line.unchecked {
         put(

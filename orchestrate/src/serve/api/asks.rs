@@ -16,7 +16,8 @@ use crate::serve::http::request::Request;
 use crate::serve::http::response::Response;
 use crate::serve::mode::Mode;
 use crate::serve::{problem, webhook};
-use crate::verbs::activate::{ActivateOptions, Going};
+use crate::verbs::activate::ActivateOptions;
+use crate::verbs::deactivate::Going;
 use crate::verbs::gc::Bound;
 use crate::verbs::named::{check_name, reference};
 
@@ -182,7 +183,7 @@ pub(super) fn activate(daemon: &Daemon, request: &Request) -> Result<Response, E
     let (name, reference) = (body.id.as_str(), image.to_string());
     let ActivateBody { no_fetch, dry_run, .. } = body;
     let bytes = bytes("bytes", body.bytes.as_ref(), 1)?;
-    let options = ActivateOptions { bytes, no_fetch, dry_run };
+    let options = ActivateOptions { bytes, no_fetch, dry_run, copies: Vec::new() };
     let already = daemon.with_host(|host| {
         // What was asked to take it away before is done first, in its turn.
         if !dry_run && host.is_to_go(name)? {
@@ -191,7 +192,7 @@ pub(super) fn activate(daemon: &Daemon, request: &Request) -> Result<Response, E
         host.agrees(name, &reference, bytes)?;
         // What is up takes no run and no network; nor does a look at what would be done.
         match dry_run || host.is_up(name, &reference)? {
-            true => host.activate(&image, name, options).map(Some),
+            true => host.activate(&image, name, options.clone()).map(Some),
             false => Ok(None),
         }
     });

@@ -11,7 +11,8 @@ use crate::error::class::Class;
 use crate::host::run::RunLine;
 use crate::serve::client::{ANSWER_TIME, Client, FIRST_S, LATE, PAGE, Runs, WAIT_S, parsed};
 use crate::serve::verbs::Verbs;
-use crate::verbs::activate::{ActivateOptions, Activated, Deactivated, Going};
+use crate::verbs::activate::{ActivateOptions, Activated};
+use crate::verbs::deactivate::{Deactivated, Going};
 use crate::verbs::ensure::Ensured;
 use crate::verbs::gc::{Bound, Collected, Usage};
 use crate::verbs::remove::Removed;
@@ -54,7 +55,8 @@ impl Verbs for Client {
         name: &str,
         options: ActivateOptions,
     ) -> Result<Activated, Error> {
-        let ActivateOptions { bytes, no_fetch, dry_run } = options;
+        // Who copies files does it without a daemon, which opens none of a client's.
+        let ActivateOptions { bytes, no_fetch, dry_run, copies: _ } = options;
         let mut body = json!({"id": name, "image": image.to_string(), "dry_run": dry_run});
         body["bytes"] = bytes.into();
         // A daemon of another day does not know the word: only who means it says it.

@@ -5,6 +5,7 @@
 
 pub(crate) mod bundle;
 mod config;
+pub(crate) mod device;
 pub(crate) mod mount;
 
 use std::path::{Path, PathBuf};

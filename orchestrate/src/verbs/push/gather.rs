@@ -89,7 +89,7 @@ impl Blob {
             From::Made(_) => None,
             From::Blobs(blobs) => Some(blobs),
         };
-        match blobs.map(|blobs| blobs.layer(self.digest)).transpose()? {
+        match blobs.map(|blobs| blobs.layer(self.digest, self.size)).transpose()? {
             Some((wanted::Place::Here(piece), _)) => Ok(piece),
             Some((wanted::Place::Server { .. }, _)) | None => Err(Error::Image(Unusable::NoBlob {
                 place: self.shown.clone(),
@@ -201,32 +201,15 @@ fn open(settings: &Settings, from: &Reference, standard: File) -> Result<Opened,
 
 /// What came through a pipe, in a file that goes with this process.
 fn arrived(settings: &Settings, shown: &str, standard: File) -> Result<Arc<File>, Error> {
-    let path = spooled::arriving(&settings.state)?;
-    let (to, name, limits) = (path.clone(), shown.to_owned(), settings.limits.clone());
+    let (to, name, limits) = (settings.state.clone(), shown.to_owned(), settings.limits.clone());
     let arrived = heedfully(&settings.cancel, move || {
-        spooled::arrive(to, &name, unpack::Timed::new(standard, &limits), &limits)
-    });
-    match arrived {
-        // Its name goes with it, and its bytes when it is closed.
-        Ok(arrived) => Ok(arrived?.file.clone()),
-        Err(stopped) => {
-            drop(std::fs::remove_file(&path));
-            Err(stopped)
-        }
-    }
+        spooled::arrive(&to, &name, unpack::Timed::new(standard, &limits), &limits)
+    })??;
+    Ok(arrived.file.clone())
 }
 
 fn blob_of(blobs: &Blobs, digest: Digest, size: u64) -> Result<Blob, Error> {
-    let (place, shown) = blobs.layer(digest)?;
-    let found = match place {
-        wanted::Place::Here(piece) => Piece::bytes(&piece),
-        wanted::Place::Server { .. } => size,
-    };
-    if found != size {
-        let (want, got) = (size.to_string(), found.to_string());
-        let local = fetch::Error::Local { place: shown, field: "number of bytes", want, got };
-        return Err(Error::Fetch(local));
-    }
+    let (_, shown) = blobs.layer(digest, size)?;
     Ok(Blob { digest, size, shown, from: From::Blobs(blobs.clone()) })
 }
 
@@ -237,7 +220,7 @@ fn picked(blobs: &Blobs, pick: &Pick) -> Result<(Vec<u8>, Vec<Descriptor>), Erro
     let index = Index::read(&bytes).map_err(&failed)?;
     let found = match (index.pick(pick), pick) {
         (Err(fetch::image::Error::NoName { .. }), Pick::Digest(digest)) => {
-            let document = blobs.document(Document::Manifest, *digest, None)?;
+            let document = blobs.document(Document::Manifest, *digest)?;
             vec![Descriptor {
                 media_type: media_type_of(&document),
                 digest: *digest,
@@ -261,7 +244,7 @@ fn chosen(
     let (_, entries) = picked(blobs, pick)?;
     let Chosen { manifest: (digest, manifest), config, .. } =
         best(blobs, &Index::of(entries), platform)?;
-    let bytes = blobs.document(Document::Manifest, digest, None)?;
+    let bytes = blobs.document(Document::Manifest, digest)?;
     let descriptor = Descriptor {
         media_type: media_type_of(&bytes),
         digest,

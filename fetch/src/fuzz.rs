@@ -16,16 +16,18 @@ use crate::distribution::{rules, token};
 use crate::error::answer;
 use crate::http::checksum::Checksum;
 use crate::http::redirect;
-use crate::http::sign::{Op, Target, sign};
+use crate::http::sign::{Op, Target, sign, sign_write};
 use crate::image::{authfile, challenge};
 use crate::keys::{self, metadata, shared, sts};
 use crate::locator::BlobRef;
 use crate::s3::endpoint::{Addressing, Endpoint};
+use crate::s3::keys::Keys;
 use crate::s3::listing;
 use crate::s3::object::{ImageRef, ObjectRef};
 use crate::s3::options::Options;
+use crate::s3::write;
 use crate::text::range::ContentRange;
-use crate::text::{date, digest, words};
+use crate::text::{date, digest, words, xml};
 
 /// xorshift64*.
 struct Dice(u64);
@@ -51,6 +53,20 @@ impl Dice {
 const PIECES: &[&str] = &[
     "<ListBucketResult>",
     "</ListBucketResult>",
+    "<ListMultipartUploadsResult>",
+    "</ListMultipartUploadsResult>",
+    "<Upload>",
+    "</Upload>",
+    "<Key>a</Key>",
+    "<UploadId>",
+    "</UploadId>",
+    "<ListPartsResult>",
+    "</ListPartsResult>",
+    "<Part>",
+    "</Part>",
+    "<PartNumber>1</PartNumber>",
+    "<InitiateMultipartUploadResult>",
+    "</InitiateMultipartUploadResult>",
     "<Contents>",
     "</Contents>",
     "<Key>",
@@ -317,6 +333,27 @@ fn try_all(bytes: &[u8]) -> usize {
         Err(error) => quiet(&error.to_string()),
     }
     taken += try_registries(bytes, &text);
+    taken += usize::from(write::created(bytes).is_ok());
+    if let Ok(uploads) = write::uploads(bytes, "a") {
+        taken += 1;
+        let target = Target {
+            endpoint: Endpoint::parse("http://h").unwrap(),
+            region: "r".into(),
+            addressing: Addressing::Path,
+        };
+        let (keys, options) = (Keys::new("AKID", "SECRET", None), Options::default());
+        for upload in uploads {
+            // Whatever an upload is called, it can be asked for.
+            let parts = write::Write::Parts { key: "a", upload: &upload, after: 1 };
+            let signed = sign_write(&target, "bucket", parts, &keys, &options);
+            assert!(signed.is_ok(), "{upload:?}: {signed:?}");
+        }
+    }
+    if let Ok((parts, _)) = write::parts(bytes) {
+        taken += 1;
+        let text = write::complete(&parts);
+        xml::texts(text.as_bytes(), "CompleteMultipartUpload", &[]).ok();
+    }
     if let Ok(image) = text.parse::<ImageRef>() {
         assert_eq!(image.to_string().trim_end_matches('/'), text.trim_end_matches('/'));
     }

@@ -19,24 +19,6 @@ const FULL_NAME: &str = "io.containerd.image.name";
 /// What a layout says of itself (image-spec, image-layout.md).
 pub const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
-/// Whether a file `oci-layout` is of the version that is written here.
-///
-/// # Errors
-/// [`Error::Json`], [`Error::Field`].
-pub fn check_layout(bytes: &[u8]) -> Result<(), Error> {
-    let document = Document::Layout;
-    let value: Value = super::json::read(document, bytes)?;
-    match value.get("imageLayoutVersion").and_then(Value::as_str) {
-        Some("1.0.0") => Ok(()),
-        other => Err(Error::Field {
-            document,
-            field: "imageLayoutVersion",
-            got: other.unwrap_or("none").to_owned(),
-            why: "1.0.0 is the only one that is written here",
-        }),
-    }
-}
-
 /// An entry of an index, with everything that it says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry(Map<String, Value>);
@@ -261,8 +243,7 @@ mod tests {
         let null =
             with_entries(Some(br#"{"schemaVersion":2,"manifests":null}"#), "v1", &[entry(1)]);
         assert_eq!(names(&null.unwrap().unwrap(), "v1"), [1]);
-        assert!(check_layout(LAYOUT.as_bytes()).is_ok());
-        assert!(check_layout(br#"{"imageLayoutVersion":"2.0.0"}"#).is_err());
+        assert!(crate::image::is_layout(LAYOUT.as_bytes()).is_ok());
     }
 
     #[test]

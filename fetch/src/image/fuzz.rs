@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use crate::image::{
-    ArchivePick, Archives, Config, Document, Error, Index, Manifest, Pick, Platform, is_layout,
-    told,
+    ArchivePick, Archives, Config, Digest, Document, Entry, Error, Index, Manifest, Pick, Platform,
+    is_layout, media_type_of, named, told, with_entries,
 };
 use crate::reference::Reference;
 
@@ -152,6 +152,26 @@ fn try_all(bytes: &[u8]) -> usize {
     let wanted: Platform = "linux/arm64/v8.2".parse().unwrap();
     taken +=
         usize::from(read(told(bytes)).is_some()) + usize::from(read(is_layout(bytes)).is_some());
+    media_type_of(bytes);
+    if let Some(named) = read(named(bytes)) {
+        taken += 1;
+        for of in named {
+            // Of whatever an index is made, it is one with this name in it.
+            let entry = Entry::of(bytes, &of);
+            if let Some(made) = read(with_entries(None, "v2", std::slice::from_ref(&entry))) {
+                Index::read(&made.unwrap()).unwrap();
+            }
+        }
+    }
+    let entry = Entry::new("application/vnd.oci.image.manifest.v1+json", Digest([1; 32]), 7, None);
+    if let Some(Some(made)) = read(with_entries(Some(bytes), "v2", &[entry.clone()])) {
+        taken += 1;
+        let index = Index::read(&made).unwrap();
+        let found = index.pick(&Pick::Name("v2".into())).unwrap();
+        assert_eq!(found.entries()[0].digest, Digest([1; 32]));
+        let again = with_entries(Some(&made), "v2", &[entry]).unwrap();
+        assert_eq!(again, None, "it is so already");
+    }
     if let Some(index) = read(Index::read(bytes)) {
         taken += 1;
         for pick in [Pick::Only, Pick::Name("v1".into())] {

@@ -25,7 +25,7 @@ pub use archive::{ArchivePick, Archived, Archives};
 pub use config::Config;
 pub use descriptor::{Descriptor, Media};
 pub use digest::Digest;
-pub use edit::{Entry, LAYOUT, Packed, check_layout, manifest_of, media_type_of, with_entries};
+pub use edit::{Entry, LAYOUT, Packed, manifest_of, media_type_of, with_entries};
 pub use error::{Document, Error};
 pub use index::{ACCEPT, Index, Pick, named, told};
 pub use json::{DOCUMENT_BYTES_MAX, is_layout};

@@ -13,7 +13,7 @@ pub(crate) mod send;
 
 use std::fs::File;
 
-use fetch::image::{LAYOUT, Pick, check_layout};
+use fetch::image::{LAYOUT, Pick, is_layout};
 use fetch::{ImageRef, Place, Reference};
 
 use crate::error::Error;
@@ -138,7 +138,7 @@ fn tagged(
 fn layout(goal: &Goal, make: bool) -> Result<(), Error> {
     let object = goal.object("oci-layout")?;
     match goal.heed(goal.client.read_small(&object, LAYOUT_BYTES_MAX))? {
-        Some(found) => check_layout(&found.bytes).map_err(|source| {
+        Some(found) => is_layout(&found.bytes).map_err(|source| {
             Error::Image(Unusable::Document { image: object.to_string(), source })
         }),
         None if make => {

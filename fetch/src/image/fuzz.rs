@@ -164,7 +164,7 @@ fn try_all(bytes: &[u8]) -> usize {
         }
     }
     let entry = Entry::new("application/vnd.oci.image.manifest.v1+json", Digest([1; 32]), 7, None);
-    if let Some(Some(made)) = read(with_entries(Some(bytes), "v2", &[entry.clone()])) {
+    if let Some(Some(made)) = read(with_entries(Some(bytes), "v2", std::slice::from_ref(&entry))) {
         taken += 1;
         let index = Index::read(&made).unwrap();
         let found = index.pick(&Pick::Name("v2".into())).unwrap();

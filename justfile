@@ -63,6 +63,7 @@ soak-thin *NAMES: static
 fuzz SECONDS="600" SEED="1":
     cargo run --release --package unpack --example fuzz -- {{ SECONDS }} {{ SEED }} both
     VENEER_FUZZ_ROUNDS=400000 VENEER_FUZZ_SEED={{ SEED }} cargo test --release --package fetch --lib fuzz
+    VENEER_FUZZ_ROUNDS=200000 VENEER_FUZZ_SEED={{ SEED }} cargo test --release --package unpack --lib broken_anywhere
     VENEER_FUZZ_ROUNDS=1000000 VENEER_FUZZ_SEED={{ SEED }} cargo test --release --package thin --lib fuzz
 
 # The costliest layer of every kind that so many changes find, beside GNU tar: target/cost; seeded, an hour, needs root.

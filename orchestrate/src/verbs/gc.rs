@@ -305,7 +305,7 @@ impl Host {
     /// # Errors
     /// [`Error::Unknown`]; [`Error::Making`].
     pub fn pin(&mut self, reference: &str, pinned: bool) -> Result<(), Error> {
-        let reference = &self.own_name(reference)?;
+        let reference = &self.only_name(reference)?;
         if self.registry.image(reference)?.is_none() {
             return Err(self.unknown("image", reference));
         }

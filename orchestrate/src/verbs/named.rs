@@ -45,13 +45,34 @@ impl Host {
     /// # Errors
     /// Those of the registry.
     pub(crate) fn own_name(&self, name: &str) -> Result<String, Error> {
-        let Ok(Reference { place: Place::Here(digest), platform: None }) = name.parse() else {
-            return Ok(name.to_owned());
-        };
-        if self.registry.image(name)?.is_some() {
-            return Ok(name.to_owned());
+        Ok(self.own_names(name)?.into_iter().next().unwrap_or_else(|| name.to_owned()))
+    }
+
+    /// As [`Host::own_name`], for what is done to a name and not to what is behind it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where several images are the same.
+    pub(crate) fn only_name(&self, name: &str) -> Result<String, Error> {
+        match self.own_names(name)?.as_slice() {
+            [] => Ok(name.to_owned()),
+            [one] => Ok(one.clone()),
+            several => {
+                let shown: Vec<_> = several.iter().map(|name| quoted(name).to_string()).collect();
+                let text = format!("{name} is several images, name one of {}", shown.join(", "));
+                Err(Error::Usage(text))
+            }
         }
-        Ok(self.registry.image_of(Digest(digest.0))?.unwrap_or_else(|| name.to_owned()))
+    }
+
+    fn own_names(&self, name: &str) -> Result<Vec<String>, Error> {
+        match name.parse() {
+            Ok(Reference { place: Place::Here(digest), platform: None })
+                if self.registry.image(name)?.is_none() =>
+            {
+                Ok(self.registry.images_of(Digest(digest.0))?)
+            }
+            Ok(_) | Err(_) => Ok(vec![name.to_owned()]),
+        }
     }
 
     /// The archive of an image that came through a pipe, to this process or to another.

@@ -39,7 +39,7 @@ impl Host {
     /// # Errors
     /// [`Amiss::InUse`] for an image of which there are activations; [`Error::Held`].
     pub fn remove(&mut self, name: &str, how: Going) -> Result<Removed, Error> {
-        let name = &self.own_name(name)?;
+        let name = &self.only_name(name)?;
         if how.dry_run {
             return self.remove_alone(name, how);
         }

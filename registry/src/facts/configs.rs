@@ -86,15 +86,15 @@ impl Registry {
         })
     }
 
-    /// The reference of an image that is here, by the digest of its manifest, or of its config where it came
-    /// without a manifest; the first of several.
+    /// The references of an image that is here, by the digest of its manifest, or of its config where it came
+    /// without a manifest; the first few.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
-    pub fn image_of(&self, digest: Digest) -> Result<Option<String>, Error> {
-        self.one(
+    pub fn images_of(&self, digest: Digest) -> Result<Vec<String>, Error> {
+        self.all(
             "SELECT reference FROM images
-             WHERE manifest = ?1 OR (config = ?1 AND manifest IS NULL) ORDER BY reference LIMIT 1",
+             WHERE manifest = ?1 OR (config = ?1 AND manifest IS NULL) ORDER BY reference LIMIT 8",
             [digest.hex()],
             |row| get(row, 0, "image"),
         )

@@ -224,7 +224,7 @@ pub(super) fn remove_image(daemon: &Daemon, request: &Request) -> Result<Respons
     };
     let reference = image_name(name)?;
     let known = daemon.with_host(|host| {
-        let own = host.own_name(&reference)?;
+        let own = host.only_name(&reference)?;
         Ok(host.registry().image(&own)?.is_some() || host.is_being_made(&reference)?)
     })?;
     match known {

@@ -251,8 +251,14 @@ fn the_daemon_makes_what_it_may_and_opens_no_path() {
         assert_eq!(done["name"], name.as_str(), "{done}");
         host.check_tree(&name, 3);
         host.ok(&["activate", digest, "--name", &format!("b-{at}")]);
-        host.ok(&["pin", digest]);
-        host.ok(&["unpin", digest]);
+        // By a digest that several names have, none of them is changed.
+        for words in [["pin", digest.as_str()], ["unpin", digest], ["rm", digest]] {
+            let (code, said) = host.said(&words);
+            let alone = all[..at].iter().all(|(_, other)| other != digest);
+            let due = if alone && words[0] != "rm" { 0 } else { 100 };
+            assert_eq!(code, due, "{words:?}: {said}");
+            assert!(alone || said.contains("name one of"), "{words:?}: {said}");
+        }
     }
     let rows = host.rows("SELECT count(*) FROM volumes WHERE role = 'layer'");
     assert_eq!(rows, ["3"]);

@@ -113,7 +113,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     // As after a boot: the device is gone, the node is not, and its number is another's.
     let before = node(&inside)?;
     guest.cmd("dmsetup").args(["remove", "vmm"]).run()?.expect(0)?;
-    let squatter = ["create", "squatter", "--table", "0 8 zero"];
+    let squatter = ["create", "squatter", "--table", "0 8 error"];
     guest.cmd("dmsetup").args(squatter).run()?.expect(0)?;
     ensure!(node(&inside)?.3 == before.3, "the node has gone with the device");
     veneer.ok(&["recover"])?;

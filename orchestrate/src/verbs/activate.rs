@@ -265,7 +265,8 @@ impl Host {
         let Some(row) = self.registry.activation(name)?.filter(|_| !copies.is_empty()) else {
             return Ok(());
         };
-        self.patiently(Step::Device, |host| host.put_copies(&row, copies))
+        // Once: a tree to which half was applied is worth nothing, and goes with the snapshot.
+        self.put_copies(&row, copies)
     }
 
     fn mapping(&self, row: Option<&Activation>) -> Result<Mapping, Error> {

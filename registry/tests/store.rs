@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use registry::{
-    ActivationState, Blob, Digest, Error, Image, ImageLayer, Kind, Known, KnownBy, NewActivation,
-    NewVolume, Registry, Role, Seal, Source, StoreBinding, VolumeState, chain_id,
+    ActivationState, Blob, Device, Digest, Error, Image, ImageLayer, Kind, Known, KnownBy,
+    NewActivation, NewVolume, Registry, Role, Seal, Source, StoreBinding, VolumeState, chain_id,
 };
 
 struct Place {
@@ -156,6 +156,38 @@ fn an_activation_goes_through_its_life() {
     }
     registry.write(|write| write.forget_activation("web")).unwrap();
     assert_eq!(registry.activation("web").unwrap(), None);
+}
+
+#[test]
+fn to_whom_a_device_is_given_is_remembered() {
+    let place = place();
+    let mut registry = Registry::open(&place.path).unwrap();
+    let base = template(&mut registry);
+    for name in ["web", "other"] {
+        let (reference, bytes) = ("s3://b/p/", 1 << 20);
+        let new = NewActivation { name, reference, origin: base, bytes, endpoint: None };
+        registry.write(|write| write.reserve_activation(&new, &none())).unwrap();
+    }
+    assert_eq!(registry.device("web").unwrap(), Device::default());
+    assert_eq!(registry.devices().unwrap(), []);
+    let given = Device {
+        uid: Some(4_294_967_294),
+        gid: Some(0),
+        mode: Some(0o660),
+        node: Some("/run/jail/rootfs".into()),
+        node_leads_to: None,
+    };
+    registry.write(|write| write.put_device("web", &given)).unwrap();
+    registry.write(|write| write.put_node("web", Some("253:7"))).unwrap();
+    let leads = Device { node_leads_to: Some("253:7".into()), ..given.clone() };
+    assert_eq!(registry.devices().unwrap(), [("web".to_owned(), leads)]);
+    registry.write(|write| write.put_node("web", None)).unwrap();
+    assert_eq!(registry.device("web").unwrap(), given);
+    for wrong in
+        [Device { uid: Some(u32::MAX), ..given.clone() }, Device { mode: Some(0o1777), ..given }]
+    {
+        assert!(registry.write(|write| write.put_device("web", &wrong)).is_err(), "{wrong:?}");
+    }
 }
 
 /// A bucket with one object that was read, whose ETag was its MD5 or was not.

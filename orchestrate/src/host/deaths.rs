@@ -92,9 +92,19 @@ impl Host {
         })
     }
 
+    /// How a run ends that was killed by what it does. Where what it is for is there all the same, it died with no
+    /// more to do than to say so, and is done.
+    pub(crate) fn end_of_dead(&self, run: &Run) -> Result<Option<RunState>, Error> {
+        let end = self.dead(run)?.end(run);
+        match end.is_some() && self.stands(run)? {
+            true => Ok(Some(RunState::Done)),
+            false => Ok(end),
+        }
+    }
+
     /// How a run ends that is not to be taken up; none where it may be.
     pub(crate) fn killed_by_itself(&self, run: &Run) -> Result<Option<RunState>, Error> {
-        let end = self.dead(run)?.end(run);
+        let end = self.end_of_dead(run)?;
         if let Some(RunState::Failed { message, .. }) = &end {
             self.warn(message, &[("run", run.id.into())]);
         }

@@ -246,7 +246,16 @@ impl Host {
             }
             let endpoint = ensured.map(|ensured| ensured.endpoint.as_str());
             self.reserved(reference, name, bytes, &top, endpoint)?;
-            self.copied_into(name, copies).or_else(|error| self.unborn(name, error))?;
+            let mut fresh = true;
+            self.patiently(Step::Device, |host| {
+                // A tree to which half was applied is worth nothing, and goes with the snapshot.
+                if !std::mem::take(&mut fresh) {
+                    host.drive(name, Wish::Gone)?;
+                    host.reserved(reference, name, bytes, &top, endpoint)?;
+                }
+                host.copied_into(name, copies)
+            })
+            .or_else(|error| self.unborn(name, error))?;
             copied = copies.len();
         }
         let Some(row) = self.registry.activation(name)? else { return Ok(None) };
@@ -261,11 +270,11 @@ impl Host {
     }
 
     /// Puts the files into an activation that was reserved just now.
-    fn copied_into(&mut self, name: &str, copies: &[CopyIn]) -> Result<(), Error> {
+    fn copied_into(&self, name: &str, copies: &[CopyIn]) -> Result<(), Error> {
         let Some(row) = self.registry.activation(name)?.filter(|_| !copies.is_empty()) else {
             return Ok(());
         };
-        self.patiently(Step::Device, |host| host.put_copies(&row, copies))
+        self.put_copies(&row, copies)
     }
 
     fn mapping(&self, row: Option<&Activation>) -> Result<Mapping, Error> {

@@ -18,7 +18,6 @@ use crate::error::Error;
 use crate::handover::copies::{self, BLOCK, COPY_BYTES_MAX, CopyIn};
 use crate::handover::unfit::Unfit;
 use crate::host::{Host, walls};
-use crate::plan::Mapping;
 use crate::process::cancel::Cancel;
 
 /// What the frames of a stream take at most, beside the content.
@@ -182,13 +181,9 @@ impl Read for Stream<'_> {
 
 impl Host {
     /// Puts the files into an activation that is only reserved, and to disk. The caller holds its lock.
-    pub(crate) fn put_copies(&mut self, row: &Activation, copies: &[CopyIn]) -> Result<(), Error> {
+    pub(crate) fn put_copies(&self, row: &Activation, copies: &[CopyIn]) -> Result<(), Error> {
         if copies.is_empty() {
             return Ok(());
-        }
-        // What an earlier try has left open.
-        if self.store.mapping(row.id, &row.name)? != Mapping::Absent {
-            self.store.unmap(row.id, &row.name)?;
         }
         let work = self.store.open(row.id, row.bytes)?;
         let applied = work

@@ -45,7 +45,7 @@ impl Host {
             }
             let end = match dry_run {
                 true if run.cancel.is_some() => RunState::Cancelled,
-                true => self.dead(&run)?.end(&run).unwrap_or(RunState::Running),
+                true => self.end_of_dead(&run)?.unwrap_or(RunState::Running),
                 false => self.take_up(&run)?,
             };
             taken.push(TakenUp { run: run.id, verb: run.verb, subject: run.subject, end });
@@ -161,7 +161,7 @@ impl Host {
     }
 
     /// Whether what a run is for is there, after recovery.
-    fn stands(&self, run: &Run) -> Result<bool, Error> {
+    pub(crate) fn stands(&self, run: &Run) -> Result<bool, Error> {
         let activation = self.registry.activation(&run.subject)?;
         let is = |state| activation.as_ref().is_some_and(|row| row.state == state);
         Ok(match run.verb {

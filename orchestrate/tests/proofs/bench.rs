@@ -441,6 +441,7 @@ pub(crate) fn tree_digest(path: &Path) -> sha2::digest::Output<Sha256> {
 
 pub(crate) fn json(words: &[&str], output: &Output) -> Value {
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(is_good(words, output.status.code()), "{words:?}: {}: {said}", output.status);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(is_good(words, output.status.code()), "{words:?}: {}: {said}{told}", output.status);
     serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -254,3 +254,25 @@ fn beside_a_daemon_the_command_copies_by_itself() {
     assert_eq!(fs::read_to_string(tree(&host, "web").join("sbin/init")).unwrap(), "init");
     host.check();
 }
+
+#[test]
+fn a_rebuild_knows_to_whom_devices_are_given() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    host.ok(&["activate", A, "--name", "web"]);
+    let device = registry::Device {
+        uid: Some(7),
+        gid: Some(8),
+        mode: Some(0o640),
+        node: Some("/none/rootfs".into()),
+        node_leads_to: None,
+    };
+    let mut registry = registry::Registry::open(&host.state().join("registry.db")).unwrap();
+    registry.write(|write| write.put_device("web", &device)).unwrap();
+    drop(registry);
+    let given = json!({"uid": 7, "gid": 8, "mode": "0640", "node": "/none/rootfs"});
+    assert_eq!(host.ok(&["ls"])["activations"][0]["device"], given);
+    host.ok(&["rebuild"]);
+    assert_eq!(host.ok(&["show", "web"])["activation"]["device"], given);
+    host.check();
+}

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::guest::Guest;
+use crate::guest::daemon::{Daemon, wait};
 use crate::guest::veneer::Veneer;
 use crate::layer;
 use crate::scenario::{Needs, Report, Scenario};
@@ -53,6 +54,39 @@ fn copies(guest: &Guest, veneer: &Veneer) -> Result<()> {
     ensure!(blocks.f_blocks * blocks.f_frsize > 5 << 29, "the file system did not grow");
     veneer.ok(&["umount", "copied"])?;
     veneer.ok(&["rm", "copied"]).map(drop)
+}
+
+/// The daemon gives the device away, and commands make and remove the node.
+fn beside_a_daemon(guest: &Guest, veneer: &Veneer, jail: &Path) -> Result<()> {
+    let (device, inside) = (Path::new("/dev/mapper/web"), jail.join("web"));
+    let words = ["activate", IMAGE, "--name", "web"];
+    let daemon = Daemon::start(veneer, &[])?;
+    let given = ["--device-owner", "77:88", "--device-mode", "0600", "--node", text(&inside)?];
+    veneer.ok(&[&words[..], &given].concat())?;
+    let is = node(&inside)?;
+    ensure!((is.0, is.1, is.2) == (77, 88, 0o600) && node(device)? == is, "{is:?}");
+    veneer.ok(&["deactivate", "web"])?;
+    ensure!(!inside.exists() && !device.exists(), "left behind by a daemon's work");
+    veneer.ok(&words)?;
+    ensure!(node(device)?.0 == 77, "the daemon does not give it away");
+    ensure!(!inside.exists(), "the daemon has made a node");
+    veneer.ok(&["recover"])?;
+    ensure!(node(&inside)? == node(device)?, "recover has made no node");
+    daemon.stop()?;
+    // As at a boot.
+    guest.cmd("dmsetup").args(["remove", "web"]).run()?.expect(0)?;
+    let daemon = Daemon::start(veneer, &[])?;
+    wait(|| Ok(node(device).is_ok_and(|is| (is.0, is.1, is.2) == (77, 88, 0o600))))?;
+    veneer.ok(&["recover"])?;
+    // It is on its way out: nobody opens it anew, and nobody makes the node again.
+    let open = fs::File::open(&inside)?;
+    veneer.ok(&["rm", "web", "--when-closed"])?;
+    ensure!(!inside.exists() && device.exists(), "a node of what is on its way out");
+    veneer.ok(&["recover"])?;
+    ensure!(!inside.exists(), "made again");
+    drop(open);
+    wait(|| Ok(!device.exists()))?;
+    daemon.stop()
 }
 
 fn run(guest: &mut Guest) -> Result<Report> {
@@ -113,7 +147,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     // As after a boot: the device is gone, the node is not, and its number is another's.
     let before = node(&inside)?;
     guest.cmd("dmsetup").args(["remove", "vmm"]).run()?.expect(0)?;
-    let squatter = ["create", "squatter", "--table", "0 8 zero"];
+    let squatter = ["create", "squatter", "--table", "0 8 error"];
     guest.cmd("dmsetup").args(squatter).run()?.expect(0)?;
     ensure!(node(&inside)?.3 == before.3, "the node has gone with the device");
     veneer.ok(&["recover"])?;
@@ -138,6 +172,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     ensure!(!inside.exists() && node(&other)?.0 == 1234, "the node has not moved");
     veneer.ok(&["rm", "vmm"])?;
     ensure!(!other.exists(), "left behind by rm");
+    beside_a_daemon(guest, &veneer, &jail)?;
     veneer.check()?;
     veneer.close()?;
     Ok(Report::new())

@@ -1,12 +1,12 @@
-//! Against a real registry, distribution's own (`docker-registry` of Debian), where it is installed: open, and with
+//! Against a real registry, distribution's own (`docker-registry` of Debian, which `./bootstrap` gets): open, and with
 //! passwords. The others of `registry_*.rs` try what it never does.
 
 mod fault;
 mod registry;
 
+use std::env;
 use std::io::Read as _;
-use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,10 +21,24 @@ const HTPASSWD: &str = "alice:$2y$05$nvgWR28gUIxqc/8PbEJCrO2AhsOhuD0zhSL2MaiVQvO
 const ALICE: &str = r#"{"auth":"YWxpY2U6c2VzYW1l"}"#;
 const BASIC: &str = "Basic YWxpY2U6c2VzYW1l";
 
+#[path = "../../tests/src/port.rs"]
+mod port;
+
+use port::Port;
+
+fn program() -> PathBuf {
+    let home = || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cache");
+    let cache = env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
+    let path = cache.join("veneer/registry/docker-registry");
+    assert!(path.is_file(), "no registry at {}: run ./bootstrap", path.display());
+    path
+}
+
 /// A registry that ends with the test.
 struct Real {
     child: Child,
     port: u16,
+    _claimed: Port,
 }
 
 impl Drop for Real {
@@ -35,9 +49,9 @@ impl Drop for Real {
 }
 
 impl Real {
-    /// None where there is no such program.
-    fn start(dir: &Path, guarded: bool) -> Option<Real> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    fn start(dir: &Path, guarded: bool) -> Real {
+        let claimed = Port::claim().expect("a port of the loopback");
+        let port = claimed.number;
         let (at, passwords) = (dir.display(), dir.join("htpasswd"));
         let auth = match guarded {
             true => format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", passwords.display()),
@@ -52,23 +66,20 @@ impl Real {
             ),
         )
         .unwrap();
-        let spawned = Command::new("docker-registry")
+        let child = Command::new(program())
             .arg("serve")
             .arg(dir.join("config.yml"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn();
-        let Ok(child) = spawned else {
-            eprintln!("NOT TRIED: there is no docker-registry on this machine");
-            return None;
-        };
-        let real = Real { child, port };
+            .spawn()
+            .expect("start the registry");
+        let real = Real { child, port, _claimed: claimed };
         let begun = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(begun.elapsed() < Duration::from_secs(30), "it does not listen");
             thread::sleep(Duration::from_millis(50));
         }
-        Some(real)
+        real
     }
 
     fn at(&self) -> RegistryRef {
@@ -148,14 +159,14 @@ fn pull(real: &Real, options: &Options, layers: &[&[u8]]) {
 #[test]
 fn an_image_of_a_real_registry_is_what_was_pushed() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(real) = Real::start(dir.path(), false) else { return };
+    let real = Real::start(dir.path(), false);
     pull(&real, &options(), &[&noise(1000, 1), &noise(17_000_001, 2)]);
 }
 
 #[test]
 fn a_real_registry_with_passwords_lets_in_who_has_one() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(real) = Real::start(dir.path(), true) else { return };
+    let real = Real::start(dir.path(), true);
     let host = format!("127.0.0.1:{}", real.port);
     let (alice, _file) = with_logins(&[(host.clone(), ALICE)]);
     pull(&real, &alice, &[&noise(1000, 3), &noise(300_000, 4)]);

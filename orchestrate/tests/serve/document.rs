@@ -117,7 +117,13 @@ fn every_path_and_method_is_as_the_document_has_it() {
     let mut ask = |method: &str, path: &str, target: &str, body: String, status: u16| {
         let answer = daemon.ask(method, target, &body);
         let said = String::from_utf8_lossy(&answer.body).into_owned();
-        assert_eq!(answer.status, status, "{method} {target} {body}: {said}");
+        // What was only begun may be done by the time it is looked at.
+        let done = status == 202 && answer.status == 200;
+        assert!(
+            done || answer.status == status,
+            "{method} {target} {body}: {} {said}",
+            answer.status
+        );
         document.check(method, path, &answer);
         walked.push((method.to_lowercase(), path.to_owned()));
     };

@@ -25,7 +25,8 @@ fn busy(host: &Host<'_>) -> (Daemon, u64) {
 
 fn asked(daemon: &Daemon, method: &str, target: &str) -> u64 {
     let answer = daemon.ask(method, target, "");
-    assert_eq!(answer.status, 202, "{method} {target}: {}", answer.json());
+    // It may be done by the time it is looked at.
+    assert!([200, 202].contains(&answer.status), "{method} {target}: {}", answer.json());
     answer.json()["id"].as_u64().unwrap()
 }
 

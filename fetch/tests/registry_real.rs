@@ -21,6 +21,7 @@ const HTPASSWD: &str = "alice:$2y$05$nvgWR28gUIxqc/8PbEJCrO2AhsOhuD0zhSL2MaiVQvO
 const ALICE: &str = r#"{"auth":"YWxpY2U6c2VzYW1l"}"#;
 const BASIC: &str = "Basic YWxpY2U6c2VzYW1l";
 
+#[allow(unreachable_pub)]
 #[path = "../../tests/src/port.rs"]
 mod port;
 

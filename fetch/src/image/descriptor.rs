@@ -102,7 +102,11 @@ pub(super) struct Raw {
     annotations: Option<BTreeMap<String, Option<String>>>,
 }
 
-const NAMES: [&str; 2] = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
+/// The annotation that is a tag (image-spec, annotations.md).
+pub(super) const NAME: &str = "org.opencontainers.image.ref.name";
+
+/// Where containerd and buildkit put the whole name; it is a name as well.
+pub(super) const FULL_NAME: &str = "io.containerd.image.name";
 
 impl Raw {
     pub(super) fn media(&self) -> Media {
@@ -120,7 +124,7 @@ impl Raw {
             why: "a descriptor needs the number of bytes, 0 or more",
         })?;
         let annotation = |name: &str| self.annotations.as_ref()?.get(name).cloned().flatten();
-        let mut names: Vec<_> = NAMES.into_iter().filter_map(annotation).collect();
+        let mut names: Vec<_> = [NAME, FULL_NAME].into_iter().filter_map(annotation).collect();
         names.dedup();
         let kind = annotation("vnd.docker.reference.type");
         Ok(Descriptor {

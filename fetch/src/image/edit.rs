@@ -3,18 +3,12 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::image::descriptor::{Descriptor, types};
+use crate::image::descriptor::{Descriptor, FULL_NAME, NAME, types};
 use crate::image::digest::Digest;
 use crate::image::error::{Document, Error};
 use crate::image::index::{ENTRIES_MAX, Index};
 use crate::image::json::DOCUMENT_BYTES_MAX;
 use crate::image::platform::Platform;
-
-/// The annotation that is a tag (image-spec, annotations.md).
-const NAME: &str = "org.opencontainers.image.ref.name";
-
-/// Where containerd and buildkit put the whole name; it is a name as well.
-const FULL_NAME: &str = "io.containerd.image.name";
 
 /// What a layout says of itself (image-spec, image-layout.md).
 pub const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;

@@ -84,20 +84,11 @@ pub(crate) fn settle(command: &mut Command) -> Result<(), Error> {
     match command {
         Command::Ensure(commands::Ensure { image, platform, .. })
         | Command::Activate(Activate { image, platform, .. }) => {
-            let mut whole = in_full(reference(image)?, &cwd)?;
-            if let Some(platform) = platform.take() {
-                let platform = platform.parse().map_err(Unusable::Reference);
-                whole.platform = Some(platform.map_err(Error::Image)?);
-            }
-            *image = whole.to_string();
+            *image = on(platform.take(), in_full(reference(image)?, &cwd)?)?.to_string();
         }
         Command::Push(commands::Push { from, to, platform, .. }) => {
-            let mut whole = reference(from)?.absolute(&cwd);
-            if let Some(platform) = platform.take() {
-                let platform = platform.parse().map_err(Unusable::Reference);
-                whole.platform = Some(platform.map_err(Error::Image)?);
-            }
-            (*from, *to) = (whole.to_string(), reference(to)?.to_string());
+            *from = on(platform.take(), reference(from)?.absolute(&cwd))?.to_string();
+            *to = reference(to)?.to_string();
         }
         Command::Show(commands::Show { subject: image, .. })
         | Command::Rm(commands::Rm { subject: image, .. })
@@ -133,6 +124,13 @@ pub(crate) fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Checked(_) => {}
     }
     Ok(())
+}
+
+/// The reference for the platform that was asked for, where one was.
+fn on(platform: Option<String>, image: Reference) -> Result<Reference, Error> {
+    let Some(platform) = platform else { return Ok(image) };
+    let platform = platform.parse().map_err(|error| Error::Image(Unusable::Reference(error)))?;
+    Ok(Reference { platform: Some(platform), ..image })
 }
 
 /// A reference with its path from the root. The path becomes a part of the name, and has to be read back as it is.

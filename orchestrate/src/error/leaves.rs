@@ -2,6 +2,9 @@
 
 use std::io;
 
+use crate::error::Error;
+use crate::error::image::Unusable;
+
 /// The error and its causes; a cause that the text before it names already is not said twice.
 pub fn whole(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -14,6 +17,12 @@ pub fn whole(error: &(dyn std::error::Error + 'static)) -> String {
         next = cause.source();
     }
     text
+}
+
+/// What is wrong with a document of the place that is `shown`.
+pub(crate) fn unusable(shown: impl Into<String>) -> impl Fn(fetch::image::Error) -> Error {
+    let image = shown.into();
+    move |source| Error::Image(Unusable::Document { image: image.clone(), source })
 }
 
 /// The fetch error inside an unpack error, where the stream and not the layer failed.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use fetch::image::{DOCUMENT_BYTES_MAX, Digest, Document};
+use fetch::image::{Digest, Document};
 use unpack::{Limits, Member, MemberKind};
 
 use crate::error::Error;
@@ -54,14 +54,7 @@ impl Archive {
             let what = format!("{} has no member {name}", self.shown);
             return Err(Error::Image(Unusable::NoLayout { what }));
         };
-        let bytes = piece.bytes();
-        if bytes > DOCUMENT_BYTES_MAX {
-            let source =
-                fetch::image::Error::TooLarge { document, bytes, bytes_max: DOCUMENT_BYTES_MAX };
-            return Err(Error::Image(Unusable::Document { image: self.shown.clone(), source }));
-        }
-        let path = self.shown.clone().into();
-        piece.whole().map_err(|source| Error::Io { doing: "read", path, source })
+        piece.document(document, &self.shown)
     }
 
     /// A blob of a layout.

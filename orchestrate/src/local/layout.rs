@@ -6,12 +6,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fetch::image::{DOCUMENT_BYTES_MAX, Digest, Document};
+use fetch::image::{Digest, Document};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use crate::error::Error;
 use crate::error::image::Unusable;
+use crate::error::leaves::unusable;
 use crate::local::piece::Piece;
 
 /// A layout, by its directory.
@@ -40,9 +41,8 @@ impl Layout {
             let what = format!("{} has no file oci-layout", path.display());
             return Err(Error::Image(Unusable::NoLayout { what }));
         };
-        let said = layout.document(Document::Layout, &said)?;
-        fetch::image::is_layout(&said)
-            .map_err(|source| Error::Image(Unusable::Document { image: layout.shown(), source }))?;
+        let said = said.document(Document::Layout, &layout.shown())?;
+        fetch::image::is_layout(&said).map_err(unusable(layout.shown()))?;
         Ok(layout)
     }
 
@@ -52,7 +52,7 @@ impl Layout {
     /// [`Error::Image`], [`Error::Io`].
     pub(crate) fn index(&self) -> Result<Vec<u8>, Error> {
         match self.file(&["index.json"])? {
-            Some(piece) => self.document(Document::Index, &piece),
+            Some(piece) => piece.document(Document::Index, &self.shown()),
             None => {
                 let what = format!("{} has no file index.json", self.path.display());
                 Err(Error::Image(Unusable::NoLayout { what }))
@@ -68,20 +68,6 @@ impl Layout {
         let hex = digest.hex();
         self.file(&["blobs", "sha256", &hex])?.ok_or_else(|| {
             Error::Image(Unusable::NoBlob { place: self.path.display().to_string(), digest })
-        })
-    }
-
-    fn document(&self, document: Document, piece: &Piece) -> Result<Vec<u8>, Error> {
-        let bytes = piece.bytes();
-        if bytes > DOCUMENT_BYTES_MAX {
-            let source =
-                fetch::image::Error::TooLarge { document, bytes, bytes_max: DOCUMENT_BYTES_MAX };
-            return Err(Error::Image(Unusable::Document { image: self.shown(), source }));
-        }
-        piece.whole().map_err(|source| Error::Io {
-            doing: "read",
-            path: self.path.join(document.to_string()),
-            source,
         })
     }
 

@@ -5,6 +5,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
+use fetch::image::{DOCUMENT_BYTES_MAX, Document};
+
+use crate::error::Error;
+use crate::error::leaves::unusable;
+
 /// Bytes of a file from `offset` on. Readers of one file do not disturb each other.
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {
@@ -21,6 +26,19 @@ impl Piece {
     /// Bytes that are not read yet.
     pub(crate) fn bytes(&self) -> u64 {
         self.left
+    }
+
+    /// A document, within its bound; `shown` is the place that it is of.
+    ///
+    /// # Errors
+    /// [`Error::Image`] where it is larger; [`Error::Io`].
+    pub(crate) fn document(&self, document: Document, shown: &str) -> Result<Vec<u8>, Error> {
+        let (bytes, bytes_max) = (self.left, DOCUMENT_BYTES_MAX);
+        if bytes > bytes_max {
+            let source = fetch::image::Error::TooLarge { document, bytes, bytes_max };
+            return Err(unusable(shown)(source));
+        }
+        self.whole().map_err(|source| Error::Io { doing: "read", path: shown.into(), source })
     }
 
     /// All of it; the caller has bounded its size.

@@ -9,6 +9,7 @@ use fetch::{BlobRef, Client, Expect, Kind, Locator, ObjectRef, Which};
 
 use crate::error::Error;
 use crate::error::image::Unusable;
+use crate::error::leaves::unusable;
 use crate::local::archive::Archive;
 use crate::local::layout::Layout;
 use crate::local::piece::Piece;
@@ -43,8 +44,8 @@ impl Blobs {
             }
             // A tag is asked for by `resolve`: there is no index of all.
             Blobs::Registry { .. } => {
-                let source = fetch::image::Error::Empty { document: Document::Index };
-                Err(Error::Image(Unusable::Document { image: self.shown(), source }))
+                let empty = fetch::image::Error::Empty { document: Document::Index };
+                Err(unusable(self.shown())(empty))
             }
             Blobs::Directory(layout) => layout.index(),
             Blobs::Tar(archive) => archive.document(Document::Index, "index.json"),
@@ -57,16 +58,29 @@ impl Blobs {
         document: Document,
         descriptor: &Descriptor,
     ) -> Result<Vec<u8>, Error> {
-        let told = |source| Error::Image(Unusable::Document { image: self.shown(), source });
-        descriptor.document_bytes(document).map_err(told)?;
-        let bytes = self.document(document, descriptor.digest)?;
-        descriptor.check(document, &bytes).map_err(told)?;
+        let told = unusable(self.shown());
+        descriptor.document_bytes(document).map_err(&told)?;
+        let bytes = self.unchecked(document, descriptor.digest)?;
+        descriptor.check(document, &bytes).map_err(&told)?;
         Ok(bytes)
     }
 
     /// A document by its digest alone, checked.
     pub(crate) fn document(&self, document: Document, digest: Digest) -> Result<Vec<u8>, Error> {
-        let bytes = match self {
+        let bytes = self.unchecked(document, digest)?;
+        let found = Digest::of(&bytes);
+        match found == digest {
+            true => Ok(bytes),
+            false => {
+                let other = fetch::image::Error::Other { document, expected: digest, found };
+                Err(unusable(self.shown())(other))
+            }
+        }
+    }
+
+    /// The bytes that stand under a digest: whether those of a file have it, the caller looks.
+    fn unchecked(&self, document: Document, digest: Digest) -> Result<Vec<u8>, Error> {
+        Ok(match self {
             Blobs::Registry { client, cancel, .. } if document != Document::Config => {
                 let (client, which) = (client.clone(), Which::Digest(digest));
                 let manifest = move || client.manifest(&which);
@@ -93,17 +107,9 @@ impl Blobs {
                     read => read?,
                 }
             }
-            Blobs::Directory(layout) => bounded(&layout.blob(digest)?, document, &self.shown())?,
-            Blobs::Tar(archive) => bounded(&archive.blob(digest)?, document, &self.shown())?,
-        };
-        let found = Digest::of(&bytes);
-        match found == digest {
-            true => Ok(bytes),
-            false => {
-                let source = fetch::image::Error::Other { document, expected: digest, found };
-                Err(Error::Image(Unusable::Document { image: self.shown(), source }))
-            }
-        }
+            Blobs::Directory(layout) => layout.blob(digest)?.document(document, &self.shown())?,
+            Blobs::Tar(archive) => archive.blob(digest)?.document(document, &self.shown())?,
+        })
     }
 
     /// Where a layer's bytes are, and what people are told that it is.
@@ -158,31 +164,13 @@ impl Blobs {
     }
 }
 
-/// A document of a file, within its bound.
-pub(crate) fn bounded(piece: &Piece, document: Document, shown: &str) -> Result<Vec<u8>, Error> {
-    let bytes = piece.bytes();
-    if bytes > DOCUMENT_BYTES_MAX {
-        let source =
-            fetch::image::Error::TooLarge { document, bytes, bytes_max: DOCUMENT_BYTES_MAX };
-        return Err(Error::Image(Unusable::Document { image: shown.to_owned(), source }));
-    }
-    let path = shown.into();
-    piece.whole().map_err(|source| Error::Io { doing: "read", path, source })
-}
-
 /// The config of an image of `docker save`, and its digest.
 pub(crate) fn saved_config(
     archive: &Archive,
     archived: &Archived,
 ) -> Result<(Vec<u8>, Digest), Error> {
-    let piece = archive.member(&archived.config)?.ok_or_else(|| {
-        let what = format!("{} has no member {}", archive.shown(), archived.config);
-        Error::Image(Unusable::NoLayout { what })
-    })?;
-    let bytes = bounded(&piece, Document::Config, archive.shown())?;
-    let told =
-        |source| Error::Image(Unusable::Document { image: archive.shown().to_owned(), source });
-    let digest = archived.id(&bytes).map_err(told)?;
+    let bytes = archive.document(Document::Config, &archived.config)?;
+    let digest = archived.id(&bytes).map_err(unusable(archive.shown()))?;
     Ok((bytes, digest))
 }
 

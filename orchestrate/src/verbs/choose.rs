@@ -5,6 +5,7 @@ use registry::Digest;
 
 use crate::error::Error;
 use crate::error::image::Unusable;
+use crate::error::leaves::unusable;
 use crate::verbs::blobs::Blobs;
 
 /// Indexes inside of indexes.
@@ -26,12 +27,6 @@ pub(crate) struct Chosen {
 /// A digest as the registry has it.
 pub(crate) fn ours(digest: Sha) -> Digest {
     Digest(digest.0)
-}
-
-/// What is wrong with a document of the place that is `shown`.
-pub(crate) fn unusable(shown: impl Into<String>) -> impl Fn(fetch::image::Error) -> Error {
-    let image = shown.into();
-    move |source| Error::Image(Unusable::Document { image: image.clone(), source })
 }
 
 /// The config of a manifest, which has a diff id for each of its layers.

@@ -13,13 +13,14 @@ use registry::{Digest, Made, Source};
 
 use crate::error::Error;
 use crate::error::image::Unusable;
+use crate::error::leaves::unusable;
 use crate::host::Host;
 use crate::local::archive::Archive;
 use crate::local::layout::Layout;
 use crate::local::spooled::{self, Form, Kept};
 use crate::process::cancel::heedfully;
 use crate::verbs::blobs::{Blobs, saved_config};
-use crate::verbs::choose::{Chosen, best, config, ours, unusable};
+use crate::verbs::choose::{Chosen, best, config, ours};
 use crate::verbs::wanted::{Place, TopOf, Wanted};
 
 /// What a reference stands for.

@@ -8,7 +8,7 @@ use fetch::image::{ArchivePick, Archives, Digest, Document, Index, Pick};
 use fetch::{Place, Reference};
 
 use crate::error::Error;
-use crate::error::image::Unusable;
+use crate::error::leaves::unusable;
 use crate::host::Host;
 use crate::local::archive::Archive;
 use crate::local::spooled::{self, Form, Kept};
@@ -64,18 +64,17 @@ impl Host {
             // The platform is chosen now: it is no part of the name that the image has from here on.
             return Ok(self.by_digest(&blobs, *digest, &self.platform(image), true)?.manifest.0);
         }
-        let failed = |source| Error::Image(Unusable::Document { image: blobs.shown(), source });
-        let index = Index::read(&blobs.index()?).map_err(failed)?;
-        let index = index.pick(pick).map_err(failed)?;
+        let failed = unusable(blobs.shown());
+        let index = Index::read(&blobs.index()?).map_err(&failed)?;
+        let index = index.pick(pick).map_err(&failed)?;
         Ok(best(&blobs, &index, &self.platform(image))?.manifest.0)
     }
 }
 
 fn in_saved(archive: &Archive, pick: &ArchivePick) -> Result<Digest, Error> {
-    let failed =
-        |source| Error::Image(Unusable::Document { image: archive.shown().to_owned(), source });
+    let failed = unusable(archive.shown());
     let listed = archive.document(Document::Archive, "manifest.json")?;
-    let archives = Archives::read(&listed).map_err(failed)?;
-    let archived = archives.pick(pick).map_err(failed)?;
+    let archives = Archives::read(&listed).map_err(&failed)?;
+    let archived = archives.pick(pick).map_err(&failed)?;
     Ok(saved_config(archive, archived)?.1)
 }

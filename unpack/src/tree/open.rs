@@ -21,6 +21,11 @@ pub(crate) fn open_dir(at: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
                 | ResolveFlag::RESOLVE_NO_XDEV
                 | ResolveFlag::RESOLVE_NO_SYMLINKS,
         );
+    patiently(at, path, how)
+}
+
+/// Opens, and again where a rename elsewhere was in the way of it (openat2(2)).
+fn patiently(at: impl AsFd, path: &[u8], how: OpenHow) -> Result<OwnedFd, Errno> {
     let at = at.as_fd();
     let mut tries = 0;
     loop {
@@ -36,14 +41,7 @@ pub(crate) fn open_within(at: impl AsFd, path: &[u8], flags: OFlag) -> Result<Ow
     let how = OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let at = at.as_fd();
-    let mut tries = 0;
-    loop {
-        match openat2(at, path, how) {
-            Err(Errno::EAGAIN | Errno::EINTR) if tries < RETRIES => tries += 1,
-            other => return other,
-        }
-    }
+    patiently(at, path, how)
 }
 
 /// Sets the owner of an open file.

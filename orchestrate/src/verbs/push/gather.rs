@@ -14,14 +14,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
 use crate::error::image::Unusable;
+use crate::error::leaves::unusable;
 use crate::host::settings::Settings;
 use crate::local::archive::Archive;
 use crate::local::layout::Layout;
 use crate::local::piece::Piece;
 use crate::local::spooled;
 use crate::process::cancel::{Cancel, heedfully};
-use crate::verbs::blobs::{Blobs, bounded};
-use crate::verbs::choose::{Chosen, best, unusable};
+use crate::verbs::blobs::{Blobs, saved_config};
+use crate::verbs::choose::{Chosen, best};
 use crate::verbs::wanted;
 
 /// Indexes inside of indexes.
@@ -103,7 +104,7 @@ impl Blob {
         match &self.from {
             From::Made(bytes) => Ok(bytes.to_vec()),
             From::Blobs(_) | From::Piece(_) => {
-                bounded(&self.piece()?, Document::Manifest, &self.shown)
+                self.piece()?.document(Document::Manifest, &self.shown)
             }
         }
     }
@@ -346,7 +347,7 @@ impl<'a> Saved<'a> {
         let listed = archive.document(Document::Archive, "manifest.json")?;
         let archives = Archives::read(&listed).map_err(&failed)?;
         let archived = archives.pick(pick).map_err(&failed)?;
-        let bytes = archive.document(Document::Config, &archived.config)?;
+        let (bytes, _) = saved_config(archive, archived)?;
         let config = Config::read(&bytes).map_err(&failed)?;
         config.is_for(archived.layers.len()).map_err(&failed)?;
         if let Some(wanted) = &from.platform

@@ -7,7 +7,7 @@ use fetch::image::{DOCUMENT_BYTES_MAX, Entry, Index, Pick, with_entries};
 use fetch::{Condition, ObjectRef, Small};
 
 use crate::error::Error;
-use crate::error::image::Unusable;
+use crate::error::leaves::unusable;
 use crate::error::push::NotPushed;
 use crate::verbs::push::goal::Goal;
 
@@ -49,9 +49,7 @@ impl Tagged<'_> {
     /// The index with the tag in it; none where that is so already.
     fn changed(&self, object: &ObjectRef, found: &Found) -> Result<Option<Vec<u8>>, Error> {
         let bytes = found.as_ref().map(|found| found.bytes.as_slice());
-        with_entries(bytes, self.tag, self.entries).map_err(|source| {
-            Error::Image(Unusable::Document { image: object.to_string(), source })
-        })
+        with_entries(bytes, self.tag, self.entries).map_err(unusable(object.to_string()))
     }
 
     /// Whether the index is one that the tag can be written into.

@@ -17,7 +17,7 @@ use fetch::image::{LAYOUT, Pick, is_layout};
 use fetch::{ImageRef, Place, Reference};
 
 use crate::error::Error;
-use crate::error::image::Unusable;
+use crate::error::leaves::unusable;
 use crate::host::settings::Settings;
 use crate::verbs::push::conditions::Conditions;
 use crate::verbs::push::gather::gather;
@@ -138,9 +138,7 @@ fn tagged(
 fn layout(goal: &Goal, make: bool) -> Result<(), Error> {
     let object = goal.object("oci-layout")?;
     match goal.heed(goal.client.read_small(&object, LAYOUT_BYTES_MAX))? {
-        Some(found) => is_layout(&found.bytes).map_err(|source| {
-            Error::Image(Unusable::Document { image: object.to_string(), source })
-        }),
+        Some(found) => is_layout(&found.bytes).map_err(unusable(object.to_string())),
         None if make => {
             let put = goal.client.put(&object, LAYOUT.as_bytes(), "application/json", None);
             goal.heed(put).map(drop)

@@ -52,7 +52,8 @@ impl Host {
                 self.layout(image, &blobs, pick)?
             }
             Where::Layout { dir, pick } => {
-                let blobs = Blobs::Directory(Arc::new(Layout::open(dir)?));
+                let opened = self.way.image(dir, &image.to_string())?;
+                let blobs = Blobs::Directory(Arc::new(Layout::of(&opened, dir)?));
                 self.layout(image, &blobs, pick)?
             }
             Where::Archive { file, pick } => {
@@ -263,8 +264,9 @@ impl Host {
     fn archive(&self, image: &Reference, file: &Path) -> Result<Archive, Error> {
         let limits = &self.settings.limits;
         let (state, path, bounds) = (self.settings.state.clone(), file.to_owned(), limits.clone());
+        let file = self.way.image(file, &image.to_string())?;
         // A compressed one is written plain first, which may take as long as it is large.
-        let open = move || spooled::open(&state, &path, &bounds);
+        let open = move || spooled::plain(&state, file, &path, &bounds);
         let file = heedfully(&self.settings.cancel, open)??;
         Archive::open(file, &image.to_string(), limits)
     }

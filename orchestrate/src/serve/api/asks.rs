@@ -245,6 +245,7 @@ pub(super) fn remove_activation(
     name: &str,
 ) -> Result<Response, Error> {
     known(daemon, name)?;
+    daemon.with_host(|host| host.leaves_no_node(name))?;
     remove(daemon, request, name)
 }
 
@@ -254,6 +255,7 @@ pub(super) fn deactivate(
     name: &str,
 ) -> Result<Response, Error> {
     known(daemon, name)?;
+    daemon.with_host(|host| host.leaves_no_node(name))?;
     let how = going(request)?;
     if how.dry_run {
         return Ok(Response::json(200, &daemon.with_host(|host| host.deactivate(name, how))?));

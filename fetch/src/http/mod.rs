@@ -178,6 +178,11 @@ impl Http {
         match status {
             200 | 206 => Ok(response),
             201 | 204 if writes => Ok(response),
+            // Who asked whether it is another by now is told that it is not; that leads nowhere.
+            304 => Err(Error::Answer {
+                subject: subject.to_owned(),
+                answer: Box::new(Answer { status, api, ..Answer::default() }),
+            }),
             // Without a Location and with a region this is S3's "wrong region", not a redirect.
             300..400 if response.headers().contains_key("location") => Err(Error::Redirect {
                 subject: subject.to_owned(),

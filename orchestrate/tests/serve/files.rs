@@ -205,6 +205,15 @@ fn a_run_whose_files_are_gone_says_so_after_a_restart() {
     assert_eq!(retry.status, 409);
     assert!(said(&retry).contains("ask anew"), "{}", said(&retry));
     assert_eq!(host.ok(&["ensure", &all[3]])["chain"], image().chain().as_str());
+    // What a process opened by its own right is not opened again for whoever asks.
+    let secret = bench.path("secret");
+    fs::create_dir(&secret).unwrap();
+    let (code, _) = host.said(&["--no-daemon", "ensure", &format!("oci:{}", secret.display())]);
+    assert_eq!(code, 100);
+    let own = host.rows("SELECT max(id) FROM runs")[0].clone();
+    let retry = daemon.ask("POST", &format!("/v1/runs/{own}/retry"), "");
+    assert_eq!(retry.status, 409, "{}", said(&retry));
+    assert!(said(&retry).contains("by the right of its own process"), "{}", said(&retry));
     daemon.stop();
     host.check();
 }
@@ -252,6 +261,14 @@ fn what_is_not_named_is_closed_and_too_many_are_refused() {
         let answer = ask(&daemon, target, &body, &vec![file.as_fd(); files]);
         assert_eq!(answer.status, 400, "{body}: {}", said(&answer));
         assert!(said(&answer).contains(why), "{body}: {}", said(&answer));
+    }
+    let flags = nix::fcntl::OFlag::O_PATH;
+    let path = nix::fcntl::open(&bench.path("oci.tar"), flags, nix::sys::stat::Mode::empty());
+    let writes = File::options().append(true).open(bench.path("oci.tar")).unwrap();
+    for closed in [path.unwrap().as_fd(), writes.as_fd()] {
+        let answer = ask(&daemon, "/v1/images", &body, &[closed]);
+        assert_eq!(answer.status, 400, "{}", said(&answer));
+        assert!(said(&answer).contains("not open for reading"), "{}", said(&answer));
     }
     until("them to be closed", || (held(&daemon, "oci.tar") == 0).then_some(()));
     daemon.stop();

@@ -8,7 +8,7 @@ use crate::config::table::SECONDS_MAX;
 use crate::error::Error;
 use crate::host::{Host, asked};
 use crate::local::way::Given;
-use crate::serve::api::files::{Asked, CopyBody};
+use crate::serve::api::files::{self, Asked, CopyBody};
 use crate::serve::api::params::{body, body_or_empty, number, short, switch, wait};
 use crate::serve::api::{bytes, whole};
 use crate::serve::daemon::Daemon;
@@ -340,9 +340,8 @@ pub(super) fn retry(daemon: &Daemon, request: &Request, id: u64) -> Result<Respo
         RunState::Failed { .. } | RunState::Cancelled => {}
     }
     let input: Value = serde_json::from_str(&run.input).unwrap_or_default();
-    if input["opens"]["descriptors"].as_u64().is_some_and(|count| count > 0) {
-        let why = format!("run {id} had open files of its client, which are gone; ask anew");
-        return Ok(problem::conflict(id, &why));
+    if let Some(why) = files::objection(&input) {
+        return Ok(problem::conflict(id, &format!("run {id} {why}; ask anew")));
     }
     let (verb, subject, priority) = (run.verb, run.subject.as_str(), run.priority);
     enqueue(daemon, request, Wish { priority, ..Wish::new(verb, subject, input) })

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fetch::{Place, Reference};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use registry::Digest;
 use serde::Deserialize;
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 use crate::error::Error;
 use crate::error::image::Unusable;
@@ -60,13 +61,23 @@ fn named(request: &Request, number: Option<&Number>) -> Result<Option<Arc<File>>
     let Some(number) = number else { return Ok(None) };
     let at = number.as_u64().and_then(|at| usize::try_from(at).ok());
     match at.and_then(|at| request.files.get(at)) {
-        Some(file) => Ok(Some(file.clone())),
+        Some(file) if is_readable(file) => Ok(Some(file.clone())),
+        Some(_) => {
+            Err(Error::Usage(format!("descriptor {number}: the file is not open for reading")))
+        }
         None => Err(Error::Usage(format!(
             "descriptor {number}: {} open files came with this request, counted from 0; they come over the unix \
              socket alone",
             request.files.count()
         ))),
     }
+}
+
+fn is_readable(file: &File) -> bool {
+    let flags = fcntl(file, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
+    flags.is_ok_and(|flags| {
+        !flags.contains(OFlag::O_PATH) && flags & OFlag::O_ACCMODE != OFlag::O_WRONLY
+    })
 }
 
 impl<'d> Asked<'d> {
@@ -171,7 +182,7 @@ impl<'d> Asked<'d> {
     ///
     /// # Errors
     /// Why nothing is opened for it.
-    pub(super) fn run_input(&mut self, input: &mut serde_json::Value) -> Result<Given, Error> {
+    pub(super) fn run_input(&mut self, input: &mut Value) -> Result<Given, Error> {
         if let Some(refused) = self.refused.take() {
             return Err(refused);
         }
@@ -191,6 +202,22 @@ impl<'d> Asked<'d> {
     pub(super) fn may_open(&mut self) -> Result<(), Error> {
         self.refused.take().map_or(Ok(()), Err)
     }
+}
+
+/// Why a run of this input is not done again for a client; none where it can be.
+pub(super) fn objection(input: &Value) -> Option<&'static str> {
+    let opens = &input["opens"];
+    if opens["descriptors"].as_u64().is_some_and(|count| count > 0) {
+        return Some("had open files of its client, which are gone");
+    }
+    let image = reference(input["image"].as_str().unwrap_or_default()).ok();
+    let is_local = image.is_some_and(|image| match image.place {
+        Place::Layout { .. } | Place::Archive { .. } | Place::DockerArchive { .. } => true,
+        Place::Numbered(_) | Place::Bucket { .. } | Place::Registry(_) | Place::Here(_) => false,
+    });
+    // A process that did it itself had the right to open what it named, and whoever asks now may not have it.
+    (opens.is_null() && (is_local || !input["copies"].is_null()))
+        .then_some("opened files of this host by the right of its own process")
 }
 
 /// The path is a part of the image's name, and has to be read back as it is.

@@ -272,9 +272,10 @@ fn what_a_registry_warns_of_is_told_once_and_harmless() {
     let bytes = manifest();
     let server = start(&bytes, |request, reply| match request.number {
         0 => unknown(500, "UNKNOWN", "again").with("Warning", "299 - \"it ends soon\""),
-        _ => named(&reply.body, MANIFEST)
-            .with("Warning", "110 - \"not for you\", 299 - \"it ends soon\"")
-            .with("Warning", "299 - \"and a\\\\\t \\\"quote\\\"\""),
+        _ => named(&reply.body, MANIFEST).with(
+            "Warning",
+            "110 - \"not for you\", 299 - \"it ends soon\", 299 - \"and a\\\\\t \\\"quote\\\"\"",
+        ),
     });
     let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let mut options = options();

@@ -266,3 +266,30 @@ fn a_credential_helper_is_run_where_an_option_names_it() {
     let other = run(&["--credential-helper", "own"], &host.replace("127.0.0.1", "localhost"));
     assert!(stderr(&other).contains("no login"), "{}", stderr(&other));
 }
+
+#[test]
+fn what_a_registry_warns_of_is_told_once_and_harmless() {
+    let bytes = manifest();
+    let server = start(&bytes, |request, reply| match request.number {
+        0 => unknown(500, "UNKNOWN", "again").with("Warning", "299 - \"it ends soon\""),
+        _ => named(&reply.body, MANIFEST).with(
+            "Warning",
+            "110 - \"not for you\", 299 - \"it ends soon\", 299 - \"and a\\\\\t \\\"quote\\\"\"",
+        ),
+    });
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut options = options();
+    let into = told.clone();
+    options.watch = fetch::Watch::new(move |event: &fetch::Event<'_>| {
+        if let fetch::Event::Warning { server, text } = event {
+            into.lock().unwrap().push(format!("{server} {text}"));
+        }
+    });
+    let client = client(&server, &options);
+    for _ in 0..3 {
+        client.manifest(&Which::Tag("v1".into())).unwrap();
+    }
+    let server = format!("http://127.0.0.1:{}", server.port);
+    let due = [format!("{server} \"it ends soon\""), format!(r#"{server} "and a\\\t \"quote\"""#)];
+    assert_eq!(*told.lock().unwrap(), due);
+}

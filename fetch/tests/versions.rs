@@ -364,3 +364,44 @@ fn no_encoding_is_asked_for_and_bytes_are_passed_on_as_they_are() {
         assert_eq!(asked, Some("identity"), "{} {}", request.method, request.query);
     }
 }
+
+#[test]
+fn a_small_object_comes_again_only_where_it_is_another() {
+    let server = Server::start(
+        b"index".to_vec(),
+        Arc::new(|request: &Request, _: Reply| {
+            let seen = request.headers.get("if-none-match").map(String::as_str);
+            match (request.path.as_str(), seen) {
+                ("/bkt/index.json", Some("\"a\"")) => Reply::new(304, b"").with("ETag", "\"a\""),
+                ("/bkt/index.json", _) => Reply::new(200, b"index").with("ETag", "\"a\""),
+                // It answers what nobody has asked.
+                _ => Reply::new(304, b"").with("Location", "http://127.0.0.1:1/"),
+            }
+        }),
+    );
+    let options = fetch::Options {
+        endpoint: Some(server.url()),
+        credentials: fetch::CredentialsFrom::Anonymous,
+        tries_max: Some(2),
+        ..fetch::Options::default()
+    };
+    let client = fetch::Client::new(&options).unwrap();
+    let object = fetch::ObjectRef::new("bkt", "index.json").unwrap();
+    let small = fetch::Small { bytes: b"index".to_vec(), etag: Some("\"a\"".into()) };
+    assert_eq!(client.read_changed(&object, 100, None).unwrap(), Some(small.clone()));
+    assert_eq!(client.read_changed(&object, 100, Some("\"a\"")).unwrap(), None);
+    for other in ["\"b\"", "W/\"a\""] {
+        assert_eq!(client.read_changed(&object, 100, Some(other)).unwrap(), Some(small.clone()));
+    }
+    let seen =
+        |at: usize| server.requests.lock().unwrap()[at].headers.get("if-none-match").cloned();
+    assert_eq!(
+        [seen(0), seen(2), seen(3)],
+        [None, Some("\"b\"".into()), None],
+        "a weak tag is not sent"
+    );
+    let odd = fetch::ObjectRef::new("bkt", "odd").unwrap();
+    let error = client.read_changed(&odd, 100, None).unwrap_err();
+    assert_eq!(error.kind(), fetch::Kind::Refused, "{error}");
+    assert_eq!(server.count(), 5, "it is no redirect, and not asked for again");
+}

@@ -12,6 +12,8 @@ ALTER TABLE images ADD COLUMN found TEXT;
 ALTER TABLE images ADD COLUMN manifest TEXT;
 ALTER TABLE images ADD COLUMN config TEXT;
 ALTER TABLE images ADD COLUMN platform TEXT;
+-- The entity tag of the index.json that names it, in a bucket: whoever asks again asks only whether it is another.
+ALTER TABLE images ADD COLUMN index_etag TEXT;
 CREATE INDEX images_config ON images(config) WHERE config IS NOT NULL;
 CREATE INDEX images_manifest ON images(manifest) WHERE manifest IS NOT NULL;
 

@@ -24,7 +24,7 @@ mod tree;
 mod wall;
 
 /// Raised with every change of what is refused: what another version refused may be fine.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 pub use archive::End;
 pub use archive::entry::{Entry, Node, Xattrs};
@@ -44,4 +44,5 @@ pub use read::walk::{tree_digest, tree_digest_until};
 pub use record::applied::Applied;
 pub use stop::Stop;
 pub use tree::apply::{apply, apply_with};
+pub use tree::open::open_beneath;
 pub use tree::root::{Root, remove_tree, remove_tree_until, sync};

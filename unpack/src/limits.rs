@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Zeros after a tar's end marker, or after the last gzip member. GNU tar fills records of 10 KiB, and nobody's are
+/// longer than some MiB.
+pub(crate) const ZEROS_MAX: u64 = 64 << 20;
+
 /// What becomes of work whose walls ([`crate::wall::Wall`]) cannot all be put up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Walls {

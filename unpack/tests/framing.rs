@@ -288,6 +288,42 @@ fn c04_bombs() {
     forge::refuse(&[gzip(&[one(), zeros].concat())], &limits, Class::Limit);
 }
 
+/// What costs nobody anything but its reader, as a hole in a file, is not read to its end.
+#[test]
+fn c04c_zeros_without_an_end() {
+    struct Counted<R>(R, std::sync::Arc<std::sync::atomic::AtomicU64>);
+    impl<R: std::io::Read> std::io::Read for Counted<R> {
+        fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+            let read = self.0.read(to)?;
+            self.1.fetch_add(read as u64, std::sync::atomic::Ordering::Relaxed);
+            Ok(read)
+        }
+    }
+    const MAX: u64 = 64 << 20;
+    for (layer, class, why) in [
+        (one(), Class::Frame, "zeros after the end marker"),
+        (gzip(&one()), Class::Compression, "gzip padding"),
+    ] {
+        let with = |zeros: u64| {
+            use std::io::Read as _;
+            let count = std::sync::Arc::default();
+            let bytes = std::io::Cursor::new(layer.clone()).chain(std::io::repeat(0).take(zeros));
+            let listed = unpack::list(
+                Counted(bytes, std::sync::Arc::clone(&count)),
+                &Limits::default(),
+                |_| {},
+            );
+            (listed, count.load(std::sync::atomic::Ordering::Relaxed))
+        };
+        assert!(with(MAX).0.is_ok(), "{why}: as much as there may be");
+        let (listed, read) = with(4 * MAX);
+        let error = listed.unwrap_err();
+        assert_eq!(error.class(), Some(class), "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+        assert!(read < 2 * MAX, "{why}: {read} bytes were read");
+    }
+}
+
 #[test]
 fn c04d_ratio() {
     let zeros = zstd(&vec![0; 64 << 20]);

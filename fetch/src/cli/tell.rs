@@ -20,7 +20,9 @@ pub(crate) fn all(event: &Event<'_>) {
             output::complain(&format!("fetch: {subject:?}: going on at byte {at}"));
         }
         Event::Note { text } => output::complain(&format!("fetch: {text}")),
-        Event::Waiting { .. } | Event::Away { .. } | Event::Anonymous => waits(event),
+        Event::Waiting { .. } | Event::Away { .. } | Event::Anonymous | Event::Warning { .. } => {
+            waits(event)
+        }
     }
 }
 
@@ -51,6 +53,9 @@ pub(crate) fn waits(event: &Event<'_>) {
             "fetch: no keys in the environment, ~/.aws or this machine's metadata: requests are not \
              signed (--anonymous says that this is meant)",
         ),
+        Event::Warning { server, text } => {
+            output::complain(&format!("fetch: {server} warns: {text}"));
+        }
         // Many streams may break at once; one of them tells it.
         Event::Retry { .. } => {
             static TOLD: Mutex<Option<Instant>> = Mutex::new(None);

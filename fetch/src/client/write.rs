@@ -82,10 +82,48 @@ impl Client {
     /// # Errors
     /// As any request; [`Error::TooLarge`].
     pub fn read_small(&self, object: &ObjectRef, bytes_max: u64) -> Result<Option<Small>, Error> {
+        match self.small(object, bytes_max, None) {
+            Ok(found) => Ok(Some(found)),
+            Err(Error::Answer { answer, .. })
+                if answer.status == 404 && answer.code.as_deref() != Some("NoSuchBucket") =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`Client::read_small`] of an object that has to be there; none where its entity tag is still the one that
+    /// was seen before, which costs no body (If-None-Match, RFC 9110 13.1.2). A weak tag says too little and is not
+    /// asked by.
+    ///
+    /// # Errors
+    /// As any request; [`Error::TooLarge`].
+    pub fn read_changed(
+        &self,
+        object: &ObjectRef,
+        bytes_max: u64,
+        seen: Option<&str>,
+    ) -> Result<Option<Small>, Error> {
+        let seen = seen.filter(|etag| !etag.starts_with("W/"));
+        match self.small(object, bytes_max, seen) {
+            Ok(found) => Ok(Some(found)),
+            Err(Error::Answer { answer, .. }) if answer.status == 304 && seen.is_some() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn small(
+        &self,
+        object: &ObjectRef,
+        bytes_max: u64,
+        seen: Option<&str>,
+    ) -> Result<Small, Error> {
         object.check()?;
         let subject = object.to_string();
         let once = || {
-            let op = Op::Get { key: &object.key, range: None, hold: Hold::default() };
+            let hold = Hold { if_none_match: seen, ..Hold::default() };
+            let op = Op::Get { key: &object.key, range: None, hold };
             let time = Some(self.inner.options.answer_timeout);
             let response = self.send_within(&subject, &object.bucket, op, time)?;
             let etag = head::etag(response.headers(), &subject)?;
@@ -101,15 +139,7 @@ impl Client {
                 _ => Ok(Small { bytes, etag }),
             }
         };
-        match self.ask(&subject, once) {
-            Ok(found) => Ok(Some(found)),
-            Err(Error::Answer { answer, .. })
-                if answer.status == 404 && answer.code.as_deref() != Some("NoSuchBucket") =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        self.ask(&subject, once)
     }
 
     /// The ids of the unfinished uploads of this key, the oldest first; none where the server does not tell.

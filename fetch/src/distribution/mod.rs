@@ -9,6 +9,8 @@ pub(crate) mod rules;
 pub(crate) mod token;
 pub(crate) mod url;
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ureq::Body;
@@ -18,15 +20,18 @@ use crate::distribution::gate::{Around, Gate, Pass};
 use crate::error::Error;
 use crate::error::answer::Api;
 use crate::error::gate::Gate as Refusal;
-use crate::http::Http;
 use crate::http::request::{Method, Request};
+use crate::http::{self, Http};
 use crate::image::{ACCEPT, Digest, RegistryRef};
 use crate::s3::endpoint::Endpoint;
-use crate::s3::options::Options;
+use crate::s3::options::{Event, Options};
 use crate::text::digest::hex;
 
 /// More is a loop.
 const HOPS_MAX: usize = 5;
+
+/// So many different texts of one registry are shown.
+const WARNINGS_MAX: usize = 16;
 
 /// What tells versions of an object apart, or what its bytes are. Of a blob its digest does that: a store that a
 /// registry sends on to has tags and times of its own, and perhaps others for each range.
@@ -63,6 +68,8 @@ pub(crate) struct Repository {
     /// It is a mirror of this registry, whose name it is told.
     mirrors: bool,
     gate: Gate,
+    /// What it has warned of already.
+    warned: Mutex<BTreeSet<String>>,
 }
 
 impl Repository {
@@ -86,8 +93,8 @@ impl Repository {
     }
 
     fn at(server: Endpoint, host: &str, name: &str, mirrors: bool) -> Repository {
-        let gate = Gate::new(host, name);
-        Repository { server, host: host.to_owned(), name: name.to_owned(), mirrors, gate }
+        let (gate, warned) = (Gate::new(host, name), Mutex::default());
+        Repository { server, host: host.to_owned(), name: name.to_owned(), mirrors, gate, warned }
     }
 
     pub(crate) fn server(&self) -> &Endpoint {
@@ -162,6 +169,9 @@ impl Repository {
             let request = Request { method, url: url.clone(), headers, api };
             match to.send(subject, request, whole) {
                 Ok(mut response) => {
+                    if is_own {
+                        self.warn(http::warned(response.headers()), options);
+                    }
                     for name in OF_OBJECTS {
                         response.headers_mut().remove(name);
                     }
@@ -187,10 +197,23 @@ impl Repository {
                 }
                 Err(Error::Answer { subject, mut answer }) => {
                     answer.anonymous = pass.0.is_none();
+                    self.warn(std::mem::take(&mut answer.warnings), options);
                     return Err(Error::Answer { subject, answer });
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Tells each text once: "Clients SHOULD deduplicate warnings from multiple associated responses".
+    fn warn(&self, texts: Vec<String>, options: &Options) {
+        for text in texts {
+            let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+            if warned.len() >= WARNINGS_MAX || !warned.insert(text.clone()) {
+                continue;
+            }
+            drop(warned);
+            options.watch.tell(&Event::Warning { server: &self.server.url(), text: &text });
         }
     }
 

@@ -50,6 +50,8 @@ pub struct Answer {
     pub size: Option<u64>,
     /// `WWW-Authenticate`, each as it came.
     pub challenges: Vec<String>,
+    /// What a registry wants people to know beside that (`Warning`), quoted to be shown.
+    pub warnings: Vec<String>,
 }
 
 impl Answer {

@@ -226,6 +226,7 @@ impl Stream {
         let (subject, at) = (&self.subject, self.at);
         let hold = Hold {
             if_match: self.pin.etag.strong(),
+            if_none_match: None,
             unmodified_since: self.pin.unmodified_since(),
             wanted: self.client.wanted(self.pin.digest.as_ref()),
         };
@@ -290,7 +291,7 @@ fn begin(
     let pinned = Tag::Known(expect.etag.clone());
     let range = first.map(|bytes| (0, bytes.max(1) - 1));
     let wanted = client.wanted(expect.sha256.as_ref());
-    let hold = Hold { if_match: pinned.strong(), unmodified_since: None, wanted };
+    let hold = Hold { if_match: pinned.strong(), wanted, ..Hold::default() };
     let response = client.get(subject, object, range, hold)?;
     let etag = etag(response.headers(), subject)?;
     if expect.etag.is_some() && etag != expect.etag {

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ureq::http::Response;
+use ureq::http::{HeaderMap, HeaderValue, Response};
 use ureq::{Agent, Body};
 
 use crate::clock;
@@ -36,6 +36,7 @@ use crate::s3::endpoint::Endpoint;
 use crate::s3::options::Options;
 use crate::text::date;
 use crate::text::range::out_of;
+use crate::text::warning::warnings;
 
 /// No error document is longer.
 const DOCUMENT_BYTES_MAX: u64 = 64 << 10;
@@ -178,6 +179,11 @@ impl Http {
         match status {
             200 | 206 => Ok(response),
             201 | 204 if writes => Ok(response),
+            // Who asked whether it is another by now is told that it is not; that leads nowhere.
+            304 => Err(Error::Answer {
+                subject: subject.to_owned(),
+                answer: Box::new(Answer { status, api, ..Answer::default() }),
+            }),
             // Without a Location and with a region this is S3's "wrong region", not a redirect.
             300..400 if response.headers().contains_key("location") => Err(Error::Redirect {
                 subject: subject.to_owned(),
@@ -245,6 +251,11 @@ pub(crate) fn agent_of(
     Ok(route(config, endpoint, ca_file, &direct)?.agent)
 }
 
+/// What a registry wants people to know.
+pub(crate) fn warned(headers: &HeaderMap) -> Vec<String> {
+    warnings(headers.get_all("warning").iter().map(HeaderValue::as_bytes))
+}
+
 /// What an error says, as far as it came until `end`.
 fn answer(response: Response<Body>, end: Instant, api: Api) -> Answer {
     let headers = response.headers();
@@ -262,6 +273,10 @@ fn answer(response: Response<Body>, end: Instant, api: Api) -> Answer {
             .take(FIELDS_MAX)
             .map(str::to_owned)
             .collect(),
+        warnings: match api {
+            Api::Registry => warned(headers),
+            Api::S3 | Api::Token | Api::Elsewhere => Vec::new(),
+        },
         ..Answer::default()
     };
     let mut reader = response.into_body().into_reader().take(DOCUMENT_BYTES_MAX);

@@ -41,6 +41,8 @@ pub(crate) enum Op<'a> {
 pub(crate) struct Hold<'a> {
     /// The version by its strong entity tag.
     pub(crate) if_match: Option<&'a str>,
+    /// Any version but this one, by its entity tag.
+    pub(crate) if_none_match: Option<&'a str>,
     /// The version by its time.
     pub(crate) unmodified_since: Option<&'a str>,
     /// Told to a source: the digest that the whole must have, and whether what it keeps of it is wrong.
@@ -257,6 +259,9 @@ fn extra_headers(op: Op<'_>) -> Vec<(&'static str, String)> {
             }
             if let Some(etag) = hold.if_match {
                 headers.push(("if-match", etag.to_owned()));
+            }
+            if let Some(etag) = hold.if_none_match {
+                headers.push(("if-none-match", etag.to_owned()));
             }
             if let Some(time) = hold.unmodified_since {
                 headers.push(("if-unmodified-since", time.to_owned()));

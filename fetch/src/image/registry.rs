@@ -65,6 +65,8 @@ impl RegistryRef {
             Some(_) | None => {}
         }
         let host = host.to_ascii_lowercase();
+        // An old name of Docker Hub (distribution's `reference` package): one image has one name.
+        let host = if host == "index.docker.io" { "docker.io".to_owned() } else { host };
         // Docker's own short form: its official images lie below library/.
         let name = match host == "docker.io" && !name.contains('/') {
             true => format!("library/{name}"),
@@ -180,8 +182,19 @@ mod tests {
                 format!("docker://{pinned}")
             );
         }
-        let short = RegistryRef::parse("docker.io/debian:13").unwrap();
-        assert_eq!(short.to_string(), "docker://docker.io/library/debian:13");
+        for (text, whole) in [
+            ("docker.io/debian:13", "library/debian"),
+            ("Docker.io/debian:13", "library/debian"),
+            ("index.docker.io/debian:13", "library/debian"),
+            ("index.docker.io/library/debian:13", "library/debian"),
+            ("index.docker.io/team/app:13", "team/app"),
+        ] {
+            let short = RegistryRef::parse(text).unwrap();
+            assert_eq!(short.to_string(), format!("docker://docker.io/{whole}:13"), "{text}");
+        }
+        // This is the server and not its name.
+        let server = RegistryRef::parse("registry-1.docker.io/a/b:13").unwrap();
+        assert_eq!(server.host, "registry-1.docker.io");
     }
 
     #[test]

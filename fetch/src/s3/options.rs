@@ -92,6 +92,13 @@ pub enum Event<'a> {
     },
     /// No keys were found, and nothing that should have some: requests are not signed.
     Anonymous,
+    /// A registry wants people to know something (`Warning: 299`); nothing is done by it. Each text is told once.
+    Warning {
+        /// The registry.
+        server: &'a str,
+        /// What it says, in quotes and escaped.
+        text: &'a str,
+    },
     /// Something worth a line with `-v`.
     Note {
         /// The line.
@@ -104,7 +111,10 @@ impl Event<'_> {
     /// once, and every wait that can be felt.
     pub fn is_news(&self) -> bool {
         match self {
-            Event::Waiting { .. } | Event::Away { .. } | Event::Anonymous => true,
+            Event::Waiting { .. }
+            | Event::Away { .. }
+            | Event::Anonymous
+            | Event::Warning { .. } => true,
             Event::Retry { error, tries, wait, .. } => {
                 *wait >= FELT || (*tries == 1 && is_unreachable(error))
             }

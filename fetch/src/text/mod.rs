@@ -5,5 +5,6 @@ pub(crate) mod date;
 pub(crate) mod digest;
 pub(crate) mod quote;
 pub(crate) mod range;
+pub(crate) mod warning;
 pub(crate) mod words;
 pub(crate) mod xml;

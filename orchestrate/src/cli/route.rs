@@ -19,10 +19,9 @@ use crate::cli::say::output;
 /// Whether a daemon can do this command.
 pub(crate) fn may_be_asked(command: &Command) -> bool {
     match command {
-        Command::Ensure(args) => !is_local(&args.image),
-        // Nor does it open a file for a client that is to be copied.
-        Command::Activate(args) => !is_local(&args.image) && args.copy.is_empty(),
-        Command::Deactivate(_)
+        Command::Ensure(_)
+        | Command::Activate(_)
+        | Command::Deactivate(_)
         | Command::Ls(_)
         | Command::Rm(_)
         | Command::Gc(_)
@@ -53,8 +52,16 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
     }
 }
 
-/// Whether an image is a file of this host, or comes through a pipe: the daemon opens no path for a client, so its
-/// layers are built by this process.
+/// Whether this process has to open files for the command, since the daemon opens no path for a client.
+fn opens_files(command: &Command) -> bool {
+    match command {
+        Command::Ensure(args) => is_local(&args.image),
+        Command::Activate(args) => is_local(&args.image) || !args.copy.is_empty(),
+        _ => false,
+    }
+}
+
+/// Whether an image is a file of this host, or comes through a pipe.
 fn is_local(image: &str) -> bool {
     let found = orchestrate::reference(image);
     found.is_ok_and(|image| match image.place {
@@ -70,7 +77,21 @@ fn client(config: &Config, settings: &Settings, cancel: Cancel) -> Option<Client
 }
 
 /// The daemon, where there is one that would do the same as this process.
-pub(crate) fn daemon(config: &Config, settings: &Settings) -> Option<Client> {
+pub(crate) fn daemon(config: &Config, settings: &Settings, command: &Command) -> Option<Client> {
+    let client = any(config, settings)?;
+    if opens_files(command) && !client.takes_files() {
+        if settings.talk > 0 {
+            let line =
+                "the daemon is an older one, which takes no open files; the work is done here";
+            log::line(Level::Info, line, &[]);
+        }
+        return None;
+    }
+    Some(client)
+}
+
+/// As [`daemon`], for what no file has to be opened for.
+pub(crate) fn any(config: &Config, settings: &Settings) -> Option<Client> {
     let client = client(config, settings, settings.cancel.clone())?;
     match orchestrate::serve::settings::differs(config, client.settings()?) {
         None => Some(client),

@@ -197,7 +197,7 @@ fn run_in(
     }
     if !no_daemon
         && route::may_be_asked(&command)
-        && let Some(mut daemon) = route::daemon(&config, &settings)
+        && let Some(mut daemon) = route::daemon(&config, &settings, &command)
     {
         handover::before_daemon(&mut daemon, &command, &settings)?;
         return perform(&mut daemon, command, &settings, json);

@@ -27,6 +27,7 @@ impl Config {
             store: self.text("store").unwrap_or_default().parse()?,
             fetch: self.fetch()?,
             platform: self.platform()?,
+            local_roots: self.local_roots()?,
             limits: limits.clone(),
             volume_bytes: number("volume_bytes"),
             wait: Duration::from_secs(number("wait")),
@@ -47,6 +48,18 @@ impl Config {
         let text = self.text("platform").filter(|text| !text.is_empty());
         let read = text.map(|text| text.parse()).transpose();
         read.map_err(|error| Error::Image(Unusable::Reference(error)))
+    }
+
+    /// Where a daemon opens local images for its clients.
+    fn local_roots(&self) -> Result<Vec<PathBuf>, Error> {
+        let root = |text: &String| match std::path::Path::new(text).is_absolute() {
+            true => Ok(PathBuf::from(text)),
+            false => Err(Error::Usage(format!(
+                "sources.local_roots: {}: expected absolute paths of directories, as \"/srv/images\"",
+                quoted(text)
+            ))),
+        };
+        self.list("sources.local_roots").iter().map(root).collect()
     }
 
     /// What one layer may cost: the limits of unpack, where none is set.

@@ -165,6 +165,8 @@ pub const SETTINGS: &[Setting] = &[
         "keys of one listing"),
     set("fetch.layers", "", &["VENEER_FETCH_LAYERS"], from(1, 100_000), "1000",
         "layers of one image"),
+    set("sources.local_roots", "", &["VENEER_SOURCES_LOCAL_ROOTS"], Kind::List, "",
+        "directories beneath which a daemon opens local images and files to be copied for its clients; none: nowhere"),
     set("unpack.blob_bytes_max", "", &["VENEER_UNPACK_BLOB_BYTES_MAX"], bytes(1), "",
         "bytes of one layer as it is read; none: that of unpack"),
     set("unpack.file_bytes_max", "", &["VENEER_UNPACK_FILE_BYTES_MAX"], bytes(1), "",

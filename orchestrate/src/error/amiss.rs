@@ -49,6 +49,13 @@ pub enum Amiss {
         /// The first and the last that are kept; none where there is none.
         kept: Option<(u64, u64)>,
     },
+    /// An activation with a node that this process does not see, and so cannot remove.
+    HasNode {
+        /// The activation.
+        name: String,
+        /// The node's path, as whoever made it sees it.
+        node: String,
+    },
     /// An image of which there are activations.
     InUse {
         /// The image.
@@ -67,6 +74,7 @@ impl Amiss {
         match self {
             Amiss::NoRun { .. } => Class::NotFound,
             Amiss::InUse { .. } => Class::Usage,
+            Amiss::HasNode { .. } => Class::Temporary,
         }
     }
 }
@@ -90,6 +98,13 @@ impl fmt::Display for Amiss {
                 }
                 f.write_str("; `orchestrate runs --all` lists them")
             }
+            Amiss::HasNode { name, node } => write!(
+                f,
+                "activation {} has the node {}, which the daemon does not see: left behind, it would lead to another's \
+                 device later. Nothing was done. The command removes it first, as `orchestrate rm {0}` on this host",
+                name.escape_debug(),
+                node.escape_debug()
+            ),
             Amiss::InUse { image, names } => {
                 let shown = |name: &String| name.escape_debug().to_string();
                 let all: Vec<String> = names.iter().take(NAMES_MAX).map(shown).collect();

@@ -78,6 +78,11 @@ pub enum Unusable {
         /// The image.
         image: String,
     },
+    /// What a client had opened, and the daemon that had it is gone.
+    Gone {
+        /// The image or the file.
+        image: String,
+    },
     /// An image that was named by its digest, and is neither here nor kept from a pipe.
     NotKept {
         /// The digest.
@@ -128,8 +133,14 @@ impl fmt::Display for Unusable {
             ),
             Unusable::Daemon { image } => write!(
                 f,
-                "{}: the daemon opens no path for a client; run the command on the daemon's host, \
-                 which reads the image itself",
+                "{}: the daemon opens no path for a client: run the command on its host, which passes what it \
+                 opens over the unix socket, or put it beneath one of sources.local_roots",
+                image.escape_debug()
+            ),
+            Unusable::Gone { image } => write!(
+                f,
+                "{}: the open file that came with this request went with the daemon that had it; ask for the \
+                 same again",
                 image.escape_debug()
             ),
             Unusable::NotKept { digest } => write!(

@@ -93,6 +93,19 @@ fn place(path: &str) -> Result<(), String> {
 }
 
 impl CopyIn {
+    /// The same, where its path in the activation is one that may be written to.
+    ///
+    /// # Errors
+    /// [`Unfit::Copy`].
+    pub(crate) fn checked(self) -> Result<CopyIn, Unfit> {
+        let bad = |why: String| Unfit::Copy { text: format!("{}:{}", self.shown(), self.to), why };
+        if !self.to.starts_with('/') {
+            return Err(bad("PATH has to begin with /".into()));
+        }
+        place(&self.to).map_err(|why| bad(format!("PATH {why}")))?;
+        Ok(self)
+    }
+
     /// With the file's path as it is from everywhere.
     #[must_use]
     pub fn absolute(self, cwd: &Path) -> CopyIn {

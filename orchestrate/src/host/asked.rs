@@ -8,7 +8,7 @@ use crate::host::settings::Settings;
 
 /// What decides about what comes out of a run, besides its verb and subject.
 const ASKED: &[&str] =
-    &["image", "bytes", "no_fetch", "copies", "bound", "purge_foreign", "when_closed"];
+    &["image", "bytes", "no_fetch", "opens", "copies", "bound", "purge_foreign", "when_closed"];
 
 /// And of whom it is asked, where both say so: an older program kept less.
 const OF_WHOM: &[&str] = &["endpoint", "anonymous", "etag_dedup", "bytes_max"];
@@ -54,6 +54,7 @@ fn words(key: &'static str) -> &'static str {
     match key {
         "bytes" => "size",
         "copies" => "list of --copy, or other files",
+        "opens" => "open file",
         "no_fetch" => "choice of --no-fetch",
         "when_closed" => "choice of --when-closed",
         "purge_foreign" => "list of --purge-foreign",

@@ -58,6 +58,10 @@ fn tell_wait(event: &fetch::Event<'_>) {
                         signed; `anonymous = true` says that this is meant";
             log::line(Level::Info, line, &[]);
         }
+        fetch::Event::Warning { server, text } => {
+            let fields = [("server", (*server).into()), ("warning", (*text).into())];
+            log::line(Level::Warning, &format!("{server} warns: {text}"), &fields);
+        }
         fetch::Event::Retry { .. } | fetch::Event::Resume { .. } | fetch::Event::Note { .. } => {}
     }
 }

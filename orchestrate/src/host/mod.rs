@@ -32,6 +32,7 @@ use crate::host::manifest::Manifests;
 use crate::host::reach::Reach;
 use crate::host::settings::Settings;
 use crate::local::spooled::Kept;
+use crate::local::way::{Given, Way};
 use crate::plan::{self, Fence, epoch};
 use crate::process::lock::{Lock, Locks};
 use crate::process::log::{self, Field, Level};
@@ -71,6 +72,10 @@ pub struct Host {
     pub(crate) arrived: Option<Kept>,
     /// Layers sealed by the present run, by this process: how far it came.
     pub(crate) sealed: u64,
+    /// By whose right files of this host are opened.
+    pub(crate) way: Way,
+    /// What a client opened for the run that is taken up next.
+    pub(crate) given: Option<Given>,
     /// Whether nodes of devices outside of /dev are for this process to make and remove.
     pub(crate) nodes: bool,
     client: OnceCell<fetch::Client>,
@@ -135,6 +140,8 @@ impl Host {
             asked_catalog: false,
             arrived: None,
             sealed: 0,
+            way: Way::default(),
+            given: None,
             nodes: false,
             client,
             in_use: Some(in_use),

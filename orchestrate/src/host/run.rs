@@ -67,6 +67,9 @@ impl Host {
         work: impl Fn(&mut Host) -> Result<T, Error>,
     ) -> Result<T, Error> {
         input["s3"] = asked::s3(&self.settings);
+        if let Some(opens) = self.way.opens() {
+            input["opens"] = opens.clone();
+        }
         let again = self.taking_up.take();
         self.put_by = false;
         if again.is_none() && verb == Verb::Activate {

@@ -34,6 +34,8 @@ pub struct Settings {
     pub fetch: fetch::Options,
     /// The platform of which images are wanted; none: this host's.
     pub platform: Option<fetch::image::Platform>,
+    /// Directories beneath which a daemon opens local images for its clients.
+    pub local_roots: Vec<PathBuf>,
     /// What a layer may be.
     pub limits: unpack::Limits,
     /// Size of a new template's volume, bytes; layers grow beyond it where they must.

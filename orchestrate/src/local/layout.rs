@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use crate::error::Error;
 use crate::error::image::Unusable;
 use crate::error::leaves::unusable;
 use crate::local::piece::Piece;
+use crate::local::way::{kind, opened};
 
 /// A layout, by its directory.
 #[derive(Debug)]
@@ -28,15 +28,21 @@ impl Layout {
     /// # Errors
     /// [`Error::Image`] where it is none; [`Error::Io`].
     pub(crate) fn open(path: &Path) -> Result<Layout, Error> {
-        let dir = std::fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlag::O_DIRECTORY.bits())
-            .open(path)
-            .map_err(|source| match strange_place(&source) {
-                Some(found) => Error::Image(Unusable::Strange { path: path.into(), found }),
-                None => Error::Io { doing: "open the layout", path: path.into(), source },
-            })?;
-        let layout = Layout { path: path.into(), dir: dir.into() };
+        Layout::of(&opened(path)?, path)
+    }
+
+    /// As [`Layout::open`], of a directory that is open; `path` names it in messages.
+    ///
+    /// # Errors
+    /// As [`Layout::open`].
+    pub(crate) fn of(dir: &File, path: &Path) -> Result<Layout, Error> {
+        if !kind(dir, path)?.is_dir() {
+            let found = "no directory";
+            return Err(Error::Image(Unusable::Strange { path: path.into(), found }));
+        }
+        let dir = dir.as_fd().try_clone_to_owned();
+        let dir = dir.map_err(|source| Error::Io { doing: "open", path: path.into(), source })?;
+        let layout = Layout { path: path.into(), dir };
         let Some(said) = layout.file(&["oci-layout"])? else {
             let what = format!("{} has no file oci-layout", path.display());
             return Err(Error::Image(Unusable::NoLayout { what }));
@@ -109,17 +115,6 @@ impl Layout {
             true => Ok(Some(Piece::new(Arc::new(file), 0, found.len()))),
             false => Err(strange("no regular file")),
         }
-    }
-}
-
-/// What is wrong with the place that somebody named for an image, where it does not mend itself.
-pub(crate) fn strange_place(error: &std::io::Error) -> Option<&'static str> {
-    match nix::Error::from_raw(error.raw_os_error()?) {
-        nix::Error::ENOENT => Some("there is nothing of this name"),
-        nix::Error::ENOTDIR => Some("no directory, or it lies below what is none"),
-        nix::Error::ELOOP => Some("symbolic links that lead on and on"),
-        nix::Error::ENXIO => Some("a socket or device that nobody serves"),
-        _ => None,
     }
 }
 

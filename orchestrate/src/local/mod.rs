@@ -5,3 +5,4 @@ pub(crate) mod archive;
 pub(crate) mod layout;
 pub(crate) mod piece;
 pub(crate) mod spooled;
+pub(crate) mod way;

@@ -54,6 +54,27 @@ impl Piece {
     }
 }
 
+/// A file from its beginning to wherever it ends. Its own offset is left alone: whoever opened it may have it still.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    file: Arc<File>,
+    offset: u64,
+}
+
+impl Whole {
+    pub(crate) fn new(file: Arc<File>) -> Whole {
+        Whole { file, offset: 0 }
+    }
+}
+
+impl Read for Whole {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(to, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
 impl Read for Piece {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(to.len());

@@ -19,7 +19,7 @@ use unpack::Limits;
 
 use crate::error::Error;
 use crate::error::image::Unusable;
-use crate::local::layout::strange_place;
+use crate::local::piece::Piece;
 use crate::process::place;
 
 /// The directory of kept archives, made when it is not there.
@@ -225,23 +225,21 @@ pub(crate) fn arrive(
     Ok(arrived)
 }
 
-/// Opens an archive that is a file; one that is compressed is written plain first, and the copy has no name.
+/// An archive that is an open file; one that is compressed is written plain first, and the copy has no name. It is read
+/// by its offsets alone: whoever opened it may have it open still.
 ///
 /// # Errors
 /// [`Error::Image`], [`Error::Io`].
-pub(crate) fn open(state: &Path, path: &Path, limits: &Limits) -> Result<Arc<File>, Error> {
+pub(crate) fn plain(
+    state: &Path,
+    file: Arc<File>,
+    path: &Path,
+    limits: &Limits,
+) -> Result<Arc<File>, Error> {
     let io = |doing, source| Error::Io { doing, path: path.to_owned(), source };
     let shown = path.display().to_string();
-    let file = OpenOptions::new()
-        .read(true)
-        // A fifo must not be waited for.
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|source| match strange_place(&source) {
-            Some(found) => Error::Image(Unusable::Strange { path: path.into(), found }),
-            None => io("open the archive", source),
-        })?;
-    let kind = file.metadata().map_err(|source| io("look at", source))?.file_type();
+    let is = file.metadata().map_err(|source| io("look at", source))?;
+    let kind = is.file_type();
     if kind.is_fifo() {
         let found = "a pipe; give it as standard input, with - for the file";
         return Err(Error::Image(Unusable::Strange { path: path.into(), found }));
@@ -253,9 +251,9 @@ pub(crate) fn open(state: &Path, path: &Path, limits: &Limits) -> Result<Arc<Fil
         }));
     }
     match unpack::compression(&file).map_err(|source| io("read", source))? {
-        Some(unpack::Compression::Plain) => Ok(Arc::new(file)),
+        Some(unpack::Compression::Plain) => Ok(file),
         Some(unpack::Compression::Gzip | unpack::Compression::Zstd) => {
-            Ok(arrive(state, &shown, &file, limits)?.file.clone())
+            Ok(arrive(state, &shown, Piece::new(file, 0, is.len()), limits)?.file.clone())
         }
         None => {
             let found = "no tar, and not compressed by gzip or zstd";

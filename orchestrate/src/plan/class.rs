@@ -68,6 +68,8 @@ fn image_class(unusable: &Unusable) -> Class {
         Unusable::Reference(_) | Unusable::Daemon { .. } => Class::Usage,
         Unusable::Archive { source, .. } => unpack_class(source),
         Unusable::NotKept { .. } => Class::NotFound,
+        // Whoever asks again brings it again.
+        Unusable::Gone { .. } => Class::Temporary,
         Unusable::Document { .. }
         | Unusable::NoLayout { .. }
         | Unusable::NoBlob { .. }

@@ -1,5 +1,5 @@
-//! The calls that no safe crate of ours has: a descriptor that was inherited, the groups of a peer,
-//! the size of a terminal, memory given back, whether nobody else has a file open, and the walls of a scanner.
+//! The calls that no safe crate of ours has: a descriptor that was inherited, or sent over a socket, the groups of a
+//! peer, the size of a terminal, memory given back, whether nobody else has a file open, and the walls of a scanner.
 
 #![allow(unsafe_code)]
 
@@ -22,6 +22,114 @@ pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: it is open, and by the protocol of LISTEN_FDS nobody else in this process owns it; the
     // caller asks for each number once.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What one read of a unix socket gave.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// Bytes of the buffer that were filled.
+    pub(crate) bytes: usize,
+    /// Descriptors that came with them, closed in whatever this process starts.
+    pub(crate) files: Vec<OwnedFd>,
+    /// Whether the kernel left some out: this process had no more to give.
+    pub(crate) cut: bool,
+}
+
+/// Descriptors that one message may carry (`SCM_MAX_FD`, unix(7)): there is room for all of them, so none is left out
+/// for want of it.
+const SCM_MAX_FD: usize = 253;
+
+/// Bytes of one header and that many descriptors (cmsg(3)), with some to spare.
+const CONTROL_BYTES: u16 = 1120;
+
+/// Reads from a unix socket, with the descriptors that come (`SCM_RIGHTS`, unix(7)).
+///
+/// # Errors
+/// Those of recvmsg(2).
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    // As `u64`, since a header has to be aligned.
+    let mut control = [0_u64; CONTROL_BYTES as usize / 8];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: a msghdr is numbers and pointers; all of them zero is one of nothing.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = CONTROL_BYTES.into();
+    // SAFETY: the message points to one buffer and to `control`, with their sizes; both outlive the call.
+    let got =
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    let bytes = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
+    let mut files = Vec::new();
+    // SAFETY: the message is as the kernel left it, with its control buffer still there.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: it is null, or the kernel wrote a header there, within `control`, which is aligned for it.
+    while let Some(header) = unsafe { next.as_ref() } {
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: it only computes.
+            let empty = unsafe { libc::CMSG_LEN(0) };
+            let length = header.cmsg_len.saturating_sub(usize::try_from(empty).unwrap_or(0));
+            // SAFETY: it only computes; the data follow the header within `control`.
+            let data = unsafe { libc::CMSG_DATA(next) }.cast::<RawFd>();
+            for at in 0..(length / size_of::<RawFd>()).min(SCM_MAX_FD) {
+                // SAFETY: the kernel wrote `length` bytes of descriptors there.
+                let place = unsafe { data.add(at) };
+                // SAFETY: as above; they need not be aligned.
+                let fd = unsafe { place.read_unaligned() };
+                // SAFETY: the kernel opened it for this process with this message, and nobody else knows of it.
+                files.push(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+        // SAFETY: both are of this message.
+        next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
+    }
+    Ok(Received { bytes, files, cut: message.msg_flags & libc::MSG_CTRUNC != 0 })
+}
+
+/// Sends bytes over a unix socket, and these descriptors with the first of them (`SCM_RIGHTS`, unix(7)); gives how many
+/// bytes went.
+///
+/// # Errors
+/// Those of sendmsg(2); `EINVAL` for more descriptors than a message may carry.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    files: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    if files.len() > SCM_MAX_FD {
+        return Err(Errno::EINVAL.into());
+    }
+    let data_bytes = u32::try_from(size_of_val(files)).map_err(|_| Errno::EINVAL)?;
+    let mut control = [0_u64; CONTROL_BYTES as usize / 8];
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: a msghdr is numbers and pointers; all of them zero is one of nothing.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    if !files.is_empty() {
+        message.msg_control = control.as_mut_ptr().cast();
+        // SAFETY: it only computes.
+        let space = unsafe { libc::CMSG_SPACE(data_bytes) };
+        message.msg_controllen = usize::try_from(space).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: the control buffer is there, aligned, and larger than one header.
+        let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+        // SAFETY: it points into `control`, which nothing else refers to.
+        if let Some(header) = unsafe { header.as_mut() } {
+            (header.cmsg_level, header.cmsg_type) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+            // SAFETY: it only computes.
+            let length = unsafe { libc::CMSG_LEN(data_bytes) };
+            header.cmsg_len = usize::try_from(length).map_err(|_| Errno::EINVAL)?;
+        }
+        // SAFETY: it only computes; the data follow the header within `control`.
+        let data = unsafe { libc::CMSG_DATA(header) }.cast::<RawFd>();
+        for (at, file) in files.iter().enumerate() {
+            // SAFETY: `space` has room for all of them.
+            let place = unsafe { data.add(at) };
+            // SAFETY: as above; they need not be aligned.
+            unsafe { place.write_unaligned(file.as_raw_fd()) };
+        }
+    }
+    // SAFETY: the message points to `bytes`, which is only read, and to `control`; both outlive the call.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
 /// The supplementary groups of the process at the other end of a unix socket, as they were when it
@@ -205,4 +313,38 @@ pub(crate) fn seccomp(filter: &mut [libc::sock_filter]) -> Result<(), Errno> {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0u32, &raw const program)
     };
     Errno::result(got).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read as _;
+    use std::os::fd::AsFd as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn descriptors_come_with_the_bytes_and_are_closed_in_programs() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let mut buffer = [0; 8];
+        for count in [0, 1, 65, SCM_MAX_FD] {
+            let file = File::open("/proc/self/comm").unwrap();
+            let files = vec![file.as_fd(); count];
+            assert_eq!(send(one.as_fd(), b"abc", &files).unwrap(), 3);
+            let received = receive(other.as_fd(), &mut buffer).unwrap();
+            assert_eq!((received.bytes, received.files.len(), received.cut), (3, count, false));
+            for fd in received.files {
+                let flags = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+                assert_eq!(flags, libc::FD_CLOEXEC);
+                let mut text = String::new();
+                File::from(fd).read_to_string(&mut text).unwrap();
+            }
+        }
+        let file = File::open("/proc/self/comm").unwrap();
+        let many = vec![file.as_fd(); SCM_MAX_FD + 1];
+        assert_eq!(send(one.as_fd(), b"a", &many).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        drop(one);
+        assert_eq!(receive(other.as_fd(), &mut buffer).unwrap().bytes, 0);
+    }
 }

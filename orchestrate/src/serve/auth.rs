@@ -72,6 +72,10 @@ impl Peer {
         Ok(Peer { user: credentials.uid(), groups })
     }
 
+    pub(super) fn user(&self) -> u32 {
+        self.user
+    }
+
     /// Root, the daemon's own user, and who is allowed by name.
     pub(super) fn may(&self, own: u32, allowed: &[Allow]) -> bool {
         self.user == 0

@@ -19,6 +19,7 @@ use crate::process::cancel::Cancel;
 use crate::process::lock::Locks;
 use crate::process::log::{self, Level};
 use crate::process::reserve;
+use crate::serve::held::Held;
 use crate::serve::http::request::Peer;
 use crate::serve::in_force::InForce;
 use crate::serve::mode::{Mode, Modes};
@@ -55,6 +56,7 @@ pub(super) struct Daemon {
     waiting: AtomicUsize,
     readiness: Mutex<Option<(Instant, Readiness)>>,
     pub(super) growth: InTheWay,
+    pub(super) held: Held,
     pub(super) hosts: Mutex<Vec<Host>>,
     pub(super) registries: Mutex<Vec<Registry>>,
 }
@@ -113,6 +115,7 @@ impl Daemon {
             waiting: AtomicUsize::new(0),
             readiness: Mutex::default(),
             growth: InTheWay::default(),
+            held: Held::default(),
             hosts: Mutex::default(),
             registries: Mutex::default(),
         }

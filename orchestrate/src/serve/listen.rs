@@ -177,7 +177,10 @@ fn converse(gate: &Gate, mut conn: Conn, open: bool, slot: &Slot<'_>) {
         slot.is_busy();
         let request = match next {
             Next::Request(mut request) => {
-                request.peer = request.param("wait").and_then(|_| conn.peer());
+                request.peer = match request.param("wait").is_some() || !request.files.is_empty() {
+                    true => conn.peer(),
+                    false => None,
+                };
                 request
             }
             Next::Reject(reject) => {

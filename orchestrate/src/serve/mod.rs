@@ -10,9 +10,11 @@ pub(crate) mod client;
 pub(crate) mod connections;
 pub(crate) mod daemon;
 pub(crate) mod deliveries;
+pub(crate) mod files;
 pub(crate) mod force;
 pub(crate) mod gather;
 pub(crate) mod grow;
+pub(crate) mod held;
 pub(crate) mod http;
 pub(crate) mod in_force;
 pub(crate) mod listen;
@@ -167,7 +169,9 @@ fn tick(daemon: &Daemon) {
     while !daemon.is_stopping() {
         if next_look <= std::time::Instant::now() {
             daemon.examine();
-            if let Err(error) = daemon.gather().and_then(|()| daemon.settle()) {
+            if let Err(error) =
+                daemon.gather().and_then(|()| daemon.settle()).and_then(|()| daemon.let_ended_go())
+            {
                 daemon.complain(&error);
             }
             next_look = std::time::Instant::now() + TICK;

@@ -64,7 +64,9 @@ pub(crate) fn of(error: &Error) -> Response {
     let detail = whole(error);
     // The name of another, or a run of another wish, stands in the way: not a mistake in the words.
     let (status, run) = match error {
-        Error::Taken { .. } | Error::Amiss(Amiss::InUse { .. }) => (409, None),
+        Error::Taken { .. } | Error::Amiss(Amiss::InUse { .. } | Amiss::HasNode { .. }) => {
+            (409, None)
+        }
         Error::Making(making) => (409, Some(making.run)),
         _ => (status(class), None),
     };

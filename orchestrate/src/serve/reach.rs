@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::error::class::Class;
 use crate::host::settings::Settings;
 use crate::host::{Host, survey};
+use crate::local::way::{Given, Way};
 use crate::plan::class::class;
 use crate::process::reserve;
 use crate::serve::daemon::{Daemon, lock};
@@ -29,6 +30,8 @@ impl Daemon {
             Some(host) => host,
             None => Host::open(Settings { wait: QUESTION_WAIT, talk: 0, ..self.settings() })?,
         };
+        // Nothing is opened for a client but what is said.
+        host.way = Way::client(Given::default(), self.settings().local_roots);
         // It may have been opened in better days.
         host.registry.in_room(reserve::short_of(&self.settings().state).is_some())?;
         let answer = ask(&mut host).map_err(|error| reserve::told(error, &self.settings().state));

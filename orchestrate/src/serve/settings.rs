@@ -10,8 +10,17 @@ use crate::error::quote::quoted;
 use crate::serve::options::{Limits, Options};
 
 /// Settings that decide nothing about what comes out of a run; tables with a dot at their end.
-const OTHER: &[&str] =
-    &["state", "pool_dir", "wait", "spool_age", "log", "serve.", "history.", "catalog.refresh"];
+const OTHER: &[&str] = &[
+    "state",
+    "pool_dir",
+    "wait",
+    "spool_age",
+    "log",
+    "serve.",
+    "sources.",
+    "history.",
+    "catalog.refresh",
+];
 
 /// Settings that a daemon takes at its start alone. All others are in force from the next run or
 /// request on when they are read again.

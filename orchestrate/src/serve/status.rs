@@ -21,6 +21,9 @@ pub(crate) struct Status {
     /// How long a run waits for another process, seconds; none in a daemon of another day.
     #[serde(default)]
     pub(crate) wait_s: Option<u64>,
+    /// How many open files may come with a request; none in a daemon of another day.
+    #[serde(default)]
+    pub(crate) descriptors: Option<usize>,
     /// Settings that decide what comes out of a run, as they are in force.
     pub(crate) settings: BTreeMap<String, String>,
 }

@@ -14,6 +14,7 @@ use crate::error::leaves::whole;
 use crate::host::Host;
 use crate::host::reach::Reach;
 use crate::host::settings::Settings;
+use crate::local::way::Given;
 use crate::process::cancel::Cancel;
 use crate::process::log::{self, Field, Level};
 use crate::process::{reserve, sys};
@@ -60,7 +61,8 @@ fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
     let room = makes_room.then(|| reserve::give_up(&settings.state)).flatten();
     // What it holds is dropped on the way out; its row says `running` and its lock is free, so the
     // next tick takes it up again, and not for ever.
-    let begun = catch_unwind(AssertUnwindSafe(|| perform(settings, &item)));
+    let given = daemon.given(item.id);
+    let begun = catch_unwind(AssertUnwindSafe(|| perform(settings, &item, given)));
     let end = match begun {
         Ok(Ok(false)) => Released::Over,
         Ok(Ok(true)) => {
@@ -87,6 +89,9 @@ fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
     };
     // What is kept back is there again before anybody hears of the end.
     drop(room);
+    if end == Released::Over {
+        daemon.let_go(item.id);
+    }
     daemon.release(item, end);
 }
 
@@ -95,8 +100,9 @@ fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
 ///
 /// # Errors
 /// Those that keep it from being begun. How it ended is in its row.
-fn perform(settings: Settings, item: &Item) -> Result<bool, Error> {
+fn perform(settings: Settings, item: &Item, given: Option<Given>) -> Result<bool, Error> {
     let mut host = Host::open(settings)?;
+    host.given = given;
     host.reach = match item.workers {
         Workers::Image => Reach::Fetching,
         Workers::Known => Reach::Listing,

@@ -123,7 +123,7 @@ impl Host {
             let what = "a build or a look on this pool may need a device of this name";
             return Err(Error::Usage(format!("--name {name:?}: {what}: choose another")));
         }
-        options.copies = copies::looked_at(&options.copies, &self.settings.cancel)?;
+        options.copies = copies::looked_at(&options.copies, &self.way, &self.settings.cancel)?;
         if dry_run {
             let ensured = self.would_be_ensured(&image, name, no_fetch)?;
             return self.activated(name, reference, CameUp::default(), ensured, true, begun);

@@ -8,6 +8,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::local::piece::Piece;
 
+/// Bytes of a local layer that are read once more when it was refused. A hole in a file can be larger than that for
+/// nothing.
+const DRAINED_MAX: u64 = 256 << 20;
+
 /// A layer on its way.
 #[derive(Debug)]
 pub(crate) enum Arriving {
@@ -69,13 +73,15 @@ impl Arriving {
         }
     }
 
-    /// Reads on to the end, and gives digest and size of the whole; none where it fails before.
+    /// Reads on to the end, and gives digest and size of the whole; none where it fails before, and of a file of this
+    /// host that is large: to read that again costs no more than to find out now whether it is the same.
     pub(crate) fn drained(&mut self) -> Option<(Digest, u64)> {
         match self {
             Arriving::Fetched(ahead) => {
                 io::copy(ahead, &mut io::sink()).ok()?;
                 ahead.summary().map(|summary| (Digest(summary.sha256), summary.bytes))
             }
+            Arriving::Local { whole, .. } if Piece::bytes(whole) > DRAINED_MAX => None,
             Arriving::Local { whole, .. } => {
                 let mut hash = Sha256::new();
                 let bytes = io::copy(&mut whole.clone(), &mut hash).ok()?;

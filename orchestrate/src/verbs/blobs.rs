@@ -32,15 +32,29 @@ pub(crate) enum Blobs {
     Tar(Arc<Archive>),
 }
 
+/// `index.json` as it came.
+#[derive(Debug)]
+pub(crate) struct Indexed {
+    pub(crate) bytes: Vec<u8>,
+    /// Its entity tag, where it is an object of a bucket.
+    pub(crate) etag: Option<String>,
+}
+
 impl Blobs {
     /// `index.json`.
     pub(crate) fn index(&self) -> Result<Vec<u8>, Error> {
-        match self {
+        self.index_unless(None).map(|found| found.map_or_else(Vec::new, |found| found.bytes))
+    }
+
+    /// `index.json`; none where it is an object that has this entity tag still.
+    pub(crate) fn index_unless(&self, seen: Option<String>) -> Result<Option<Indexed>, Error> {
+        let bytes = match self {
             Blobs::Bucket { client, bucket, prefix, cancel } => {
                 let object = ObjectRef::new(bucket, &format!("{prefix}index.json"))?;
-                let object = Locator::Object(object);
-                let expect = Expect { size_max: Some(DOCUMENT_BYTES_MAX), ..Expect::default() };
-                read(client, &object, &expect, cancel)
+                let client = client.clone();
+                let ask = move || client.read_changed(&object, DOCUMENT_BYTES_MAX, seen.as_deref());
+                let found = heedfully(cancel, ask)?.map_err(Error::Fetch)?;
+                return Ok(found.map(|found| Indexed { bytes: found.bytes, etag: found.etag }));
             }
             // A tag is asked for by `resolve`: there is no index of all.
             Blobs::Registry { .. } => {
@@ -49,7 +63,8 @@ impl Blobs {
             }
             Blobs::Directory(layout) => layout.index(),
             Blobs::Tar(archive) => archive.document(Document::Index, "index.json"),
-        }
+        };
+        Ok(Some(Indexed { bytes: bytes?, etag: None }))
     }
 
     /// A document that a descriptor promises, checked.

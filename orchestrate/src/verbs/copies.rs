@@ -8,6 +8,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::sync::Arc;
 
 use nix::libc;
 use registry::{Activation, Digest};
@@ -18,6 +19,8 @@ use crate::error::Error;
 use crate::handover::copies::{self, BLOCK, COPY_BYTES_MAX, CopyIn};
 use crate::handover::unfit::Unfit;
 use crate::host::{Host, walls};
+use crate::local::piece::Whole;
+use crate::local::way::Way;
 use crate::process::cancel::Cancel;
 
 /// What the frames of a stream take at most, beside the content.
@@ -35,23 +38,35 @@ fn io_error(doing: &'static str, copy: &CopyIn) -> impl FnOnce(io::Error) -> Err
     move |source| Error::Io { doing, path, source }
 }
 
-/// A regular file of the caller's; a pipe is not waited for.
-fn open(copy: &CopyIn) -> Result<(File, u32), Error> {
+/// A file of the caller's by its path; a pipe is not waited for.
+pub(crate) fn by_path(copy: &CopyIn) -> Result<File, Error> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(&copy.from);
-    let file = file.map_err(|error| match error.kind() {
+    file.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => place(copy, "there is no such file"),
         _ => io_error("open", copy)(error),
-    })?;
+    })
+}
+
+/// A regular file of the caller's, and its mode.
+fn open(copy: &CopyIn, way: &Way) -> Result<(Whole, u32), Error> {
+    let file = match way.copy(&copy.from, &copy.to)? {
+        Some(file) => file,
+        None => Arc::new(by_path(copy)?),
+    };
     let is = file.metadata().map_err(io_error("look at", copy))?;
     match is.is_file() {
-        true => Ok((file, is.permissions().mode() & OWN_MODE)),
+        true => Ok((Whole::new(file), is.permissions().mode() & OWN_MODE)),
         false => Err(place(copy, "not a regular file")),
     }
 }
 
 /// The files as they are now: each with its mode, its size and its digest. What was looked at before stays as it is.
-pub(crate) fn looked_at(copies: &[CopyIn], cancel: &Cancel) -> Result<Vec<CopyIn>, Error> {
+pub(crate) fn looked_at(
+    copies: &[CopyIn],
+    way: &Way,
+    cancel: &Cancel,
+) -> Result<Vec<CopyIn>, Error> {
     copies::judge(copies)?;
     let mut found: Vec<CopyIn> = Vec::with_capacity(copies.len());
     for copy in copies {
@@ -59,6 +74,7 @@ pub(crate) fn looked_at(copies: &[CopyIn], cancel: &Cancel) -> Result<Vec<CopyIn
             (Some(_), Some(_), Some(_)) => copy.clone(),
             _ => looked_at_one(
                 copy,
+                way,
                 COPY_BYTES_MAX - copies::bytes(&found).min(COPY_BYTES_MAX),
                 cancel,
             )?,
@@ -71,8 +87,8 @@ pub(crate) fn looked_at(copies: &[CopyIn], cancel: &Cancel) -> Result<Vec<CopyIn
     Ok(found)
 }
 
-fn looked_at_one(copy: &CopyIn, most: u64, cancel: &Cancel) -> Result<CopyIn, Error> {
-    let (file, own) = open(copy)?;
+fn looked_at_one(copy: &CopyIn, way: &Way, most: u64, cancel: &Cancel) -> Result<CopyIn, Error> {
+    let (file, own) = open(copy, way)?;
     let mut file = file.take(most + 1);
     let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
     loop {
@@ -89,6 +105,7 @@ fn looked_at_one(copy: &CopyIn, most: u64, cancel: &Cancel) -> Result<CopyIn, Er
 /// The tar stream of the files, each held to what the run says of it.
 struct Stream<'c> {
     left: std::slice::Iter<'c, CopyIn>,
+    way: &'c Way,
     owner: (u32, u32),
     /// Bytes that come next.
     ready: Vec<u8>,
@@ -102,7 +119,7 @@ struct Stream<'c> {
 /// The file that is being read.
 struct Open<'c> {
     copy: &'c CopyIn,
-    file: File,
+    file: Whole,
     hash: Sha256,
     left: u64,
 }
@@ -116,7 +133,7 @@ impl Stream<'_> {
             Some(open) => self.content(open),
             None => match self.left.next() {
                 Some(copy) => {
-                    let (file, _) = open(copy)?;
+                    let (file, _) = open(copy, self.way)?;
                     let left = copy.bytes.unwrap_or(0);
                     self.open = Some(Open { copy, file, hash: Sha256::new(), left });
                     self.ready = copies::head(copy, self.owner);
@@ -212,6 +229,7 @@ impl Host {
         let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         let mut stream = Stream {
             left: copies.iter(),
+            way: &self.way,
             owner,
             ready: Vec::new(),
             at: 0,
@@ -239,12 +257,13 @@ mod tests {
 
     fn found(words: &[String]) -> Result<Vec<CopyIn>, Error> {
         let copies: Vec<CopyIn> = words.iter().map(|word| word.parse().unwrap()).collect();
-        looked_at(&copies, &Cancel::default())
+        looked_at(&copies, &Way::Own, &Cancel::default())
     }
 
     fn stream(copies: &[CopyIn]) -> (io::Result<Vec<u8>>, Option<Error>) {
         let mut stream = Stream {
             left: copies.iter(),
+            way: &Way::Own,
             owner: (0, 0),
             ready: Vec::new(),
             at: 0,

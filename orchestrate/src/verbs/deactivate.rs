@@ -75,6 +75,7 @@ impl Host {
         let mut done =
             Deactivated { name: name.into(), changed, when_closed: false, dry_run: how.dry_run };
         if changed {
+            self.leaves_no_node(name)?;
             done.when_closed = self.waits_to_be_closed(&row, how, WhenClosed::Deactivate)?;
         }
         if !how.dry_run && !done.when_closed {

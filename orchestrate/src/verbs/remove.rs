@@ -79,6 +79,7 @@ impl Host {
         let _mine = self.locks.activation(name)?;
         let mut removed = Removed { activation: Some(name.into()), ..Removed::default() };
         if let Some(row) = self.registry.activation(name)? {
+            self.leaves_no_node(name)?;
             removed.when_closed = self.waits_to_be_closed(&row, how, WhenClosed::Rm)?;
         }
         if !how.dry_run && !removed.when_closed {

@@ -23,6 +23,9 @@ use crate::verbs::blobs::{Blobs, saved_config};
 use crate::verbs::choose::{Chosen, best, config, ours};
 use crate::verbs::wanted::{Place, TopOf, Wanted};
 
+/// An image, and the digest of its manifest where it has one.
+type Known = (Resolved, Option<Digest>);
+
 /// What a reference stands for.
 pub(crate) struct Resolved {
     /// From the lowest up.
@@ -52,7 +55,8 @@ impl Host {
                 self.layout(image, &blobs, pick)?
             }
             Where::Layout { dir, pick } => {
-                let blobs = Blobs::Directory(Arc::new(Layout::open(dir)?));
+                let opened = self.way.image(dir, &image.to_string())?;
+                let blobs = Blobs::Directory(Arc::new(Layout::of(&opened, dir)?));
                 self.layout(image, &blobs, pick)?
             }
             Where::Archive { file, pick } => {
@@ -127,14 +131,10 @@ impl Host {
     }
 
     /// An image of a layout. One whose name still stands for what it stood for is known by its rows.
-    fn layout(
-        &mut self,
-        image: &Reference,
-        blobs: &Blobs,
-        pick: &Pick,
-    ) -> Result<(Resolved, Option<Digest>), Error> {
+    fn layout(&mut self, image: &Reference, blobs: &Blobs, pick: &Pick) -> Result<Known, Error> {
         let wanted = self.platform(image);
         let told = unusable(blobs.shown());
+        let mut etag = None;
         let first = match pick {
             Pick::Digest(digest) => {
                 if let Some(known) = self.unchanged(image, *digest, &wanted, blobs)? {
@@ -143,11 +143,26 @@ impl Host {
                 None
             }
             Pick::Only | Pick::Name(_) => {
-                let index = Index::read(&blobs.index()?).map_err(&told)?;
+                let known = self.known_by_index(image, &wanted, blobs)?;
+                let (seen, known) =
+                    known.map_or((None, None), |(seen, known)| (Some(seen), Some(known)));
+                let indexed = match (blobs.index_unless(seen)?, known) {
+                    (None, Some(known)) => return Ok(known),
+                    (Some(indexed), _) => indexed,
+                    (None, None) => {
+                        return Err(told(fetch::image::Error::Empty { document: Document::Index }));
+                    }
+                };
+                etag = indexed.etag;
+                let index = Index::read(&indexed.bytes).map_err(&told)?;
                 let index = index.pick(pick).map_err(&told)?;
                 let found = index.candidates(&wanted).map_err(&told)?[0].digest;
-                if let Some(known) = self.unchanged(image, found, &wanted, blobs)? {
-                    return Ok(known);
+                if let Some((mut known, of)) = self.unchanged(image, found, &wanted, blobs)? {
+                    // Another image of this index is another: it is asked by its new tag from now on.
+                    if let Some(made) = &mut known.made {
+                        made.index_etag = etag;
+                    }
+                    return Ok((known, of));
                 }
                 Some(index)
             }
@@ -159,15 +174,37 @@ impl Host {
                 return Err(told(fetch::image::Error::Empty { document: Document::Index }));
             }
         };
-        made_of(blobs, chosen, &wanted)
+        let (mut resolved, of) = made_of(blobs, chosen, &wanted)?;
+        if let Some(made) = &mut resolved.made {
+            made.index_etag = etag;
+        }
+        Ok((resolved, of))
+    }
+
+    /// The entity tag that an index had when it named this image, and what the rows say of the image: it is that still
+    /// where the index is. Only the server that told the tag is asked by it.
+    fn known_by_index(
+        &self,
+        image: &Reference,
+        wanted: &Platform,
+        blobs: &Blobs,
+    ) -> Result<Option<(String, Known)>, Error> {
+        let reference = image.to_string();
+        let Some(Made { index_etag: Some(etag), found: Some(found), .. }) =
+            self.registry.made(&reference)?
+        else {
+            return Ok(None);
+        };
+        let row = self.registry.image(&reference)?;
+        if row.is_none_or(|row| row.endpoint != endpoint(blobs)) {
+            return Ok(None);
+        }
+        let known = self.unchanged(image, Sha(found.0), wanted, blobs)?;
+        Ok(known.map(|known| (etag, known)))
     }
 
     /// An image of a registry: a tag is asked for its digest alone, which costs nothing that registries count.
-    fn at_registry(
-        &mut self,
-        image: &Reference,
-        at: &RegistryRef,
-    ) -> Result<(Resolved, Option<Digest>), Error> {
+    fn at_registry(&mut self, image: &Reference, at: &RegistryRef) -> Result<Known, Error> {
         let wanted = self.platform(image);
         let client = self.registry_client(at)?;
         let cancel = self.settings.cancel.clone();
@@ -198,7 +235,7 @@ impl Host {
         found: Sha,
         wanted: &Platform,
         blobs: &Blobs,
-    ) -> Result<Option<(Resolved, Option<Digest>)>, Error> {
+    ) -> Result<Option<Known>, Error> {
         let reference = image.to_string();
         let Some(made) = self.registry.made(&reference)? else { return Ok(None) };
         let same = made.found == Some(ours(found)) && made.platform == Some(wanted.to_string());
@@ -263,18 +300,15 @@ impl Host {
     fn archive(&self, image: &Reference, file: &Path) -> Result<Archive, Error> {
         let limits = &self.settings.limits;
         let (state, path, bounds) = (self.settings.state.clone(), file.to_owned(), limits.clone());
+        let file = self.way.image(file, &image.to_string())?;
         // A compressed one is written plain first, which may take as long as it is large.
-        let open = move || spooled::open(&state, &path, &bounds);
+        let open = move || spooled::plain(&state, file, &path, &bounds);
         let file = heedfully(&self.settings.cancel, open)??;
         Archive::open(file, &image.to_string(), limits)
     }
 
     /// An image that came through a pipe and is not built yet, or one that is here.
-    fn kept(
-        &mut self,
-        image: &Reference,
-        digest: Sha,
-    ) -> Result<(Resolved, Option<Digest>), Error> {
+    fn kept(&mut self, image: &Reference, digest: Sha) -> Result<Known, Error> {
         let Some(Kept { form, file, .. }) = self.kept_archive(digest)? else {
             return Err(Error::Image(Unusable::NotKept { digest }));
         };
@@ -297,7 +331,7 @@ impl Host {
         image: &Reference,
         archive: &Archive,
         pick: &ArchivePick,
-    ) -> Result<(Resolved, Option<Digest>), Error> {
+    ) -> Result<Known, Error> {
         let failed = unusable(archive.shown());
         let listed = archive.document(Document::Archive, "manifest.json")?;
         let archives = Archives::read(&listed).map_err(&failed)?;
@@ -340,6 +374,7 @@ impl Host {
             manifest: None,
             config: Some(ours(digest)),
             platform: Some(config.platform.to_string()),
+            index_etag: None,
         };
         let endpoint = "docker-archive:".to_owned();
         let config = Some(text(bytes, &failed)?);
@@ -348,11 +383,7 @@ impl Host {
 }
 
 /// The layers of an image that was chosen, and which documents it was made from.
-fn made_of(
-    blobs: &Blobs,
-    chosen: Chosen,
-    wanted: &Platform,
-) -> Result<(Resolved, Option<Digest>), Error> {
+fn made_of(blobs: &Blobs, chosen: Chosen, wanted: &Platform) -> Result<Known, Error> {
     let told = unusable(blobs.shown());
     let Chosen { found, manifest: (digest, manifest), config: (bytes, config) } = chosen;
     let layers = manifest.layers.iter().zip(&config.diff_ids).zip(1..);
@@ -363,6 +394,7 @@ fn made_of(
         manifest: Some(ours(digest)),
         config: Some(ours(manifest.config.digest)),
         platform: Some(wanted.to_string()),
+        index_etag: None,
     };
     let resolved = Resolved {
         layers: layers.collect::<Result<_, _>>()?,

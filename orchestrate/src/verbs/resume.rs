@@ -10,9 +10,11 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::error::class::Class;
+use crate::error::image::Unusable;
 use crate::handover::copies::CopyIn;
 use crate::host::run::{BEGINS_MAX, ended};
 use crate::host::{Host, deaths};
+use crate::local::way::Way;
 use crate::verbs::activate::ActivateOptions;
 use crate::verbs::deactivate::Going;
 use crate::verbs::gc::Bound;
@@ -77,7 +79,7 @@ impl Host {
         }
         self.say(1, format_args!("run {}: {} {}", run.id, run.verb.word(), run.subject));
         let done = self.do_again(run);
-        self.taking_up = None;
+        (self.taking_up, self.way) = (None, Way::Own);
         let state = |host: &Host| -> Result<RunState, Error> {
             Ok(host.registry.run(run.id)?.map_or(RunState::Done, |row| row.state))
         };
@@ -189,6 +191,11 @@ impl Host {
             self.use_s3_settings(&input["s3"]);
         }
         self.taking_up = Some(run.id);
+        self.way = Way::of_run(&input["opens"], self.given.take(), &self.settings.local_roots);
+        if matches!(self.way, Way::Gone { .. }) && !self.stands(run)? {
+            let image = input["image"].as_str().unwrap_or(&run.subject).to_owned();
+            return Err(Error::Image(Unusable::Gone { image }));
+        }
         match run.verb {
             Verb::Ensure => self.ensure(&image(&input)?, false).map(gave),
             Verb::Activate => {

@@ -30,9 +30,10 @@ impl Host {
         let (state, shown, limits) =
             (self.settings.state.clone(), image.to_string(), self.settings.limits.clone());
         let (to, name) = (state.clone(), shown.clone());
-        // The thread that writes it may be waiting for more for ever.
+        // The thread that writes it may be waiting for more for ever, unless it hears of that, too.
+        let stop = self.settings.cancel.stop();
         let arrived = heedfully(&self.settings.cancel, move || {
-            let from = unpack::Timed::new(from, &limits);
+            let from = unpack::Timed::until(from, &limits, stop);
             spooled::arrive(&to, &name, from, &limits)
         })??;
         let archive = Archive::open(arrived.file.clone(), &shown, &self.settings.limits)?;

@@ -2,6 +2,7 @@
 //! nothing is sent twice, concurrent pushes lose nothing, and wherever one is killed the index names whole blobs only.
 //! Needs root for the directory store, and the S3 server that `./bootstrap` installs for the signatures.
 
+mod again;
 mod image;
 mod kills;
 mod standin;

@@ -353,6 +353,9 @@ impl State {
             return error(404, "NoSuchKey");
         };
         let mut headers = vec![("ETag", tag.clone())];
+        if request.headers.get("if-none-match") == Some(tag) && !self.ignores {
+            return Answer { headers, ..answer(304, "") };
+        }
         let range = request.headers.get("range").and_then(|range| range.strip_prefix("bytes="));
         let (status, bytes) = match range.and_then(|range| range.split_once('-')) {
             Some((first, last)) => {

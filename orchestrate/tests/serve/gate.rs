@@ -14,9 +14,9 @@ use tests::dice::Dice;
 use crate::bench::{Bench, Host};
 use crate::daemon::{Answer, Daemon, PATIENCE, exchange, log_of, receive, until};
 
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-fn token_file(host: &Host<'_>, token: &str) -> String {
+pub(crate) fn token_file(host: &Host<'_>, token: &str) -> String {
     fs::create_dir_all(&host.dir).unwrap();
     let path = host.dir.join("token");
     fs::write(&path, token).unwrap();
@@ -25,7 +25,7 @@ fn token_file(host: &Host<'_>, token: &str) -> String {
 }
 
 /// Where it listens, as its log says.
-fn address(host: &Host<'_>) -> SocketAddr {
+pub(crate) fn address(host: &Host<'_>) -> SocketAddr {
     until("the address in the log", || {
         let log = log_of(host);
         let (_, rest) = log.split_once("msg=listening address=")?;
@@ -33,7 +33,7 @@ fn address(host: &Host<'_>) -> SocketAddr {
     })
 }
 
-fn tcp(address: SocketAddr) -> TcpStream {
+pub(crate) fn tcp(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream

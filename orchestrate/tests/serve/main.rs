@@ -9,9 +9,13 @@ mod bench;
 mod crowd;
 mod daemon;
 mod document;
+mod files;
 mod force;
 mod full;
 mod gate;
+#[path = "../proofs/images/layout.rs"]
+#[allow(dead_code)]
+mod layout;
 mod life;
 mod lost;
 mod order;

@@ -140,3 +140,43 @@ fn who_joins_a_run_waits_no_longer_than_told_and_hears_that_it_goes_on() {
     daemon.stop();
     host.check();
 }
+
+#[test]
+fn what_has_a_node_that_the_daemon_does_not_see_goes_by_a_command() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    let daemon = Daemon::start(&host, &[]);
+    host.ok(&["activate", A, "--name", "web"]);
+    let jail = bench.path("jail");
+    std::fs::create_dir(&jail).unwrap();
+    let node = jail.join("rootfs");
+    let given = registry::Device {
+        node: Some(node.to_str().unwrap().into()),
+        node_leads_to: Some("253:77".into()),
+        ..registry::Device::default()
+    };
+    let mut registry = registry::Registry::open(&host.state().join("registry.db")).unwrap();
+    registry.write(|write| write.put_device("web", &given)).unwrap();
+    drop(registry);
+    for (method, target) in [
+        ("DELETE", "/v1/activations/web"),
+        ("DELETE", "/v1/activations/web?when_closed=1"),
+        ("DELETE", "/v1/activations/web?dry_run=1"),
+        ("POST", "/v1/activations/web/deactivate"),
+    ] {
+        let answer = daemon.ask(method, target, "");
+        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!((answer.status, &answer.json()["class"]), (409, &"temporary".into()), "{said}");
+        assert!(
+            said.contains(node.to_str().unwrap()) && said.contains("orchestrate rm web"),
+            "{said}"
+        );
+    }
+    assert_eq!(host.rows("SELECT verb FROM runs"), ["activate"]);
+    assert_eq!(host.ok(&["ls"])["activations"][0]["state"], "active");
+    // A command removes what it sees of it first, and the daemon does the rest.
+    assert_eq!(host.ok(&["rm", "web"])["activation"], "web");
+    assert_eq!(host.ok(&["ls"])["activations"], serde_json::json!([]));
+    daemon.stop();
+    host.check();
+}

@@ -7,7 +7,7 @@ use crate::rows::{digest, get};
 use crate::write::Write;
 
 /// What an image was made from, beside its layers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Made {
     /// sha256 of what the place answered for the name: the manifest, or the index that it was chosen from.
     pub found: Option<Digest>,
@@ -17,6 +17,8 @@ pub struct Made {
     pub config: Option<Digest>,
     /// The platform that was chosen.
     pub platform: Option<String>,
+    /// The entity tag of the `index.json` that named it, where that is an object of a bucket.
+    pub index_etag: Option<String>,
 }
 
 /// What an activation keeps of that.
@@ -36,7 +38,7 @@ impl Registry {
     pub fn made(&self, reference: &str) -> Result<Option<Made>, Error> {
         let subject = format!("image {reference}");
         self.one(
-            "SELECT found, manifest, config, platform FROM images
+            "SELECT found, manifest, config, platform, index_etag FROM images
              WHERE reference = ?1 AND (manifest IS NOT NULL OR config IS NOT NULL)",
             [reference],
             |row| made(row, &subject),
@@ -49,11 +51,11 @@ impl Registry {
     /// [`Error::Sqlite`], [`Error::Corrupt`].
     pub fn all_made(&self) -> Result<Vec<(String, Made)>, Error> {
         self.all(
-            "SELECT found, manifest, config, platform, reference FROM images
+            "SELECT found, manifest, config, platform, index_etag, reference FROM images
              WHERE manifest IS NOT NULL OR config IS NOT NULL",
             [],
             |row| {
-                let reference: String = get(row, 4, "image")?;
+                let reference: String = get(row, 5, "image")?;
                 let made = made(row, &format!("image {reference}"))?;
                 Ok((reference, made))
             },
@@ -107,6 +109,7 @@ fn made(row: &rusqlite::Row<'_>, subject: &str) -> Result<Made, Error> {
         manifest: digest(row, 1, subject)?,
         config: digest(row, 2, subject)?,
         platform: get(row, 3, subject)?,
+        index_etag: get(row, 4, subject)?,
     })
 }
 
@@ -129,9 +132,16 @@ impl Write<'_> {
         }
         let hex = |digest: Option<Digest>| digest.map(|digest| digest.hex());
         self.run(
-            "UPDATE images SET found = ?2, manifest = ?3, config = ?4, platform = ?5
+            "UPDATE images SET found = ?2, manifest = ?3, config = ?4, platform = ?5, index_etag = ?6
              WHERE reference = ?1",
-            (reference, hex(made.found), hex(made.manifest), hex(made.config), &made.platform),
+            (
+                reference,
+                hex(made.found),
+                hex(made.manifest),
+                hex(made.config),
+                &made.platform,
+                &made.index_etag,
+            ),
         )?;
         self.drop_configs()
     }

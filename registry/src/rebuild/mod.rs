@@ -451,7 +451,7 @@ impl Write<'_> {
             used: 0,
         })?;
         if image.manifest.is_some() {
-            let made = Made { found: None, manifest: image.manifest, config: None, platform: None };
+            let made = Made { manifest: image.manifest, ..Made::default() };
             self.put_made(&image.reference, &made, None)?;
         }
         self.pin_image(&image.reference, image.pinned).map(drop)

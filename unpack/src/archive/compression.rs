@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Read};
 
 use crate::archive::buffers::{Buffers, Filler, Gone};
 use crate::error::refusal::{Class, Refusal};
-use crate::limits::{Compression, Limits};
+use crate::limits::{Compression, Limits, ZEROS_MAX};
 
 /// Bytes that may come out whatever their ratio: a megabyte of blob cannot make more of them.
 const RATIO_FREE: u64 = 256 << 20;
@@ -189,6 +189,7 @@ impl<R: BufRead> Read for Members<R> {
 }
 
 fn padding(mut rest: impl BufRead) -> io::Result<()> {
+    let mut zeros = 0;
     loop {
         let piece = rest.fill_buf()?;
         if piece.is_empty() {
@@ -198,6 +199,11 @@ fn padding(mut rest: impl BufRead) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "data after gzip padding"));
         }
         let len = piece.len();
+        zeros += len as u64;
+        if zeros > ZEROS_MAX {
+            let why = "more than 64 MiB of gzip padding";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
         rest.consume(len);
     }
 }

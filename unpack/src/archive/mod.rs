@@ -27,7 +27,7 @@ use crate::archive::header::BLOCK;
 use crate::archive::sparse::{Front, Parts, Sparse, parts};
 use crate::error::refusal::{Class, Place, Refusal};
 use crate::error::{Error, Fault};
-use crate::limits::Limits;
+use crate::limits::{Limits, ZEROS_MAX};
 
 /// Bytes of holes before their ratio to what the layer has counts: some seconds of hashing.
 const HOLES_FREE: u64 = 8 << 30;
@@ -335,7 +335,8 @@ impl<'l, R: BufRead> Archive<'l, R> {
     }
 
     /// After the first zero block: a second one, then zeros only, to the very end. Readers stop
-    /// at different places here, so that anything else could hide from some of them.
+    /// at different places here, so that anything else could hide from some of them. What fills a tape's
+    /// last record is bounded: it could come from a hole, which costs nobody anything but its reader.
     fn end(&mut self) -> Result<End, Fault> {
         let Some(block) = self.block()? else {
             return Ok(End::HalfMarker);
@@ -343,12 +344,18 @@ impl<'l, R: BufRead> Archive<'l, R> {
         if block != [0; BLOCK] {
             return Err(Refusal::new(Class::Frame, "data after a lone zero block").into());
         }
+        let mut zeros = 0;
         loop {
             let piece = self.input.fill_buf().map_err(stream_fault)?;
             if piece.is_empty() {
                 return Ok(End::Marker);
             }
             let len = piece.len();
+            zeros += len as u64;
+            if zeros > ZEROS_MAX {
+                let rule = "more than 64 MiB of zeros after the end marker";
+                return Err(Refusal::new(Class::Frame, rule).into());
+            }
             if piece.iter().any(|&b| b != 0) {
                 return Err(Refusal::new(Class::Frame, "data after the end marker").into());
             }

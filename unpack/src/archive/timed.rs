@@ -9,6 +9,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::archive::buffers::too_long;
 use crate::limits::Limits;
+use crate::stop::Stop;
+
+/// How often it is asked whether anybody still wants it.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Reads from a descriptor for as long as [`Limits::time_max`] from now goes. What is silent at the end of
 /// that is refused as a layer that takes too long. `R` must have no buffer of its own: bytes in one would not
@@ -18,28 +22,37 @@ pub struct Timed<R> {
     from: R,
     until: Option<Instant>,
     time_max: Duration,
+    stop: Stop,
 }
 
 impl<R> Timed<R> {
     /// The time begins now.
     pub fn new(from: R, limits: &Limits) -> Timed<R> {
+        Timed::until(from, limits, Stop::default())
+    }
+
+    /// As [`Timed::new`]; it also ends as soon as somebody asks to stop, and not with the next byte.
+    pub fn until(from: R, limits: &Limits, stop: Stop) -> Timed<R> {
         let time_max = limits.time_max;
         // A time beyond all clocks is none.
-        Timed { from, until: Instant::now().checked_add(time_max), time_max }
+        Timed { from, until: Instant::now().checked_add(time_max), time_max, stop }
     }
 }
 
 impl<R: Read + AsFd> Read for Timed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
+            if self.stop.is_set() {
+                return Err(io::Error::other("somebody asked to stop"));
+            }
             let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
             let timeout = match left {
                 Some(left) => {
                     // Not a moment too early, or it would be asked again and again in the last millisecond.
-                    let millis = left.as_millis().saturating_add(1);
+                    let millis = left.min(LOOK).as_millis().saturating_add(1);
                     PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
                 }
-                None => PollTimeout::NONE,
+                None => PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::MAX),
             };
             let ready = {
                 let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];

@@ -1,6 +1,8 @@
 //! What is below a directory, opened; directories given their attributes.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -42,6 +44,20 @@ pub(crate) fn open_within(at: impl AsFd, path: &[u8], flags: OFlag) -> Result<Ow
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     patiently(at, path, how)
+}
+
+/// Opens a file or a directory for reading that lies beneath an open directory. Links are followed as long as they
+/// lead nowhere outside of it; an absolute one does (`RESOLVE_BENEATH`, openat2(2)). A pipe is not waited for.
+///
+/// # Errors
+/// `EXDEV` for a link or path that leads out; those of openat2(2).
+pub fn open_beneath(at: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let how = OpenHow::new()
+        .flags(flags)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let path = path.as_os_str().as_encoded_bytes();
+    Ok(patiently(at, if path.is_empty() { b"." } else { path }, how)?)
 }
 
 /// Sets the owner of an open file.

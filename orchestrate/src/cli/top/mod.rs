@@ -168,7 +168,7 @@ impl<'a> Watch<'a> {
         if self.source.is_none() {
             let daemon = match self.no_daemon {
                 true => None,
-                false => route::daemon(self.config, self.settings),
+                false => route::any(self.config, self.settings),
             };
             self.source = Some(match daemon {
                 Some(client) => Source::Daemon(Box::new(client)),

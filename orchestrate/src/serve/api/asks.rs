@@ -1,14 +1,14 @@
 //! Wishes: each becomes a run that outlives the request, or is done at once where it takes no time.
 
-use fetch::{Place, Reference};
 use registry::{Enqueued, NewRun, RunState, Verb};
 use serde::Deserialize;
 use serde_json::{Number, Value, json};
 
 use crate::config::table::SECONDS_MAX;
 use crate::error::Error;
-use crate::error::image::Unusable;
 use crate::host::{Host, asked};
+use crate::local::way::Given;
+use crate::serve::api::files::{self, Asked, CopyBody};
 use crate::serve::api::params::{body, body_or_empty, number, short, switch, wait};
 use crate::serve::api::{bytes, whole};
 use crate::serve::daemon::Daemon;
@@ -25,6 +25,7 @@ use crate::verbs::named::{check_name, reference};
 #[serde(deny_unknown_fields)]
 struct EnsureBody {
     image: String,
+    descriptor: Option<Number>,
     priority: Option<Number>,
     webhook: Option<String>,
     #[serde(default)]
@@ -36,6 +37,9 @@ struct EnsureBody {
 struct ActivateBody {
     id: String,
     image: String,
+    descriptor: Option<Number>,
+    #[serde(default)]
+    copies: Vec<CopyBody>,
     bytes: Option<Number>,
     #[serde(default)]
     no_fetch: bool,
@@ -76,19 +80,6 @@ struct CancelBody {
 /// The last id of a store: 24 bits (kernel's thin-provisioning.rst).
 const ID_MAX: u32 = 16_777_215;
 
-fn image(text: &str) -> Result<Reference, Error> {
-    let image = reference(short(text)?)?;
-    match &image.place {
-        Place::Numbered(_) | Place::Bucket { .. } | Place::Registry(_) | Place::Here(_) => {
-            Ok(image)
-        }
-        // Whoever may speak to the daemon may not have it open what it can.
-        Place::Layout { .. } | Place::Archive { .. } | Place::DockerArchive { .. } => {
-            Err(Error::Image(Unusable::Daemon { image: image.to_string() }))
-        }
-    }
-}
-
 /// The name of an image that is here, as it may be removed or pinned: nothing is opened for it.
 fn image_name(text: &str) -> Result<String, Error> {
     Ok(reference(short(text)?)?.to_string())
@@ -109,6 +100,14 @@ struct Wish<'a> {
     input: Value,
     priority: i32,
     webhook: Option<&'a str>,
+    /// Open files that are held for it.
+    given: Given,
+}
+
+impl<'a> Wish<'a> {
+    fn new(verb: Verb, subject: &'a str, input: Value) -> Wish<'a> {
+        Wish { verb, subject, input, priority: 0, webhook: None, given: Given::default() }
+    }
 }
 
 /// The run of a wish, when it has ended or the client waits no longer: 200 when it has ended. One that
@@ -129,7 +128,7 @@ fn enqueue(daemon: &Daemon, request: &Request, mut wish: Wish<'_>) -> Result<Res
     let input = wish.input.to_string();
     let (verb, subject, priority) = (wish.verb, wish.subject, wish.priority);
     let new = NewRun { verb, subject, input: &input, priority, webhook };
-    let (id, joined) = match daemon.enqueue(&new, &wish.input)? {
+    let (id, joined) = match daemon.enqueue_with(&new, &wish.input, wish.given)? {
         Enqueued::Fresh(id) => (id, "no"),
         Enqueued::Joined(id) => (id, "yes"),
         Enqueued::Refused { id, why } => return Ok(problem::conflict(id, &why)),
@@ -160,17 +159,25 @@ fn ended(
 
 pub(super) fn ensure(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
     let body: EnsureBody = body(request)?;
-    let image = image(&body.image)?;
+    let mut asked = Asked::image(daemon, request, &body.image, body.descriptor.as_ref())?;
     if body.dry_run {
-        return Ok(Response::json(200, &daemon.with_host(|host| host.ensure(&image, true))?));
+        asked.may_open()?;
+        let ensure = |host: &mut Host| {
+            host.way = asked.way();
+            host.ensure(&asked.image, true)
+        };
+        return Ok(Response::json(200, &daemon.with_host(ensure)?));
     }
-    let reference = image.to_string();
+    let reference = asked.image.to_string();
+    let mut input = json!({"image": reference});
+    let given = asked.run_input(&mut input)?;
     let wish = Wish {
         verb: Verb::Ensure,
         subject: &reference,
-        input: json!({"image": reference}),
+        input,
         priority: priority(body.priority.as_ref())?,
         webhook: body.webhook.as_deref(),
+        given,
     };
     enqueue(daemon, request, wish)
 }
@@ -178,13 +185,16 @@ pub(super) fn ensure(daemon: &Daemon, request: &Request) -> Result<Response, Err
 /// The name is the key by which asking twice is asking once.
 pub(super) fn activate(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
     let body: ActivateBody = body(request)?;
-    let image = image(&body.image)?;
     check_name(&body.id)?;
-    let (name, reference) = (body.id.as_str(), image.to_string());
+    let priority = priority(body.priority.as_ref())?;
+    let asked = Asked::image(daemon, request, &body.image, body.descriptor.as_ref())?;
+    let mut asked = asked.with_copies(request, &body.copies)?;
+    let (name, reference) = (body.id.as_str(), asked.image.to_string());
     let ActivateBody { no_fetch, dry_run, .. } = body;
     let bytes = bytes("bytes", body.bytes.as_ref(), 1)?;
-    let options = ActivateOptions { bytes, no_fetch, dry_run, copies: Vec::new() };
+    let options = ActivateOptions { bytes, no_fetch, dry_run, copies: asked.copies.clone() };
     let already = daemon.with_host(|host| {
+        host.way = asked.way();
         // What was asked to take it away before is done first, in its turn.
         if !dry_run && host.is_to_go(name)? {
             return Ok(None);
@@ -192,20 +202,17 @@ pub(super) fn activate(daemon: &Daemon, request: &Request) -> Result<Response, E
         host.agrees(name, &reference, bytes)?;
         // What is up takes no run and no network; nor does a look at what would be done.
         match dry_run || host.is_up(name, &reference)? {
-            true => host.activate(&image, name, options.clone()).map(Some),
+            true => host.activate(&asked.image, name, options.clone()).map(Some),
             false => Ok(None),
         }
     });
     if let Some(done) = already? {
         return Ok(Response::json(200, &done));
     }
-    let wish = Wish {
-        verb: Verb::Activate,
-        subject: name,
-        input: json!({"image": reference, "bytes": bytes, "no_fetch": no_fetch}),
-        priority: priority(body.priority.as_ref())?,
-        webhook: body.webhook.as_deref(),
-    };
+    let mut input = json!({"image": reference, "bytes": bytes, "no_fetch": no_fetch});
+    let given = asked.run_input(&mut input)?;
+    let webhook = body.webhook.as_deref();
+    let wish = Wish { verb: Verb::Activate, subject: name, input, priority, webhook, given };
     enqueue(daemon, request, wish)
 }
 
@@ -214,8 +221,7 @@ fn remove(daemon: &Daemon, request: &Request, subject: &str) -> Result<Response,
     if how.dry_run {
         return Ok(Response::json(200, &daemon.with_host(|host| host.remove(subject, how))?));
     }
-    let (verb, input) = (Verb::Rm, how.to_json());
-    enqueue(daemon, request, Wish { verb, subject, input, priority: 0, webhook: None })
+    enqueue(daemon, request, Wish::new(Verb::Rm, subject, how.to_json()))
 }
 
 pub(super) fn remove_image(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
@@ -239,6 +245,7 @@ pub(super) fn remove_activation(
     name: &str,
 ) -> Result<Response, Error> {
     known(daemon, name)?;
+    daemon.with_host(|host| host.leaves_no_node(name))?;
     remove(daemon, request, name)
 }
 
@@ -248,12 +255,12 @@ pub(super) fn deactivate(
     name: &str,
 ) -> Result<Response, Error> {
     known(daemon, name)?;
+    daemon.with_host(|host| host.leaves_no_node(name))?;
     let how = going(request)?;
     if how.dry_run {
         return Ok(Response::json(200, &daemon.with_host(|host| host.deactivate(name, how))?));
     }
-    let (verb, input) = (Verb::Deactivate, how.to_json());
-    enqueue(daemon, request, Wish { verb, subject: name, input, priority: 0, webhook: None })
+    enqueue(daemon, request, Wish::new(Verb::Deactivate, name, how.to_json()))
 }
 
 fn going(request: &Request) -> Result<Going, Error> {
@@ -290,8 +297,7 @@ pub(super) fn gc(daemon: &Daemon, request: &Request) -> Result<Response, Error> 
         return Ok(Response::json(200, &done));
     }
     let input = json!({"bound": bound.to_json(), "purge_foreign": purge});
-    let wish = Wish { verb: Verb::Gc, subject: "store", input, priority: 0, webhook: None };
-    enqueue(daemon, request, wish)
+    enqueue(daemon, request, Wish::new(Verb::Gc, "store", input))
 }
 
 pub(super) fn pin(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
@@ -334,6 +340,9 @@ pub(super) fn retry(daemon: &Daemon, request: &Request, id: u64) -> Result<Respo
         RunState::Failed { .. } | RunState::Cancelled => {}
     }
     let input: Value = serde_json::from_str(&run.input).unwrap_or_default();
+    if let Some(why) = files::objection(&input) {
+        return Ok(problem::conflict(id, &format!("run {id} {why}; ask anew")));
+    }
     let (verb, subject, priority) = (run.verb, run.subject.as_str(), run.priority);
-    enqueue(daemon, request, Wish { verb, subject, input, priority, webhook: None })
+    enqueue(daemon, request, Wish { priority, ..Wish::new(verb, subject, input) })
 }

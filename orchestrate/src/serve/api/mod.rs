@@ -1,6 +1,7 @@
 //! What each route does. Questions are in `reads`, wishes in `asks`.
 
 pub(crate) mod asks;
+pub(crate) mod files;
 pub(crate) mod params;
 pub(crate) mod reads;
 
@@ -37,6 +38,9 @@ pub(super) fn answer(daemon: &Daemon, request: &Request) -> Response {
     }
     if !request.body.is_empty() && !matches!(request.method, Some(Method::Put | Method::Post)) {
         return problem::of(&Error::Usage("this request takes no body".into()));
+    }
+    if !request.files.is_empty() && !matches!(route, Route::EnsureImage | Route::Activate) {
+        return problem::of(&Error::Usage("this request takes no open files".into()));
     }
     let answered = match &route {
         Route::Page => Ok(page::page()),

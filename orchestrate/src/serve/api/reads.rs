@@ -12,6 +12,7 @@ use crate::error::quote::quoted;
 use crate::host::run;
 use crate::serve::api::params::{number, short, wait};
 use crate::serve::daemon::Daemon;
+use crate::serve::http::files::FILES_MAX;
 use crate::serve::http::request::Request;
 use crate::serve::http::response::Response;
 use crate::serve::status::Status;
@@ -67,6 +68,7 @@ pub(super) fn status(daemon: &Daemon) -> Response {
             working,
             restart: daemon.needs_restart(),
             wait_s: Some(daemon.settings().wait.as_secs()),
+            descriptors: Some(FILES_MAX),
             settings: daemon.deciding(),
         },
     )

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use crate::error::Error;
 use crate::error::class::Class;
 use crate::host::run::RunLine;
-use crate::serve::client::{ANSWER_TIME, Client, FIRST_S, LATE, PAGE, Runs, WAIT_S, parsed};
+use crate::serve::client::files::Opened;
+use crate::serve::client::{
+    ANSWER_TIME, Asking, Client, FIRST_S, LATE, PAGE, Runs, WAIT_S, parsed,
+};
 use crate::serve::verbs::Verbs;
 use crate::verbs::activate::{ActivateOptions, Activated};
 use crate::verbs::deactivate::{Deactivated, Going};
@@ -45,8 +48,14 @@ fn with_how(target: String, how: Going) -> String {
 
 impl Verbs for Client {
     fn ensure(&mut self, image: &Reference, dry_run: bool) -> Result<Ensured, Error> {
-        let body = json!({"image": image.to_string(), "dry_run": dry_run});
-        self.done("PUT", &format!("/v1/images?wait={FIRST_S}"), Some(&body))
+        let mut body = json!({"image": image.to_string(), "dry_run": dry_run});
+        let mut opened = Opened::default();
+        opened.image(image, &mut body);
+        let target = format!("/v1/images?wait={FIRST_S}");
+        let asking = Asking::new("PUT", &target, Some(&body));
+        let asking = Asking { files: &opened.files, ..asking };
+        let done = self.done_with(&asking, image.is_stream());
+        opened.answer(done)
     }
 
     fn activate(
@@ -55,15 +64,21 @@ impl Verbs for Client {
         name: &str,
         options: ActivateOptions,
     ) -> Result<Activated, Error> {
-        // Who copies files does it without a daemon, which opens none of a client's.
-        let ActivateOptions { bytes, no_fetch, dry_run, copies: _ } = options;
+        let ActivateOptions { bytes, no_fetch, dry_run, copies } = options;
         let mut body = json!({"id": name, "image": image.to_string(), "dry_run": dry_run});
         body["bytes"] = bytes.into();
         // A daemon of another day does not know the word: only who means it says it.
         if no_fetch {
             body["no_fetch"] = true.into();
         }
-        self.done("POST", &format!("/v1/activations?wait={FIRST_S}"), Some(&body))
+        let mut opened = Opened::default();
+        opened.image(image, &mut body);
+        opened.copies(&copies, &self.cancel, &mut body);
+        let target = format!("/v1/activations?wait={FIRST_S}");
+        let asking = Asking::new("POST", &target, Some(&body));
+        let asking = Asking { files: &opened.files, ..asking };
+        let done = self.done_with(&asking, image.is_stream());
+        opened.answer(done)
     }
 
     fn deactivate(&mut self, name: &str, how: Going) -> Result<Deactivated, Error> {
@@ -168,7 +183,7 @@ impl Verbs for Client {
         }
         let longest = if wait == 0 { ANSWER_TIME } else { LATE + Duration::from_secs(wait) };
         let asked = Instant::now();
-        let answer = self.call_within("GET", &target, None, longest, true)?;
+        let answer = self.call_within(&Asking::new("GET", &target, None), longest, true)?;
         if wait > 0 && answer.body.is_empty() {
             self.pace.rest(asked.elapsed(), &self.cancel)?;
         }

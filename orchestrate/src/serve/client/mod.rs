@@ -1,9 +1,11 @@
 //! The other end: the program's verbs, asked of a daemon over its unix socket.
 
 pub(crate) mod asks;
+pub(crate) mod files;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,11 +15,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::config::table::SECONDS_MAX;
 use crate::error::Error;
 use crate::error::class::Class;
 use crate::host::run::RunLine;
 use crate::process::cancel::Cancel;
 use crate::process::log::{self, Level};
+use crate::process::sys;
 use crate::serve::socket::connect;
 use crate::store::seam::Condition;
 use crate::view::health::Readiness;
@@ -32,6 +36,9 @@ const HELLO: Duration = Duration::from_secs(5);
 /// host is, is not found out later.
 const ANSWER_TIME: Duration = Duration::from_secs(45);
 const LATE: Duration = Duration::from_secs(10);
+
+/// A pipe comes to its end when who writes it does; the daemon has its own bound for that (`unpack.time_max`).
+const STREAM_TIME: Duration = Duration::from_secs(SECONDS_MAX);
 
 /// How long one question waits: that is one request, and not many.
 const WAIT_S: u64 = 30;
@@ -91,6 +98,22 @@ impl Pace {
     }
 }
 
+/// A request.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    method: &'a str,
+    target: &'a str,
+    body: Option<&'a Value>,
+    /// What this process opened and passes.
+    files: &'a [OwnedFd],
+}
+
+impl<'a> Asking<'a> {
+    fn new(method: &'a str, target: &'a str, body: Option<&'a Value>) -> Asking<'a> {
+        Asking { method, target, body, files: &[] }
+    }
+}
+
 /// An answer.
 struct Answer {
     status: u16,
@@ -138,6 +161,11 @@ impl Client {
         Some(client)
     }
 
+    /// Whether it takes what this process opened: one of another day does not.
+    pub fn takes_files(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.descriptors.is_some())
+    }
+
     /// Its settings that decide what comes out of a run, by key.
     pub fn settings(&self) -> Option<&BTreeMap<String, String>> {
         self.status.as_ref().map(|status| &status.settings)
@@ -172,7 +200,7 @@ impl Client {
     /// # Errors
     /// When it does not say.
     pub fn readiness(&self) -> Result<Readiness, Error> {
-        parsed(&self.exchange("GET", "/readyz", None, ANSWER_TIME, true)?.body)
+        parsed(&self.exchange(&Asking::new("GET", "/readyz", None), ANSWER_TIME, true)?.body)
     }
 
     /// What it says of the store.
@@ -197,23 +225,21 @@ impl Client {
     fn call(&self, method: &str, target: &str, body: Option<&Value>) -> Result<Answer, Error> {
         // Who is asked for the first time is only to say that it is there.
         let time = if self.status.is_some() { ANSWER_TIME } else { HELLO };
-        self.call_within(method, target, body, time, true)
+        self.call_within(&Asking::new(method, target, body), time, true)
     }
 
     /// As [`Client::call`], with this time for each answer; with `heed` a signal ends it, else a moment after
     /// the signal does.
     fn call_within(
         &self,
-        method: &str,
-        target: &str,
-        body: Option<&Value>,
+        asking: &Asking<'_>,
         time: Duration,
         heed: bool,
     ) -> Result<Answer, Error> {
         let begun = Instant::now();
         let (mut pause, mut told) = (Duration::from_millis(20), false);
         loop {
-            let answer = match self.exchange(method, target, body, time, heed) {
+            let answer = match self.exchange(asking, time, heed) {
                 Err(Error::Io { source, .. }) if is_late(&source) && self.status.is_some() => {
                     return Err(Error::Told { class: Class::Temporary, message: self.late(time) });
                 }
@@ -236,14 +262,8 @@ impl Client {
         }
     }
 
-    fn exchange(
-        &self,
-        method: &str,
-        target: &str,
-        body: Option<&Value>,
-        time: Duration,
-        heed: bool,
-    ) -> Result<Answer, Error> {
+    fn exchange(&self, asking: &Asking<'_>, time: Duration, heed: bool) -> Result<Answer, Error> {
+        let Asking { method, target, body, files } = asking;
         let io = |source| Error::Io { doing: "ask the daemon at", path: self.path.clone(), source };
         let deadline = Instant::now() + time;
         let body = body.map(Value::to_string).unwrap_or_default();
@@ -256,7 +276,10 @@ impl Client {
         stream.set_read_timeout(Some(SIGNAL)).map_err(io)?;
         stream.set_write_timeout(Some(time)).map_err(io)?;
         // Who is turned away may find the door shut before all is said; the answer is there.
-        let written = stream.write_all((head + &body).as_bytes());
+        let text = head + &body;
+        let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
+        let sent = sys::send(stream.as_fd(), text.as_bytes(), &files);
+        let written = sent.and_then(|sent| stream.write_all(&text.as_bytes()[sent..]));
         let (mut bytes, mut piece) = (Vec::new(), vec![0; 64 << 10]);
         let mut asked: Option<Instant> = None;
         loop {
@@ -302,7 +325,7 @@ impl Client {
         };
         let target = format!("/v1/runs/{id}?wait={wait}{changes}");
         let time = Duration::from_secs(wait) + LATE;
-        parsed(&self.call_within("GET", &target, None, time, true)?.body)
+        parsed(&self.call_within(&Asking::new("GET", &target, None), time, true)?.body)
     }
 
     /// Asks for a run and waits for its end.
@@ -312,8 +335,19 @@ impl Client {
         target: &str,
         body: Option<&Value>,
     ) -> Result<T, Error> {
-        let target = self.patient(target.to_owned());
-        let first = self.call_within(method, &target, body, ANSWER_TIME, false)?;
+        self.done_with(&Asking::new(method, target, body), false)
+    }
+
+    /// As [`Client::done`]; with `stream` the answer comes when a pipe has come to its end.
+    fn done_with<T: DeserializeOwned>(
+        &mut self,
+        asking: &Asking<'_>,
+        stream: bool,
+    ) -> Result<T, Error> {
+        let target = self.patient(asking.target.to_owned());
+        let asking = Asking { target: &target, ..*asking };
+        let time = if stream { STREAM_TIME } else { ANSWER_TIME };
+        let first = self.call_within(&asking, time, stream)?;
         let mut line = match parsed(&first.body)? {
             Given::Done(done) => return Ok(done),
             Given::Run(line) => *line,
@@ -382,7 +416,9 @@ impl Client {
     /// Asks that a run which nobody else asked for be stopped; what became of that.
     fn given_back(&self, seen: &RunLine, reason: &str, why: &str) -> String {
         let (body, id) = (json!({"why": reason}), seen.run.id);
-        let ask = |target: String| self.call_within("POST", &target, Some(&body), HELLO, false);
+        let ask = |target: String| {
+            self.call_within(&Asking::new("POST", &target, Some(&body)), HELLO, false)
+        };
         let asked = ask(format!("/v1/runs/{id}/cancel?unless_joined=1"));
         let asked = match asked {
             // A daemon of another day does not know the word.

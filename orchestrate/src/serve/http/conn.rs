@@ -1,5 +1,6 @@
 //! One connection: bytes in within bounds of size and time, answers out likewise.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -7,6 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::process::sys::{self, Received};
+use crate::serve::auth;
+use crate::serve::http::files::{FILES_MAX, Files};
 use crate::serve::http::request::{self, Head, Peer, Reject, Request};
 use crate::serve::http::response::Response;
 use crate::serve::http::{HEAD_MAX, IDLE, REQUESTS_MAX, STEP, WHOLE_ANSWER, WHOLE_REQUEST};
@@ -58,10 +62,20 @@ impl Stream {
         }
     }
 
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Descriptors come over a unix socket alone.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         match self {
-            Stream::Unix(stream) => stream.read(buffer),
-            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => sys::receive(stream.as_fd(), buffer),
+            Stream::Tcp(stream) => {
+                Ok(Received { bytes: stream.read(buffer)?, files: Vec::new(), cut: false })
+            }
+        }
+    }
+
+    fn user(&self) -> Option<u32> {
+        match self {
+            Stream::Unix(stream) => auth::Peer::of(stream).ok().map(|peer| peer.user()),
+            Stream::Tcp(_) => None,
         }
     }
 
@@ -78,6 +92,10 @@ impl Stream {
 pub(crate) struct Conn {
     stream: Stream,
     buffer: Vec<u8>,
+    /// What came with it.
+    files: Vec<File>,
+    /// Whether more came than are taken.
+    too_many: bool,
     served: u32,
 }
 
@@ -94,7 +112,7 @@ pub(crate) enum Next {
 
 impl Conn {
     pub(crate) fn new(stream: Stream) -> Conn {
-        Conn { stream, buffer: Vec::new(), served: 0 }
+        Conn { stream, buffer: Vec::new(), files: Vec::new(), too_many: false, served: 0 }
     }
 
     /// The next request, read to its last byte.
@@ -129,6 +147,14 @@ impl Conn {
         while self.buffer.len() < whole {
             self.more(deadline, STEP)?;
         }
+        if std::mem::take(&mut self.too_many) {
+            let why =
+                "more open files came than one request may have, or than this process has room for";
+            return Ok(Err(Reject { status: 400, why }));
+        }
+        if !self.files.is_empty() {
+            request.files = Files::new(std::mem::take(&mut self.files), self.stream.user());
+        }
         request.body = self.buffer[head_bytes..whole].to_vec();
         self.buffer.drain(..whole);
         self.served += 1;
@@ -146,9 +172,15 @@ impl Conn {
             }
             self.stream.read_timeout(left.min(step))?;
             match self.stream.read(&mut piece) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(read) => {
-                    self.buffer.extend_from_slice(&piece[..read]);
+                Ok(Received { bytes: 0, .. }) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(Received { bytes, files, cut }) => {
+                    self.buffer.extend_from_slice(&piece[..bytes]);
+                    self.too_many |= cut || self.files.len() + files.len() > FILES_MAX;
+                    if self.too_many {
+                        self.files.clear();
+                    } else {
+                        self.files.extend(files.into_iter().map(File::from));
+                    }
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

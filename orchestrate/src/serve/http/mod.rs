@@ -5,6 +5,7 @@
 //! threads; `httparse` reads the head.
 
 pub(crate) mod conn;
+pub(crate) mod files;
 pub(crate) mod request;
 pub(crate) mod response;
 

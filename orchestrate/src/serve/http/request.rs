@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::serve::http::files::Files;
 use crate::serve::http::{BODY_MAX, HEAD_MAX, HEADERS_MAX};
 
 /// A method that some path knows.
@@ -69,6 +70,8 @@ pub(crate) struct Request {
     pub(crate) expects_continue: bool,
     /// Who waits for the answer, where it may take a while.
     pub(crate) peer: Option<Peer>,
+    /// What came with it.
+    pub(crate) files: Files,
 }
 
 /// A head, and where its body begins and how long it is.
@@ -111,6 +114,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, Reject> {
         keep_alive: parsed.version == Some(1),
         expects_continue: false,
         peer: None,
+        files: Files::default(),
     };
     let mut length: Option<usize> = None;
     let mut hosts = 0;

@@ -21,6 +21,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use registry::{Activation, ActivationState, Device};
 
 use crate::error::Error;
+use crate::error::amiss::Amiss;
 use crate::handover::device::{Give, Given};
 use crate::handover::unfit::Unfit;
 use crate::host::Host;
@@ -349,7 +350,10 @@ impl Host {
         let device = self.registry.device(name)?;
         match (row.state, self.store.device(row.id)?) {
             // It is on its way out, and nobody opens it anew.
-            (ActivationState::Active, Some(_)) if row.when_closed.is_some() => self.take_node(&row),
+            (ActivationState::Active, Some(_)) if row.when_closed.is_some() && self.nodes => {
+                self.take_node(&row)
+            }
+            (ActivationState::Active, Some(_)) if row.when_closed.is_some() => Ok(()),
             (ActivationState::Active, Some(number)) => {
                 if self.hand_over(&row, &device, number)? {
                     self.say(
@@ -360,7 +364,21 @@ impl Host {
                 Ok(())
             }
             // Somebody has taken it down who could not remove the node.
-            (ActivationState::Inactive, None) => self.take_node(&row),
+            (ActivationState::Inactive, None) if self.nodes => self.take_node(&row),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an activation can go without a node of it staying: what a process does not see it cannot remove.
+    ///
+    /// # Errors
+    /// [`Amiss::HasNode`].
+    pub(crate) fn leaves_no_node(&self, name: &str) -> Result<(), Error> {
+        let device = self.registry.device(name)?;
+        match (device.node, device.node_leads_to) {
+            (Some(node), Some(_)) if !self.nodes => {
+                Err(Error::Amiss(Amiss::HasNode { name: name.into(), node }))
+            }
             _ => Ok(()),
         }
     }
@@ -369,10 +387,18 @@ impl Host {
     /// the activation's lock.
     pub(crate) fn take_node(&mut self, row: &Activation) -> Result<(), Error> {
         let device = self.registry.device(&row.name)?;
-        let (Some(path), Some(leads), true) = (&device.node, &device.node_leads_to, self.nodes)
-        else {
+        let (Some(path), Some(leads)) = (&device.node, &device.node_leads_to) else {
             return Ok(());
         };
+        if !self.nodes {
+            // It has to go down all the same, as what is no longer trusted: then people are told.
+            let line = format!(
+                "activation {} goes down, and its node {} stays where only a command sees it; remove it",
+                row.name, path
+            );
+            self.warn(&line, &[("activation", row.name.as_str().into())]);
+            return Ok(());
+        }
         match Place::open(Path::new(path)) {
             Ok(place) => {
                 let ours = |is: &FileStat| leads_to(is).map(text_of).as_ref() == Some(leads);

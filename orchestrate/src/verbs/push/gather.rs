@@ -20,6 +20,7 @@ use crate::local::archive::Archive;
 use crate::local::layout::Layout;
 use crate::local::piece::Piece;
 use crate::local::spooled;
+use crate::local::way::opened;
 use crate::process::cancel::{Cancel, heedfully};
 use crate::verbs::blobs::{Blobs, saved_config};
 use crate::verbs::choose::{Chosen, best};
@@ -179,7 +180,10 @@ fn open(settings: &Settings, from: &Reference, standard: File) -> Result<Opened,
     let archive = |path: &std::path::Path| -> Result<Archive, Error> {
         let file = match from.is_stream() {
             true => arrived(settings, &shown, standard)?,
-            false => spooled::open(&settings.state, path, &settings.limits)?,
+            false => {
+                let file = Arc::new(opened(path)?);
+                spooled::plain(&settings.state, file, path, &settings.limits)?
+            }
         };
         Archive::open(file, &shown, &settings.limits)
     };

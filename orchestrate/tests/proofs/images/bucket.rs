@@ -62,7 +62,8 @@ fn only_what_is_not_here_is_asked_for() {
     );
     host.check_tree("b-1", 4);
 
-    // Again by tag: the index says that nothing has changed. Pinned by a digest: nobody is asked.
+    // Again by tag: the index says that nothing has changed (this server sends it whole, whatever tag it is asked with;
+    // one that honours tags is in `push/again.rs`). Pinned by a digest: nobody is asked.
     assert_eq!(host.ok(&["ensure", A])["fetched_objects"], 0);
     assert_eq!(asked(&bench), ["GET index.json"]);
     let digest = layout.manifests[0]["digest"].as_str().unwrap();

@@ -177,6 +177,34 @@ fn a_registry_made_anew_knows_it() {
 }
 
 #[test]
+fn names_that_share_a_stack_come_back_by_their_documents() {
+    let bench = Bench::new(&[], 4, 2000);
+    let host = bench.host("host");
+    let all = places(&bench);
+    for (at, (reference, _)) in all.iter().enumerate() {
+        host.ok(&["activate", reference, "--name", &format!("a-{at}")]);
+    }
+    let names = "SELECT reference FROM images ORDER BY reference";
+    let before = host.rows(names);
+    host.ok(&["rebuild"]);
+    assert_eq!(host.rows(names), before);
+    // The seal record has the name that the stack was sealed for, and no other.
+    host.lose_registry();
+    host.ok(&["rebuild"]);
+    assert_eq!(host.rows(names), [all[0].0.as_str()]);
+    for at in 0..all.len() {
+        host.check_tree(&format!("a-{at}"), 3);
+    }
+    for (reference, _) in &all {
+        let done = host.ok(&["ensure", reference]);
+        assert_eq!(done["fetched_objects"], 0, "{reference}: {done}");
+        assert!(!done.to_string().contains("built"), "{reference}: {done}");
+    }
+    assert_eq!(host.rows(names), before);
+    host.check();
+}
+
+#[test]
 fn a_signed_catalog_lists_it_by_its_manifest() {
     let bench = Bench::new(&[], 4, 2000);
     let (public, secret) = key(&bench, "good");

@@ -443,6 +443,32 @@ fn an_archive_without_an_end_is_refused_within_its_bounds() {
         assert_eq!(code, 100, "{told}");
         assert!(told.contains(wanted), "{told}");
     }
+    // A member that is a hole of 7 GiB costs nobody anything but its reader: it is given up at once.
+    let members = saved(&image(), Saved::Podman, &["app:v1"]);
+    let config =
+        members.iter().find(|(name, _)| name.ends_with(".json") && name != "manifest.json");
+    let listed = serde_json::json!([{
+        "Config": config.unwrap().0, "RepoTags": ["app:v1"],
+        "Layers": ["hole.tar", "hole.tar", "hole.tar"],
+    }]);
+    let mut bytes = tar([
+        ("manifest.json", Member::File(listed.to_string().into())),
+        (config.unwrap().0.as_str(), config.unwrap().1.clone()),
+        ("hole.tar", Member::File(Vec::new())),
+    ]);
+    bytes.truncate(bytes.len() - 1024);
+    let at = bytes.len() - 512;
+    let hole: u64 = 7 << 30;
+    bytes[at + 124..at + 135].copy_from_slice(format!("{hole:011o}").as_bytes());
+    bytes[at + 148..at + 156].copy_from_slice(b"        ");
+    let sum: u32 = bytes[at..].iter().map(|byte| u32::from(*byte)).sum();
+    bytes[at + 148..at + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    fs::write(&file, &bytes).unwrap();
+    let whole = bytes.len() as u64 + hole + 1024;
+    File::options().write(true).open(&file).unwrap().set_len(whole).unwrap();
+    let (code, told) = host.said(&["ensure", &words]);
+    assert_eq!(code, 100, "{told}");
+    assert!(told.contains("more than 64 MiB of zeros"), "{told}");
     // Neither a pipe, nor a directory, nor a device is waited for.
     fs::remove_file(&file).unwrap();
     nix::unistd::mkfifo(&file, Mode::S_IRWXU).unwrap();

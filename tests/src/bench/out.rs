@@ -1,10 +1,12 @@
-//! Where one run of one contender writes to: an empty directory, or an empty ext4 on a loop device.
+//! Where one run of one contender writes to: an empty directory, or an empty file system on a loop device.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+
+use super::On;
 
 /// Bytes of the file system; sparse, and enough for a million small files.
 const BYTES: u64 = 8 << 30;
@@ -29,16 +31,21 @@ impl Out {
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn new(scratch: &Path, fresh: bool) -> Result<Out> {
+    pub fn new(scratch: &Path, on: On) -> Result<Out> {
         let at = scratch.join("out");
         let path = at.join("empty");
         fs::create_dir_all(&at).with_context(|| at.display().to_string())?;
         let mut image = None;
-        if fresh && rustix::process::geteuid().is_root() {
+        if on != On::Scratch && rustix::process::geteuid().is_root() {
             let file = scratch.join("out.img");
             File::create(&file)?.set_len(BYTES)?;
             let (from, at) = (file.display().to_string(), at.display().to_string());
-            run("mkfs.ext4", &["-q", "-F", "-i", BYTES_PER_INODE, "-E", MADE, &from])?;
+            match on {
+                On::Xfs => run("mkfs.xfs", &["-q", "-f", "-m", "reflink=1", &from])?,
+                On::Ext4 | On::Scratch => {
+                    run("mkfs.ext4", &["-q", "-F", "-i", BYTES_PER_INODE, "-E", MADE, &from])?;
+                }
+            }
             run("mount", &["-o", "loop,noatime", &from, &at])?;
             image = Some(file);
         }

@@ -23,7 +23,7 @@ pub fn run(setup: &Setup, job: &Job) -> Result<Row> {
             let out = Out::new(&setup.scratch, job.on)?;
             let measured = measure::run(&contender.line, out.path(), round == 0);
             if round == 0 {
-                space[n] = measure::space(out.path());
+                space[n] = out.space_kib()?;
             }
             out.close()?;
             match measured {

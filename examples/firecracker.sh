@@ -9,12 +9,20 @@
 set -eu
 
 image=$1 name=$2 kernel=$3 memory=${4:-256}
+case $name in
+*[!A-Za-z0-9-]*)
+    echo "firecracker.sh: $name: a machine's id is of letters, digits and hyphens" >&2
+    exit 100
+    ;;
+esac
 uid=${JAIL_UID:-30000} gid=${JAIL_GID:-30000}
 jail=/srv/jailer/firecracker/$name/root
 
 mkdir -p "$jail"; chmod go-w "$jail"
 # The jail sees its own root directory only: the device has a node there, which belongs to its user and goes with it.
 orchestrate activate "$image" --name "$name" --device-owner "$uid:$gid" --device-mode 0600 --node "$jail/rootfs"
+# Also where the machine fails; deactivate removes the node before the device.
+trap 'orchestrate deactivate "$name" && rm -r "/srv/jailer/firecracker/$name"' EXIT
 vm=$(orchestrate show "$name" --vm)
 
 cp "$kernel" "$jail/vmlinux"
@@ -30,5 +38,3 @@ chown "$uid:$gid" "$jail/vm.json"
 
 jailer --id "$name" --exec-file "$(command -v firecracker)" --uid "$uid" --gid "$gid" -- \
     --no-api --config-file /vm.json
-orchestrate deactivate "$name"
-rm -r "/srv/jailer/firecracker/$name"

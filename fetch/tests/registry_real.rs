@@ -1,8 +1,9 @@
-//! Against a real registry, distribution's own (`docker-registry` of Debian, which `./bootstrap` gets): open, and with
-//! passwords. The others of `registry_*.rs` try what it never does.
+//! Against a real registry, distribution's own (`docker-registry` of Debian, which `./bootstrap` gets): open, with
+//! passwords, and with tokens. The others of `registry_*.rs` try what it never does.
 
 mod fault;
 mod registry;
+mod tokens;
 
 use std::env;
 use std::io::Read as _;
@@ -15,6 +16,7 @@ use fault::noise;
 use fetch::image::{Digest, Manifest, RegistryRef};
 use fetch::{BlobRef, Client, Expect, Kind, Options, Which};
 use registry::{NAME, options, with_logins};
+use tokens::{ISSUER, SERVICE, Tokens};
 
 /// `alice:sesame`, by bcrypt.
 const HTPASSWD: &str = "alice:$2y$05$nvgWR28gUIxqc/8PbEJCrO2AhsOhuD0zhSL2MaiVQvOeWxCva4/.G\n";
@@ -35,10 +37,20 @@ fn program() -> PathBuf {
     path
 }
 
+/// Whom a registry lets in.
+enum Door<'a> {
+    Open,
+    Passwords,
+    Tokens(&'a Tokens),
+}
+
 /// A registry that ends with the test.
 struct Real {
     child: Child,
     port: u16,
+    /// The repository of the test, and the header of who pushes to it.
+    name: &'static str,
+    pusher: String,
     _claimed: Port,
 }
 
@@ -50,15 +62,27 @@ impl Drop for Real {
 }
 
 impl Real {
-    fn start(dir: &Path, guarded: bool) -> Real {
+    fn start(dir: &Path, door: &Door<'_>) -> Real {
         let claimed = Port::claim().expect("a port of the loopback");
         let port = claimed.number;
-        let (at, passwords) = (dir.display(), dir.join("htpasswd"));
-        let auth = match guarded {
-            true => format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", passwords.display()),
-            false => String::new(),
+        let at = dir.display();
+        let auth = match door {
+            Door::Open => String::new(),
+            Door::Passwords => {
+                let passwords = dir.join("htpasswd");
+                std::fs::write(&passwords, HTPASSWD).unwrap();
+                format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", passwords.display())
+            }
+            Door::Tokens(tokens) => {
+                let roots = dir.join("roots.pem");
+                std::fs::write(&roots, &tokens.certificate).unwrap();
+                format!(
+                    "auth: {{token: {{realm: \"{}\", service: {SERVICE}, issuer: {ISSUER}, rootcertbundle: {}}}}}\n",
+                    tokens.realm(),
+                    roots.display()
+                )
+            }
         };
-        std::fs::write(&passwords, HTPASSWD).unwrap();
         std::fs::write(
             dir.join("config.yml"),
             format!(
@@ -74,7 +98,8 @@ impl Real {
             .stderr(Stdio::null())
             .spawn()
             .expect("start the registry");
-        let real = Real { child, port, _claimed: claimed };
+        let pusher = BASIC.to_owned();
+        let real = Real { child, port, name: NAME, pusher, _claimed: claimed };
         let begun = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(begun.elapsed() < Duration::from_secs(30), "it does not listen");
@@ -84,17 +109,18 @@ impl Real {
     }
 
     fn at(&self) -> RegistryRef {
-        RegistryRef::parse(&format!("127.0.0.1:{}/{NAME}:v1", self.port)).unwrap()
+        RegistryRef::parse(&format!("127.0.0.1:{}/{}:v1", self.port, self.name)).unwrap()
     }
 
     fn push_blob(&self, bytes: &[u8]) -> String {
         let agent: ureq::Agent = ureq::Agent::config_builder().proxy(None).build().into();
-        let url = format!("http://127.0.0.1:{}/v2/{NAME}/blobs/uploads/", self.port);
-        let begun = agent.post(&url).header("Authorization", BASIC).send_empty().unwrap();
+        let url = format!("http://127.0.0.1:{}/v2/{}/blobs/uploads/", self.port, self.name);
+        let begun = agent.post(&url).header("Authorization", &self.pusher).send_empty().unwrap();
         let to = begun.headers()["location"].to_str().unwrap().to_owned();
         let digest = Digest::of(bytes).to_string();
         let joint = if to.contains('?') { '&' } else { '?' };
-        let put = agent.put(format!("{to}{joint}digest={digest}")).header("Authorization", BASIC);
+        let put =
+            agent.put(format!("{to}{joint}digest={digest}")).header("Authorization", &self.pusher);
         put.content_type("application/octet-stream").send(bytes).unwrap();
         digest
     }
@@ -117,8 +143,8 @@ impl Real {
             layers.join(",")
         );
         let agent: ureq::Agent = ureq::Agent::config_builder().proxy(None).build().into();
-        let url = format!("http://127.0.0.1:{}/v2/{NAME}/manifests/v1", self.port);
-        let put = agent.put(&url).header("Authorization", BASIC);
+        let url = format!("http://127.0.0.1:{}/v2/{}/manifests/v1", self.port, self.name);
+        let put = agent.put(&url).header("Authorization", &self.pusher);
         put.content_type("application/vnd.oci.image.manifest.v1+json").send(&manifest).unwrap();
         manifest.into_bytes()
     }
@@ -160,14 +186,14 @@ fn pull(real: &Real, options: &Options, layers: &[&[u8]]) {
 #[test]
 fn an_image_of_a_real_registry_is_what_was_pushed() {
     let dir = tempfile::tempdir().unwrap();
-    let real = Real::start(dir.path(), false);
+    let real = Real::start(dir.path(), &Door::Open);
     pull(&real, &options(), &[&noise(1000, 1), &noise(17_000_001, 2)]);
 }
 
 #[test]
 fn a_real_registry_with_passwords_lets_in_who_has_one() {
     let dir = tempfile::tempdir().unwrap();
-    let real = Real::start(dir.path(), true);
+    let real = Real::start(dir.path(), &Door::Passwords);
     let host = format!("127.0.0.1:{}", real.port);
     let (alice, _file) = with_logins(&[(host.clone(), ALICE)]);
     pull(&real, &alice, &[&noise(1000, 3), &noise(300_000, 4)]);
@@ -176,4 +202,28 @@ fn a_real_registry_with_passwords_lets_in_who_has_one() {
         let client = Client::registry(&options, &real.at()).unwrap();
         assert_eq!(client.head_manifest("v1").unwrap_err().kind(), Kind::Denied);
     }
+}
+
+#[test]
+fn a_real_registry_with_tokens_lets_in_whom_its_token_server_knows() {
+    let (dir, tokens) = (tempfile::tempdir().unwrap(), Tokens::start());
+    let mut real = Real::start(dir.path(), &Door::Tokens(&tokens));
+    let host = format!("127.0.0.1:{}", real.port);
+    let (alice, _file) = with_logins(&[(host.clone(), ALICE)]);
+    real.pusher = tokens.bearer("repository:team/app:pull,push");
+    pull(&real, &alice, &[&noise(1000, 5), &noise(300_000, 6)]);
+    let asked = tokens.asked();
+    assert_eq!(asked[1], "alice repository:team/app:pull", "{asked:?}");
+    // A wrong password is told to the token server, which says no; nobody gets a token that opens nothing.
+    let (wrong, _file) = with_logins(&[(host, r#"{"auth":"YWxpY2U6eA=="}"#)]);
+    for (options, who) in [(options(), "nobody"), (wrong, "somebody")] {
+        let client = Client::registry(&options, &real.at()).unwrap();
+        assert_eq!(client.head_manifest("v1").unwrap_err().kind(), Kind::Denied);
+        let asked = tokens.asked();
+        assert_eq!(*asked.last().unwrap(), format!("{who} repository:team/app:pull"));
+    }
+    // What everybody may have, nobody needs a login for.
+    real.name = "public/app";
+    real.pusher = tokens.bearer("repository:public/app:pull,push");
+    pull(&real, &options(), &[&noise(1000, 7), &noise(300_000, 8)]);
 }

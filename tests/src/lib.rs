@@ -9,6 +9,7 @@ pub mod bench;
 pub mod corpus;
 pub mod descriptors;
 pub mod dice;
+pub mod distribution;
 pub mod guest;
 pub mod guides;
 pub mod host;

@@ -37,6 +37,9 @@ pub struct Needs {
     pub soak_timeout_s: Option<u32>,
     /// Variables of the host's environment that it takes a number from, by [`Guest::given`].
     pub numbers: &'static [&'static str],
+    /// When it has passed, its first disk is the root disk of a machine by itself, which is to say this on its console:
+    /// see [`root_disk`](crate::host::root_disk).
+    pub then_says: Option<&'static str>,
 }
 
 /// Power cuts at moments of the host's choosing.
@@ -70,6 +73,7 @@ impl Needs {
         power_cuts: None,
         soak_timeout_s: None,
         numbers: &[],
+        then_says: None,
     };
 
     /// The bound on one phase.

@@ -33,10 +33,15 @@ fn server() -> PathBuf {
     if let Some(given) = std::env::var_os("VENEER_S3S_FS") {
         return given.into();
     }
+    cached("tools/bin/s3s-fs")
+}
+
+/// A server that `./bootstrap` has got.
+pub(crate) fn cached(name: &str) -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = PathBuf::from(std::env::var_os("HOME").expect("HOME is set"));
-    let path = cache.unwrap_or_else(|| home.join(".cache")).join("veneer/tools/bin/s3s-fs");
-    assert!(path.exists(), "no S3 server at {}: run ./bootstrap", path.display());
+    let path = cache.unwrap_or_else(|| home.join(".cache")).join("veneer").join(name);
+    assert!(path.exists(), "no server at {}: run ./bootstrap", path.display());
     path
 }
 

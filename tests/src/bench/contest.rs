@@ -14,13 +14,17 @@ pub fn run(setup: &Setup, job: &Job) -> Result<Row> {
     let mut missing: Vec<String> = job.missing.iter().map(ToString::to_string).collect();
     let mut rounds: Vec<Vec<Measured>> = vec![Vec::new(); job.contenders.len()];
     let mut out_of_it = vec![false; job.contenders.len()];
+    let mut space = vec![0; job.contenders.len()];
     for round in 0..=setup.rounds {
         for (n, contender) in job.contenders.iter().enumerate() {
             if out_of_it[n] {
                 continue;
             }
-            let out = Out::new(&setup.scratch, job.fresh)?;
+            let out = Out::new(&setup.scratch, job.on)?;
             let measured = measure::run(&contender.line, out.path(), round == 0);
+            if round == 0 {
+                space[n] = out.space_kib()?;
+            }
             out.close()?;
             match measured {
                 Ok(measured) => rounds[n].push(measured),
@@ -48,6 +52,7 @@ pub fn run(setup: &Setup, job: &Job) -> Result<Row> {
             wall: median(&wall) / f64::from(job.times),
             processor: median(&processor) / f64::from(job.times),
             peak_kib: first.peak_kib,
+            space_kib: space[n],
         });
         walls.push(wall);
     }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::out::Out;
-use super::{Setup, layers, measure};
+use super::{On, Setup, layers, measure};
 use crate::s3::Server;
 
 /// One series.
@@ -38,14 +38,14 @@ pub fn entries(setup: &Setup) -> Result<Vec<Growth>> {
             layer.display()
         );
         // On an ext4 of its own: to remove a million files from another's takes longer than all else.
-        let measured = in_new(setup, &line, true)?;
+        let measured = in_new(setup, &line, On::Ext4)?;
         wall.push((count, measured.wall));
         memory.push((count, measured.peak_kib as f64 / 1024.0));
         let line = format!(
             "tar -x -p --numeric-owner -C \"$OUT\" -f {} && sync -f \"$OUT\"",
             layer.display()
         );
-        tar.push((count, in_new(setup, &line, true)?.wall));
+        tar.push((count, in_new(setup, &line, On::Ext4)?.wall));
         std::fs::remove_file(&layer)?;
     }
     Ok(vec![
@@ -195,11 +195,11 @@ fn ten_times(setup: &Setup, line: &str) -> Result<f64> {
 }
 
 fn in_empty(setup: &Setup, line: &str) -> Result<measure::Measured> {
-    in_new(setup, line, false)
+    in_new(setup, line, On::Scratch)
 }
 
-fn in_new(setup: &Setup, line: &str, ext4: bool) -> Result<measure::Measured> {
-    let out = Out::new(&setup.scratch, ext4)?;
+fn in_new(setup: &Setup, line: &str, on: On) -> Result<measure::Measured> {
+    let out = Out::new(&setup.scratch, on)?;
     let measured = measure::run(line, out.path(), true);
     out.close()?;
     measured

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Against, Contender, Job, Setup, layers, peers};
+use super::{Against, Contender, Job, On, Setup, layers, peers};
 use crate::s3::Server;
 
 /// GNU tar as an extractor of layers: owners, modes, attributes as they are.
@@ -32,26 +32,41 @@ fn applied(setup: &Setup, digests: bool) -> String {
 }
 
 /// Collects the contenders of a job that are installed.
-struct Columns<'a> {
+pub(super) struct Columns<'a> {
     setup: &'a Setup,
-    there: Vec<Contender>,
+    pub(super) there: Vec<Contender>,
     missing: Vec<&'static str>,
-    fresh: bool,
+    on: On,
 }
 
 impl<'a> Columns<'a> {
     /// Begins with ours.
-    fn ours(setup: &'a Setup, name: &'static str, line: String) -> Columns<'a> {
-        Columns { setup, there: vec![Contender { name, line }], missing: Vec::new(), fresh: false }
+    pub(super) fn ours(setup: &'a Setup, name: &'static str, line: String) -> Columns<'a> {
+        Columns {
+            setup,
+            there: vec![Contender { name, line }],
+            missing: Vec::new(),
+            on: On::Scratch,
+        }
     }
 
     /// `$OUT` is a new ext4 each time.
     fn onto_ext4(self) -> Columns<'a> {
-        Columns { fresh: true, ..self }
+        self.onto(On::Ext4)
+    }
+
+    /// `$OUT` is on this.
+    pub(super) fn onto(self, on: On) -> Columns<'a> {
+        Columns { on, ..self }
     }
 
     /// One more, if all the `programs` are there; `line` gets their paths.
-    fn peer(mut self, name: &'static str, programs: &[&'static str], line: &str) -> Columns<'a> {
+    pub(super) fn peer(
+        mut self,
+        name: &'static str,
+        programs: &[&'static str],
+        line: &str,
+    ) -> Columns<'a> {
         let mut line = line.to_owned();
         for program in programs {
             let Some(path) = peers::find(&self.setup.peers, program) else {
@@ -64,9 +79,9 @@ impl<'a> Columns<'a> {
         self
     }
 
-    fn job(self, name: &'static str, what: String, aim: Option<f64>) -> Job {
-        let Columns { there, missing, fresh, .. } = self;
-        Job { name, what, aim, against: Against::Best, times: 1, fresh, contenders: there, missing }
+    pub(super) fn job(self, name: &'static str, what: String, aim: Option<f64>) -> Job {
+        let Columns { there, missing, on, .. } = self;
+        Job { name, what, aim, against: Against::Best, times: 1, on, contenders: there, missing }
     }
 }
 
@@ -284,7 +299,7 @@ pub fn start_up(setup: &Setup) -> Job {
         aim: None,
         against: Against::Best,
         times: 50,
-        fresh: false,
+        on: On::Scratch,
         contenders: contenders.into_iter().chain([truth]).collect(),
         missing: Vec::new(),
     }
@@ -304,7 +319,7 @@ pub fn no_op(setup: &Setup, s3: &Store) -> Result<Job> {
         aim: None,
         against: Against::Best,
         times: 20,
-        fresh: false,
+        on: On::Scratch,
         contenders: vec![again],
         missing: Vec::new(),
     })

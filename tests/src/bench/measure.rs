@@ -1,6 +1,8 @@
 //! One run of one shell line: wall time, processor time, and the most memory that its processes had
 //! at a time.
 
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -57,6 +59,26 @@ pub fn run(line: &str, out: &Path, memory: bool) -> Result<Measured> {
         bail!("{}: it said {last}; the line was: {line}", output.status);
     }
     Ok(Measured { wall, processor: processor()? - before, peak_kib })
+}
+
+/// KiB on the disk of all that lies in a directory, each inode once; what cannot be read takes none.
+#[must_use]
+pub fn space(dir: &Path) -> u64 {
+    let mut seen = HashSet::new();
+    let (mut blocks, mut todo) = (0, vec![dir.to_owned()]);
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(found) = entry.metadata() else { continue };
+            if seen.insert((found.dev(), found.ino())) {
+                blocks += found.blocks();
+            }
+            if found.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    // st_blocks counts 512 bytes, whatever the file system's own are (stat(3type)).
+    blocks / 2
 }
 
 /// Of all children so far, seconds.

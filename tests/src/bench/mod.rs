@@ -9,6 +9,7 @@
 pub mod contest;
 pub mod counts;
 pub mod growth;
+pub mod images;
 pub mod jobs;
 pub mod kept;
 pub mod layers;
@@ -31,6 +32,18 @@ pub enum Against {
     Slowest,
 }
 
+/// What contenders write to. A file system that is new each time: of ext4, inodes that were deleted a moment ago are
+/// passed over one by one (`recently_deleted`), which a second round would pay for the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    /// The scratch directory's own.
+    Scratch,
+    /// A new ext4.
+    Ext4,
+    /// A new XFS, on which files can share blocks.
+    Xfs,
+}
+
 /// One row: the same work by several programs.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -44,9 +57,8 @@ pub struct Job {
     pub against: Against,
     /// How often the work is done in one run; figures are for once.
     pub times: u32,
-    /// Whether `$OUT` is a new ext4 each time: inodes that were deleted a moment ago are passed over one
-    /// by one (ext4's `recently_deleted`), which a second round would pay for the first.
-    pub fresh: bool,
+    /// What `$OUT` is on.
+    pub on: On,
     /// Ours first.
     pub contenders: Vec<Contender>,
     /// Programs that would belong here and are not installed.
@@ -94,6 +106,8 @@ pub struct Outcome {
     pub processor: f64,
     /// Most memory of all its processes together (proportional set size), KiB.
     pub peak_kib: u64,
+    /// What it has left in its directory, on the disk, KiB; 0 when nobody looked.
+    pub space_kib: u64,
 }
 
 /// What a bench needs to know of its surroundings.

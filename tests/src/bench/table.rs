@@ -9,7 +9,7 @@ use super::growth::Growth;
 #[must_use]
 pub fn markdown(rows: &[Row], growth: &[Growth], notes: &[String]) -> String {
     let mut text = String::from(
-        "| job | program | wall | processor | memory | ours to it |\n|---|---|---|---|---|---|\n",
+        "| job | program | wall | processor | memory | space | ours to it |\n|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let ours = row.results.first().map_or(f64::NAN, |ours| ours.wall);
@@ -20,18 +20,19 @@ pub fn markdown(rows: &[Row], growth: &[Growth], notes: &[String]) -> String {
                 (_, true) => format!("{:.2}", ours / result.wall),
             };
             text.line(format_args!(
-                "| {job} | {} | {} | {} | {} | {ratio} |",
+                "| {job} | {} | {} | {} | {} | {} | {ratio} |",
                 result.name.replace('|', "\\|"),
                 seconds(result.wall),
                 seconds(result.processor),
                 memory(result.peak_kib),
+                memory(result.space_kib),
             ));
         }
         if let Some(verdict) = verdict(row) {
-            text.line(format_args!("| | | | | | {verdict} |"));
+            text.line(format_args!("| | | | | | | {verdict} |"));
         }
         if !row.missing.is_empty() {
-            text.line(format_args!("| | not measured: {} | | | | |", row.missing.join(", ")));
+            text.line(format_args!("| | not measured: {} | | | | | |", row.missing.join(", ")));
         }
     }
     for one in growth {
@@ -228,6 +229,7 @@ mod tests {
             wall,
             processor: wall,
             peak_kib: 2048,
+            space_kib: 0,
         };
         Row {
             job: "unpack".into(),

@@ -107,6 +107,7 @@ impl Program {
             wall: contest::median(&self.rounds),
             processor: f64::NAN,
             peak_kib: 0,
+            space_kib: 0,
         }
     }
 }

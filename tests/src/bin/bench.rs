@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use argh::FromArgs;
 use tests::bench::counts::{self, Count};
 use tests::bench::growth::{self, Growth};
+use tests::bench::images::Pulled;
 use tests::bench::jobs::{self, NAMES, Store};
 use tests::bench::{Row, Setup, contest, kept, peers, table, vm};
 use tests::host::places::Places;
@@ -33,10 +34,13 @@ struct Args {
     /// do without programs that are not installed
     #[argh(switch)]
     no_install: bool,
-    /// jobs, "counts", "growth" and "vm"; all when there is none
+    /// jobs, "images", "counts", "growth" and "vm"; all when there is none
     #[argh(positional)]
     jobs: Vec<String>,
 }
+
+/// Beside the jobs that share a server.
+const OTHERS: [&str; 4] = ["images", "counts", "growth", "vm"];
 
 fn main() -> ExitCode {
     match start(&argh::from_env()) {
@@ -50,11 +54,9 @@ fn main() -> ExitCode {
 }
 
 fn start(args: &Args) -> Result<bool> {
-    let known = |name: &&String| {
-        NAMES.contains(&name.as_str()) || ["counts", "growth", "vm"].contains(&name.as_str())
-    };
+    let known = |name: &&String| NAMES.contains(&name.as_str()) || OTHERS.contains(&name.as_str());
     if let Some(name) = args.jobs.iter().find(|name| !known(name)) {
-        bail!("no job {name:?}: there are {}, counts, growth, vm", NAMES.join(", "));
+        bail!("no job {name:?}: there are {}, {}", NAMES.join(", "), OTHERS.join(", "));
     }
     let places = Places::find()?;
     let root = std::env::current_dir()?;
@@ -88,6 +90,9 @@ fn start(args: &Args) -> Result<bool> {
         notes.push("instructions were not counted: there is no valgrind".into());
     }
     let counts = counts.unwrap_or_default();
+    if wanted("images") {
+        images(&setup, &places, &mut rows, &mut notes)?;
+    }
     if wanted("vm") {
         rows.extend(vm::rows(&places, args.full, &mut growth, &mut notes)?);
     }
@@ -153,6 +158,24 @@ fn native(
         true => counts::run(setup, &store),
         false => Ok(None),
     }
+}
+
+fn images(
+    setup: &Setup,
+    places: &Places,
+    rows: &mut Vec<Row>,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let Some(pulled) = Pulled::start(setup, &places.registry())? else {
+        notes.push("images were not pulled: there is no skopeo to make them".into());
+        return Ok(());
+    };
+    for job in pulled.first(setup) {
+        eprintln!("bench: {}: {}", job.name, job.what);
+        rows.push(contest::run(setup, &job)?);
+    }
+    notes.extend(pulled.second(setup)?);
+    Ok(())
 }
 
 fn machine() -> String {

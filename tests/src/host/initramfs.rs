@@ -99,6 +99,48 @@ pub fn pack(places: &Places, kernel: &Kernel, plan: &Plan) -> Result<Vec<u8>> {
     Ok(cpio.finish())
 }
 
+/// What a machine needs that has its root on a disk: the modules that find the disk, and a shell that mounts it where
+/// the kernel's command line says and goes on with its /sbin/init.
+///
+/// # Errors
+/// Something is missing; the message says what to run.
+pub fn pack_for_disk(places: &Places, kernel: &Kernel) -> Result<Vec<u8>> {
+    let root = places.guest_root()?;
+    let mut cpio = Cpio::default();
+    for dir in ["dev", "proc", "root", "bin", "modules"] {
+        cpio.dir(dir);
+    }
+    cpio.node("dev/console", 0o600, 5, 1);
+    let shell = read_needed(&root.path(root.program("busybox")?), "./bootstrap")?;
+    cpio.file("bin/busybox", 0o755, &shell);
+    cpio.link("bin/sh", "busybox");
+    let mut init = String::from(FIND_DISK);
+    for module in modules::in_load_order(&kernel.modules())? {
+        let name = format!("modules/{}.ko", module.name);
+        cpio.file(&name, 0o644, &module.content);
+        // One for another processor is refused, and not needed.
+        init.push_str(&format!("busybox insmod /{name} 2>/dev/null\n"));
+    }
+    init.push_str(GO_ON);
+    cpio.file("init", 0o755, init.as_bytes());
+    Ok(cpio.finish())
+}
+
+const FIND_DISK: &str = "#!/bin/sh
+export PATH=/bin
+busybox mount -t devtmpfs dev /dev
+busybox mount -t proc proc /proc
+";
+
+const GO_ON: &str = "for word in $(busybox cat /proc/cmdline); do
+    case $word in root=*) disk=${word#root=} ;; esac
+done
+until [ -b \"$disk\" ]; do busybox sleep 1; done
+busybox mount -t ext4 \"$disk\" /root || exit 1
+busybox umount /proc
+exec busybox switch_root /root /sbin/init
+";
+
 fn copy(cpio: &mut Cpio, root: &GuestRoot, path: &str, mode: u32) -> Result<()> {
     cpio.file(path, mode, &read_needed(&root.path(path), "./bootstrap")?);
     Ok(())

@@ -9,6 +9,7 @@ pub mod modules;
 pub mod places;
 pub mod qemu;
 pub mod results;
+pub mod root_disk;
 pub mod run;
 pub mod store;
 pub mod volatile;

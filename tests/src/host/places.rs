@@ -58,6 +58,12 @@ impl Places {
         self.cache.join("peers")
     }
 
+    /// The registry that images are pulled from.
+    #[must_use]
+    pub fn registry(&self) -> PathBuf {
+        self.cache.join("registry/docker-registry")
+    }
+
     /// The S3 server, a static program.
     #[must_use]
     pub fn s3_server(&self) -> PathBuf {

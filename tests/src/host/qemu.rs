@@ -163,22 +163,29 @@ pub fn shell(places: &Places, machine: &Machine) -> Result<()> {
     Ok(())
 }
 
+/// A machine without disks, kernel, console and memory, which does not outlive this program.
+///
+/// # Errors
+/// QEMU or setpriv is not installed.
+pub(super) fn bare(accel: Accel) -> Result<Command> {
+    let mut command = Command::new(host_program("setpriv")?);
+    command.arg("--pdeathsig=KILL").arg(host_program("qemu-system-x86_64")?);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-rtc", "base=utc"]);
+    command.args(match accel {
+        Accel::Kvm => ["-accel", "kvm"],
+        Accel::Tcg => ["-accel", "tcg,thread=multi"],
+    });
+    Ok(command)
+}
+
 fn command(places: &Places, machine: &Machine, plan: &Plan) -> Result<Command> {
-    let qemu = host_program("qemu-system-x86_64")?;
     let kernel = machine.kernel.image();
     read_needed(&kernel, "./bootstrap")?;
     let initramfs = places.work.join("initramfs.cpio");
     std::fs::write(&initramfs, initramfs::pack(places, &machine.kernel, plan)?)?;
 
-    // QEMU must not outlive this program, however that ends.
-    let mut command = Command::new(host_program("setpriv")?);
-    command.arg("--pdeathsig=KILL").arg(qemu);
-    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    command.args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-rtc", "base=utc"]);
-    command.args(match machine.accel {
-        Accel::Kvm => ["-accel", "kvm"],
-        Accel::Tcg => ["-accel", "tcg,thread=multi"],
-    });
+    let mut command = bare(machine.accel)?;
     command.arg("-m").arg(machine.memory_mib.to_string());
     command.arg("-kernel").arg(&kernel).arg("-initrd").arg(&initramfs);
     let level = if plan.shell { "loglevel=4" } else { "loglevel=5" };

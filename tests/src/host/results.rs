@@ -36,6 +36,8 @@ pub struct Results {
     file: File,
     /// The release of the kernel that has booted.
     pub(crate) kernel: Option<String>,
+    /// What came last.
+    pub(crate) last: Option<Finished>,
     passed: usize,
     failed: usize,
 }
@@ -47,7 +49,7 @@ impl Results {
     /// It cannot be made.
     pub fn create(path: &Path) -> Result<Results> {
         let file = File::create(path).with_context(|| path.display().to_string())?;
-        Ok(Results { file, kernel: None, passed: 0, failed: 0 })
+        Ok(Results { file, kernel: None, last: None, passed: 0, failed: 0 })
     }
 
     /// Writes one result, and shows it: briefly if it passed, wholly if it failed.
@@ -58,6 +60,7 @@ impl Results {
         let mut line = serde_json::to_vec(finished)?;
         line.push(b'\n');
         self.file.write_all(&line)?;
+        self.last = Some(finished.clone());
         let Finished { scenario, seconds, .. } = finished;
         if finished.passed {
             self.passed += 1;

@@ -11,6 +11,7 @@ use super::cuts;
 use super::places::Places;
 use super::qemu::{Disk, Heard, Keeps, Machine, Vm};
 use super::results::{Finished, Results};
+use super::root_disk;
 use super::store;
 use super::volatile::VolatileDisk;
 use crate::protocol::{Ended, Event, Figures, Outcome, Plan, Stage};
@@ -115,6 +116,10 @@ fn run_group(
         for disk in served {
             disk.end(lose)?;
         }
+    }
+    let says = group.scenarios.iter().find_map(|scenario| scenario.needs.then_says);
+    if let (Some(says), Some(disk)) = (says, disks.first()) {
+        root_disk::boot(places, &machine, &disk.file, says, results)?;
     }
     for Disk { file, .. } in disks {
         std::fs::remove_file(&file).with_context(|| file.display().to_string())?;

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::json;
 
 use crate::guest::Guest;
@@ -89,6 +90,16 @@ fn beside_a_daemon(guest: &Guest, veneer: &Veneer, jail: &Path) -> Result<()> {
     daemon.stop()
 }
 
+/// As the `/run` of most hosts is mounted.
+fn no_node_where_no_device_opens(guest: &Guest, veneer: &Veneer, words: &[&str]) -> Result<()> {
+    let at = guest.scratch().join("nodev");
+    fs::create_dir(&at)?;
+    rustix::mount::mount("tmpfs", &at, "tmpfs", MountFlags::NODEV, c"mode=755")?;
+    let refused = veneer.cmd(&[words, &["--node", text(&at.join("rootfs"))?]].concat()).run();
+    rustix::mount::unmount(&at, UnmountFlags::empty())?;
+    refused?.expect_message(100, "is mounted nodev").map(drop)
+}
+
 fn run(guest: &mut Guest) -> Result<Report> {
     let veneer = Veneer::new(guest)?;
     veneer.s3.make_bucket("given")?;
@@ -113,6 +124,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     refused("something else than a node")?;
     ensure!(fs::read_to_string(&inside)? == "of somebody else", "it did not stay");
     fs::remove_file(&inside)?;
+    no_node_where_no_device_opens(guest, &veneer, &words)?;
 
     // Asked for again, it is done; and it is told.
     let given = json!({"uid": 1234, "gid": 56, "mode": "0640", "node": at});

@@ -5,6 +5,7 @@ use crate::scenario::Scenario;
 pub mod activate;
 pub mod bench;
 pub mod boot;
+pub mod boots;
 pub mod by_hand;
 pub mod crash_clock;
 pub mod crash_faulty;
@@ -68,6 +69,7 @@ pub const ALL: &[Scenario] = &[
     reboot::SCENARIO,
     activate::SCENARIO,
     handover::SCENARIO,
+    boots::SCENARIO,
     killed::SCENARIO,
     crash_clock::SCENARIO,
     crash_faulty::SCENARIO,

@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, major, makedev, minor, mknodat};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use registry::{Activation, ActivationState, Device};
 
@@ -104,6 +105,20 @@ impl Place {
         }
     }
 
+    /// Whether a node there can be opened at all (mount(8), nodev): a tmpfs of a host's often forbids it.
+    fn takes_devices(&self) -> Result<(), Error> {
+        let is =
+            fstatvfs(&self.dir).map_err(|errno| io_error("measure", &self.at)(errno.into()))?;
+        match is.flags().contains(FsFlags::ST_NODEV) {
+            false => Ok(()),
+            true => Err(bad(
+                &self.at,
+                "its file system is mounted nodev, where no device can be opened; name a place elsewhere, or mount a \
+                 tmpfs there",
+            )),
+        }
+    }
+
     /// What is there.
     fn found(&self) -> Result<Option<FileStat>, Error> {
         match fstatat(&self.dir, &self.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
@@ -159,6 +174,7 @@ impl Place {
 pub fn check_node(path: &Path) -> Result<(), Error> {
     let place = Place::open(path)?;
     place.is_safe()?;
+    place.takes_devices()?;
     match place.found()? {
         Some(is) if leads_to(&is).is_none() => Err(bad(&place.at, ELSE)),
         Some(_) | None => Ok(()),

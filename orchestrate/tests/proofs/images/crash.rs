@@ -1,4 +1,4 @@
-//! `kill -9` at the calls of a run for a layout and for a pipe, and calls that fail; then the same again, or `recover`,
+//! `kill -9` at the calls of a run for a layout, for a pipe and for a real registry, and calls that fail; then the same again, or `recover`,
 //! ends it and nothing is left behind. A short form runs with every test; all of it is a part of `just soak-matrix`
 //! and `just soak-failures`.
 
@@ -8,9 +8,10 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tests::distribution::Registry;
 use tests::trace::{self, Act, Call, Effect, Ended, Side, Whose};
 
-use crate::bench::{Bench, Host, names};
+use crate::bench::{self, Bench, Host, names};
 use crate::images::layout::{Family, Image, Layout, Packing, Saved, archive, gzip, saved};
 use crate::sweep::{How, may_fail};
 
@@ -73,7 +74,8 @@ fn clean(host: &Host<'_>, told: &str) {
     assert_eq!(host.rows("SELECT digest FROM quarantine"), [""; 0], "{told}");
 }
 
-fn sources(bench: &Bench) -> [Source; 4] {
+/// And the registry that the last is in.
+fn sources(bench: &Bench) -> ([Source; 5], Registry) {
     let image = Image::of(&[1, 2, 3]);
     let layout = Layout::one(&image, Packing::Gzip, Family::Oci);
     layout.put(bench, "images/app");
@@ -82,8 +84,12 @@ fn sources(bench: &Bench) -> [Source; 4] {
     fs::write(&docker, archive(&saved(&image, Saved::Podman, &[]))).unwrap();
     let packed = bench.path("docker.tar.gz");
     fs::write(&packed, gzip(&fs::read(&docker).unwrap())).unwrap();
+    let registry =
+        Registry::start(&bench::cached("registry/docker-registry"), &bench.path("registry"));
+    let registry = registry.unwrap();
+    registry.put(&bench.path("layout"), "app", "v1").unwrap();
     let source = |name, reference: String| Source { name, reference, input: None };
-    [
+    let sources = [
         source("layout", format!("oci:{}:v1", bench.path("layout").display())),
         source("bucket", "oci:s3://bucket/images/app/:v1".into()),
         source("archive", format!("docker-archive:{}", packed.display())),
@@ -92,13 +98,15 @@ fn sources(bench: &Bench) -> [Source; 4] {
             reference: "docker-archive:-".into(),
             input: Some(docker.display().to_string()),
         },
-    ]
+        source("registry", format!("docker://{}/app:v1", registry.host())),
+    ];
+    (sources, registry)
 }
 
 #[test]
-fn killed_at_every_kth_call_a_run_for_a_layout_or_a_pipe_is_ended_by_the_next() {
+fn killed_at_every_kth_call_a_run_for_a_layout_a_pipe_or_a_registry_is_ended_by_the_next() {
     let bench = Bench::new(&[], 4, 2000);
-    let sources = sources(&bench);
+    let (sources, _registry) = sources(&bench);
     let mut kills = 0;
     for source in &sources {
         for whose in [Whose::Main, Whose::Children, Whose::Others] {
@@ -159,7 +167,7 @@ fn wrong(ended: &Ended, errno: Errno) -> Option<String> {
 }
 
 #[test]
-fn each_call_of_a_run_for_a_layout_or_a_pipe_fails_and_the_next_ends_well() {
+fn each_call_of_a_run_for_a_layout_a_pipe_or_a_registry_fails_and_the_next_ends_well() {
     let bench = Bench::new(&[], 4, 2000);
     let step: usize =
         std::env::var("VENEER_SWEEP_STEP").map_or(SWEEP_STEP, |text| text.parse().unwrap());
@@ -167,7 +175,8 @@ fn each_call_of_a_run_for_a_layout_or_a_pipe_fails_and_the_next_ends_well() {
     let short = step == SWEEP_STEP;
     // Of the others the short form has nothing that these have not.
     let named = |source: &&Source| !short || ["bucket", "pipe"].contains(&source.name);
-    for source in sources(&bench).iter().filter(named) {
+    let (sources, _registry) = sources(&bench);
+    for source in sources.iter().filter(named) {
         for (whose, errno, always) in [Whose::Main, Whose::Children, Whose::Others]
             .into_iter()
             .flat_map(|whose| [(whose, Errno::EIO, false), (whose, Errno::ENOSPC, true)])

@@ -13,6 +13,7 @@
 mod archive;
 mod error;
 mod escape;
+mod ext4;
 mod limits;
 mod read;
 mod record;

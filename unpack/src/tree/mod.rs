@@ -11,6 +11,8 @@ pub(crate) mod open;
 pub(crate) mod plnk;
 pub(crate) mod remove;
 pub(crate) mod root;
+#[expect(dead_code, reason = "its implementations follow")]
+pub(crate) mod sink;
 pub(crate) mod site;
 pub(crate) mod touched;
 pub(crate) mod way;

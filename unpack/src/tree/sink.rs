@@ -312,7 +312,7 @@ pub(crate) trait Sink: Sized {
     /// changes, its time neither.
     ///
     /// # Errors
-    /// [`cannot_hold_name`], [`Fault::NoSpace`] for the directory's own room. All else is in [`Linked`].
+    /// [`Fault::NoSpace`] for the room of the name. All else is in [`Linked`].
     fn make_link(
         &mut self,
         at: &At<'_, Self::Dir>,

@@ -45,4 +45,4 @@ pub use read::walk::{tree_digest, tree_digest_until};
 pub use record::applied::Applied;
 pub use stop::Stop;
 pub use tree::apply::{apply, apply_with};
-pub use tree::root::{Root, remove_tree, remove_tree_until, sync};
+pub use tree::fd::root::{Root, remove_tree, remove_tree_until, sync};

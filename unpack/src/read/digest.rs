@@ -13,9 +13,10 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::read::walk::{Reading, whole};
 use crate::record::runs::Spill;
+use crate::record::spill::io_fault;
 use crate::record::{Hashed, key};
 use crate::tree::budget::Budget;
-use crate::tree::root::{Root, io_fault};
+use crate::tree::fd::root::Root;
 
 /// Writes the manifest of the whole tree below `root` to `out`, and gives its sha256, which is
 /// [`crate::read::walk::tree_digest`] of that tree. Of `known`, an earlier manifest that names a path decides
@@ -29,7 +30,7 @@ pub fn tree_manifest(
     out: &mut dyn Write,
 ) -> Result<[u8; 32], Error> {
     let limits = Limits::default();
-    let spill = crate::tree::root::spill_file(&limits)?;
+    let spill = crate::record::spill::spill_file(&limits)?;
     let how = Reading { spill: spill.map(|file| Spill::new(file, u64::MAX)), alone: false };
     let mut failed = Ok(());
     let digest = manifest(root, &how, &mut Budget::unlimited(), known, |line| {

@@ -17,14 +17,14 @@ use crate::error::{Error, Fault};
 use crate::limits::Limits;
 use crate::read::walk::walk;
 use crate::record::applied::{Applied, Counts};
-use crate::record::spill::Records;
+use crate::record::spill::{Records, io_fault};
 use crate::record::{Record, What, hardlink};
 use crate::sha::Sha256;
 use crate::tree::budget::Budget;
 use crate::tree::dirs::{Dirs, Missing, join};
-use crate::tree::look::read_node;
-use crate::tree::open::open_dir;
-use crate::tree::root::{Root, io_fault, stat};
+use crate::tree::fd::look::read_node;
+use crate::tree::fd::open::open_dir;
+use crate::tree::fd::root::{Root, stat};
 use crate::tree::site::split;
 use crate::tree::touched::{Below, Inodes, Touched};
 
@@ -118,7 +118,7 @@ pub fn verify(
     alone: bool,
     mut report: impl FnMut(Difference),
 ) -> Result<Verified, Error> {
-    let spill = crate::tree::root::spill_file(limits)?;
+    let spill = crate::record::spill::spill_file(limits)?;
     let check = |archive: Archive<'_, Buffers>, _| {
         let budget = Budget::new(limits, archive.deadline(), false);
         let checker = Checker::new(root, limits, spill, budget).map_err(Fault::nowhere)?;

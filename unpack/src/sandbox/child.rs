@@ -25,7 +25,7 @@ use crate::sandbox::wire::{self, ENTERED, Finished, NAME, Order, SLOT, SLOTS, Ta
 use crate::sys::Shared;
 use crate::tree::apply::{Work, file_size_max, write};
 use crate::tree::budget::Budget;
-use crate::tree::root::Root;
+use crate::tree::fd::root::Root;
 use crate::wall::{Standing, Wall};
 
 /// To be called first thing in the `main` of every program that uses [`crate::sandbox`]: in the
@@ -127,13 +127,13 @@ fn apply(
     if let Some(mut manifest) = manifest {
         manifest
             .flush()
-            .map_err(|e| crate::tree::root::io_fault("write", b"manifest")(e).nowhere())?;
+            .map_err(|e| crate::record::spill::io_fault("write", b"manifest")(e).nowhere())?;
     }
     if let Some(diff) = diff {
         (applied.diff_id, applied.diff_bytes) = (diff.digest, diff.bytes);
     }
     if limits.sync {
-        crate::tree::root::sync(&root)?;
+        crate::tree::fd::root::sync(&root)?;
     }
     applied.sandbox = standing;
     Ok(Finished::Applied(Box::new(applied), end))

@@ -42,7 +42,7 @@ use crate::sandbox::ring::{Seen, serve};
 use crate::sandbox::wire::{ENTERED, Finished, NAME, Order, SLOT, SLOTS, Said, Task, failed};
 use crate::stop::Stop;
 use crate::sys::Shared;
-use crate::tree::root::Root;
+use crate::tree::fd::root::Root;
 
 pub use crate::sandbox::child::child_entry;
 pub use crate::sandbox::walls::confine;
@@ -90,7 +90,7 @@ fn applied(
     let (memory, view) =
         Shared::new(SLOT * SLOTS).map_err(|errno| failed("make shared memory")(errno.into()))?;
     // The child cannot name a place for it. Without one it keeps all in memory, within a bound.
-    let spill = crate::tree::root::spill_file(limits)?;
+    let spill = crate::record::spill::spill_file(limits)?;
     let mut fds = vec![root.as_fd(), view.as_fd()];
     fds.extend(spill.as_ref().map(AsFd::as_fd));
     fds.extend(manifest.map(AsFd::as_fd));
@@ -156,7 +156,7 @@ fn manifest(
     limits: &Limits,
     stop: &Stop,
 ) -> Result<([u8; 32], bool), Error> {
-    let spill = crate::tree::root::spill_file(limits)?;
+    let spill = crate::record::spill::spill_file(limits)?;
     let mut fds = vec![root.as_fd()];
     fds.extend(spill.as_ref().map(AsFd::as_fd));
     fds.extend(known.iter().map(AsFd::as_fd));

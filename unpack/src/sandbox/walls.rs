@@ -29,7 +29,7 @@ use crate::error::Error;
 use crate::limits::{Devices, Limits};
 use crate::sandbox::filter;
 use crate::sys;
-use crate::tree::root::Root;
+use crate::tree::fd::root::Root;
 use crate::wall::{Standing, Wall};
 
 /// Puts the walls `which` up around the calling process, for work below `root`, and gives back

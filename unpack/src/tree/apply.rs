@@ -21,12 +21,12 @@ use crate::error::refusal::{Refusal, Space};
 use crate::error::{Error, Fault};
 use crate::limits::Limits;
 use crate::record::applied::{Applied, Counts};
-use crate::record::spill::Records;
+use crate::record::spill::{Records, io_fault, spill_file};
 use crate::tree::budget::Budget;
 use crate::tree::dirs::{Dirs, Missing};
-use crate::tree::open::mode;
-use crate::tree::remove::{remove, stream};
-use crate::tree::root::{Root, io_fault, is_dir, spill_file, stat};
+use crate::tree::fd::open::mode;
+use crate::tree::fd::remove::{remove, stream};
+use crate::tree::fd::root::{Root, is_dir, stat};
 use crate::tree::site::{Pseudo, Target, Writer, depth, missing_target, split};
 use crate::tree::touched::{Below, Inodes, LOST_AND_FOUND, Touched};
 
@@ -85,7 +85,7 @@ fn apply_work(
     let (mut applied, blob, diff) = pipeline::run(layer, limits, write, |done| done.entries)?;
     applied.sealed(&blob, &diff);
     if limits.sync {
-        crate::tree::root::sync(root)?;
+        crate::tree::fd::root::sync(root)?;
     }
     Ok(applied)
 }
@@ -275,7 +275,7 @@ impl<'l> Writer<'l> {
         let dir = self.dirs.get_mut(slot);
         let cleared = crate::tree::make::clear_xattrs(&*dir, path)?;
         self.budget.attributes(cleared)?;
-        crate::tree::open::plain_dir(&*dir, path, ids, 0o755)?;
+        crate::tree::fd::open::plain_dir(&*dir, path, ids, 0o755)?;
         dir.mtime = Time::default();
         dir.setgid = false;
         dir.acl = false;

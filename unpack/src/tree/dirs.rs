@@ -23,7 +23,7 @@ use crate::error::Fault;
 use crate::error::refusal::{Class, Refusal};
 use crate::sys::{self, On};
 use crate::tree::budget::Budget;
-use crate::tree::open::open_dir;
+use crate::tree::fd::open::open_dir;
 use crate::tree::touched::Touched;
 use crate::tree::way::Way;
 
@@ -375,7 +375,7 @@ impl Dirs {
         self.slots[slot].dirty = true;
         if setgid || acl {
             let mine = (nix::unistd::geteuid(), nix::unistd::getegid());
-            crate::tree::open::plain_dir(&self.slots[slot], path, mine, 0o755)?;
+            crate::tree::fd::open::plain_dir(&self.slots[slot], path, mine, 0o755)?;
             self.slots[slot].setgid = false;
             self.slots[slot].acl = false;
         }

@@ -17,14 +17,15 @@ use crate::archive::buffers::Buffers;
 use crate::archive::entry::{Entry, Node};
 use crate::error::Fault;
 use crate::error::refusal::{Class, Refusal};
+use crate::record::spill::io_fault;
 use crate::record::{Record, What};
 use crate::sha::Sha256;
 use crate::sys::{self, On};
 use crate::tree::body::{Sink, too_big};
 use crate::tree::dirs::{Dir, spec};
-use crate::tree::node::set_node_mode;
-use crate::tree::open::{drop_acl, mode, own, set_mode};
-use crate::tree::root::{io_fault, is_dir, own_name, stat};
+use crate::tree::fd::node::set_node_mode;
+use crate::tree::fd::open::{drop_acl, mode, own, set_mode};
+use crate::tree::fd::root::{is_dir, own_name, stat};
 use crate::tree::site::{Target, Writer, missing_target};
 
 /// Bits that a change of owner clears.
@@ -196,7 +197,8 @@ impl Writer<'_> {
                 self.own_dir(stat.st_ino);
             }
         } else {
-            let fd = crate::tree::open::open_dir(dir, name).map_err(Fault::fs("open", &path))?;
+            let fd =
+                crate::tree::fd::open::open_dir(dir, name).map_err(Fault::fs("open", &path))?;
             let inherited = dir.acl;
             let ino = self.dir_attributes(&fd, entry, &path, made, inherited)?;
             if made {

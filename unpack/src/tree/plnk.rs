@@ -13,7 +13,7 @@ use crate::error::Fault;
 use crate::error::refusal::Refusal;
 use crate::record::Hashed;
 use crate::tree::dirs::Missing;
-use crate::tree::root::stat;
+use crate::tree::fd::root::stat;
 use crate::tree::site::{Target, Writer, missing_target};
 
 impl Writer<'_> {
@@ -81,8 +81,15 @@ impl Writer<'_> {
         };
         let (dir, path) = (&target.dir, path.to_vec());
         let (name, budget) = (&target.name, &mut self.budget);
-        let record =
-            crate::tree::look::read_known(dir, name, path, &found, Some(content), true, budget)?;
+        let record = crate::tree::fd::look::read_known(
+            dir,
+            name,
+            path,
+            &found,
+            Some(content),
+            true,
+            budget,
+        )?;
         self.keep(&record, false)
     }
 

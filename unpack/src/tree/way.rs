@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use crate::tree::open::open_dir;
+use crate::tree::fd::open::open_dir;
 
 /// Directories held, the one that was reached among them.
 const HELD: usize = 64;

@@ -1,0 +1,8 @@
+//! A tree below a directory's descriptor: every node is made, changed and removed by calls that begin at
+//! an open directory and never by a host's path.
+
+pub(crate) mod look;
+pub(crate) mod node;
+pub(crate) mod open;
+pub(crate) mod remove;
+pub(crate) mod root;

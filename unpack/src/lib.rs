@@ -7,8 +7,9 @@
 //!
 //! Bytes go through these modules: `compression` > `buffers` > `archive` (frames) > `header`,
 //! `pax` (fields) > `entry` (meaning) > `apply` (effect), which acts through `dirs` (parents) and
-//! `make` (nodes). Beside that, `content` hashes the stream and the files in it, and `budget` counts
-//! the work that all of it may cause.
+//! `make` (nodes) on a `sink`: what a kind of tree has to offer. `fd` is the tree below a directory, by
+//! system calls. Beside that, `content` hashes the stream and the files in it, and `budget` counts the
+//! work that all of it may cause.
 
 mod archive;
 mod error;
@@ -44,5 +45,5 @@ pub use read::verify::{Difference, Verified, list, verify};
 pub use read::walk::{tree_digest, tree_digest_until};
 pub use record::applied::Applied;
 pub use stop::Stop;
-pub use tree::apply::{apply, apply_with};
+pub use tree::fd::apply::{apply, apply_with};
 pub use tree::fd::root::{Root, remove_tree, remove_tree_until, sync};

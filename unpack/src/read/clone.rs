@@ -17,7 +17,7 @@ use crate::read::walk::walk;
 use crate::stop::Stop;
 use crate::sys::{self, On};
 use crate::tree::budget::Budget;
-use crate::tree::dirs::spec;
+use crate::tree::fd::handle::spec;
 use crate::tree::fd::look::{open_file, xattrs};
 use crate::tree::fd::node::set_node_mode;
 use crate::tree::fd::open::{mode, open_dir, own, set_mode};

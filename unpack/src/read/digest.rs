@@ -1,7 +1,7 @@
 //! The digest of a whole tree right after a layer was applied, without reading again what the layer
 //! and the tree below already had hashed.
 //!
-//! Two manifests know the contents: the layer's (as [`crate::tree::apply::apply_with`] writes it) and, for what
+//! Two manifests know the contents: the layer's (as [`crate::apply_with`] writes it) and, for what
 //! the layer does not name, that of the tree it was applied to. What neither knows is read. So the
 //! digest says what the tree must hold, and a later [`crate::read::walk::tree_digest`] whether it does.
 

@@ -15,7 +15,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::{Mode, umask};
 
 use crate::archive::pipeline;
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::limits::{Compression, Limits, Walls};
 use crate::read::walk::Reading;
 use crate::record::runs::Spill;
@@ -23,8 +23,10 @@ use crate::sandbox::feed::Feed;
 use crate::sandbox::walls::confine;
 use crate::sandbox::wire::{self, ENTERED, Finished, NAME, Order, SLOT, SLOTS, Task, failed};
 use crate::sys::Shared;
-use crate::tree::apply::{Work, file_size_max, write};
+use crate::tree::apply::{Work, write};
 use crate::tree::budget::Budget;
+use crate::tree::fd::apply::file_size_max;
+use crate::tree::fd::directory::Directory;
 use crate::tree::fd::root::Root;
 use crate::wall::{Standing, Wall};
 
@@ -119,10 +121,11 @@ fn apply(
     let file_size_max = file_size_max();
     let (root, standing) = wall(root, limits)?;
     let sink = manifest.as_mut().map(|m| m as &mut (dyn Write + Send));
-    let work = Work { manifest: sink, spill, alone: true, file_size_max };
-    let (mut applied, end, diff) =
+    let work = Work { manifest: sink, spill, alone: true };
+    let ((mut applied, ()), end, diff) =
         pipeline::fed(feed, hashed, compression, limits, |archive, digests| {
-            write(archive, digests, &root, limits, work)
+            let tree = Directory::new(&root, limits, file_size_max).map_err(Fault::nowhere)?;
+            write(archive, digests, tree, limits, work)
         })?;
     if let Some(mut manifest) = manifest {
         manifest

@@ -55,10 +55,10 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How often it is looked whether somebody asks to stop.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// [`crate::tree::apply`] in a walled child. The result says in `sandbox` which walls stood.
+/// [`crate::apply`] in a walled child. The result says in `sandbox` which walls stood.
 ///
 /// # Errors
-/// As [`crate::tree::apply`], and [`Error::Sandbox`] if the child cannot be started, or dies.
+/// As [`crate::apply`], and [`Error::Sandbox`] if the child cannot be started, or dies.
 pub fn apply(layer: impl Read + Send, root: &Root, limits: &Limits) -> Result<Applied, Error> {
     apply_with(layer, root, limits, None, &Stop::default())
 }

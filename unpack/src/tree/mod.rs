@@ -1,4 +1,5 @@
-//! Entries to nodes: makes and removes what is below one directory, by descriptors and never by paths.
+//! Entries to nodes. What a layer means is here, once, over any kind of tree that offers what `sink` asks
+//! for; `fd` is one: what is below a directory's descriptor.
 
 pub(crate) mod apply;
 pub(crate) mod body;
@@ -7,7 +8,6 @@ pub(crate) mod dirs;
 pub(crate) mod fd;
 pub(crate) mod make;
 pub(crate) mod plnk;
-#[expect(dead_code, reason = "its implementations follow")]
 pub(crate) mod sink;
 pub(crate) mod site;
 pub(crate) mod touched;

@@ -107,6 +107,21 @@ pub(crate) enum Step<D> {
 }
 
 impl<D> Step<D> {
+    /// The same with what `then` makes of a directory.
+    pub(crate) fn then<T>(
+        self,
+        then: impl FnOnce(D) -> Result<T, Fault>,
+    ) -> Result<Step<T>, Fault> {
+        Ok(match self {
+            Step::Dir(dir) => Step::Dir(then(dir)?),
+            Step::Missing => Step::Missing,
+            Step::Link => Step::Link,
+            Step::NotDir => Step::NotDir,
+            Step::TooLong => Step::TooLong,
+            Step::Elsewhere => Step::Elsewhere,
+        })
+    }
+
     /// The directory, or what is wrong with `path` as the parent of an entry.
     ///
     /// # Errors

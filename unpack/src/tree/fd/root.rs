@@ -16,6 +16,7 @@ use crate::error::{Error, Fault};
 use crate::stop::Stop;
 use crate::tree::budget::Budget;
 use crate::tree::fd::remove::remove_all_in;
+use crate::tree::sink::Kind;
 
 /// The directory that a layer is applied to.
 #[derive(Debug)]
@@ -94,6 +95,14 @@ pub(crate) fn stat(at: impl AsFd, name: &[u8]) -> Result<Option<FileStat>, Fault
 
 pub(crate) fn is_dir(stat: &FileStat) -> bool {
     stat.st_mode & libc::S_IFMT == libc::S_IFDIR
+}
+
+pub(crate) fn kind(stat: &FileStat) -> Kind {
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFDIR => Kind::Dir,
+        libc::S_IFLNK => Kind::Symlink,
+        _ => Kind::Other,
+    }
 }
 
 /// Sets the owner of a name that must not be opened.

@@ -10,6 +10,7 @@ use argh::FromArgs;
 use unpack::{Applied, Difference, Entry, Error, Kind, Root, Timed, Walls, escaped};
 
 use crate::cli::flags::{self, Flags, SHOWN_MAX};
+use crate::cli::image;
 
 const NO: u8 = 1;
 const NEVER: u8 = 100;
@@ -136,8 +137,12 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
     if flags.list {
         return list(flags, &limits, layer);
     }
+    if flags.image.is_some() || flags.device.is_some() {
+        return image::perform(flags, &limits, layer);
+    }
     let Some(path) = flags.root()? else {
-        return Err(anyhow!(flags::Usage("--root is missing: say which directory".into())));
+        let rule = "--root, --image or --device is missing: say where the layer goes";
+        return Err(anyhow!(flags::Usage(rule.into())));
     };
     let root = Root::open(&path)?;
     if flags.verify {
@@ -166,7 +171,7 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-fn say(flags: &Flags, digests: bool, applied: &Applied) -> anyhow::Result<()> {
+pub(crate) fn say(flags: &Flags, digests: bool, applied: &Applied) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     for wall in applied.sandbox.iter().filter(|wall| !wall.stands && !flags.quiet) {
         eprintln!("unpack: without the wall {}: {}", wall.wall.name(), wall.note);

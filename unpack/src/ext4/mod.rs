@@ -3,4 +3,7 @@
 //! What lies where on the disk is in [`format`]. The rules are those of the kernel's documentation
 //! (`Documentation/filesystems/ext4/`); where it is silent, those of `fs/ext4/` in Linux 6.12.
 
+pub(crate) mod apply;
 pub(crate) mod format;
+pub(crate) mod unfit;
+pub(crate) mod write;

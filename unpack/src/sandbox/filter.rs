@@ -245,17 +245,64 @@ impl Call {
     }
 }
 
-/// The filter, for the process that calls this.
+/// What of the list is for work on a tree alone: whoever has an image open has no need of it.
+const ONLY_TREE: &[c_long] = &[
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_newfstatat,
+    libc::SYS_fstatfs,
+    libc::SYS_getdents64,
+    libc::SYS_readlinkat,
+    libc::SYS_mkdirat,
+    libc::SYS_mknodat,
+    libc::SYS_symlinkat,
+    libc::SYS_linkat,
+    libc::SYS_unlinkat,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_fchdir,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat2,
+    libc::SYS_utimensat,
+    libc::SYS_fallocate,
+    libc::SYS_ftruncate,
+    libc::SYS_fsetxattr,
+    libc::SYS_fgetxattr,
+    libc::SYS_flistxattr,
+    libc::SYS_fremovexattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_syncfs,
+    libc::SYS_sync_file_range,
+    libc::SYS_geteuid,
+    libc::SYS_getegid,
+    libc::SYS_umask,
+    libc::SYS_unshare,
+];
+
+/// The filter for work on a tree, for the process that calls this.
 pub(crate) fn program() -> Vec<sock_filter> {
+    filter(&[])
+}
+
+/// The filter for work on an open image: reading, writing, memory, threads and the end.
+pub(crate) fn image_program() -> Vec<sock_filter> {
+    filter(ONLY_TREE)
+}
+
+/// The filter of all that is allowed, less what kills as well.
+fn filter(deadly: &[c_long]) -> Vec<sock_filter> {
     let mut program = vec![load(4), equal(ARCH, 1, 0), done(KILL), load(0)];
     // x32 numbers would pass by every comparison below.
     program.extend([jump(BPF_JMP | BPF_JGE | BPF_K, 0x4000_0000, 0, 1), done(KILL)]);
-    for call in ALLOWED {
+    for call in ALLOWED.iter().filter(|call| !deadly.contains(&call.number)) {
         let body = call.body(std::process::id());
         program.push(equal(number(call.number), 0, u8::try_from(body.len()).unwrap_or(u8::MAX)));
         program.extend(body);
     }
-    for &nr in DEADLY {
+    for &nr in DEADLY.iter().chain(deadly) {
         program.extend([equal(number(nr), 0, 1), done(KILL)]);
     }
     // clone3 keeps its flags in memory, so it is said to be missing and the C library takes clone.

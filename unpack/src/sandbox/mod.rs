@@ -36,6 +36,8 @@ use crate::archive::pipeline::vouch;
 use crate::archive::{End, stream_fault};
 use crate::error::refusal::{Class, Refusal};
 use crate::error::{Error, Fault};
+use crate::ext4::apply::{ImageError, finish};
+use crate::ext4::write::image::Head;
 use crate::limits::{Compression, Limits};
 use crate::record::applied::Applied;
 use crate::sandbox::ring::{Seen, serve};
@@ -75,12 +77,33 @@ pub fn apply_with(
     manifest: Option<&File>,
     stop: &Stop,
 ) -> Result<Applied, Error> {
-    stop.heard(applied(layer, root, limits, manifest, stop))
+    stop.heard(applied(layer, root.as_fd(), Task::Apply, limits, manifest, stop))
 }
 
+/// [`crate::apply_image`] in a walled child, which has the stream, the image, its way to the parent and a
+/// place for records, and nothing else. When somebody asks to stop the child is killed, whatever it is at.
+///
+/// # Errors
+/// As [`crate::apply_image`], with those of [`apply_with`].
+pub fn apply_image(
+    layer: impl Read + Send,
+    image: &File,
+    limits: &Limits,
+    manifest: Option<&File>,
+    stop: &Stop,
+) -> Result<Applied, ImageError> {
+    Head::read(image)?;
+    let task = Task::ApplyImage;
+    let applied = stop.heard(applied(layer, image.as_fd(), task, limits, manifest, stop))?;
+    finish(image, limits, &applied)?;
+    Ok(applied)
+}
+
+/// Has a child apply a layer to the tree or the image behind `to`.
 fn applied(
     layer: impl Read + Send,
-    root: &Root,
+    to: BorrowedFd<'_>,
+    task: impl FnOnce(Compression) -> Task,
     limits: &Limits,
     manifest: Option<&File>,
     stop: &Stop,
@@ -91,11 +114,10 @@ fn applied(
         Shared::new(SLOT * SLOTS).map_err(|errno| failed("make shared memory")(errno.into()))?;
     // The child cannot name a place for it. Without one it keeps all in memory, within a bound.
     let spill = crate::record::spill::spill_file(limits)?;
-    let mut fds = vec![root.as_fd(), view.as_fd()];
+    let mut fds = vec![to, view.as_fd()];
     fds.extend(spill.as_ref().map(AsFd::as_fd));
     fds.extend(manifest.map(AsFd::as_fd));
-    let task = Task::Apply(compression);
-    let order = Order { limits: limits.clone(), task, spill: spill.is_some() };
+    let order = Order { limits: limits.clone(), task: task(compression), spill: spill.is_some() };
     let (child, socket) = start_child(&order, &fds)?;
     let mut watched = Watched::new(child);
     let result = scope(|scope| {

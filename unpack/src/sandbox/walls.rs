@@ -63,7 +63,7 @@ pub fn confine(
             Wall::Chroot => chroot(&root),
             Wall::Capabilities => capabilities(limits, alone),
             Wall::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
-            Wall::Landlock => landlock(&root),
+            Wall::Landlock => landlock(Some(&root)),
             Wall::Seccomp => sys::seccomp(&mut filter::program()).map(|()| String::new()),
         };
         standing.push(match result {
@@ -75,6 +75,30 @@ pub fn confine(
         });
     }
     Ok((root, standing))
+}
+
+/// Puts up the walls around the calling process for work on an image that it has open: it may read and
+/// write what is open, and neither open, make nor name anything. There is no mount to be had and nothing to
+/// be chrooted to, so those two walls are not among them.
+pub(crate) fn confine_image(limits: &Limits) -> Vec<Standing> {
+    let put_up = |wall| match wall {
+        Wall::Rlimits => rlimits(limits),
+        Wall::Mount | Wall::Chroot => Err(Errno::ENOSYS),
+        Wall::Capabilities => sys::keep_capabilities(0)
+            .and_then(|()| prctl::set_dumpable(false))
+            .map(|()| String::new()),
+        Wall::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
+        Wall::Landlock => landlock(None),
+        Wall::Seccomp => sys::seccomp(&mut filter::image_program()).map(|()| String::new()),
+    };
+    let standing = |wall: Wall| match put_up(wall) {
+        Ok(note) => Standing { wall, stands: true, note },
+        Err(errno) => {
+            let note = format!("{}: it needs {}", errno.desc(), wall.needs(errno));
+            Standing { wall, stands: false, note }
+        }
+    };
+    Wall::IMAGE.map(standing).to_vec()
 }
 
 fn rlimits(limits: &Limits) -> Result<String, Errno> {
@@ -191,7 +215,7 @@ fn capabilities(limits: &Limits, alone: bool) -> Result<String, Errno> {
 }
 
 /// Rights of landlock.h by the ABI that brought them.
-fn landlock(root: &Root) -> Result<String, Errno> {
+fn landlock(root: Option<&Root>) -> Result<String, Errno> {
     let abi = sys::landlock_abi()?;
     const EXECUTE: u64 = 1;
     let mut handled: u64 = (1 << 13) - 1;
@@ -214,6 +238,6 @@ fn landlock(root: &Root) -> Result<String, Errno> {
         6.. => 24,
     };
     let allowed = handled & !EXECUTE & !IOCTL_DEV;
-    sys::landlock(root.as_fd(), (handled, allowed), (net, scoped), size)?;
+    sys::landlock(root.map(AsFd::as_fd), (handled, allowed), (net, scoped), size)?;
     Ok(format!("abi {abi}"))
 }

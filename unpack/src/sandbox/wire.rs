@@ -29,8 +29,10 @@ enum Verdict {
 /// What a child is for.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum Task {
-    /// To apply a layer of this compression.
+    /// To apply a layer of this compression to a tree.
     Apply(Compression),
+    /// To apply it to an image.
+    ApplyImage(Compression),
     /// To write the manifest of the tree, of which so many manifests tell a part.
     Manifest {
         known: usize,

@@ -3,7 +3,7 @@
 //! turn into the inode, and into the block where the inode has no room left for it.
 
 use crate::archive::entry::Xattrs;
-use crate::ext4::format::bytes::{get16, get32, low16, low32, put16, put32};
+use crate::ext4::format::bytes::{get16, get32, put16, put32};
 use crate::ext4::format::crc::crc32c;
 use crate::ext4::format::inode::ATTRIBUTES;
 use crate::ext4::format::superblock::SEED;

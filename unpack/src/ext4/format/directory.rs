@@ -80,10 +80,6 @@ impl NameBlock {
         true
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.last.is_none()
-    }
-
     /// The block as it lies on the disk, in directory `own`.
     pub(crate) fn finish(mut self, own: u32) -> Vec<u8> {
         let end = self.bytes.len() - TAIL;

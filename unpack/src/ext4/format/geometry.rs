@@ -26,15 +26,15 @@ const BYTES_PER_INODE: u64 = 8192;
 
 /// The five numbers. They belong to the key of a volume: other geometry is other bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Geometry {
+pub struct Geometry {
     /// Bytes of a block: 2048 or 4096.
-    pub(crate) block: u32,
+    pub block: u32,
     /// Blocks of the file system.
-    pub(crate) blocks: u64,
+    pub blocks: u64,
     /// Inodes of each group.
-    pub(crate) inodes_per_group: u32,
+    pub inodes_per_group: u32,
     /// Bytes of a pool's block: data begins at a multiple of it. A power of two.
-    pub(crate) align: u32,
+    pub align: u32,
 }
 
 impl Geometry {
@@ -43,7 +43,7 @@ impl Geometry {
     ///
     /// # Errors
     /// A refusal that says the least or the most.
-    pub(crate) fn new(
+    pub fn new(
         bytes: u64,
         block: u32,
         inodes: u64,

@@ -43,12 +43,7 @@ impl Geometry {
     ///
     /// # Errors
     /// A refusal that says the least or the most.
-    pub fn new(
-        bytes: u64,
-        block: u32,
-        inodes: u64,
-        align: u32,
-    ) -> Result<Geometry, Refusal> {
+    pub fn new(bytes: u64, block: u32, inodes: u64, align: u32) -> Result<Geometry, Refusal> {
         let refuse = |rule| Err(Refusal::new(Class::Fs, rule));
         if block != 2048 && block != 4096 {
             let rule = "a file system block has 2048 or 4096 bytes, and not";

@@ -138,6 +138,12 @@ pub(crate) fn sign(bytes: &mut [u8], number: u32) {
     put16(bytes, 0x82, low16(sum >> 16));
 }
 
+/// The same for an inode of zeros, which says of itself that it has no place for the upper half.
+pub(crate) fn sign_empty(bytes: &mut [u8], number: u32) {
+    let sum = sum(bytes, number);
+    put16(bytes, 0x7c, low16(sum));
+}
+
 /// Whether that checksum is right.
 pub(crate) fn is_signed(bytes: &[u8; LEN], number: u32) -> bool {
     let sum = sum(bytes, number);

@@ -10,7 +10,7 @@ use crate::ext4::format::geometry::{
     FIRST_FREE, Geometry, JOURNAL, JOURNAL_INODE, LOST_AND_FOUND, Layout, ROOT,
 };
 use crate::ext4::format::inode::{
-    self, ATTRIBUTES, EXTENTS, Extent, IBLOCK, Inode, LEN, leaf_map, sign,
+    self, ATTRIBUTES, EXTENTS, Extent, IBLOCK, Inode, LEN, leaf_map, sign, sign_empty,
 };
 use crate::ext4::format::journal;
 use crate::ext4::format::superblock::{
@@ -166,16 +166,16 @@ fn first_inodes(geometry: Geometry, layout: &Layout) -> Vec<u8> {
     let len = (FIRST_FREE as usize * LEN).next_multiple_of(geometry.block_len());
     let mut bytes = vec![0; len];
     for (number, bytes) in (1..FIRST_FREE).zip(bytes.chunks_exact_mut(LEN)) {
-        let empty = Inode { mode: 0, ..blank.clone() };
-        let (inode, is_blank) = match number {
-            ROOT => (one_block(0o755, 3, layout.root), false),
-            JOURNAL_INODE => (journal.clone(), false),
-            LOST_AND_FOUND => (one_block(0o700, 2, layout.lost_and_found), false),
-            _ => (empty, true),
+        let inode = match number {
+            ROOT => one_block(0o755, 3, layout.root),
+            JOURNAL_INODE => journal.clone(),
+            LOST_AND_FOUND => one_block(0o700, 2, layout.lost_and_found),
+            _ => {
+                sign_empty(bytes, number);
+                continue;
+            }
         };
-        if !is_blank {
-            bytes.copy_from_slice(&inode.encode());
-        }
+        bytes.copy_from_slice(&inode.encode());
         sign(bytes, number);
     }
     bytes

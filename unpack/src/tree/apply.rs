@@ -180,46 +180,44 @@ impl<'l, S: Sink> Writer<'l, S> {
             return self.clear(&At { dir: &handle, name, path: &path });
         }
         // The name is this layer's, but may be a directory merged with a lower one.
-        let explicit = self.touched.explicit(id, name);
-        if let Some(slot) = self.dirs.resolve_real(&path)? {
-            self.clear_lower(&path)?;
-            if !explicit {
-                // It is used only as a parent: what is left is as if it had been missing.
-                let dir = self.dirs.get(slot).handle.clone();
-                self.dirs.sink.reset_dir(&dir, &path, &mut self.budget)?;
-            }
-        }
-        Ok(())
+        let implicit = !self.touched.explicit(id, name);
+        self.clear_lower(path, implicit)
     }
 
     fn opaque(&mut self, path: &[u8]) -> Result<(), Fault> {
         match self.dirs.resolve(path, Missing::Report, &mut self.touched, &mut self.budget)? {
             Some(slot) => {
                 let real = self.dirs.get(slot).path.clone();
-                self.clear_lower(&real)
+                self.clear_lower(real, false)
             }
             None => Ok(()),
         }
     }
 
     /// Removes what the lower layers have in a directory, and in those below it that this layer
-    /// has a part in. Each directory is cleared once; then it is this layer's own.
-    fn clear_lower(&mut self, path: &[u8]) -> Result<(), Fault> {
-        let mut todo = vec![path.to_vec()];
-        while let Some(path) = todo.pop() {
+    /// has a part in. Each directory is cleared once; then it is this layer's own. One that the layer
+    /// uses only as a parent, as this one if `implicit`, is left as if it had been missing.
+    fn clear_lower(&mut self, path: Vec<u8>, implicit: bool) -> Result<(), Fault> {
+        let mut todo = vec![(path, implicit)];
+        while let Some((path, implicit)) = todo.pop() {
             let Some(slot) = self.dirs.resolve_real(&path)? else { continue };
             let dir = self.dirs.get(slot);
             let (id, handle) = (dir.id, dir.handle.clone());
-            if !self.touched.lower(id) {
-                continue;
+            if self.touched.lower(id) {
+                let keep = |name: &[u8]| self.touched.touched(id, name);
+                let cleared = self.dirs.sink.clear(&handle, &path, keep, &mut self.budget)?;
+                let below = cleared.dirs.iter();
+                todo.extend(
+                    below.map(|name| (join(&path, name), !self.touched.explicit(id, name))),
+                );
+                self.touched.own(id);
+                if cleared.removed {
+                    self.dirs.forget_paths();
+                }
             }
-            let keep = |name: &[u8]| self.touched.touched(id, name);
-            let cleared = self.dirs.sink.clear(&handle, &path, keep, &mut self.budget)?;
-            self.touched.own(id);
-            if cleared.removed {
-                self.dirs.forget_paths();
+            if implicit {
+                self.dirs.sink.reset_dir(&handle, &path, &mut self.budget)?;
             }
-            todo.extend(cleared.dirs.iter().map(|name| join(&path, name)));
         }
         Ok(())
     }

@@ -4,3 +4,4 @@
 //! (`Documentation/filesystems/ext4/`); where it is silent, those of `fs/ext4/` in Linux 6.12.
 
 pub(crate) mod format;
+pub(crate) mod read;

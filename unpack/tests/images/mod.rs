@@ -2,6 +2,9 @@
 //! Needs root and loop devices.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod fuzzer;
+pub(crate) mod mend;
+
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{Seek, SeekFrom, Write};
@@ -160,8 +163,8 @@ fn attributes(top: &Path, block: usize) {
     xattr(&at("xattrs/inode"), "user.short", b"value");
     xattr(&at("xattrs/empty"), "user.empty", b"");
     xattr(&at("xattrs/both"), "user.short", b"value");
-    xattr(&at("xattrs/both"), "user.long", &vec![7; 200]);
-    xattr(&at("xattrs/both"), "user.longer", &vec![8; 300]);
+    xattr(&at("xattrs/both"), "user.long", &[7; 200]);
+    xattr(&at("xattrs/both"), "user.longer", &[8; 300]);
     xattr(&at("xattrs/both"), "trusted.hidden", b"not a layer's");
     xattr(&at("xattrs/block"), "user.a", &vec![9; block - 32 - 4 - 20]);
     xattr(&at("xattrs/acl"), "system.posix_acl_access", &acl());

@@ -49,7 +49,7 @@ pub(crate) fn entries<'a>(
             return Ok(());
         }
         let least = HEAD + 4;
-        if len < least || len % 4 != 0 || len < HEAD + name_len || len > raw.len() - at {
+        if len < least || !len.is_multiple_of(4) || len < HEAD + name_len || len > raw.len() - at {
             return Err(flaw("the length of a directory's entry is out of range").value(len as u64));
         }
         let inode = le32(raw, at);

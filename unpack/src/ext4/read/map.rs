@@ -18,12 +18,15 @@ pub(crate) struct Run {
     pub(crate) at: Option<u64>,
 }
 
+/// What takes a run of a file, and the image to read it from.
+pub(crate) type EachRun<'a> = dyn FnMut(&mut Image<'_>, Run) -> Result<(), Fault> + 'a;
+
 /// Hands the first `blocks` blocks of a file to `each`, in order and without a gap.
 pub(crate) fn runs(
     image: &mut Image<'_>,
     inode: &Inode,
     blocks: u64,
-    each: &mut dyn FnMut(&mut Image<'_>, Run) -> Result<(), Fault>,
+    each: &mut EachRun<'_>,
 ) -> Result<(), Fault> {
     let done = match inode.flags & flag::EXTENTS {
         0 => mapped(image, inode, blocks, each),
@@ -56,7 +59,7 @@ fn extents(
     image: &mut Image<'_>,
     inode: &Inode,
     blocks: u64,
-    each: &mut dyn FnMut(&mut Image<'_>, Run) -> Result<(), Fault>,
+    each: &mut EachRun<'_>,
 ) -> Result<(), Fault> {
     let to = 1 << 32;
     let (depth, slots) = node(&inode.map, Wanted { depth: None, from: 0, to })?;
@@ -117,7 +120,7 @@ fn mapped(
     image: &mut Image<'_>,
     inode: &Inode,
     blocks: u64,
-    each: &mut dyn FnMut(&mut Image<'_>, Run) -> Result<(), Fault>,
+    each: &mut EachRun<'_>,
 ) -> Result<(), Fault> {
     let mut held: [Held; 3] = [None, None, None];
     let mut logical = 0;

@@ -12,7 +12,7 @@ use crate::ext4::read::map::{Run, named, runs};
 pub(crate) fn blocks(image: &Image<'_>, dir: &Inode) -> Result<u64, Fault> {
     let size = u64::from(image.sup.block_size);
     match dir.size / size {
-        blocks @ 1.. if dir.size % size == 0 => Ok(blocks),
+        blocks @ 1.. if dir.size.is_multiple_of(size) => Ok(blocks),
         _ => {
             let rule = "the size of a directory is not that of blocks";
             let flaw = Flaw::new(FlawKind::Directory, rule).value(dir.size);
@@ -21,11 +21,14 @@ pub(crate) fn blocks(image: &Image<'_>, dir: &Inode) -> Result<u64, Fault> {
     }
 }
 
+/// What takes a block of a directory, by its place in it.
+pub(crate) type EachBlock<'a> = dyn FnMut(u32, &[u8]) -> Result<(), Fault> + 'a;
+
 /// Hands every block of a directory to `each`, by its place in it; its checksum was right.
 pub(crate) fn dir_blocks(
     image: &mut Image<'_>,
     dir: &Inode,
-    each: &mut dyn FnMut(u32, &[u8]) -> Result<(), Fault>,
+    each: &mut EachBlock<'_>,
 ) -> Result<(), Fault> {
     let mut raw = vec![0; image.block_size()];
     let indexed = dir.flags & flag::INDEX != 0;

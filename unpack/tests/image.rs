@@ -29,6 +29,35 @@ fn equal(image: &Path) -> usize {
     ours.len()
 }
 
+/// What the program says of an image, behind all of its walls, and of a directory.
+fn told(of: &str, path: &Path) -> String {
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_unpack"));
+    let sandbox = if of == "--image" { "require" } else { "on" };
+    program.args(["--tree-digest", "--sandbox", sandbox, of]).arg(path);
+    let out = program.output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[test]
+fn the_program_says_one_digest_of_an_image_and_of_its_mount() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, image) = (dir.path().join("tree"), dir.path().join("image"));
+    fs::create_dir_all(tree.join("a/b")).unwrap();
+    fs::write(tree.join("a/b/file"), "content").unwrap();
+    blank(&image, 8, "-t ext4", Some(&tree));
+    let said = told("--image", &image);
+    assert!(said.starts_with("sha256:") && said.len() == 7 + 64 + 1, "{said}");
+    let mounted = Mounted::new(&image, "ro");
+    assert_eq!(said, told("--root", &mounted.0));
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_unpack"));
+    let out =
+        program.args(["--tree-digest", "--image"]).arg(tree.join("a/b/file")).output().unwrap();
+    assert_eq!(out.status.code(), Some(100));
+    let text = String::from_utf8(out.stderr).unwrap();
+    assert!(text.contains("refused image: foreign: there is no ext4 superblock"), "{text}");
+}
+
 #[test]
 fn a_tree_that_mke2fs_copied_is_read_as_it_is_mounted() {
     let dir = tempfile::tempdir().unwrap();

@@ -148,17 +148,18 @@ fn an_index_is_checked_where_that_is_asked() {
     let good = std::fs::read(&image).unwrap();
     // The root of an index: its hash version and length, and behind them limit, count and the pairs.
     let root = good.windows(8).position(|at| at == [0, 0, 0, 0, 1, 8, 0, 0]).expect("an index") + 8;
-    for (at, byte, rule) in [
-        (root - 4, 2, "another hash"),
-        (root, 5, "limit"),
-        (root + 2, 1, "every block"),
-        (root + 8 + 3, 0xff, "ascend"),
-        (root + 8 + 4, 1, "twice"),
-        (root + 8 + 4, 0xee, "not there"),
-        (root + 8 + 2, good[root + 8 + 2] ^ 0x10, "leaf of its hash"),
+    let (first, second) = (root + 8 + 4, root + 16 + 4);
+    for (changes, rule) in [
+        (&[(root - 4, 2)][..], "another hash"),
+        (&[(root, 5)], "limit"),
+        (&[(root + 2, 1)], "every block"),
+        (&[(root + 8 + 3, 0xff)], "ascend"),
+        (&[(first, 1)], "twice"),
+        (&[(first, 0xee)], "not there"),
+        (&[(first, good[second]), (second, good[first])], "leaf of its hash"),
     ] {
         let mut bad = good.clone();
-        bad[at] = byte;
+        changes.iter().for_each(|&(at, byte)| bad[at] = byte);
         std::fs::write(&image, bad).unwrap();
         refused(&image, rule);
         assert_eq!(read(&image).unwrap(), digest, "{rule}");

@@ -22,6 +22,7 @@ VENEER_UNPACK_DEVICES and so on; a flag beats it.",
     ),
     error_code(111, "try again later: reading the layer, input/output, no space, --time-max"),
     example = "fetch s3://bucket/images/golang/1.tar | {command_name} --root /mnt/layer --json",
+    example = "{command_name} --tree-digest --image layer.img",
     example = "{command_name} --list < layer.tar.gz"
 )]
 pub(crate) struct Flags {
@@ -37,6 +38,12 @@ pub(crate) struct Flags {
     /// check whether the directory equals this layer; differences go to stderr
     #[argh(switch)]
     pub(crate) verify: bool,
+    /// print the digest of the whole tree below --root, or in --image
+    #[argh(switch)]
+    pub(crate) tree_digest: bool,
+    /// with --tree-digest: an ext4 image or device, which is read without being mounted
+    #[argh(option)]
+    pub(crate) image: Option<PathBuf>,
     /// with --verify: the directory also holds lower layers
     #[argh(switch)]
     pub(crate) upper: bool,

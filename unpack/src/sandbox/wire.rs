@@ -39,6 +39,11 @@ pub(super) enum Task {
         /// Whether a file for it comes last.
         out: bool,
     },
+    /// To write the manifest of the tree in an image.
+    Image {
+        /// Whether a file for it comes last.
+        out: bool,
+    },
     /// To put up its walls, and say which stand.
     Walls,
 }

@@ -23,7 +23,7 @@ pub(crate) fn bytes(
     inode: &Inode,
     each: &mut dyn FnMut(&[u8]),
 ) -> Result<(), Fault> {
-    image.work.file(inode.size)?;
+    image.cost.file(inode.size)?;
     let block_size = u64::from(image.sup.block_size);
     let blocks = inode.size.div_ceil(block_size);
     let mut buffer = vec![0; PIECE];
@@ -35,7 +35,7 @@ pub(crate) fn bytes(
             let len = index(left).min(PIECE);
             match at {
                 None => {
-                    image.work.step()?;
+                    image.cost.step()?;
                     each(&ZEROS[..len]);
                 }
                 Some(block) => {

@@ -10,7 +10,7 @@ use crate::ext4::format::decode_bytes::index;
 use crate::ext4::format::decode_group::Group;
 use crate::ext4::format::decode_inode::Inode;
 use crate::ext4::format::decode_super::{AT, LEN, Super};
-use crate::ext4::read::work::Work;
+use crate::ext4::read::cost::Cost;
 use crate::tree::root::io_fault;
 
 /// Bytes of blocks that are kept: inodes and descriptors lie close to one another.
@@ -21,14 +21,14 @@ const CACHE: usize = 1 << 20;
 pub(crate) struct Image<'f> {
     file: &'f File,
     pub(crate) sup: Super,
-    pub(crate) work: Work,
+    pub(crate) cost: Cost,
     /// Blocks by their number, modulo how many there are: number and content.
     cache: Vec<Option<(u64, Vec<u8>)>>,
 }
 
 impl<'f> Image<'f> {
     /// Reads and judges the superblock. A journal that would have to be replayed is a flaw.
-    pub(crate) fn open(file: &'f File, mut work: Work) -> Result<Image<'f>, Fault> {
+    pub(crate) fn open(file: &'f File, mut cost: Cost) -> Result<Image<'f>, Fault> {
         let bytes = bytes_of(file).map_err(io_fault("find the size of", b"image"))?;
         let mut raw = vec![0; LEN];
         if bytes < AT + LEN as u64 {
@@ -41,9 +41,9 @@ impl<'f> Image<'f> {
             let rule = "its journal was not replayed: mount and unmount it, or run e2fsck";
             return Err(Flaw::new(FlawKind::Journal, rule).into());
         }
-        work.device(sup.blocks);
+        cost.device(sup.blocks);
         let slots = CACHE / index(sup.block_size);
-        Ok(Image { file, sup, work, cache: vec![None; slots] })
+        Ok(Image { file, sup, cost, cache: vec![None; slots] })
     }
 
     /// Bytes of a block.
@@ -53,7 +53,7 @@ impl<'f> Image<'f> {
 
     /// Reads the block `number`, which may be any of the file system's.
     fn read(&mut self, number: u64, into: &mut [u8]) -> Result<(), Fault> {
-        self.work.read(1)?;
+        self.cost.read(1)?;
         let at = number.saturating_mul(u64::from(self.sup.block_size));
         self.file.read_exact_at(into, at).map_err(io_fault("read", b"image"))
     }
@@ -64,7 +64,7 @@ impl<'f> Image<'f> {
         if !self.sup.may_hold(number, blocks) {
             return Err(outside(number, self.sup.blocks));
         }
-        self.work.read(blocks)?;
+        self.cost.read(blocks)?;
         let at = number.saturating_mul(u64::from(self.sup.block_size));
         self.file.read_exact_at(into, at).map_err(io_fault("read", b"image"))
     }

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Write;
 
 use crate::error::{Error, Fault};
+use crate::ext4::read::cost::Cost;
 use crate::ext4::read::image::Image;
 use crate::ext4::read::walk::{How, walk};
-use crate::ext4::read::work::Work;
 use crate::limits::Limits;
 use crate::record::runs::Spill;
 use crate::sha::Sha256;
@@ -53,8 +53,8 @@ fn written(
 ) -> Result<[u8; 32], Error> {
     let spill = spill_file(limits)?.map(|file| Spill::new(file, limits.spill_bytes_max));
     let mut failed = Ok(());
-    let work = Work::new(limits, Budget::until(&Stop::default()));
-    let digest = manifest(image, work, &How { spill, strict }, &mut |line| {
+    let cost = Cost::new(limits, Budget::until(&Stop::default()));
+    let digest = manifest(image, cost, &How { spill, strict }, &mut |line| {
         if failed.is_ok() {
             failed = out.write_all(line);
         }
@@ -66,13 +66,13 @@ fn written(
 /// The digest over all lines; each goes to `each`.
 pub(crate) fn manifest(
     image: &File,
-    work: Work,
+    cost: Cost,
     how: &How,
     each: &mut dyn FnMut(&[u8]),
 ) -> Result<[u8; 32], Error> {
     let mut hash = Sha256::new();
     let done = || -> Result<(), Fault> {
-        let mut image = Image::open(image, work)?;
+        let mut image = Image::open(image, cost)?;
         walk(&mut image, how, &mut |record| {
             let line = record.line();
             hash.update(&line);

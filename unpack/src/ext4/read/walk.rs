@@ -91,7 +91,7 @@ impl Walk<'_, '_> {
         let mut more = false;
         let mut rows = level.sorted().map_err(sorting)?;
         while let Some(row) = rows.next().map_err(sorting)? {
-            self.image.work.step()?;
+            self.image.cost.step()?;
             let (number, path) = of(&row);
             let inode = self.image.inode(number)?;
             same_kind(row.rest.first().copied().unwrap_or(0), &inode)?;
@@ -129,7 +129,7 @@ impl Walk<'_, '_> {
         let mut first: Option<(u32, Vec<u8>)> = None;
         let mut rows = self.links.sorted().map_err(sorting)?;
         while let Some(row) = rows.next().map_err(sorting)? {
-            self.image.work.step()?;
+            self.image.cost.step()?;
             let (number, path) = of(&row);
             let record = match &first {
                 Some((known, target)) if *known == number => hardlink(&path, target),
@@ -148,7 +148,7 @@ impl Walk<'_, '_> {
         let mut before: Option<Vec<u8>> = None;
         let mut rows = self.out.sorted().map_err(sorting)?;
         while let Some(row) = rows.next().map_err(sorting)? {
-            self.image.work.step()?;
+            self.image.cost.step()?;
             if before.as_ref() == Some(&row.key) {
                 let rule = "a directory has a name twice";
                 return Err(Flaw::new(FlawKind::Directory, rule).into());

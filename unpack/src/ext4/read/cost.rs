@@ -15,7 +15,7 @@ const FREE: u64 = 4096;
 
 /// What was read, and what may be.
 #[derive(Debug)]
-pub(crate) struct Work {
+pub(crate) struct Cost {
     reads: u64,
     reads_max: u64,
     content: u64,
@@ -24,10 +24,10 @@ pub(crate) struct Work {
     budget: Budget,
 }
 
-impl Work {
+impl Cost {
     /// For a device whose size is not known yet.
-    pub(crate) fn new(limits: &Limits, budget: Budget) -> Work {
-        Work {
+    pub(crate) fn new(limits: &Limits, budget: Budget) -> Cost {
+        Cost {
             reads: 0,
             reads_max: FREE,
             content: 0,

@@ -54,10 +54,6 @@ impl Wall {
         Wall::Seccomp,
     ];
 
-    /// The walls around work on an image, which needs no root directory.
-    pub(crate) const IMAGE: [Wall; 5] =
-        [Wall::Rlimits, Wall::Capabilities, Wall::NoNewPrivs, Wall::Landlock, Wall::Seccomp];
-
     /// The stable name, as in JSON output.
     pub fn name(self) -> &'static str {
         match self {

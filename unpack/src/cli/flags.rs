@@ -22,13 +22,15 @@ VENEER_UNPACK_DEVICES and so on; a flag beats it.",
     ),
     error_code(111, "try again later: reading the layer, input/output, no space, --time-max"),
     example = "fetch s3://bucket/images/golang/1.tar | {command_name} --root /mnt/layer --json",
+    example = "{command_name} --tree-digest --image layer.img",
     example = "{command_name} --list < layer.tar.gz"
 )]
 pub(crate) struct Flags {
     /// directory to apply to, or to verify (VENEER_UNPACK_ROOT)
     #[argh(option)]
     root: Option<PathBuf>,
-    /// file with a file system that this program has made: the layer goes into it without a mount and without root
+    /// file with a file system that this program has made: the layer goes into it without a mount and without
+    /// root; with --tree-digest any ext4
     #[argh(option)]
     pub(crate) image: Option<PathBuf>,
     /// the same on a block device
@@ -62,6 +64,9 @@ pub(crate) struct Flags {
     /// check whether the directory equals this layer; differences go to stderr
     #[argh(switch)]
     pub(crate) verify: bool,
+    /// print the digest of the whole tree below --root, or in --image
+    #[argh(switch)]
+    pub(crate) tree_digest: bool,
     /// with --verify: the directory also holds lower layers
     #[argh(switch)]
     pub(crate) upper: bool,

@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use argh::FromArgs;
 use unpack::{Applied, Difference, Entry, Error, Kind, Root, Timed, Walls, escaped};
 
+use crate::cli::digest;
 use crate::cli::flags::{self, Flags, SHOWN_MAX};
 use crate::cli::image;
 
@@ -119,6 +120,12 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
     let limits = flags.limits()?;
     if flags.list && flags.verify {
         return Err(anyhow!(flags::Usage("--list and --verify: one of them".into())));
+    }
+    if flags.tree_digest {
+        return digest::tree_digest(flags, &limits);
+    }
+    if flags.image.is_some() {
+        return Err(anyhow!(flags::Usage("--image is for --tree-digest alone".into())));
     }
     let asked = [
         (limits.blob_digest.is_some(), "--digest"),

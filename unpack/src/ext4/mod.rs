@@ -5,5 +5,6 @@
 
 pub(crate) mod apply;
 pub(crate) mod format;
+pub(crate) mod read;
 pub(crate) mod unfit;
 pub(crate) mod write;

@@ -17,12 +17,14 @@ use nix::sys::stat::{Mode, umask};
 use crate::archive::End;
 use crate::archive::pipeline::{self, Digests};
 use crate::error::{Error, Fault};
+use crate::ext4::read::cost::Cost;
+use crate::ext4::read::walk::How;
 use crate::limits::{Compression, Limits, Walls};
 use crate::read::walk::Reading;
 use crate::record::applied::Applied;
 use crate::record::runs::Spill;
 use crate::sandbox::feed::Feed;
-use crate::sandbox::walls::{confine, confine_image};
+use crate::sandbox::walls::{confine, confine_nameless};
 use crate::sandbox::wire::{self, ENTERED, Finished, NAME, Order, SLOT, SLOTS, Task, failed};
 use crate::sys::Shared;
 use crate::tree::apply::{Work, write};
@@ -78,6 +80,7 @@ fn work(socket: &UnixStream) -> Result<Finished, Error> {
         Task::Apply(compression) => apply(socket, &order, compression, &mut fds),
         Task::ApplyImage(compression) => apply_image(socket, &order, compression, &mut fds),
         Task::Manifest { known, out } => manifest(&order, known, out, &mut fds),
+        Task::Image { out } => image(&order, out, &mut fds),
         Task::Walls => {
             let root = Root::from_fd(next(&mut fds)?)?;
             put_up(root, &order.limits).map(|(_, standing)| Finished::Walls(standing))
@@ -194,7 +197,7 @@ fn apply_image(
     let image = File::from(next(fds)?);
     let coming = Coming::take(socket, order, fds)?;
     let standing = match limits.walls {
-        Walls::Require | Walls::On => all_or_some(confine_image(limits), limits)?,
+        Walls::Require | Walls::On => all_or_some(confine_nameless(limits), limits)?,
         Walls::Off => Standing::none(),
     };
     let (mut applied, end) =
@@ -225,6 +228,38 @@ fn manifest(
         sources.iter_mut().map(|source| source as &mut dyn BufRead).collect();
     let wanted = out.is_some();
     let digest = crate::read::digest::manifest(&root, &how, &mut budget, &mut sources, |line| {
+        // The digest is worth having without it.
+        if out.as_mut().is_some_and(|out| out.write_all(line).is_err()) {
+            out = None;
+        }
+    })?;
+    let written = out.is_some_and(|mut out| out.flush().is_ok());
+    Ok(Finished::Manifest { digest, written: wanted && written })
+}
+
+/// Reads an image behind walls that leave no more than what is open: the image, a file for records, one for the
+/// manifest, and the socket for the verdict.
+fn image(order: &Order, out: bool, fds: &mut IntoIter<OwnedFd>) -> Result<Finished, Error> {
+    let limits = &order.limits;
+    let image = File::from(next(fds)?);
+    let spill = if order.spill { Some(File::from(next(fds)?)) } else { None };
+    let mut out = if out { Some(BufWriter::new(File::from(next(fds)?))) } else { None };
+    match limits.walls {
+        Walls::Off => {}
+        Walls::On => drop(confine_nameless(limits)),
+        Walls::Require => {
+            let mut down = confine_nameless(limits);
+            down.retain(|wall| !wall.stands);
+            if !down.is_empty() {
+                return Err(Error::Walls { down });
+            }
+        }
+    }
+    let spill = spill.map(|file| Spill::new(file, limits.spill_bytes_max));
+    let budget = Budget::new(limits, Instant::now() + limits.time_max, true);
+    let (cost, how) = (Cost::new(limits, budget), How { spill, strict: false });
+    let wanted = out.is_some();
+    let digest = crate::ext4::read::manifest::manifest(&image, cost, &how, &mut |line| {
         // The digest is worth having without it.
         if out.as_mut().is_some_and(|out| out.write_all(line).is_err()) {
             out = None;

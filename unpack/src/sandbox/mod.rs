@@ -193,6 +193,36 @@ fn manifest(
     }
 }
 
+/// [`crate::image_manifest`] in a walled child, since an image is whatever a guest made of it: the child has the
+/// image, a file for records, `out` and its socket, can open nothing, and has no right. Says the digest, and whether
+/// all of the manifest was written: on a full disk the digest is good without it.
+///
+/// # Errors
+/// As [`crate::image_manifest`], limits that the image is over, [`Error::Walls`] and [`Error::Sandbox`].
+/// [`Error::Stream`] where it was stopped.
+pub fn image_manifest(
+    image: &File,
+    out: Option<&File>,
+    limits: &Limits,
+    stop: &Stop,
+) -> Result<([u8; 32], bool), Error> {
+    let made = || {
+        let spill = crate::record::spill::spill_file(limits)?;
+        let mut fds = vec![image.as_fd()];
+        fds.extend(spill.as_ref().map(AsFd::as_fd));
+        fds.extend(out.map(AsFd::as_fd));
+        let task = Task::Image { out: out.is_some() };
+        let order = Order { limits: limits.clone(), task, spill: spill.is_some() };
+        match one_word(&order, &fds, limits, stop)? {
+            Finished::Manifest { digest, written } => Ok((digest, written)),
+            Finished::Applied(..) | Finished::Walls(_) => {
+                Err(failed("believe the child")(io::ErrorKind::InvalidData.into()))
+            }
+        }
+    };
+    stop.heard(made())
+}
+
 /// Has a child do what needs nothing but its order, and waits for its verdict.
 fn one_word(
     order: &Order,

@@ -66,39 +66,42 @@ pub fn confine(
             Wall::Landlock => landlock(Some(&root)),
             Wall::Seccomp => sys::seccomp(&mut filter::program()).map(|()| String::new()),
         };
-        standing.push(match result {
-            Ok(note) => Standing { wall, stands: true, note },
-            Err(errno) => {
-                let note = format!("{}: it needs {}", errno.desc(), wall.needs(errno));
-                Standing { wall, stands: false, note }
-            }
-        });
+        standing.push(stands(wall, result));
     }
     Ok((root, standing))
 }
 
-/// Puts up the walls around the calling process for work on an image that it has open: it may read and
-/// write what is open, and neither open, make nor name anything. There is no mount to be had and nothing to
-/// be chrooted to, so those two walls are not among them.
-pub(crate) fn confine_image(limits: &Limits) -> Vec<Standing> {
-    let put_up = |wall| match wall {
-        Wall::Rlimits => rlimits(limits),
-        Wall::Mount | Wall::Chroot => Err(Errno::ENOSYS),
-        Wall::Capabilities => sys::keep_capabilities(0)
-            .and_then(|()| prctl::set_dumpable(false))
-            .map(|()| String::new()),
-        Wall::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
-        Wall::Landlock => landlock(None),
-        Wall::Seccomp => sys::seccomp(&mut filter::image_program()).map(|()| String::new()),
+/// Puts up the walls around work that needs what it has open and no name: nothing can be opened from then on,
+/// whatever this process was allowed to do before. There is no root to be confined to, so two of the walls have
+/// nothing to stop.
+pub(crate) fn confine_nameless(limits: &Limits) -> Vec<Standing> {
+    let which =
+        [Wall::Rlimits, Wall::Capabilities, Wall::NoNewPrivs, Wall::Landlock, Wall::Seccomp];
+    let put_up = |wall| {
+        let result = match wall {
+            Wall::Rlimits => rlimits(limits),
+            Wall::Capabilities => sys::keep_capabilities(0)
+                .and_then(|()| prctl::set_dumpable(false))
+                .map(|()| String::new()),
+            Wall::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
+            Wall::Landlock => landlock(None),
+            Wall::Seccomp => sys::seccomp(&mut filter::nameless()).map(|()| String::new()),
+            Wall::Mount | Wall::Chroot => Ok(String::new()),
+        };
+        stands(wall, result)
     };
-    let standing = |wall: Wall| match put_up(wall) {
+    which.map(put_up).to_vec()
+}
+
+/// What is said of a wall.
+fn stands(wall: Wall, result: Result<String, Errno>) -> Standing {
+    match result {
         Ok(note) => Standing { wall, stands: true, note },
         Err(errno) => {
             let note = format!("{}: it needs {}", errno.desc(), wall.needs(errno));
             Standing { wall, stands: false, note }
         }
-    };
-    Wall::IMAGE.map(standing).to_vec()
+    }
 }
 
 fn rlimits(limits: &Limits) -> Result<String, Errno> {

@@ -100,8 +100,14 @@ fn apply(
     limits: &Limits,
     layer: impl io::Read + Send,
     file: &File,
-    _is_device: bool,
+    is_device: bool,
 ) -> anyhow::Result<bool> {
+    // A guest that has a device can write to it whatever the writer would, its mark as well.
+    if is_device && !flags.parent_sealed && unpack::layers(file)? > 0 {
+        let text = "there are layers on the device, and whoever had it may have changed them: \
+                    --parent-sealed says that nobody has had it since it was sealed";
+        return Err(anyhow!(Usage(text.into())));
+    }
     let manifest = match &flags.manifest {
         None => None,
         Some(path) => {

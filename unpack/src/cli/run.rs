@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use argh::FromArgs;
-use unpack::{Applied, Difference, Entry, Error, Kind, Root, Timed, Walls, escaped};
+use unpack::{Applied, Difference, Entry, Error, Kind, Root, Timed, Unfit, Walls, escaped};
 
 use crate::cli::digest;
 use crate::cli::flags::{self, Flags, SHOWN_MAX};
@@ -69,9 +69,21 @@ fn fail(flags: &Flags, error: &anyhow::Error) -> ExitCode {
     let code = match ours.map(Error::kind) {
         Some(Kind::Refused | Kind::Limit | Kind::Denied | Kind::Sandbox) => NEVER,
         Some(Kind::NoSpace | Kind::TimedOut | Kind::Stream | Kind::Io | Kind::Died) => LATER,
-        None => match error.downcast_ref::<flags::Usage>() {
-            Some(_) => NEVER,
-            None => LATER,
+        None => match (error.downcast_ref::<flags::Usage>(), error.downcast_ref::<Unfit>()) {
+            (Some(_), _) => NEVER,
+            (None, Some(Unfit::Io { .. }) | None) => LATER,
+            (
+                None,
+                Some(
+                    Unfit::Empty
+                    | Unfit::Foreign
+                    | Unfit::Version(_)
+                    | Unfit::Unsealed
+                    | Unfit::Changed
+                    | Unfit::InUse { .. }
+                    | Unfit::Geometry(_),
+                ),
+            ) => NEVER,
         },
     };
     // A path that is not there will not be there next time.
@@ -123,9 +135,6 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
     }
     if flags.tree_digest {
         return digest::tree_digest(flags, &limits);
-    }
-    if flags.image.is_some() {
-        return Err(anyhow!(flags::Usage("--image is for --tree-digest alone".into())));
     }
     let asked = [
         (limits.blob_digest.is_some(), "--digest"),

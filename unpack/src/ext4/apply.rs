@@ -115,6 +115,14 @@ fn next_data(file: &File, at: u64) -> Result<Option<u64>, Unfit> {
     }
 }
 
+/// How many layers a sealed image holds: 0 for a blank.
+///
+/// # Errors
+/// [`Unfit`], for what is no such image.
+pub fn layers(image: &File) -> Result<u32, Unfit> {
+    Head::read(image).map(|head| head.mark.layers)
+}
+
 /// Applies one layer, plain, gzip or zstd by its content, to a sealed image, without mounting it: what the
 /// image holds is the layers below. `manifest` is as for [`crate::apply_with`]. Afterwards the image is
 /// sealed again; its bytes depend on the geometry and the layers so far and on nothing else.

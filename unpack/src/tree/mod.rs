@@ -4,6 +4,8 @@
 pub(crate) mod apply;
 pub(crate) mod body;
 pub(crate) mod budget;
+#[cfg(test)]
+pub(crate) mod contract;
 pub(crate) mod dirs;
 pub(crate) mod fd;
 pub(crate) mod make;

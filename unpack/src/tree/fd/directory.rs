@@ -437,3 +437,26 @@ impl Sink for Directory {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Also below a directory that hands down its group.
+    #[test]
+    fn it_is_what_a_sink_is() {
+        for bits in [0o755, 0o2755] {
+            let dir = tempfile::tempdir().unwrap();
+            let root = Root::open(dir.path()).unwrap();
+            set_mode(&root, b".", bits).unwrap();
+            let limits = Limits::default();
+            // The umask is a thread's own from then on.
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    crate::tree::contract::holds(Directory::new(&root, &limits, u64::MAX).unwrap());
+                });
+            });
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
+    }
+}

@@ -36,7 +36,7 @@ pub use error::image::{Flaw, FlawKind};
 pub use error::refusal::{Class, DependsOn, Place, Refusal, Space, Value};
 pub use error::{Error, Kind};
 pub use escape::{Escaped, escaped, escaped_whole};
-pub use ext4::read::manifest::{image_manifest, image_manifest_strict};
+pub use ext4::read::manifest::{image_manifest, image_manifest_replayed, image_manifest_strict};
 pub use limits::Compression;
 pub use limits::{Devices, Limits, Walls};
 pub use read::clone::{Cloned, clone_tree};

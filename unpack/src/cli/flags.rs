@@ -44,6 +44,9 @@ pub(crate) struct Flags {
     /// with --tree-digest: an ext4 image or device, which is read without being mounted
     #[argh(option)]
     pub(crate) image: Option<PathBuf>,
+    /// with --image: what is in a journal that was not replayed counts, as the next mount would show it
+    #[argh(switch)]
+    pub(crate) replay: bool,
     /// with --verify: the directory also holds lower layers
     #[argh(switch)]
     pub(crate) upper: bool,

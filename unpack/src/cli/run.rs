@@ -123,8 +123,10 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
     if flags.tree_digest {
         return digest::tree_digest(flags, &limits);
     }
-    if flags.image.is_some() {
-        return Err(anyhow!(flags::Usage("--image is for --tree-digest alone".into())));
+    if flags.image.is_some() || flags.replay {
+        return Err(anyhow!(flags::Usage(
+            "--image and --replay are for --tree-digest alone".into()
+        )));
     }
     let asked = [
         (limits.blob_digest.is_some(), "--digest"),

@@ -74,7 +74,7 @@ fn work(socket: &UnixStream) -> Result<Finished, Error> {
     match order.task {
         Task::Apply(compression) => apply(socket, &order, compression, &mut fds),
         Task::Manifest { known, out } => manifest(&order, known, out, &mut fds),
-        Task::Image { out } => image(&order, out, &mut fds),
+        Task::Image { out, replay } => image(&order, (out, replay), &mut fds),
         Task::Walls => {
             let root = Root::from_fd(next(&mut fds)?)?;
             put_up(root, &order.limits).map(|(_, standing)| Finished::Walls(standing))
@@ -175,7 +175,11 @@ fn manifest(
 
 /// Reads an image behind walls that leave no more than what is open: the image, a file for records, one for the
 /// manifest, and the socket for the verdict.
-fn image(order: &Order, out: bool, fds: &mut IntoIter<OwnedFd>) -> Result<Finished, Error> {
+fn image(
+    order: &Order,
+    (out, replay): (bool, bool),
+    fds: &mut IntoIter<OwnedFd>,
+) -> Result<Finished, Error> {
     let limits = &order.limits;
     let image = File::from(next(fds)?);
     let spill = if order.spill { Some(File::from(next(fds)?)) } else { None };
@@ -193,7 +197,7 @@ fn image(order: &Order, out: bool, fds: &mut IntoIter<OwnedFd>) -> Result<Finish
     }
     let spill = spill.map(|file| Spill::new(file, limits.spill_bytes_max));
     let budget = Budget::new(limits, Instant::now() + limits.time_max, true);
-    let (cost, how) = (Cost::new(limits, budget), How { spill, strict: false });
+    let (cost, how) = (Cost::new(limits, budget), How { spill, strict: false, replay });
     let wanted = out.is_some();
     let digest = crate::ext4::read::manifest::manifest(&image, cost, &how, &mut |line| {
         // The digest is worth having without it.

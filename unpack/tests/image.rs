@@ -190,6 +190,13 @@ fn a_journal_that_was_not_replayed_counts_where_that_is_asked() {
         let file = File::open(&cut).unwrap();
         image_manifest_replayed(&file, &mut lines, &Limits::default()).unwrap();
         assert!(fs::read(&cut).unwrap() == before, "{options}: it was written to");
+        // Without what is in the journal it is another tree, or none.
+        let old = dir.path().join("old");
+        fs::copy(&cut, &old).unwrap();
+        images::fuzzer::debugfs(&old, &["feature ^needs_recovery"]);
+        let mut without = Vec::new();
+        let read = image_manifest(&File::open(&old).unwrap(), &mut without, &Limits::default());
+        assert!(read.is_err() || without != lines, "{options}: nothing was in the journal alone");
         // The next mount replays it on the device.
         drop(Mounted::new(&cut, "rw,noatime"));
         assert!(equal(&cut) > 1300, "{options}");

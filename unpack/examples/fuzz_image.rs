@@ -39,9 +39,13 @@ fn main() {
         println!("{count:>9} {verdict}");
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let memory = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
+    let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    let kib: u64 = memory.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
+    // Most of it are the images themselves, each twice, and what is changed of them.
+    assert!(kib < 192 << 10, "{kib} KiB of memory");
+    assert!(longest < Duration::from_secs(20), "{longest:?} for one image");
     println!(
-        "fuzz: image: {runs} images, {} accepted, {} verdicts, no finding; longest {longest:?}, {memory}",
+        "fuzz: image: {runs} images, {} accepted, {} verdicts, no finding; longest {longest:?}, {kib} KiB",
         pit.accepted,
         pit.verdicts.len()
     );

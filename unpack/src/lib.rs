@@ -39,7 +39,7 @@ pub use error::{Error, Kind};
 pub use escape::{Escaped, escaped, escaped_whole};
 pub use ext4::apply::{ImageError, apply_image, layers, make_blank};
 pub use ext4::format::geometry::Geometry;
-pub use ext4::read::manifest::{image_manifest, image_manifest_strict};
+pub use ext4::read::manifest::{image_manifest, image_manifest_replayed, image_manifest_strict};
 pub use ext4::unfit::Unfit;
 pub use limits::Compression;
 pub use limits::{Devices, Limits, Walls};

@@ -133,21 +133,22 @@ fn image_in_the_sandbox() {
     let image = fs::File::open(&path).unwrap();
     let limits = Limits { walls: Walls::Require, ..Limits::default() };
     let (out, never) = (tempfile::tempfile().unwrap(), Stop::default());
-    let made = unpack::sandbox::image_manifest(&image, Some(&out), &limits, &never).unwrap();
+    let made = unpack::sandbox::image_manifest(&image, false, Some(&out), &limits, &never).unwrap();
     let mut lines = Vec::new();
     assert_eq!(made, (unpack::image_manifest(&image, &mut lines, &limits).unwrap(), true));
     let mut text = Vec::new();
     std::io::Seek::rewind(&mut &out).unwrap();
     std::io::Read::read_to_end(&mut &out, &mut text).unwrap();
     assert_eq!(text, lines);
-    let (digest, written) = unpack::sandbox::image_manifest(&image, None, &limits, &never).unwrap();
+    let (digest, written) =
+        unpack::sandbox::image_manifest(&image, false, None, &limits, &never).unwrap();
     assert_eq!((digest, written), (made.0, false));
     let none = tempfile::tempfile().unwrap();
-    match unpack::sandbox::image_manifest(&none, None, &limits, &never) {
+    match unpack::sandbox::image_manifest(&none, false, None, &limits, &never) {
         Err(unpack::Error::Image { flaw }) => assert_eq!(flaw.kind, unpack::FlawKind::Foreign),
         other => panic!("{other:?}"),
     }
     let few = Limits { time_max: std::time::Duration::ZERO, ..limits };
-    let late = unpack::sandbox::image_manifest(&image, None, &few, &never).unwrap_err();
+    let late = unpack::sandbox::image_manifest(&image, false, None, &few, &never).unwrap_err();
     assert_eq!(late.kind(), unpack::Kind::TimedOut, "{late}");
 }

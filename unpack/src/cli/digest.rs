@@ -33,7 +33,7 @@ pub(crate) fn tree_digest(flags: &Flags, limits: &Limits) -> anyhow::Result<bool
         }
         (Some(path), None) => {
             let image = File::open(path).with_context(|| format!("unable to open {path:?}"))?;
-            of_image(&image, out, limits)?
+            of_image(&image, out, flags.replay, limits)?
         }
         (None, Some(path)) => of_root(&Root::open(&path)?, out, limits)?,
     };
@@ -48,18 +48,27 @@ pub(crate) fn tree_digest(flags: &Flags, limits: &Limits) -> anyhow::Result<bool
     Ok(true)
 }
 
-fn of_image(image: &File, out: Option<File>, limits: &Limits) -> anyhow::Result<[u8; 32]> {
+fn of_image(
+    image: &File,
+    out: Option<File>,
+    replay: bool,
+    limits: &Limits,
+) -> anyhow::Result<[u8; 32]> {
+    let manifest = if replay { unpack::image_manifest_replayed } else { unpack::image_manifest };
     match (limits.walls, out) {
-        (Walls::Off, None) => Ok(unpack::image_manifest(image, &mut io::sink(), limits)?),
+        (Walls::Off, None) => Ok(manifest(image, &mut io::sink(), limits)?),
         (Walls::Off, Some(out)) => {
             let mut out = BufWriter::new(out);
-            let digest = unpack::image_manifest(image, &mut out, limits)?;
+            let digest = manifest(image, &mut out, limits)?;
             out.flush().context("unable to write the manifest")?;
             Ok(digest)
         }
         (Walls::On | Walls::Require, out) => {
             let never = Stop::default();
-            whole(unpack::sandbox::image_manifest(image, out.as_ref(), limits, &never)?, &out)
+            whole(
+                unpack::sandbox::image_manifest(image, replay, out.as_ref(), limits, &never)?,
+                &out,
+            )
         }
     }
 }

@@ -67,6 +67,9 @@ pub(crate) struct Flags {
     /// print the digest of the whole tree below --root, or in --image
     #[argh(switch)]
     pub(crate) tree_digest: bool,
+    /// with --tree-digest --image: what is in a journal that was not replayed counts, as the next mount would show it
+    #[argh(switch)]
+    pub(crate) replay: bool,
     /// with --verify: the directory also holds lower layers
     #[argh(switch)]
     pub(crate) upper: bool,

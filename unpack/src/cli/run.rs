@@ -136,6 +136,9 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
     if flags.tree_digest {
         return digest::tree_digest(flags, &limits);
     }
+    if flags.replay {
+        return Err(anyhow!(flags::Usage("--replay is for --tree-digest alone".into())));
+    }
     let asked = [
         (limits.blob_digest.is_some(), "--digest"),
         (limits.diff_id.is_some(), "--diff-id"),

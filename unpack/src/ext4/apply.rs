@@ -169,3 +169,21 @@ pub(crate) fn finish(image: &File, limits: &Limits, applied: &Applied) -> Result
     seal(image, limits.digests.then_some(applied.diff_id))?;
     sync()
 }
+
+#[cfg(test)]
+mod contract_tests {
+    use super::*;
+
+    /// It is what a sink is.
+    #[test]
+    fn it_is_what_a_sink_is() {
+        for block in [2048, 4096] {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(64 << 20).unwrap();
+            let geometry = Geometry::new(64 << 20, block, 4096, 1 << 20).unwrap();
+            make_blank(&file, geometry, false).unwrap();
+            let image = open(file.try_clone().unwrap()).unwrap();
+            crate::tree::contract::holds(image);
+        }
+    }
+}

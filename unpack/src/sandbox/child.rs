@@ -24,6 +24,7 @@ use crate::read::walk::Reading;
 use crate::record::applied::Applied;
 use crate::record::runs::Spill;
 use crate::sandbox::feed::Feed;
+use crate::sandbox::filter;
 use crate::sandbox::walls::{confine, confine_nameless};
 use crate::sandbox::wire::{self, ENTERED, Finished, NAME, Order, SLOT, SLOTS, Task, failed};
 use crate::sys::Shared;
@@ -80,7 +81,7 @@ fn work(socket: &UnixStream) -> Result<Finished, Error> {
         Task::Apply(compression) => apply(socket, &order, compression, &mut fds),
         Task::ApplyImage(compression) => apply_image(socket, &order, compression, &mut fds),
         Task::Manifest { known, out } => manifest(&order, known, out, &mut fds),
-        Task::Image { out } => image(&order, out, &mut fds),
+        Task::Image { out, replay } => image(&order, (out, replay), &mut fds),
         Task::Walls => {
             let root = Root::from_fd(next(&mut fds)?)?;
             put_up(root, &order.limits).map(|(_, standing)| Finished::Walls(standing))
@@ -197,7 +198,9 @@ fn apply_image(
     let image = File::from(next(fds)?);
     let coming = Coming::take(socket, order, fds)?;
     let standing = match limits.walls {
-        Walls::Require | Walls::On => all_or_some(confine_nameless(limits), limits)?,
+        Walls::Require | Walls::On => {
+            all_or_some(confine_nameless(limits, filter::nameless_stream), limits)?
+        }
         Walls::Off => Standing::none(),
     };
     let (mut applied, end) =
@@ -239,16 +242,20 @@ fn manifest(
 
 /// Reads an image behind walls that leave no more than what is open: the image, a file for records, one for the
 /// manifest, and the socket for the verdict.
-fn image(order: &Order, out: bool, fds: &mut IntoIter<OwnedFd>) -> Result<Finished, Error> {
+fn image(
+    order: &Order,
+    (out, replay): (bool, bool),
+    fds: &mut IntoIter<OwnedFd>,
+) -> Result<Finished, Error> {
     let limits = &order.limits;
     let image = File::from(next(fds)?);
     let spill = if order.spill { Some(File::from(next(fds)?)) } else { None };
     let mut out = if out { Some(BufWriter::new(File::from(next(fds)?))) } else { None };
     match limits.walls {
         Walls::Off => {}
-        Walls::On => drop(confine_nameless(limits)),
+        Walls::On => drop(confine_nameless(limits, filter::nameless)),
         Walls::Require => {
-            let mut down = confine_nameless(limits);
+            let mut down = confine_nameless(limits, filter::nameless);
             down.retain(|wall| !wall.stands);
             if !down.is_empty() {
                 return Err(Error::Walls { down });
@@ -257,7 +264,7 @@ fn image(order: &Order, out: bool, fds: &mut IntoIter<OwnedFd>) -> Result<Finish
     }
     let spill = spill.map(|file| Spill::new(file, limits.spill_bytes_max));
     let budget = Budget::new(limits, Instant::now() + limits.time_max, true);
-    let (cost, how) = (Cost::new(limits, budget), How { spill, strict: false });
+    let (cost, how) = (Cost::new(limits, budget), How { spill, strict: false, replay });
     let wanted = out.is_some();
     let digest = crate::ext4::read::manifest::manifest(&image, cost, &how, &mut |line| {
         // The digest is worth having without it.

@@ -73,8 +73,11 @@ pub fn confine(
 
 /// Puts up the walls around work that needs what it has open and no name: nothing can be opened from then on,
 /// whatever this process was allowed to do before. There is no root to be confined to, so two of the walls have
-/// nothing to stop.
-pub(crate) fn confine_nameless(limits: &Limits) -> Vec<Standing> {
+/// nothing to stop. `program` is the filter of calls.
+pub(crate) fn confine_nameless(
+    limits: &Limits,
+    program: fn() -> Vec<libc::sock_filter>,
+) -> Vec<Standing> {
     let which =
         [Wall::Rlimits, Wall::Capabilities, Wall::NoNewPrivs, Wall::Landlock, Wall::Seccomp];
     let put_up = |wall| {
@@ -85,7 +88,7 @@ pub(crate) fn confine_nameless(limits: &Limits) -> Vec<Standing> {
                 .map(|()| String::new()),
             Wall::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
             Wall::Landlock => landlock(None),
-            Wall::Seccomp => sys::seccomp(&mut filter::nameless()).map(|()| String::new()),
+            Wall::Seccomp => sys::seccomp(&mut program()).map(|()| String::new()),
             Wall::Mount | Wall::Chroot => Ok(String::new()),
         };
         stands(wall, result)

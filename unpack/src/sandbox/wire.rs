@@ -45,6 +45,8 @@ pub(super) enum Task {
     Image {
         /// Whether a file for it comes last.
         out: bool,
+        /// Whether its journal is replayed in memory.
+        replay: bool,
     },
     /// To put up its walls, and say which stand.
     Walls,

@@ -8,6 +8,7 @@ pub(crate) mod decode_dir;
 pub(crate) mod decode_extent;
 pub(crate) mod decode_group;
 pub(crate) mod decode_inode;
+pub(crate) mod decode_journal;
 pub(crate) mod decode_super;
 pub(crate) mod decode_xattr;
 pub(crate) mod directory;

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use crate::error::{Error, Fault};
 use crate::ext4::read::cost::Cost;
-use crate::ext4::read::image::Image;
+use crate::ext4::read::replay::open;
 use crate::ext4::read::walk::{How, walk};
 use crate::limits::Limits;
 use crate::record::runs::Spill;
@@ -29,7 +29,7 @@ pub fn image_manifest(
     out: &mut dyn Write,
     limits: &Limits,
 ) -> Result<[u8; 32], Error> {
-    written(image, out, limits, false)
+    written(image, out, limits, (false, false))
 }
 
 /// [`image_manifest`] of an image that we have written ourselves: besides, the index of every directory has to
@@ -42,19 +42,32 @@ pub fn image_manifest_strict(
     out: &mut dyn Write,
     limits: &Limits,
 ) -> Result<[u8; 32], Error> {
-    written(image, out, limits, true)
+    written(image, out, limits, (true, false))
+}
+
+/// [`image_manifest`] of an image that somebody has mounted and nobody unmounted: what is in its journal counts, as
+/// the next mount would show it. The image is not written to.
+///
+/// # Errors
+/// As [`image_manifest`]; also for a journal that the kernel would not replay.
+pub fn image_manifest_replayed(
+    image: &File,
+    out: &mut dyn Write,
+    limits: &Limits,
+) -> Result<[u8; 32], Error> {
+    written(image, out, limits, (false, true))
 }
 
 fn written(
     image: &File,
     out: &mut dyn Write,
     limits: &Limits,
-    strict: bool,
+    (strict, replay): (bool, bool),
 ) -> Result<[u8; 32], Error> {
     let spill = spill_file(limits)?.map(|file| Spill::new(file, limits.spill_bytes_max));
     let mut failed = Ok(());
     let cost = Cost::new(limits, Budget::until(&Stop::default()));
-    let digest = manifest(image, cost, &How { spill, strict }, &mut |line| {
+    let digest = manifest(image, cost, &How { spill, strict, replay }, &mut |line| {
         if failed.is_ok() {
             failed = out.write_all(line);
         }
@@ -72,7 +85,7 @@ pub(crate) fn manifest(
 ) -> Result<[u8; 32], Error> {
     let mut hash = Sha256::new();
     let done = || -> Result<(), Fault> {
-        let mut image = Image::open(image, cost)?;
+        let mut image = open(image, cost, how.replay)?;
         walk(&mut image, how, &mut |record| {
             let line = record.line();
             hash.update(&line);

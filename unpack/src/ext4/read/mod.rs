@@ -14,5 +14,6 @@ pub(crate) mod manifest;
 pub(crate) mod map;
 pub(crate) mod names;
 pub(crate) mod node;
+pub(crate) mod replay;
 pub(crate) mod seen;
 pub(crate) mod walk;

@@ -29,6 +29,8 @@ pub(crate) struct How {
     pub(crate) spill: Option<Arc<Spill>>,
     /// Whether the index of every directory is checked too.
     pub(crate) strict: bool,
+    /// Whether a journal that nobody has replayed is replayed in memory.
+    pub(crate) replay: bool,
 }
 
 struct Walk<'a, 'f> {

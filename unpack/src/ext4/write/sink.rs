@@ -398,6 +398,7 @@ impl Sink for Image {
                 continue;
             }
             cleared.removed = true;
+            budget.remove(1)?;
             self.remove_node(entry, budget)?;
             if self.names.get(*dir, &name).is_some() {
                 self.set_name(*dir, &name, Entry { inode: 0, kind: 0 })?;

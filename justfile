@@ -70,6 +70,10 @@ fuzz SECONDS="600" SEED="1":
 fuzz-image SECONDS="600" SEED="1":
     cargo run --release --package unpack --example fuzz_image -- {{ SECONDS }} {{ SEED }}
 
+# Random stacks of layers, each to a directory and to an image, which have to be equal
+soak-images STACKS="10000" SEED="1":
+    VENEER_STACKS={{ STACKS }} VENEER_SEED={{ SEED }} cargo test --release --package unpack --test stacks -- --nocapture
+
 # The costliest layer of every kind that so many changes find, beside GNU tar: target/cost; seeded, an hour, needs root.
 fuzz-cost SEED="1" CHANGES="12":
     cargo build --release --package unpack

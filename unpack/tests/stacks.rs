@@ -10,12 +10,16 @@ use unpack::Limits;
 
 /// A path of a few that meet one another, or one of many in a wide directory.
 fn path(dice: &mut Dice) -> String {
-    const PARTS: [&str; 7] = ["a", "b", "c", "d", "link", "\u{e9}\u{e9}", "x.y"];
+    const DIRS: [&str; 4] = ["a", "b", "c", "\u{e9}\u{e9}"];
+    const LEAVES: [&str; 6] = ["f", "g", "h", "link", "x.y", "\u{fc}"];
     if dice.below(4) == 0 {
         return format!("wide/{}{}", dice.below(600), "n".repeat(dice.below(200)));
     }
-    let depth = 1 + dice.below(4);
-    (0..depth).map(|_| PARTS[dice.below(PARTS.len())]).collect::<Vec<_>>().join("/")
+    let mut parts: Vec<&str> = (0..dice.below(4)).map(|_| DIRS[dice.below(4)]).collect();
+    // Now and then what is a directory elsewhere becomes something else, and the other way round.
+    let leaf = if dice.below(25) == 0 { DIRS[dice.below(4)] } else { LEAVES[dice.below(6)] };
+    parts.push(leaf);
+    parts.join("/")
 }
 
 /// Before an entry, sometimes, attributes: so many and so large that each form is met.
@@ -28,7 +32,7 @@ fn attributes(tar: Tar, dice: &mut Dice) -> Tar {
     tar.pax(&[("SCHILY.xattr.user.long", &long), ("SCHILY.xattr.user.s", &short)])
 }
 
-fn entry(tar: Tar, dice: &mut Dice) -> Tar {
+fn entry(tar: Tar, dice: &mut Dice, made: &mut Vec<String>) -> Tar {
     let name = path(dice);
     let owner = |dice: &mut Dice, head: &mut Head| {
         head.uid = octal(dice.roll() % 70_000, 8);
@@ -41,10 +45,12 @@ fn entry(tar: Tar, dice: &mut Dice) -> Tar {
             let most = [0, 1, 100, 4095, 4096, 4097, 20_000, 300_000][dice.below(8)];
             let body = vec![b'b'; dice.below(most + 1)];
             let tar = attributes(tar, dice);
+            made.push(name.clone());
             tar.with(Head::new(name, b'0', body.len() as u64), body, |head| owner(dice, head))
         }
         8..11 => {
             let tar = attributes(tar, dice);
+            let name = name.rsplit_once('/').map_or("d", |(dir, _)| dir);
             tar.with(Head::new(name, b'5', 0), "", |head| owner(dice, head))
         }
         11 => tar.sym(name, path(dice)),
@@ -52,7 +58,10 @@ fn entry(tar: Tar, dice: &mut Dice) -> Tar {
             let target = "t/".repeat(20 + dice.below(60));
             tar.pax(&[("linkpath", target.as_bytes())]).sym(name, "t")
         }
-        13 => tar.hard(name, path(dice)),
+        13 => match made.get(dice.below(made.len() + 1)) {
+            Some(target) => tar.hard(name, target),
+            None => tar,
+        },
         14 => tar.node("node", b'3', 1, 3),
         15 => tar.with(Head::new(name, b'6', 0), "", |head| owner(dice, head)),
         16 => {
@@ -86,10 +95,11 @@ fn random_stacks_are_the_same_in_an_image_and_in_a_directory() {
     for stack in 0..stacks {
         let mut dice = Dice((seed + stack).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let pen = Pen::new();
+        let mut made = Vec::new();
         for _ in 0..1 + dice.below(5) {
             let mut layer = tar();
             for _ in 0..1 + dice.below(60) {
-                layer = entry(layer, &mut dice);
+                layer = entry(layer, &mut dice, &mut made);
             }
             layers += 1;
             // What is refused is compared by the pen; the tree is worth nothing then.

@@ -19,6 +19,7 @@ use unpack::{
 };
 
 const MIB: u64 = 1 << 20;
+const PIECE: usize = 1 << 20;
 
 struct Image {
     _dir: tempfile::TempDir,
@@ -63,10 +64,10 @@ impl Image {
     }
 
     /// Numbers of the MiB that are not zeros.
-    fn pieces(&self) -> BTreeSet<u64> {
+    fn pieces(&self) -> BTreeSet<usize> {
         let bytes = self.bytes();
-        let pieces = bytes.chunks(MIB as usize).enumerate();
-        pieces.filter(|(_, piece)| piece.iter().any(|&b| b != 0)).map(|(n, _)| n as u64).collect()
+        let pieces = bytes.chunks(PIECE).enumerate();
+        pieces.filter(|(_, piece)| piece.iter().any(|&b| b != 0)).map(|(n, _)| n).collect()
     }
 
     /// The kernel shows what our own reader reads, and has no word against it either.
@@ -89,10 +90,10 @@ impl Image {
 /// A base of some directories, files of many sizes and links.
 fn base() -> Vec<u8> {
     let mut base = tar();
-    for d in 0..40 {
+    for d in 0..40u8 {
         base = base.dir(format!("d{d}"));
         for f in 0..20 {
-            let body = vec![b'a' + (d % 26) as u8; (d * 997 + f * 4099) % 70_000];
+            let body = vec![b'a' + (d % 26); (usize::from(d) * 997 + f * 4099) % 70_000];
             base = base.file(format!("d{d}/f{f}"), body);
         }
         base = base.sym(format!("d{d}/fast"), "f1").sym(format!("d{d}/slow"), "x/".repeat(90));
@@ -185,7 +186,8 @@ fn what_is_no_parent_is_refused_and_left_as_it_is() {
     let mounted = dir.path().join("mounted");
     fs::copy(&ours.path, &mounted).unwrap();
     drop(Mounted::new(&mounted, "rw"));
-    let cases: [(PathBuf, fn(&Unfit) -> bool); 7] = [
+    type Wanted = fn(&Unfit) -> bool;
+    let cases: [(PathBuf, Wanted); 7] = [
         (foreign, |unfit| matches!(unfit, Unfit::Foreign)),
         (empty, |unfit| matches!(unfit, Unfit::Empty)),
         (mounted, |unfit| matches!(unfit, Unfit::Changed)),
@@ -252,7 +254,7 @@ fn a_small_layer_costs_three_pieces() {
         let before = image.bytes();
         image.layer(&tar().file(format!("d{n}/small"), "small").end());
         let after = image.bytes();
-        let pieces = before.chunks(MIB as usize).zip(after.chunks(MIB as usize));
+        let pieces = before.chunks(PIECE).zip(after.chunks(PIECE));
         let changed = pieces.filter(|(before, after)| before != after).count();
         assert_eq!(changed, 3, "layer {n}");
     }
@@ -277,7 +279,7 @@ fn data_of_a_layer_is_the_same_on_two_parents() {
         let new: Vec<Vec<u8>> = image
             .pieces()
             .difference(&before)
-            .map(|&n| bytes[(n * MIB) as usize..((n + 1) * MIB) as usize].to_vec())
+            .map(|&n| bytes[n * PIECE..(n + 1) * PIECE].to_vec())
             .collect();
         new
     };
@@ -344,11 +346,11 @@ fn files_in_pieces() {
         image.layer(&tar().file("large", &body).end()).checked();
         drop(body);
         let mut layer = tar();
-        for parts in [4u64, 5, 339, 340, 341, 670] {
-            let step = 3 * u64::from(block);
+        for parts in [4usize, 5, 339, 340, 341, 670] {
+            let step = 3 * block as usize;
             let map: Vec<String> = (0..parts).map(|n| format!("{},{block}", n * step)).collect();
             let (size, map) = ((parts * step).to_string(), map.join(","));
-            let bytes = vec![b'p'; (parts * u64::from(block)) as usize];
+            let bytes = vec![b'p'; parts * block as usize];
             let name = format!("parts{parts}");
             let sparse: [(&str, &[u8]); 6] = [
                 ("GNU.sparse.major", b"0"),
@@ -412,12 +414,12 @@ fn a_full_image_is_clean() {
     image.layer(&all.end()).checked();
     assert_eq!(image.mounted().len(), 2 + free);
     let image = Image::new(64, 4096, 0);
-    let fits = (1..64u64).rev().find(|mib| {
-        let body = vec![b'b'; (mib << 20) as usize];
+    let fits = (1..64).rev().find(|mib| {
+        let body = vec![b'b'; mib << 20];
         let fresh = Image::new(64, 4096, 0);
         fresh.try_layer(&tar().file("b", body).end()).is_ok()
     });
-    let body = vec![b'b'; (fits.unwrap() << 20) as usize];
+    let body = vec![b'b'; fits.unwrap() << 20];
     image.layer(&tar().file("b", body).end()).checked();
 }
 

@@ -240,8 +240,7 @@ mod tests {
     #[test]
     fn places_come_back() {
         for block in [2048, 4096] {
-            let all: Vec<Place> =
-                (0..root_places(block)).map(|n| (8 * n as u32, 1 + n as u32)).collect();
+            let all: Vec<Place> = (0..).map(|n| (8 * n, 1 + n)).take(root_places(block)).collect();
             let root = index_root(block, 20, 2, 1, &all);
             assert_eq!(read_root(&root, 20), Some((1, all.clone())));
             assert_eq!(read_root(&root, 21), None);

@@ -53,7 +53,7 @@ pub(crate) fn write_blank(file: &File, geometry: Geometry) -> Result<(), Unfit> 
 
     let mut descriptors: Vec<u8> =
         (0u32..).zip(&groups).flat_map(|(number, group)| group.encode(number)).collect();
-    descriptors.resize(geometry.descriptor_blocks() as usize * block, 0);
+    descriptors.resize(descriptors.len().next_multiple_of(block), 0);
     let now = Changing {
         free_blocks: groups.iter().map(|group| u64::from(group.free_blocks)).sum(),
         free_inodes: groups.iter().map(|group| group.free_inodes).sum(),

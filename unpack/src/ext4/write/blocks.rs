@@ -208,7 +208,7 @@ mod tests {
             let mut bits = [0; 8];
             set_bits(&mut bits, first, count, true);
             let set: Vec<u64> =
-                (0..64).filter(|at| bits[*at as usize / 8] & 1 << (at % 8) != 0).collect();
+                (0..64).filter(|at| u64::from_le_bytes(bits) & 1 << at != 0).collect();
             assert_eq!(set, (first..first + count).collect::<Vec<_>>());
             set_bits(&mut bits, first, count, false);
             assert_eq!(bits, [0; 8]);

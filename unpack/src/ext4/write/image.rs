@@ -124,7 +124,7 @@ pub(crate) fn digest(superblock: &[u8; LEN], groups: &[Group]) -> [u8; 32] {
     let mut sha = Sha256::new();
     sha.update(superblock);
     for (number, group) in (0u32..).zip(groups) {
-        sha.update(&group.encode(number));
+        sha.update(group.encode(number));
     }
     sha.finish()
 }
@@ -164,8 +164,8 @@ pub(crate) fn seal(file: &File, diff_id: Option<[u8; 32]>) -> Result<(), Unfit> 
 fn chained(parent: [u8; 16], diff_id: [u8; 32]) -> [u8; 16] {
     let mut sha = Sha256::new();
     sha.update(b"veneer ext4 1");
-    sha.update(&parent);
-    sha.update(&diff_id);
+    sha.update(parent);
+    sha.update(diff_id);
     let mut uuid = [0; 16];
     uuid.copy_from_slice(&sha.finish()[..16]);
     uuid[6] = uuid[6] & 0x0f | 0x80;

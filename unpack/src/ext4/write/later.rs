@@ -113,7 +113,8 @@ impl Image {
                 }
                 Item::Attributes { inodes, mut block } => {
                     let Run { start, .. } = self.blocks.take(&mut self.disk, 1)?;
-                    attributes::set_references(&mut block, inodes.len() as u32);
+                    let count = u32::try_from(inodes.len()).unwrap_or(REFERENCES_MAX);
+                    attributes::set_references(&mut block, count);
                     attributes::sign(&mut block, start);
                     self.disk.stream(start * self.block_len() as u64, &block)?;
                     for number in inodes {

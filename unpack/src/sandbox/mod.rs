@@ -7,6 +7,7 @@
 //!
 //! A program that uses this calls [`child_entry`] first thing in its `main`.
 
+pub(crate) mod calls;
 pub(crate) mod child;
 pub(crate) mod feed;
 pub(crate) mod filter;

@@ -103,9 +103,12 @@ fn each_is_refused_by_its_rule() {
 }
 
 #[test]
-fn sizes_are_limits_and_cost_nothing() {
+fn sizes_and_time_are_limits() {
     let dir = tempfile::tempdir().unwrap();
     let image = small(dir.path(), PLAIN);
+    let soon = Limits { time_max: std::time::Duration::ZERO, ..Limits::default() };
+    let late = image_manifest(&File::open(&image).unwrap(), &mut io::sink(), &soon).unwrap_err();
+    assert_eq!(late.kind(), unpack::Kind::TimedOut, "{late}");
     debugfs(&image, &["sif a/file size 0x7fffffffffff"]);
     let refused = read(&image).unwrap_err();
     assert_eq!(refused.kind(), unpack::Kind::Limit, "{refused}");

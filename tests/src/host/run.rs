@@ -18,6 +18,9 @@ use crate::scenario::{Images, Scenario};
 
 /// From QEMU's start to the guest's first word, on a busy host.
 const BOOT_BOUND: Duration = Duration::from_secs(120);
+/// Boots in a row that may end before the guest's first word. A kernel that is emulated by several threads
+/// panics once in some hundred boots before it has started a program: that is no scenario's fault.
+const STILLBORN_MAX: u32 = 2;
 /// What the host waits beyond the guest's own bound on a scenario.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -92,6 +95,7 @@ fn run_group(
     let stages = group.scenarios.iter().map(|scenario| cuts::first_stage(scenario, long));
     let mut pending: VecDeque<Stage> = stages.collect::<Result<_>>()?;
     let mut phases = Phases::default();
+    let mut stillborn = 0;
     while !pending.is_empty() {
         *boots += 1;
         let console = machine.kernel.file(&places.work, &format!("console-{boots}"), "log");
@@ -101,7 +105,13 @@ fn run_group(
                 served.push(VolatileDisk::serve(&disk.file, socket)?);
             }
         }
-        let lose = boot(places, &machine, &mut pending, &console, &mut phases, results)?;
+        let may_fail = stillborn < STILLBORN_MAX;
+        let end = boot(places, &machine, &mut pending, &console, &mut phases, results, may_fail)?;
+        stillborn = if end == BootEnd::Stillborn { stillborn + 1 } else { 0 };
+        let lose = match end {
+            BootEnd::PowerCut { seed } => Some(seed),
+            BootEnd::Over | BootEnd::Stillborn => None,
+        };
         for disk in served {
             disk.end(lose)?;
         }
@@ -126,8 +136,19 @@ fn make_disks(places: &Places, group: &Group) -> Result<Vec<Disk>> {
     Ok(disks)
 }
 
-/// Boots once and runs what is pending until it is done, something is dirty, or the VM fails. Gives
-/// the seed of what the disks lose when it ended with a power cut.
+/// How a boot ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BootEnd {
+    /// What was pending is done, or the rest needs a fresh VM.
+    Over,
+    /// With a power cut: the disks lose what this seed says.
+    PowerCut { seed: u64 },
+    /// Before the guest's first word: all is still pending.
+    Stillborn,
+}
+
+/// Boots once and runs what is pending until it is done, something is dirty, or the VM fails. With `may_fail`
+/// a guest that ends before its first word fails no scenario.
 fn boot(
     places: &Places,
     machine: &Machine,
@@ -135,15 +156,17 @@ fn boot(
     console: &Path,
     phases: &mut Phases,
     results: &mut Results,
-) -> Result<Option<u64>> {
+    may_fail: bool,
+) -> Result<BootEnd> {
     let plan = Plan { stages: pending.iter().cloned().collect(), shell: false };
     let started = Instant::now();
     let vm = Vm::boot(places, machine, &plan, console)?;
     let mut deadline = started + BOOT_BOUND;
-    let mut cut = false;
+    let (mut booted, mut cut) = (false, false);
     loop {
         let why = match vm.hear(deadline)? {
             Heard::Event(Event::Booted { kernel, .. }) => {
+                booted = true;
                 println!("boot  {:.1} s, Linux {kernel}", started.elapsed().as_secs_f64());
                 results.kernel = Some(kernel);
                 deadline = Instant::now() + GRACE;
@@ -164,22 +187,22 @@ fn boot(
             }
             Heard::Silence if cut => {
                 vm.kill()?;
-                let Some(stage) = pending.pop_front() else { return Ok(None) };
-                let lose = cuts::roll(&stage);
+                let Some(stage) = pending.pop_front() else { return Ok(BootEnd::Over) };
+                let seed = cuts::roll(&stage);
                 phases.take(cuts::ended(stage, started.elapsed()), pending, results)?;
-                return Ok(Some(lose));
+                return Ok(BootEnd::PowerCut { seed });
             }
             Heard::Event(Event::End(ended)) => {
                 pending.pop_front();
                 let dirty = ended.dirty;
                 phases.take(*ended, pending, results)?;
                 if dirty {
-                    return vm.end().map(|()| None);
+                    return vm.end().map(|()| BootEnd::Over);
                 }
                 deadline = Instant::now() + GRACE;
                 continue;
             }
-            Heard::Event(Event::Done) => return vm.end().map(|()| None),
+            Heard::Event(Event::Done) => return vm.end().map(|()| BootEnd::Over),
             Heard::Ended => {
                 vm.end()?;
                 "the VM stopped: its kernel may have panicked"
@@ -189,6 +212,11 @@ fn boot(
                 "hang: nothing came from the VM any more, and it was killed"
             }
         };
+        if !booted && may_fail {
+            println!("boot  failed before the guest's first word, and is tried again: {why}");
+            println!("      its console: {}", console.display());
+            return Ok(BootEnd::Stillborn);
+        }
         if let Some(stage) = pending.pop_front() {
             let ended = Ended {
                 outcome: Outcome::Failed { why: why.to_owned() },
@@ -201,7 +229,7 @@ fn boot(
             };
             phases.take(ended, pending, results)?;
         }
-        return Ok(None);
+        return Ok(BootEnd::Over);
     }
 }
 

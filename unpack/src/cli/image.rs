@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use unpack::{Geometry, ImageError, Limits, Stop, Unfit, Walls};
 
 use crate::cli::flags::{Flags, Usage};
-use crate::cli::run::say;
+use crate::cli::said::say;
 
 /// Does what `--image` or `--device` asks for. The answer is always yes.
 pub(crate) fn perform(

@@ -4,3 +4,4 @@ pub(crate) mod digest;
 pub(crate) mod flags;
 pub(crate) mod image;
 pub(crate) mod run;
+pub(crate) mod said;

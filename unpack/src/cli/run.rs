@@ -12,6 +12,7 @@ use unpack::{Applied, Difference, Entry, Error, Kind, Root, Timed, Unfit, Walls,
 use crate::cli::digest;
 use crate::cli::flags::{self, Flags, SHOWN_MAX};
 use crate::cli::image;
+use crate::cli::said::{DIGESTS, say, summary};
 
 const NO: u8 = 1;
 const NEVER: u8 = 100;
@@ -188,37 +189,6 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
     };
     say(flags, limits.digests, &applied)?;
     Ok(true)
-}
-
-pub(crate) fn say(flags: &Flags, digests: bool, applied: &Applied) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    for wall in applied.sandbox.iter().filter(|wall| !wall.stands && !flags.quiet) {
-        eprintln!("unpack: without the wall {}: {}", wall.wall.name(), wall.note);
-    }
-    if flags.json {
-        writeln!(out, "{}", summary(applied, if digests { &[] } else { &DIGESTS })?)?;
-    } else if !flags.quiet {
-        let id: String = applied.diff_id.iter().map(|b| format!("{b:02x}")).collect();
-        let layer = if digests { format!("sha256:{id}") } else { "a layer".into() };
-        eprintln!(
-            "unpack: applied {layer}: {} entries, {} bytes of files, {} whiteouts",
-            applied.entries,
-            applied.content_bytes,
-            applied.whiteouts + applied.opaques
-        );
-    }
-    Ok(())
-}
-
-const DIGESTS: [&str; 3] = ["blob_digest", "diff_id", "tree_digest"];
-
-/// All but the fields that are void.
-fn summary(applied: &Applied, void: &[&str]) -> serde_json::Result<serde_json::Value> {
-    let mut summary = serde_json::to_value(applied)?;
-    if let Some(fields) = summary.as_object_mut() {
-        fields.retain(|name, _| !void.contains(&name.as_str()));
-    }
-    Ok(summary)
 }
 
 fn list(flags: &Flags, limits: &unpack::Limits, layer: impl io::Read) -> anyhow::Result<bool> {

@@ -166,11 +166,15 @@ impl Pit {
             base.file.write_all_at(&image[at..at + 1024], at as u64).unwrap();
         }
         let read = unpack::image_manifest_replayed(&base.file, &mut io::sink(), &self.limits);
-        let strict = unpack::image_manifest_strict(&base.file, &mut io::sink(), &self.limits);
+        // One that is good with its index is good without.
+        let strict = match dice.below(4) {
+            0 => unpack::image_manifest_strict(&base.file, &mut io::sink(), &self.limits).is_ok(),
+            _ => false,
+        };
         for &at in &changed {
             base.file.write_all_at(&base.bytes[at..at + 1024], at as u64).unwrap();
         }
-        if strict.is_ok() && read.is_err() {
+        if strict && read.is_err() {
             return Err(format!("strictly good and otherwise not: {read:?}"));
         }
         let verdict = match read {

@@ -182,7 +182,8 @@ fn contents(top: &Path, block: usize) {
     let at = |name: &str| top.join(name);
     fs::create_dir(at("files")).unwrap();
     for (n, len) in [1, block - 1, block, block + 1, 100_000, 3_000_000].into_iter().enumerate() {
-        let bytes: Vec<u8> = (0..len).map(|at| (at * 31 + at / 251 + n).to_le_bytes()[0]).collect();
+        let byte = |at: usize| (at * 31 + at / 251 + n).to_le_bytes()[0];
+        let bytes: Vec<u8> = (0..len).map(byte).collect();
         fs::write(at(&format!("files/{n}")), bytes).unwrap();
     }
     let sparse = File::create(at("files/sparse")).unwrap();

@@ -4,9 +4,9 @@
 
 use crate::archive::entry::Xattrs;
 use crate::ext4::format::bytes::{get16, get32, put16, put32};
+use crate::ext4::format::crc::SEED;
 use crate::ext4::format::crc::crc32c;
 use crate::ext4::format::inode::ATTRIBUTES;
-use crate::ext4::format::superblock::SEED;
 
 const MAGIC: u32 = 0xea02_0000;
 /// Bytes of the magic in an inode, and of a block's header.

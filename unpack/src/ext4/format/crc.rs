@@ -8,6 +8,10 @@ const POLYNOMIAL: u32 = 0x82f6_3b78;
 /// What a checksum begins with where nothing else is said.
 pub(crate) const START: u32 = u32::MAX;
 
+/// Where every checksum but the superblock's begins: a constant of the format, so that the UUID can
+/// change without another byte (`metadata_csum_seed`).
+pub(crate) const SEED: u32 = 0x7665_6e31;
+
 /// Eight tables: byte `n` of eight goes through table `7 - n`, so that eight bytes cost one round.
 const TABLES: [[u32; 256]; 8] = tables();
 

@@ -2,6 +2,9 @@
 //!
 //! The bytes of a name count as signed, as mke2fs on x86 chooses and `s_flags` says.
 
+/// The seed of the index's hash: a constant too, since a layer goes on in its parent's indexes.
+pub(crate) const HASH_SEED: [u32; 4] = [0x656e_6576, 0x7265_6572, 0x3474_7865, 0x3130_3030];
+
 /// What the kernel keeps for the end of a directory (`EXT4_HTREE_EOF_32BIT`, shifted).
 const END: u32 = 0xffff_fffe;
 

@@ -2,8 +2,8 @@
 
 use crate::archive::pax::Time;
 use crate::ext4::format::bytes::{get16, get32, high32, low16, low32, put16, put32};
+use crate::ext4::format::crc::SEED;
 use crate::ext4::format::crc::crc32c;
-use crate::ext4::format::superblock::SEED;
 
 /// Bytes of an inode, of its map of blocks, and of what is left for attributes.
 pub(crate) const LEN: usize = 256;

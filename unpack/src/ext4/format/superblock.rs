@@ -2,8 +2,9 @@
 //! (`group_descr.rst`).
 
 use crate::ext4::format::bytes::{get16, get32, get64, high32, low16, low32, put16, put32, put64};
-use crate::ext4::format::crc::{START, crc32c};
+use crate::ext4::format::crc::{SEED, START, crc32c};
 use crate::ext4::format::geometry::{DESCRIPTOR, FIRST_FREE, Geometry, INODE, JOURNAL_INODE};
+use crate::ext4::format::hash::HASH_SEED;
 use crate::ext4::format::inode::IBLOCK;
 
 /// Where the superblock begins on the device, and its length.
@@ -17,11 +18,6 @@ pub(crate) const INCOMPAT: u32 = 0x22c2;
 /// sparse_super, large_file, huge_file, dir_nlink, extra_isize, metadata_csum.
 pub(crate) const RO_COMPAT: u32 = 0x46b;
 
-/// Where every checksum but the superblock's begins: a constant of the format, so that the UUID can
-/// change without another byte (`metadata_csum_seed`).
-pub(crate) const SEED: u32 = 0x7665_6e31;
-/// The seed of the index's hash: a constant too, since a layer goes on in its parent's indexes.
-pub(crate) const HASH_SEED: [u32; 4] = [0x656e_6576, 0x7265_6572, 0x3474_7865, 0x3130_3030];
 /// Half-MD4 in `s_def_hash_version`, and names as signed bytes in `s_flags`.
 const HALF_MD4: u8 = 1;
 const SIGNED: u32 = 1;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::time::Instant;
 
 use crate::error::{Error, Fault};
 use crate::ext4::read::cost::Cost;
@@ -11,7 +12,6 @@ use crate::limits::Limits;
 use crate::record::runs::Spill;
 use crate::record::spill::{io_fault, spill_file};
 use crate::sha::Sha256;
-use crate::stop::Stop;
 use crate::tree::budget::Budget;
 
 /// Writes the manifest of the tree in an ext4 image to `out`, and gives its sha256: of the same tree
@@ -19,7 +19,7 @@ use crate::tree::budget::Budget;
 /// a file or a block device, and nobody may write to it meanwhile.
 ///
 /// Of `limits` the ones that bound the work: `file_bytes_max` for each file's size and `bytes_max` for
-/// all of them (holes count), `spill_bytes_max` for records that do not fit in memory.
+/// all of them (holes count), `spill_bytes_max` for records that do not fit in memory, `time_max`.
 ///
 /// # Errors
 /// [`Error::Image`] with the rule that the image breaks, [`Error::Refused`] with a limit that it is over,
@@ -66,7 +66,8 @@ fn written(
 ) -> Result<[u8; 32], Error> {
     let spill = spill_file(limits)?.map(|file| Spill::new(file, limits.spill_bytes_max));
     let mut failed = Ok(());
-    let cost = Cost::new(limits, Budget::until(&Stop::default()));
+    let budget = Budget::new(limits, Instant::now() + limits.time_max, false);
+    let cost = Cost::new(limits, budget);
     let digest = manifest(image, cost, &How { spill, strict, replay }, &mut |line| {
         if failed.is_ok() {
             failed = out.write_all(line);

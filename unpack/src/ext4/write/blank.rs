@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::archive::pax::Time;
+use crate::ext4::format::crc::SEED;
 use crate::ext4::format::crc::crc32c;
 use crate::ext4::format::directory::{DIRECTORY, Name, NameBlock};
 use crate::ext4::format::geometry::{
@@ -15,7 +16,7 @@ use crate::ext4::format::inode::{
 use crate::ext4::format::journal;
 use crate::ext4::format::superblock::{
     BLANK_UUID, BLOCK_UNINIT, Changing, Group, INODE_UNINIT, INODE_ZEROED, MARK_OFFSET, Mark,
-    OFFSET, SEED, superblock,
+    OFFSET, superblock,
 };
 use crate::ext4::unfit::Unfit;
 use crate::ext4::write::blocks::{Blocks, set_bits};

@@ -2,9 +2,10 @@
 //! superblock. What a layer frees stays free and is not taken again in it.
 
 use crate::error::Fault;
+use crate::ext4::format::crc::SEED;
 use crate::ext4::format::crc::crc32c;
 use crate::ext4::format::geometry::{Geometry, Layout, Run};
-use crate::ext4::format::superblock::{BLOCK_UNINIT, Group, SEED};
+use crate::ext4::format::superblock::{BLOCK_UNINIT, Group};
 use crate::ext4::write::disk::Disk;
 use crate::tree::sink::no_room;
 

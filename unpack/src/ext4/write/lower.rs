@@ -3,9 +3,9 @@
 use crate::error::Fault;
 use crate::ext4::format::directory::{self, place_of, read_node, read_root};
 use crate::ext4::format::geometry::Run;
+use crate::ext4::format::hash::HASH_SEED;
 use crate::ext4::format::hash::half_md4;
 use crate::ext4::format::inode::{EXTENTS, Extent, INDEX, Inode, Map, read_extent_block, read_map};
-use crate::ext4::format::superblock::HASH_SEED;
 use crate::ext4::write::disk::damaged;
 use crate::ext4::write::image::Image;
 use crate::ext4::write::names::Entry;

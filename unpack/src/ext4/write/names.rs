@@ -5,8 +5,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use crate::ext4::format::hash::HASH_SEED;
 use crate::ext4::format::hash::half_md4;
-use crate::ext4::format::superblock::HASH_SEED;
 
 /// No record.
 const NONE: u32 = u32::MAX;

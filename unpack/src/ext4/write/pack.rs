@@ -7,11 +7,11 @@ use crate::ext4::format::directory::{
     DIRECTORY, Name, NameBlock, Place, index_node, index_root, node_places, root_places,
 };
 use crate::ext4::format::geometry::Run;
+use crate::ext4::format::hash::HASH_SEED;
 use crate::ext4::format::hash::half_md4;
 use crate::ext4::format::inode::{
     EXTENTS, Extent, IN_INODE, INDEX, extent_block, in_block, leaf_map, node_map,
 };
-use crate::ext4::format::superblock::HASH_SEED;
 use crate::ext4::write::body::join;
 use crate::ext4::write::image::{Directory, Image};
 use crate::ext4::write::names::Entry;

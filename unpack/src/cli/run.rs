@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use argh::FromArgs;
-use unpack::{Applied, Difference, Entry, Error, Kind, Root, Timed, Unfit, Walls, escaped};
+use unpack::{Difference, Entry, Error, Kind, Root, Timed, Unfit, Walls, escaped};
 
 use crate::cli::digest;
 use crate::cli::flags::{self, Flags, SHOWN_MAX};

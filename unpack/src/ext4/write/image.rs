@@ -14,8 +14,8 @@ use crate::ext4::unfit::Unfit;
 use crate::ext4::write::blocks::Blocks;
 use crate::ext4::write::disk::Disk;
 use crate::ext4::write::inodes::Inodes;
-use crate::ext4::write::later::Later;
 use crate::ext4::write::names::{Chain, Names};
+use crate::ext4::write::waiting::Later;
 use crate::sha::Sha256;
 
 /// A directory that the layer has come to.
@@ -206,11 +206,6 @@ impl Image {
             uuid: changing.uuid,
             journal,
         })
-    }
-
-    /// Whether no layer was applied to it before.
-    pub(crate) fn is_blank(&self) -> bool {
-        self.mark.layers == 1
     }
 
     pub(crate) fn block_len(&self) -> usize {

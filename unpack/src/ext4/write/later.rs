@@ -1,35 +1,15 @@
 //! Blocks that belong behind a layer's data: targets of long links, attributes, maps of files in many
 //! pieces. They wait until the end, or until too many wait.
 
-use std::collections::HashSet;
-
 use crate::error::Fault;
 use crate::ext4::format::attributes::{self, REFERENCES_MAX, Split};
 use crate::ext4::format::geometry::Run;
 use crate::ext4::format::inode::{Extent, Inode, extent_block, in_block, leaf_map, node_map};
 use crate::ext4::write::image::Image;
+use crate::ext4::write::waiting::Item;
 
 /// Bytes that may wait.
 const WAITING: usize = 4 << 20;
-
-/// One block, or a few, for an inode.
-#[derive(Debug)]
-enum Item {
-    /// The target of a symbolic link.
-    Target { inode: u32, target: Vec<u8> },
-    /// A block of attributes, for all nodes in a row that have the same.
-    Attributes { inodes: Vec<u32>, block: Vec<u8> },
-    /// More extents than an inode holds.
-    Extents { inode: u32, extents: Vec<Extent> },
-}
-
-/// See the module.
-#[derive(Debug, Default)]
-pub(crate) struct Later {
-    items: Vec<Item>,
-    bytes: usize,
-    inodes: HashSet<u32>,
-}
 
 impl Image {
     fn wait(&mut self, inode: u32, item: Item, bytes: usize, blocks: u64) -> Result<(), Fault> {

@@ -12,3 +12,4 @@ pub(crate) mod names;
 pub(crate) mod pack;
 pub(crate) mod removal;
 pub(crate) mod sink;
+pub(crate) mod waiting;

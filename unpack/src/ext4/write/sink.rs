@@ -141,10 +141,20 @@ impl Sink for Image {
     }
 
     fn base(&mut self) -> Result<Base, Fault> {
-        match self.is_blank() {
-            true => Ok(Base::Blank { lost_and_found: Some(LOST_AND_FOUND.into()) }),
-            false => Ok(Base::Tree),
+        let mut lost_and_found = None;
+        let mut root = self.walk(ROOT)?;
+        while let Some((name, entry)) = self.next_name(&mut root)? {
+            if entry.inode != LOST_AND_FOUND || name != b"lost+found" {
+                return Ok(Base::Tree);
+            }
+            self.enter(LOST_AND_FOUND, ROOT);
+            let mut inside = self.walk(LOST_AND_FOUND)?;
+            if self.next_name(&mut inside)?.is_some() {
+                return Ok(Base::Tree);
+            }
+            lost_and_found = Some(LOST_AND_FOUND.into());
         }
+        Ok(Base::Blank { lost_and_found })
     }
 
     fn open(&mut self, from: &u32, path: &[u8], _told: &[u8]) -> Result<Step<u32>, Fault> {

@@ -66,6 +66,14 @@ fuzz SECONDS="600" SEED="1":
     VENEER_FUZZ_ROUNDS=200000 VENEER_FUZZ_SEED={{ SEED }} cargo test --release --package unpack --lib broken_anywhere
     VENEER_FUZZ_ROUNDS=1000000 VENEER_FUZZ_SEED={{ SEED }} cargo test --release --package thin --lib fuzz
 
+# Fuzz the reader of ext4 images: images of mke2fs with bytes changed, checksums made right again or not; seeded.
+fuzz-image SECONDS="600" SEED="1":
+    cargo run --release --package unpack --example fuzz_image -- {{ SECONDS }} {{ SEED }}
+
+# Random stacks of layers, each to a directory and to an image, which have to be equal
+soak-images STACKS="10000" SEED="1":
+    VENEER_STACKS={{ STACKS }} VENEER_SEED={{ SEED }} cargo test --release --package unpack --test stacks -- --nocapture
+
 # The costliest layer of every kind that so many changes find, beside GNU tar: target/cost; seeded, an hour, needs root.
 fuzz-cost SEED="1" CHANGES="12":
     cargo build --release --package unpack

@@ -7,12 +7,14 @@
 //!
 //! Bytes go through these modules: `compression` > `buffers` > `archive` (frames) > `header`,
 //! `pax` (fields) > `entry` (meaning) > `apply` (effect), which acts through `dirs` (parents) and
-//! `make` (nodes). Beside that, `content` hashes the stream and the files in it, and `budget` counts
-//! the work that all of it may cause.
+//! `make` (nodes) on a `sink`: what a kind of tree has to offer. `fd` is the tree below a directory, by
+//! system calls. Beside that, `content` hashes the stream and the files in it, and `budget` counts the
+//! work that all of it may cause.
 
 mod archive;
 mod error;
 mod escape;
+mod ext4;
 mod limits;
 mod read;
 mod record;
@@ -31,9 +33,14 @@ pub use archive::entry::{Entry, Node, Xattrs};
 pub use archive::members::{Member, MemberKind, compression, members, plain};
 pub use archive::pax::Time;
 pub use archive::timed::Timed;
+pub use error::image::{Flaw, FlawKind};
 pub use error::refusal::{Class, DependsOn, Place, Refusal, Space, Value};
 pub use error::{Error, Kind};
 pub use escape::{Escaped, escaped, escaped_whole};
+pub use ext4::apply::{ImageError, apply_image, layers, make_blank};
+pub use ext4::format::geometry::Geometry;
+pub use ext4::read::manifest::{image_manifest, image_manifest_replayed, image_manifest_strict};
+pub use ext4::unfit::Unfit;
 pub use limits::Compression;
 pub use limits::{Devices, Limits, Walls};
 pub use read::clone::{Cloned, clone_tree};
@@ -43,6 +50,6 @@ pub use read::verify::{Difference, Verified, list, verify};
 pub use read::walk::{tree_digest, tree_digest_until};
 pub use record::applied::Applied;
 pub use stop::Stop;
-pub use tree::apply::{apply, apply_with};
-pub use tree::open::open_beneath;
-pub use tree::root::{Root, remove_tree, remove_tree_until, sync};
+pub use tree::fd::apply::{apply, apply_with};
+pub use tree::fd::open::open_beneath;
+pub use tree::fd::root::{Root, remove_tree, remove_tree_until, sync};

@@ -376,10 +376,10 @@ pub(crate) fn landlock_abi() -> Result<i64, Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0usize, 1u32) })
 }
 
-/// Restricts this thread: of the file system rights `handled` it keeps `allowed` below `root`.
+/// Restricts this thread: of the file system rights `handled` it keeps `allowed` below `root`, or none at all.
 /// `size` is how much of the ruleset this ABI knows.
 pub(crate) fn landlock(
-    root: BorrowedFd<'_>,
+    root: Option<BorrowedFd<'_>>,
     (handled, allowed): (u64, u64),
     (net, scoped): (u64, u64),
     size: usize,
@@ -392,12 +392,13 @@ pub(crate) fn landlock(
     let raw = c_int::try_from(Errno::result(got)?).map_err(|_| Errno::EBADF)?;
     // SAFETY: the call has just made this fd and nobody else has it.
     let ruleset = unsafe { OwnedFd::from_raw_fd(raw) };
-    let rule = LandlockBeneath { allowed, parent: root.as_raw_fd() };
-    // SAFETY: rule type 1 (PATH_BENEATH) reads one landlock_path_beneath_attr.
-    let got = unsafe {
-        libc::syscall(libc::SYS_landlock_add_rule, ruleset.as_raw_fd(), 1u32, &raw const rule, 0u32)
-    };
-    Errno::result(got)?;
+    if let Some(root) = root {
+        let rule = LandlockBeneath { allowed, parent: root.as_raw_fd() };
+        let (set, rule) = (ruleset.as_raw_fd(), &raw const rule);
+        // SAFETY: rule type 1 (PATH_BENEATH) reads one landlock_path_beneath_attr.
+        let got = unsafe { libc::syscall(libc::SYS_landlock_add_rule, set, 1u32, rule, 0u32) };
+        Errno::result(got)?;
+    }
     // SAFETY: takes an fd and flags.
     let got = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0u32) };
     Errno::result(got).map(drop)

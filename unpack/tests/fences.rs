@@ -3,6 +3,8 @@
 //!
 //! The child is this program again, so it has its own main.
 
+mod images;
+
 use std::fs;
 use std::process::ExitCode;
 
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
     );
     manifest_in_the_sandbox();
     stopped_in_the_sandbox();
+    image_in_the_sandbox();
     ExitCode::SUCCESS
 }
 
@@ -117,5 +120,35 @@ fn manifest_in_the_sandbox() {
     assert_ne!(again.0, unpack::tree_digest(&root).unwrap());
     let few = Limits { time_max: std::time::Duration::ZERO, ..limits };
     let late = unpack::sandbox::tree_manifest(&root, &[], None, &few, &never).unwrap_err();
+    assert_eq!(late.kind(), unpack::Kind::TimedOut, "{late}");
+}
+
+/// An image is read behind all of its walls, with and without a manifest; what is none is refused by name there too.
+fn image_in_the_sandbox() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("tree/d")).unwrap();
+    fs::write(dir.path().join("tree/d/file"), "content").unwrap();
+    let path = dir.path().join("image");
+    images::blank(&path, 8, "-t ext4 -b 1024", Some(&dir.path().join("tree")));
+    let image = fs::File::open(&path).unwrap();
+    let limits = Limits { walls: Walls::Require, ..Limits::default() };
+    let (out, never) = (tempfile::tempfile().unwrap(), Stop::default());
+    let made = unpack::sandbox::image_manifest(&image, false, Some(&out), &limits, &never).unwrap();
+    let mut lines = Vec::new();
+    assert_eq!(made, (unpack::image_manifest(&image, &mut lines, &limits).unwrap(), true));
+    let mut text = Vec::new();
+    std::io::Seek::rewind(&mut &out).unwrap();
+    std::io::Read::read_to_end(&mut &out, &mut text).unwrap();
+    assert_eq!(text, lines);
+    let (digest, written) =
+        unpack::sandbox::image_manifest(&image, false, None, &limits, &never).unwrap();
+    assert_eq!((digest, written), (made.0, false));
+    let none = tempfile::tempfile().unwrap();
+    match unpack::sandbox::image_manifest(&none, false, None, &limits, &never) {
+        Err(unpack::Error::Image { flaw }) => assert_eq!(flaw.kind, unpack::FlawKind::Foreign),
+        other => panic!("{other:?}"),
+    }
+    let few = Limits { time_max: std::time::Duration::ZERO, ..limits };
+    let late = unpack::sandbox::image_manifest(&image, false, None, &few, &never).unwrap_err();
     assert_eq!(late.kind(), unpack::Kind::TimedOut, "{late}");
 }

@@ -147,6 +147,20 @@ accepted! {
         tar().dir_mode("d", 0o700).file("d/one", "low").end(),
         tar().file(".wh.d", "").file("d/new", "up").end()
         => ["d dir 0755 0:0 0", "d/new file 0644 0:0 1000 up"];
+    /// In whatever order: what the layer uses only as a parent is as if it had been missing.
+    w14f_implicit_directories_below_one_that_is_hidden:
+        tar().dir_mode("d", 0o700).dir_mode("d/e", 0o700).dir_mode("d/e/f", 0o700).file("d/e/f/one", "low").end(),
+        tar().file("d/e/f/new", "up").file(".wh.d", "").end()
+        => ["d dir 0755 0:0 0", "d/e dir 0755 0:0 0", "d/e/f dir 0755 0:0 0", "d/e/f/new file 0644 0:0 1000 up"];
+    w14g_implicit_directories_below_an_opaque_one:
+        tar().dir_mode("d", 0o700).dir_mode("d/e", 0o700).file("d/e/one", "low").dir_mode("d/x", 0o700).end(),
+        tar().file("d/e/new", "up").dir_mode("d/x", 0o711).file("d/x/new", "up").file("d/.wh..wh..opq", "").end()
+        => ["d dir 0700 0:0 1000", "d/e dir 0755 0:0 0", "d/e/new file 0644 0:0 1000 up",
+            "d/x dir 0711 0:0 1000", "d/x/new file 0644 0:0 1000 up"];
+    w14i_an_implicit_directory_is_opaque_and_then_hidden:
+        tar().dir_mode("d", 0o700).dir_mode("d/e", 0o700).file("d/e/one", "low").end(),
+        tar().file("d/e/new", "up").file("d/e/.wh..wh..opq", "").file("d/.wh..wh..opq", "").file(".wh.d", "").end()
+        => ["d dir 0755 0:0 0", "d/e dir 0755 0:0 0", "d/e/new file 0644 0:0 1000 up"];
     w15_whiteout_of_lost_and_found: tar().dir("lost+found").end(), tar().file(".wh.lost+found", "").end()
         => [];
     w17_whiteout_then_hard_link_to_what_it_hid: lower(),
@@ -260,6 +274,23 @@ fn w14_many_opaque_markers() {
     let applied = pen.apply(&up.end(), &limits).unwrap();
     assert_eq!(applied.opaques, 20_000);
     assert_eq!(pen.tree().len(), 2001);
+}
+
+/// More directories below a hidden one than are kept open: it is that one which becomes as if it had been
+/// missing, and those that have an entry are left as they are.
+#[test]
+fn w14h_a_hidden_directory_of_many() {
+    let (mut low, mut up) = (tar().dir_mode("d", 0o700), tar());
+    let mut expected = vec!["d dir 0755 0:0 0".to_owned()];
+    for n in 0..400 {
+        low = low.dir_mode(format!("d/{n}"), 0o700).file(format!("d/{n}/low"), "");
+        up = up.dir_mode(format!("d/{n}"), 0o711).file(format!("d/{n}/new"), "up");
+        expected.push(format!("d/{n} dir 0711 0:0 1000"));
+        expected.push(format!("d/{n}/new file 0644 0:0 1000 up"));
+    }
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    let layers = [low.end(), up.file(".wh.d", "").end()];
+    forge::accept(&layers, &unpack::Limits::default(), &expected);
 }
 
 #[test]

@@ -22,12 +22,39 @@ VENEER_UNPACK_DEVICES and so on; a flag beats it.",
     ),
     error_code(111, "try again later: reading the layer, input/output, no space, --time-max"),
     example = "fetch s3://bucket/images/golang/1.tar | {command_name} --root /mnt/layer --json",
+    example = "{command_name} --tree-digest --image layer.img",
     example = "{command_name} --list < layer.tar.gz"
 )]
 pub(crate) struct Flags {
     /// directory to apply to, or to verify (VENEER_UNPACK_ROOT)
     #[argh(option)]
     root: Option<PathBuf>,
+    /// file with a file system that this program has made: the layer goes into it without a mount and without
+    /// root; with --tree-digest any ext4
+    #[argh(option)]
+    pub(crate) image: Option<PathBuf>,
+    /// the same on a block device
+    #[argh(option)]
+    pub(crate) device: Option<PathBuf>,
+    /// make the empty file system: with --image a new file of this size (suffixes K, M, G, T), with --device the word
+    /// "whole"; no layer is read
+    #[argh(option)]
+    pub(crate) blank: Option<String>,
+    /// with --blank: inodes, default one for 8 KiB
+    #[argh(option)]
+    inodes: Option<String>,
+    /// with --blank: bytes of a file system block, 4K (default) or 2K
+    #[argh(option)]
+    block: Option<String>,
+    /// with --blank: data begins at multiples of this many bytes, the block size of a thin pool; default 1M
+    #[argh(option)]
+    align: Option<String>,
+    /// with --device: whoever calls knows that nobody has written to the device since it was sealed
+    #[argh(switch)]
+    pub(crate) parent_sealed: bool,
+    /// with --device --blank: also over a file system that this program has made
+    #[argh(switch)]
+    pub(crate) force: bool,
     /// print the version
     #[argh(switch)]
     pub(crate) version: bool,
@@ -37,6 +64,12 @@ pub(crate) struct Flags {
     /// check whether the directory equals this layer; differences go to stderr
     #[argh(switch)]
     pub(crate) verify: bool,
+    /// print the digest of the whole tree below --root, or in --image
+    #[argh(switch)]
+    pub(crate) tree_digest: bool,
+    /// with --tree-digest --image: what is in a journal that was not replayed counts, as the next mount would show it
+    #[argh(switch)]
+    pub(crate) replay: bool,
     /// with --verify: the directory also holds lower layers
     #[argh(switch)]
     pub(crate) upper: bool,
@@ -142,7 +175,7 @@ pub(crate) struct Flags {
     xattrs_strict: bool,
     /// write everything out before exiting (syncfs)
     #[argh(switch)]
-    sync: bool,
+    pub(crate) sync: bool,
 }
 
 /// Wrong flags.
@@ -214,7 +247,35 @@ fn sha256(flag: Option<&String>, name: &'static str) -> Result<Option<[u8; 32]>,
     Ok(Some(digest))
 }
 
+/// The shape of a new file system: sizes in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) block: u32,
+    pub(crate) inodes: u64,
+    pub(crate) align: u32,
+}
+
 impl Flags {
+    /// The size that `--blank` names; none where it is the whole device.
+    pub(crate) fn blank(&self) -> Result<Option<u64>, Usage> {
+        match self.blank.as_deref() {
+            None | Some("whole") => Ok(None),
+            Some(_) => number(self.blank.as_ref(), "blank", 0).map(Some),
+        }
+    }
+
+    pub(crate) fn shape(&self) -> Result<Shape, Usage> {
+        let small = |flag: &Option<String>, name, default: u32| {
+            let number = number(flag.as_ref(), name, default.into())?;
+            u32::try_from(number).map_err(|_| Usage(format!("--{name} {number}: too large")))
+        };
+        Ok(Shape {
+            block: small(&self.block, "block", 4096)?,
+            inodes: number(self.inodes.as_ref(), "inodes", 0)?,
+            align: small(&self.align, "align", 1 << 20)?,
+        })
+    }
+
     pub(crate) fn root(&self) -> Result<Option<PathBuf>, Usage> {
         match &self.root {
             Some(root) => Ok(Some(root.clone())),

@@ -7,9 +7,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use argh::FromArgs;
-use unpack::{Applied, Difference, Entry, Error, Kind, Root, Timed, Walls, escaped};
+use unpack::{Difference, Entry, Error, Kind, Root, Timed, Unfit, Walls, escaped};
 
+use crate::cli::digest;
 use crate::cli::flags::{self, Flags, SHOWN_MAX};
+use crate::cli::image;
+use crate::cli::said::{DIGESTS, say, summary};
 
 const NO: u8 = 1;
 const NEVER: u8 = 100;
@@ -67,9 +70,21 @@ fn fail(flags: &Flags, error: &anyhow::Error) -> ExitCode {
     let code = match ours.map(Error::kind) {
         Some(Kind::Refused | Kind::Limit | Kind::Denied | Kind::Sandbox) => NEVER,
         Some(Kind::NoSpace | Kind::TimedOut | Kind::Stream | Kind::Io | Kind::Died) => LATER,
-        None => match error.downcast_ref::<flags::Usage>() {
-            Some(_) => NEVER,
-            None => LATER,
+        None => match (error.downcast_ref::<flags::Usage>(), error.downcast_ref::<Unfit>()) {
+            (Some(_), _) => NEVER,
+            (None, Some(Unfit::Io { .. }) | None) => LATER,
+            (
+                None,
+                Some(
+                    Unfit::Empty
+                    | Unfit::Foreign
+                    | Unfit::Version(_)
+                    | Unfit::Unsealed
+                    | Unfit::Changed
+                    | Unfit::InUse { .. }
+                    | Unfit::Geometry(_),
+                ),
+            ) => NEVER,
         },
     };
     // A path that is not there will not be there next time.
@@ -119,6 +134,12 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
     if flags.list && flags.verify {
         return Err(anyhow!(flags::Usage("--list and --verify: one of them".into())));
     }
+    if flags.tree_digest {
+        return digest::tree_digest(flags, &limits);
+    }
+    if flags.replay {
+        return Err(anyhow!(flags::Usage("--replay is for --tree-digest alone".into())));
+    }
     let asked = [
         (limits.blob_digest.is_some(), "--digest"),
         (limits.diff_id.is_some(), "--diff-id"),
@@ -136,8 +157,12 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
     if flags.list {
         return list(flags, &limits, layer);
     }
+    if flags.image.is_some() || flags.device.is_some() {
+        return image::perform(flags, &limits, layer);
+    }
     let Some(path) = flags.root()? else {
-        return Err(anyhow!(flags::Usage("--root is missing: say which directory".into())));
+        let rule = "--root, --image or --device is missing: say where the layer goes";
+        return Err(anyhow!(flags::Usage(rule.into())));
     };
     let root = Root::open(&path)?;
     if flags.verify {
@@ -164,37 +189,6 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
     };
     say(flags, limits.digests, &applied)?;
     Ok(true)
-}
-
-fn say(flags: &Flags, digests: bool, applied: &Applied) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    for wall in applied.sandbox.iter().filter(|wall| !wall.stands && !flags.quiet) {
-        eprintln!("unpack: without the wall {}: {}", wall.wall.name(), wall.note);
-    }
-    if flags.json {
-        writeln!(out, "{}", summary(applied, if digests { &[] } else { &DIGESTS })?)?;
-    } else if !flags.quiet {
-        let id: String = applied.diff_id.iter().map(|b| format!("{b:02x}")).collect();
-        let layer = if digests { format!("sha256:{id}") } else { "a layer".into() };
-        eprintln!(
-            "unpack: applied {layer}: {} entries, {} bytes of files, {} whiteouts",
-            applied.entries,
-            applied.content_bytes,
-            applied.whiteouts + applied.opaques
-        );
-    }
-    Ok(())
-}
-
-const DIGESTS: [&str; 3] = ["blob_digest", "diff_id", "tree_digest"];
-
-/// All but the fields that are void.
-fn summary(applied: &Applied, void: &[&str]) -> serde_json::Result<serde_json::Value> {
-    let mut summary = serde_json::to_value(applied)?;
-    if let Some(fields) = summary.as_object_mut() {
-        fields.retain(|name, _| !void.contains(&name.as_str()));
-    }
-    Ok(summary)
 }
 
 fn list(flags: &Flags, limits: &unpack::Limits, layer: impl io::Read) -> anyhow::Result<bool> {

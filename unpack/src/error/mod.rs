@@ -4,11 +4,13 @@
 //! decided by the programs; what is refused and why is decided in `header`, `pax`, `entry`,
 //! `archive` and `apply`.
 
+pub(crate) mod image;
 pub(crate) mod refusal;
 
 use std::borrow::Cow;
 use std::{error, fmt, io};
 
+use crate::error::image::Flaw;
 use crate::error::refusal::{Class, DependsOn, Place, Refusal, Space, cut};
 use crate::escape::escaped;
 use crate::wall::Standing;
@@ -74,6 +76,11 @@ pub enum Error {
         /// How much there is.
         free: u64,
     },
+    /// A file system image is not what it has to be.
+    Image {
+        /// The rule that it breaks.
+        flaw: Box<Flaw>,
+    },
     /// Walls are required that cannot be put up; nothing of the layer has taken effect.
     Walls {
         /// Which, each with the right or the kernel that it lacks.
@@ -117,6 +124,7 @@ impl Error {
                 Some(_) | None => Kind::Io,
             },
             Error::NoSpace { .. } => Kind::NoSpace,
+            Error::Image { .. } => Kind::Refused,
             Error::Walls { .. } => Kind::Sandbox,
             Error::Sandbox { source, .. } => match source.raw_os_error() {
                 // A host short of memory, processes or files is not a broken one.
@@ -145,6 +153,7 @@ impl Error {
             Error::NoSpace { .. } => Some(Class::Limit),
             Error::Stream { .. }
             | Error::Fs { .. }
+            | Error::Image { .. }
             | Error::Walls { .. }
             | Error::Sandbox { .. } => None,
         }
@@ -158,6 +167,7 @@ impl Error {
             Error::Stream { .. }
             | Error::Fs { .. }
             | Error::NoSpace { .. }
+            | Error::Image { .. }
             | Error::Walls { .. }
             | Error::Sandbox { .. } => None,
         }
@@ -168,7 +178,10 @@ impl Error {
         match self {
             Error::Refused { place, .. } | Error::NoSpace { place, .. } => Some(place),
             Error::Fs { place, .. } => place.as_ref(),
-            Error::Stream { .. } | Error::Walls { .. } | Error::Sandbox { .. } => None,
+            Error::Stream { .. }
+            | Error::Image { .. }
+            | Error::Walls { .. }
+            | Error::Sandbox { .. } => None,
         }
     }
 }
@@ -195,6 +208,7 @@ impl fmt::Display for Error {
                 };
                 write!(f, "no space for {place}: it needs {need} {what}, {free} are free")
             }
+            Error::Image { flaw } => write!(f, "refused image: {}: {flaw}", flaw.kind.name()),
             Error::Walls { down } => {
                 f.write_str("sandbox: not all walls can be put up")?;
                 for (n, wall) in down.iter().enumerate() {
@@ -214,7 +228,10 @@ impl error::Error for Error {
             Error::Stream { source } | Error::Fs { source, .. } | Error::Sandbox { source, .. } => {
                 Some(source)
             }
-            Error::Refused { .. } | Error::NoSpace { .. } | Error::Walls { .. } => None,
+            Error::Refused { .. }
+            | Error::NoSpace { .. }
+            | Error::Image { .. }
+            | Error::Walls { .. } => None,
         }
     }
 }
@@ -226,6 +243,7 @@ pub(crate) enum Fault {
     Stream(io::Error),
     Fs { call: Cow<'static, str>, name: Vec<u8>, source: io::Error },
     NoSpace { what: Space, need: u64, free: u64 },
+    Image(Box<Flaw>),
 }
 
 impl Fault {
@@ -241,7 +259,10 @@ impl Fault {
     pub(crate) fn in_tree(self) -> Fault {
         match self {
             Fault::Refusal(refusal) => Fault::Refusal(Refusal { in_tree: true, ..refusal }),
-            other @ (Fault::Stream(_) | Fault::Fs { .. } | Fault::NoSpace { .. }) => other,
+            other @ (Fault::Stream(_)
+            | Fault::Fs { .. }
+            | Fault::NoSpace { .. }
+            | Fault::Image(_)) => other,
         }
     }
 
@@ -254,6 +275,7 @@ impl Fault {
                 Error::Fs { place: Some(place), call, name, source }
             }
             Fault::NoSpace { what, need, free } => Error::NoSpace { place, what, need, free },
+            Fault::Image(flaw) => Error::Image { flaw },
         }
     }
 
@@ -263,6 +285,12 @@ impl Fault {
             Fault::Fs { call, name, source } => Error::Fs { place: None, call, name, source },
             other => other.at(Place::default()),
         }
+    }
+}
+
+impl From<Flaw> for Fault {
+    fn from(flaw: Flaw) -> Fault {
+        Fault::Image(Box::new(flaw))
     }
 }
 

@@ -17,11 +17,11 @@ use crate::read::walk::walk;
 use crate::stop::Stop;
 use crate::sys::{self, On};
 use crate::tree::budget::Budget;
-use crate::tree::dirs::spec;
-use crate::tree::look::{open_file, xattrs};
-use crate::tree::node::set_node_mode;
-use crate::tree::open::{mode, open_dir, own, set_mode};
-use crate::tree::root::{Root, own_name};
+use crate::tree::fd::handle::spec;
+use crate::tree::fd::look::{open_file, xattrs};
+use crate::tree::fd::node::set_node_mode;
+use crate::tree::fd::open::{mode, open_dir, own, set_mode};
+use crate::tree::fd::root::{Root, own_name};
 use crate::tree::site::split;
 
 /// Bytes that the kernel copies at a time: who asks to stop is heard in between.

@@ -1,7 +1,7 @@
 //! The digest of a whole tree right after a layer was applied, without reading again what the layer
 //! and the tree below already had hashed.
 //!
-//! Two manifests know the contents: the layer's (as [`crate::tree::apply::apply_with`] writes it) and, for what
+//! Two manifests know the contents: the layer's (as [`crate::apply_with`] writes it) and, for what
 //! the layer does not name, that of the tree it was applied to. What neither knows is read. So the
 //! digest says what the tree must hold, and a later [`crate::read::walk::tree_digest`] whether it does.
 
@@ -13,9 +13,10 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::read::walk::{Reading, whole};
 use crate::record::runs::Spill;
+use crate::record::spill::io_fault;
 use crate::record::{Hashed, key};
 use crate::tree::budget::Budget;
-use crate::tree::root::{Root, io_fault};
+use crate::tree::fd::root::Root;
 
 /// Writes the manifest of the whole tree below `root` to `out`, and gives its sha256, which is
 /// [`crate::read::walk::tree_digest`] of that tree. Of `known`, an earlier manifest that names a path decides
@@ -29,7 +30,7 @@ pub fn tree_manifest(
     out: &mut dyn Write,
 ) -> Result<[u8; 32], Error> {
     let limits = Limits::default();
-    let spill = crate::tree::root::spill_file(&limits)?;
+    let spill = crate::record::spill::spill_file(&limits)?;
     let how = Reading { spill: spill.map(|file| Spill::new(file, u64::MAX)), alone: false };
     let mut failed = Ok(());
     let digest = manifest(root, &how, &mut Budget::unlimited(), known, |line| {

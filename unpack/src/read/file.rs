@@ -8,8 +8,9 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
 use crate::error::{Error, Fault};
-use crate::tree::open::open_within;
-use crate::tree::root::{Root, io_fault};
+use crate::record::spill::io_fault;
+use crate::tree::fd::open::open_within;
+use crate::tree::fd::root::Root;
 
 /// What there is at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]

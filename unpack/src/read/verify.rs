@@ -17,14 +17,15 @@ use crate::error::{Error, Fault};
 use crate::limits::Limits;
 use crate::read::walk::walk;
 use crate::record::applied::{Applied, Counts};
-use crate::record::spill::Records;
+use crate::record::spill::{Records, io_fault};
 use crate::record::{Record, What, hardlink};
 use crate::sha::Sha256;
 use crate::tree::budget::Budget;
 use crate::tree::dirs::{Dirs, Missing, join};
-use crate::tree::look::read_node;
-use crate::tree::open::open_dir;
-use crate::tree::root::{Root, io_fault, stat};
+use crate::tree::fd::directory::Directory;
+use crate::tree::fd::look::read_node;
+use crate::tree::fd::open::open_dir;
+use crate::tree::fd::root::{Root, stat};
 use crate::tree::site::split;
 use crate::tree::touched::{Below, Inodes, Touched};
 
@@ -33,7 +34,7 @@ use crate::tree::touched::{Below, Inodes, Touched};
 /// Of the result, `tree_digest` is void (zeros): without a tree there are no resolved paths.
 ///
 /// # Errors
-/// As [`crate::tree::apply`], save those of the file system.
+/// As [`crate::apply`], save those of the file system.
 pub fn list(
     layer: impl Read,
     limits: &Limits,
@@ -91,7 +92,7 @@ pub enum Difference {
 /// What [`verify`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// The layer; `tree_digest` is that of its manifest, as [`crate::tree::apply`] gives it.
+    /// The layer; `tree_digest` is that of its manifest, as [`crate::apply`] gives it.
     pub layer: Applied,
     /// The same digest computed from the file system for the same paths.
     pub found_digest: [u8; 32],
@@ -104,13 +105,13 @@ pub struct Verified {
 /// Holds the tree under `root` against one layer: every node that the layer makes is read back
 /// and compared, contents too. `alone` says that the tree has to hold nothing else.
 ///
-/// A parent that no entry names has to be as [`crate::tree::apply`] makes it if `alone`, else it may be
+/// A parent that no entry names has to be as [`crate::apply`] makes it if `alone`, else it may be
 /// a lower layer's. Where a layer lists a name twice the last one counts; parents are resolved in
 /// the tree as it is, so that a symlink which the layer itself replaces half way is taken for what
 /// it became.
 ///
 /// # Errors
-/// As [`crate::tree::apply`]; a tree that differs is no error.
+/// As [`crate::apply`]; a tree that differs is no error.
 pub fn verify(
     layer: impl Read,
     root: &Root,
@@ -118,7 +119,7 @@ pub fn verify(
     alone: bool,
     mut report: impl FnMut(Difference),
 ) -> Result<Verified, Error> {
-    let spill = crate::tree::root::spill_file(limits)?;
+    let spill = crate::record::spill::spill_file(limits)?;
     let check = |archive: Archive<'_, Buffers>, _| {
         let budget = Budget::new(limits, archive.deadline(), false);
         let checker = Checker::new(root, limits, spill, budget).map_err(Fault::nowhere)?;
@@ -276,7 +277,7 @@ struct Layer {
 
 /// Reads a layer's entries into records, with parents resolved in the tree that is there.
 struct Checker {
-    dirs: Dirs,
+    dirs: Dirs<Directory>,
     touched: Touched,
     budget: Budget,
     layer: Layer,
@@ -296,7 +297,7 @@ impl Checker {
             hidden: Vec::new(),
             pseudo: HashMap::new(),
         };
-        let dirs = Dirs::new(root.reopen()?)?;
+        let dirs = Dirs::new(Directory::to_read(root)?)?;
         let touched = Touched::new(Below::AllBut(Inodes::default()));
         Ok(Checker { dirs, touched, budget, layer })
     }

@@ -17,10 +17,10 @@ use crate::sha::Sha256;
 use crate::stop::Stop;
 use crate::tree::budget::Budget;
 use crate::tree::dirs::join;
-use crate::tree::look::{read_known, read_node};
-use crate::tree::open::open_dir;
-use crate::tree::remove::stream;
-use crate::tree::root::{Root, is_dir, stat};
+use crate::tree::fd::look::{read_known, read_node};
+use crate::tree::fd::open::open_dir;
+use crate::tree::fd::remove::stream;
+use crate::tree::fd::root::{Root, is_dir, stat};
 use crate::tree::site::split;
 
 /// sha256 over every node below `root` (and `root` itself), read from the file system: the lines
@@ -39,7 +39,7 @@ pub fn tree_digest(root: &Root) -> Result<[u8; 32], Error> {
 /// [`Error::Fs`]; [`Error::Stream`] where it was stopped.
 pub fn tree_digest_until(root: &Root, stop: &Stop) -> Result<[u8; 32], Error> {
     let limits = Limits::default();
-    let spill = crate::tree::root::spill_file(&limits)?;
+    let spill = crate::record::spill::spill_file(&limits)?;
     let mut budget = Budget::until(stop);
     let how = Reading { spill: spill.map(|file| Spill::new(file, u64::MAX)), alone: false };
     stop.heard(whole(root, &how, &mut budget, |_, _| None, |_| {}))
@@ -113,7 +113,7 @@ pub(crate) fn whole(
 }
 
 fn sorting(error: std::io::Error) -> Fault {
-    crate::tree::root::io_fault("sort names", b".")(error)
+    crate::record::spill::io_fault("sort names", b".")(error)
 }
 
 /// The path that [`key`] made a key of.

@@ -8,7 +8,12 @@ use std::fs::File;
 use std::io;
 use std::sync::mpsc::Receiver;
 
-use crate::record::runs::{BATCH, HEAD, Row, Runs, Sieve, Spill, length, row_at, sort};
+use crate::archive::buffers::Broken;
+use crate::error::{Error, Fault};
+use crate::limits::Limits;
+use crate::record::runs::{
+    BATCH, HEAD, Row, Runs, Sieve, Spill, length, row_at, sort, unnamed_file,
+};
 use crate::record::{Record, SHA256_AT, key};
 use crate::sha::Sha256;
 
@@ -215,6 +220,22 @@ impl Sieve for Judge {
         }
         keep(last)
     }
+}
+
+/// For errors that come as `io::Error`; a refusal that came that way is one again.
+pub(crate) fn io_fault(call: &'static str, name: &[u8]) -> impl FnOnce(io::Error) -> Fault {
+    let name = crate::error::refusal::cut(name).to_vec();
+    move |source| match source.downcast::<Broken>() {
+        Ok(broken) => Fault::Refusal(broken.0),
+        Err(source) => Fault::Fs { call: call.into(), name, source },
+    }
+}
+
+/// A place for records, where the caller wants it.
+pub(crate) fn spill_file(limits: &Limits) -> Result<Option<File>, Error> {
+    let dir = limits.spill_dir.as_deref();
+    let name = dir.map(|dir| dir.as_os_str().as_encoded_bytes()).unwrap_or_default();
+    unnamed_file(dir).map_err(|e| io_fault("make a temporary file in", name)(e).nowhere())
 }
 
 #[cfg(test)]

@@ -14,18 +14,26 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::{Mode, umask};
 
-use crate::archive::pipeline;
-use crate::error::Error;
+use crate::archive::End;
+use crate::archive::pipeline::{self, Digests};
+use crate::error::{Error, Fault};
+use crate::ext4::read::cost::Cost;
+use crate::ext4::read::walk::How;
 use crate::limits::{Compression, Limits, Walls};
 use crate::read::walk::Reading;
+use crate::record::applied::Applied;
 use crate::record::runs::Spill;
 use crate::sandbox::feed::Feed;
-use crate::sandbox::walls::confine;
+use crate::sandbox::filter;
+use crate::sandbox::walls::{confine, confine_nameless};
 use crate::sandbox::wire::{self, ENTERED, Finished, NAME, Order, SLOT, SLOTS, Task, failed};
 use crate::sys::Shared;
-use crate::tree::apply::{Work, file_size_max, write};
+use crate::tree::apply::{Work, write};
 use crate::tree::budget::Budget;
-use crate::tree::root::Root;
+use crate::tree::fd::apply::file_size_max;
+use crate::tree::fd::directory::Directory;
+use crate::tree::fd::root::Root;
+use crate::tree::sink::Sink;
 use crate::wall::{Standing, Wall};
 
 /// To be called first thing in the `main` of every program that uses [`crate::sandbox`]: in the
@@ -71,7 +79,9 @@ fn work(socket: &UnixStream) -> Result<Finished, Error> {
     let mut fds = fds.into_iter();
     match order.task {
         Task::Apply(compression) => apply(socket, &order, compression, &mut fds),
+        Task::ApplyImage(compression) => apply_image(socket, &order, compression, &mut fds),
         Task::Manifest { known, out } => manifest(&order, known, out, &mut fds),
+        Task::Image { out, replay } => image(&order, (out, replay), &mut fds),
         Task::Walls => {
             let root = Root::from_fd(next(&mut fds)?)?;
             put_up(root, &order.limits).map(|(_, standing)| Finished::Walls(standing))
@@ -94,11 +104,67 @@ fn put_up(root: Root, limits: &Limits) -> Result<(Root, Vec<Standing>), Error> {
 /// Puts up the walls; all of them, if that is the order.
 fn wall(root: Root, limits: &Limits) -> Result<(Root, Vec<Standing>), Error> {
     let (root, standing) = put_up(root, limits)?;
+    all_or_some(standing, limits).map(|standing| (root, standing))
+}
+
+/// What stands, unless more has to.
+fn all_or_some(standing: Vec<Standing>, limits: &Limits) -> Result<Vec<Standing>, Error> {
     match (limits.walls, standing.iter().all(|wall| wall.stands)) {
         (Walls::Require, false) => {
             Err(Error::Walls { down: standing.into_iter().filter(|wall| !wall.stands).collect() })
         }
-        (Walls::Require, true) | (Walls::On | Walls::Off, _) => Ok((root, standing)),
+        (Walls::Require, true) | (Walls::On | Walls::Off, _) => Ok(standing),
+    }
+}
+
+/// What comes with an order to apply a layer, besides the tree or the image that it is applied to.
+struct Coming {
+    feed: Feed,
+    hashed: Digests,
+    spill: Option<File>,
+    manifest: Option<BufWriter<File>>,
+}
+
+impl Coming {
+    fn take(
+        socket: &UnixStream,
+        order: &Order,
+        fds: &mut IntoIter<OwnedFd>,
+    ) -> Result<Coming, Error> {
+        let memory = Shared::view(next(fds)?.as_fd(), SLOT * SLOTS)
+            .map_err(|errno| failed("see the stream")(errno.into()))?;
+        let spill = if order.spill { Some(File::from(next(fds)?)) } else { None };
+        let manifest = fds.next().map(|fd| BufWriter::new(File::from(fd)));
+        let (digests, hashed) = channel();
+        let feed =
+            Feed::new(socket, memory, digests, &order.limits).map_err(failed("see the stream"))?;
+        Ok(Coming { feed, hashed, spill, manifest })
+    }
+
+    /// Applies the layer to the tree that `open` gives.
+    fn apply<S: Sink<Done = ()>>(
+        self,
+        compression: Compression,
+        limits: &Limits,
+        open: impl FnOnce() -> Result<S, Fault> + Send,
+    ) -> Result<(Applied, End), Error> {
+        let Coming { feed, hashed, spill, mut manifest } = self;
+        let sink = manifest.as_mut().map(|m| m as &mut (dyn Write + Send));
+        let work = Work { manifest: sink, spill, alone: true };
+        let ((mut applied, ()), end, diff) =
+            pipeline::fed(feed, hashed, compression, limits, |archive, digests| {
+                let tree = open().map_err(Fault::nowhere)?;
+                write(archive, digests, tree, limits, work)
+            })?;
+        if let Some(mut manifest) = manifest {
+            manifest
+                .flush()
+                .map_err(|e| crate::record::spill::io_fault("write", b"manifest")(e).nowhere())?;
+        }
+        if let Some(diff) = diff {
+            (applied.diff_id, applied.diff_bytes) = (diff.digest, diff.bytes);
+        }
+        Ok((applied, end))
     }
 }
 
@@ -110,31 +176,35 @@ fn apply(
 ) -> Result<Finished, Error> {
     let limits = &order.limits;
     let root = Root::from_fd(next(fds)?)?;
-    let memory = Shared::view(next(fds)?.as_fd(), SLOT * SLOTS)
-        .map_err(|errno| failed("see the stream")(errno.into()))?;
-    let spill = if order.spill { Some(File::from(next(fds)?)) } else { None };
-    let mut manifest = fds.next().map(|fd| BufWriter::new(File::from(fd)));
-    let (digests, hashed) = channel();
-    let feed = Feed::new(socket, memory, digests, limits).map_err(failed("see the stream"))?;
+    let coming = Coming::take(socket, order, fds)?;
     let file_size_max = file_size_max();
     let (root, standing) = wall(root, limits)?;
-    let sink = manifest.as_mut().map(|m| m as &mut (dyn Write + Send));
-    let work = Work { manifest: sink, spill, alone: true, file_size_max };
-    let (mut applied, end, diff) =
-        pipeline::fed(feed, hashed, compression, limits, |archive, digests| {
-            write(archive, digests, &root, limits, work)
-        })?;
-    if let Some(mut manifest) = manifest {
-        manifest
-            .flush()
-            .map_err(|e| crate::tree::root::io_fault("write", b"manifest")(e).nowhere())?;
-    }
-    if let Some(diff) = diff {
-        (applied.diff_id, applied.diff_bytes) = (diff.digest, diff.bytes);
-    }
+    let (mut applied, end) =
+        coming.apply(compression, limits, || Directory::new(&root, limits, file_size_max))?;
     if limits.sync {
-        crate::tree::root::sync(&root)?;
+        crate::tree::fd::root::sync(&root)?;
     }
+    applied.sandbox = standing;
+    Ok(Finished::Applied(Box::new(applied), end))
+}
+
+fn apply_image(
+    socket: &UnixStream,
+    order: &Order,
+    compression: Compression,
+    fds: &mut IntoIter<OwnedFd>,
+) -> Result<Finished, Error> {
+    let limits = &order.limits;
+    let image = File::from(next(fds)?);
+    let coming = Coming::take(socket, order, fds)?;
+    let standing = match limits.walls {
+        Walls::Require | Walls::On => {
+            all_or_some(confine_nameless(limits, filter::nameless_stream), limits)?
+        }
+        Walls::Off => Standing::none(),
+    };
+    let (mut applied, end) =
+        coming.apply(compression, limits, || crate::ext4::apply::open(image))?;
     applied.sandbox = standing;
     Ok(Finished::Applied(Box::new(applied), end))
 }
@@ -161,6 +231,42 @@ fn manifest(
         sources.iter_mut().map(|source| source as &mut dyn BufRead).collect();
     let wanted = out.is_some();
     let digest = crate::read::digest::manifest(&root, &how, &mut budget, &mut sources, |line| {
+        // The digest is worth having without it.
+        if out.as_mut().is_some_and(|out| out.write_all(line).is_err()) {
+            out = None;
+        }
+    })?;
+    let written = out.is_some_and(|mut out| out.flush().is_ok());
+    Ok(Finished::Manifest { digest, written: wanted && written })
+}
+
+/// Reads an image behind walls that leave no more than what is open: the image, a file for records, one for the
+/// manifest, and the socket for the verdict.
+fn image(
+    order: &Order,
+    (out, replay): (bool, bool),
+    fds: &mut IntoIter<OwnedFd>,
+) -> Result<Finished, Error> {
+    let limits = &order.limits;
+    let image = File::from(next(fds)?);
+    let spill = if order.spill { Some(File::from(next(fds)?)) } else { None };
+    let mut out = if out { Some(BufWriter::new(File::from(next(fds)?))) } else { None };
+    match limits.walls {
+        Walls::Off => {}
+        Walls::On => drop(confine_nameless(limits, filter::nameless)),
+        Walls::Require => {
+            let mut down = confine_nameless(limits, filter::nameless);
+            down.retain(|wall| !wall.stands);
+            if !down.is_empty() {
+                return Err(Error::Walls { down });
+            }
+        }
+    }
+    let spill = spill.map(|file| Spill::new(file, limits.spill_bytes_max));
+    let budget = Budget::new(limits, Instant::now() + limits.time_max, true);
+    let (cost, how) = (Cost::new(limits, budget), How { spill, strict: false, replay });
+    let wanted = out.is_some();
+    let digest = crate::ext4::read::manifest::manifest(&image, cost, &how, &mut |line| {
         // The digest is worth having without it.
         if out.as_mut().is_some_and(|out| out.write_all(line).is_err()) {
             out = None;

@@ -7,6 +7,7 @@
 //!
 //! A program that uses this calls [`child_entry`] first thing in its `main`.
 
+pub(crate) mod calls;
 pub(crate) mod child;
 pub(crate) mod feed;
 pub(crate) mod filter;
@@ -36,13 +37,15 @@ use crate::archive::pipeline::vouch;
 use crate::archive::{End, stream_fault};
 use crate::error::refusal::{Class, Refusal};
 use crate::error::{Error, Fault};
+use crate::ext4::apply::{ImageError, finish};
+use crate::ext4::write::image::Head;
 use crate::limits::{Compression, Limits};
 use crate::record::applied::Applied;
 use crate::sandbox::ring::{Seen, serve};
 use crate::sandbox::wire::{ENTERED, Finished, NAME, Order, SLOT, SLOTS, Said, Task, failed};
 use crate::stop::Stop;
 use crate::sys::Shared;
-use crate::tree::root::Root;
+use crate::tree::fd::root::Root;
 
 pub use crate::sandbox::child::child_entry;
 pub use crate::sandbox::walls::confine;
@@ -55,10 +58,10 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How often it is looked whether somebody asks to stop.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// [`crate::tree::apply`] in a walled child. The result says in `sandbox` which walls stood.
+/// [`crate::apply`] in a walled child. The result says in `sandbox` which walls stood.
 ///
 /// # Errors
-/// As [`crate::tree::apply`], and [`Error::Sandbox`] if the child cannot be started, or dies.
+/// As [`crate::apply`], and [`Error::Sandbox`] if the child cannot be started, or dies.
 pub fn apply(layer: impl Read + Send, root: &Root, limits: &Limits) -> Result<Applied, Error> {
     apply_with(layer, root, limits, None, &Stop::default())
 }
@@ -75,12 +78,33 @@ pub fn apply_with(
     manifest: Option<&File>,
     stop: &Stop,
 ) -> Result<Applied, Error> {
-    stop.heard(applied(layer, root, limits, manifest, stop))
+    stop.heard(applied(layer, root.as_fd(), Task::Apply, limits, manifest, stop))
 }
 
+/// [`crate::apply_image`] in a walled child, which has the stream, the image, its way to the parent and a
+/// place for records, and nothing else. When somebody asks to stop the child is killed, whatever it is at.
+///
+/// # Errors
+/// As [`crate::apply_image`], with those of [`apply_with`].
+pub fn apply_image(
+    layer: impl Read + Send,
+    image: &File,
+    limits: &Limits,
+    manifest: Option<&File>,
+    stop: &Stop,
+) -> Result<Applied, ImageError> {
+    Head::read(image)?;
+    let task = Task::ApplyImage;
+    let applied = stop.heard(applied(layer, image.as_fd(), task, limits, manifest, stop))?;
+    finish(image, limits, &applied)?;
+    Ok(applied)
+}
+
+/// Has a child apply a layer to the tree or the image behind `to`.
 fn applied(
     layer: impl Read + Send,
-    root: &Root,
+    to: BorrowedFd<'_>,
+    task: impl FnOnce(Compression) -> Task,
     limits: &Limits,
     manifest: Option<&File>,
     stop: &Stop,
@@ -90,12 +114,11 @@ fn applied(
     let (memory, view) =
         Shared::new(SLOT * SLOTS).map_err(|errno| failed("make shared memory")(errno.into()))?;
     // The child cannot name a place for it. Without one it keeps all in memory, within a bound.
-    let spill = crate::tree::root::spill_file(limits)?;
-    let mut fds = vec![root.as_fd(), view.as_fd()];
+    let spill = crate::record::spill::spill_file(limits)?;
+    let mut fds = vec![to, view.as_fd()];
     fds.extend(spill.as_ref().map(AsFd::as_fd));
     fds.extend(manifest.map(AsFd::as_fd));
-    let task = Task::Apply(compression);
-    let order = Order { limits: limits.clone(), task, spill: spill.is_some() };
+    let order = Order { limits: limits.clone(), task: task(compression), spill: spill.is_some() };
     let (child, socket) = start_child(&order, &fds)?;
     let mut watched = Watched::new(child);
     let result = scope(|scope| {
@@ -156,7 +179,7 @@ fn manifest(
     limits: &Limits,
     stop: &Stop,
 ) -> Result<([u8; 32], bool), Error> {
-    let spill = crate::tree::root::spill_file(limits)?;
+    let spill = crate::record::spill::spill_file(limits)?;
     let mut fds = vec![root.as_fd()];
     fds.extend(spill.as_ref().map(AsFd::as_fd));
     fds.extend(known.iter().map(AsFd::as_fd));
@@ -169,6 +192,38 @@ fn manifest(
             Err(failed("believe the child")(io::ErrorKind::InvalidData.into()))
         }
     }
+}
+
+/// [`crate::image_manifest`] in a walled child, since an image is whatever a guest made of it: the child has the
+/// image, a file for records, `out` and its socket, can open nothing, and has no right. With `replay` it is
+/// [`crate::image_manifest_replayed`]. Says the digest, and whether
+/// all of the manifest was written: on a full disk the digest is good without it.
+///
+/// # Errors
+/// As [`crate::image_manifest`], limits that the image is over, [`Error::Walls`] and [`Error::Sandbox`].
+/// [`Error::Stream`] where it was stopped.
+pub fn image_manifest(
+    image: &File,
+    replay: bool,
+    out: Option<&File>,
+    limits: &Limits,
+    stop: &Stop,
+) -> Result<([u8; 32], bool), Error> {
+    let made = || {
+        let spill = crate::record::spill::spill_file(limits)?;
+        let mut fds = vec![image.as_fd()];
+        fds.extend(spill.as_ref().map(AsFd::as_fd));
+        fds.extend(out.map(AsFd::as_fd));
+        let task = Task::Image { out: out.is_some(), replay };
+        let order = Order { limits: limits.clone(), task, spill: spill.is_some() };
+        match one_word(&order, &fds, limits, stop)? {
+            Finished::Manifest { digest, written } => Ok((digest, written)),
+            Finished::Applied(..) | Finished::Walls(_) => {
+                Err(failed("believe the child")(io::ErrorKind::InvalidData.into()))
+            }
+        }
+    };
+    stop.heard(made())
 }
 
 /// Has a child do what needs nothing but its order, and waits for its verdict.

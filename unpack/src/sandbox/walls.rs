@@ -29,7 +29,7 @@ use crate::error::Error;
 use crate::limits::{Devices, Limits};
 use crate::sandbox::filter;
 use crate::sys;
-use crate::tree::root::Root;
+use crate::tree::fd::root::Root;
 use crate::wall::{Standing, Wall};
 
 /// Puts the walls `which` up around the calling process, for work below `root`, and gives back
@@ -63,18 +63,48 @@ pub fn confine(
             Wall::Chroot => chroot(&root),
             Wall::Capabilities => capabilities(limits, alone),
             Wall::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
-            Wall::Landlock => landlock(&root),
+            Wall::Landlock => landlock(Some(&root)),
             Wall::Seccomp => sys::seccomp(&mut filter::program()).map(|()| String::new()),
         };
-        standing.push(match result {
-            Ok(note) => Standing { wall, stands: true, note },
-            Err(errno) => {
-                let note = format!("{}: it needs {}", errno.desc(), wall.needs(errno));
-                Standing { wall, stands: false, note }
-            }
-        });
+        standing.push(stands(wall, result));
     }
     Ok((root, standing))
+}
+
+/// Puts up the walls around work that needs what it has open and no name: nothing can be opened from then on,
+/// whatever this process was allowed to do before. There is no root to be confined to, so two of the walls have
+/// nothing to stop. `program` is the filter of calls.
+pub(crate) fn confine_nameless(
+    limits: &Limits,
+    program: fn() -> Vec<libc::sock_filter>,
+) -> Vec<Standing> {
+    let which =
+        [Wall::Rlimits, Wall::Capabilities, Wall::NoNewPrivs, Wall::Landlock, Wall::Seccomp];
+    let put_up = |wall| {
+        let result = match wall {
+            Wall::Rlimits => rlimits(limits),
+            Wall::Capabilities => sys::keep_capabilities(0)
+                .and_then(|()| prctl::set_dumpable(false))
+                .map(|()| String::new()),
+            Wall::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
+            Wall::Landlock => landlock(None),
+            Wall::Seccomp => sys::seccomp(&mut program()).map(|()| String::new()),
+            Wall::Mount | Wall::Chroot => Ok(String::new()),
+        };
+        stands(wall, result)
+    };
+    which.map(put_up).to_vec()
+}
+
+/// What is said of a wall.
+fn stands(wall: Wall, result: Result<String, Errno>) -> Standing {
+    match result {
+        Ok(note) => Standing { wall, stands: true, note },
+        Err(errno) => {
+            let note = format!("{}: it needs {}", errno.desc(), wall.needs(errno));
+            Standing { wall, stands: false, note }
+        }
+    }
 }
 
 fn rlimits(limits: &Limits) -> Result<String, Errno> {
@@ -191,7 +221,7 @@ fn capabilities(limits: &Limits, alone: bool) -> Result<String, Errno> {
 }
 
 /// Rights of landlock.h by the ABI that brought them.
-fn landlock(root: &Root) -> Result<String, Errno> {
+fn landlock(root: Option<&Root>) -> Result<String, Errno> {
     let abi = sys::landlock_abi()?;
     const EXECUTE: u64 = 1;
     let mut handled: u64 = (1 << 13) - 1;
@@ -214,6 +244,6 @@ fn landlock(root: &Root) -> Result<String, Errno> {
         6.. => 24,
     };
     let allowed = handled & !EXECUTE & !IOCTL_DEV;
-    sys::landlock(root.as_fd(), (handled, allowed), (net, scoped), size)?;
+    sys::landlock(root.map(AsFd::as_fd), (handled, allowed), (net, scoped), size)?;
     Ok(format!("abi {abi}"))
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::End;
 use crate::archive::content::Note;
 use crate::error::Error;
+use crate::error::image::Flaw;
 use crate::error::refusal::{Place, Refusal, Space, cut};
 use crate::limits::{Compression, Limits};
 use crate::record::applied::Applied;
@@ -22,6 +23,7 @@ enum Verdict {
     Stream { text: String },
     Fs { place: Option<Place>, call: String, name: Vec<u8>, errno: Option<i32> },
     NoSpace { place: Place, what: Space, need: u64, free: u64 },
+    Image { flaw: Box<Flaw> },
     Walls { standing: Vec<Standing>, wanted: bool },
     Sandbox { step: String, errno: Option<i32>, text: String },
 }
@@ -29,13 +31,22 @@ enum Verdict {
 /// What a child is for.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum Task {
-    /// To apply a layer of this compression.
+    /// To apply a layer of this compression to a tree.
     Apply(Compression),
+    /// To apply it to an image.
+    ApplyImage(Compression),
     /// To write the manifest of the tree, of which so many manifests tell a part.
     Manifest {
         known: usize,
         /// Whether a file for it comes last.
         out: bool,
+    },
+    /// To write the manifest of the tree in an image.
+    Image {
+        /// Whether a file for it comes last.
+        out: bool,
+        /// Whether its journal is replayed in memory.
+        replay: bool,
     },
     /// To put up its walls, and say which stand.
     Walls,
@@ -244,6 +255,10 @@ pub(super) fn encode(result: &Result<Finished, Error>) -> Vec<u8> {
         Err(Error::NoSpace { place, what, need, free }) => {
             Verdict::NoSpace { place: place.clone().cut(), what: *what, need: *need, free: *free }
         }
+        Err(Error::Image { flaw }) => {
+            let rule = text(&flaw.rule).into();
+            Verdict::Image { flaw: Box::new(Flaw { rule, ..(**flaw).clone() }) }
+        }
         Err(Error::Sandbox { step, source }) => {
             Verdict::Sandbox { step: text(step), errno: source.raw_os_error(), text: text(source) }
         }
@@ -278,6 +293,7 @@ pub(super) fn verdict(bytes: &[u8]) -> Option<Result<Finished, Error>> {
         Verdict::NoSpace { place, what, need, free } => {
             Err(Error::NoSpace { place, what, need, free })
         }
+        Verdict::Image { flaw } => Err(Error::Image { flaw }),
         Verdict::Sandbox { step, errno, text } => {
             Err(Error::Sandbox { step: step.into(), source: from(errno, text) })
         }

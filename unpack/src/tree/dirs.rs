@@ -1,67 +1,47 @@
-//! The directories of the tree that are open, and how a path becomes one of them.
+//! The directories of the tree that are at hand, and how a path becomes one of them.
 //!
-//! Every parent is resolved here: `openat2` under the root fd with RESOLVE_IN_ROOT,
-//! NO_MAGICLINKS, NO_XDEV and NO_SYMLINKS; a symlink met on the way is read and walked by hand,
-//! clamped at the root, so that each open directory has one canonical path. Such a walk keeps the
-//! directories on its way open, so that each step costs one component however deep it is. What then
-//! happens to a name in it is in `root` and `apply`.
+//! Every parent is resolved here: its whole path is tried first, links not followed; a symlink met on
+//! the way is read and walked by hand, clamped at the root, so that each directory at hand has one
+//! canonical path. Such a walk keeps the directories on its way open, so that each step costs one
+//! component however deep it is. What opens them is a `sink`; what then happens to a name in one is in
+//! `apply`.
 //!
-//! A directory's modification time is put back when it leaves the cache: children may come long
-//! after their directory's entry, and a cache is bounded where a list of all directories is not.
+//! A directory is closed when it is at hand no more: children may come long after their directory's
+//! entry, and a cache is bounded where a list of all directories is not.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
 
 use nix::errno::Errno;
-use nix::fcntl::readlinkat;
-use nix::sys::stat::{Mode, fstat, futimens, mkdirat};
-use nix::sys::time::TimeSpec;
 
-use crate::archive::pax::Time;
 use crate::error::Fault;
-use crate::error::refusal::{Class, Refusal};
-use crate::sys::{self, On};
 use crate::tree::budget::Budget;
-use crate::tree::open::open_dir;
+use crate::tree::sink::{At, Sink, Step};
 use crate::tree::touched::Touched;
 use crate::tree::way::Way;
 
-/// Directories kept open.
+/// Directories kept at hand.
 const OPEN_MAX: usize = 256;
-/// Bytes of paths under which open directories are known. More than one each, and the longest there
+/// Bytes of paths under which directories at hand are known. More than one each, and the longest there
 /// can be: a layer that spells one directory in ever new ways makes us forget, not grow.
 const NAMES_MAX: usize = 4 << 20;
 /// The kernel's own bound for one path (path_resolution(7)).
 const SYMLINKS_MAX: u32 = 40;
-/// Parents that are looked for among the open directories before all are walked from the root.
+/// The longest path that a kernel takes, in bytes.
+const PATH_MAX: usize = 4095;
+/// Parents that are looked for among the directories at hand before all are walked from the root.
 const NEAR: usize = 8;
 
-/// An open directory.
+/// A directory at hand.
 #[derive(Debug)]
-pub(crate) struct Dir {
-    pub(crate) fd: Rc<OwnedFd>,
-    pub(crate) ino: u64,
+pub(crate) struct Dir<D> {
+    pub(crate) handle: D,
+    pub(crate) id: u64,
     /// Canonical path below the root.
     pub(crate) path: Vec<u8>,
-    /// What its modification time has to be in the end.
-    pub(crate) mtime: Time,
-    /// Whether it was changed since it was opened.
-    pub(crate) dirty: bool,
-    /// New children inherit its group.
-    pub(crate) setgid: bool,
-    /// New children inherit an ACL.
-    pub(crate) acl: bool,
     /// Its whole chain of parents is marked as touched by this layer.
     chained: bool,
     used: u64,
     names: Vec<Vec<u8>>,
-}
-
-impl AsFd for Dir {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
 }
 
 /// What to do with missing directories.
@@ -73,51 +53,47 @@ pub(crate) enum Missing {
     Report,
 }
 
-/// The open directories, by index.
-#[derive(Debug)]
-pub(crate) struct Dirs {
-    slots: Vec<Dir>,
-    by_ino: HashMap<u64, usize>,
+/// See the module.
+pub(crate) struct Dirs<S: Sink> {
+    pub(crate) sink: S,
+    slots: Vec<Dir<S::Dir>>,
+    by_id: HashMap<u64, usize>,
     by_path: HashMap<Vec<u8>, usize>,
     /// Bytes of the keys of `by_path`.
     by_path_bytes: usize,
     tick: u64,
-    /// Whether a default ACL can be met at all.
-    pub(crate) acls: bool,
     /// Directories made because an entry's parent was missing, since last taken.
     pub(crate) made: u64,
 }
 
-pub(crate) fn spec(time: Time) -> TimeSpec {
-    TimeSpec::new(time.sec, i64::from(time.nsec))
-}
-
-impl Dirs {
-    pub(crate) fn new(root: OwnedFd) -> Result<Dirs, Fault> {
+impl<S: Sink> Dirs<S> {
+    pub(crate) fn new(mut sink: S) -> Result<Dirs<S>, Fault> {
+        let root = sink.root()?;
         let mut dirs = Dirs {
+            sink,
             slots: Vec::new(),
-            by_ino: HashMap::new(),
+            by_id: HashMap::new(),
             by_path: HashMap::new(),
             by_path_bytes: 0,
             tick: 0,
-            acls: true,
             made: 0,
         };
-        dirs.insert(Rc::new(root), Vec::new())?;
+        dirs.insert(root, Vec::new())?;
         Ok(dirs)
     }
 
-    pub(crate) fn get(&self, slot: usize) -> &Dir {
+    pub(crate) fn get(&self, slot: usize) -> &Dir<S::Dir> {
         &self.slots[slot]
     }
 
-    pub(crate) fn get_mut(&mut self, slot: usize) -> &mut Dir {
-        &mut self.slots[slot]
+    /// The root, which stays at hand.
+    pub(crate) fn root(&self) -> S::Dir {
+        self.slots[0].handle.clone()
     }
 
-    /// The open directory with this inode, if there is one.
-    pub(crate) fn by_ino(&mut self, ino: u64) -> Option<&mut Dir> {
-        self.by_ino.get(&ino).map(|&slot| &mut self.slots[slot])
+    /// The directory with this number, if it is at hand.
+    pub(crate) fn by_id(&self, id: u64) -> Option<&Dir<S::Dir>> {
+        self.by_id.get(&id).map(|&slot| &self.slots[slot])
     }
 
     /// Forgets which path leads where: a directory or symlink has gone.
@@ -129,9 +105,12 @@ impl Dirs {
         }
     }
 
-    /// Puts the modification time of every changed directory back.
-    pub(crate) fn finish(&mut self) -> Result<(), Fault> {
-        self.slots.iter_mut().try_for_each(settle)
+    /// Closes all of them, and the sink.
+    pub(crate) fn finish(mut self, budget: &mut Budget) -> Result<S::Done, Fault> {
+        for dir in &self.slots {
+            self.sink.close(&dir.handle, &dir.path)?;
+        }
+        self.sink.finish(budget)
     }
 
     /// The directory an entry's path names, with symlinks followed inside the root.
@@ -142,10 +121,11 @@ impl Dirs {
         touched: &mut Touched,
         budget: &mut Budget,
     ) -> Result<Option<usize>, Fault> {
-        let slot = match self.lookup(path) {
-            Ok(slot) => Some(slot?),
-            Err(Errno::ELOOP | Errno::ENOENT) => self.walk(path, missing, touched, budget)?,
-            Err(errno) => return Err(unreachable_parent(path, errno)),
+        let slot = match self.lookup(path)? {
+            Step::Link | Step::Missing => self.walk(path, missing, touched, budget)?,
+            step @ (Step::Dir(_) | Step::NotDir | Step::TooLong | Step::Elsewhere) => {
+                Some(step.parent(path)?)
+            }
         };
         if let Some(slot) = slot {
             if missing == Missing::Make && !self.slots[slot].chained {
@@ -158,23 +138,25 @@ impl Dirs {
 
     /// The same for a canonical path: no symlink is followed.
     pub(crate) fn resolve_real(&mut self, path: &[u8]) -> Result<Option<usize>, Fault> {
-        match self.lookup(path) {
-            Ok(slot) => slot.map(Some),
-            Err(Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR) => Ok(None),
-            Err(errno) => Err(Fault::fs("open directory", path)(errno)),
+        let fault = |errno| Err(Fault::fs("open directory", path)(errno));
+        match self.lookup(path)? {
+            Step::Dir(slot) => Ok(Some(slot)),
+            Step::Missing | Step::Link | Step::NotDir => Ok(None),
+            Step::TooLong => fault(Errno::ENAMETOOLONG),
+            Step::Elsewhere => fault(Errno::EXDEV),
         }
     }
 
-    fn lookup(&mut self, path: &[u8]) -> Result<Result<usize, Fault>, Errno> {
+    fn lookup(&mut self, path: &[u8]) -> Result<Step<usize>, Fault> {
         if path.is_empty() {
-            return Ok(Ok(0));
+            return Ok(Step::Dir(0));
         }
         if let Some(&slot) = self.by_path.get(path) {
             self.use_slot(slot);
-            return Ok(Ok(slot));
+            return Ok(Step::Dir(slot));
         }
-        let fd = open_dir(&self.slots[0], path)?;
-        Ok(self.insert(Rc::new(fd), path.to_vec()))
+        let step = self.sink.open(&self.slots[0].handle, path, path)?;
+        step.then(|dir| self.insert(dir, path.to_vec()))
     }
 
     fn use_slot(&mut self, slot: usize) {
@@ -182,42 +164,19 @@ impl Dirs {
         self.slots[slot].used = self.tick;
     }
 
-    fn insert(&mut self, fd: Rc<OwnedFd>, path: Vec<u8>) -> Result<usize, Fault> {
-        self.insert_with(fd, path, true)
-    }
-
-    /// [`Dirs::insert`]; `acl` if it may have a default ACL.
-    fn insert_with(&mut self, fd: Rc<OwnedFd>, path: Vec<u8>, acl: bool) -> Result<usize, Fault> {
-        let stat = fstat(&fd).map_err(Fault::fs("stat", &path))?;
-        let slot = match self.by_ino.get(&stat.st_ino) {
-            // A replaced parent may give an open directory a new path; the fd is the same inode.
+    fn insert(&mut self, handle: S::Dir, path: Vec<u8>) -> Result<usize, Fault> {
+        let id = self.sink.id(&handle, &path)?;
+        let slot = match self.by_id.get(&id) {
+            // A replaced parent may give a directory at hand a new path; it is the same inode.
             Some(&slot) => {
                 self.slots[slot].path.clone_from(&path);
                 slot
             }
             None => {
-                let acl = acl
-                    && self.acls
-                    && sys::get_xattr(On::Fd(fd.as_fd()), b"system.posix_acl_default")
-                        .map_err(Fault::fs("read ACL of", &path))?
-                        .is_some();
-                let dir = Dir {
-                    fd,
-                    ino: stat.st_ino,
-                    path: path.clone(),
-                    mtime: Time {
-                        sec: stat.st_mtime,
-                        nsec: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-                    },
-                    dirty: false,
-                    setgid: stat.st_mode & libc::S_ISGID != 0,
-                    acl,
-                    chained: path.is_empty(),
-                    used: 0,
-                    names: Vec::new(),
-                };
-                let slot = self.room(dir)?;
-                self.by_ino.insert(stat.st_ino, slot);
+                let (path, names) = (path.clone(), Vec::new());
+                let chained = path.is_empty();
+                let slot = self.room(Dir { handle, id, path, chained, used: 0, names })?;
+                self.by_id.insert(id, slot);
                 slot
             }
         };
@@ -239,8 +198,8 @@ impl Dirs {
         self.slots[slot].names.push(path);
     }
 
-    /// A place for `dir`: a new slot, or that of the directory unused for longest.
-    fn room(&mut self, dir: Dir) -> Result<usize, Fault> {
+    /// A place for `dir`: a new slot, or that of the one unused for longest.
+    fn room(&mut self, dir: Dir<S::Dir>) -> Result<usize, Fault> {
         if self.slots.len() < OPEN_MAX {
             self.slots.push(dir);
             return Ok(self.slots.len() - 1);
@@ -253,9 +212,9 @@ impl Dirs {
             .skip(1)
             .min_by_key(|(_, dir)| dir.used)
             .unwrap_or((1, &self.slots[1]));
-        let mut old = std::mem::replace(&mut self.slots[slot], dir);
-        settle(&mut old)?;
-        self.by_ino.remove(&old.ino);
+        let old = std::mem::replace(&mut self.slots[slot], dir);
+        self.sink.close(&old.handle, &old.path)?;
+        self.by_id.remove(&old.id);
         for name in old.names {
             if self.by_path.get(&name) == Some(&slot) {
                 self.by_path.remove(&name);
@@ -265,8 +224,8 @@ impl Dirs {
         Ok(slot)
     }
 
-    /// Component by component, with symlinks read and followed inside the root. `openat2` cannot
-    /// do this where a directory has to be made behind a dangling symlink (`var/run -> /run`).
+    /// Component by component, with symlinks read and followed inside the root. A sink cannot do this at
+    /// once where a directory has to be made behind a dangling symlink (`var/run -> /run`).
     fn walk(
         &mut self,
         path: &[u8],
@@ -274,7 +233,6 @@ impl Dirs {
         touched: &mut Touched,
         budget: &mut Budget,
     ) -> Result<Option<usize>, Fault> {
-        let stuck = |errno| unreachable_parent(path, errno);
         let (mut way, rest) = self.near(path);
         let mut todo: Vec<Vec<u8>> = rest.split(|&b| b == b'/').rev().map(<[u8]>::to_vec).collect();
         let mut links = 0;
@@ -286,18 +244,17 @@ impl Dirs {
                 b"" | b"." => continue,
                 b".." => {
                     made = None;
-                    let opened = way.up().map_err(stuck)?;
+                    let opened = way.up(&mut self.sink, path)?;
                     budget.walk(opened)?;
                     continue;
                 }
                 _ => {}
             }
-            if way.path().len() + 1 + component.len() > 4095 {
-                return Err(stuck(Errno::ENAMETOOLONG));
+            if way.path().len() + 1 + component.len() > PATH_MAX {
+                return Step::TooLong.parent(path);
             }
-            let fd = match open_dir(&**way.here(), &component) {
-                Ok(fd) => Rc::new(fd),
-                Err(Errno::ENOENT) if missing == Missing::Make => {
+            let dir = match self.sink.open(way.here(), &component, path)? {
+                Step::Missing if missing == Missing::Make => {
                     budget.make(way.depth())?;
                     let parent = match made.take() {
                         Some(slot) => slot,
@@ -305,20 +262,19 @@ impl Dirs {
                     };
                     let path = join(way.path(), &component);
                     let slot = self.make(parent, &component, &path, touched, budget)?;
-                    let fd = self.slots[slot].fd.clone();
-                    way.down(&component, fd);
+                    way.down(&component, self.slots[slot].handle.clone());
                     made = Some(slot);
                     continue;
                 }
-                Err(Errno::ENOENT) => return Ok(None),
-                Err(Errno::ELOOP) => {
+                Step::Missing => return Ok(None),
+                Step::Link => {
                     links += 1;
                     if links > SYMLINKS_MAX {
-                        return Err(stuck(Errno::ELOOP));
+                        return Step::Link.parent(path);
                     }
-                    let target = readlinkat(&**way.here(), component.as_slice())
-                        .map_err(Fault::fs("read link", &join(way.path(), &component)))?;
-                    let target = target.as_encoded_bytes();
+                    let link = join(way.path(), &component);
+                    let at = At { dir: way.here(), name: &component, path: &link };
+                    let target = self.sink.read_link(&at)?;
                     if target.first() == Some(&b'/') {
                         way.restart();
                     }
@@ -326,9 +282,11 @@ impl Dirs {
                     todo.extend(target.split(|&b| b == b'/').rev().map(<[u8]>::to_vec));
                     continue;
                 }
-                Err(errno) => return Err(stuck(errno)),
+                step @ (Step::Dir(_) | Step::NotDir | Step::TooLong | Step::Elsewhere) => {
+                    step.parent(path)?
+                }
             };
-            way.down(&component, fd);
+            way.down(&component, dir);
             made = None;
         }
         let slot = self.insert(way.here().clone(), way.path().to_vec())?;
@@ -336,21 +294,21 @@ impl Dirs {
         Ok(Some(slot))
     }
 
-    /// Where to begin a walk to `path`: the nearest of its parents that is open, and what is left.
-    fn near<'p>(&self, path: &'p [u8]) -> (Way, &'p [u8]) {
-        let root = self.slots[0].fd.clone();
+    /// Where to begin a walk to `path`: the nearest of its parents that is at hand, and what is left.
+    fn near<'p>(&self, path: &'p [u8]) -> (Way<S::Dir>, &'p [u8]) {
+        let root = self.root();
         let ends = path.iter().enumerate().rev().filter(|&(_, &b)| b == b'/').map(|(at, _)| at);
         let near = ends.take(NEAR).find_map(|end| Some((*self.by_path.get(&path[..end])?, end)));
         match near {
             Some((slot, end)) => {
                 let dir = &self.slots[slot];
-                (Way::at(root, &dir.path, dir.fd.clone()), &path[end + 1..])
+                (Way::at(root, &dir.path, dir.handle.clone()), &path[end + 1..])
             }
             None => (Way::new(root), path),
         }
     }
 
-    /// Makes an implicit parent: 0755, our owner, epoch, whatever its own parent hands down.
+    /// Makes an implicit parent.
     fn make(
         &mut self,
         parent: usize,
@@ -360,25 +318,11 @@ impl Dirs {
         budget: &mut Budget,
     ) -> Result<usize, Fault> {
         self.chain(parent, touched, budget)?;
-        let dir = &mut self.slots[parent];
-        let mode = Mode::from_bits_truncate(0o755);
-        mkdirat(&*dir, name, mode).map_err(Fault::fs("make directory", path))?;
-        dir.dirty = true;
-        let (setgid, acl, ino) = (dir.setgid, dir.acl, dir.ino);
-        touched.touch(ino, name, false);
-        let fd = open_dir(&*dir, name).map_err(Fault::fs("open directory", path))?;
-        // A new directory has a default ACL if its parent has.
-        let slot = self.insert_with(Rc::new(fd), path.to_vec(), acl)?;
-        touched.own(self.slots[slot].ino);
-        // It is at the epoch when it leaves the cache.
-        self.slots[slot].mtime = Time::default();
-        self.slots[slot].dirty = true;
-        if setgid || acl {
-            let mine = (nix::unistd::geteuid(), nix::unistd::getegid());
-            crate::tree::open::plain_dir(&self.slots[slot], path, mine, 0o755)?;
-            self.slots[slot].setgid = false;
-            self.slots[slot].acl = false;
-        }
+        let dir = &self.slots[parent];
+        let handle = self.sink.make_implicit(&At { dir: &dir.handle, name, path })?;
+        touched.touch(dir.id, name, false);
+        let slot = self.insert(handle, path.to_vec())?;
+        touched.own(self.slots[slot].id);
         self.slots[slot].chained = true;
         self.made += 1;
         Ok(slot)
@@ -399,19 +343,19 @@ impl Dirs {
         let path = self.slots[slot].path.clone();
         let mut ends: Vec<usize> =
             path.iter().enumerate().filter(|&(_, &b)| b == b'/').map(|(at, _)| at).collect();
-        let (mut ino, mut fd, mut start) = (self.slots[0].ino, self.slots[0].fd.clone(), 0);
+        let (mut id, mut here, mut start) = (self.slots[0].id, self.root(), 0);
         let near = ends.iter().enumerate().rev().take(NEAR).find_map(|(at, &end)| {
             let slot = self.by_path.get(&path[..end])?;
             let dir = &self.slots[*slot];
-            (dir.chained && dir.path == path[..end]).then(|| (at, end, dir.ino, dir.fd.clone()))
+            (dir.chained && dir.path == path[..end]).then(|| (at, end, dir.id, dir.handle.clone()))
         });
-        if let Some((at, end, near, at_fd)) = near {
+        if let Some((at, end, near, at_dir)) = near {
             ends.drain(..=at);
-            (ino, fd, start) = (near, at_fd, end + 1);
+            (id, here, start) = (near, at_dir, end + 1);
         }
         for end in ends.into_iter().chain(std::iter::once(path.len())) {
             let name = &path[start..end];
-            touched.touch(ino, name, false);
+            touched.touch(id, name, false);
             if end == path.len() || !touched.wants_inodes() {
                 break;
             }
@@ -419,8 +363,8 @@ impl Dirs {
             let depth = path[..end].iter().filter(|&&b| b == b'/').count() as u64;
             budget.walk_one(depth)?;
             // Not through `lookup`: a deep path must not push its own end out of the cache.
-            fd = Rc::new(open_dir(&*fd, name).map_err(|errno| unreachable_parent(&path, errno))?);
-            ino = fstat(&fd).map_err(Fault::fs("stat", &path[..end]))?.st_ino;
+            here = self.sink.open(&here, name, &path)?.parent(&path)?;
+            id = self.sink.id(&here, &path[..end])?;
         }
         Ok(())
     }
@@ -430,35 +374,18 @@ pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
 }
 
-fn settle(dir: &mut Dir) -> Result<(), Fault> {
-    if dir.dirty {
-        let time = spec(dir.mtime);
-        futimens(&dir.fd, &time, &time).map_err(Fault::fs("set time of", &dir.path))?;
-        dir.dirty = false;
-    }
-    Ok(())
-}
-
-fn unreachable_parent(path: &[u8], errno: Errno) -> Fault {
-    let refuse = |class, rule| Refusal::new(class, rule).bytes(path).into();
-    match errno {
-        Errno::ELOOP => refuse(Class::Link, "too many symlinks in a parent"),
-        Errno::ENOTDIR => refuse(Class::Path, "a parent is not a directory"),
-        Errno::ENAMETOOLONG => refuse(Class::Path, "a parent's path is too long"),
-        Errno::EXDEV => refuse(Class::Path, "a parent is on another mount"),
-        errno => Fault::fs("open directory", path)(errno),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::fd::directory::Directory;
+    use crate::tree::fd::root::Root;
 
     /// Ever new spellings of one directory take no more than so much memory.
     #[test]
     fn the_names_of_open_directories_are_bounded() {
         let dir = tempfile::tempdir().unwrap();
-        let mut dirs = Dirs::new(std::fs::File::open(dir.path()).unwrap().into()).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let mut dirs = Dirs::new(Directory::to_read(&root).unwrap()).unwrap();
         for n in 0..10_000 {
             dirs.alias(format!("{n}{}", "/s".repeat(2000)).into_bytes(), 0);
             let bytes: usize = dirs.by_path.keys().map(Vec::len).sum();

@@ -13,10 +13,10 @@ use crate::error::Fault;
 use crate::error::refusal::Refusal;
 use crate::record::Hashed;
 use crate::tree::dirs::Missing;
-use crate::tree::root::stat;
+use crate::tree::sink::{At, Sink};
 use crate::tree::site::{Target, Writer, missing_target};
 
-impl Writer<'_> {
+impl<S: Sink> Writer<'_, S> {
     /// Keeps a file for the links to it.
     pub(crate) fn pseudo(
         &mut self,
@@ -34,7 +34,9 @@ impl Writer<'_> {
         self.pseudo.made += 1;
         let slot = self.pseudo_dir()?;
         let name = number.to_string().into_bytes();
-        let sha256 = self.content(entry, slot, &name, &entry.path, size, archive, true)?;
+        let dir = self.dirs.get(slot).handle.clone();
+        let at = At { dir: &dir, name: &name, path: &entry.path };
+        let sha256 = self.content(entry, &at, size, archive, true)?;
         let content = (size, sha256.unwrap_or_default());
         let key = self.pseudo.key.hash_one(&entry.path);
         self.pseudo.files.insert(key, (number, content));
@@ -42,11 +44,11 @@ impl Writer<'_> {
     }
 
     /// Where the file is that a hard link names so.
-    pub(crate) fn pseudo_target(&mut self, path: &[u8]) -> Result<Target, Fault> {
+    pub(crate) fn pseudo_target(&mut self, path: &[u8]) -> Result<Target<S::Dir>, Fault> {
         let known = self.pseudo.files.get(&self.pseudo.key.hash_one(path)).copied();
         let Some((number, content)) = known else { return Err(missing_target(path)) };
         let slot = self.pseudo_dir()?;
-        let (dir, name) = (self.dirs.get(slot).fd.clone(), number.to_string().into_bytes());
+        let (dir, name) = (self.dirs.get(slot).handle.clone(), number.to_string().into_bytes());
         Ok(Target { dir, name, path: path.to_vec(), pseudo: Some(content) })
     }
 
@@ -69,27 +71,26 @@ impl Writer<'_> {
     /// The record of a new link to such a file: all that a layer says of a file.
     pub(crate) fn pseudo_record(
         &mut self,
-        target: &Target,
+        target: &Target<S::Dir>,
         path: &[u8],
         content: Hashed,
     ) -> Result<(), Fault> {
         if !self.limits.digests {
             return Ok(());
         }
-        let Some(found) = stat(&*target.dir, &target.name)? else {
-            return Err(missing_target(&target.path));
-        };
-        let (dir, path) = (&target.dir, path.to_vec());
-        let (name, budget) = (&target.name, &mut self.budget);
-        let record =
-            crate::tree::look::read_known(dir, name, path, &found, Some(content), true, budget)?;
-        self.keep(&record, false)
+        match self.dirs.sink.record(&target.at(), path.to_vec(), content)? {
+            Some(record) => self.keep(&record, false),
+            None => Err(missing_target(&target.path)),
+        }
     }
 
     /// Takes it all away.
     pub(crate) fn pseudo_end(&mut self) -> Result<(), Fault> {
         match self.pseudo.dir.take() {
-            Some(name) => self.clear(0, &name),
+            Some(name) => {
+                let root = self.dirs.root();
+                self.clear(&At { dir: &root, name: &name, path: &name })
+            }
             None => Ok(()),
         }
     }

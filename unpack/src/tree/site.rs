@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 use std::hash::RandomState;
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
 use crate::error::Fault;
 use crate::error::refusal::{Class, Refusal};
@@ -13,35 +11,34 @@ use crate::record::applied::Counts;
 use crate::record::spill::Records;
 use crate::tree::budget::Budget;
 use crate::tree::dirs::Dirs;
+use crate::tree::sink::{At, Sink};
 use crate::tree::touched::Touched;
 
 /// A tree being written.
-pub(crate) struct Writer<'l> {
+pub(crate) struct Writer<'l, S: Sink> {
     pub(crate) limits: &'l Limits,
-    pub(crate) dirs: Dirs,
+    pub(crate) dirs: Dirs<S>,
     pub(crate) touched: Touched,
     pub(crate) budget: Budget,
     pub(crate) counts: Counts,
     pub(crate) records: Records,
-    /// Our own ids: what new nodes get.
-    pub(crate) ids: (u32, u32),
-    /// Inodes that may be made before the file system is asked again.
-    pub(crate) inodes: u64,
-    /// Whether the file system knows fallocate(2).
-    pub(crate) preallocates: bool,
-    /// How large a file the host lets this process make.
-    pub(crate) file_size_max: u64,
     pub(crate) pseudo: Pseudo,
 }
 
 /// An existing node that gets another name.
-pub(crate) struct Target {
-    pub(crate) dir: Rc<OwnedFd>,
+pub(crate) struct Target<D> {
+    pub(crate) dir: D,
     pub(crate) name: Vec<u8>,
     /// Canonical.
     pub(crate) path: Vec<u8>,
     /// What is in it, if it is one of AUFS's own files.
     pub(crate) pseudo: Option<Hashed>,
+}
+
+impl<D> Target<D> {
+    pub(crate) fn at(&self) -> At<'_, D> {
+        At { dir: &self.dir, name: &self.name, path: &self.path }
+    }
 }
 
 /// Parent path and last component.

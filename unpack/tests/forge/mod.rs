@@ -2,13 +2,19 @@
 //! a canary beside it. Used by the tests of this folder; the bytes are made here and nowhere else.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+mod twin;
+
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
 use unpack::{Applied, Class, Error, Limits, Root, apply, escaped_whole};
+
+use twin::Twin;
 
 /// A header block, field by field as raw text.
 #[derive(Clone)]
@@ -238,6 +244,8 @@ pub(crate) fn set_xattr(path: &Path, name: &str) -> bool {
 pub(crate) struct Pen {
     pub(crate) dir: tempfile::TempDir,
     before: BTreeMap<PathBuf, String>,
+    twin: RefCell<Twin>,
+    _beside: TempDir,
 }
 
 impl Pen {
@@ -256,7 +264,9 @@ impl Pen {
         symlink("secret", at("outside/link")).unwrap();
         fs::write(at("victim"), "canary 3").unwrap();
         let before = Pen::outside(dir.path());
-        Pen { dir, before }
+        let beside = tempfile::tempdir().unwrap();
+        let twin = RefCell::new(Twin::new(&beside.path().join("image"), &at("root")));
+        Pen { dir, before, twin, _beside: beside }
     }
 
     pub(crate) fn root(&self) -> PathBuf {
@@ -268,9 +278,23 @@ impl Pen {
         self.dir.path().join(name).as_os_str().as_bytes().to_vec()
     }
 
+    /// A pen whose directory nobody reads but the test.
+    pub(crate) fn unread() -> Pen {
+        let pen = Pen::new();
+        pen.twin.borrow_mut().end();
+        pen
+    }
+
+    /// Applies a layer to the directory, and to an image beside it as long as both are the same.
     pub(crate) fn apply(&self, layer: &[u8], limits: &Limits) -> Result<Applied, Error> {
-        let result = apply(layer, &Root::open(&self.root()).unwrap(), limits);
+        let root = self.root();
+        let mut twin = self.twin.borrow_mut();
+        let both = twin.is_same(&root);
+        let result = apply(layer, &Root::open(&root).unwrap(), limits);
         self.unharmed();
+        if both {
+            twin.apply(layer, limits, &root, &result);
+        }
         result
     }
 

@@ -4,8 +4,6 @@
 //! No host path is used after [`Root::open`]. How a path becomes an open directory is in `dirs`;
 //! which calls an entry needs is in `apply`.
 
-use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -14,13 +12,11 @@ use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, fstatat};
 use nix::unistd::{Gid, Uid, fchownat};
 
-use crate::archive::buffers::Broken;
 use crate::error::{Error, Fault};
-use crate::limits::Limits;
-use crate::record::runs::unnamed_file;
 use crate::stop::Stop;
 use crate::tree::budget::Budget;
-use crate::tree::remove::remove_all_in;
+use crate::tree::fd::remove::remove_all_in;
+use crate::tree::sink::Kind;
 
 /// The directory that a layer is applied to.
 #[derive(Debug)]
@@ -101,24 +97,16 @@ pub(crate) fn is_dir(stat: &FileStat) -> bool {
     stat.st_mode & libc::S_IFMT == libc::S_IFDIR
 }
 
+pub(crate) fn kind(stat: &FileStat) -> Kind {
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFDIR => Kind::Dir,
+        libc::S_IFLNK => Kind::Symlink,
+        _ => Kind::Other,
+    }
+}
+
 /// Sets the owner of a name that must not be opened.
 pub(crate) fn own_name(at: impl AsFd, name: &[u8], uid: u32, gid: u32) -> Result<(), Fault> {
     let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     fchownat(at, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(Fault::fs("chown", name))
-}
-
-/// For errors that come as `io::Error`; a refusal that came that way is one again.
-pub(crate) fn io_fault(call: &'static str, name: &[u8]) -> impl FnOnce(io::Error) -> Fault {
-    let name = crate::error::refusal::cut(name).to_vec();
-    move |source| match source.downcast::<Broken>() {
-        Ok(broken) => Fault::Refusal(broken.0),
-        Err(source) => Fault::Fs { call: call.into(), name, source },
-    }
-}
-
-/// A place for records, where the caller wants it.
-pub(crate) fn spill_file(limits: &Limits) -> Result<Option<File>, Error> {
-    let dir = limits.spill_dir.as_deref();
-    let name = dir.map(|dir| dir.as_os_str().as_encoded_bytes()).unwrap_or_default();
-    unnamed_file(dir).map_err(|e| io_fault("make a temporary file in", name)(e).nowhere())
 }

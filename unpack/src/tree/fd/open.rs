@@ -73,12 +73,12 @@ pub(crate) fn set_mode(fd: impl AsFd, name: &[u8], bits: u32) -> Result<(), Faul
 pub(crate) fn plain_dir(
     fd: impl AsFd,
     name: &[u8],
-    (uid, gid): (Uid, Gid),
+    (uid, gid): (u32, u32),
     bits: u32,
 ) -> Result<(), Fault> {
     let fd = fd.as_fd();
     drop_acl(fd, name, true)?;
-    own(fd, name, uid.as_raw(), gid.as_raw())?;
+    own(fd, name, uid, gid)?;
     set_mode(fd, name, bits)
 }
 

@@ -14,7 +14,7 @@ use crate::record::{Hashed, Record, What};
 use crate::sha::Sha256;
 use crate::sys::{self, On};
 use crate::tree::budget::Budget;
-use crate::tree::open::open_dir;
+use crate::tree::fd::open::open_dir;
 
 /// The record of one name. Regular files are read whole.
 pub(crate) fn read_node(

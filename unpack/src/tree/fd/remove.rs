@@ -15,7 +15,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::error::Fault;
 use crate::tree::budget::Budget;
-use crate::tree::open::open_dir;
+use crate::tree::fd::open::open_dir;
 
 /// Directory streams held open at a time; each has a buffer of 32 KiB.
 const OPEN_MAX: usize = 16;

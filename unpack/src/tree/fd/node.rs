@@ -14,7 +14,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use crate::error::Fault;
 use crate::error::refusal::{Class, Refusal};
 use crate::sys;
-use crate::tree::open::mode;
+use crate::tree::fd::open::mode;
 
 /// Sets the mode of `name` in `at`, which has to be a node of this kind and device.
 pub(crate) fn set_node_mode(

@@ -1,0 +1,136 @@
+//! Images and devices: made empty, or given a layer.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use unpack::{Geometry, ImageError, Limits, Stop, Unfit, Walls};
+
+use crate::cli::flags::{Flags, Usage};
+use crate::cli::said::say;
+
+/// Does what `--image` or `--device` asks for. The answer is always yes.
+pub(crate) fn perform(
+    flags: &Flags,
+    limits: &Limits,
+    layer: impl io::Read + Send,
+) -> anyhow::Result<bool> {
+    let usage = |text: &str| Err(anyhow!(Usage(text.into())));
+    let (path, is_device) = match (&flags.image, &flags.device) {
+        (Some(image), None) => (image, false),
+        (None, Some(device)) => (device, true),
+        (Some(_), Some(_)) | (None, None) => return usage("--image and --device: one of them"),
+    };
+    if flags.root()?.is_some() || flags.list || flags.verify {
+        return usage("--image and --device go with none of --root, --list and --verify");
+    }
+    let what = if is_device { "--device" } else { "--image" };
+    let named = || format!("{what} {path:?}");
+    if flags.blank.is_some() {
+        return blank(flags, path, is_device).with_context(named);
+    }
+    let file = open(path, is_device).with_context(named)?;
+    apply(flags, limits, layer, &file, is_device).with_context(named)
+}
+
+fn open(path: &Path, is_device: bool) -> anyhow::Result<File> {
+    let mut options = OpenOptions::new();
+    // Not beside a mount of it (open(2): O_EXCL on a block device).
+    let flags = libc::O_CLOEXEC | if is_device { libc::O_EXCL } else { 0 };
+    let file = options.read(true).write(true).custom_flags(flags).open(path)?;
+    let kind = file.metadata()?.file_type();
+    match (is_device, kind.is_block_device(), kind.is_file()) {
+        (true, true, _) | (false, _, true) => Ok(file),
+        (true, false, _) => Err(anyhow!(Usage("it is no block device".into()))),
+        (false, _, false) => Err(anyhow!(Usage("it is no regular file".into()))),
+    }
+}
+
+fn blank(flags: &Flags, path: &Path, is_device: bool) -> anyhow::Result<bool> {
+    let shape = flags.shape()?;
+    let size = flags.blank()?;
+    let make = |bytes| {
+        Geometry::new(bytes, shape.block, shape.inodes, shape.align)
+            .map_err(|refusal| anyhow!(Unfit::Geometry(Box::new(refusal))))
+    };
+    let (file, geometry) = if is_device {
+        if size.is_some() {
+            return Err(anyhow!(Usage("with --device it is --blank whole".into())));
+        }
+        let file = open(path, true)?;
+        let geometry = make(io::Seek::seek(&mut &file, io::SeekFrom::End(0))?)?;
+        (file, geometry)
+    } else {
+        let Some(size) = size else {
+            return Err(anyhow!(Usage("--blank needs a size, such as 4G".into())));
+        };
+        let geometry = make(size)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(anyhow!(Usage("it is no regular file".into())));
+        }
+        // What is there may be somebody's.
+        if file.metadata()?.len() > 0 {
+            return Err(anyhow!(Usage("the file is there and not empty".into())));
+        }
+        file.set_len(geometry.blocks * u64::from(geometry.block))?;
+        (file, geometry)
+    };
+    unpack::make_blank(&file, geometry, flags.force)?;
+    if flags.sync {
+        file.sync_all()?;
+    }
+    if !flags.quiet {
+        eprintln!(
+            "unpack: an empty file system: {} blocks of {} bytes, {} inodes for each of {} groups",
+            geometry.blocks,
+            geometry.block,
+            geometry.inodes_per_group,
+            geometry.blocks.div_ceil(u64::from(geometry.block) * 8),
+        );
+    }
+    Ok(true)
+}
+
+fn apply(
+    flags: &Flags,
+    limits: &Limits,
+    layer: impl io::Read + Send,
+    file: &File,
+    is_device: bool,
+) -> anyhow::Result<bool> {
+    // A guest that has a device can write to it whatever the writer would, its mark as well.
+    if is_device && !flags.parent_sealed && unpack::layers(file)? > 0 {
+        let text = "there are layers on the device, and whoever had it may have changed them: \
+                    --parent-sealed says that nobody has had it since it was sealed";
+        return Err(anyhow!(Usage(text.into())));
+    }
+    let manifest = match &flags.manifest {
+        None => None,
+        Some(path) => {
+            Some(File::create(path).with_context(|| format!("unable to create {path:?}"))?)
+        }
+    };
+    let applied = match (limits.walls, manifest) {
+        (Walls::Off, None) => unpack::apply_image(layer, file, limits, None),
+        (Walls::Off, Some(manifest)) => {
+            let mut manifest = BufWriter::new(manifest);
+            let applied = unpack::apply_image(layer, file, limits, Some(&mut manifest));
+            manifest.flush().context("unable to write the manifest")?;
+            applied
+        }
+        (Walls::On | Walls::Require, manifest) => {
+            let never = Stop::default();
+            unpack::sandbox::apply_image(layer, file, limits, manifest.as_ref(), &never)
+        }
+    };
+    match applied {
+        Ok(applied) => say(flags, limits.digests, &applied)?,
+        Err(ImageError::Layer(error)) => return Err(error.into()),
+        Err(ImageError::Unfit(unfit)) => return Err(unfit.into()),
+    }
+    Ok(true)
+}

@@ -1,0 +1,38 @@
+//! What is said of a layer that was applied.
+
+use std::io::{self, Write};
+
+use unpack::Applied;
+
+use crate::cli::flags::Flags;
+
+pub(crate) fn say(flags: &Flags, digests: bool, applied: &Applied) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    for wall in applied.sandbox.iter().filter(|wall| !wall.stands && !flags.quiet) {
+        eprintln!("unpack: without the wall {}: {}", wall.wall.name(), wall.note);
+    }
+    if flags.json {
+        writeln!(out, "{}", summary(applied, if digests { &[] } else { &DIGESTS })?)?;
+    } else if !flags.quiet {
+        let id: String = applied.diff_id.iter().map(|b| format!("{b:02x}")).collect();
+        let layer = if digests { format!("sha256:{id}") } else { "a layer".into() };
+        eprintln!(
+            "unpack: applied {layer}: {} entries, {} bytes of files, {} whiteouts",
+            applied.entries,
+            applied.content_bytes,
+            applied.whiteouts + applied.opaques
+        );
+    }
+    Ok(())
+}
+
+pub(crate) const DIGESTS: [&str; 3] = ["blob_digest", "diff_id", "tree_digest"];
+
+/// All but the fields that are void.
+pub(crate) fn summary(applied: &Applied, void: &[&str]) -> serde_json::Result<serde_json::Value> {
+    let mut summary = serde_json::to_value(applied)?;
+    if let Some(fields) = summary.as_object_mut() {
+        fields.retain(|name, _| !void.contains(&name.as_str()));
+    }
+    Ok(summary)
+}

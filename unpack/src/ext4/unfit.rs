@@ -1,0 +1,88 @@
+//! Why an image cannot be what a layer goes on in, or cannot be made.
+
+use std::{error, fmt, io};
+
+use crate::error::refusal::Refusal;
+
+/// See the module. What is not ours is never touched.
+#[derive(Debug)]
+pub enum Unfit {
+    /// It has no file system at all: it reads as zeros.
+    Empty,
+    /// It holds something, but nothing that this program has made.
+    Foreign,
+    /// It was made by another version of the format.
+    Version(u32),
+    /// A layer was begun in it and never ended.
+    Unsealed,
+    /// It is not as it was sealed: somebody has mounted it read-write, or it is damaged.
+    Changed,
+    /// It is not empty, and so nothing is made in it.
+    InUse {
+        /// The first byte that is not zero.
+        at: u64,
+    },
+    /// No file system can have that size or shape.
+    Geometry(Box<Refusal>),
+    /// It cannot be read or written.
+    Io {
+        /// The call.
+        call: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Unfit {
+    pub(crate) fn read(source: io::Error) -> Unfit {
+        Unfit::Io { call: "read", source }
+    }
+
+    pub(crate) fn write(source: io::Error) -> Unfit {
+        Unfit::Io { call: "write", source }
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unfit::Empty => f.write_str("there is no file system; make one with --blank"),
+            Unfit::Foreign => {
+                f.write_str("it holds something that this program has not made; it was left alone")
+            }
+            Unfit::Version(version) => write!(
+                f,
+                "it was made by version {version} of the format, and this program has version {}; \
+                 make it anew",
+                crate::ext4::format::superblock::VERSION
+            ),
+            Unfit::Unsealed => {
+                f.write_str("a layer was begun in it and not ended; throw it away and make it anew")
+            }
+            Unfit::Changed => f.write_str(
+                "it is not as it was sealed: it was mounted for writing, or is damaged; only what \
+                 nobody has written to can get another layer",
+            ),
+            Unfit::InUse { at } => {
+                write!(f, "it is not empty: byte {at} is not zero; nothing was written")
+            }
+            Unfit::Geometry(refusal) => refusal.fmt(f),
+            Unfit::Io { call, source } => write!(f, "{call}: {source}"),
+        }
+    }
+}
+
+impl error::Error for Unfit {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Unfit::Io { source, .. } => Some(source),
+            Unfit::Empty
+            | Unfit::Foreign
+            | Unfit::Version(_)
+            | Unfit::Unsealed
+            | Unfit::Changed
+            | Unfit::InUse { .. }
+            | Unfit::Geometry(_) => None,
+        }
+    }
+}

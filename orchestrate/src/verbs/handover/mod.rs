@@ -7,6 +7,7 @@ pub(crate) mod bundle;
 mod config;
 pub(crate) mod device;
 pub(crate) mod mount;
+pub(crate) mod node;
 
 use std::path::{Path, PathBuf};
 

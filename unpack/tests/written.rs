@@ -195,7 +195,7 @@ fn what_is_no_parent_is_refused_and_left_as_it_is() {
         (changed("superblock", &flip(1024 + 0x10)), |unfit| matches!(unfit, Unfit::Changed)),
         (changed("descriptor", &flip(4096 + 0x0c)), |unfit| matches!(unfit, Unfit::Changed)),
         (changed("short", &|file| file.set_len(1000).unwrap()), |unfit| {
-            matches!(unfit, Unfit::Io { .. })
+            matches!(unfit, Unfit::Short { .. })
         }),
     ];
     for (path, wanted) in cases {
@@ -495,11 +495,96 @@ fn the_program_makes_extends_and_refuses() {
     let cut = call(&[], &base()[..300_000]);
     assert_eq!(cut.0, Some(100), "{cut:?}");
     let after = call(&[], &upper());
-    assert!(after.0 == Some(100) && after.1.contains("begun in it and not ended"), "{after:?}");
+    assert!(after.0 == Some(100) && after.1.contains("begun in it and has not ended"), "{after:?}");
     let small = dir.path().join("small");
     let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_unpack"));
     let out = program.args(["--blank", "1M", "--image"]).arg(&small).output().unwrap();
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() == Some(100) && text.contains("the least is"), "{text}");
     assert!(!Path::new(&small).exists());
+}
+
+/// What is made over an image of before holds nothing of it, least of all what a guest has written there.
+#[test]
+fn a_blank_over_an_image_brings_nothing_back() {
+    for block in [2048, 4096] {
+        let image = Image::new(64, 4096, 8000);
+        let mounted = Mounted::new(&image.path, "rw");
+        for n in 0..3000 {
+            fs::write(mounted.0.join(n.to_string()), format!("secret {n}")).unwrap();
+        }
+        drop(mounted);
+        let geometry = Geometry::new(64 * MIB, block, 0, 1 << 20).unwrap();
+        make_blank(&image.file(), geometry, true).unwrap();
+        image.checked().layer(&base()).checked();
+        let mounted = Mounted::new(&image.path, "rw");
+        for n in 0..3000 {
+            fs::write(mounted.0.join(n.to_string()), "new").unwrap();
+        }
+        drop(mounted);
+        image.checked();
+    }
+}
+
+/// A copy that was cut short is no parent, whatever is missing of it.
+#[test]
+fn a_copy_that_was_cut_short_is_refused() {
+    let image = Image::new(64, 4096, 0);
+    image.layer(&base());
+    for bytes in [63 * MIB, 40 * MIB, MIB, 5, 0] {
+        image.file().set_len(bytes).unwrap();
+        let before = image.bytes();
+        match image.try_layer(&upper()) {
+            Err(ImageError::Unfit(Unfit::Short { have, .. })) => assert_eq!(have, bytes),
+            other => panic!("{bytes}: {other:?}"),
+        }
+        assert!(before == image.bytes());
+    }
+}
+
+/// Who else has the file: another of us, or a loop device; and what is given for two things at once.
+#[test]
+fn the_program_takes_an_image_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk.img");
+    let call = |args: &[&str]| {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_unpack"));
+        program.arg("--image").arg(&path).args(args).stdin(std::process::Stdio::null());
+        let out = program.output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    for tiny in ["0", "1", "4095", "1M"] {
+        let said = call(&["--blank", tiny]);
+        assert!(said.0 == Some(100) && said.1.contains("the least is"), "{tiny}: {said:?}");
+    }
+    assert_eq!(call(&["--blank", "64M"]).0, Some(0));
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    file.lock().unwrap();
+    let said = call(&[]);
+    assert!(said.0 == Some(111) && said.1.contains("another process is writing it"), "{said:?}");
+    drop(file);
+    let mounted = Mounted::new(&path, "ro");
+    let said = call(&[]);
+    assert!(said.0 == Some(100) && said.1.contains("attached to /dev/loop"), "{said:?}");
+    drop(mounted);
+    let before = fs::read(&path).unwrap();
+    let same = path.to_str().unwrap();
+    for args in [&["--manifest", same][..], &["--tree-digest", "--manifest", same]] {
+        let said = call(args);
+        assert!(said.0 == Some(100) && said.1.contains("names the image itself"), "{said:?}");
+        assert!(before == fs::read(&path).unwrap());
+    }
+    // What could not be made leaves an empty file, and the same command may come again.
+    let small = dir.path().join("small");
+    fs::create_dir(&small).unwrap();
+    run(
+        "mount",
+        &["-t", "tmpfs", "-o", "size=16k", "tmpfs", small.to_str().unwrap()].map(AsRef::as_ref),
+    );
+    let full = small.join("image");
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_unpack"));
+    let out = program.args(["--blank", "64M", "--image"]).arg(&full).output().unwrap();
+    let len = fs::metadata(&full).map_or(0, |file| file.len());
+    run("umount", &[small.as_os_str()]);
+    assert_eq!((out.status.code(), len), (Some(111), 0), "{out:?}");
 }

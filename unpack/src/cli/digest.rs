@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use unpack::{Limits, Root, Stop, Walls};
 
 use crate::cli::flags::{Flags, Usage};
+use crate::cli::image;
 
 /// Always the answer yes.
 pub(crate) fn tree_digest(flags: &Flags, limits: &Limits) -> anyhow::Result<bool> {
@@ -18,12 +20,8 @@ pub(crate) fn tree_digest(flags: &Flags, limits: &Limits) -> anyhow::Result<bool
     if !limits.digests {
         return Err(anyhow!(Usage("--tree-digest needs digests: not with --digests none".into())));
     }
-    let out = match &flags.manifest {
-        None => None,
-        Some(path) => {
-            Some(File::create(path).with_context(|| format!("unable to create {path:?}"))?)
-        }
-    };
+    let create =
+        |path: &PathBuf| File::create(path).with_context(|| format!("unable to create {path:?}"));
     let digest = match (&flags.image, flags.root()?) {
         (Some(_), Some(_)) => {
             return Err(anyhow!(Usage("--root and --image: one of them".into())));
@@ -33,9 +31,13 @@ pub(crate) fn tree_digest(flags: &Flags, limits: &Limits) -> anyhow::Result<bool
         }
         (Some(path), None) => {
             let image = File::open(path).with_context(|| format!("unable to open {path:?}"))?;
-            of_image(&image, out, flags.replay, limits)?
+            let out = flags.manifest.as_ref().map(|path| image::manifest(path, &image));
+            of_image(&image, out.transpose()?, flags.replay, limits)?
         }
-        (None, Some(path)) => of_root(&Root::open(&path)?, out, limits)?,
+        (None, Some(path)) => {
+            let root = Root::open(&path)?;
+            of_root(&root, flags.manifest.as_ref().map(create).transpose()?, limits)?
+        }
     };
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     match flags.json {

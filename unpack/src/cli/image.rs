@@ -1,8 +1,8 @@
 //! Images and devices: made empty, or given a layer.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -42,10 +42,58 @@ fn open(path: &Path, is_device: bool) -> anyhow::Result<File> {
     let file = options.read(true).write(true).custom_flags(flags).open(path)?;
     let kind = file.metadata()?.file_type();
     match (is_device, kind.is_block_device(), kind.is_file()) {
-        (true, true, _) | (false, _, true) => Ok(file),
+        (true, true, _) => Ok(file),
+        (false, _, true) => alone(file),
         (true, false, _) => Err(anyhow!(Usage("it is no block device".into()))),
         (false, _, false) => Err(anyhow!(Usage("it is no regular file".into()))),
     }
+}
+
+/// Takes a file for ourselves: no other of us writes it, and no loop device has it.
+fn alone(file: File) -> anyhow::Result<File> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(anyhow!("another process is writing it; wait until that has ended"));
+        }
+        Err(TryLockError::Error(source)) => return Err(source.into()),
+    }
+    if let Some(device) = attached(&file)? {
+        let text = format!("it is attached to {device}, so it may be mounted; detach that first");
+        return Err(anyhow!(Usage(text)));
+    }
+    Ok(file)
+}
+
+/// The loop device that has this file, if there is one and we may see it.
+fn attached(file: &File) -> io::Result<Option<String>> {
+    let ours = file.metadata()?;
+    let Ok(devices) = std::fs::read_dir("/sys/block") else { return Ok(None) };
+    for device in devices.flatten() {
+        let backing = device.path().join("loop/backing_file");
+        let Ok(text) = std::fs::read_to_string(backing) else { continue };
+        let same = std::fs::metadata(text.trim_end_matches('\n'))
+            .is_ok_and(|theirs| (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()));
+        if same {
+            return Ok(Some(format!("/dev/{}", device.file_name().to_string_lossy())));
+        }
+    }
+    Ok(None)
+}
+
+/// Makes the file for a manifest, which must not be the image itself.
+pub(crate) fn manifest(path: &Path, image: &File) -> anyhow::Result<File> {
+    let named = || format!("unable to create {path:?}");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    let file = file.with_context(named)?;
+    let (ours, its) = (image.metadata()?, file.metadata()?);
+    if (ours.dev(), ours.ino()) == (its.dev(), its.ino()) {
+        return Err(anyhow!(Usage("--manifest names the image itself".into())));
+    }
+    if its.is_file() {
+        file.set_len(0).with_context(named)?;
+    }
+    Ok(file)
 }
 
 fn blank(flags: &Flags, path: &Path, is_device: bool) -> anyhow::Result<bool> {
@@ -72,17 +120,19 @@ fn blank(flags: &Flags, path: &Path, is_device: bool) -> anyhow::Result<bool> {
         if !file.metadata()?.is_file() {
             return Err(anyhow!(Usage("it is no regular file".into())));
         }
+        let file = alone(file)?;
         // What is there may be somebody's.
         if file.metadata()?.len() > 0 {
             return Err(anyhow!(Usage("the file is there and not empty".into())));
         }
-        file.set_len(geometry.blocks * u64::from(geometry.block))?;
         (file, geometry)
     };
-    unpack::make_blank(&file, geometry, flags.force)?;
-    if flags.sync {
-        file.sync_all()?;
+    let made = fill(flags, &file, geometry, is_device);
+    if made.is_err() && !is_device {
+        // As it was: empty, so that the same command can be given again.
+        file.set_len(0).context("unable to empty it again")?;
     }
+    made?;
     if !flags.quiet {
         eprintln!(
             "unpack: an empty file system: {} blocks of {} bytes, {} inodes for each of {} groups",
@@ -93,6 +143,17 @@ fn blank(flags: &Flags, path: &Path, is_device: bool) -> anyhow::Result<bool> {
         );
     }
     Ok(true)
+}
+
+fn fill(flags: &Flags, file: &File, geometry: Geometry, is_device: bool) -> anyhow::Result<()> {
+    if !is_device {
+        file.set_len(geometry.blocks * u64::from(geometry.block))?;
+    }
+    unpack::make_blank(file, geometry, flags.force)?;
+    if flags.sync {
+        file.sync_all()?;
+    }
+    Ok(())
 }
 
 fn apply(
@@ -110,16 +171,14 @@ fn apply(
     }
     let manifest = match &flags.manifest {
         None => None,
-        Some(path) => {
-            Some(File::create(path).with_context(|| format!("unable to create {path:?}"))?)
-        }
+        Some(path) => Some(manifest(path, file)?),
     };
     let applied = match (limits.walls, manifest) {
         (Walls::Off, None) => unpack::apply_image(layer, file, limits, None),
         (Walls::Off, Some(manifest)) => {
-            let mut manifest = BufWriter::new(manifest);
-            let applied = unpack::apply_image(layer, file, limits, Some(&mut manifest));
-            manifest.flush().context("unable to write the manifest")?;
+            let mut out = BufWriter::new(manifest);
+            let applied = unpack::apply_image(layer, file, limits, Some(&mut out));
+            out.flush().context("unable to write the manifest")?;
             applied
         }
         (Walls::On | Walls::Require, manifest) => {

@@ -81,15 +81,23 @@ fn fail(flags: &Flags, error: &anyhow::Error) -> ExitCode {
                     | Unfit::Version(_)
                     | Unfit::Unsealed
                     | Unfit::Changed
+                    | Unfit::Short { .. }
                     | Unfit::InUse { .. }
                     | Unfit::Geometry(_),
                 ),
             ) => NEVER,
         },
     };
-    // A path that is not there will not be there next time.
+    // A path that is not there, or not ours, will not be there next time.
     let missing = error.chain().find_map(|e| e.downcast_ref::<io::Error>()).is_some_and(|e| {
-        matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        matches!(
+            e.kind(),
+            io::ErrorKind::NotFound
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::IsADirectory
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::ReadOnlyFilesystem
+        )
     });
     let code = if missing { NEVER } else { code };
     eprintln!("unpack: fatal: {error:#}");

@@ -12,7 +12,7 @@ use crate::archive::Archive;
 use crate::archive::buffers::Buffers;
 use crate::archive::pipeline;
 use crate::error::{Error, Fault};
-use crate::ext4::format::geometry::Geometry;
+use crate::ext4::format::geometry::{Geometry, Layout};
 use crate::ext4::format::superblock::{MARK_LEN, MARK_OFFSET, Mark, Marked};
 use crate::ext4::unfit::Unfit;
 use crate::ext4::write::blank::write_blank;
@@ -81,7 +81,30 @@ pub fn make_blank(file: &File, geometry: Geometry, again: bool) -> Result<(), Un
             return Err(Unfit::InUse { at });
         }
     }
+    if ours {
+        // Inodes and a journal of before must not come back.
+        let block = u64::from(geometry.block);
+        for run in &Layout::new(geometry).fixed {
+            clear(file, run.start * block, run.end() * block)?;
+        }
+    }
     write_blank(file, geometry)
+}
+
+/// Makes zero what is not, from `from` to `to`.
+fn clear(file: &File, from: u64, to: u64) -> Result<(), Unfit> {
+    let zeros = vec![0; 1 << 20];
+    let mut buffer = zeros.clone();
+    let mut at = from;
+    while at < to {
+        let len = usize::try_from(to - at).unwrap_or(usize::MAX).min(zeros.len());
+        file.read_exact_at(&mut buffer[..len], at).map_err(Unfit::read)?;
+        if buffer[..len] != zeros[..len] {
+            file.write_all_at(&zeros[..len], at).map_err(Unfit::write)?;
+        }
+        at += len as u64;
+    }
+    Ok(())
 }
 
 /// Where the first byte is that is not zero; holes are not read.

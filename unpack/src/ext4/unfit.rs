@@ -17,6 +17,13 @@ pub enum Unfit {
     Unsealed,
     /// It is not as it was sealed: somebody has mounted it read-write, or it is damaged.
     Changed,
+    /// It is shorter than its file system, as a copy that was not ended.
+    Short {
+        /// Bytes of the file system.
+        bytes: u64,
+        /// Bytes that are there.
+        have: u64,
+    },
     /// It is not empty, and so nothing is made in it.
     InUse {
         /// The first byte that is not zero.
@@ -57,17 +64,27 @@ impl fmt::Display for Unfit {
                 crate::ext4::format::superblock::VERSION
             ),
             Unfit::Unsealed => {
-                f.write_str("a layer was begun in it and not ended; throw it away and make it anew")
+                f.write_str("a layer was begun in it and has not ended; if no other process is writing it now, throw it \
+                 away and make it anew")
             }
             Unfit::Changed => f.write_str(
                 "it is not as it was sealed: it was mounted for writing, or is damaged; only what \
                  nobody has written to can get another layer",
             ),
+            Unfit::Short { bytes, have } => write!(
+                f,
+                "its file system has {bytes} bytes, and only {have} are there: it was cut short; nothing \
+                 was written"
+            ),
+            Unfit::InUse { at } if *at == crate::ext4::format::superblock::MARK_OFFSET => f.write_str(
+                "it is not empty, but holds a file system of this program: --force makes it anew; nothing \
+                 was written",
+            ),
             Unfit::InUse { at } => {
                 write!(f, "it is not empty: byte {at} is not zero; nothing was written")
             }
             Unfit::Geometry(refusal) => refusal.fmt(f),
-            Unfit::Io { call, source } => write!(f, "{call}: {source}"),
+            Unfit::Io { call, .. } => write!(f, "unable to {call} it"),
         }
     }
 }
@@ -81,6 +98,7 @@ impl error::Error for Unfit {
             | Unfit::Version(_)
             | Unfit::Unsealed
             | Unfit::Changed
+            | Unfit::Short { .. }
             | Unfit::InUse { .. }
             | Unfit::Geometry(_) => None,
         }

@@ -53,7 +53,8 @@ impl Geometry {
             let rule = "the alignment is a power of two from 64 KiB to 1 GiB, and not";
             return Err(Refusal::new(Class::Fs, rule).number(align));
         }
-        let mut blocks = bytes / u64::from(block);
+        // Less than this is too little in any case, and what follows says how much is enough.
+        let mut blocks = (bytes / u64::from(block)).max(64);
         if blocks > u64::from(u32::MAX) {
             return refuse("an image has fewer than 2^32 blocks; take a larger block or less");
         }

@@ -142,6 +142,13 @@ impl Disk {
         Ok(())
     }
 
+    /// Bytes at any place, as they are there now.
+    pub(crate) fn read_at<const LEN: usize>(&self, offset: u64) -> Result<[u8; LEN], Fault> {
+        let mut bytes = [0; LEN];
+        self.file.read_exact_at(&mut bytes, offset).map_err(failed("read the"))?;
+        Ok(bytes)
+    }
+
     /// Bytes at any place, at once. What is kept of the block is not changed by it.
     pub(crate) fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
         write(&self.file, bytes, offset)

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use nix::unistd::{Whence, lseek};
+
 use crate::error::Fault;
 use crate::ext4::format::geometry::{Geometry, Layout, ROOT};
 use crate::ext4::format::inode::{Extent, IBLOCK, leaf_map};
@@ -12,7 +14,7 @@ use crate::ext4::format::superblock::{
 };
 use crate::ext4::unfit::Unfit;
 use crate::ext4::write::blocks::Blocks;
-use crate::ext4::write::disk::Disk;
+use crate::ext4::write::disk::{Disk, damaged};
 use crate::ext4::write::inodes::Inodes;
 use crate::ext4::write::names::{Chain, Names};
 use crate::ext4::write::waiting::Later;
@@ -45,6 +47,8 @@ pub(crate) struct Image {
     mark: Mark,
     uuid: [u8; 16],
     journal: [u8; IBLOCK],
+    /// The superblock as the first write left it.
+    begun: [u8; LEN],
 }
 
 /// Mark, superblock and descriptors of a sealed image.
@@ -87,6 +91,10 @@ impl Head {
 /// The mark, checked, and the superblock as it lies there.
 fn read_start(file: &File) -> Result<(Mark, [u8; LEN]), Unfit> {
     let mut start = [0; 2048];
+    let have = length(file)?;
+    if have < start.len() as u64 {
+        return Err(Unfit::Short { bytes: start.len() as u64, have });
+    }
     file.read_exact_at(&mut start, 0).map_err(Unfit::read)?;
     let mut mark = [0; MARK_LEN];
     let at = usize::try_from(MARK_OFFSET).unwrap_or(0);
@@ -104,9 +112,18 @@ fn read_start(file: &File) -> Result<(Mark, [u8; LEN]), Unfit> {
     let bytes_of = blocks.checked_mul(block.into()).ok_or(Unfit::Changed)?;
     let inodes = u64::from(inodes_per_group) * blocks.div_ceil(u64::from(block.max(1)) * 8);
     match Geometry::new(bytes_of, block, inodes, align) {
+        Ok(geometry) if geometry == mark.geometry && have < bytes_of => {
+            Err(Unfit::Short { bytes: bytes_of, have })
+        }
         Ok(geometry) if geometry == mark.geometry => Ok((mark, bytes)),
         Ok(_) | Err(_) => Err(Unfit::Changed),
     }
+}
+
+/// Bytes of a file or a device.
+fn length(file: &File) -> Result<u64, Unfit> {
+    let end = lseek(file, 0, Whence::SeekEnd).map_err(|errno| Unfit::read(errno.into()))?;
+    Ok(end.cast_unsigned())
 }
 
 fn read_groups(file: &File, geometry: Geometry) -> Result<Vec<Group>, Unfit> {
@@ -205,6 +222,7 @@ impl Image {
             mark: unsealed,
             uuid: changing.uuid,
             journal,
+            begun: bytes,
         })
     }
 
@@ -221,6 +239,9 @@ impl Image {
     pub(crate) fn close(mut self) -> Result<(), Fault> {
         self.blocks.finish(&mut self.disk)?;
         self.disk.flush()?;
+        if self.disk.read_at::<LEN>(OFFSET)? != self.begun {
+            return Err(damaged("somebody else has written its superblock meanwhile", 0));
+        }
         let now = Changing {
             free_blocks: self.blocks.free,
             free_inodes: self.inodes.free,

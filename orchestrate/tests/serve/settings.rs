@@ -168,10 +168,10 @@ fn an_idle_daemon_costs_little() {
         daemon.status("Threads")
     );
     // The rest are pages of the program's file: how many the kernel maps beside those that were
-    // touched is its own matter, and it takes them back when it likes.
+    // touched is its own matter, and it takes them back when it likes. They grow with the file (14 MB).
     if !cfg!(debug_assertions) {
         assert!(own < 4 * 1024, "{own} KiB of its own");
-        assert!(resident < 12 * 1024, "{resident} KiB");
+        assert!(resident < 14 * 1024, "{resident} KiB");
     }
     daemon.stop();
 }

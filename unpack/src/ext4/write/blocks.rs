@@ -166,7 +166,9 @@ impl Blocks {
         let start = u64::from(group) * geometry.blocks_per_group();
         let end = start + geometry.blocks_of(group);
         let mut taken = 0;
-        for run in &layout.fixed {
+        // They are in order and apart; a large file system has thousands.
+        let first = layout.fixed.partition_point(|run| run.end() <= start);
+        for run in layout.fixed[first..].iter().take_while(|run| run.start < end) {
             let (from, to) = (run.start.max(start), run.end().min(end));
             if from < to {
                 set_bits(&mut bits, from - start, to - from, true);

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
-use unpack::{Geometry, ImageError, Limits, Stop, Unfit, Walls};
+use unpack::{Before, Geometry, ImageError, Limits, Stop, Unfit, Walls};
 
 use crate::cli::flags::{Flags, Usage};
 use crate::cli::said::say;
@@ -149,7 +149,13 @@ fn fill(flags: &Flags, file: &File, geometry: Geometry, is_device: bool) -> anyh
     if !is_device {
         file.set_len(geometry.blocks * u64::from(geometry.block))?;
     }
-    unpack::make_blank(file, geometry, flags.force)?;
+    let before = match (is_device, flags.force) {
+        // It was empty, and has just been given its length.
+        (false, _) => Before::Zeros,
+        (true, false) => Before::Unknown,
+        (true, true) => Before::Image,
+    };
+    unpack::make_blank(file, geometry, before)?;
     if flags.sync {
         file.sync_all()?;
     }

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::{error, fmt};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Whence, lseek};
 
 use crate::archive::Archive;
@@ -62,30 +63,42 @@ impl From<Error> for ImageError {
     }
 }
 
-/// Makes an empty file system in `file`, which has to read as zeros wherever it is written to: a new file
-/// that was given a length, or a new thin volume. With `again` an image of this program may be there
-/// instead, on storage that then reads as zeros but for what is written here.
+/// What is known of a place in which an empty file system is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing: all of it is read, and has to be zeros.
+    Unknown,
+    /// It reads as zeros: a new file that was given a length, or a new thin volume.
+    Zeros,
+    /// An image of this program may be there instead of zeros, on storage that reads as zeros wherever that has
+    /// not written.
+    Image,
+}
+
+/// Makes an empty file system in `file`.
 ///
 /// # Errors
 /// [`Unfit::InUse`] for what is not empty; [`Unfit::Io`].
-pub fn make_blank(file: &File, geometry: Geometry, again: bool) -> Result<(), Unfit> {
-    let mut mark = [0; MARK_LEN];
-    file.read_exact_at(&mut mark, MARK_OFFSET).map_err(Unfit::read)?;
-    let ours = match Mark::decode(&mark) {
-        Marked::Yes(_) | Marked::Version(_) => again,
-        Marked::Broken | Marked::No => false,
-    };
-    if !ours {
-        let bytes = geometry.blocks * u64::from(geometry.block);
-        if let Some(at) = first_byte(file, bytes)? {
-            return Err(Unfit::InUse { at });
+pub fn make_blank(file: &File, geometry: Geometry, before: Before) -> Result<(), Unfit> {
+    let ours = match before {
+        Before::Zeros => return write_blank(file, geometry),
+        Before::Unknown => false,
+        Before::Image => {
+            let mut mark = [0; MARK_LEN];
+            file.read_exact_at(&mut mark, MARK_OFFSET).map_err(Unfit::read)?;
+            matches!(Mark::decode(&mark), Marked::Yes(_) | Marked::Version(_))
         }
-    }
+    };
     if ours {
         // Inodes and a journal of before must not come back.
         let block = u64::from(geometry.block);
         for run in &Layout::new(geometry).fixed {
             clear(file, run.start * block, run.end() * block)?;
+        }
+    } else {
+        let bytes = geometry.blocks * u64::from(geometry.block);
+        if let Some(at) = first_byte(file, bytes)? {
+            return Err(Unfit::InUse { at });
         }
     }
     write_blank(file, geometry)
@@ -107,9 +120,31 @@ fn clear(file: &File, from: u64, to: u64) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// Where the first byte is that is not zero; holes are not read.
+/// What direct reads are aligned to: no disk has larger sectors than a page.
+const PAGE: usize = 4096;
+
+/// Where the first byte is that is not zero; holes are not read. A device is read past the page cache, of which a
+/// large empty one would take all.
 fn first_byte(file: &File, bytes: u64) -> Result<Option<u64>, Unfit> {
-    let mut buffer = vec![0; 1 << 20];
+    let flags = fcntl(file, FcntlArg::F_GETFL).map_err(|errno| Unfit::read(errno.into()))?;
+    let flags = OFlag::from_bits_retain(flags);
+    let is_device = file.metadata().map_err(Unfit::read)?.file_type().is_block_device();
+    if is_device && fcntl(file, FcntlArg::F_SETFL(flags | OFlag::O_DIRECT)).is_ok() {
+        let found = first_byte_read(file, bytes);
+        fcntl(file, FcntlArg::F_SETFL(flags)).map_err(|errno| Unfit::read(errno.into()))?;
+        match found {
+            // It has larger sectors than the end of the file system is a multiple of.
+            Err(Unfit::Io { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {}
+            found => return found,
+        }
+    }
+    first_byte_read(file, bytes)
+}
+
+fn first_byte_read(file: &File, bytes: u64) -> Result<Option<u64>, Unfit> {
+    let mut memory = vec![0; (1 << 20) + PAGE];
+    let start = memory.as_ptr().align_offset(PAGE).min(PAGE);
+    let buffer = &mut memory[start..start + (1 << 20)];
     let mut at = 0;
     while at < bytes {
         at = match next_data(file, at)? {
@@ -144,6 +179,29 @@ fn next_data(file: &File, at: u64) -> Result<Option<u64>, Unfit> {
 /// [`Unfit`], for what is no such image.
 pub fn layers(image: &File) -> Result<u32, Unfit> {
     Head::read(image).map(|head| head.mark.layers)
+}
+
+/// The writer's mark on a sealed image, after a check that the image is as it was sealed: bytes 896 to 1023.
+/// Whoever vouches for an image vouches for these bytes, which hold the digest of its superblock and
+/// descriptors.
+///
+/// # Errors
+/// [`Unfit`], for what is no sealed image.
+pub fn mark(image: &File) -> Result<[u8; MARK_LEN], Unfit> {
+    Head::read(image)?;
+    let mut mark = [0; MARK_LEN];
+    image.read_exact_at(&mut mark, MARK_OFFSET).map_err(Unfit::read)?;
+    Ok(mark)
+}
+
+/// Whether these first bytes of a device hold the mark of a writer of any version, sealed or not.
+pub fn is_marked(start: &[u8]) -> bool {
+    let at = usize::try_from(MARK_OFFSET).unwrap_or(usize::MAX);
+    let mark = start.get(at..).and_then(|rest| rest.first_chunk());
+    mark.is_some_and(|mark| match Mark::decode(mark) {
+        Marked::Yes(_) | Marked::Version(_) | Marked::Broken => true,
+        Marked::No => false,
+    })
 }
 
 /// Applies one layer, plain, gzip or zstd by its content, to a sealed image, without mounting it: what the
@@ -204,7 +262,7 @@ mod contract_tests {
             let file = tempfile::tempfile().unwrap();
             file.set_len(64 << 20).unwrap();
             let geometry = Geometry::new(64 << 20, block, 4096, 1 << 20).unwrap();
-            make_blank(&file, geometry, false).unwrap();
+            make_blank(&file, geometry, Before::Unknown).unwrap();
             let image = open(file.try_clone().unwrap()).unwrap();
             crate::tree::contract::holds(image);
         }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use unpack::{
-    Applied, Error, Geometry, ImageError, Limits, Root, apply_image, image_manifest_strict,
+    Applied, Before, Error, Geometry, ImageError, Limits, Root, apply_image, image_manifest_strict,
     make_blank, tree_digest, tree_manifest,
 };
 
@@ -23,7 +23,7 @@ impl Twin {
         let file = file.unwrap();
         let geometry = Geometry::new(512 << 20, 4096, 40_000, 1 << 20).unwrap();
         file.set_len(geometry.blocks * u64::from(geometry.block)).unwrap();
-        make_blank(&file, geometry, false).unwrap();
+        make_blank(&file, geometry, Before::Unknown).unwrap();
         Twin { image: image.to_path_buf(), same: digest(root) }
     }
 

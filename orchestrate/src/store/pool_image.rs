@@ -57,9 +57,16 @@ pub(super) struct ImageWork {
 }
 
 impl ImageWork {
-    /// Opens the active `volume`.
+    /// Opens the active `volume`, and has its file system fill it as far as doublings do: a layer for which the
+    /// parent was too small gets a larger device.
     pub(super) fn open(pool: Pool, volume: Volume) -> Result<ImageWork, Error> {
         let device = open_device(&volume.path())?;
+        let (bytes, unfit) = (volume.sectors.bytes(), unfit(volume.id.get()));
+        let mut now = unpack::geometry(&device).map_err(&unfit)?;
+        // What cannot be doubled any more is as large as it can be, and a layer that does not fit says so.
+        while now.doubled().is_ok_and(|doubled| doubled.bytes() <= bytes) {
+            now = unpack::grow_image(&device).map_err(&unfit)?;
+        }
         Ok(ImageWork { pool, volume, device })
     }
 

@@ -75,6 +75,7 @@ fn volume_class(unfit: &unpack::Unfit) -> Class {
         | unpack::Unfit::Unsealed
         | unpack::Unfit::Changed
         | unpack::Unfit::Short { .. }
+        | unpack::Unfit::NoRoom { .. }
         | unpack::Unfit::InUse { .. } => Class::HostBroken,
     }
 }

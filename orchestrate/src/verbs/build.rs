@@ -150,8 +150,7 @@ pub(crate) fn build(
                     return Err(error);
                 }
                 let error = verdict::keep(host, &wanted, parent, &mut stream, error);
-                // The file system was full and the pool was not: a compressed layer whose size
-                // nobody knew beforehand.
+                // The file system was full and the pool was not.
                 if size < SIZES_MAX && volume_was_full(host, &error) {
                     bytes = bytes.saturating_mul(2);
                     host.say(
@@ -223,8 +222,12 @@ fn is_other(error: &Error) -> bool {
 }
 
 fn volume_was_full(host: &Host, error: &Error) -> bool {
-    let full =
-        matches!(error, Error::Unpack { source, .. } if source.kind() == unpack::Kind::NoSpace);
+    let Error::Unpack { source, .. } = error else { return false };
+    // An image is full by its own account.
+    if source.is_full() {
+        return true;
+    }
+    let full = source.kind() == unpack::Kind::NoSpace;
     let room = host.store.space().is_ok_and(|space| space.free() > space.total / 50 + space.block);
     full && room && host.store.alone()
 }

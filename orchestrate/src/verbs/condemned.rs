@@ -117,7 +117,7 @@ fn is_of_the_volume(unfit: &Unfit) -> bool {
         | Unfit::Unsealed
         | Unfit::Changed
         | Unfit::Short { .. } => true,
-        Unfit::InUse { .. } | Unfit::Geometry(_) | Unfit::Io { .. } => false,
+        Unfit::NoRoom { .. } | Unfit::InUse { .. } | Unfit::Geometry(_) | Unfit::Io { .. } => false,
     }
 }
 

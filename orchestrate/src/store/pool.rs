@@ -20,7 +20,9 @@ use crate::store::pool_image::{self, ImageReading, ImageWork};
 use crate::store::pool_open::{ThinView, ThinWork, admit, mount};
 use crate::store::pool_read::{self, mapping, told};
 use crate::store::seal::mark;
-use crate::store::seam::{Condition, Ground, Made, Peek, Reading, Space, Store, View, Work};
+use crate::store::seam::{
+    ByStart, Condition, Ground, Made, Peek, Reading, Space, Store, View, Work,
+};
 use crate::store::{pool_names, pool_seal, pool_serials};
 
 /// Of a thin pool's metadata (kernel's thin-provisioning.rst).
@@ -159,10 +161,6 @@ impl Store for ThinStore {
         pool_read::made(&self.pool)
     }
 
-    fn has_images(&self) -> bool {
-        true
-    }
-
     fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error> {
         let thin = thin_id(id)?;
         self.pool.create_thin(thin).map_err(|error| not_made(error, id, None))?;
@@ -185,15 +183,16 @@ impl Store for ThinStore {
         self.pool.create_snap(new, from).map_err(|error| not_made(error, id, Some(origin)))
     }
 
-    fn open(&self, id: u32, bytes: u64, ground: Ground) -> Result<Box<dyn Work>, Error> {
+    fn open(&self, id: u32, bytes: u64, judge: ByStart<'_>) -> Result<Box<dyn Work>, Error> {
         let name = self.work_name(id);
         let volume =
             self.pool.activate(thin_id(id)?, &name, self.sectors(bytes), Access::ReadWrite)?;
-        let opened = match ground {
+        let ground = pool_seal::read(&volume.path()).and_then(|start| judge(&start));
+        let opened = ground.and_then(|ground| match ground {
             Ground::Mounted => self.open_mounted(volume),
             Ground::Written => ImageWork::open(self.pool.clone(), volume)
                 .map(|work| -> Box<dyn Work> { Box::new(work) }),
-        };
+        });
         if opened.is_err() {
             self.pool.deactivate(&name)?;
         }

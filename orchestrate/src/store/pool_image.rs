@@ -62,6 +62,7 @@ impl ImageWork {
     pub(super) fn open(pool: Pool, volume: Volume) -> Result<ImageWork, Error> {
         let device = open_device(&volume.path())?;
         let (bytes, unfit) = (volume.sectors.bytes(), unfit(volume.id.get()));
+        // This also is the check that it is as it was sealed.
         let mut now = unpack::geometry(&device).map_err(&unfit)?;
         // What cannot be doubled any more is as large as it can be, and a layer that does not fit says so.
         while now.doubled().is_ok_and(|doubled| doubled.bytes() <= bytes) {

@@ -104,6 +104,9 @@ pub enum Ground {
     Written,
 }
 
+/// Says by the first bytes of a volume what it is.
+pub(crate) type ByStart<'a> = &'a dyn Fn(&[u8]) -> Result<Ground, Error>;
+
 /// The bytes of a layer.
 pub(crate) type Layer<'a> = &'a mut (dyn Read + Send);
 
@@ -230,11 +233,6 @@ pub trait Store: Send {
         false
     }
 
-    /// Whether its volumes are images, into which layers are written without a mount.
-    fn has_images(&self) -> bool {
-        false
-    }
-
     /// Makes the empty file system of the template, of this size at least, and closes it.
     /// Returns its size.
     ///
@@ -255,8 +253,9 @@ pub trait Store: Send {
     /// it has no `origin`.
     fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error>;
 
-    /// Opens a snapshot of `bytes` for one apply.
-    fn open(&self, id: u32, bytes: u64, ground: Ground) -> Result<Box<dyn Work>, Error>;
+    /// Opens a snapshot of `bytes` for one apply. Where volumes are images, `judge` says by the first bytes of the
+    /// device, which are the origin's as long as nothing was written, what the layer is applied to.
+    fn open(&self, id: u32, bytes: u64, judge: ByStart<'_>) -> Result<Box<dyn Work>, Error>;
 
     /// Opens the sealed `id` of `bytes` to digest its tree: without a mount where our own reader can.
     fn read(&self, id: u32, bytes: u64) -> Result<Box<dyn Reading>, Error>;

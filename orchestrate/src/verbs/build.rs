@@ -259,26 +259,21 @@ fn reserve(host: &mut Host, build: &str, parent: &Volume, bytes: u64) -> Result<
     }
 }
 
-/// What a layer on `parent` is applied to: what the layers below were applied to. An image of the writer is
-/// believed only as far as the parent's seal record vouches for it. A template that no writer has made is made
-/// again, so that only what was begun through mounts goes on through them.
-fn ground(host: &Host, parent: &Volume) -> Result<Ground, Error> {
-    if !host.store.has_images() {
-        return Ok(Ground::Mounted);
-    }
-    let start = host.store.seal_record(parent.id)?.unwrap_or_default();
-    let marked = seal::mark(&start).is_some();
-    match parent.role {
-        Role::Layer if !marked => return Ok(Ground::Mounted),
-        Role::Template if !marked => {
-            return Err(Error::Volume { volume: parent.id, source: Box::new(Unfit::Foreign) });
-        }
-        Role::Layer | Role::Template => {}
+/// What a layer on `parent` is applied to, of which `start` are the first bytes: what the layers below were
+/// applied to. An image of the writer is believed only as far as the parent's seal record vouches for it. A
+/// template that no writer has made is made again, so that only what was begun through mounts goes on through
+/// them.
+fn ground(host: &Host, parent: &Volume, start: &[u8]) -> Result<Ground, Error> {
+    let unfit = |source| Error::Volume { volume: parent.id, source: Box::new(source) };
+    match (seal::mark(start), parent.role) {
+        (None, Role::Layer) => return Ok(Ground::Mounted),
+        (None, Role::Template) => return Err(unfit(Unfit::Foreign)),
+        (Some(_), Role::Layer | Role::Template) => {}
     }
     let key = host.registry.seal_key()?.map(|key| Key(key.0));
-    match SealRecord::vouches(&start, key.as_ref(), parent.id) {
+    match SealRecord::vouches(start, key.as_ref(), parent.id) {
         true => Ok(Ground::Written),
-        false => Err(Error::Volume { volume: parent.id, source: Box::new(Unfit::Changed) }),
+        false => Err(unfit(Unfit::Changed)),
     }
 }
 
@@ -302,13 +297,13 @@ fn apply(
 ) -> Result<Done, Error> {
     let title = wanted.title();
     let before = host.store.space()?;
-    let mut work = host.store.open(volume.id, volume.bytes, ground(host, parent)?)?;
+    let judge = |start: &[u8]| ground(host, parent, start);
     // What the snapshot holds is the parent's.
-    let parents = |error| match error {
-        Error::Volume { source, .. } => Error::Volume { volume: parent.id, source },
-        other => other,
-    };
-    work.mark().map_err(parents)?;
+    let mut work =
+        host.store.open(volume.id, volume.bytes, &judge).map_err(|error| match error {
+            Error::Volume { source, .. } => Error::Volume { volume: parent.id, source },
+            other => other,
+        })?;
     let plain = wanted.remembered().map_or(wanted.size, |blob| blob.diff_size);
     work.make_room(plain)?;
     let manifest = host.manifests.unnamed(volume.id)?;

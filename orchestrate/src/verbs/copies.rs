@@ -203,7 +203,7 @@ impl Host {
         if copies.is_empty() {
             return Ok(());
         }
-        let work = self.store.open(row.id, row.bytes, Ground::Mounted)?;
+        let work = self.store.open(row.id, row.bytes, &|_| Ok(Ground::Mounted))?;
         let applied = work
             .has_room(copies::bytes(copies))
             .and_then(|()| self.apply_copies(row, work.as_ref(), copies));

@@ -175,10 +175,7 @@ impl Host {
     }
 
     fn look_once(&self, volume: &Volume, sealed: Digest) -> Now {
-        match self.is_vouched(volume).and_then(|vouched| match vouched {
-            true => self.tree_now(volume),
-            false => Err(Error::Volume { volume: volume.id, source: Box::new(Unfit::Changed) }),
-        }) {
+        match self.tree_now(volume) {
             Ok(found) if found == sealed => Now::Intact,
             Ok(found) => Now::Changed { found },
             Err(error) if self.is_of_the_volume(&error) => Now::Unreadable { why: whole(&error) },
@@ -237,11 +234,14 @@ impl Host {
         Ok(layers)
     }
 
-    /// Whether the seal record of an image of the writer vouches for it: nothing can be built on it else.
-    fn is_vouched(&self, volume: &Volume) -> Result<bool, Error> {
+    /// The seal record of an image of the writer vouches for it: nothing can be built on it else.
+    fn has_its_record(&self, volume: &Volume) -> Result<(), Error> {
         let key = self.registry.seal_key()?.map(|key| Key(key.0));
         let start = self.store.seal_record(volume.id)?.unwrap_or_default();
-        Ok(seal::mark(&start).is_none() || SealRecord::vouches(&start, key.as_ref(), volume.id))
+        match seal::mark(&start).is_none() || SealRecord::vouches(&start, key.as_ref(), volume.id) {
+            true => Ok(()),
+            false => Err(Error::Volume { volume: volume.id, source: Box::new(Unfit::Changed) }),
+        }
     }
 
     fn tree_now(&self, volume: &Volume) -> Result<Digest, Error> {
@@ -250,6 +250,7 @@ impl Host {
         self.still_sealed(volume.id)?;
         let reading = {
             let _store = self.locks.store()?;
+            self.has_its_record(volume)?;
             self.store.read(volume.id, volume.bytes)?
         };
         let digest = self.tree_digest(reading.as_ref(), volume);

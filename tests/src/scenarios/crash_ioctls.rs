@@ -1,4 +1,5 @@
-//! Each device-mapper call, mount and resize of `orchestrate` on a thin pool fails once, and then always: the
+//! Each device-mapper call, mount and resize of `orchestrate` on a thin pool fails once, and then always; so does
+//! each read and write of a volume, by the child that writes it and by its parent: the
 //! run says so with a class and ends in its time; the same command without the fault ends well, and nothing
 //! is left over. Each 35th in the short form, every one in the long; `VENEER_IOCTLS_STEP` says each how many,
 //! and `VENEER_IOCTLS_OFFSET`, from 0 to one less, which of them, so that such parts make up the whole.
@@ -51,8 +52,10 @@ fn fail(Ready { host, right, .. }: &Ready<'_>, step: usize, offset: usize) -> Re
     let mut sum = Sum::default();
     for (number, case) in CASES.iter().enumerate() {
         for (kind, fault) in FAULTS.iter().enumerate() {
-            let first = (offset + number * 7 + kind * 11) % step;
-            sweep(host, case, right, *fault, (first, step), &mut sum)?;
+            for whose in [Whose::Main, Whose::Children] {
+                let first = (offset + number * 7 + kind * 11) % step;
+                sweep(host, case, right, (whose, *fault), (first, step), &mut sum)?;
+            }
         }
     }
     Ok(Report::new()
@@ -80,14 +83,17 @@ fn like(call: &Call) -> (&str, &str) {
 
 fn on_pool(call: &Call) -> bool {
     let mounts = ["mount", "umount2", "fsopen", "fsconfig", "fsmount"];
-    call.name == "ioctl" && !call.on.starts_with("clone") || mounts.contains(&call.name)
+    let volume = ["read", "pread64", "write", "pwrite64", "fsync"];
+    call.name == "ioctl" && !call.on.starts_with("clone")
+        || mounts.contains(&call.name)
+        || volume.contains(&call.name) && call.on.starts_with("/dev/dm-")
 }
 
 fn sweep(
     host: &CrashHost<'_>,
     case: &Case,
     right: &BTreeMap<String, String>,
-    (errno, always): (Errno, bool),
+    (whose, (errno, always)): (Whose, (Errno, bool)),
     (first, step): (usize, usize),
     sum: &mut Sum,
 ) -> Result<()> {
@@ -113,13 +119,14 @@ fn sweep(
         };
         let begun = Instant::now();
         let command = host.cmd(case.words);
-        let ended = trace::run(command.command(), &[&host.state], Whose::Main, each)?;
+        let ended = trace::run(command.command(), &[&host.state], whose, each)?;
         let took = begun.elapsed();
         let Some(place) = place else {
             ensure!(ended.code == Some(0), "{:?}: {ended:?}", case.words);
             return Ok(());
         };
-        let what = format!("{errno} always {always} at {at}, {place}, of {:?}", case.words);
+        let what =
+            format!("{errno} always {always} at {at}, {whose:?} {place}, of {:?}", case.words);
         eprintln!("{what}: {failed} failed, {:?}, {:.1} s", ended.code, took.as_secs_f64());
         let last = ended.stdout.lines().last().unwrap_or_default();
         let said: serde_json::Value = serde_json::from_str(last).unwrap_or_default();

@@ -23,6 +23,7 @@ pub const SCENARIO: Scenario = Scenario {
 /// Where commands are killed, and at each of how many of these places.
 #[derive(Debug, Clone, Copy)]
 struct Pass {
+    whose: Whose,
     places: Places,
     side: Side,
     step: usize,
@@ -37,18 +38,23 @@ enum Places {
     Turn,
     /// The registry's files.
     Registry,
+    /// Volumes, as the child that makes a layer writes them.
+    Volumes,
 }
 
 const SHORT: &[Pass] = &[
-    Pass { places: Places::All, side: Side::Before, step: 211 },
-    Pass { places: Places::All, side: Side::After, step: 211 },
+    Pass { whose: Whose::Main, places: Places::All, side: Side::Before, step: 211 },
+    Pass { whose: Whose::Main, places: Places::All, side: Side::After, step: 211 },
+    Pass { whose: Whose::Children, places: Places::Volumes, side: Side::Before, step: 7 },
 ];
 
 /// Before a call that follows another of the same kind all is as it was after that one.
 const LONG: &[Pass] = &[
-    Pass { places: Places::Turn, side: Side::Before, step: 1 },
-    Pass { places: Places::Pool, side: Side::After, step: 1 },
-    Pass { places: Places::Registry, side: Side::After, step: 20 },
+    Pass { whose: Whose::Main, places: Places::Turn, side: Side::Before, step: 1 },
+    Pass { whose: Whose::Main, places: Places::Pool, side: Side::After, step: 1 },
+    Pass { whose: Whose::Main, places: Places::Registry, side: Side::After, step: 20 },
+    Pass { whose: Whose::Children, places: Places::Volumes, side: Side::Before, step: 1 },
+    Pass { whose: Whose::Children, places: Places::Volumes, side: Side::After, step: 1 },
 ];
 
 impl Places {
@@ -60,6 +66,7 @@ impl Places {
             Places::Pool => !registry,
             Places::Turn => !registry && turned,
             Places::Registry => registry,
+            Places::Volumes => call.on.starts_with("/dev/dm-"),
         }
     }
 }
@@ -133,7 +140,7 @@ fn killed_at(
         place = Some(call.clone());
         Act::Kill
     };
-    let ended = trace::run(host.cmd(words).command(), &[&host.state], Whose::Main, each)?;
+    let ended = trace::run(host.cmd(words).command(), &[&host.state], pass.whose, each)?;
     match &place {
         Some(place) => ensure!(ended.signal == Some(Signal::SIGKILL), "{place}: {ended:?}"),
         None => ensure!(ended.code == Some(0), "{words:?}: {ended:?}"),

@@ -143,12 +143,17 @@ impl Call {
         let mut any = anywhere;
         for path in &paths {
             let inside = below(path);
-            any |= inside.is_some() || path.starts_with("/dev/mapper");
+            any |= inside.is_some() || path.starts_with("/dev/mapper") || is_dm_node(path);
             let path = inside.as_ref().unwrap_or(path);
             on = format!("{on}{}{}", if on.is_empty() { "" } else { " " }, path.display());
         }
         any.then_some(Call { name, on, effect, answer: 0, site: 0 })
     }
+}
+
+/// The kernel's own node of a device-mapper device, by which volumes are written.
+fn is_dm_node(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| path.starts_with("/dev/dm-"))
 }
 
 /// A call's name, what it does, and where its paths are; none for what is not looked at.

@@ -11,10 +11,12 @@ use crate::s3::Server;
 const TAR: &str = "tar -x -p --numeric-owner --xattrs '--xattrs-include=*' -C \"$OUT\"";
 
 /// Names of all jobs here, in order.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 12] = [
     "fetch",
     "unpack",
     "unpack-bare",
+    "image",
+    "image-bare",
     "stream",
     "stages",
     "stages-once",
@@ -169,6 +171,30 @@ pub fn unpack_bare(setup: &Setup) -> Result<Job> {
     job.contenders.retain(|contender| contender.name != "umoci");
     job.missing.retain(|name| *name != "umoci");
     Ok(Job { name: "unpack-bare", what: format!("{}, no digest made", job.what), ..job })
+}
+
+/// `image` and `image-bare`: the same layer written into an ext4 image, which is made as well and not mounted;
+/// the others as in `unpack` and `unpack-bare`.
+///
+/// # Errors
+/// The layer cannot be made.
+pub fn image(setup: &Setup, name: &'static str) -> Result<Job> {
+    let (mut job, aim, ours) = match name {
+        "image" => (unpack(setup)?, 0.55, "unpack --image"),
+        _ => (unpack_bare(setup)?, 0.4, "unpack --image --digests none"),
+    };
+    let (from, unpack) = (layers::large(setup)?.0, setup.programs.join("unpack"));
+    let none = if name == "image" { "" } else { " --digests none" };
+    // Beside the file system that the others write into, on the same disk.
+    let (to, unpack) = ("\"$OUT/../../image\"", unpack.display());
+    let line = format!(
+        "rm -f {to}; {unpack} -q --image {to} --blank 8G && \
+         {unpack} -q --sandbox require --sync{none} --image {to} < {}; code=$?; rm -f {to}; exit $code",
+        from.display()
+    );
+    job.contenders[0] = Contender { name: ours, line };
+    let what = format!("{}; ours into an image that is not mounted", job.what);
+    Ok(Job { name, what, aim: Some(aim), ..job })
 }
 
 /// `stream`: from S3 to a tree.

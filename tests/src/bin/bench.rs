@@ -138,6 +138,7 @@ fn native(
             "unpack" => jobs::unpack(setup)?,
             "stream" => jobs::stream(setup, &store)?,
             "unpack-bare" => jobs::unpack_bare(setup)?,
+            "image" | "image-bare" => jobs::image(setup, name)?,
             "stages" => jobs::stages(setup, &store)?,
             "stages-once" => jobs::stages_once(setup, &store)?,
             "start-up" => jobs::start_up(setup),

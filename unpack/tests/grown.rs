@@ -426,14 +426,29 @@ fn a_full_disk_is_no_full_image() {
     let args = ["-t", "tmpfs", "-o", "size=4m", "tmpfs"].map(AsRef::as_ref);
     run("mount", &[&args[..], &[at]].concat());
     let path = small.join("image");
-    let of = Geometry::new(64 * MIB, 4096, 0, 1 << 20).unwrap();
+    let of = Geometry::new(128 * MIB, 4096, 0, 1 << 20).unwrap();
     let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
     file.set_len(of.bytes()).unwrap();
     let made = make_blank(&file, of, false);
+    // What is in memory can be written, and nothing else.
+    let fill = File::create(small.join("fill")).unwrap();
+    let filled =
+        (0..2000u64).take_while(|n| fill.write_all_at(&[1; 4096], n * 4096).is_ok()).count();
+    file.set_len(2 * of.bytes()).unwrap();
+    let grown = grow_image(&file);
+    let after = layers(&file);
+    fs::remove_file(small.join("fill")).unwrap();
+    drop(fill);
+    file.set_len(0).unwrap();
+    file.set_len(of.bytes()).unwrap();
+    make_blank(&file, of, false).unwrap();
     let layer = apply_image(&*filling("f", 20), &file, &Limits::default(), None);
     drop(file);
     run("umount", &[at]);
     made.unwrap();
+    assert!(filled < 1024, "{filled}");
+    assert!(matches!(grown, Err(Unfit::Io { .. })), "{grown:?}");
+    assert!(matches!(after, Err(Unfit::Unsealed)), "{after:?}");
     match layer {
         Err(ImageError::Layer(error)) => {
             assert_eq!((error.kind(), error.is_full()), (Kind::NoSpace, false), "{error:?}");
@@ -497,12 +512,10 @@ fn the_program_grows_files_and_devices() {
     assert!(said.0 == Some(100) && said.1.contains("cannot be doubled again"), "{said:?}");
     assert_eq!(len(), (64 * MIB) << 6);
     run("e2fsck", &["-fn".as_ref(), path.as_os_str()]);
-    // What is damaged keeps its length.
-    let damaged = File::options().write(true).open(&path).unwrap();
+    // What is damaged keeps its length: the end of its bitmap, which lies behind superblock and descriptors.
     fs::remove_file(&path).unwrap();
-    drop(damaged);
     assert_eq!(call(&["--blank", "64M"], image).0, Some(0));
-    File::options().write(true).open(&path).unwrap().write_all_at(b"x", 900).unwrap();
+    File::options().write(true).open(&path).unwrap().write_all_at(&[0], 3 * 4096 - 1).unwrap();
     let said = call(&["--grow"], image);
     assert_eq!((said.0, len()), (Some(100), 64 * MIB), "{said:?}");
 }

@@ -70,10 +70,7 @@ impl Geometry {
         let groups = base.div_ceil(u64::from(block.max(1)) * 8);
         let inodes = u64::from(inodes_per_group).checked_mul(groups)?;
         let geometry = Geometry::new(bytes, block, inodes, align).ok()?;
-        if geometry.base != base
-            || geometry.inodes_per_group != inodes_per_group
-            || doublings > DOUBLINGS_MAX
-        {
+        if geometry.base != base || geometry.inodes_per_group != inodes_per_group {
             return None;
         }
         (0..doublings).try_fold(geometry, |geometry, _| geometry.doubled().ok())

@@ -69,14 +69,12 @@ impl Geometry {
         let bytes = base.checked_mul(block.into())?;
         let groups = base.div_ceil(u64::from(block.max(1)) * 8);
         let inodes = u64::from(inodes_per_group).checked_mul(groups)?;
-        let geometry = Geometry::new(bytes, block, inodes, align).ok()?;
-        if geometry.base != base
-            || geometry.inodes_per_group != inodes_per_group
-            || doublings > DOUBLINGS_MAX
-        {
+        let made = Geometry::new(bytes, block, inodes, align).ok()?;
+        let said = Geometry { block, blocks: base, inodes_per_group, align, base, doublings: 0 };
+        if made != said {
             return None;
         }
-        (0..doublings).try_fold(geometry, |geometry, _| geometry.doubled().ok())
+        (0..doublings).try_fold(made, |geometry, _| geometry.doubled().ok())
     }
 
     /// The same file system with twice the blocks that it was made with, and twice more for each doubling: rounded
@@ -87,11 +85,12 @@ impl Geometry {
     pub fn doubled(&self) -> Result<Geometry, Refusal> {
         let next = self.after(self.doublings + 1);
         let most = u64::from(u32::MAX);
+        // The parts of the new groups need no look: they are no larger than those that were made, which left room for
+        // as much as a border can take of the new part.
         let fits = next.doublings <= DOUBLINGS_MAX
             && next.blocks <= most
             && next.descriptor_blocks() <= next.table_room()
-            && u64::from(next.inodes_per_group) * u64::from(next.groups()) <= most
-            && Layout::new(next).fixed.last().is_none_or(|run| run.end() <= next.blocks);
+            && u64::from(next.inodes_per_group) * u64::from(next.groups()) <= most;
         if fits {
             return Ok(next);
         }
@@ -184,15 +183,26 @@ mod tests {
             }
             (geometry.doublings, geometry.bytes() >> 30)
         };
+        // A block of descriptors would do for more.
+        assert_eq!(most(64, 4096), (6, 4));
         assert_eq!(most(1024, 4096), (6, 64));
         assert_eq!(most(4096, 4096), (6, 256));
         assert_eq!(most(8192, 4096), (5, 256));
         assert_eq!(most(4096, 2048), (4, 64));
+        // A group of 20 blocks is none.
+        let half = Geometry::new((3 * 16_384 + 10) * 4096, 4096, 0, 1 << 20).unwrap();
+        assert_eq!(half.doubled().unwrap().blocks, 3 * 32_768);
+        assert_eq!(half.doubled().unwrap().doubled().unwrap().blocks, 6 * 32_768);
         // More than there is room for in any case can still become twice as large.
         assert_eq!(most(65_536, 2048), (1, 128));
         assert_eq!(most(1 << 20, 4096), (1, 2048));
         // 2^32 blocks are too many.
         assert_eq!(most(6 << 20, 2048), (0, 6144));
+        // So are 2^32 inodes, which fewer blocks can have.
+        let blocks = (1 << 31) - 100;
+        let of = |inodes| Geometry::new(blocks * 4096, 4096, inodes, 1 << 20).unwrap().doubled();
+        assert_eq!(of(0).unwrap().blocks, 2 * blocks);
+        of(1 << 31).unwrap_err();
         let said = Geometry::new(6 << 40, 2048, 0, 1 << 20).unwrap().doubled().unwrap_err();
         assert!(said.to_string().ends_with(&(6u64 << 40).to_string()), "{said}");
     }

@@ -101,3 +101,37 @@ fn changed(
     group.block_bitmap_sum = crc32c(SEED, &bits);
     Ok(Some(bits))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::ext4::apply::make_blank;
+
+    /// A block that is used where the table of descriptors becomes longer, or a free one behind the end, whatever
+    /// the checksums say.
+    #[test]
+    fn what_is_in_the_way_is_not_written_over() {
+        // One block of descriptors, and with twice as many groups two; the last group is a part of one. With few
+        // inodes its end stays free.
+        for (inodes, group, bit, used) in [(0, 0, 2, true), (0, 1, 2, true), (1, 31, 16_383, false)]
+        {
+            let geometry = Geometry::new(1000 << 20, 2048, inodes, 1 << 20).unwrap();
+            let to = geometry.doubled().unwrap();
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(to.bytes()).unwrap();
+            make_blank(&file, geometry, false).unwrap();
+            let mut head = Head::read(&file).unwrap();
+            let at = head.groups[group].block_bitmap * u64::from(geometry.block);
+            let mut bits = vec![0; geometry.block_len()];
+            file.read_exact_at(&mut bits, at).unwrap();
+            bits[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(bits[bit / 8] & 1 << (bit % 8) != 0, used);
+            file.write_all_at(&bits, at).unwrap();
+            head.groups[group].block_bitmap_sum = crc32c(SEED, &bits);
+            let said = grow(&file, head, to);
+            assert!(matches!(said, Err(Unfit::Changed)), "{group} {said:?}");
+            Head::read(&file).unwrap();
+        }
+    }
+}

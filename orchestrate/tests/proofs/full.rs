@@ -33,9 +33,9 @@ fn prepared(bench: &Bench) -> Host<'_> {
     one
 }
 
-/// A copy of it, with its state directory on a small file system of its own.
-fn small<'b>(one: &Host<'b>) -> (Host<'b>, Mount) {
-    let host = one.copy_to("host");
+/// A copy of it under this name, with its state directory on a small file system of its own.
+fn small<'b>(one: &Host<'b>, name: &str) -> (Host<'b>, Mount) {
+    let host = one.copy_to(name);
     let (state, kept) = (host.state(), host.dir.join("kept"));
     fs::rename(&state, &kept).unwrap();
     fs::create_dir(&state).unwrap();
@@ -96,7 +96,7 @@ fn looking_and_making_room_work_in_a_full_state_directory_and_all_else_says_so()
     let bench = images();
     let one = prepared(&bench);
     for of in [Of::Bytes, Of::Inodes] {
-        let (host, _mount) = small(&one);
+        let (host, _mount) = small(&one, "host");
         fill(&host, of);
         let before = host.rows("SELECT name, state FROM activations");
         for words in
@@ -159,7 +159,7 @@ fn making_room_works_as_often_as_it_is_asked_for() {
     }
     one.ok(&["ensure", "s3://bucket/garbage/"]);
     for of in [Of::Both, Of::Bytes, Of::Inodes] {
-        let (host, _mount) = small(&one);
+        let (host, _mount) = small(&one, "host");
         for number in 0..NAMES {
             let name = name(number);
             for words in [&["deactivate", &name][..], &["rm", &name], &["gc"]] {
@@ -209,7 +209,7 @@ fn what_is_kept_back_is_for_what_makes_room_alone() {
         &["ensure", B],
         &["checked", "a-2"],
     ];
-    let (host, _mount) = small(&one);
+    let (host, _mount) = small(&one, "host");
     host.ok(&["recover"]);
     assert_eq!(room(&host), 512 << 10);
     fill(&host, Of::Bytes);
@@ -264,7 +264,7 @@ fn a_state_directory_that_becomes_full_in_the_middle_loses_nothing() {
         {
             let room = words[0] != "activate";
             for at in (0..).step_by(every) {
-                let (host, _mount) = small(&one);
+                let (host, _mount) = small(&one, "host");
                 let (mut seen, mut reached) = (0, false);
                 let each = |call: &Call, side: Side| {
                     if call.effect == Effect::Changes && side == Side::Before {
@@ -308,4 +308,33 @@ fn a_state_directory_that_becomes_full_in_the_middle_loses_nothing() {
             }
         }
     }
+}
+
+/// What was rebuilt is put in the place of the registry as one file: where its log cannot be brought into it,
+/// the registry that is there stays.
+#[test]
+fn a_rebuild_that_meets_the_end_of_the_room_leaves_the_registry_that_is_there() {
+    let bench = images();
+    let one = prepared(&bench);
+    let (host, _mount) = small(&one, "host");
+    let (mut logged, mut full) = (false, false);
+    let each = |call: &Call, side: Side| {
+        logged |= call.on == "state/registry.db.rebuilt-wal" && call.name == "pwrite64";
+        let brought = logged && call.on == "state/registry.db.rebuilt" && call.name == "pwrite64";
+        if brought && side == Side::Before && !std::mem::replace(&mut full, true) {
+            fill(&host, Of::Bytes);
+        }
+        Act::Go
+    };
+    let ended = trace::run(&host.command(&["rebuild"]), &[&host.dir], Whose::Main, each).unwrap();
+    assert!(full, "the log was brought into the file otherwise");
+    assert!(ended.code == Some(111) && ended.stderr.contains(FULL), "{ended:?}");
+    for words in [&["ls"][..], &["rm", "a-2"], &["gc"]] {
+        let (code, said) = host.said(words);
+        assert_eq!(code, 0, "{words:?}: {said}");
+    }
+    make_room(&host);
+    host.ok(&["rebuild"]);
+    host.check();
+    host.check_tree("a-1", 3);
 }

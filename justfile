@@ -95,6 +95,10 @@ corpus *FLAGS: static
 bench *FLAGS: static
     {{ bin }}/bench {{ FLAGS }}
 
+# The state directory becomes full at each change of each command; every STEPth, from OFFSET on.
+soak-full STEP="1" OFFSET="0":
+    VENEER_FULL_STEP={{ STEP }} VENEER_FULL_OFFSET={{ OFFSET }} cargo test --release --package orchestrate --test proofs full_at_any -- --nocapture
+
 # Random operations, each killed at a random time or not, on a directory store; one SEED gives the same again.
 soak-kills RUNS="2000" SEED="1":
     VENEER_KILLS={{ RUNS }} VENEER_SEED={{ SEED }} cargo test --release --package orchestrate --test proofs killed_at_random -- --nocapture

@@ -1,13 +1,15 @@
 //! A state directory whose file system is full, of bytes or of inodes: what makes room works, looking works,
 //! all else says it and is to be tried again, and nothing is lost.
 
+mod each_change;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
-use tests::trace::{self, Act, Call, Effect, Side, Whose};
+use tests::trace::{self, Act, Call, Side, Whose};
 
 use crate::bench::{Bench, Host, names};
 use crate::damage::Mount;
@@ -37,6 +39,8 @@ fn prepared(bench: &Bench) -> Host<'_> {
 fn small<'b>(one: &Host<'b>, name: &str) -> (Host<'b>, Mount) {
     let host = one.copy_to(name);
     let (state, kept) = (host.state(), host.dir.join("kept"));
+    // A host of which nothing is there yet has none.
+    fs::create_dir_all(&state).unwrap();
     fs::rename(&state, &kept).unwrap();
     fs::create_dir(&state).unwrap();
     let options = ["-t", "tmpfs", "-o", "size=6m,nr_inodes=120", "none"];
@@ -250,64 +254,6 @@ fn what_is_kept_back_is_for_what_makes_room_alone() {
     assert_eq!(room(&host), 512 << 10, "it is kept again");
     host.check();
     host.check_tree("b-1", 4);
-}
-
-/// It becomes full in the middle of a command, at each of its changes.
-#[test]
-fn a_state_directory_that_becomes_full_in_the_middle_loses_nothing() {
-    let bench = images();
-    let one = prepared(&bench);
-    let every = if std::env::var_os("VENEER_LONG").is_some() { 1 } else { 19 };
-    for of in [Of::Bytes, Of::Inodes] {
-        for words in
-            [&["activate", B, "--name", "b-1"][..], &["rm", "a-1"], &["deactivate", "a-1"], &["gc"]]
-        {
-            let room = words[0] != "activate";
-            for at in (0..).step_by(every) {
-                let (host, _mount) = small(&one, "host");
-                let (mut seen, mut reached) = (0, false);
-                let each = |call: &Call, side: Side| {
-                    if call.effect == Effect::Changes && side == Side::Before {
-                        if seen == at {
-                            reached = true;
-                            fill(&host, of);
-                        }
-                        seen += 1;
-                    }
-                    Act::Go
-                };
-                let ended =
-                    trace::run(&host.command(words), &[&host.dir], Whose::Main, each).unwrap();
-                let place =
-                    format!("{of:?} {words:?} full at {at}: {:?}: {}", ended.code, ended.stderr);
-                match ended.code {
-                    Some(0) => {}
-                    Some(111) => assert!(ended.stderr.contains(FULL), "{place}"),
-                    _ => panic!("{place}"),
-                }
-                // What makes room works now, whatever was half done.
-                if room && ended.code != Some(0) {
-                    let (code, said) = host.said(words);
-                    assert!(
-                        code == 0 || said.contains("no activation or image"),
-                        "{place} again: {said}"
-                    );
-                }
-                if reached {
-                    make_room(&host);
-                }
-                if !room {
-                    host.ok(words);
-                    host.check_tree("b-1", 4);
-                }
-                host.ok(&["recover"]);
-                host.check();
-                if !reached {
-                    break;
-                }
-            }
-        }
-    }
 }
 
 /// What was rebuilt is put in the place of the registry as one file: where its log cannot be brought into it,

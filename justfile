@@ -136,6 +136,10 @@ soak-year ACTS DIR:
     mkdir -p {{ DIR }}
     VENEER_YEAR_ACTS={{ ACTS }} VENEER_YEAR_DIR={{ DIR }} cargo test --release --package orchestrate --test serve a_year -- --nocapture
 
+# Readers of the registry that stay for MINUTES, beside a daemon under steady load: how long its log becomes.
+soak-reader MINUTES="60":
+    VENEER_READER_SECONDS=$(({{ MINUTES }} * 60)) cargo test --release --package orchestrate --test serve whoever_reads_on -- --nocapture
+
 # Images by umoci, in each form that skopeo writes: one stack, and the tree of `umoci unpack`; needs root and both programs.
 test-peers-images:
     @command -v umoci > /dev/null && command -v skopeo > /dev/null || { echo "umoci and skopeo are needed: apt-get install umoci skopeo" >&2; exit 1; }

@@ -95,6 +95,10 @@ corpus *FLAGS: static
 bench *FLAGS: static
     {{ bin }}/bench {{ FLAGS }}
 
+# The state directory becomes full at each change of each command; every STEPth, from OFFSET on.
+soak-full STEP="1" OFFSET="0":
+    VENEER_FULL_STEP={{ STEP }} VENEER_FULL_OFFSET={{ OFFSET }} cargo test --release --package orchestrate --test proofs full_at_any -- --nocapture
+
 # Random operations, each killed at a random time or not, on a directory store; one SEED gives the same again.
 soak-kills RUNS="2000" SEED="1":
     VENEER_KILLS={{ RUNS }} VENEER_SEED={{ SEED }} cargo test --release --package orchestrate --test proofs killed_at_random -- --nocapture
@@ -131,6 +135,10 @@ soak-small MINUTES="10" SEED="1":
 soak-year ACTS DIR:
     mkdir -p {{ DIR }}
     VENEER_YEAR_ACTS={{ ACTS }} VENEER_YEAR_DIR={{ DIR }} cargo test --release --package orchestrate --test serve a_year -- --nocapture
+
+# Readers of the registry that stay for MINUTES, beside a daemon under steady load: how long its log becomes.
+soak-reader MINUTES="60":
+    VENEER_READER_SECONDS=$(({{ MINUTES }} * 60)) cargo test --release --package orchestrate --test serve whoever_reads_on -- --nocapture
 
 # Images by umoci, in each form that skopeo writes: one stack, and the tree of `umoci unpack`; needs root and both programs.
 test-peers-images:

@@ -228,16 +228,6 @@ impl Write<'_> {
         self.event(&subject(id), Some("deleting"), None, "")
     }
 
-    /// A build came to an orderly end without a seal: it does not count as a crash.
-    pub fn settle_attempt(&self, build: &str) -> Result<(), Error> {
-        self.run("DELETE FROM attempts WHERE build = ?1", [build]).map(drop)
-    }
-
-    /// Forgets all attempts: an operator looked into it.
-    pub fn settle_attempts(&self) -> Result<(), Error> {
-        self.run("DELETE FROM attempts", []).map(drop)
-    }
-
     /// Reserves an id for an activation; its state is Reserved. `theirs` are ids that the store has: none
     /// of them is given.
     pub fn reserve_activation(

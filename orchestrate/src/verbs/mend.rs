@@ -12,6 +12,7 @@ use crate::host::{Host, spools};
 use crate::local::spooled;
 use crate::plan::repair::{Facts, Repair, compare, wish};
 use crate::plan::{self, Mapping, VolumeStep, Wish, retry};
+use crate::process::reserve;
 use crate::verbs::unsettled::Unsettled;
 use crate::verbs::volumes;
 
@@ -81,10 +82,11 @@ impl Host {
                     // Before that nothing can be changed at all.
                     Err(error) if matches!(repair, Repair::CatchUp { .. }) => return Err(error),
                     Err(error) => {
-                        let left = Unsettled::of(&repair, &error);
                         let before = failed.get(&repair).map_or(0, |(times, _)| *times);
                         // What people do is not over in a moment.
                         let times = if retry::is_spent(&error) { TRIES } else { before + 1 };
+                        let error = reserve::told(error, &self.settings.state);
+                        let left = Unsettled::of(&repair, &error);
                         if times == TRIES {
                             self.say(1, format_args!("recovery cannot {repair}: {}", left.why));
                         }

@@ -8,6 +8,7 @@ use registry::{Volume, VolumeState};
 use crate::error::Error;
 use crate::host::{Host, ids};
 use crate::plan::VolumeStep;
+use crate::verbs::wanted::keys_on;
 
 /// Commits that a volume goes, and takes it out. The caller holds the store's lock.
 pub(crate) fn discard_alone(host: &mut Host, volume: &Volume) -> Result<(), Error> {
@@ -24,7 +25,11 @@ pub(crate) fn delete_volume(host: &mut Host, id: u32) -> Result<(), Error> {
     }
     host.store.delete(id)?;
     host.manifests.forget(id);
-    host.fenced(|write| write.forget_volume(id))
+    host.fenced(|write| {
+        // No id is used twice, so nothing can be built on it again.
+        write.settle_attempts_named(&keys_on(id))?;
+        write.forget_volume(id)
+    })
 }
 
 /// Takes out what an earlier try of this build has left: its id was committed, and it never heard so.

@@ -9,6 +9,11 @@ use crate::local::piece::Piece;
 use crate::store::seal::{self, SealRecord};
 use crate::verbs::arriving::Arriving;
 
+/// How the keys of all builds on this volume begin ([`Wanted::key`]).
+pub(crate) fn keys_on(parent: u32) -> String {
+    format!("{parent} + ")
+}
+
 /// Where a layer's bytes are.
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
@@ -80,7 +85,7 @@ impl Wanted {
     }
 
     pub(crate) fn key(&self, parent: u32) -> String {
-        format!("{parent} + {}", self.name())
+        format!("{}{}", keys_on(parent), self.name())
     }
 
     /// The sha256 of its plain tar, as far as it is known beforehand.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tests::layer;
 
 use crate::bench::{Bench, Host, json};
+use crate::matrix::killed_once;
 
 /// The form of an MD5, and of an ETag of several parts.
 const ONE_PART: &str = "00112233445566778899aabbccddeeff";
@@ -245,6 +246,23 @@ fn layers_that_were_there_already_are_no_crash_loop() {
         host.ok(&["--no-etag-dedup", "ensure", &image(&format!("copy-{number}"))]);
     }
     assert_eq!(host.rows("SELECT build FROM attempts"), [""; 0]);
+    host.check();
+}
+
+/// What was counted of a build goes with the volume that it would be built on.
+#[test]
+fn a_build_that_was_killed_is_not_remembered_for_ever() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    killed_once(&host, &["ensure", &image("a")], "volumes/3");
+    host.ok(&["cancel", "1"]);
+    let counted = |host: &Host<'_>| host.rows("SELECT begun FROM attempts");
+    assert_eq!(counted(&host), ["1"], "it was killed once");
+    host.ok(&["gc"]);
+    assert_eq!(host.rows("SELECT role FROM volumes"), ["template"]);
+    assert_eq!(counted(&host), [""; 0]);
+    host.ok(&["ensure", &image("a")]);
+    assert_eq!(counted(&host), [""; 0]);
     host.check();
 }
 

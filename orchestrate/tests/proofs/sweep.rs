@@ -350,7 +350,7 @@ fn sweep(prepared: &Prepared<'_>, whose: Whose, step: usize, offset: usize) -> F
 }
 
 /// All that the next command finds: rows, volumes, and every file of the state directory by its size.
-fn state(host: &Host<'_>) -> [u8; 32] {
+pub(crate) fn state(host: &Host<'_>) -> [u8; 32] {
     let mut text = host.state_text();
     for name in names(&host.state()) {
         let path = host.state().join(&name);
@@ -400,7 +400,7 @@ fn threads() -> usize {
     2 * std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn setting(name: &str, default: usize) -> usize {
+pub(crate) fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 

@@ -20,6 +20,7 @@ mod life;
 mod lost;
 mod order;
 mod past;
+mod reader;
 mod settings;
 mod small;
 mod trust;

@@ -1,12 +1,14 @@
-//! A year of a busy host in one run: runs that end, activations made and removed, catalogs of a growing
-//! serial, new stacks that are scanned and removed. What is kept of all that stays as large, and
-//! answers stay as fast, as in its first days.
+//! A year of a busy host in one run: runs that end, activations made and removed, a catalog of a higher
+//! serial every minute of its clock, new stacks that are scanned and removed. What is kept of all that stays
+//! as large, and answers stay as fast, as in its first days.
 //!
-//! One life is parts of one length; a figure for each. With `VENEER_YEAR_DIR` the host stays there, and the
-//! next run goes on with it.
+//! One life is parts of one length; a figure for each. With `VENEER_YEAR_DIR` the host stays there with the
+//! figures of all parts so far, and the next run goes on with it, also after one that was stopped in the
+//! middle of a part.
 
-use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,6 +25,12 @@ const IMAGE: &str = "s3://bucket/a/";
 
 /// Acts of the whole year by the measure; the short form is some hundred.
 const PARTS: u64 = 20;
+
+/// Acts in which a minute goes by: a year has 525,600 of them and 1,000,000 acts. Each minute has a catalog.
+const MINUTE: u64 = 2;
+
+/// What an idle daemon may take of one processor, in percent.
+const IDLE_MAX: f64 = 0.2;
 
 fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().expect("a number"))
@@ -89,7 +97,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// What is measured after each part.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Figures {
     acts: u64,
     bytes: u64,
@@ -98,6 +106,55 @@ struct Figures {
     idle_percent: f64,
     activate_p99_ms: f64,
     ls_p99_ms: f64,
+}
+
+impl Figures {
+    /// A line of `year.tsv`.
+    fn line(&self) -> String {
+        format!(
+            "{}\t{}\t{}\t{}\t{:.2}\t{:.1}\t{:.1}\n",
+            self.acts,
+            self.bytes,
+            self.files,
+            self.resident_kib,
+            self.idle_percent,
+            self.activate_p99_ms,
+            self.ls_p99_ms
+        )
+    }
+
+    /// What such a line says.
+    fn of(line: &str) -> Figures {
+        let cells: Vec<&str> = line.split('\t').collect();
+        let [acts, bytes, files, resident, idle, activate, ls] = cells[..] else {
+            panic!("no line of figures: {line}")
+        };
+        let number = |text: &str| text.parse::<u64>().unwrap();
+        let decimal = |text: &str| text.parse::<f64>().unwrap();
+        Figures {
+            acts: number(acts),
+            bytes: number(bytes),
+            files: number(files),
+            resident_kib: number(resident),
+            idle_percent: decimal(idle),
+            activate_p99_ms: decimal(activate),
+            ls_p99_ms: decimal(ls),
+        }
+    }
+}
+
+#[test]
+fn figures_are_kept_as_lines() {
+    let one = Figures {
+        acts: 50_000,
+        bytes: 4_194_304,
+        files: 21,
+        resident_kib: 12_345,
+        idle_percent: 0.05,
+        activate_p99_ms: 31.5,
+        ls_p99_ms: 0.4,
+    };
+    assert_eq!(Figures::of(one.line().trim_end()), one);
 }
 
 /// Bytes and files below a directory.
@@ -180,8 +237,11 @@ fn figures(host: &Host<'_>, daemon: &Daemon, acts: u64, samples: u64) -> Figures
 }
 
 /// Runs of all kinds, each ended: of ten, two for an activation, the others ask for an image again.
-fn live(daemon: &Daemon, publisher: &mut Publisher<'_>, from: u64, to: u64) {
-    for act in from..to {
+fn live(daemon: &Daemon, publisher: &mut Publisher<'_>, acts: Range<u64>, at: &Path) {
+    for act in acts {
+        if act % 100 == 0 {
+            fs::write(at, act.to_string()).unwrap();
+        }
         match act % 10 {
             0 => {
                 activate(daemon, &format!("vm-{act}"), IMAGE);
@@ -192,7 +252,7 @@ fn live(daemon: &Daemon, publisher: &mut Publisher<'_>, from: u64, to: u64) {
                 done(daemon, run);
             }
         }
-        if act % 20 == 10 {
+        if act % MINUTE == 0 {
             publisher.publish();
             publisher.bench.proxy.clear();
         }
@@ -258,39 +318,35 @@ fn a_year_leaves_no_more_than_its_first_days() {
     let daemon = Daemon::start_with(&host, &[], &[("VENEER_CONFIG", text(&config))]);
     let samples = if long { 300 } else { 5 };
     let part = acts / parts;
+    let figures_at = host.dir.join("year.tsv");
     // What is kept is full after the first part, and grows no more.
-    let mut found = Vec::new();
     for number in before / part..parts {
-        live(&daemon, &mut publisher, number * part, (number + 1) * part);
-        fs::write(&at, ((number + 1) * part).to_string()).unwrap();
-        let one = figures(&host, &daemon, (number + 1) * part, samples);
+        let end = (number + 1) * part;
+        live(&daemon, &mut publisher, before.max(number * part)..end, &at);
+        fs::write(&at, end.to_string()).unwrap();
+        let one = figures(&host, &daemon, end, samples);
         println!("{one:?}");
-        found.push(one);
-    }
-    if let Some(dir) = &kept {
-        let mut lines = String::new();
-        for one in &found {
-            writeln!(
-                lines,
-                "{}\t{}\t{}\t{}\t{:.2}\t{:.1}\t{:.1}",
-                one.acts,
-                one.bytes,
-                one.files,
-                one.resident_kib,
-                one.idle_percent,
-                one.activate_p99_ms,
-                one.ls_p99_ms
-            )
-            .unwrap();
+        let mut lines = File::options().create(true).append(true).open(&figures_at).unwrap();
+        lines.write_all(one.line().as_bytes()).unwrap();
+        if kept.is_some() {
+            fs::write(host.dir.join("year.svg"), plot(&all(&figures_at))).unwrap();
         }
-        fs::write(dir.join("year.tsv"), lines).unwrap();
-        fs::write(dir.join("year.svg"), plot(&found)).unwrap();
     }
+    let found = all(&figures_at);
     let (Some(first), Some(last)) = (found.first(), found.last()) else { return };
     assert!(last.files <= first.files + 4, "files: {first:?}, {last:?}");
     assert!(last.bytes <= first.bytes * 5 / 4 + (256 << 10), "bytes: {first:?}, {last:?}");
+    if long {
+        let busy: Vec<&Figures> = found.iter().filter(|one| one.idle_percent > IDLE_MAX).collect();
+        assert!(busy.is_empty(), "idle, and at work: {busy:?}");
+    }
     daemon.stop();
     host.ok(&["recover", "--dry-run"]);
+}
+
+/// The figures of all parts so far, also of runs before this one.
+fn all(figures_at: &Path) -> Vec<Figures> {
+    fs::read_to_string(figures_at).unwrap_or_default().lines().map(Figures::of).collect()
 }
 
 /// What is kept of the past in the short form.

@@ -272,6 +272,16 @@ impl Registry {
         drop(self.conn.busy_timeout(BUSY));
     }
 
+    /// Brings all of the log into the file. Closing does so, too, and says nothing where it cannot.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`], as where there is no room in the file system; then the log is still needed.
+    pub(crate) fn settle_log(&self) -> Result<(), Error> {
+        self.conn
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(Error::sqlite("bring the log into the file"))
+    }
+
     /// Copies a registry of an older schema to `<file>.schema-<n>` before it is migrated, so that
     /// the older program can be gone back to.
     fn keep_older(&self) -> Result<(), Error> {

@@ -227,6 +227,8 @@ impl Registry {
                 }
                 lost
             })?;
+            // Who puts the file in another's place takes the file alone.
+            registry.settle_log()?;
             Ok((registry, lost))
         });
         if made.is_err() {

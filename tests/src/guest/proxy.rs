@@ -207,6 +207,9 @@ impl Proxy {
 /// end in a reset.
 fn pass(client: &TcpStream, server: SocketAddr, shared: &Shared) -> Result<bool> {
     let upstream = TcpStream::connect(server)?;
+    // Head and body are two writes: without this the second waits until the first is acknowledged (RFC 896).
+    client.set_nodelay(true)?;
+    upstream.set_nodelay(true)?;
     let mut from_client = BufReader::new(client);
     let mut from_server = BufReader::new(&upstream);
     loop {

@@ -208,7 +208,7 @@ fn what_decides_is_covered_too() {
         assert!(found(bitmap * 4096 + block / 8, bit), "bit of block {block}");
     }
     // The copy of the superblock in a group that no layer has come to.
-    let image = blank(200, 4096);
+    let image = blank(300, 4096);
     let list = all(&image);
     for at in [0, 1023, 4096, 4096 + 127] {
         flip(&image, 128 * MIB + at, 0);

@@ -12,10 +12,11 @@ pool=$1 image=$2 name=$3
 size=4G
 say() { echo "by-hand: $*" >&2; }
 
-# The template: an empty ext4, made once.
+# The template: an empty ext4, made once. Data will begin where the pool's blocks do.
+work=/dev/mapper/$name-work
 thin --pool "$pool" create 1
 thin --pool "$pool" activate 1 "$name-work" --size $size
-thin --pool "$pool" format "$name-work"
+unpack -q --device "$work" --blank whole
 thin --pool "$pool" deactivate "$name-work"
 
 # Each layer is a snapshot of the one below it.
@@ -27,8 +28,9 @@ for layer in $layers; do
     say "$layer -> thin $id"
     thin --pool "$pool" snap $id $parent
     thin --pool "$pool" activate $id "$name-work" --size $size
-    # unpack says yes only at the archive's verified end; before that the volume is worth nothing.
-    fetch -q "$layer" | thin --pool "$pool" run --name "$name-work" -- unpack --root .
+    # unpack says yes only at the archive's verified end; before that the volume is worth nothing. Nobody
+    # but this script has had the volume, so the layers below are as they were sealed.
+    fetch -q "$layer" | unpack --device "$work" --parent-sealed
     thin --pool "$pool" deactivate "$name-work"
 done
 

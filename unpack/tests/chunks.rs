@@ -9,8 +9,8 @@ use std::os::unix::fs::FileExt;
 
 use forge::{gzip, tar};
 use unpack::{
-    Applied, ChunkSet, Chunks, Compared, Geometry, ImageError, Limits, Stop, apply_image,
-    make_blank,
+    Applied, Before, ChunkSet, Chunks, Compared, Geometry, ImageError, Limits, Stop, apply_image,
+    grow_image, make_blank,
 };
 
 const MIB: u64 = 1 << 20;
@@ -19,7 +19,7 @@ fn blank(mib: u64, block: u32) -> File {
     let file = tempfile::tempfile().unwrap();
     let geometry = Geometry::new(mib * MIB, block, 0, 1 << 20).unwrap();
     file.set_len(geometry.blocks * u64::from(geometry.block)).unwrap();
-    make_blank(&file, geometry, false).unwrap();
+    make_blank(&file, geometry, Before::Zeros).unwrap();
     file
 }
 
@@ -33,6 +33,10 @@ fn all(image: &File) -> Chunks {
 
 fn compare(chunks: &Chunks, image: &File) -> Compared {
     chunks.compare(image, &Stop::default()).unwrap()
+}
+
+fn same(list: &Chunks) -> Compared {
+    Compared { digest: list.digest(), differ: 0, first: Vec::new() }
 }
 
 /// Files of many sizes, a name in many directories, long links, attributes.
@@ -90,7 +94,7 @@ fn lists_follow_from_layers_and_geometry() {
             assert_ne!(list.digest(), before);
             layer(&two, Crumbs(Cursor::new(gzip(&plain)), 1));
             assert_eq!(list.digest(), all(&two).digest());
-            assert_eq!(compare(&list, &one), Compared::default());
+            assert_eq!(compare(&list, &one), same(&list));
         }
         // Other geometry is another list.
         let (three, four) = (blank(81, block), blank(80, 6144 - block));
@@ -100,6 +104,26 @@ fn lists_follow_from_layers_and_geometry() {
         list.write(&mut text).unwrap();
         assert_eq!(Chunks::parse(&mut text.as_slice()).unwrap(), list);
     }
+}
+
+/// A file system that has grown has another list, of all of it; the layers above go on from there.
+#[test]
+fn a_file_system_that_has_grown_has_another_list() {
+    let image = blank(64, 4096);
+    layer(&image, base().as_slice());
+    let before = all(&image);
+    image.set_len(128 * MIB).unwrap();
+    grow_image(&image).unwrap();
+    let grown = all(&image);
+    assert!(grown.digest() != before.digest() && !before.fits(&image).unwrap());
+    let applied = layer(&image, upper().as_slice());
+    for below in [&grown, &before] {
+        let list = Chunks::of(&image, Some((below, &applied.chunks)), &Stop::default()).unwrap();
+        assert!(list == all(&image));
+    }
+    let mut text = Vec::new();
+    grown.write(&mut text).unwrap();
+    assert!(Chunks::parse(&mut text.as_slice()).unwrap() == grown);
 }
 
 /// Chunks of nothing but a layer's data are the same on any parent.
@@ -172,14 +196,14 @@ fn every_flipped_bit_of_the_file_system_is_found() {
         let bit = round % 8;
         of_free.extend([0, 511, 895]);
         of_free.iter().for_each(|&at| flip(&image, at, bit));
-        assert_eq!(compare(&list, &image), Compared::default(), "free blocks are not covered");
+        assert_eq!(compare(&list, &image), same(&list), "free blocks are not covered");
         of_use.iter().for_each(|&at| flip(&image, at, bit));
         let found = compare(&list, &image);
         assert_eq!(found.differ, chunks_in_use, "round {round}");
         let expected: Vec<u64> = of_use.iter().map(|at| at / MIB).collect();
         assert_eq!(found.first, expected);
         of_use.iter().chain(&of_free).for_each(|&at| flip(&image, at, bit));
-        assert_eq!(compare(&list, &image), Compared::default());
+        assert_eq!(compare(&list, &image), same(&list));
     }
 }
 

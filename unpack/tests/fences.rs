@@ -133,7 +133,8 @@ fn image_in_the_sandbox() {
     let image = fs::File::open(&path).unwrap();
     let limits = Limits { walls: Walls::Require, ..Limits::default() };
     let (out, never) = (tempfile::tempfile().unwrap(), Stop::default());
-    let made = unpack::sandbox::image_manifest(&image, false, Some(&out), &limits, &never).unwrap();
+    let made =
+        unpack::sandbox::image_manifest(&image, false, &[], Some(&out), &limits, &never).unwrap();
     let mut lines = Vec::new();
     assert_eq!(made, (unpack::image_manifest(&image, &mut lines, &limits).unwrap(), true));
     let mut text = Vec::new();
@@ -141,14 +142,28 @@ fn image_in_the_sandbox() {
     std::io::Read::read_to_end(&mut &out, &mut text).unwrap();
     assert_eq!(text, lines);
     let (digest, written) =
-        unpack::sandbox::image_manifest(&image, false, None, &limits, &never).unwrap();
+        unpack::sandbox::image_manifest(&image, false, &[], None, &limits, &never).unwrap();
     assert_eq!((digest, written), (made.0, false));
+    // What a manifest says of a path's content is taken for it, and the file is not read.
+    let told = |text: &[u8]| {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, text).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        unpack::sandbox::image_manifest(&image, false, &[&file], None, &limits, &never).unwrap().0
+    };
+    assert_eq!(told(&text), made.0);
+    assert_eq!(told(b""), made.0, "what none knows is read");
+    let line = String::from_utf8(text.clone()).unwrap();
+    let at = line.find("sha256").unwrap() + 9;
+    let mut lie = text.clone();
+    lie[at] = if lie[at] == b'0' { b'1' } else { b'0' };
+    assert_ne!(told(&lie), made.0);
     let none = tempfile::tempfile().unwrap();
-    match unpack::sandbox::image_manifest(&none, false, None, &limits, &never) {
+    match unpack::sandbox::image_manifest(&none, false, &[], None, &limits, &never) {
         Err(unpack::Error::Image { flaw }) => assert_eq!(flaw.kind, unpack::FlawKind::Foreign),
         other => panic!("{other:?}"),
     }
     let few = Limits { time_max: std::time::Duration::ZERO, ..limits };
-    let late = unpack::sandbox::image_manifest(&image, false, None, &few, &never).unwrap_err();
+    let late = unpack::sandbox::image_manifest(&image, false, &[], None, &few, &never).unwrap_err();
     assert_eq!(late.kind(), unpack::Kind::TimedOut, "{late}");
 }

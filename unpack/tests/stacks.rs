@@ -6,7 +6,7 @@ mod fuzzer;
 
 use forge::{Head, Pen, Tar, octal, tar};
 use fuzzer::Dice;
-use unpack::Limits;
+use unpack::{Geometry, Limits};
 
 /// A path of a few that meet one another, or one of many in a wide directory.
 fn path(dice: &mut Dice) -> String {
@@ -112,4 +112,40 @@ fn random_stacks_are_the_same_in_an_image_and_in_a_directory() {
     }
     println!("{stacks} stacks, {layers} layers, {refused} refused; seed {seed}");
     assert!(stacks < 20 || (refused > 0 && refused < layers * 4 / 5), "{refused} of {layers}");
+}
+
+/// The same with an image that is small and becomes larger, where a layer does not fit and at any time.
+#[test]
+fn random_stacks_are_the_same_in_an_image_that_grows() {
+    let (stacks, seed) = (number("VENEER_STACKS", 60) / 3, number("VENEER_SEED", 20_261_130));
+    let (mut layers, mut doublings) = (0, 0);
+    for stack in 0..stacks {
+        let mut dice = Dice((seed + stack).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let (block, align) = ([2048, 4096][dice.below(2)], [1 << 16, 1 << 20][dice.below(2)]);
+        let bytes = (8 + dice.roll() % 40) << 20 | (dice.roll() % 256) << 12;
+        let inodes = 100 + dice.roll() % 1000;
+        let Ok(geometry) = Geometry::new(bytes, block, inodes, align) else { continue };
+        let pen = Pen::growing(geometry);
+        let mut made = Vec::new();
+        for _ in 0..2 + dice.below(6) {
+            if dice.below(6) == 0 && pen.doublings() < 3 {
+                pen.grow();
+            }
+            let mut layer = tar();
+            for _ in 0..1 + dice.below(25) {
+                layer = entry(layer, &mut dice, &mut made);
+            }
+            if dice.below(2) == 0 {
+                let body = vec![b'l'; dice.below(24 << 20)];
+                layer = layer.file(format!("large{}", dice.below(4)), body);
+            }
+            layers += 1;
+            if pen.apply(&layer.end(), &Limits::default()).is_err() {
+                break;
+            }
+            doublings += u64::from(pen.doublings() > 0);
+        }
+    }
+    println!("{stacks} stacks, {layers} layers, {doublings} of them in images that had grown");
+    assert!(stacks < 20 || doublings > stacks, "{doublings} of {layers}");
 }

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use forge::{Tar, gzip, tar};
 use images::{Mounted, run};
 use unpack::{
-    Geometry, ImageError, Kind, Limits, Root, Unfit, apply_image, image_manifest_strict, layers,
-    make_blank, tree_manifest,
+    Before, Geometry, ImageError, Kind, Limits, Root, Unfit, apply_image, image_manifest_strict,
+    layers, make_blank, tree_manifest,
 };
 
 const MIB: u64 = 1 << 20;
@@ -36,7 +36,7 @@ impl Image {
         file.set_len(geometry.blocks * u64::from(geometry.block)).unwrap();
         drop(file);
         let image = Image { _dir: dir, path };
-        make_blank(&image.file(), geometry, false).unwrap();
+        make_blank(&image.file(), geometry, Before::Unknown).unwrap();
         image
     }
 
@@ -218,17 +218,17 @@ fn a_blank_is_made_in_what_is_empty_alone() {
     file.set_len(64 * MIB).unwrap();
     file.write_all_at(b"x", 40 * MIB + 17).unwrap();
     let geometry = Geometry::new(64 * MIB, 4096, 0, 1 << 20).unwrap();
-    for again in [false, true] {
-        let at = match make_blank(&file, geometry, again) {
+    for before in [Before::Unknown, Before::Image] {
+        let at = match make_blank(&file, geometry, before) {
             Err(Unfit::InUse { at }) => at,
             other => panic!("{other:?}"),
         };
         assert_eq!(at, 40 * MIB + 17);
     }
     file.write_all_at(&[0], 40 * MIB + 17).unwrap();
-    make_blank(&file, geometry, false).unwrap();
-    assert!(matches!(make_blank(&file, geometry, false), Err(Unfit::InUse { at: 896 })));
-    make_blank(&file, geometry, true).unwrap();
+    make_blank(&file, geometry, Before::Unknown).unwrap();
+    assert!(matches!(make_blank(&file, geometry, Before::Unknown), Err(Unfit::InUse { at: 896 })));
+    make_blank(&file, geometry, Before::Image).unwrap();
 }
 
 /// Blanks of every odd size, short last groups among them.
@@ -515,7 +515,7 @@ fn a_blank_over_an_image_brings_nothing_back() {
         }
         drop(mounted);
         let geometry = Geometry::new(64 * MIB, block, 0, 1 << 20).unwrap();
-        make_blank(&image.file(), geometry, true).unwrap();
+        make_blank(&image.file(), geometry, Before::Image).unwrap();
         image.checked().layer(&base()).checked();
         let mounted = Mounted::new(&image.path, "rw");
         for n in 0..3000 {

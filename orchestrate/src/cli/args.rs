@@ -58,7 +58,7 @@ pub(crate) struct Args {
     /// reject layers larger than this when uncompressed
     #[argh(option)]
     pub(crate) bytes_max: Option<String>,
-    /// size of a new volume, such as 20G (default 4G); layers grow beyond it if they must
+    /// size of a new activation, and of the template if there is none yet, such as 20G (default 4G)
     #[argh(option)]
     pub(crate) volume_bytes: Option<String>,
     /// seconds to wait for another process (default 3600)

@@ -92,11 +92,10 @@ pub const SETTINGS: &[Setting] = &[
     // VENEER_POOL, which `thin` has too, names the pool alone.
     set("store", "--store", &["VENEER_STORE", "VENEER_POOL"], Kind::Text, "thin:veneer",
         "where volumes live: thin:POOL, or dir:PATH"),
-    // One ext4 flex group of 2 KiB blocks; little of it is ever written: see docs/space.md.
     set("pool_dir", "", &["VENEER_POOL_DIR"], Kind::Text, "/var/lib/veneer/pool",
         "the directory of the pool's files, as given to `thin pool init`; for serve.grow_to"),
     set("volume_bytes", "--volume-bytes", &["VENEER_VOLUME_BYTES"], bytes(1), "4294967296",
-        "size of a new volume, bytes (such as 20G); layers grow beyond it where they must"),
+        "size of a new activation, and of the template where there is none yet, bytes (such as 20G)"),
     set("bytes_max", "--bytes-max", &["VENEER_BYTES_MAX"], bytes(1), "",
         "bytes of one layer when uncompressed; none: the limit of unpack"),
     set("wait", "--wait", &["VENEER_WAIT"], from(0, SECONDS_MAX), "3600",

@@ -41,6 +41,13 @@ pub enum Error {
         /// What unpack says.
         source: unpack::Error,
     },
+    /// A volume that cannot be an image in which a layer goes on.
+    Volume {
+        /// The volume.
+        volume: u32,
+        /// What unpack says.
+        source: Box<unpack::Unfit>,
+    },
     /// An image that cannot be used.
     Image(Unusable),
     /// An image that is not named in the index of a bucket.
@@ -243,6 +250,7 @@ impl std::error::Error for Error {
             Error::Thin(source) => source.source(),
             Error::Registry(source) => source.source(),
             Error::Unpack { source, .. } | Error::Tree { source, .. } => Some(source),
+            Error::Volume { source, .. } => source.source(),
             Error::Away { source, .. } => source.source(),
             Error::Image(Unusable::Archive { source, .. }) => Some(source.as_ref()),
             Error::State(state) => state.source(),

@@ -15,6 +15,11 @@ impl fmt::Display for Error {
                 None => write!(f, "layer {}: {source}", layer.escape_debug()),
             },
             Error::Tree { doing, source } => write!(f, "cannot {doing}: {source}"),
+            Error::Volume { volume, source } => write!(
+                f,
+                "volume {volume} cannot take another layer: {source}; `orchestrate verify` finds out whether it is as \
+                 it was sealed"
+            ),
             Error::Image(unusable) => unusable.fmt(f),
             Error::Push(not) => not.fmt(f),
             Error::Thin(source) => source.fmt(f),

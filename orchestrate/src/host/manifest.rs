@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
 use crate::process::place;
+use crate::store::seam::Work;
 
 /// The manifests of one state directory.
 #[derive(Debug)]
@@ -37,11 +38,10 @@ impl Manifests {
         Ok(file)
     }
 
-    /// Writes the manifest of `root`, which is the tree of `parent` with one layer on top, and
-    /// gives the digest of the whole tree.
+    /// Writes the manifest of the tree of `parent` with one layer on top, and gives the digest of the whole tree.
     pub(crate) fn seal(
         &self,
-        root: &unpack::Root,
+        work: &dyn Work,
         id: u32,
         parent: &Volume,
         mut layer: File,
@@ -58,7 +58,8 @@ impl Manifests {
         known.extend(&below);
         let out = new_file(&self.path(id)).ok();
         // Behind the same fences as the layer: a tree is as large as layers make it.
-        let made = unpack::sandbox::tree_manifest(root, &known, out.as_ref(), limits, stop)
+        let made = work
+            .digest(&known, out.as_ref(), limits, stop)
             .map_err(|source| Error::Tree { doing: "digest the tree", source });
         // A full disk is no reason not to seal.
         if !matches!(made, Ok((_, true))) {

@@ -38,7 +38,8 @@ pub struct Settings {
     pub local_roots: Vec<PathBuf>,
     /// What a layer may be.
     pub limits: unpack::Limits,
-    /// Size of a new template's volume, bytes; layers grow beyond it where they must.
+    /// Size of a new activation, bytes; of the template where there is none yet, which every layer's volume has
+    /// from then on, until a layer needs more.
     pub volume_bytes: u64,
     /// How long to wait for another process.
     pub wait: Duration,

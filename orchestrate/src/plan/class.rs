@@ -21,6 +21,7 @@ pub fn class(error: &Error) -> Class {
             None => unpack_class(source),
         },
         Error::Tree { source, .. } => unpack_class(source),
+        Error::Volume { source, .. } => volume_class(source),
         Error::Image(unusable) => image_class(unusable),
         Error::Push(not) => not.class(),
         Error::Thin(source) => thin_class(source),
@@ -60,6 +61,22 @@ pub fn class(error: &Error) -> Class {
         | Error::Lost { .. }
         | Error::Gone { .. }
         | Error::CrashLoop { .. } => Class::HostBroken,
+    }
+}
+
+/// A volume that was sealed here is as it was sealed, or is damaged.
+fn volume_class(unfit: &unpack::Unfit) -> Class {
+    match unfit {
+        unpack::Unfit::Io { source, .. } => io_class(source),
+        unpack::Unfit::Geometry(_) => Class::Usage,
+        unpack::Unfit::Empty
+        | unpack::Unfit::Foreign
+        | unpack::Unfit::Version(_)
+        | unpack::Unfit::Unsealed
+        | unpack::Unfit::Changed
+        | unpack::Unfit::Short { .. }
+        | unpack::Unfit::NoRoom { .. }
+        | unpack::Unfit::InUse { .. } => Class::HostBroken,
     }
 }
 

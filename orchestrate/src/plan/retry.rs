@@ -86,6 +86,7 @@ pub(crate) fn is_spent(error: &Error) -> bool {
         Error::Locked { .. } | Error::Held { .. } | Error::LookedAt { .. } => return true,
         Error::Making(_) => return true,
         Error::Tree { .. }
+        | Error::Volume { .. }
         | Error::Image(_)
         | Error::Push(_)
         | Error::Thin(_)

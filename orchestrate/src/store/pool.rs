@@ -1,8 +1,8 @@
 //! A store of thin volumes in one live device-mapper pool: the product.
 //!
-//! A volume at work is active under `<pool>-work-<id>` and mounted detached, so a killed process
-//! unmounts itself; what it leaves is one inactive-able device and one thin id, both found again
-//! by recovery.
+//! A volume at work is active under `<pool>-work-<id>`, and its layer is written into it, or it is mounted
+//! detached, so that a killed process unmounts itself; what it leaves is one inactive-able device and one thin id,
+//! both found again by recovery.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -16,9 +16,11 @@ use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
 use crate::error::Error;
 use crate::plan::Mapping;
 use crate::plan::mapped::Mapped;
+use crate::store::pool_image::{self, ImageReading, ImageWork};
 use crate::store::pool_open::{ThinView, ThinWork, admit, mount};
 use crate::store::pool_read::{self, mapping, told};
-use crate::store::seam::{Condition, Made, Peek, Space, Store, View, Work};
+use crate::store::seal::mark;
+use crate::store::seam::{Condition, Ground, Made, Peek, Reading, Space, Store, View, Work};
 use crate::store::{pool_names, pool_seal, pool_serials};
 
 /// Of a thin pool's metadata (kernel's thin-provisioning.rst).
@@ -61,6 +63,37 @@ impl ThinStore {
             }
             Err(thin::Error::ThinAbsent { .. }) => Err(Error::Lost { volume: id }),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Mounts the active work volume, and fills it.
+    fn open_mounted(&self, volume: Volume) -> Result<Box<dyn Work>, Error> {
+        let (mount, root) = mount(&volume)?;
+        let mut work = ThinWork { pool: self.pool.clone(), volume, mount, root };
+        // A retry may have asked for more than the parent has.
+        work.fill_volume()?;
+        Ok(Box::new(work))
+    }
+
+    /// Mounts the sealed `id`, read-only.
+    fn view(&self, id: u32, bytes: u64) -> Result<ThinView, Error> {
+        let (name, device) = self.look_device(id, bytes)?;
+        let mounted = thin::mount::detached(&device, "ext4", &[("noexec", None)], true)
+            .map_err(Error::Thin)
+            .and_then(|mount| {
+                let root = thin::mount::open_root(mount.as_fd())?;
+                let root = unpack::Root::from_fd(root)
+                    .map_err(|source| Error::Tree { doing: "open the volume's root", source })?;
+                Ok((mount, root))
+            });
+        match mounted {
+            Ok((mount, root)) => Ok(ThinView { pool: self.pool.clone(), name, mount, root }),
+            Err(error) => {
+                if let Some(name) = name {
+                    self.pool.deactivate(&name)?;
+                }
+                Err(error)
+            }
         }
     }
 
@@ -126,14 +159,17 @@ impl Store for ThinStore {
         pool_read::made(&self.pool)
     }
 
+    fn has_images(&self) -> bool {
+        true
+    }
+
     fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error> {
         let thin = thin_id(id)?;
         self.pool.create_thin(thin).map_err(|error| not_made(error, id, None))?;
         let name = self.work_name(id);
         let sectors = self.sectors(bytes);
         let volume = self.pool.activate(thin, &name, sectors, Access::ReadWrite)?;
-        let made =
-            thin::template::format(&volume.path(), &thin::template::FormatOptions::default());
+        let made = pool_image::make_template(&volume, self.block_bytes());
         self.pool.deactivate(&name)?;
         made?;
         self.pool.commit()?;
@@ -149,46 +185,32 @@ impl Store for ThinStore {
         self.pool.create_snap(new, from).map_err(|error| not_made(error, id, Some(origin)))
     }
 
-    fn open(&self, id: u32, bytes: u64) -> Result<Box<dyn Work>, Error> {
+    fn open(&self, id: u32, bytes: u64, ground: Ground) -> Result<Box<dyn Work>, Error> {
         let name = self.work_name(id);
         let volume =
             self.pool.activate(thin_id(id)?, &name, self.sectors(bytes), Access::ReadWrite)?;
-        match mount(&volume) {
-            Ok((mount, root)) => {
-                let pool = self.pool.clone();
-                let mut work = ThinWork { pool, volume, mount, root };
-                // A retry may have asked for more than the parent has.
-                work.fill_volume()?;
-                Ok(Box::new(work))
-            }
-            Err(error) => {
-                self.pool.deactivate(&name)?;
-                Err(error)
-            }
+        let opened = match ground {
+            Ground::Mounted => self.open_mounted(volume),
+            Ground::Written => ImageWork::open(self.pool.clone(), volume)
+                .map(|work| -> Box<dyn Work> { Box::new(work) }),
+        };
+        if opened.is_err() {
+            self.pool.deactivate(&name)?;
         }
+        opened
+    }
+
+    fn read(&self, id: u32, bytes: u64) -> Result<Box<dyn Reading>, Error> {
+        let start = self.seal_record(id)?.unwrap_or_default();
+        if mark(&start).is_none() {
+            return Ok(Box::new(self.view(id, bytes)?));
+        }
+        let (name, device) = self.look_device(id, bytes)?;
+        Ok(Box::new(ImageReading::open(self.pool.clone(), name, device)?))
     }
 
     fn look(&self, id: u32, bytes: u64) -> Result<Box<dyn View>, Error> {
-        let (name, device) = self.look_device(id, bytes)?;
-        let mounted = thin::mount::detached(&device, "ext4", &[("noexec", None)], true)
-            .map_err(Error::Thin)
-            .and_then(|mount| {
-                let root = thin::mount::open_root(mount.as_fd())?;
-                let root = unpack::Root::from_fd(root)
-                    .map_err(|source| Error::Tree { doing: "open the volume's root", source })?;
-                Ok((mount, root))
-            });
-        match mounted {
-            Ok((mount, root)) => {
-                Ok(Box::new(ThinView { pool: self.pool.clone(), name, mount, root }))
-            }
-            Err(error) => {
-                if let Some(name) = name {
-                    self.pool.deactivate(&name)?;
-                }
-                Err(error)
-            }
-        }
+        Ok(Box::new(self.view(id, bytes)?))
     }
 
     fn put_seal_record(&self, id: u32, bytes: u64, seal_record: &[u8]) -> Result<(), Error> {

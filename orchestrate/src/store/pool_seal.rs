@@ -1,21 +1,22 @@
-//! The seal record on a thin volume: the first 1024 bytes of its device, which ext4 leaves alone.
+//! The seal record on a thin volume: the first 1024 bytes of its device, which ext4 leaves alone; with the
+//! mark of a writer in the last 128 of them only the 896 before.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 use crate::error::Error;
-use crate::store::seal::RECORD_BYTES;
+use crate::store::seal::{Mark, RECORD_BYTES};
 
 /// Writes the seal record. The tree is on disk before it: what has a seal record is whole.
 pub(crate) fn write(device: &Path, seal_record: &[u8]) -> Result<(), Error> {
     let fail =
         |source| Error::Io { doing: "write the seal record on", path: device.into(), source };
-    if seal_record.len() != RECORD_BYTES {
+    if ![RECORD_BYTES, RECORD_BYTES - size_of::<Mark>()].contains(&seal_record.len()) {
         return Err(fail(io::ErrorKind::InvalidInput.into()));
     }
     let mut file = OpenOptions::new().write(true).open(device).map_err(fail)?;
-    // The mount had no barriers: this makes the disk keep the order.
+    // A mount without barriers may have come before: this makes the disk keep the order.
     file.sync_all()
         .and_then(|()| file.write_all(seal_record))
         .and_then(|()| file.sync_all())

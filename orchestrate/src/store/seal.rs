@@ -7,11 +7,18 @@
 //! the template's seal record, and in no volume that is ever handed out.
 //!
 //! ```text
-//!   0  16  magic "veneer-sealed-1\n"
+//!   0  16  magic "veneer-sealed-3\n"
 //!  16   4  length of the text, little-endian
-//!  20  32  HMAC-SHA256 of the text; of the template's own, under its own key
-//!  52      the text, JSON; then zeros
+//!  20  32  HMAC-SHA256 of what follows up to the end of the text, and of the mark; of the template's own,
+//!          under its own key
+//!  52 128  digests of a layer: blob, diff id, chain id, tree; zeros where there is none
+//! 180      the text, JSON; then zeros
+//! 896 128  the mark of the writer of the image, which is unpack's
 //! ```
+//!
+//! A volume that no writer has made, and a directory store, have the older form: magic "veneer-sealed-1\n", or
+//! "veneer-sealed-2\n" where the record names a manifest; the text from byte 52 to 1023, with its digests in it;
+//! the HMAC is that of the text.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -24,14 +31,23 @@ use sha2::Sha256;
 
 use crate::error::Error;
 
-/// Bytes of a seal record on a volume.
+/// Bytes of a seal record, with the mark where there is one.
 pub(crate) const RECORD_BYTES: usize = 1024;
+
+/// The mark of an image's writer, which a seal record vouches for.
+pub(crate) type Mark = [u8; 128];
 
 const MAGIC: &[u8; 16] = b"veneer-sealed-1\n";
 /// Of one that names a manifest: programs that do not know of those take it for none.
 const MAGIC_2: &[u8; 16] = b"veneer-sealed-2\n";
+/// Of one that vouches for the mark behind it.
+const MAGIC_3: &[u8; 16] = b"veneer-sealed-3\n";
 const TEXT_AT: usize = 52;
 const TEXT_MAX: usize = RECORD_BYTES - TEXT_AT;
+const MARK_AT: usize = RECORD_BYTES - size_of::<Mark>();
+/// What the third form has in front of its text, in this order.
+const DIGESTS: [&str; 4] = ["blob", "diff", "chain", "tree"];
+const DIGESTS_BYTES: usize = 32 * DIGESTS.len();
 
 /// The key of a store's seals.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,53 +144,122 @@ pub(crate) struct Origin {
 /// Whether these are the bytes of a record, whoever made it and for whichever volume; or of the believed
 /// serials, which no store has without a registry.
 pub(crate) fn is_record(bytes: &[u8]) -> bool {
-    bytes.starts_with(MAGIC) || bytes.starts_with(MAGIC_2) || bytes.starts_with(SERIALS_MAGIC)
+    [MAGIC, MAGIC_2, MAGIC_3, SERIALS_MAGIC].iter().any(|magic| bytes.starts_with(*magic))
 }
 
 impl SealRecord {
-    /// The seal record as it stands on a volume: [`RECORD_BYTES`] long. What does not fit of its origin is
-    /// left out.
-    pub(crate) fn seal(&self, key: &Key) -> Vec<u8> {
-        let text = |seal_record: &SealRecord| serde_json::to_vec(seal_record).unwrap_or_default();
-        let mut json = text(self);
-        let mut magic = match self.origin.as_ref().and_then(|origin| origin.manifest) {
+    /// The seal record as it stands on a volume, up to the writer's `mark` where there is one; else
+    /// [`RECORD_BYTES`] long. What does not fit of its origin is left out.
+    pub(crate) fn seal(&self, key: &Key, mark: Option<&Mark>) -> Vec<u8> {
+        let without_etag =
+            self.origin.clone().map(|origin| Origin { etag: None, md5: None, ..origin });
+        let shorter = [self.origin.clone(), without_etag, None]
+            .map(|origin| SealRecord { origin, ..self.clone() });
+        let form = |record: &SealRecord| match mark {
+            Some(mark) => record.before_mark(key, mark),
+            None => record.alone(key),
+        };
+        // Without an origin it always fits, as a test holds.
+        shorter.iter().find_map(form).unwrap_or_default()
+    }
+
+    /// The older form; none where it does not fit.
+    fn alone(&self, key: &Key) -> Option<Vec<u8>> {
+        let json = serde_json::to_vec(self).ok().filter(|json| json.len() <= TEXT_MAX)?;
+        let magic = match self.origin.as_ref().and_then(|origin| origin.manifest) {
             Some(_) => MAGIC_2,
             None => MAGIC,
         };
-        if json.len() > TEXT_MAX {
-            magic = MAGIC;
-            json = text(&SealRecord { origin: None, ..self.clone() });
-        }
-        let mut bytes = magic.to_vec();
-        let length = u32::try_from(json.len()).unwrap_or(0);
-        bytes.extend(length.to_le_bytes());
-        bytes.extend(mac(key, &json));
-        bytes.extend(&json);
+        let length = u32::try_from(json.len()).ok()?.to_le_bytes();
+        let mut bytes = [&magic[..], &length, &mac(key, &json), &json].concat();
         bytes.resize(RECORD_BYTES, 0);
-        bytes
+        Some(bytes)
+    }
+
+    /// The third form; none where it does not fit.
+    fn before_mark(&self, key: &Key, mark: &Mark) -> Option<Vec<u8>> {
+        let mut text = serde_json::to_value(self).ok()?;
+        let mut body = vec![0; DIGESTS_BYTES];
+        if let Some(layer) = text.get_mut("layer").and_then(serde_json::Value::as_object_mut) {
+            for (name, to) in DIGESTS.iter().zip(body.chunks_exact_mut(32)) {
+                // A digest that is not known stays in the text, as null.
+                let digest = layer.get(*name).cloned().map(serde_json::from_value::<Digest>);
+                if let Some(Ok(digest)) = digest {
+                    to.copy_from_slice(&digest.0);
+                    layer.remove(*name);
+                }
+            }
+        }
+        let json = serde_json::to_vec(&text).ok()?;
+        body.extend(&json);
+        if TEXT_AT + body.len() > MARK_AT {
+            return None;
+        }
+        let length = u32::try_from(json.len()).ok()?.to_le_bytes();
+        let seal = mac(key, &[&body[..], mark].concat());
+        let mut bytes = [&MAGIC_3[..], &length, &seal, &body].concat();
+        bytes.resize(MARK_AT, 0);
+        Some(bytes)
     }
 
     /// Reads a seal record and checks its seal. Without a key only the template's counts, which has its own.
     /// None for whatever is not a whole seal record with a good seal.
     pub(crate) fn read(bytes: &[u8], key: Option<&Key>) -> Option<SealRecord> {
-        let rest = bytes.strip_prefix(MAGIC).or_else(|| bytes.strip_prefix(MAGIC_2))?;
+        let vouching = bytes.starts_with(MAGIC_3);
+        let magics = [MAGIC, MAGIC_2, MAGIC_3];
+        let rest = magics.iter().find_map(|magic| bytes.strip_prefix(*magic))?;
         let (length, rest) = rest.split_at_checked(4)?;
         let (seal, rest) = rest.split_at_checked(32)?;
-        let length = u32::from_le_bytes(length.try_into().ok()?);
-        let json = rest.get(..usize::try_from(length).ok()?)?;
-        let seal_record: SealRecord = serde_json::from_slice(json).ok()?;
+        let length = usize::try_from(u32::from_le_bytes(length.try_into().ok()?)).ok()?;
+        let (seal_record, sealed) = match vouching {
+            false => {
+                let json = rest.get(..length)?;
+                (serde_json::from_slice::<SealRecord>(json).ok()?, json.to_vec())
+            }
+            true => {
+                let body = rest.get(..DIGESTS_BYTES.checked_add(length)?)?;
+                let mark = bytes.get(MARK_AT..RECORD_BYTES)?;
+                (from_body(body)?, [body, mark].concat())
+            }
+        };
         let own = match (key, seal_record.role) {
             (Some(key), _) => *key,
             (None, Role::Template) => seal_record.own_key()?,
             (None, Role::Layer) => return None,
         };
-        is_mac(&own, json, seal).then_some(seal_record)
+        is_mac(&own, &sealed, seal).then_some(seal_record)
+    }
+
+    /// Whether there is a good record in these bytes that is the volume's own, and vouches for the mark behind it.
+    pub(crate) fn vouches(bytes: &[u8], key: Option<&Key>, volume: u32) -> bool {
+        let record = key.and_then(|key| SealRecord::read(bytes, Some(key)));
+        bytes.starts_with(MAGIC_3) && record.is_some_and(|record| record.id == volume)
     }
 
     /// The key in the template's seal record.
     pub(crate) fn own_key(&self) -> Option<Key> {
         Some(Key(Digest::from_hex(self.key.as_deref()?)?.0))
     }
+}
+
+/// Puts the digests back into the text.
+fn from_body(body: &[u8]) -> Option<SealRecord> {
+    let (digests, json) = body.split_at_checked(DIGESTS_BYTES)?;
+    let mut text: serde_json::Value = serde_json::from_slice(json).ok()?;
+    if let Some(layer) = text.get_mut("layer").and_then(serde_json::Value::as_object_mut) {
+        for (name, digest) in DIGESTS.iter().zip(digests.as_chunks::<32>().0) {
+            layer.entry(*name).or_insert(serde_json::to_value(Digest(*digest)).ok()?);
+        }
+    }
+    serde_json::from_value(text).ok()
+}
+
+/// The mark in the first bytes of a device; none where no writer has made what is on it.
+pub(crate) fn mark(bytes: &[u8]) -> Option<&Mark> {
+    if !unpack::is_marked(bytes) {
+        return None;
+    }
+    bytes.get(MARK_AT..RECORD_BYTES)?.first_chunk()
 }
 
 /// The seal of a text under a key.
@@ -233,30 +318,80 @@ mod tests {
         }
     }
 
+    const MARK: Mark = [0x5a; 128];
+
+    /// As they stand on a device, the mark behind the record.
+    fn with_mark(record: &SealRecord, key: &Key) -> Vec<u8> {
+        [&record.seal(key, Some(&MARK))[..], &MARK].concat()
+    }
+
     #[test]
-    fn a_note_reads_back_and_the_longest_fits_without_its_origin() {
+    fn a_record_reads_back_and_what_is_too_long_of_its_origin_is_left_out() {
         let usual = seal_record("images/golang/5.tar");
-        let sealed = usual.seal(&KEY);
-        assert_eq!(sealed.len(), RECORD_BYTES);
-        assert_eq!(SealRecord::read(&sealed, Some(&KEY)), Some(usual.clone()));
-        let long = seal_record(&"k".repeat(1024)).seal(&KEY);
-        assert_eq!(SealRecord::read(&long, Some(&KEY)), Some(SealRecord { origin: None, ..usual }));
+        let forms: [fn(&SealRecord) -> Vec<u8>; 2] =
+            [|record| record.seal(&KEY, None), |record| with_mark(record, &KEY)];
+        for form in forms {
+            let sealed = form(&usual);
+            assert_eq!(sealed.len(), RECORD_BYTES);
+            assert_eq!(SealRecord::read(&sealed, Some(&KEY)), Some(usual.clone()));
+            let long = form(&seal_record(&"k".repeat(1024)));
+            let bare = SealRecord { origin: None, ..usual.clone() };
+            assert_eq!(SealRecord::read(&long, Some(&KEY)), Some(bare));
+            let mut longer = seal_record("k");
+            while SealRecord::read(&form(&longer), Some(&KEY)) == Some(longer.clone()) {
+                longer.origin.as_mut().unwrap().key.push('k');
+            }
+            let read = SealRecord::read(&form(&longer), Some(&KEY)).unwrap();
+            let origin =
+                longer.origin.clone().map(|origin| Origin { etag: None, md5: None, ..origin });
+            assert_eq!(read, SealRecord { origin, ..longer });
+        }
+        let unknown = SealRecord {
+            layer: usual.layer.clone().map(|layer| Layer { tree: None, ..layer }),
+            ..usual
+        };
+        assert_eq!(SealRecord::read(&with_mark(&unknown, &KEY), Some(&KEY)), Some(unknown));
     }
 
     #[test]
     fn nothing_counts_that_was_not_sealed_here() {
-        let sealed = seal_record("k").seal(&KEY);
-        assert_eq!(SealRecord::read(&sealed, Some(&Key([8; 32]))), None);
-        assert_eq!(SealRecord::read(&sealed, None), None, "only the template has its own key");
-        for at in [0, 16, 20, 51, 60, 200] {
+        let record = seal_record("k");
+        for sealed in [record.seal(&KEY, None), with_mark(&record, &KEY)] {
+            assert_eq!(SealRecord::read(&sealed, Some(&Key([8; 32]))), None);
+            assert_eq!(SealRecord::read(&sealed, None), None, "only the template has its own key");
+            for at in [0, 14, 16, 20, 51, 60, 200] {
+                let mut forged = sealed.clone();
+                forged[at] ^= 1;
+                assert_eq!(SealRecord::read(&forged, Some(&KEY)), None, "byte {at}");
+            }
+            for cut in [0, 15, 19, 51, 100] {
+                assert_eq!(SealRecord::read(&sealed[..cut], Some(&KEY)), None);
+            }
+        }
+        assert_eq!(SealRecord::read(&[0; RECORD_BYTES], Some(&KEY)), None);
+    }
+
+    /// Whoever changes a byte of the mark has no record any more; without one behind it there is none either.
+    #[test]
+    fn a_record_vouches_for_every_byte_of_the_mark() {
+        let sealed = with_mark(&seal_record("k"), &KEY);
+        for at in MARK_AT..RECORD_BYTES {
             let mut forged = sealed.clone();
             forged[at] ^= 1;
             assert_eq!(SealRecord::read(&forged, Some(&KEY)), None, "byte {at}");
         }
-        for cut in [0, 15, 19, 51, 100] {
-            assert_eq!(SealRecord::read(&sealed[..cut], Some(&KEY)), None);
-        }
-        assert_eq!(SealRecord::read(&[0; RECORD_BYTES], Some(&KEY)), None);
+        assert_eq!(SealRecord::read(&sealed[..MARK_AT], Some(&KEY)), None);
+        let older = seal_record("k").seal(&KEY, None);
+        let id = seal_record("k").id;
+        assert!(SealRecord::vouches(&sealed, Some(&KEY), id));
+        assert!(
+            !SealRecord::vouches(&sealed, Some(&KEY), id - 1),
+            "a snapshot has that of its origin"
+        );
+        assert!(
+            !SealRecord::vouches(&sealed, None, id) && !SealRecord::vouches(&older, Some(&KEY), id)
+        );
+        assert!(is_record(&sealed) && is_record(&older));
     }
 
     #[test]
@@ -269,10 +404,12 @@ mod tests {
             layer: None,
             ..seal_record("k")
         };
-        let sealed = blank.seal(&KEY);
-        let read = SealRecord::read(&sealed, None).unwrap();
-        assert_eq!(read.own_key(), Some(KEY));
-        let wrong = blank.seal(&Key([9; 32]));
-        assert_eq!(SealRecord::read(&wrong, None), None);
+        for sealed in [blank.seal(&KEY, None), with_mark(&blank, &KEY)] {
+            let read = SealRecord::read(&sealed, None).unwrap();
+            assert_eq!(read.own_key(), Some(KEY));
+        }
+        for wrong in [blank.seal(&Key([9; 32]), None), with_mark(&blank, &Key([9; 32]))] {
+            assert_eq!(SealRecord::read(&wrong, None), None);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,11 +10,13 @@ use std::time::Duration;
 
 use registry::StoreBinding;
 use serde::{Deserialize, Serialize};
+use unpack::{Applied, ImageError, Limits, Stop};
 
 use crate::error::Error;
 use crate::error::quote::quoted;
 use crate::plan::Mapping;
 use crate::plan::mapped::Mapped;
+use crate::store::seal::Mark;
 
 /// Which store, as the caller names it: `thin:POOL` or `dir:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,10 +95,44 @@ pub struct Condition {
     pub transaction_id: Option<u64>,
 }
 
+/// What a layer is applied to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// The volume is mounted: an activation, and a stack that was begun through mounts.
+    Mounted,
+    /// It is an image of the writer, whose mark the parent's seal record vouches for: it is never mounted.
+    Written,
+}
+
+/// The bytes of a layer.
+pub(crate) type Layer<'a> = &'a mut (dyn Read + Send);
+
 /// A volume that is open for one apply.
 pub trait Work {
-    /// The tree.
-    fn root(&self) -> &unpack::Root;
+    /// Applies a layer in a child behind the walls, which also writes the layer's manifest.
+    ///
+    /// # Errors
+    /// Those of the layer, and [`unpack::Unfit`] for a volume in which none can go on.
+    fn apply(
+        &self,
+        layer: Layer<'_>,
+        manifest: Option<&File>,
+        limits: &Limits,
+        stop: &Stop,
+    ) -> Result<Applied, ImageError>;
+
+    /// Digest of the whole tree, as [`unpack::sandbox::tree_manifest`] makes it, and whether all of `out` was
+    /// written.
+    fn digest(
+        &self,
+        known: &[&File],
+        out: Option<&File>,
+        limits: &Limits,
+        stop: &Stop,
+    ) -> Result<([u8; 32], bool), unpack::Error>;
+
+    /// The mark of the writer on what was applied; none where the volume is mounted.
+    fn mark(&self) -> Result<Option<Mark>, Error>;
 
     /// Makes room for `bytes` more of layer and `inodes` more entries.
     ///
@@ -115,6 +152,15 @@ pub trait Work {
     /// Everything that was written is on disk, then the seal record about it is; nothing of it is open or
     /// mapped any more, and the store is healthy. Only then may the volume be sealed.
     fn close(self: Box<Self>, seal_record: Option<&[u8]>) -> Result<(), Error>;
+}
+
+/// A sealed volume whose tree can be digested.
+pub trait Reading {
+    /// Digest of the whole tree, read whole in a child behind the walls.
+    fn digest(&self, limits: &Limits, stop: &Stop) -> Result<[u8; 32], unpack::Error>;
+
+    /// Nothing of it is open or mapped any more.
+    fn close(self: Box<Self>) -> Result<(), Error>;
 }
 
 /// Where a sealed tree is, for who has to mount it somewhere.
@@ -184,6 +230,11 @@ pub trait Store: Send {
         false
     }
 
+    /// Whether its volumes are images, into which layers are written without a mount.
+    fn has_images(&self) -> bool {
+        false
+    }
+
     /// Makes the empty file system of the template, of this size at least, and closes it.
     /// Returns its size.
     ///
@@ -205,7 +256,10 @@ pub trait Store: Send {
     fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error>;
 
     /// Opens a snapshot of `bytes` for one apply.
-    fn open(&self, id: u32, bytes: u64) -> Result<Box<dyn Work>, Error>;
+    fn open(&self, id: u32, bytes: u64, ground: Ground) -> Result<Box<dyn Work>, Error>;
+
+    /// Opens the sealed `id` of `bytes` to digest its tree: without a mount where our own reader can.
+    fn read(&self, id: u32, bytes: u64) -> Result<Box<dyn Reading>, Error>;
 
     /// Opens the sealed `id` of `bytes` to be read; nothing can be written through it.
     fn look(&self, id: u32, bytes: u64) -> Result<Box<dyn View>, Error>;

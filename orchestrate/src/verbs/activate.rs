@@ -304,7 +304,7 @@ impl Host {
         asked: Option<&str>,
     ) -> Result<(), Error> {
         self.still_listed(reference)?;
-        let bytes = bytes.unwrap_or(top.bytes).max(top.bytes);
+        let bytes = bytes.unwrap_or(self.settings.volume_bytes).max(top.bytes);
         let endpoint = match asked {
             // Not what the image's row says: somebody may have it from elsewhere by now.
             Some(asked) => Some(asked.to_owned()),

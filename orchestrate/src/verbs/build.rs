@@ -3,6 +3,7 @@
 //! Each function ends in a commit and may be killed anywhere: an intent is on disk before its effect.
 
 use registry::{Blob, Digest, NewVolume, Role, Seal, Volume, VolumeState, chain_id};
+use unpack::{ImageError, Unfit};
 
 use crate::error::Error;
 use crate::error::class::Class;
@@ -12,7 +13,8 @@ use crate::host::ids::{self, New};
 use crate::host::{Host, walls};
 use crate::plan::class::class;
 use crate::process::lock::Lock;
-use crate::store::seal::Key;
+use crate::store::seal::{self, Key, SealRecord};
+use crate::store::seam::Ground;
 use crate::verbs::arriving::Arriving;
 use crate::verbs::blobs::LATE;
 use crate::verbs::verdict;
@@ -148,8 +150,7 @@ pub(crate) fn build(
                     return Err(error);
                 }
                 let error = verdict::keep(host, &wanted, parent, &mut stream, error);
-                // The file system was full and the pool was not: a compressed layer whose size
-                // nobody knew beforehand.
+                // The file system was full and the pool was not.
                 if size < SIZES_MAX && volume_was_full(host, &error) {
                     bytes = bytes.saturating_mul(2);
                     host.say(
@@ -221,8 +222,12 @@ fn is_other(error: &Error) -> bool {
 }
 
 fn volume_was_full(host: &Host, error: &Error) -> bool {
-    let full =
-        matches!(error, Error::Unpack { source, .. } if source.kind() == unpack::Kind::NoSpace);
+    let Error::Unpack { source, .. } = error else { return false };
+    // An image is full by its own account.
+    if source.is_full() {
+        return true;
+    }
+    let full = source.kind() == unpack::Kind::NoSpace;
     let room = host.store.space().is_ok_and(|space| space.free() > space.total / 50 + space.block);
     full && room && host.store.alone()
 }
@@ -254,6 +259,29 @@ fn reserve(host: &mut Host, build: &str, parent: &Volume, bytes: u64) -> Result<
     }
 }
 
+/// What a layer on `parent` is applied to: what the layers below were applied to. An image of the writer is
+/// believed only as far as the parent's seal record vouches for it. A template that no writer has made is made
+/// again, so that only what was begun through mounts goes on through them.
+fn ground(host: &Host, parent: &Volume) -> Result<Ground, Error> {
+    if !host.store.has_images() {
+        return Ok(Ground::Mounted);
+    }
+    let start = host.store.seal_record(parent.id)?.unwrap_or_default();
+    let marked = seal::mark(&start).is_some();
+    match parent.role {
+        Role::Layer if !marked => return Ok(Ground::Mounted),
+        Role::Template if !marked => {
+            return Err(Error::Volume { volume: parent.id, source: Box::new(Unfit::Foreign) });
+        }
+        Role::Layer | Role::Template => {}
+    }
+    let key = host.registry.seal_key()?.map(|key| Key(key.0));
+    match SealRecord::vouches(&start, key.as_ref(), parent.id) {
+        true => Ok(Ground::Written),
+        false => Err(Error::Volume { volume: parent.id, source: Box::new(Unfit::Changed) }),
+    }
+}
+
 /// What one apply found, and how large the volume became.
 struct Done {
     applied: unpack::Applied,
@@ -274,14 +302,25 @@ fn apply(
 ) -> Result<Done, Error> {
     let title = wanted.title();
     let before = host.store.space()?;
-    let mut work = host.store.open(volume.id, volume.bytes)?;
+    let mut work = host.store.open(volume.id, volume.bytes, ground(host, parent)?)?;
+    // What the snapshot holds is the parent's.
+    let parents = |error| match error {
+        Error::Volume { source, .. } => Error::Volume { volume: parent.id, source },
+        other => other,
+    };
+    work.mark().map_err(parents)?;
     let plain = wanted.remembered().map_or(wanted.size, |blob| blob.diff_size);
     work.make_room(plain)?;
     let manifest = host.manifests.unnamed(volume.id)?;
     let limits = &host.settings.limits;
-    let (root, stop) = (work.root(), host.settings.cancel.stop());
-    let applied = unpack::sandbox::apply_with(&mut *stream, root, limits, Some(&manifest), &stop)
-        .map_err(|source| Error::Unpack { layer: title.clone(), source })?;
+    let stop = host.settings.cancel.stop();
+    let applied = match work.apply(&mut *stream, Some(&manifest), limits, &stop) {
+        Ok(applied) => applied,
+        Err(ImageError::Layer(source)) => return Err(Error::Unpack { layer: title, source }),
+        Err(ImageError::Unfit(source)) => {
+            return Err(Error::Volume { volume: volume.id, source: Box::new(source) });
+        }
+    };
     walls::warn(&format!("layer {title} was unpacked"), &applied.sandbox);
     let found = Digest(applied.blob_digest);
     let expected = [wanted.signed, wanted.remembered().map(|blob| blob.digest), stream.digest()];
@@ -300,14 +339,17 @@ fn apply(
         return Err(Error::Image(Unusable::DiffId { layer: title, expected, found }));
     }
     let bytes = work.bytes();
-    let tree = host.manifests.seal(work.root(), volume.id, parent, manifest, limits, &stop)?;
+    let tree = host.manifests.seal(work.as_ref(), volume.id, parent, manifest, limits, &stop)?;
     let volume = Volume { bytes, ..volume.clone() };
     let chain = chain_id(chain_below(parent)?, Digest(applied.diff_id));
     let (key, made) = (host.registry.seal_key()?, host.registry.reserved_at(volume.id)?);
     let md5 = wanted.source.as_ref().zip(stream.md5()).and_then(|(source, md5)| source.is_md5(md5));
+    let mark = work.mark()?;
     // A store that was begun by an older veneer has no key, and its volumes no seal records.
-    let seal_record = key
-        .map(|key| wanted.seal_record(&volume, &applied, chain, tree, md5, made).seal(&Key(key.0)));
+    let seal_record = key.map(|key| {
+        let record = wanted.seal_record(&volume, &applied, chain, tree, md5, made);
+        record.seal(&Key(key.0), mark.as_ref())
+    });
     work.close(seal_record.as_deref())?;
     let own_bytes = host.store.taken(&before, applied.content_bytes)?;
     let fetched = stream.fetched(applied.blob_bytes);

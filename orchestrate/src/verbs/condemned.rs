@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use registry::{Role, Volume};
+use registry::{Role, Volume, VolumeState};
+use unpack::Unfit;
 
 use crate::error::Error;
+use crate::error::leaves::whole;
 use crate::host::Host;
 use crate::plan::condemned::{Condemned, Standing, standing, with_descendants};
 
@@ -75,6 +77,20 @@ impl Host {
                 }
                 Ok(())
             }
+            Error::Volume { volume, source } if is_of_the_volume(&source) => {
+                let why = whole(source.as_ref());
+                match self.registry.volume(volume)? {
+                    Some(row) if row.role == Role::Template => {
+                        self.registry.write(|write| write.condemn_template(volume, &why))?;
+                    }
+                    Some(row) if matches!(row.state, VolumeState::Sealed(_)) => {
+                        drop(self.condemn(&BTreeMap::from([(volume, why)]))?);
+                    }
+                    // One that was only being built says nothing of what is below it.
+                    Some(_) | None => return Err(Error::Volume { volume, source }),
+                }
+                Ok(())
+            }
             Error::Condemned { .. } => Ok(()),
             other => Err(other),
         }
@@ -89,6 +105,19 @@ impl Host {
             None => Ok(()),
             Some(why) => Err(Error::Condemned { what: what.into(), volume: id, why }),
         }
+    }
+}
+
+/// Whether it is the volume itself in which no layer can go on, and not what is in the way of that.
+fn is_of_the_volume(unfit: &Unfit) -> bool {
+    match unfit {
+        Unfit::Empty
+        | Unfit::Foreign
+        | Unfit::Version(_)
+        | Unfit::Unsealed
+        | Unfit::Changed
+        | Unfit::Short { .. } => true,
+        Unfit::NoRoom { .. } | Unfit::InUse { .. } | Unfit::Geometry(_) | Unfit::Io { .. } => false,
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use nix::libc;
 use registry::{Activation, Digest};
 use sha2::{Digest as _, Sha256};
-use unpack::{Compression, Limits};
+use unpack::{Compression, ImageError, Limits};
 
 use crate::error::Error;
 use crate::handover::copies::{self, BLOCK, COPY_BYTES_MAX, CopyIn};
@@ -22,6 +22,7 @@ use crate::host::{Host, walls};
 use crate::local::piece::Whole;
 use crate::local::way::Way;
 use crate::process::cancel::Cancel;
+use crate::store::seam::{Ground, Work};
 
 /// What the frames of a stream take at most, beside the content.
 const FRAMES_MAX: u64 = 1 << 20;
@@ -202,10 +203,10 @@ impl Host {
         if copies.is_empty() {
             return Ok(());
         }
-        let work = self.store.open(row.id, row.bytes)?;
+        let work = self.store.open(row.id, row.bytes, Ground::Mounted)?;
         let applied = work
             .has_room(copies::bytes(copies))
-            .and_then(|()| self.apply_copies(row, work.root(), copies));
+            .and_then(|()| self.apply_copies(row, work.as_ref(), copies));
         // Whatever came of it, nothing of it stays open.
         let closed = work.close(None);
         applied?;
@@ -215,7 +216,7 @@ impl Host {
     fn apply_copies(
         &self,
         row: &Activation,
-        root: &unpack::Root,
+        work: &dyn Work,
         copies: &[CopyIn],
     ) -> Result<(), Error> {
         let limits = Limits {
@@ -238,12 +239,18 @@ impl Host {
             failed: None,
         };
         let stop = self.settings.cancel.stop();
-        let applied = unpack::sandbox::apply_with(&mut stream, root, &limits, None, &stop);
+        let applied = work.apply(&mut stream, None, &limits, &stop);
         if let Some(error) = stream.failed {
             return Err(error);
         }
         let doing = "copy the files of --copy into the activation";
-        let applied = applied.map_err(|source| Error::Tree { doing, source })?;
+        let applied = match applied {
+            Ok(applied) => applied,
+            Err(ImageError::Layer(source)) => return Err(Error::Tree { doing, source }),
+            Err(ImageError::Unfit(source)) => {
+                return Err(Error::Volume { volume: row.id, source: Box::new(source) });
+            }
+        };
         walls::warn(&format!("files were copied into activation {}", row.name), &applied.sandbox);
         Ok(())
     }

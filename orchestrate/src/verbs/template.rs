@@ -5,7 +5,7 @@ use registry::{Digest, NewVolume, Role, Seal, Volume, VolumeState};
 use crate::error::Error;
 use crate::host::ids::{self, New};
 use crate::host::{Host, owner, survey};
-use crate::store::seal::{Key, SealRecord};
+use crate::store::seal::{self, Key, SealRecord};
 use crate::verbs::volumes::{abandon, discard_earlier};
 
 /// The sealed template; made when there is none.
@@ -78,7 +78,8 @@ pub(crate) fn put_template_record(
     let (role, parent) = (Role::Template, None);
     let seal_record =
         SealRecord { id, role, parent, bytes, made: None, key: hex, layer: None, origin: None };
-    host.store.put_seal_record(id, bytes, &seal_record.seal(key))
+    let start = host.store.seal_record(id)?.unwrap_or_default();
+    host.store.put_seal_record(id, bytes, &seal_record.seal(key, seal::mark(&start)))
 }
 
 /// Makes the template on its volume, and commits that it is whole.

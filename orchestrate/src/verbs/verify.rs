@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use registry::{Digest, Volume, VolumeState};
 use serde::Serialize;
+use unpack::Unfit;
 
 use crate::error::Error;
 use crate::error::class::Class;
@@ -12,6 +13,8 @@ use crate::error::unseen::Unseen;
 use crate::host::Host;
 use crate::plan::class::class;
 use crate::plan::condemned::{Standing, standing};
+use crate::store::seal::{self, Key, SealRecord};
+use crate::store::seam::Reading;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -172,7 +175,10 @@ impl Host {
     }
 
     fn look_once(&self, volume: &Volume, sealed: Digest) -> Now {
-        match self.tree_now(volume) {
+        match self.is_vouched(volume).and_then(|vouched| match vouched {
+            true => self.tree_now(volume),
+            false => Err(Error::Volume { volume: volume.id, source: Box::new(Unfit::Changed) }),
+        }) {
             Ok(found) if found == sealed => Now::Intact,
             Ok(found) => Now::Changed { found },
             Err(error) if self.is_of_the_volume(&error) => Now::Unreadable { why: whole(&error) },
@@ -191,6 +197,7 @@ impl Host {
         };
         let bad = match error {
             Error::Lost { .. } => return true,
+            Error::Volume { source, .. } => return matches!(**source, Unfit::Changed),
             Error::Tree { source: unpack::Error::Fs { source, .. }, .. } => {
                 let denied = source.kind() == std::io::ErrorKind::PermissionDenied;
                 !denied && !of_the_host(source.raw_os_error())
@@ -209,15 +216,14 @@ impl Host {
 
     /// In a child behind the walls, as when it was sealed: a tree is as large and as odd as layers make it,
     /// and whoever had the device may have written another file system. Each layer has its time.
-    fn tree_digest(&self, root: &unpack::Root, volume: &Volume) -> Result<Digest, Error> {
+    fn tree_digest(&self, tree: &dyn Reading, volume: &Volume) -> Result<Digest, Error> {
         let layers = self.layers_below(volume)?;
         let mut limits = self.settings.limits.clone();
         limits.time_max = limits.time_max.saturating_mul(layers);
         limits.processor_max = limits.processor_max.saturating_mul(layers);
-        let read =
-            unpack::sandbox::tree_manifest(root, &[], None, &limits, &self.settings.cancel.stop());
-        let (digest, _) =
-            read.map_err(|source| Error::Tree { doing: "read a sealed tree", source })?;
+        let digest = tree
+            .digest(&limits, &self.settings.cancel.stop())
+            .map_err(|source| Error::Tree { doing: "read a sealed tree", source })?;
         Ok(Digest(digest))
     }
 
@@ -231,16 +237,23 @@ impl Host {
         Ok(layers)
     }
 
+    /// Whether the seal record of an image of the writer vouches for it: nothing can be built on it else.
+    fn is_vouched(&self, volume: &Volume) -> Result<bool, Error> {
+        let key = self.registry.seal_key()?.map(|key| Key(key.0));
+        let start = self.store.seal_record(volume.id)?.unwrap_or_default();
+        Ok(seal::mark(&start).is_none() || SealRecord::vouches(&start, key.as_ref(), volume.id))
+    }
+
     fn tree_now(&self, volume: &Volume) -> Result<Digest, Error> {
         // Recovery and collection by another process leave a volume alone whose lock is held.
         let _mine = self.locks.build(&volume.build)?;
         self.still_sealed(volume.id)?;
-        let view = {
+        let reading = {
             let _store = self.locks.store()?;
-            self.store.look(volume.id, volume.bytes)?
+            self.store.read(volume.id, volume.bytes)?
         };
-        let digest = self.tree_digest(view.root(), volume);
-        view.close()?;
+        let digest = self.tree_digest(reading.as_ref(), volume);
+        reading.close()?;
         digest
     }
 }

@@ -92,7 +92,8 @@ fn faulty(guest: &Guest, name: &str, bytes: u64) -> Result<(Loop, Faulty)> {
     Ok((lower, faulty))
 }
 
-/// `activate`, with what is below the pool spoilt when its first layer is mounted and has begun to come. Gives its time.
+/// `activate`, with what is below the pool spoilt when its first layer's volume is up and has begun to come. Gives
+/// its time.
 fn spoilt(
     host: &CrashHost<'_>,
     device: &Faulty,
@@ -104,12 +105,10 @@ fn spoilt(
     let begun = Instant::now();
     let running = host.cmd(ACTIVATE).spawn()?;
     host.s3.proxy.wait_held(BOUND)?;
-    // Its volume is mounted, wherever: ext4 says so.
-    let mounted = || -> Result<bool> {
-        let mut names = std::fs::read_dir("/sys/fs/ext4")?.flatten().map(|entry| entry.file_name());
-        Ok(names.any(|name| name.to_string_lossy().starts_with("dm-")))
+    let at_work = || -> Result<bool> {
+        Ok(host.pool.active()?.iter().any(|active| active.name.starts_with("veneer-work-")))
     };
-    ensure!(within(BOUND, mounted)?, "{what}: nothing is mounted");
+    ensure!(within(BOUND, at_work)?, "{what}: no volume is being written");
     spoil(device)?;
     host.s3.proxy.release();
     let ended = running.wait()?;

@@ -58,6 +58,7 @@ mod wedge_harm;
 mod wedge_host;
 mod wedge_stop;
 mod write_log;
+pub mod written;
 
 /// What every test run runs, and by [`Images::Full`](crate::scenario::Images::Full) what `just e2e-full`
 /// does. A new one is a file, a `pub mod` line above, and a line here.
@@ -74,6 +75,7 @@ pub const ALL: &[Scenario] = &[
     crash_clock::SCENARIO,
     crash_faulty::SCENARIO,
     refuse::SCENARIO,
+    written::SCENARIO,
     by_hand::SCENARIO,
     operate::SCENARIO,
     lost_registry::SCENARIO,

@@ -62,7 +62,7 @@ fn rebuild(veneer: &Veneer, layers: usize) -> Result<()> {
     let device = Path::new("/dev/mapper/golang-2");
     let mut note = [0; 1024];
     File::open(device)?.read_exact_at(&mut note, 0)?;
-    ensure!(note.starts_with(b"veneer-sealed-1\n"), "a snapshot has no note of its origin's");
+    ensure!(note.starts_with(b"veneer-sealed-3\n"), "a snapshot has no note of its origin's");
     // What the owner can know: the origin's own note, with the activation's id in it.
     let row = veneer.ok(&["show", "golang-2"])?;
     let (id, origin) = (&row["activation"]["volume"], &row["activation"]["origin"]);

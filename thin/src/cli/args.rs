@@ -21,7 +21,7 @@ use crate::cli::pool_args::PoolArgs;
     example = "Make a pool, a formatted volume, a snapshot of it, and look inside:\n\
   thin pool create --table '0 4194304 thin-pool /dev/loop0 /dev/loop1 2048 32768'\n\
   thin create 1\n\
-  thin activate 1 base --size 2G && thin format base && thin deactivate base\n\
+  thin activate 1 base --size 2G && unpack --device /dev/mapper/base --blank whole && thin deactivate base\n\
   thin snap 2 1\n\
   thin activate 2 work --size 2G && thin run --name work -- ls -l"
 )]
@@ -189,7 +189,8 @@ pub(crate) struct Grow {
 #[argh(subcommand, name = "usage")]
 pub(crate) struct UsageArgs {}
 
-/// Make an empty ext4 on an active volume, tuned for few pool blocks.
+/// Make an empty ext4 on an active volume by mke2fs. It goes with the next release: `unpack --device
+/// /dev/mapper/NAME --blank whole` makes one without an outside program, which layers can be written into.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "format")]
 pub(crate) struct Format {

@@ -205,7 +205,11 @@ pub(crate) fn format(context: &Context, verb: args::Format) -> Result<Report, Er
         ..FormatOptions::default()
     };
     template::format(&volume.path(), &options)?;
-    let text = format!("made an ext4 on {}", volume.name);
+    let text = format!(
+        "made an ext4 on {name}; this command goes with the next release: `unpack --device /dev/mapper/{name} \
+         --blank whole` makes one that layers can be written into",
+        name = volume.name
+    );
     Ok(Report::Spoken(json!({"name": volume.name, "fstype": "ext4"}), text))
 }
 

@@ -68,7 +68,7 @@ fn of_image(
         (Walls::On | Walls::Require, out) => {
             let never = Stop::default();
             whole(
-                unpack::sandbox::image_manifest(image, replay, out.as_ref(), limits, &never)?,
+                unpack::sandbox::image_manifest(image, replay, &[], out.as_ref(), limits, &never)?,
                 &out,
             )
         }

@@ -50,6 +50,10 @@ pub(crate) struct Flags {
     /// with --blank: data begins at multiples of this many bytes, the block size of a thin pool; default 1M
     #[argh(option)]
     align: Option<String>,
+    /// make the file system twice as large, without a mount: the file becomes longer, a device has to be long enough; no
+    /// layer is read
+    #[argh(switch)]
+    pub(crate) grow: bool,
     /// with --device: whoever calls knows that nobody has written to the device since it was sealed
     #[argh(switch)]
     pub(crate) parent_sealed: bool,

@@ -1,4 +1,4 @@
-//! Images and devices: made empty, or given a layer.
+//! Images and devices: made empty, made larger, or given a layer.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
-use unpack::{Geometry, ImageError, Limits, Stop, Unfit, Walls};
+use unpack::{Before, Geometry, ImageError, Limits, Stop, Unfit, Walls};
 
 use crate::cli::chunks::Kept;
 use crate::cli::flags::{Flags, Usage};
@@ -29,11 +29,20 @@ pub(crate) fn perform(
     }
     let what = if is_device { "--device" } else { "--image" };
     let named = || format!("{what} {path:?}");
+    if flags.grow && (flags.blank.is_some() || flags.manifest.is_some()) {
+        return usage("--grow goes with neither --blank nor --manifest");
+    }
     if flags.blank.is_some() {
         return blank(flags, path, is_device).with_context(named);
     }
     let file = open(path, is_device).with_context(named)?;
-    apply(flags, limits, layer, &file, is_device).with_context(named)
+    if is_device {
+        sealed(flags, &file).with_context(named)?;
+    }
+    if flags.grow {
+        return grow(flags, &file, is_device).with_context(named);
+    }
+    apply(flags, limits, layer, &file).with_context(named)
 }
 
 fn open(path: &Path, is_device: bool) -> anyhow::Result<File> {
@@ -134,23 +143,60 @@ fn blank(flags: &Flags, path: &Path, is_device: bool) -> anyhow::Result<bool> {
         file.set_len(0).context("unable to empty it again")?;
     }
     made?;
+    told(flags, "an empty file system", geometry);
+    Ok(true)
+}
+
+fn told(flags: &Flags, what: &str, geometry: Geometry) {
     if !flags.quiet {
         eprintln!(
-            "unpack: an empty file system: {} blocks of {} bytes, {} inodes for each of {} groups",
+            "unpack: {what}: {} blocks of {} bytes, {} inodes for each of {} groups",
             geometry.blocks,
             geometry.block,
             geometry.inodes_per_group,
             geometry.blocks.div_ceil(u64::from(geometry.block) * 8),
         );
     }
+}
+
+/// Doubles the file system, and before that the file, which gets a hole at its end.
+fn grow(flags: &Flags, file: &File, is_device: bool) -> anyhow::Result<bool> {
+    let doubled = unpack::geometry(file)?.doubled();
+    let bytes = doubled.map_err(|refusal| Unfit::Geometry(Box::new(refusal)))?.bytes();
+    let before = file.metadata()?.len();
+    let is_short = !is_device && before < bytes;
+    if is_short {
+        file.set_len(bytes)?;
+    }
+    let grown = unpack::grow_image(file);
+    if grown.is_err() && is_short {
+        file.set_len(before).context("unable to make it as short as it was")?;
+    }
+    told(flags, "a larger file system", grown?);
     Ok(true)
+}
+
+/// A guest that has a device can write to it whatever the writer would, its mark as well.
+fn sealed(flags: &Flags, file: &File) -> anyhow::Result<()> {
+    if flags.parent_sealed || unpack::layers(file)? == 0 {
+        return Ok(());
+    }
+    let text = "there are layers on the device, and whoever had it may have changed them: \
+                --parent-sealed says that nobody has had it since it was sealed";
+    Err(anyhow!(Usage(text.into())))
 }
 
 fn fill(flags: &Flags, file: &File, geometry: Geometry, is_device: bool) -> anyhow::Result<()> {
     if !is_device {
         file.set_len(geometry.blocks * u64::from(geometry.block))?;
     }
-    unpack::make_blank(file, geometry, flags.force)?;
+    let before = match (is_device, flags.force) {
+        // It was empty, and has just been given its length.
+        (false, _) => Before::Zeros,
+        (true, false) => Before::Unknown,
+        (true, true) => Before::Image,
+    };
+    unpack::make_blank(file, geometry, before)?;
     if flags.sync {
         file.sync_all()?;
     }
@@ -162,14 +208,7 @@ fn apply(
     limits: &Limits,
     layer: impl io::Read + Send,
     file: &File,
-    is_device: bool,
 ) -> anyhow::Result<bool> {
-    // A guest that has a device can write to it whatever the writer would, its mark as well.
-    if is_device && !flags.parent_sealed && unpack::layers(file)? > 0 {
-        let text = "there are layers on the device, and whoever had it may have changed them: \
-                    --parent-sealed says that nobody has had it since it was sealed";
-        return Err(anyhow!(Usage(text.into())));
-    }
     let manifest = match &flags.manifest {
         None => None,
         Some(path) => Some(manifest(path, file)?),

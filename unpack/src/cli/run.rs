@@ -83,6 +83,7 @@ fn fail(flags: &Flags, error: &anyhow::Error) -> ExitCode {
                     | Unfit::Unsealed
                     | Unfit::Changed
                     | Unfit::Short { .. }
+                    | Unfit::NoRoom { .. }
                     | Unfit::InUse { .. }
                     | Unfit::Geometry(_),
                 ),

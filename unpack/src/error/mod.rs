@@ -146,6 +146,22 @@ impl Error {
         }
     }
 
+    /// Whether the file system that the layer goes into has too few free blocks or inodes of its own for it, so
+    /// that a larger one may hold it: an image after [`crate::grow_image`]. Of an image it is our own count that
+    /// says so, before anything is written. What is below the image and has no room, as a pool or a disk, fails in
+    /// a call instead: that is [`Error::Fs`], and growing is no help.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Error::NoSpace { .. } => true,
+            Error::Refused { .. }
+            | Error::Stream { .. }
+            | Error::Fs { .. }
+            | Error::Image { .. }
+            | Error::Walls { .. }
+            | Error::Sandbox { .. } => false,
+        }
+    }
+
     /// The family of the broken rule, if a rule was broken.
     pub fn class(&self) -> Option<Class> {
         match self {

@@ -5,18 +5,18 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::{error, fmt};
 
-use nix::errno::Errno;
-use nix::unistd::{Whence, lseek};
-
 use crate::archive::Archive;
 use crate::archive::buffers::Buffers;
 use crate::archive::pipeline;
 use crate::error::{Error, Fault};
-use crate::ext4::format::geometry::{Geometry, Layout};
+use crate::ext4::format::geometry::Geometry;
+use crate::ext4::format::layout::Layout;
 use crate::ext4::format::superblock::{MARK_LEN, MARK_OFFSET, Mark, Marked};
 use crate::ext4::unfit::Unfit;
 use crate::ext4::write::blank::write_blank;
-use crate::ext4::write::image::{Head, Image, seal};
+use crate::ext4::write::grow::grow;
+use crate::ext4::write::image::{Head, Image, length, seal};
+use crate::ext4::write::zeros::{clear, first_byte};
 use crate::limits::Limits;
 use crate::record::applied::Applied;
 use crate::record::spill::spill_file;
@@ -30,6 +30,16 @@ pub enum ImageError {
     /// As with a directory. The image holds a part of the layer and has to be thrown away: from now on it
     /// is [`Unfit::Unsealed`].
     Layer(Error),
+}
+
+impl ImageError {
+    /// See [`Error::is_full`].
+    pub fn is_full(&self) -> bool {
+        match self {
+            ImageError::Unfit(_) => false,
+            ImageError::Layer(error) => error.is_full(),
+        }
+    }
 }
 
 impl fmt::Display for ImageError {
@@ -62,80 +72,42 @@ impl From<Error> for ImageError {
     }
 }
 
-/// Makes an empty file system in `file`, which has to read as zeros wherever it is written to: a new file
-/// that was given a length, or a new thin volume. With `again` an image of this program may be there
-/// instead, on storage that then reads as zeros but for what is written here.
+/// What is known of a place in which an empty file system is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing: all of it is read, and has to be zeros.
+    Unknown,
+    /// It reads as zeros: a new file that was given a length, or a new thin volume.
+    Zeros,
+    /// An image of this program may be there instead of zeros, on storage that reads as zeros wherever that has
+    /// not written.
+    Image,
+}
+
+/// Makes an empty file system in `file`.
 ///
 /// # Errors
 /// [`Unfit::InUse`] for what is not empty; [`Unfit::Io`].
-pub fn make_blank(file: &File, geometry: Geometry, again: bool) -> Result<(), Unfit> {
-    let mut mark = [0; MARK_LEN];
-    file.read_exact_at(&mut mark, MARK_OFFSET).map_err(Unfit::read)?;
-    let ours = match Mark::decode(&mark) {
-        Marked::Yes(_) | Marked::Version(_) => again,
-        Marked::Broken | Marked::No => false,
-    };
-    if !ours {
-        let bytes = geometry.blocks * u64::from(geometry.block);
-        if let Some(at) = first_byte(file, bytes)? {
-            return Err(Unfit::InUse { at });
+pub fn make_blank(file: &File, geometry: Geometry, before: Before) -> Result<(), Unfit> {
+    let ours = match before {
+        Before::Zeros => return write_blank(file, geometry),
+        Before::Unknown => false,
+        Before::Image => {
+            let mut mark = [0; MARK_LEN];
+            file.read_exact_at(&mut mark, MARK_OFFSET).map_err(Unfit::read)?;
+            matches!(Mark::decode(&mark), Marked::Yes(_) | Marked::Version(_))
         }
-    }
+    };
     if ours {
         // Inodes and a journal of before must not come back.
         let block = u64::from(geometry.block);
         for run in &Layout::new(geometry).fixed {
             clear(file, run.start * block, run.end() * block)?;
         }
+    } else if let Some(at) = first_byte(file, geometry.bytes())? {
+        return Err(Unfit::InUse { at });
     }
     write_blank(file, geometry)
-}
-
-/// Makes zero what is not, from `from` to `to`.
-fn clear(file: &File, from: u64, to: u64) -> Result<(), Unfit> {
-    let zeros = vec![0; 1 << 20];
-    let mut buffer = zeros.clone();
-    let mut at = from;
-    while at < to {
-        let len = usize::try_from(to - at).unwrap_or(usize::MAX).min(zeros.len());
-        file.read_exact_at(&mut buffer[..len], at).map_err(Unfit::read)?;
-        if buffer[..len] != zeros[..len] {
-            file.write_all_at(&zeros[..len], at).map_err(Unfit::write)?;
-        }
-        at += len as u64;
-    }
-    Ok(())
-}
-
-/// Where the first byte is that is not zero; holes are not read.
-fn first_byte(file: &File, bytes: u64) -> Result<Option<u64>, Unfit> {
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < bytes {
-        at = match next_data(file, at)? {
-            Some(next) => next,
-            None => return Ok(None),
-        };
-        let len = usize::try_from(bytes.saturating_sub(at)).unwrap_or(usize::MAX).min(buffer.len());
-        let piece = &mut buffer[..len];
-        file.read_exact_at(piece, at).map_err(Unfit::read)?;
-        if let Some(found) = piece.iter().position(|&byte| byte != 0) {
-            return Ok(Some(at + found as u64));
-        }
-        at += len as u64;
-    }
-    Ok(None)
-}
-
-/// Where the next bytes are that may not be zero, from `at` on. A device has no holes that could be asked for.
-fn next_data(file: &File, at: u64) -> Result<Option<u64>, Unfit> {
-    let from = i64::try_from(at).unwrap_or(i64::MAX);
-    match lseek(file, from, Whence::SeekData) {
-        Ok(next) => Ok(Some(next.cast_unsigned())),
-        Err(Errno::ENXIO) => Ok(None),
-        Err(Errno::EINVAL) => Ok(Some(at)),
-        Err(errno) => Err(Unfit::read(errno.into())),
-    }
 }
 
 /// How many layers a sealed image holds: 0 for a blank.
@@ -146,12 +118,69 @@ pub fn layers(image: &File) -> Result<u32, Unfit> {
     Head::read(image).map(|head| head.mark.layers)
 }
 
+/// The writer's mark on a sealed image, after a check that the image is as it was sealed: bytes 896 to 1023.
+/// Whoever vouches for an image vouches for these bytes, which hold the digest of its superblock and
+/// descriptors.
+///
+/// # Errors
+/// [`Unfit`], for what is no sealed image.
+pub fn mark(image: &File) -> Result<[u8; MARK_LEN], Unfit> {
+    Head::read(image)?;
+    let mut mark = [0; MARK_LEN];
+    image.read_exact_at(&mut mark, MARK_OFFSET).map_err(Unfit::read)?;
+    Ok(mark)
+}
+
+/// Whether these first bytes of a device hold the mark of a writer of any version, sealed or not.
+pub fn is_marked(start: &[u8]) -> bool {
+    let at = usize::try_from(MARK_OFFSET).unwrap_or(usize::MAX);
+    let mark = start.get(at..).and_then(|rest| rest.first_chunk());
+    mark.is_some_and(|mark| match Mark::decode(mark) {
+        Marked::Yes(_) | Marked::Version(_) | Marked::Broken => true,
+        Marked::No => false,
+    })
+}
+
+/// The geometry of a sealed image.
+///
+/// # Errors
+/// [`Unfit`], for what is no such image.
+pub fn geometry(image: &File) -> Result<Geometry, Unfit> {
+    Head::read(image).map(|head| head.mark.geometry)
+}
+
+/// Makes the file system of a sealed image twice as large, without mounting it ([`Geometry::doubled`]), and says what
+/// it is now. The file or the device has to be long enough ([`Geometry::bytes`]) and should read as zeros behind
+/// the file system; what does not is made zero where inodes will be. The tree stays as it is, no layer is
+/// counted, and the image is sealed again and durable: its bytes depend on the geometry, the layers so far and how
+/// many of them there were at each doubling, and on nothing else.
+///
+/// # Errors
+/// As [`apply_image`] for what is no sealed image; [`Unfit::Geometry`] where it cannot be doubled again;
+/// [`Unfit::NoRoom`]. After [`Unfit::Io`] it has to be thrown away, as an image in which a layer was begun: then
+/// it is [`Unfit::Unsealed`]. After all others it is as it was.
+pub fn grow_image(image: &File) -> Result<Geometry, Unfit> {
+    let head = Head::read(image)?;
+    let doubled = head.mark.geometry.doubled();
+    let to = doubled.map_err(|refusal| Unfit::Geometry(Box::new(refusal)))?;
+    let (bytes, have) = (to.bytes(), length(image)?);
+    if have < bytes {
+        return Err(Unfit::NoRoom { bytes, have });
+    }
+    grow(image, head, to)?;
+    image.sync_all().map_err(Unfit::write)?;
+    seal(image, None)?;
+    image.sync_all().map_err(Unfit::write)?;
+    Ok(to)
+}
+
 /// Applies one layer, plain, gzip or zstd by its content, to a sealed image, without mounting it: what the
 /// image holds is the layers below. `manifest` is as for [`crate::apply_with`]. Afterwards the image is
 /// sealed again; its bytes depend on the geometry and the layers so far and on nothing else.
 ///
 /// # Errors
-/// See [`ImageError`].
+/// See [`ImageError`]. Where [`ImageError::is_full`], the same layer may fit after [`grow_image`] on what the image
+/// was before: so what comes out depends on that and the layer alone.
 pub fn apply_image(
     layer: impl Read,
     image: &File,
@@ -205,7 +234,7 @@ mod contract_tests {
             let file = tempfile::tempfile().unwrap();
             file.set_len(64 << 20).unwrap();
             let geometry = Geometry::new(64 << 20, block, 4096, 1 << 20).unwrap();
-            make_blank(&file, geometry, false).unwrap();
+            make_blank(&file, geometry, Before::Unknown).unwrap();
             let image = open(file.try_clone().unwrap()).unwrap();
             crate::tree::contract::holds(image);
         }

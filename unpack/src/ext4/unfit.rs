@@ -24,6 +24,13 @@ pub enum Unfit {
         /// Bytes that are there.
         have: u64,
     },
+    /// There is no room behind it for what it shall become.
+    NoRoom {
+        /// Bytes of the larger file system.
+        bytes: u64,
+        /// Bytes that are there.
+        have: u64,
+    },
     /// It is not empty, and so nothing is made in it.
     InUse {
         /// The first byte that is not zero.
@@ -76,6 +83,11 @@ impl fmt::Display for Unfit {
                 "its file system has {bytes} bytes, and only {have} are there: it was cut short; nothing \
                  was written"
             ),
+            Unfit::NoRoom { bytes, have } => write!(
+                f,
+                "its file system would have {bytes} bytes, and only {have} are there: give it a longer file \
+                 or device; nothing was written"
+            ),
             Unfit::InUse { at } if *at == crate::ext4::format::superblock::MARK_OFFSET => f.write_str(
                 "it is not empty, but holds a file system of this program: --force makes it anew; nothing \
                  was written",
@@ -99,6 +111,7 @@ impl error::Error for Unfit {
             | Unfit::Unsealed
             | Unfit::Changed
             | Unfit::Short { .. }
+            | Unfit::NoRoom { .. }
             | Unfit::InUse { .. }
             | Unfit::Geometry(_) => None,
         }

@@ -6,6 +6,7 @@
 
 pub(crate) mod applied;
 pub(crate) mod chunk_set;
+pub(crate) mod known;
 pub(crate) mod runs;
 pub(crate) mod spill;
 

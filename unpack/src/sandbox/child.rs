@@ -81,7 +81,7 @@ fn work(socket: &UnixStream) -> Result<Finished, Error> {
         Task::Apply(compression) => apply(socket, &order, compression, &mut fds),
         Task::ApplyImage(compression) => apply_image(socket, &order, compression, &mut fds),
         Task::Manifest { known, out } => manifest(&order, known, out, &mut fds),
-        Task::Image { out, replay } => image(&order, (out, replay), &mut fds),
+        Task::Image { known, out, replay } => image(&order, known, (out, replay), &mut fds),
         Task::Walls => {
             let root = Root::from_fd(next(&mut fds)?)?;
             put_up(root, &order.limits).map(|(_, standing)| Finished::Walls(standing))
@@ -209,6 +209,15 @@ fn apply_image(
     Ok(Finished::Applied(Box::new(applied), end))
 }
 
+/// So many manifests that are known.
+fn manifests(known: usize, fds: &mut IntoIter<OwnedFd>) -> Result<Vec<BufReader<File>>, Error> {
+    (0..known).map(|_| Ok(BufReader::new(File::from(next(fds)?)))).collect()
+}
+
+fn readers(sources: &mut [BufReader<File>]) -> Vec<&mut dyn BufRead> {
+    sources.iter_mut().map(|source| source as &mut dyn BufRead).collect()
+}
+
 fn manifest(
     order: &Order,
     known: usize,
@@ -218,17 +227,13 @@ fn manifest(
     let limits = &order.limits;
     let root = Root::from_fd(next(fds)?)?;
     let spill = if order.spill { Some(File::from(next(fds)?)) } else { None };
-    let mut sources = Vec::new();
-    for _ in 0..known {
-        sources.push(BufReader::new(File::from(next(fds)?)));
-    }
+    let mut sources = manifests(known, fds)?;
     let mut out = if out { Some(BufWriter::new(File::from(next(fds)?))) } else { None };
     let (root, _) = wall(root, limits)?;
     let spill = spill.map(|file| Spill::new(file, limits.spill_bytes_max));
     let how = Reading { spill, alone: true };
     let mut budget = Budget::new(limits, Instant::now() + limits.time_max, true);
-    let mut sources: Vec<&mut dyn BufRead> =
-        sources.iter_mut().map(|source| source as &mut dyn BufRead).collect();
+    let mut sources = readers(&mut sources);
     let wanted = out.is_some();
     let digest = crate::read::digest::manifest(&root, &how, &mut budget, &mut sources, |line| {
         // The digest is worth having without it.
@@ -240,16 +245,18 @@ fn manifest(
     Ok(Finished::Manifest { digest, written: wanted && written })
 }
 
-/// Reads an image behind walls that leave no more than what is open: the image, a file for records, one for the
-/// manifest, and the socket for the verdict.
+/// Reads an image behind walls that leave no more than what is open: the image, a file for records, manifests that
+/// are known, one for the new one, and the socket for the verdict.
 fn image(
     order: &Order,
+    known: usize,
     (out, replay): (bool, bool),
     fds: &mut IntoIter<OwnedFd>,
 ) -> Result<Finished, Error> {
     let limits = &order.limits;
     let image = File::from(next(fds)?);
     let spill = if order.spill { Some(File::from(next(fds)?)) } else { None };
+    let mut sources = manifests(known, fds)?;
     let mut out = if out { Some(BufWriter::new(File::from(next(fds)?))) } else { None };
     match limits.walls {
         Walls::Off => {}
@@ -265,13 +272,16 @@ fn image(
     let spill = spill.map(|file| Spill::new(file, limits.spill_bytes_max));
     let budget = Budget::new(limits, Instant::now() + limits.time_max, true);
     let (cost, how) = (Cost::new(limits, budget), How { spill, strict: false, replay });
+    let mut sources = readers(&mut sources);
     let wanted = out.is_some();
-    let digest = crate::ext4::read::manifest::manifest(&image, cost, &how, &mut |line| {
+    let mut each = |line: &[u8]| {
         // The digest is worth having without it.
         if out.as_mut().is_some_and(|out| out.write_all(line).is_err()) {
             out = None;
         }
-    })?;
+    };
+    let read = crate::ext4::read::manifest::manifest;
+    let digest = read(&image, cost, &how, &mut sources, &mut each)?;
     let written = out.is_some_and(|mut out| out.flush().is_ok());
     Ok(Finished::Manifest { digest, written: wanted && written })
 }

@@ -200,8 +200,8 @@ fn manifest(
 }
 
 /// [`crate::image_manifest`] in a walled child, since an image is whatever a guest made of it: the child has the
-/// image, a file for records, `out` and its socket, can open nothing, and has no right. With `replay` it is
-/// [`crate::image_manifest_replayed`]. Says the digest, and whether
+/// image, a file for records, `known`, `out` and its socket, can open nothing, and has no right. With `replay` it
+/// is [`crate::image_manifest_replayed`]. `known` is as for [`tree_manifest`]. Says the digest, and whether
 /// all of the manifest was written: on a full disk the digest is good without it.
 ///
 /// # Errors
@@ -210,6 +210,7 @@ fn manifest(
 pub fn image_manifest(
     image: &File,
     replay: bool,
+    known: &[&File],
     out: Option<&File>,
     limits: &Limits,
     stop: &Stop,
@@ -218,8 +219,9 @@ pub fn image_manifest(
         let spill = crate::record::spill::spill_file(limits)?;
         let mut fds = vec![image.as_fd()];
         fds.extend(spill.as_ref().map(AsFd::as_fd));
+        fds.extend(known.iter().map(AsFd::as_fd));
         fds.extend(out.map(AsFd::as_fd));
-        let task = Task::Image { out: out.is_some(), replay };
+        let task = Task::Image { known: known.len(), out: out.is_some(), replay };
         let order = Order { limits: limits.clone(), task, spill: spill.is_some() };
         match one_word(&order, &fds, limits, stop)? {
             Finished::Manifest { digest, written } => Ok((digest, written)),

@@ -42,8 +42,9 @@ pub(super) enum Task {
         /// Whether a file for it comes last.
         out: bool,
     },
-    /// To write the manifest of the tree in an image.
+    /// To write the manifest of the tree in an image, of which so many manifests tell a part.
     Image {
+        known: usize,
         /// Whether a file for it comes last.
         out: bool,
         /// Whether its journal is replayed in memory.

@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use unpack::{Applied, Class, Error, Limits, Root, apply, escaped_whole};
+use unpack::{Applied, Class, Error, Geometry, Limits, Root, apply, escaped_whole};
 
 use twin::Twin;
 
@@ -276,6 +276,24 @@ impl Pen {
     /// The canary's own path, for absolute links.
     pub(crate) fn beside(&self, name: &str) -> Vec<u8> {
         self.dir.path().join(name).as_os_str().as_bytes().to_vec()
+    }
+
+    /// A pen beside whose directory is an image that becomes larger where a layer does not fit.
+    pub(crate) fn growing(geometry: Geometry) -> Pen {
+        let pen = Pen::new();
+        let image = pen._beside.path().join("growing");
+        pen.twin.replace(Twin::growing(&image, &pen.root(), geometry));
+        pen
+    }
+
+    /// Makes the image larger.
+    pub(crate) fn grow(&self) {
+        self.twin.borrow().grow();
+    }
+
+    /// How often the image was made larger.
+    pub(crate) fn doublings(&self) -> u32 {
+        self.twin.borrow().doublings()
     }
 
     /// A pen whose directory nobody reads but the test.

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! veneer chunks 1
-//! block 4096 blocks 262144 inodes 8192 align 1048576
+//! block 4096 base 262144 doublings 0 inodes 8192 align 1048576
 //! 0 4bd8d4..(64 hex digits: sha256)
 //! 17 9d2cfa..
 //! ```
 //!
-//! The second line is the geometry: bytes of a block, blocks, inodes of each group, bytes that data is
-//! aligned to. Then a line for each chunk that is not all zeros, by rising number. Numbers have no zero in
+//! The second line is the geometry: bytes of a block, blocks that the file system was made with, how often it
+//! was doubled since, inodes of each group, bytes that data is aligned to. Then a line for each chunk that is not all zeros, by rising number. Numbers have no zero in
 //! front, each line ends with one newline, and there is nothing else: two texts that differ are two lists.
 
 use std::io::{self, BufRead, Read, Write};
@@ -68,7 +68,7 @@ impl error::Error for ChunksError {
 
 /// Chunks of a file system; the last one may be shorter.
 pub(crate) fn count(geometry: Geometry) -> u64 {
-    (geometry.blocks * u64::from(geometry.block)).div_ceil(CHUNK)
+    geometry.bytes().div_ceil(CHUNK)
 }
 
 impl Chunks {
@@ -93,8 +93,12 @@ impl Chunks {
     /// # Errors
     /// Those of `to`.
     pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
-        let Geometry { block, blocks, inodes_per_group: inodes, align } = self.geometry;
-        writeln!(to, "{FIRST}\nblock {block} blocks {blocks} inodes {inodes} align {align}")?;
+        let Geometry { block, blocks: _, inodes_per_group, align, base, doublings } = self.geometry;
+        writeln!(
+            to,
+            "{FIRST}
+block {block} base {base} doublings {doublings} inodes {inodes_per_group} align {align}"
+        )?;
         self.list.iter().try_for_each(|(chunk, digest)| writeln!(to, "{chunk} {}", Hex(digest)))
     }
 
@@ -206,21 +210,13 @@ fn geometry(line: &str) -> Option<Geometry> {
         Some(word) if word == name => decimal(words.next()?),
         Some(_) | None => None,
     };
-    let (block, blocks) = (value("block")?, value("blocks")?);
+    let (block, base, doublings) = (value("block")?, value("base")?, value("doublings")?);
     let (inodes, align) = (value("inodes")?, value("align")?);
     if words.next().is_some() {
         return None;
     }
-    made(block.try_into().ok()?, blocks, inodes.try_into().ok()?, align.try_into().ok()?)
-}
-
-/// The geometry of these numbers, where [`Geometry::new`] makes it.
-fn made(block: u32, blocks: u64, inodes_per_group: u32, align: u32) -> Option<Geometry> {
-    let groups = blocks.div_ceil(u64::from(block).max(1) * 8);
-    let inodes = groups.checked_mul(inodes_per_group.into())?;
-    let wanted = Geometry { block, blocks, inodes_per_group, align };
-    let geometry = Geometry::new(blocks.checked_mul(block.into())?, block, inodes, align).ok()?;
-    (geometry == wanted).then_some(geometry)
+    let (block, inodes) = (block.try_into().ok()?, inodes.try_into().ok()?);
+    Geometry::of(block, base, inodes, align.try_into().ok()?, doublings.try_into().ok()?)
 }
 
 #[cfg(test)]
@@ -244,7 +240,7 @@ mod tests {
         let chunks = chunks();
         let (ab, one, none) = ("ab".repeat(32), "01".repeat(32), "00".repeat(32));
         let expected = format!(
-            "veneer chunks 1\nblock 4096 blocks 16384 inodes 8192 align 1048576\n0 {ab}\n9 {one}\n63 {none}\n"
+            "veneer chunks 1\nblock 4096 base 16384 doublings 0 inodes 8192 align 1048576\n0 {ab}\n9 {one}\n63 {none}\n"
         );
         assert_eq!(text(&chunks), expected);
         assert_eq!(Chunks::parse(&mut expected.as_bytes()).unwrap(), chunks);
@@ -267,9 +263,10 @@ mod tests {
             ("veneer chunks 1\n".into(), 2),
             (with("block 4096", "block 512"), 2),
             (with("block 4096", "block 04096"), 2),
-            (with("blocks 16384", "blocks 16383999999999999999999"), 2),
-            (with("blocks 16384", "blocks 18446744073709551615"), 2),
-            (with("blocks 16384", "blocks 3"), 2),
+            (with("base 16384", "base 16383999999999999999999"), 2),
+            (with("base 16384", "base 18446744073709551615"), 2),
+            (with("base 16384", "base 3"), 2),
+            (with("doublings 0", "doublings 7"), 2),
             (with("inodes 8192", "inodes 8191"), 2),
             (with("align 1048576", "align 0"), 2),
             (with("align 1048576", "align 1048576 "), 2),

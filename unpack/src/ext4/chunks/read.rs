@@ -24,8 +24,10 @@ use crate::stop::Stop;
 const NAMED: usize = 100;
 
 /// What became of an image since its list was made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compared {
+    /// The block digest of the image as it is.
+    pub digest: [u8; 32],
     /// How many chunks differ; with 0 the image is as it was.
     pub differ: u64,
     /// The first of them, by number: chunk n is the n-th MiB of the device, from 0. At most 100.
@@ -90,22 +92,18 @@ impl Chunks {
             Ok(()) | Err(_) => {}
         }
         // A file that was cut short has lost blocks, if only free ones.
-        let bytes = self.geometry.blocks * u64::from(self.geometry.block);
         let have = lseek(image, 0, Whence::SeekEnd).map_err(|errno| failed(errno.into()))?;
-        if have.cast_unsigned() < bytes {
+        if have.cast_unsigned() < self.geometry.bytes() {
             return Err(failed(io::ErrorKind::UnexpectedEof.into()));
         }
         let chunks = count(self.geometry);
-        let mut compared = Compared::default();
-        for (chunk, found) in digests(image, self.geometry, &mut (0..chunks), stop)? {
-            if found != self.get(chunk) {
-                compared.differ += 1;
-                if compared.first.len() < NAMED {
-                    compared.first.push(chunk);
-                }
-            }
-        }
-        Ok(compared)
+        let found = digests(image, self.geometry, &mut (0..chunks), stop)?;
+        let differing = || found.iter().filter(|&&(chunk, found)| found != self.get(chunk));
+        let differ = differing().count() as u64;
+        let first = differing().take(NAMED).map(|&(chunk, _)| chunk).collect();
+        let list = found.into_iter().filter_map(|(chunk, found)| Some((chunk, found?))).collect();
+        let digest = Chunks { geometry: self.geometry, list }.digest();
+        Ok(Compared { digest, differ, first })
     }
 }
 

@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::ext4::format::bytes::get16;
-use crate::ext4::format::geometry::{DESCRIPTOR, Geometry, Layout};
+use crate::ext4::format::geometry::{DESCRIPTOR, Geometry};
+use crate::ext4::format::layout::Layout;
 use crate::ext4::format::superblock::BLOCK_UNINIT;
 use crate::ext4::write::blocks::set_bits;
 use crate::record::chunk_set::CHUNK;

@@ -16,4 +16,6 @@ pub(crate) mod geometry;
 pub(crate) mod hash;
 pub(crate) mod inode;
 pub(crate) mod journal;
+pub(crate) mod layout;
+pub(crate) mod sizes;
 pub(crate) mod superblock;

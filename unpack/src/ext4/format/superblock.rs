@@ -186,7 +186,7 @@ pub(crate) const MARK_OFFSET: u64 = 896;
 pub(crate) const MARK_LEN: usize = 128;
 const MAGIC: &[u8; 8] = b"VNEEXT4\0";
 /// Of the format: everything that decides a byte.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// What the writer says of an image that it has sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,12 +209,13 @@ impl Mark {
         to[..8].copy_from_slice(MAGIC);
         put32(&mut to, 8, VERSION);
         put32(&mut to, 12, self.geometry.block);
-        put64(&mut to, 16, self.geometry.blocks);
+        put64(&mut to, 16, self.geometry.base);
         put32(&mut to, 24, self.geometry.inodes_per_group);
         put32(&mut to, 28, self.geometry.align);
         put32(&mut to, 32, self.layers);
         put32(&mut to, 36, self.next_directory);
         put32(&mut to, 40, self.next_file);
+        put32(&mut to, 44, self.geometry.doublings);
         put64(&mut to, 48, self.next_block);
         to[56..88].copy_from_slice(&self.digest);
         let sum = crc32c(START, &to[..124]);
@@ -233,12 +234,10 @@ impl Mark {
         if get32(from, 8) != VERSION {
             return Marked::Version(get32(from, 8));
         }
-        let geometry = Geometry {
-            block: get32(from, 12),
-            blocks: get64(from, 16),
-            inodes_per_group: get32(from, 24),
-            align: get32(from, 28),
-        };
+        let (block, base) = (get32(from, 12), get64(from, 16));
+        let (inodes_per_group, align) = (get32(from, 24), get32(from, 28));
+        let geometry = Geometry::of(block, base, inodes_per_group, align, get32(from, 44));
+        let Some(geometry) = geometry else { return Marked::Broken };
         let mut digest = [0; 32];
         digest.copy_from_slice(&from[56..88]);
         Marked::Yes(Mark {
@@ -258,7 +257,7 @@ pub(crate) enum Marked {
     Yes(Mark),
     /// Of another version of the format.
     Version(u32),
-    /// Its checksum is wrong.
+    /// Its checksum is wrong, or its geometry is none that could be made.
     Broken,
     No,
 }
@@ -308,6 +307,14 @@ mod tests {
         let mut bytes = mark.encode();
         assert_eq!(Mark::decode(&bytes), Marked::Yes(mark));
         bytes[20] ^= 1;
+        assert_eq!(Mark::decode(&bytes), Marked::Broken);
+        let grown = Mark { geometry: geometry.doubled().unwrap(), ..mark };
+        let mut bytes = grown.encode();
+        assert_eq!(Mark::decode(&bytes), Marked::Yes(grown));
+        // More doublings than there can be, with a good checksum.
+        bytes[44] = 7;
+        let sum = crc32c(START, &bytes[..124]);
+        put32(&mut bytes, 124, sum);
         assert_eq!(Mark::decode(&bytes), Marked::Broken);
         assert_eq!(Mark::decode(&[0; MARK_LEN]), Marked::No);
     }

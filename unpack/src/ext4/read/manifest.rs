@@ -1,7 +1,7 @@
 //! The manifest of an image's tree, as `read::digest` makes it of a mounted one.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use crate::error::{Error, Fault};
@@ -9,6 +9,7 @@ use crate::ext4::read::cost::Cost;
 use crate::ext4::read::replay::open;
 use crate::ext4::read::walk::{How, walk};
 use crate::limits::Limits;
+use crate::record::known::Known;
 use crate::record::runs::Spill;
 use crate::record::spill::{io_fault, spill_file};
 use crate::sha::Sha256;
@@ -68,7 +69,7 @@ fn written(
     let mut failed = Ok(());
     let budget = Budget::new(limits, Instant::now() + limits.time_max, false);
     let cost = Cost::new(limits, budget);
-    let digest = manifest(image, cost, &How { spill, strict, replay }, &mut |line| {
+    let digest = manifest(image, cost, &How { spill, strict, replay }, &mut [], &mut |line| {
         if failed.is_ok() {
             failed = out.write_all(line);
         }
@@ -77,23 +78,27 @@ fn written(
     Ok(digest)
 }
 
-/// The digest over all lines; each goes to `each`.
+/// The digest over all lines; each goes to `each`. `known` is as for [`crate::tree_manifest`].
 pub(crate) fn manifest(
     image: &File,
     cost: Cost,
     how: &How,
+    known: &mut [&mut dyn BufRead],
     each: &mut dyn FnMut(&[u8]),
 ) -> Result<[u8; 32], Error> {
     let mut hash = Sha256::new();
+    let mut known = Known::new(known);
     let done = || -> Result<(), Fault> {
         let mut image = open(image, cost, how.replay)?;
-        walk(&mut image, how, &mut |record| {
+        walk(&mut image, how, &mut known, &mut |record| {
             let line = record.line();
             hash.update(&line);
             each(&line);
             Ok(())
         })
     };
-    done().map_err(Fault::nowhere)?;
+    let done = done().map_err(Fault::nowhere);
+    known.sound()?;
+    done?;
     Ok(hash.finish())
 }

@@ -12,14 +12,31 @@ use crate::ext4::read::image::Image;
 use crate::ext4::read::map::named;
 use crate::record::{Record, What};
 
-/// The record of an inode at `path`. Regular files are read whole.
-pub(crate) fn record(image: &mut Image<'_>, inode: &Inode, path: Vec<u8>) -> Result<Record, Fault> {
+/// When the content of a regular file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contents {
+    /// With its inode.
+    Read,
+    /// Not yet: the digest in its record is void.
+    Later,
+}
+
+/// The record of an inode at `path`.
+pub(crate) fn record(
+    image: &mut Image<'_>,
+    inode: &Inode,
+    path: Vec<u8>,
+    contents: Contents,
+) -> Result<Record, Fault> {
     let (major, minor) = inode.device();
     let what = match inode.kind {
-        Kind::File => {
-            let (size, sha256) = hashed(image, inode)?;
-            What::File { size, sha256 }
-        }
+        Kind::File => match contents {
+            Contents::Read => {
+                let (size, sha256) = hashed(image, inode)?;
+                What::File { size, sha256 }
+            }
+            Contents::Later => What::File { size: inode.size, sha256: [0; 32] },
+        },
         Kind::Dir => What::Dir,
         Kind::Symlink => What::Symlink { target: target(image, inode)? },
         Kind::Char => What::Char { major, minor },

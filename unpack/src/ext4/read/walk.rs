@@ -10,14 +10,16 @@ use crate::error::Fault;
 use crate::error::image::{Flaw, FlawKind};
 use crate::ext4::format::decode_inode::Kind;
 use crate::ext4::format::decode_super::ROOT;
+use crate::ext4::read::content::hashed;
 use crate::ext4::read::image::Image;
 use crate::ext4::read::index;
 use crate::ext4::read::names::{names, same_kind};
-use crate::ext4::read::node::record;
+use crate::ext4::read::node::{Contents, record};
 use crate::ext4::read::seen::Seen;
+use crate::record::known::Known;
 use crate::record::runs::{Row, Sorter, Spill};
 use crate::record::spill::io_fault;
-use crate::record::{Record, hardlink, key};
+use crate::record::{Record, What, hardlink, key};
 use crate::tree::dirs::join;
 
 /// Bytes of a path, as the kernel takes it.
@@ -36,6 +38,7 @@ pub(crate) struct How {
 struct Walk<'a, 'f> {
     image: &'a mut Image<'f>,
     how: &'a How,
+    contents: Contents,
     seen: Seen,
     /// Records by path.
     out: Sorter,
@@ -43,15 +46,19 @@ struct Walk<'a, 'f> {
     links: Sorter,
 }
 
-/// Hands every record of the tree to `each`, in path order.
+/// Hands every record of the tree to `each`, in path order. What `known` says of a file's content is taken for
+/// it, and the file is not read.
 pub(crate) fn walk(
     image: &mut Image<'_>,
     how: &How,
+    known: &mut Known<'_, '_>,
     each: &mut dyn FnMut(&Record) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let sorter = || Sorter::new(how.spill.clone());
     let (out, links) = (sorter(), sorter());
-    let mut walk = Walk { image, how, seen: Seen::default(), out, links };
+    // Without manifests each file is read where its inode is, in about the order of the device.
+    let contents = if known.is_empty() { Contents::Read } else { Contents::Later };
+    let mut walk = Walk { image, how, contents, seen: Seen::default(), out, links };
     let mut level = sorter();
     // An inode with a name, by inode and path, and what its directory is and says of it.
     level.push(&named(ROOT, &[], ROOT, 2)).map_err(sorting)?;
@@ -64,7 +71,7 @@ pub(crate) fn walk(
     }
     drop(level);
     walk.hard_links()?;
-    walk.in_order(each)
+    walk.in_order(known, each)
 }
 
 fn sorting(error: std::io::Error) -> Fault {
@@ -120,8 +127,8 @@ impl Walk<'_, '_> {
                 self.links.push(&Row { rest: Vec::new(), ..row }).map_err(sorting)?;
                 continue;
             }
-            let record = record(self.image, &inode, path)?;
-            keep(&mut self.out, &record)?;
+            let record = record(self.image, &inode, path, self.contents)?;
+            keep(&mut self.out, &record, number)?;
         }
         Ok(more)
     }
@@ -138,15 +145,19 @@ impl Walk<'_, '_> {
                 Some(_) | None => {
                     first = Some((number, path.clone()));
                     let inode = self.image.inode(number)?;
-                    record(self.image, &inode, path)?
+                    record(self.image, &inode, path, self.contents)?
                 }
             };
-            keep(&mut self.out, &record)?;
+            keep(&mut self.out, &record, number)?;
         }
         Ok(())
     }
 
-    fn in_order(mut self, each: &mut dyn FnMut(&Record) -> Result<(), Fault>) -> Result<(), Fault> {
+    fn in_order(
+        mut self,
+        known: &mut Known<'_, '_>,
+        each: &mut dyn FnMut(&Record) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let mut before: Option<Vec<u8>> = None;
         let mut rows = self.out.sorted().map_err(sorting)?;
         while let Some(row) = rows.next().map_err(sorting)? {
@@ -155,8 +166,20 @@ impl Walk<'_, '_> {
                 let rule = "a directory has a name twice";
                 return Err(Flaw::new(FlawKind::Directory, rule).into());
             }
-            let record = Record::decode(unkey(&row.key), &row.rest)
+            let mut record = Record::decode(unkey(&row.key), &row.rest)
                 .ok_or_else(|| sorting(std::io::ErrorKind::InvalidData.into()))?;
+            if let (Contents::Later, What::File { size, sha256 }) =
+                (self.contents, &mut record.what)
+            {
+                *sha256 = match known.find(&record.path, *size) {
+                    Some((_, sha256)) => sha256,
+                    None => {
+                        let number = u32::try_from(row.seq).unwrap_or(0);
+                        let inode = self.image.inode(number)?;
+                        hashed(self.image, &inode)?.1
+                    }
+                };
+            }
             each(&record)?;
             before = Some(row.key);
         }
@@ -164,8 +187,8 @@ impl Walk<'_, '_> {
     }
 }
 
-fn keep(out: &mut Sorter, record: &Record) -> Result<(), Fault> {
+fn keep(out: &mut Sorter, record: &Record, inode: u32) -> Result<(), Fault> {
     let mut rest = Vec::new();
     record.encode(&mut rest);
-    out.push(&Row { key: key(&record.path), seq: 0, rest }).map_err(sorting)
+    out.push(&Row { key: key(&record.path), seq: inode.into(), rest }).map_err(sorting)
 }

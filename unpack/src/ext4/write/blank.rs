@@ -8,12 +8,13 @@ use crate::ext4::format::crc::SEED;
 use crate::ext4::format::crc::crc32c;
 use crate::ext4::format::directory::{DIRECTORY, Name, NameBlock};
 use crate::ext4::format::geometry::{
-    FIRST_FREE, Geometry, JOURNAL, JOURNAL_INODE, LOST_AND_FOUND, Layout, ROOT,
+    FIRST_FREE, Geometry, JOURNAL, JOURNAL_INODE, LOST_AND_FOUND, ROOT,
 };
 use crate::ext4::format::inode::{
     self, ATTRIBUTES, EXTENTS, Extent, IBLOCK, Inode, LEN, leaf_map, sign, sign_empty,
 };
 use crate::ext4::format::journal;
+use crate::ext4::format::layout::Layout;
 use crate::ext4::format::superblock::{
     BLANK_UUID, BLOCK_UNINIT, Changing, Group, INODE_UNINIT, INODE_ZEROED, MARK_OFFSET, Mark,
     OFFSET, superblock,
@@ -31,16 +32,8 @@ pub(crate) fn write_blank(file: &File, geometry: Geometry) -> Result<(), Unfit> 
     let put = |number: u64, bytes: &[u8]| {
         file.write_all_at(bytes, number * block as u64).map_err(Unfit::write)
     };
-    let mut groups = Vec::with_capacity(geometry.groups() as usize);
     for number in 0..geometry.groups() {
-        let (group, blocks, inodes) = blank_group(geometry, &layout, number);
-        if let Some(bits) = blocks {
-            put(group.block_bitmap, &bits)?;
-        }
-        if let Some(bits) = inodes {
-            put(group.inode_bitmap, &bits)?;
-        }
-        groups.push(group);
+        write_group(file, geometry, &layout, number)?;
     }
     put(layout.tables[0], &first_inodes(geometry, &layout))?;
     let mut root = NameBlock::first(block, ROOT, ROOT);
@@ -52,24 +45,9 @@ pub(crate) fn write_blank(file: &File, geometry: Geometry) -> Result<(), Unfit> 
     )?;
     put(layout.journal[0].start, &journal::superblock(geometry))?;
 
-    let mut descriptors: Vec<u8> =
-        (0u32..).zip(&groups).flat_map(|(number, group)| group.encode(number)).collect();
-    descriptors.resize(descriptors.len().next_multiple_of(block), 0);
-    let now = Changing {
-        free_blocks: groups.iter().map(|group| u64::from(group.free_blocks)).sum(),
-        free_inodes: groups.iter().map(|group| group.free_inodes).sum(),
-        uuid: BLANK_UUID,
-        clean: true,
-    };
-    let map = journal_map(&layout);
-    for number in (1..geometry.groups()).filter(|&number| Geometry::has_backup(number)) {
-        let start = u64::from(number) * geometry.blocks_per_group();
-        let copy = superblock(geometry, &now, &map, u16::try_from(number).unwrap_or(u16::MAX));
-        put(start, &copy)?;
-        put(start + 1, &descriptors)?;
-    }
-    put(1, &descriptors)?;
-    let bytes = superblock(geometry, &now, &map, 0);
+    let (now, groups) = write_copies(file, geometry, &layout)?;
+    put(1, &descriptors(geometry, &groups))?;
+    let bytes = superblock(geometry, &now, &journal_map(&layout), 0);
     let mark = Mark {
         geometry,
         layers: 0,
@@ -82,6 +60,59 @@ pub(crate) fn write_blank(file: &File, geometry: Geometry) -> Result<(), Unfit> 
     file.write_all_at(&mark.encode(), MARK_OFFSET).map_err(Unfit::write)
 }
 
+/// Writes the copies of superblock and descriptors, which are those of an empty file system for ever; says what
+/// they say.
+pub(crate) fn write_copies(
+    file: &File,
+    geometry: Geometry,
+    layout: &Layout,
+) -> Result<(Changing, Vec<Group>), Unfit> {
+    let numbers = 0..geometry.groups();
+    let groups: Vec<Group> =
+        numbers.clone().map(|number| blank_group(geometry, layout, number).0).collect();
+    let now = Changing {
+        free_blocks: groups.iter().map(|group| u64::from(group.free_blocks)).sum(),
+        free_inodes: groups.iter().map(|group| group.free_inodes).sum(),
+        uuid: BLANK_UUID,
+        clean: true,
+    };
+    let map = journal_map(layout);
+    let table = descriptors(geometry, &groups);
+    let block = u64::from(geometry.block);
+    let put =
+        |number: u64, bytes: &[u8]| file.write_all_at(bytes, number * block).map_err(Unfit::write);
+    for number in numbers {
+        let Some(copy) = geometry.backup(number) else { continue };
+        let of = u16::try_from(number).unwrap_or(u16::MAX);
+        put(copy.start, &superblock(geometry, &now, &map, of))?;
+        put(copy.start + 1, &table)?;
+    }
+    Ok((now, groups))
+}
+
+/// The table of descriptors, in whole blocks.
+pub(crate) fn descriptors(geometry: Geometry, groups: &[Group]) -> Vec<u8> {
+    let mut bytes: Vec<u8> =
+        (0u32..).zip(groups).flat_map(|(number, group)| group.encode(number)).collect();
+    bytes.resize(bytes.len().next_multiple_of(geometry.block_len()), 0);
+    bytes
+}
+
+/// Writes the bitmaps of an empty group that have to be written; says its descriptor.
+pub(crate) fn write_group(
+    file: &File,
+    geometry: Geometry,
+    layout: &Layout,
+    number: u32,
+) -> Result<Group, Unfit> {
+    let (group, blocks, inodes) = blank_group(geometry, layout, number);
+    for (at, bits) in [(group.block_bitmap, blocks), (group.inode_bitmap, inodes)] {
+        let Some(bits) = bits else { continue };
+        file.write_all_at(&bits, at * u64::from(geometry.block)).map_err(Unfit::write)?;
+    }
+    Ok(group)
+}
+
 /// A group's descriptor, and its bitmaps where they have to be written.
 fn blank_group(
     geometry: Geometry,
@@ -90,10 +121,9 @@ fn blank_group(
 ) -> (Group, Option<Vec<u8>>, Option<Vec<u8>>) {
     let (bits, taken) = Blocks::fixed_bits(geometry, layout, number);
     let copy = geometry.backup(number).map_or(0, |copy| copy.len);
-    let is_last = number + 1 == geometry.groups();
     let mut flags = INODE_ZEROED;
     // A bitmap may be left unwritten only where it holds nothing that the kernel does not expect there.
-    let block_bits = (taken > copy || is_last).then_some(bits);
+    let block_bits = (taken > copy || geometry.was_last(number)).then_some(bits);
     let block_bitmap_sum = match &block_bits {
         Some(bits) => crc32c(SEED, bits),
         None => {

@@ -4,7 +4,8 @@
 use crate::error::Fault;
 use crate::ext4::format::crc::SEED;
 use crate::ext4::format::crc::crc32c;
-use crate::ext4::format::geometry::{Geometry, Layout, Run};
+use crate::ext4::format::geometry::{Geometry, Run};
+use crate::ext4::format::layout::Layout;
 use crate::ext4::format::superblock::{BLOCK_UNINIT, Group};
 use crate::ext4::write::disk::Disk;
 use crate::tree::sink::no_room;
@@ -30,19 +31,15 @@ pub(crate) struct Blocks {
 
 impl Blocks {
     /// Goes on at `next`, moved up to a border.
-    pub(crate) fn new(geometry: Geometry, groups: Vec<Group>, next: u64) -> Blocks {
-        let align = geometry.align_blocks();
-        let next = next.next_multiple_of(align).min(geometry.blocks);
-        let mut over: Vec<Run> = (1..geometry.groups())
-            .filter_map(|group| geometry.backup(group))
-            .map(|copy| {
-                let start = copy.start / align * align;
-                let end = copy.end().next_multiple_of(align).min(geometry.blocks);
-                Run { start, len: end - start }
-            })
-            .filter(|piece| piece.end() > next)
-            .collect();
-        over.reverse();
+    pub(crate) fn new(
+        geometry: Geometry,
+        layout: &Layout,
+        groups: Vec<Group>,
+        next: u64,
+    ) -> Blocks {
+        let next = next.next_multiple_of(geometry.align_blocks()).min(geometry.blocks);
+        let over = layout.over.iter().rev().copied();
+        let over: Vec<Run> = over.take_while(|piece| piece.end() > next).collect();
         let held: u64 = over.iter().map(|piece| piece.end() - piece.start.max(next)).sum();
         let free = groups.iter().map(|group| u64::from(group.free_blocks)).sum();
         let changed = vec![false; groups.len()];

@@ -7,8 +7,9 @@ use std::os::unix::fs::FileExt;
 use nix::unistd::{Whence, lseek};
 
 use crate::error::Fault;
-use crate::ext4::format::geometry::{Geometry, Layout, ROOT};
+use crate::ext4::format::geometry::{Geometry, ROOT};
 use crate::ext4::format::inode::{Extent, IBLOCK, leaf_map};
+use crate::ext4::format::layout::Layout;
 use crate::ext4::format::superblock::{
     Changing, Group, LEN, MARK_LEN, MARK_OFFSET, Mark, Marked, OFFSET, changing, superblock,
 };
@@ -109,20 +110,15 @@ fn read_start(file: &File) -> Result<(Mark, [u8; LEN]), Unfit> {
         Marked::No if start.iter().all(|&byte| byte == 0) => return Err(Unfit::Empty),
         Marked::No => return Err(Unfit::Foreign),
     };
-    let Geometry { block, blocks, inodes_per_group, align } = mark.geometry;
-    let bytes_of = blocks.checked_mul(block.into()).ok_or(Unfit::Changed)?;
-    let inodes = u64::from(inodes_per_group) * blocks.div_ceil(u64::from(block.max(1)) * 8);
-    match Geometry::new(bytes_of, block, inodes, align) {
-        Ok(geometry) if geometry == mark.geometry && have < bytes_of => {
-            Err(Unfit::Short { bytes: bytes_of, have })
-        }
-        Ok(geometry) if geometry == mark.geometry => Ok((mark, bytes)),
-        Ok(_) | Err(_) => Err(Unfit::Changed),
+    let needs = mark.geometry.bytes();
+    match have < needs {
+        true => Err(Unfit::Short { bytes: needs, have }),
+        false => Ok((mark, bytes)),
     }
 }
 
 /// Bytes of a file or a device.
-fn length(file: &File) -> Result<u64, Unfit> {
+pub(crate) fn length(file: &File) -> Result<u64, Unfit> {
     let end = lseek(file, 0, Whence::SeekEnd).map_err(|errno| Unfit::read(errno.into()))?;
     Ok(end.cast_unsigned())
 }
@@ -208,7 +204,7 @@ impl Image {
         directories.insert(ROOT, root);
         Ok(Image {
             disk: Disk::new(file, geometry.block_len()),
-            blocks: Blocks::new(geometry, groups, mark.next_block),
+            blocks: Blocks::new(geometry, &layout, groups, mark.next_block),
             inodes: Inodes::new(
                 geometry,
                 layout.first_file,

@@ -1,0 +1,261 @@
+//! Layers on a pool are written and not mounted: the volumes have the bytes that the same layers have in a file,
+//! and the kernel says nothing of them. Stacks of an earlier version, which were made through mounts, stay, are built
+//! on, and are told by a rebuild; a volume whose mark is not as it was sealed is built again.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use thin::{Access, ThinId};
+
+use crate::guest::kmsg::KernelLog;
+use crate::guest::veneer::{Mounted, Veneer, expected, image};
+use crate::guest::{Cmd, Guest, STORE};
+use crate::layer;
+use crate::s3::BUCKET;
+use crate::scenario::{Images, Needs, Report, Scenario};
+
+/// See the module.
+pub const SCENARIO: Scenario = Scenario {
+    name: "written",
+    needs: Needs { images: Images::Small, timeout_s: 1200, ..Needs::DEFAULT },
+    run,
+};
+
+/// Bytes of a volume: small, since all of it is compared.
+const BYTES: u64 = 512 << 20;
+/// Where the writer's mark begins, and where it ends.
+const MARK: [u64; 2] = [896, 1024];
+
+fn run(guest: &mut Guest) -> Result<Report> {
+    let veneer = Veneer::new(guest)?;
+    let mut log = KernelLog::from_now()?;
+    let small = veneer.cmd(&["activate", &image("node"), "--name", "node-1", "--json"]);
+    small.env("VENEER_VOLUME_BYTES", BYTES.to_string()).run()?.expect(0)?;
+    let said = log.read()?;
+    let ext4: Vec<&String> = said.iter().filter(|line| line.contains("EXT4")).collect();
+    ensure!(ext4.is_empty(), "the kernel has met a file system: {ext4:?}");
+    let blocks = veneer.used_blocks()?;
+    same_as_a_file(guest, &veneer)?;
+    older(guest, &veneer)?;
+    damaged(&veneer)?;
+    let warnings: Vec<String> = log
+        .read()?
+        .into_iter()
+        .filter(|line| line.contains("EXT4-fs (") && line.contains("error"))
+        .collect();
+    ensure!(warnings.is_empty(), "{warnings:?}");
+    veneer.close()?;
+    Ok(Report::new().figure("pool_blocks_of_node", blocks))
+}
+
+/// The rows of sealed layers, lowest first, as `registry ls volumes` has them.
+fn layers(veneer: &Veneer) -> Result<Vec<Value>> {
+    let listed = Cmd::new("registry").arg("--state").arg(&veneer.state);
+    let rows = listed.args(["ls", "volumes", "--json"]).run()?.expect(0)?.json_lines()?;
+    Ok(rows.into_iter().filter(|row| row["role"] == "layer").collect())
+}
+
+fn id(row: &Value) -> Result<u64> {
+    row["id"].as_u64().context("an id")
+}
+
+/// Does something with the device of a volume that nobody has.
+fn with<T>(
+    veneer: &Veneer,
+    id: u64,
+    access: Access,
+    act: impl FnOnce(&File) -> Result<T>,
+) -> Result<T> {
+    let pool = veneer.pool.pool();
+    let volume = pool.activate(ThinId::new(id)?, "looked-at", BYTES / 512, access)?;
+    let file = File::options().read(true).write(access == Access::ReadWrite).open(volume.path())?;
+    let done = act(&file);
+    file.sync_all().ok();
+    drop(file);
+    pool.deactivate("looked-at")?;
+    done
+}
+
+fn start(veneer: &Veneer, id: u64) -> Result<Vec<u8>> {
+    with(veneer, id, Access::ReadOnly, |device| {
+        let mut start = vec![0; 1024];
+        device.read_exact_at(&mut start, 0)?;
+        Ok(start)
+    })
+}
+
+/// The same layers in a file, in another process and through no device: from the mark on every byte is equal.
+fn same_as_a_file(guest: &Guest, veneer: &Veneer) -> Result<()> {
+    let path = guest.scratch().join("node.img");
+    let path = path.to_str().context("a path")?;
+    let align = (veneer.pool.pool().block_sectors() * 512).to_string();
+    let blank = ["--image", path, "--blank", &BYTES.to_string(), "--align", &align, "-q"];
+    guest.cmd("unpack").args(blank).run()?.expect(0)?;
+    let top = layers(veneer)?.last().map(id).context("no layer")??;
+    for number in 1..=5 {
+        let layer = File::open(format!("{STORE}/{BUCKET}/images/node/{number}.tar"))?;
+        guest.cmd("unpack").args(["--image", path, "-q"]).stdin(layer).run()?.expect(0)?;
+    }
+    let file = File::open(path)?;
+    with(veneer, top, Access::ReadOnly, |device| {
+        let (mut ours, mut its) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+        let mut at = MARK[0];
+        while at < BYTES {
+            let len = usize::try_from(BYTES - at)?.min(1 << 20);
+            file.read_exact_at(&mut ours[..len], at)?;
+            device.read_exact_at(&mut its[..len], at)?;
+            if let Some(other) = (0..len).find(|&n| ours[n] != its[n]) {
+                anyhow::bail!("byte {} of volume {top} is not that of the file", at + other as u64);
+            }
+            at += len as u64;
+        }
+        Ok(())
+    })?;
+    std::fs::remove_file(path)?;
+    Ok(())
+}
+
+/// The record of a volume as an earlier version wrote it, and no mark.
+fn make_older(veneer: &Veneer, id: u64, key: &[u8]) -> Result<()> {
+    let start = start(veneer, id)?;
+    ensure!(start.starts_with(b"veneer-sealed-3\n"), "volume {id} begins with {:?}", &start[..16]);
+    let length = u32::from_le_bytes(start[16..20].try_into()?) as usize;
+    let mut text: Value = serde_json::from_slice(&start[180..180 + length])?;
+    for (name, digest) in ["blob", "diff", "chain", "tree"].iter().zip(start[52..180].chunks(32)) {
+        if let Some(layer) = text["layer"].as_object_mut() {
+            layer.insert((*name).into(), json!(format!("sha256:{}", hex(digest))));
+        }
+    }
+    let json = serde_json::to_vec(&text)?;
+    let with_manifest = !text["origin"]["manifest"].is_null();
+    let mut older =
+        if with_manifest { *b"veneer-sealed-2\n" } else { *b"veneer-sealed-1\n" }.to_vec();
+    older.extend(u32::try_from(json.len())?.to_le_bytes());
+    older.extend(hmac(key, &json));
+    older.extend(json);
+    older.resize(1024, 0);
+    with(veneer, id, Access::ReadWrite, |device| Ok(device.write_all_at(&older, 0)?))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// RFC 2104, of a key of 32 bytes.
+fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
+    let pad = |with: u8| -> Vec<u8> {
+        (0..64).map(|at| key.get(at).copied().unwrap_or(0) ^ with).collect()
+    };
+    let inner = Sha256::digest([&pad(0x36)[..], text].concat());
+    Sha256::digest([&pad(0x5c)[..], &inner].concat()).into()
+}
+
+/// The template's id, and the key of the store's seals in its record.
+fn key(veneer: &Veneer) -> Result<(u64, Vec<u8>)> {
+    let listed = Cmd::new("registry").arg("--state").arg(&veneer.state);
+    let rows = listed.args(["ls", "volumes", "--json"]).run()?.expect(0)?.json_lines()?;
+    let template = rows.iter().find(|row| row["role"] == "template").context("no template")?;
+    let start = start(veneer, id(template)?)?;
+    let at = start.windows(7).position(|bytes| bytes == b"\"key\":\"").context("no key")? + 7;
+    let hex = std::str::from_utf8(&start[at..at + 64])?;
+    let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16);
+    Ok((id(template)?, (0..64).step_by(2).map(byte).collect::<Result<_, _>>()?))
+}
+
+/// An image of these layers, each with one small file.
+fn put(veneer: &Veneer, name: &str, from: &[&str], own: &str) -> Result<String> {
+    let mut number = 0;
+    for layer in from {
+        number += 1;
+        let bytes = std::fs::read(format!("{STORE}/{BUCKET}/images/{layer}.tar"))?;
+        veneer.s3.put(BUCKET, &format!("images/{name}/{number}.tar"), &bytes)?;
+    }
+    let layer = layer::of(&[(format!("srv/{own}"), own.as_bytes().to_vec())]);
+    veneer.s3.put(BUCKET, &format!("images/{name}/{}.tar", number + 1), &layer)?;
+    Ok(image(name))
+}
+
+fn intact(veneer: &Veneer) -> Result<()> {
+    let found = veneer.ok(&["verify"])?;
+    ensure!(found["intact"] == true, "{found}");
+    Ok(())
+}
+
+/// A pool of an earlier version: its stacks stay and are built on through mounts; a new template is written.
+fn older(guest: &Guest, veneer: &Veneer) -> Result<()> {
+    let (template, key) = key(veneer)?;
+    let old: Vec<u64> = layers(veneer)?.iter().map(id).collect::<Result<_>>()?;
+    for id in &old {
+        make_older(veneer, *id, &key)?;
+    }
+    make_older(veneer, template, &key)?;
+    intact(veneer)?;
+
+    // Layers 1 to 3 are node's; what goes on them goes on as they did.
+    veneer.activate("golang", "golang-1")?;
+    let mounted = Mounted::new(guest.scratch(), "golang-1")?;
+    expected(guest, "golang", 256)?.expect_equal(&mounted.tree()?)?;
+    drop(mounted);
+    for row in layers(veneer)? {
+        let start = start(veneer, id(&row)?)?;
+        ensure!(
+            !start.starts_with(b"veneer-sealed-3\n"),
+            "written on what no writer has made: {row}"
+        );
+    }
+    intact(veneer)?;
+
+    // The first layer of something else finds no template of the writer's.
+    let own = put(veneer, "written", &[], "first")?;
+    veneer.ok(&["ensure", &own])?;
+    let first = layers(veneer)?.last().map(id).context("no layer")??;
+    ensure!(start(veneer, first)?.starts_with(b"veneer-sealed-3\n"), "it was not written");
+    ensure!(self::key(veneer)? == (template, key), "another template, or another key");
+    intact(veneer)?;
+    veneer.check()?;
+
+    // Both kinds of records tell what is there.
+    let before = veneer.ok(&["ls"])?;
+    for name in ["registry.db", "registry.db-wal", "registry.db-shm"] {
+        drop(std::fs::remove_file(veneer.state.join(name)));
+    }
+    veneer.ok(&["rebuild"])?;
+    let names = |listing: &Value| -> Vec<String> {
+        let images = listing["images"].as_array().into_iter().flatten();
+        let mut names: Vec<String> = images.map(|image| image["image"].to_string()).collect();
+        names.sort();
+        names
+    };
+    let after = veneer.ok(&["ls"])?;
+    ensure!(names(&before) == names(&after), "before {before}, rebuilt {after}");
+    intact(veneer)?;
+    drop(Mounted::new(guest.scratch(), "node-1")?);
+    veneer.check()
+}
+
+/// A mark that is not as it was sealed: what is built on it is built again, with all that is below.
+fn damaged(veneer: &Veneer) -> Result<()> {
+    let first = layers(veneer)?.last().map(id).context("no layer")??;
+    with(veneer, first, Access::ReadWrite, |device| {
+        let mut byte = [0];
+        device.read_exact_at(&mut byte, MARK[0] + 60)?;
+        Ok(device.write_all_at(&[byte[0] ^ 1], MARK[0] + 60)?)
+    })?;
+    let bytes = layer::of(&[("srv/first".into(), b"first".to_vec())]);
+    veneer.s3.put(BUCKET, "images/on-it/1.tar", &bytes)?;
+    let own = layer::of(&[("srv/second".into(), b"second".to_vec())]);
+    veneer.s3.put(BUCKET, "images/on-it/2.tar", &own)?;
+    let ensured = veneer.ok(&["ensure", &image("on-it")])?;
+    ensure!(ensured["condemned"].is_null() || ensured["condemned"].is_array(), "{ensured}");
+    let rows = layers(veneer)?;
+    let of = |id_: u64| rows.iter().find(|row| row["id"] == id_);
+    ensure!(of(first).is_none_or(|row| !row["condemned"].is_null()), "not condemned: {rows:?}");
+    let found = veneer.ok(&["verify", &image("on-it")])?;
+    ensure!(found["intact"] == true, "{found}");
+    ensure!(Path::new("/dev/mapper/node-1").exists(), "what has nothing to do with it is gone");
+    veneer.ok(&["gc"]).map(drop)
+}

@@ -99,6 +99,7 @@ fn lists_follow_from_layers_and_geometry() {
         // Other geometry is another list.
         let (three, four) = (blank(81, block), blank(80, 6144 - block));
         let own = all(&blank(80, block)).digest();
+        assert!(!all(&three).fits(&two).unwrap() && !all(&blank(300, block)).fits(&two).unwrap());
         assert!(all(&three).digest() != own && all(&four).digest() != own);
         let mut text = Vec::new();
         list.write(&mut text).unwrap();

@@ -104,7 +104,7 @@ impl Wanted {
         volume: &Volume,
         applied: &unpack::Applied,
         chain: Digest,
-        tree: Digest,
+        (tree, blocks): (Digest, Option<Digest>),
         md5: Option<bool>,
         made: Option<u64>,
     ) -> SealRecord {
@@ -122,6 +122,7 @@ impl Wanted {
                 diff_size: applied.diff_bytes,
                 chain,
                 tree: Some(tree),
+                blocks,
                 entries: applied.entries,
                 content: applied.content_bytes,
             }),

@@ -72,11 +72,15 @@ impl Chunks {
         Ok(Chunks { geometry, list })
     }
 
-    /// Whether this may be the list of the image as it is: chunk 0, which changes with every layer, is as listed.
+    /// Whether this may be the list of the image as it is: it is sealed, has the geometry, and chunk 0, which changes
+    /// with every layer, is as listed.
     ///
     /// # Errors
     /// [`Error::Fs`] where it cannot be read.
     pub fn fits(&self, image: &File) -> Result<bool, Error> {
+        if Head::read(image).map_or(None, |head| Some(head.mark.geometry)) != Some(self.geometry) {
+            return Ok(false);
+        }
         let found = digests(image, self.geometry, &mut std::iter::once(0), &Stop::default())?;
         Ok(found.first().and_then(|&(_, found)| found) == self.get(0))
     }

@@ -62,5 +62,5 @@ pub use verbs::rebuild::{RebuildOptions, Rebuilt, rebuild};
 pub use verbs::remove::Removed;
 pub use verbs::resume::TakenUp;
 pub use verbs::unsettled::Unsettled;
-pub use verbs::verify::{Now, Verified, VolumeFinding};
+pub use verbs::verify::{Measure, Now, Verified, VolumeFinding};
 pub use view::listing::{ActivationLine, ImageLine, Listing};

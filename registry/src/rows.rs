@@ -193,7 +193,7 @@ pub struct Event {
 
 /// Columns of `volumes` in the order [`volume`] reads them.
 pub(crate) const VOLUME: &str = "id, role, parent, build, bytes, state, ifnull(sealed_chain, chain), diff, \
-                                 blob, tree, own_bytes, entries, content_bytes, condemned";
+                                 blob, tree, own_bytes, entries, content_bytes, condemned, blocks";
 
 /// Columns of `activations` in the order [`activation`] reads them.
 pub(crate) const ACTIVATION: &str = "name, reference, origin, id, bytes, state, boot, unchecked, \
@@ -217,6 +217,7 @@ pub(crate) fn volume(row: &Row<'_>) -> Result<Volume, Error> {
             diff: digest(row, 7, &subject)?,
             blob: digest(row, 8, &subject)?,
             tree: digest(row, 9, &subject)?,
+            blocks: digest(row, 14, &subject)?,
             own_bytes: get(row, 10, &subject)?,
             entries: get::<Option<u64>>(row, 11, &subject)?.unwrap_or(0),
             content_bytes: get::<Option<u64>>(row, 12, &subject)?.unwrap_or(0),

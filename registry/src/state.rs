@@ -31,6 +31,8 @@ pub struct Seal {
     pub blob: Option<Digest>,
     /// Digest over the whole tree as it stood at the seal, where the store computes one.
     pub tree: Option<Digest>,
+    /// Digest over the blocks of its device as they stood at the seal, where the store keeps images.
+    pub blocks: Option<Digest>,
     /// Bytes of the store that this volume has and its parent has not, at the seal.
     pub own_bytes: u64,
     /// Entries that the layer held.
@@ -143,6 +145,7 @@ mod tests {
             diff: None,
             blob: None,
             tree: None,
+            blocks: None,
             own_bytes: 0,
             entries: 0,
             content_bytes: 0,

@@ -187,7 +187,8 @@ impl Write<'_> {
         let changed = match next {
             VolumeState::Sealed(seal) => self.run(
                 "UPDATE volumes SET state = 'sealed', chain = ?3, diff = ?4, blob = ?5, tree = ?6,
-                   own_bytes = ?7, entries = ?8, content_bytes = ?9, bytes = ?10, sealed_ms = ?11
+                   own_bytes = ?7, entries = ?8, content_bytes = ?9, bytes = ?10, sealed_ms = ?11,
+                   blocks = ?12
                  WHERE id = ?1 AND state = ?2",
                 (
                     volume.id,
@@ -201,6 +202,7 @@ impl Write<'_> {
                     seal.content_bytes,
                     volume.bytes,
                     now_ms(),
+                    seal.blocks.map(|d| d.hex()),
                 ),
             )?,
             // The chain id is free for a new build as soon as this one is on its way out.

@@ -309,6 +309,7 @@ fn a_registry_of_schema_1_is_copied_and_then_migrated_with_rows_in_every_state()
         diff: Some(Digest([8; 32])),
         blob: None,
         tree: None,
+        blocks: None,
         own_bytes: 1,
         entries: 1,
         content_bytes: 1,

@@ -33,6 +33,7 @@ fn seal(parent: Option<Digest>, n: u8) -> Seal {
         diff: Some(digest(n)),
         blob: Some(digest(n)),
         tree: None,
+        blocks: Some(digest(n + 90)),
         own_bytes: 4096,
         entries: 3,
         content_bytes: 12,
@@ -70,6 +71,7 @@ fn a_sealed_layer_is_found_by_its_chain_id_after_reopening() {
     let registry = Registry::open(&place.path).unwrap();
     let found = registry.layer(chain_id(Some(digest(1)), digest(2))).unwrap().unwrap();
     assert_eq!((found.id, found.parent), (second, Some(first)));
+    assert_eq!(found.state, VolumeState::Sealed(seal(Some(digest(1)), 2)));
     assert_eq!(registry.check().unwrap(), []);
     let history = registry.events(Some(&format!("volume {second}")), 0, 10).unwrap();
     let states: Vec<_> = history.iter().map(|event| event.to.as_deref().unwrap()).collect();

@@ -40,6 +40,8 @@ pub use escape::{Escaped, escaped, escaped_whole};
 pub use ext4::apply::{
     Before, ImageError, apply_image, geometry, grow_image, is_marked, layers, make_blank, mark,
 };
+pub use ext4::chunks::list::{Chunks, ChunksError};
+pub use ext4::chunks::read::Compared;
 pub use ext4::format::geometry::Geometry;
 pub use ext4::read::manifest::{image_manifest, image_manifest_replayed, image_manifest_strict};
 pub use ext4::unfit::Unfit;
@@ -51,6 +53,7 @@ pub use read::file::{Found, read_file};
 pub use read::verify::{Difference, Verified, list, verify};
 pub use read::walk::{tree_digest, tree_digest_until};
 pub use record::applied::Applied;
+pub use record::chunk_set::ChunkSet;
 pub use stop::Stop;
 pub use tree::fd::apply::{apply, apply_with};
 pub use tree::fd::open::open_beneath;

@@ -288,3 +288,57 @@ fn a_layer_of_many_files_gets_through() {
     }
     assert_eq!(digests[0], digests[1]);
 }
+
+/// The list of an image's chunks is kept up to date, tells whether the image is what it was, and is the same
+/// whoever makes it; what is no list is left alone.
+#[test]
+fn the_list_of_chunks_goes_with_the_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (image, list) = (at("image"), at("list"));
+    let run = |args: &[&str], stdin: &[u8]| {
+        let out = unpack(args, None, stdin);
+        (out.status.code().unwrap(), out)
+    };
+    assert_eq!(run(&["--image", &image, "--blank", "32M", "-q"], b"").0, 0);
+    let mut digests = Vec::new();
+    for sandbox in ["require", "off"] {
+        let args = ["--image", &image, "--chunks", &list, "--json", "--sandbox", sandbox];
+        let (code, out) = run(&args, &gzip(&layer()));
+        assert_eq!(code, 0, "{out:?}");
+        let digest = json(&out)["block_digest"].as_str().unwrap().to_owned();
+        let (code, out) = run(&["--block-digest", "--image", &image], b"");
+        assert_eq!((code, String::from_utf8(out.stdout).unwrap()), (0, format!("{digest}\n")));
+        let (code, out) = run(&["--verify", "--image", &image, "--chunks", &list, "--json"], b"");
+        assert_eq!((code, &json(&out)["block_digest"]), (0, &digest.clone().into()));
+        digests.push(digest);
+    }
+    assert_ne!(digests[0], digests[1]);
+    // Without the list of before, all is read, with the same result; a list of before that is not of this image
+    // is none.
+    let old = std::fs::read(&list).unwrap();
+    assert_eq!(run(&["--image", &image, "-q"], &layer()).0, 0);
+    let (code, out) = run(&["--verify", "--image", &image, "--chunks", &list], b"");
+    assert!(code == 1 && stderr(&out).contains("not equal: "), "{out:?}");
+    assert_eq!(run(&["--image", &image, "--chunks", &list, "-q"], &layer()).0, 0);
+    assert_eq!(run(&["--verify", "--image", &image, "--chunks", &list], b"").0, 0);
+    assert_ne!(std::fs::read(&list).unwrap(), old);
+    let again = at("again");
+    assert_eq!(run(&["--block-digest", "--image", &image, "--chunks", &again], b"").0, 0);
+    assert_eq!(std::fs::read(&list).unwrap(), std::fs::read(&again).unwrap());
+    let before = std::fs::read(&image).unwrap();
+    for args in [
+        &["--image", &image, "--chunks", &image][..],
+        &["--block-digest", "--image", &image, "--chunks", &image],
+        &["--verify", "--image", &image, "--chunks", &image],
+        &["--chunks", &list, "--list"],
+        &["--chunks", &list, "--root", "/tmp"],
+        &["--block-digest", "--root", "/tmp"],
+        &["--block-digest", "--image", &image, "--verify"],
+        &["--verify", "--image", &image, "--chunks", &at("none")],
+    ] {
+        let (code, out) = run(args, &layer());
+        assert_eq!(code, 100, "{args:?} {out:?}");
+        assert!(std::fs::read(&image).unwrap() == before, "{args:?}");
+    }
+}

@@ -310,7 +310,7 @@ fn perform(
 
 fn verify(host: &mut Host, args: &commands::Verify, json: bool) -> anyhow::Result<ExitCode> {
     let found = host.verify(args.image.as_deref())?;
-    output(json, &found, print::verified)?;
+    output(json, &found, print::verified::verified)?;
     let is = |now: fn(&Now) -> bool| found.volumes.iter().any(|line| now(&line.now));
     // What nobody could look at may be seen later; what was seen is the worse news.
     let seen = is(|now| !matches!(now, Now::Intact | Now::Unseen { .. }));

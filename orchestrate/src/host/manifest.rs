@@ -1,13 +1,15 @@
 //! Manifests of whole trees, kept in the state directory: what each sealed volume holds, so that the
-//! digest of the next layer's tree need not read it again. Losing one costs time and nothing else.
+//! digest of the next layer's tree need not read it again; and beside them the lists of the chunks of their
+//! devices. Losing one costs time and nothing else.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek as _};
+use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use registry::{Digest, Volume, VolumeState};
+use registry::{Digest, Seal, Volume, VolumeState};
 use sha2::{Digest as _, Sha256};
+use unpack::Chunks;
 
 use crate::error::Error;
 use crate::process::place;
@@ -86,14 +88,94 @@ impl Manifests {
         (seal.tree == Some(Digest(hash.finalize().into()))).then_some(file)
     }
 
+    fn list(&self, id: u32) -> PathBuf {
+        self.dir.join(format!("{id}.chunks"))
+    }
+
+    /// The list of a sealed volume's chunks, where it is there and is what was sealed.
+    pub(crate) fn chunks(&self, volume: &Volume) -> Option<Chunks> {
+        let VolumeState::Sealed(Seal { blocks: Some(blocks), .. }) = &volume.state else {
+            return None;
+        };
+        let file = File::open(self.list(volume.id)).ok()?;
+        let list = Chunks::parse(&mut BufReader::new(file)).ok()?;
+        (Digest(list.digest()) == *blocks).then_some(list)
+    }
+
+    /// Keeps it. A full disk is no reason not to seal: then all of a device is read where a part would do.
+    pub(crate) fn keep_chunks(&self, id: u32, list: &Chunks) {
+        let path = self.list(id);
+        let written = new_file(&path).and_then(|file| {
+            let mut out = BufWriter::new(file);
+            list.write(&mut out)?;
+            out.flush()
+        });
+        if written.is_err() {
+            drop(fs::remove_file(path));
+        }
+    }
+
     /// The volume is gone, or never came to be.
     pub(crate) fn forget(&self, id: u32) {
         // What cannot be removed is never believed: ids are not used again.
         drop(fs::remove_file(self.path(id)));
+        drop(fs::remove_file(self.list(id)));
     }
 }
 
 /// Takes a dead process's place: ids are ours by their row.
 fn new_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use registry::Role;
+    use unpack::{Before, Geometry, Stop};
+
+    use super::*;
+
+    fn volume(id: u32, blocks: Option<Digest>) -> Volume {
+        let (chain, diff, blob, tree) = (None, None, None, None);
+        let (own_bytes, entries, content_bytes) = (0, 0, 0);
+        let seal = Seal { chain, diff, blob, tree, blocks, own_bytes, entries, content_bytes };
+        Volume {
+            id,
+            role: Role::Layer,
+            parent: None,
+            build: "b".into(),
+            bytes: 64 << 20,
+            state: VolumeState::Sealed(seal),
+            condemned: None,
+        }
+    }
+
+    /// A list of chunks counts where it is what was sealed; any other is as if there were none.
+    #[test]
+    fn a_list_of_chunks_counts_where_its_digest_was_sealed() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifests = Manifests::new(dir.path());
+        fs::create_dir(dir.path().join("manifests")).unwrap();
+        let image = tempfile::tempfile().unwrap();
+        image.set_len(64 << 20).unwrap();
+        let geometry = Geometry::new(64 << 20, 4096, 0, 1 << 20).unwrap();
+        unpack::make_blank(&image, geometry, Before::Zeros).unwrap();
+        let list = Chunks::of(&image, None, &Stop::default()).unwrap();
+        let blocks = Some(Digest(list.digest()));
+        assert_eq!(manifests.chunks(&volume(7, blocks)), None);
+        manifests.keep_chunks(7, &list);
+        assert_eq!(manifests.chunks(&volume(7, blocks)), Some(list));
+        assert_eq!(manifests.chunks(&volume(7, None)), None);
+        assert_eq!(manifests.chunks(&volume(8, blocks)), None);
+        assert_eq!(manifests.chunks(&volume(7, Some(Digest([1; 32])))), None);
+        let path = dir.path().join("manifests/7.chunks");
+        let text = fs::read_to_string(&path).unwrap();
+        let (kept, last) = text.trim_end().rsplit_once('\n').unwrap();
+        for other in [format!("{kept}\n"), kept.to_owned(), format!("{kept}\n9{last}\n")] {
+            fs::write(&path, other).unwrap();
+            assert_eq!(manifests.chunks(&volume(7, blocks)), None);
+        }
+        manifests.forget(7);
+        assert!(!path.exists());
+    }
 }

@@ -178,6 +178,7 @@ mod tests {
             diff: None,
             blob: None,
             tree: None,
+            blocks: None,
             own_bytes: 100,
             entries: 0,
             content_bytes: 0,

@@ -39,6 +39,7 @@ fn sealed() -> VolumeState {
         diff: None,
         blob: None,
         tree: None,
+        blocks: None,
         own_bytes: 0,
         entries: 0,
         content_bytes: 0,

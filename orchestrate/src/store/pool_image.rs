@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use thin::{Pool, Volume};
-use unpack::{Applied, Before, Geometry, ImageError, Limits, Stop, Unfit};
+use unpack::{Applied, Before, Chunks, Compared, Geometry, ImageError, Limits, Stop, Unfit};
 
 use crate::error::Error;
 use crate::store::pool_open::admit;
@@ -97,6 +97,16 @@ impl Work for ImageWork {
         unpack::sandbox::image_manifest(&self.device, false, known, out, limits, stop)
     }
 
+    fn chunks(
+        &self,
+        below: Option<&Chunks>,
+        applied: &Applied,
+        stop: &Stop,
+    ) -> Result<Option<Chunks>, ImageError> {
+        let below = below.map(|list| (list, &applied.chunks));
+        Chunks::of(&self.device, below, stop).map(Some)
+    }
+
     fn mark(&self) -> Result<Option<Mark>, Error> {
         unpack::mark(&self.device).map(Some).map_err(unfit(self.id()))
     }
@@ -164,6 +174,16 @@ impl Reading for ImageReading {
     fn digest(&self, limits: &Limits, stop: &Stop) -> Result<[u8; 32], unpack::Error> {
         unpack::sandbox::image_manifest(&self.device, false, &[], None, limits, stop)
             .map(|made| made.0)
+    }
+
+    fn blocks(&self, list: Option<&Chunks>, stop: &Stop) -> Result<Compared, ImageError> {
+        match list {
+            Some(list) => Ok(list.compare(&self.device, stop)?),
+            None => {
+                let digest = Chunks::of(&self.device, None, stop)?.digest();
+                Ok(Compared { digest, differ: 0, first: Vec::new() })
+            }
+        }
     }
 
     fn close(self: Box<Self>) -> Result<(), Error> {

@@ -11,8 +11,8 @@
 //!  16   4  length of the text, little-endian
 //!  20  32  HMAC-SHA256 of what follows up to the end of the text, and of the mark; of the template's own,
 //!          under its own key
-//!  52 128  digests of a layer: blob, diff id, chain id, tree; zeros where there is none
-//! 180      the text, JSON; then zeros
+//!  52 160  digests of a layer: blob, diff id, chain id, tree, blocks; zeros where there is none
+//! 212      the text, JSON; then zeros
 //! 896 128  the mark of the writer of the image, which is unpack's
 //! ```
 //!
@@ -46,7 +46,7 @@ const TEXT_AT: usize = 52;
 const TEXT_MAX: usize = RECORD_BYTES - TEXT_AT;
 const MARK_AT: usize = RECORD_BYTES - size_of::<Mark>();
 /// What the third form has in front of its text, in this order.
-const DIGESTS: [&str; 4] = ["blob", "diff", "chain", "tree"];
+const DIGESTS: [&str; 5] = ["blob", "diff", "chain", "tree", "blocks"];
 const DIGESTS_BYTES: usize = 32 * DIGESTS.len();
 
 /// The key of a store's seals.
@@ -113,6 +113,9 @@ pub(crate) struct Layer {
     pub(crate) chain: Digest,
     /// Digest over the whole tree.
     pub(crate) tree: Option<Digest>,
+    /// Digest over the blocks of the device, where it is an image of the writer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) blocks: Option<Digest>,
     /// Entries of the layer.
     pub(crate) entries: u64,
     /// Bytes of file content in the layer.
@@ -247,7 +250,8 @@ fn from_body(body: &[u8]) -> Option<SealRecord> {
     let (digests, json) = body.split_at_checked(DIGESTS_BYTES)?;
     let mut text: serde_json::Value = serde_json::from_slice(json).ok()?;
     if let Some(layer) = text.get_mut("layer").and_then(serde_json::Value::as_object_mut) {
-        for (name, digest) in DIGESTS.iter().zip(digests.as_chunks::<32>().0) {
+        let known = DIGESTS.iter().zip(digests.as_chunks::<32>().0);
+        for (name, digest) in known.filter(|(_, digest)| **digest != [0; 32]) {
             layer.entry(*name).or_insert(serde_json::to_value(Digest(*digest)).ok()?);
         }
     }
@@ -303,6 +307,7 @@ mod tests {
                 diff_size: u64::MAX,
                 chain: Digest([3; 32]),
                 tree: Some(Digest([4; 32])),
+                blocks: Some(Digest([5; 32])),
                 entries: u64::MAX,
                 content: u64::MAX,
             }),
@@ -347,7 +352,7 @@ mod tests {
             assert_eq!(read, SealRecord { origin, ..longer });
         }
         let unknown = SealRecord {
-            layer: usual.layer.clone().map(|layer| Layer { tree: None, ..layer }),
+            layer: usual.layer.clone().map(|layer| Layer { tree: None, blocks: None, ..layer }),
             ..usual
         };
         assert_eq!(SealRecord::read(&with_mark(&unknown, &KEY), Some(&KEY)), Some(unknown));

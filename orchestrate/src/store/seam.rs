@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use registry::StoreBinding;
 use serde::{Deserialize, Serialize};
-use unpack::{Applied, ImageError, Limits, Stop};
+use unpack::{Applied, Chunks, Compared, ImageError, Limits, Stop, Unfit};
 
 use crate::error::Error;
 use crate::error::quote::quoted;
@@ -134,6 +134,20 @@ pub trait Work {
         stop: &Stop,
     ) -> Result<([u8; 32], bool), unpack::Error>;
 
+    /// The list of the chunks of the device as it is; none where the volume is mounted. `below` is that of the
+    /// volume before `applied`, where it is known: then only what has changed is read.
+    ///
+    /// # Errors
+    /// As [`unpack::Chunks::of`].
+    fn chunks(
+        &self,
+        _below: Option<&Chunks>,
+        _applied: &Applied,
+        _stop: &Stop,
+    ) -> Result<Option<Chunks>, ImageError> {
+        Ok(None)
+    }
+
     /// The mark of the writer on what was applied; none where the volume is mounted.
     fn mark(&self) -> Result<Option<Mark>, Error>;
 
@@ -161,6 +175,15 @@ pub trait Work {
 pub trait Reading {
     /// Digest of the whole tree, read whole in a child behind the walls.
     fn digest(&self, limits: &Limits, stop: &Stop) -> Result<[u8; 32], unpack::Error>;
+
+    /// What the blocks of the device are now, and how that differs from the list, where it is known: all that is
+    /// in use is read, and nothing is made of it.
+    ///
+    /// # Errors
+    /// [`ImageError::Unfit`] where it is no image of the writer; [`ImageError::Layer`] where it cannot be read.
+    fn blocks(&self, _list: Option<&Chunks>, _stop: &Stop) -> Result<Compared, ImageError> {
+        Err(Unfit::Foreign.into())
+    }
 
     /// Nothing of it is open or mapped any more.
     fn close(self: Box<Self>) -> Result<(), Error>;

@@ -14,7 +14,7 @@ use crate::host::{Host, walls};
 use crate::plan::class::class;
 use crate::process::lock::Lock;
 use crate::store::seal::{self, Key, SealRecord};
-use crate::store::seam::Ground;
+use crate::store::seam::{Ground, Work};
 use crate::verbs::arriving::Arriving;
 use crate::verbs::blobs::LATE;
 use crate::verbs::verdict;
@@ -281,6 +281,7 @@ fn ground(host: &Host, parent: &Volume, start: &[u8]) -> Result<Ground, Error> {
 struct Done {
     applied: unpack::Applied,
     tree: Digest,
+    blocks: Option<Digest>,
     fetched: u64,
     bytes: u64,
     own_bytes: u64,
@@ -335,6 +336,7 @@ fn apply(
     }
     let bytes = work.bytes();
     let tree = host.manifests.seal(work.as_ref(), volume.id, parent, manifest, limits, &stop)?;
+    let blocks = digest_blocks(host, work.as_ref(), parent, volume.id, &applied)?;
     let volume = Volume { bytes, ..volume.clone() };
     let chain = chain_id(chain_below(parent)?, Digest(applied.diff_id));
     let (key, made) = (host.registry.seal_key()?, host.registry.reserved_at(volume.id)?);
@@ -342,13 +344,33 @@ fn apply(
     let mark = work.mark()?;
     // A store that was begun by an older veneer has no key, and its volumes no seal records.
     let seal_record = key.map(|key| {
-        let record = wanted.seal_record(&volume, &applied, chain, tree, md5, made);
+        let record = wanted.seal_record(&volume, &applied, chain, (tree, blocks), md5, made);
         record.seal(&Key(key.0), mark.as_ref())
     });
     work.close(seal_record.as_deref())?;
     let own_bytes = host.store.taken(&before, applied.content_bytes)?;
     let fetched = stream.fetched(applied.blob_bytes);
-    Ok(Done { tree, fetched, applied, bytes, own_bytes, md5 })
+    Ok(Done { tree, blocks, fetched, applied, bytes, own_bytes, md5 })
+}
+
+/// The block digest of a volume that a layer was written into; its list is kept for the next layer, and for `verify`.
+fn digest_blocks(
+    host: &Host,
+    work: &dyn Work,
+    parent: &Volume,
+    id: u32,
+    applied: &unpack::Applied,
+) -> Result<Option<Digest>, Error> {
+    let below = host.manifests.chunks(parent);
+    let list = work.chunks(below.as_ref(), applied, &host.settings.cancel.stop());
+    let list = list.map_err(|error| match error {
+        ImageError::Layer(source) => Error::Tree { doing: "digest the blocks", source },
+        ImageError::Unfit(source) => Error::Volume { volume: id, source: Box::new(source) },
+    })?;
+    Ok(list.map(|list| {
+        host.manifests.keep_chunks(id, &list);
+        Digest(list.digest())
+    }))
 }
 
 /// Commits what was proven. Where the stack turns out to exist already, that one is kept.
@@ -390,6 +412,7 @@ fn seal(
         diff: Some(diff),
         blob: Some(blob.digest),
         tree: Some(done.tree),
+        blocks: done.blocks,
         own_bytes: done.own_bytes,
         entries: applied.entries,
         content_bytes: applied.content_bytes,

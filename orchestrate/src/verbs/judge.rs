@@ -265,6 +265,7 @@ mod tests {
             diff: None,
             blob: Some(Digest([blob; 32])),
             tree: None,
+            blocks: None,
             own_bytes: 0,
             entries: 0,
             content_bytes: 0,

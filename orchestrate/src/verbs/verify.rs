@@ -1,10 +1,11 @@
-//! `verify`: does every sealed volume still hold the tree that was sealed? One that does not is condemned.
+//! `verify`: does every sealed volume still hold what was sealed? One that does not is condemned. What is compared
+//! are the blocks of its device, where their digest was recorded, and else its tree.
 
 use std::collections::BTreeMap;
 
 use registry::{Digest, Volume, VolumeState};
 use serde::Serialize;
-use unpack::Unfit;
+use unpack::{ImageError, Unfit};
 
 use crate::error::Error;
 use crate::error::class::Class;
@@ -37,12 +38,26 @@ pub struct VolumeFinding {
     pub chain: Option<Digest>,
     /// The digest of its tree at the seal.
     pub sealed: Option<Digest>,
+    /// The digest of its blocks at the seal; none where its store has no images.
+    pub blocks: Option<Digest>,
+    /// What of it was read and compared; none where nothing was.
+    pub compared: Option<Measure>,
     /// What became of it.
     #[serde(flatten)]
     pub now: Now,
 }
 
-/// What became of a sealed tree.
+/// What of a volume is compared with its seal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Measure {
+    /// The blocks of its device that are in use.
+    Blocks,
+    /// Its tree, node by node.
+    Tree,
+}
+
+/// What became of a sealed volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "now", rename_all = "lowercase")]
 pub enum Now {
@@ -50,8 +65,11 @@ pub enum Now {
     Intact,
     /// It holds something else.
     Changed {
-        /// The digest now.
+        /// The digest now, of what was compared.
         found: Digest,
+        /// The first chunks of 1 MiB that differ, by number, where blocks were compared and their list is at hand.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        chunks: Vec<u64>,
     },
     /// It cannot be read, or is gone.
     Unreadable {
@@ -76,11 +94,13 @@ pub enum Now {
 
 impl Now {
     /// Why a volume of which this was found is to be condemned.
-    fn condemns(&self) -> Option<String> {
+    fn condemns(&self, measure: Option<Measure>) -> Option<String> {
+        let what = match measure {
+            Some(Measure::Blocks) => "its blocks differ from what was sealed: their digest",
+            Some(Measure::Tree) | None => "its tree differs from what was sealed: it",
+        };
         match self {
-            Now::Changed { found } => {
-                Some(format!("its tree differs from what was sealed: it is {}", found.short()))
-            }
+            Now::Changed { found, .. } => Some(format!("{what} is {}", found.short())),
             Now::Unreadable { why } => Some(format!("it cannot be read: {why}")),
             Now::Intact | Now::Condemned { .. } | Now::Unseen { .. } | Now::Unknown => None,
         }
@@ -133,25 +153,31 @@ impl Host {
                 continue;
             }
             self.settings.cancel.check()?;
-            let now = match (&volume.condemned, seal.tree) {
-                (Some(why), _) => Now::Condemned { why: why.clone() },
-                (None, None) => Now::Unknown,
+            let sealed = match (seal.blocks, seal.tree) {
+                (Some(blocks), _) => Some((Measure::Blocks, blocks)),
+                (None, tree) => tree.map(|tree| (Measure::Tree, tree)),
+            };
+            let (compared, now) = match (&volume.condemned, sealed) {
+                (Some(why), _) => (None, Now::Condemned { why: why.clone() }),
+                (None, None) => (None, Now::Unknown),
                 (None, Some(sealed)) => {
                     self.say(1, format_args!("reading volume {}", volume.id));
                     let found = self.look_at(&volume, sealed);
                     self.settings.cancel.check()?;
-                    found
+                    (Some(sealed.0), found)
                 }
             };
             // What was removed before it was looked at is no finding.
             if now != Now::Intact && self.still_sealed(volume.id).is_err() {
                 continue;
             }
-            let (chain, sealed) = (seal.chain, seal.tree);
-            volumes.push(VolumeFinding { volume: volume.id, chain, sealed, now });
+            let (chain, sealed, blocks) = (seal.chain, seal.tree, seal.blocks);
+            volumes.push(VolumeFinding { volume: volume.id, chain, sealed, blocks, compared, now });
         }
-        let bad: BTreeMap<u32, String> =
-            volumes.iter().filter_map(|line| Some((line.volume, line.now.condemns()?))).collect();
+        let bad: BTreeMap<u32, String> = volumes
+            .iter()
+            .filter_map(|line| Some((line.volume, line.now.condemns(line.compared)?)))
+            .collect();
         self.condemn(&bad)?;
         let rows = self.registry.volumes()?;
         let (images, activations) = (self.registry.images()?, self.registry.activations()?);
@@ -167,17 +193,17 @@ impl Host {
     }
 
     /// What cannot be taken back is decided by two looks: a disk may stumble once.
-    fn look_at(&self, volume: &Volume, sealed: Digest) -> Now {
+    fn look_at(&self, volume: &Volume, sealed: (Measure, Digest)) -> Now {
         match self.look_once(volume, sealed) {
-            bad if bad.condemns().is_some() => self.look_once(volume, sealed),
+            bad if bad.condemns(None).is_some() => self.look_once(volume, sealed),
             now => now,
         }
     }
 
-    fn look_once(&self, volume: &Volume, sealed: Digest) -> Now {
-        match self.tree_now(volume) {
-            Ok(found) if found == sealed => Now::Intact,
-            Ok(found) => Now::Changed { found },
+    fn look_once(&self, volume: &Volume, (measure, sealed): (Measure, Digest)) -> Now {
+        match self.found_now(volume, measure) {
+            Ok((found, _)) if found == sealed => Now::Intact,
+            Ok((found, chunks)) => Now::Changed { found, chunks },
             Err(error) if self.is_of_the_volume(&error) => Now::Unreadable { why: whole(&error) },
             Err(error) => Now::Unseen { why: whole(&error), class: class(&error).word() },
         }
@@ -194,7 +220,9 @@ impl Host {
         };
         let bad = match error {
             Error::Lost { .. } => return true,
-            Error::Volume { source, .. } => return matches!(**source, Unfit::Changed),
+            Error::Volume { source, .. } => {
+                return matches!(**source, Unfit::Changed | Unfit::Unsealed | Unfit::Short { .. });
+            }
             Error::Tree { source: unpack::Error::Fs { source, .. }, .. } => {
                 let denied = source.kind() == std::io::ErrorKind::PermissionDenied;
                 !denied && !of_the_host(source.raw_os_error())
@@ -224,6 +252,24 @@ impl Host {
         Ok(Digest(digest))
     }
 
+    /// All blocks of an image that are in use are read; which chunks differ is said where their list is at hand.
+    fn blocks(&self, device: &dyn Reading, volume: &Volume) -> Result<(Digest, Vec<u64>), Error> {
+        let list = self.manifests.chunks(volume);
+        let doing = "read the blocks of a sealed volume";
+        match device.blocks(list.as_ref(), &self.settings.cancel.stop()) {
+            Ok(found) => Ok((Digest(found.digest), found.first)),
+            Err(ImageError::Layer(source)) => Err(Error::Tree { doing, source }),
+            Err(ImageError::Unfit(Unfit::Io { call, source })) => {
+                let name = b"volume".to_vec();
+                let source = unpack::Error::Fs { place: None, call: call.into(), name, source };
+                Err(Error::Tree { doing, source })
+            }
+            Err(ImageError::Unfit(source)) => {
+                Err(Error::Volume { volume: volume.id, source: Box::new(source) })
+            }
+        }
+    }
+
     /// How many layers a volume's tree is made of.
     fn layers_below(&self, volume: &Volume) -> Result<u32, Error> {
         let (mut layers, mut next) = (1u32, volume.parent);
@@ -244,7 +290,8 @@ impl Host {
         }
     }
 
-    fn tree_now(&self, volume: &Volume) -> Result<Digest, Error> {
+    /// What is there now, and which chunks differ, where those are looked at.
+    fn found_now(&self, volume: &Volume, measure: Measure) -> Result<(Digest, Vec<u64>), Error> {
         // Recovery and collection by another process leave a volume alone whose lock is held.
         let _mine = self.locks.build(&volume.build)?;
         self.still_sealed(volume.id)?;
@@ -253,8 +300,13 @@ impl Host {
             self.has_its_record(volume)?;
             self.store.read(volume.id, volume.bytes)?
         };
-        let digest = self.tree_digest(reading.as_ref(), volume);
+        let found = match measure {
+            Measure::Blocks => self.blocks(reading.as_ref(), volume),
+            Measure::Tree => {
+                self.tree_digest(reading.as_ref(), volume).map(|tree| (tree, Vec::new()))
+            }
+        };
         reading.close()?;
-        digest
+        found
     }
 }

@@ -109,7 +109,7 @@ impl Wanted {
         volume: &Volume,
         applied: &unpack::Applied,
         chain: Digest,
-        tree: Digest,
+        (tree, blocks): (Digest, Option<Digest>),
         md5: Option<bool>,
         made: Option<u64>,
     ) -> SealRecord {
@@ -127,6 +127,7 @@ impl Wanted {
                 diff_size: applied.diff_bytes,
                 chain,
                 tree: Some(tree),
+                blocks,
                 entries: applied.entries,
                 content: applied.content_bytes,
             }),

@@ -80,6 +80,9 @@ pub struct LayerFact {
     pub size: u64,
     /// Digest over the whole tree.
     pub tree: Option<Digest>,
+    /// Digest over the blocks of its device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<Digest>,
     /// Entries of the layer.
     pub entries: u64,
     /// Bytes of file content in the layer.
@@ -390,8 +393,9 @@ impl Write<'_> {
         self.run(
             "INSERT INTO volumes(id, role, parent, build, bytes, state, chain, diff, blob, tree,
                own_bytes, entries, content_bytes, created_ms, sealed_ms, condemned, sealed_chain,
-               reserved_at)
-             VALUES (?1, 'layer', ?2, ?3, ?4, 'sealed', ?5, ?6, ?7, ?8, ?9, ?10, ?9, ?11, ?11, ?12, ?13, ?14)",
+               reserved_at, blocks)
+             VALUES (?1, 'layer', ?2, ?3, ?4, 'sealed', ?5, ?6, ?7, ?8, ?9, ?10, ?9, ?11, ?11, ?12, ?13, ?14,
+               ?15)",
             (
                 layer.id,
                 layer.parent,
@@ -407,6 +411,7 @@ impl Write<'_> {
                 &layer.condemned,
                 layer.condemned.as_ref().map(|_| layer.chain.hex()),
                 layer.reserved_at,
+                layer.blocks.map(|blocks| blocks.hex()),
             ),
         )
         .map(drop)

@@ -42,6 +42,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     same_as_a_file(guest, &veneer)?;
     older(guest, &veneer)?;
     damaged(&veneer)?;
+    flipped(&veneer)?;
     let warnings: Vec<String> = log
         .read()?
         .into_iter()
@@ -124,7 +125,8 @@ fn make_older(veneer: &Veneer, id: u64, key: &[u8]) -> Result<()> {
     let start = start(veneer, id)?;
     ensure!(start.starts_with(b"veneer-sealed-3\n"), "volume {id} begins with {:?}", &start[..16]);
     let length = u32::from_le_bytes(start[16..20].try_into()?) as usize;
-    let mut text: Value = serde_json::from_slice(&start[180..180 + length])?;
+    let mut text: Value = serde_json::from_slice(&start[212..212 + length])?;
+    // Four of the five: an earlier version knew of no block digests.
     for (name, digest) in ["blob", "diff", "chain", "tree"].iter().zip(start[52..180].chunks(32)) {
         if let Some(layer) = text["layer"].as_object_mut() {
             layer.insert((*name).into(), json!(format!("sha256:{}", hex(digest))));
@@ -185,6 +187,50 @@ fn intact(veneer: &Veneer) -> Result<()> {
     Ok(())
 }
 
+/// Takes the registry away, and makes it again from the records.
+fn rebuild(veneer: &Veneer) -> Result<()> {
+    for name in ["registry.db", "registry.db-wal", "registry.db-shm"] {
+        drop(std::fs::remove_file(veneer.state.join(name)));
+    }
+    veneer.ok(&["rebuild"]).map(drop)
+}
+
+/// What `verify` says of a volume.
+fn finding(veneer: &Veneer, volume: u64) -> Result<Value> {
+    let ran = veneer.cmd(&["verify", "--json"]).run()?;
+    let found: Value = serde_json::from_slice(&ran.stdout)?;
+    let mut volumes = found["volumes"].as_array().into_iter().flatten();
+    volumes.find(|line| line["volume"] == volume).cloned().context("it was not looked at")
+}
+
+/// Blocks are compared, with their list and without it; one flipped bit is found, and where it is.
+fn flipped(veneer: &Veneer) -> Result<()> {
+    let own = put(veneer, "flipped", &["node/1"], "flipped")?;
+    veneer.ok(&["ensure", &own])?;
+    let top = layers(veneer)?.last().map(id).context("no layer")??;
+    let kept = veneer.state.join(format!("manifests/{top}.chunks"));
+    let list = std::fs::read_to_string(&kept)?;
+    let now = finding(veneer, top)?;
+    ensure!(now["now"] == "intact" && now["compared"] == "blocks", "{now}");
+    std::fs::remove_file(&kept)?;
+    let now = finding(veneer, top)?;
+    ensure!(now["now"] == "intact" && now["compared"] == "blocks", "without its list: {now}");
+    std::fs::write(&kept, &list)?;
+    let last = list.lines().last().and_then(|line| line.split(' ').next()).context("no chunk")?;
+    let chunk: u64 = last.parse()?;
+    with(veneer, top, Access::ReadWrite, |device| {
+        let mut bytes = vec![0; 1 << 20];
+        device.read_exact_at(&mut bytes, chunk << 20)?;
+        let at = bytes.iter().position(|&byte| byte != 0).context("zeros")?;
+        Ok(device.write_all_at(&[bytes[at] ^ 4], (chunk << 20) + at as u64)?)
+    })?;
+    let now = finding(veneer, top)?;
+    ensure!(now["now"] == "changed" && now["chunks"] == json!([chunk]), "{now}");
+    let now = finding(veneer, top)?;
+    ensure!(now["now"] == "condemned", "{now}");
+    veneer.ok(&["gc"]).map(drop)
+}
+
 /// A pool of an earlier version: its stacks stay and are built on through mounts; a new template is written.
 fn older(guest: &Guest, veneer: &Veneer) -> Result<()> {
     let (template, key) = key(veneer)?;
@@ -193,6 +239,10 @@ fn older(guest: &Guest, veneer: &Veneer) -> Result<()> {
         make_older(veneer, *id, &key)?;
     }
     make_older(veneer, template, &key)?;
+    rebuild(veneer)?;
+    for row in layers(veneer)? {
+        ensure!(row["seal"]["blocks"].is_null(), "an earlier version had none: {row}");
+    }
     intact(veneer)?;
 
     // Layers 1 to 3 are node's; what goes on them goes on as they did.
@@ -220,10 +270,11 @@ fn older(guest: &Guest, veneer: &Veneer) -> Result<()> {
 
     // Both kinds of records tell what is there.
     let before = veneer.ok(&["ls"])?;
-    for name in ["registry.db", "registry.db-wal", "registry.db-shm"] {
-        drop(std::fs::remove_file(veneer.state.join(name)));
-    }
-    veneer.ok(&["rebuild"])?;
+    let blocks = |rows: &[Value]| rows.last().map(|row| row["seal"]["blocks"].clone());
+    let sealed = blocks(&layers(veneer)?);
+    ensure!(sealed.as_ref().is_some_and(Value::is_string), "no block digest: {sealed:?}");
+    rebuild(veneer)?;
+    ensure!(sealed == blocks(&layers(veneer)?), "a block digest did not come back");
     let names = |listing: &Value| -> Vec<String> {
         let images = listing["images"].as_array().into_iter().flatten();
         let mut names: Vec<String> = images.map(|image| image["image"].to_string()).collect();

@@ -23,6 +23,7 @@ VENEER_UNPACK_DEVICES and so on; a flag beats it.",
     error_code(111, "try again later: reading the layer, input/output, no space, --time-max"),
     example = "fetch s3://bucket/images/golang/1.tar | {command_name} --root /mnt/layer --json",
     example = "{command_name} --tree-digest --image layer.img",
+    example = "{command_name} --verify --image layer.img --chunks layer.chunks",
     example = "{command_name} --list < layer.tar.gz"
 )]
 pub(crate) struct Flags {
@@ -71,6 +72,14 @@ pub(crate) struct Flags {
     /// print the digest of the whole tree below --root, or in --image
     #[argh(switch)]
     pub(crate) tree_digest: bool,
+    /// file with the digests of the chunks of an --image or a --device. With a layer it is made, or brought up to date;
+    /// with --verify, which reads no layer then, the image is held against it
+    #[argh(option)]
+    pub(crate) chunks: Option<PathBuf>,
+    /// print the digest of all chunks of an --image or a --device of this program: equal layers and geometry have
+    /// equal ones
+    #[argh(switch)]
+    pub(crate) block_digest: bool,
     /// with --tree-digest --image: what is in a journal that was not replayed counts, as the next mount would show it
     #[argh(switch)]
     pub(crate) replay: bool,

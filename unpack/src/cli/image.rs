@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use unpack::{Before, Geometry, ImageError, Limits, Stop, Unfit, Walls};
 
+use crate::cli::chunks::Kept;
 use crate::cli::flags::{Flags, Usage};
 use crate::cli::said::say;
 
@@ -212,6 +213,7 @@ fn apply(
         None => None,
         Some(path) => Some(manifest(path, file)?),
     };
+    let kept = flags.chunks.as_ref().map(|path| Kept::open(path, file)).transpose()?;
     let applied = match (limits.walls, manifest) {
         (Walls::Off, None) => unpack::apply_image(layer, file, limits, None),
         (Walls::Off, Some(manifest)) => {
@@ -226,7 +228,10 @@ fn apply(
         }
     };
     match applied {
-        Ok(applied) => say(flags, limits.digests, &applied)?,
+        Ok(applied) => {
+            let blocks = kept.map(|kept| kept.replace(file, &applied)).transpose()?;
+            say(flags, limits.digests, &applied, blocks)?;
+        }
         Err(ImageError::Layer(error)) => return Err(error.into()),
         Err(ImageError::Unfit(unfit)) => return Err(unfit.into()),
     }

@@ -1,5 +1,6 @@
 //! What the program adds to the library: its flags and its words.
 
+pub(crate) mod chunks;
 pub(crate) mod digest;
 pub(crate) mod flags;
 pub(crate) mod image;

@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use argh::FromArgs;
 use unpack::{Difference, Entry, Error, Kind, Root, Timed, Unfit, Walls, escaped};
 
+use crate::cli::chunks;
 use crate::cli::digest;
 use crate::cli::flags::{self, Flags, SHOWN_MAX};
 use crate::cli::image;
@@ -146,6 +147,20 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
     if flags.tree_digest {
         return digest::tree_digest(flags, &limits);
     }
+    let image = flags.image.is_some() || flags.device.is_some();
+    match &flags.chunks {
+        Some(_) if flags.list || !image || flags.blank.is_some() => {
+            let text = "--chunks goes with --image or --device, and not with --list or --blank";
+            return Err(anyhow!(flags::Usage(text.into())));
+        }
+        _ if flags.block_digest && (flags.list || flags.verify) => {
+            let text = "--block-digest reads no layer: not with --list or --verify";
+            return Err(anyhow!(flags::Usage(text.into())));
+        }
+        _ if flags.block_digest => return chunks::block_digest(flags),
+        Some(list) if flags.verify => return chunks::verify(flags, list),
+        Some(_) | None => {}
+    }
     if flags.replay {
         return Err(anyhow!(flags::Usage("--replay is for --tree-digest alone".into())));
     }
@@ -196,7 +211,7 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
             unpack::sandbox::apply_with(layer, &root, &limits, manifest.as_ref(), &never)?
         }
     };
-    say(flags, limits.digests, &applied)?;
+    say(flags, limits.digests, &applied, None)?;
     Ok(true)
 }
 

@@ -4,15 +4,25 @@ use std::io::{self, Write};
 
 use unpack::Applied;
 
+use crate::cli::chunks::text;
 use crate::cli::flags::Flags;
 
-pub(crate) fn say(flags: &Flags, digests: bool, applied: &Applied) -> anyhow::Result<()> {
+pub(crate) fn say(
+    flags: &Flags,
+    digests: bool,
+    applied: &Applied,
+    blocks: Option<[u8; 32]>,
+) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     for wall in applied.sandbox.iter().filter(|wall| !wall.stands && !flags.quiet) {
         eprintln!("unpack: without the wall {}: {}", wall.wall.name(), wall.note);
     }
     if flags.json {
-        writeln!(out, "{}", summary(applied, if digests { &[] } else { &DIGESTS })?)?;
+        let mut summary = summary(applied, if digests { &[] } else { &DIGESTS })?;
+        if let (Some(fields), Some(blocks)) = (summary.as_object_mut(), blocks) {
+            fields.insert("block_digest".into(), text(blocks).into());
+        }
+        writeln!(out, "{summary}")?;
     } else if !flags.quiet {
         let id: String = applied.diff_id.iter().map(|b| format!("{b:02x}")).collect();
         let layer = if digests { format!("sha256:{id}") } else { "a layer".into() };

@@ -194,8 +194,9 @@ pub fn apply_image(
         let tree = open(file).map_err(Fault::nowhere)?;
         write(archive, digests, tree, limits, work)
     };
-    let ((mut applied, ()), blob, diff) =
-        pipeline::run(layer, limits, write, |(done, ())| done.entries)?;
+    let ((mut applied, chunks), blob, diff) =
+        pipeline::run(layer, limits, write, |(done, _)| done.entries)?;
+    applied.chunks = chunks;
     applied.sealed(&blob, &diff);
     finish(image, limits, &applied)?;
     Ok(applied)

@@ -4,6 +4,7 @@
 //! (`Documentation/filesystems/ext4/`); where it is silent, those of `fs/ext4/` in Linux 6.12.
 
 pub(crate) mod apply;
+pub(crate) mod chunks;
 pub(crate) mod format;
 pub(crate) mod read;
 pub(crate) mod unfit;

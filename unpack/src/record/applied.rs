@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::content::{Blob, Diff};
 use crate::archive::entry::{Entry, Node};
 use crate::limits::Compression;
+use crate::record::chunk_set::ChunkSet;
 use crate::wall::Standing;
 
 /// A layer that was applied whole.
@@ -58,6 +59,9 @@ pub struct Applied {
     pub removals: u64,
     /// Which walls stood around the process that did it; empty if it was the caller's own.
     pub sandbox: Vec<Standing>,
+    /// The chunks of the image that have changed, for [`crate::Chunks::of`]; none where it was a directory.
+    #[serde(skip)]
+    pub chunks: ChunkSet,
 }
 
 /// What is counted on the way.
@@ -120,6 +124,7 @@ impl Applied {
             steps: 0,
             removals: 0,
             sandbox: Vec::new(),
+            chunks: ChunkSet::default(),
         }
     }
 

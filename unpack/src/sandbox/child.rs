@@ -142,16 +142,16 @@ impl Coming {
     }
 
     /// Applies the layer to the tree that `open` gives.
-    fn apply<S: Sink<Done = ()>>(
+    fn apply<S: Sink>(
         self,
         compression: Compression,
         limits: &Limits,
         open: impl FnOnce() -> Result<S, Fault> + Send,
-    ) -> Result<(Applied, End), Error> {
+    ) -> Result<((Applied, S::Done), End), Error> {
         let Coming { feed, hashed, spill, mut manifest } = self;
         let sink = manifest.as_mut().map(|m| m as &mut (dyn Write + Send));
         let work = Work { manifest: sink, spill, alone: true };
-        let ((mut applied, ()), end, diff) =
+        let ((mut applied, done), end, diff) =
             pipeline::fed(feed, hashed, compression, limits, |archive, digests| {
                 let tree = open().map_err(Fault::nowhere)?;
                 write(archive, digests, tree, limits, work)
@@ -164,7 +164,7 @@ impl Coming {
         if let Some(diff) = diff {
             (applied.diff_id, applied.diff_bytes) = (diff.digest, diff.bytes);
         }
-        Ok((applied, end))
+        Ok(((applied, done), end))
     }
 }
 
@@ -179,7 +179,7 @@ fn apply(
     let coming = Coming::take(socket, order, fds)?;
     let file_size_max = file_size_max();
     let (root, standing) = wall(root, limits)?;
-    let (mut applied, end) =
+    let ((mut applied, ()), end) =
         coming.apply(compression, limits, || Directory::new(&root, limits, file_size_max))?;
     if limits.sync {
         crate::tree::fd::root::sync(&root)?;
@@ -203,9 +203,9 @@ fn apply_image(
         }
         Walls::Off => Standing::none(),
     };
-    let (mut applied, end) =
+    let ((mut applied, chunks), end) =
         coming.apply(compression, limits, || crate::ext4::apply::open(image))?;
-    applied.sandbox = standing;
+    (applied.sandbox, applied.chunks) = (standing, chunks);
     Ok(Finished::Applied(Box::new(applied), end))
 }
 

@@ -38,6 +38,7 @@ use crate::archive::{End, stream_fault};
 use crate::error::refusal::{Class, Refusal};
 use crate::error::{Error, Fault};
 use crate::ext4::apply::{ImageError, finish};
+use crate::ext4::chunks::list::count;
 use crate::ext4::write::image::Head;
 use crate::limits::{Compression, Limits};
 use crate::record::applied::Applied;
@@ -93,9 +94,13 @@ pub fn apply_image(
     manifest: Option<&File>,
     stop: &Stop,
 ) -> Result<Applied, ImageError> {
-    Head::read(image)?;
+    let chunks = count(Head::read(image)?.mark.geometry);
     let task = Task::ApplyImage;
     let applied = stop.heard(applied(layer, image.as_fd(), task, limits, manifest, stop))?;
+    if !applied.chunks.is_of(chunks) {
+        let source = io::Error::from(io::ErrorKind::InvalidData);
+        return Err(failed("believe the child")(source).into());
+    }
     finish(image, limits, &applied)?;
     Ok(applied)
 }

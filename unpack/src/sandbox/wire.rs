@@ -13,11 +13,12 @@ use crate::error::image::Flaw;
 use crate::error::refusal::{Place, Refusal, Space, cut};
 use crate::limits::{Compression, Limits};
 use crate::record::applied::Applied;
+use crate::record::chunk_set::ChunkSet;
 use crate::wall::Standing;
 
 #[derive(Serialize, Deserialize)]
 enum Verdict {
-    Applied { applied: Box<Applied>, end: End },
+    Applied { applied: Box<Applied>, end: End, chunks: ChunkSet },
     Manifest { digest: [u8; 32], written: bool },
     Refused { place: Place, refusal: Box<Refusal> },
     Stream { text: String },
@@ -234,7 +235,8 @@ fn text(text: &impl ToString) -> String {
 pub(super) fn encode(result: &Result<Finished, Error>) -> Vec<u8> {
     let verdict = match result {
         Ok(Finished::Applied(applied, end)) => {
-            Verdict::Applied { applied: applied.clone(), end: *end }
+            let (applied, chunks) = (applied.clone(), applied.chunks.clone());
+            Verdict::Applied { applied, end: *end, chunks }
         }
         Ok(Finished::Manifest { digest, written }) => {
             Verdict::Manifest { digest: *digest, written: *written }
@@ -278,7 +280,10 @@ pub(super) fn verdict(bytes: &[u8]) -> Option<Result<Finished, Error>> {
         None => io::Error::other(text),
     };
     Some(match serde_json::from_slice(bytes).ok()? {
-        Verdict::Applied { applied, end } => Ok(Finished::Applied(applied, end)),
+        Verdict::Applied { mut applied, end, chunks } => {
+            applied.chunks = chunks;
+            Ok(Finished::Applied(applied, end))
+        }
         Verdict::Manifest { digest, written } => Ok(Finished::Manifest { digest, written }),
         Verdict::Walls { standing, wanted: true } => Ok(Finished::Walls(standing)),
         Verdict::Walls { standing: down, wanted: false } => Err(Error::Walls { down }),

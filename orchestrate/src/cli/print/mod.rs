@@ -4,14 +4,15 @@ pub(crate) mod handover;
 pub(crate) mod push;
 pub(crate) mod space;
 pub(crate) mod text;
+pub(crate) mod verified;
 
 use orchestrate::catalog::Reset;
 use orchestrate::config::{Origin, Setting, Value};
 use orchestrate::health::Readiness;
 use orchestrate::scan::Scanned;
 use orchestrate::{
-    Activated, ActivationLine, Deactivated, Ensured, How, ImageLine, Listing, Now, Rebuilt,
-    Recovered, Removed, RunLine, TakenUp, Unsettled, Verified,
+    Activated, ActivationLine, Deactivated, Ensured, How, ImageLine, Listing, Rebuilt, Recovered,
+    Removed, RunLine, TakenUp, Unsettled,
 };
 use registry::{Digest, Event, Quarantined, Run, RunState};
 
@@ -269,40 +270,6 @@ pub(crate) fn checked(name: &str, changed: bool) -> String {
 pub(crate) fn pinned(image: &str, pinned: bool) -> String {
     let verb = if pinned { "pinned" } else { "no longer pinned" };
     format!("{} is {verb}\n", safe(image))
-}
-
-pub(crate) fn verified(found: &Verified) -> String {
-    let mut text = String::new();
-    for finding in &found.volumes {
-        let now = match &finding.now {
-            Now::Intact => "intact".to_owned(),
-            Now::Changed { found } => {
-                let sealed = finding.sealed.map_or("?".into(), |digest| digest.short());
-                format!("CHANGED: tree is {}, sealed was {sealed}", found.short())
-            }
-            Now::Unreadable { why } => format!("UNREADABLE: {}", safe(why)),
-            Now::Condemned { why } => format!("CONDEMNED before: {}", safe(why)),
-            Now::Unseen { why, .. } => format!("not looked at: {}", safe(why)),
-            Now::Unknown => "UNKNOWN: sealed without a tree digest".to_owned(),
-        };
-        put(&mut text, format_args!("volume {:<5} {now}\n", finding.volume));
-    }
-    let bad = found.volumes.iter().filter(|finding| finding.now != Now::Intact).count();
-    if bad > 0 {
-        let all = found.volumes.len();
-        put(
-            &mut text,
-            format_args!("{bad} of {all} volumes are not seen to be as they were sealed\n"),
-        );
-    }
-    match found.standing.advice() {
-        Some(advice) => put(&mut text, format_args!("{}\n", safe(&advice))),
-        None if !found.standing.condemned.is_empty() => {
-            text.push_str("nothing stands on the condemned volumes: `orchestrate gc` takes them\n");
-        }
-        None => {}
-    }
-    text
 }
 
 pub(crate) fn readiness(found: &Readiness) -> String {

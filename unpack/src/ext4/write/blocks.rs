@@ -90,6 +90,7 @@ impl Blocks {
     fn mark(&mut self, disk: &mut Disk, run: Run, taken: bool) -> Result<(), Fault> {
         let per_group = self.geometry.blocks_per_group();
         let (mut at, end) = (run.start, run.end());
+        disk.touch(run.start, run.len);
         while at < end {
             let number = u32::try_from(at / per_group).unwrap_or(u32::MAX);
             let first = at % per_group;

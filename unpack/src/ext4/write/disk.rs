@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::error::Fault;
+use crate::record::chunk_set::{ChunkBits, ChunkSet};
 
 /// Bytes of blocks that are kept; then all are written and forgotten.
 const KEPT: usize = 4 << 20;
@@ -21,6 +22,8 @@ pub(crate) struct Disk {
     /// Where the buffer will be written, in bytes.
     at: u64,
     buffer: Vec<u8>,
+    /// What was written, taken or freed.
+    touched: ChunkBits,
 }
 
 #[derive(Debug)]
@@ -42,7 +45,8 @@ fn failed(call: &'static str) -> impl FnOnce(io::Error) -> Fault {
 
 impl Disk {
     pub(crate) fn new(file: File, block: usize) -> Disk {
-        Disk { file, block, cache: HashMap::new(), at: 0, buffer: Vec::with_capacity(STREAM) }
+        let (buffer, touched) = (Vec::with_capacity(STREAM), ChunkBits::default());
+        Disk { file, block, cache: HashMap::new(), at: 0, buffer, touched }
     }
 
     pub(crate) fn block_len(&self) -> usize {
@@ -107,13 +111,13 @@ impl Disk {
             cached.dirty = false;
             let end = start + (run.len() / self.block) as u64;
             if run.is_empty() || end != block || run.len() >= STREAM {
-                write(&self.file, &run, start * self.block as u64)?;
+                write(&self.file, &mut self.touched, &run, start * self.block as u64)?;
                 run.clear();
                 start = block;
             }
             run.extend_from_slice(&cached.bytes);
         }
-        write(&self.file, &run, start * self.block as u64)
+        write(&self.file, &mut self.touched, &run, start * self.block as u64)
     }
 
     /// Bytes at `offset`, which nobody reads by blocks before they are written.
@@ -136,7 +140,7 @@ impl Disk {
     }
 
     fn drain(&mut self) -> Result<(), Fault> {
-        write(&self.file, &self.buffer, self.at)?;
+        write(&self.file, &mut self.touched, &self.buffer, self.at)?;
         self.at += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
@@ -151,13 +155,24 @@ impl Disk {
 
     /// Bytes at any place, at once. What is kept of the block is not changed by it.
     pub(crate) fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
-        write(&self.file, bytes, offset)
+        write(&self.file, &mut self.touched, bytes, offset)
+    }
+
+    /// Blocks whose chunks count as changed though none of their bytes may be: they are in use now, or free.
+    pub(crate) fn touch(&mut self, start: u64, len: u64) {
+        self.touched.note(start * self.block as u64, len * self.block as u64);
+    }
+
+    /// The chunks that were changed.
+    pub(crate) fn touched(&self) -> ChunkSet {
+        self.touched.set()
     }
 }
 
-fn write(file: &File, bytes: &[u8], at: u64) -> Result<(), Fault> {
+fn write(file: &File, touched: &mut ChunkBits, bytes: &[u8], at: u64) -> Result<(), Fault> {
     if bytes.is_empty() {
         return Ok(());
     }
+    touched.note(at, bytes.len() as u64);
     file.write_all_at(bytes, at).map_err(failed("write the"))
 }

@@ -19,6 +19,7 @@ use crate::ext4::write::disk::{Disk, damaged};
 use crate::ext4::write::inodes::Inodes;
 use crate::ext4::write::names::{Chain, Names};
 use crate::ext4::write::waiting::Later;
+use crate::record::chunk_set::ChunkSet;
 use crate::sha::Sha256;
 
 /// A directory that the layer has come to.
@@ -232,7 +233,8 @@ impl Image {
     }
 
     /// Writes what is counted, and the superblock last. It is not sealed yet.
-    pub(crate) fn close(mut self) -> Result<(), Fault> {
+    /// Says which chunks were changed.
+    pub(crate) fn close(mut self) -> Result<ChunkSet, Fault> {
         self.blocks.finish(&mut self.disk)?;
         self.disk.flush()?;
         if self.disk.read_at::<LEN>(OFFSET)? != self.begun {
@@ -252,6 +254,7 @@ impl Image {
         };
         let bytes = superblock(self.blocks.geometry, &now, &self.journal, 0);
         self.disk.write_at(OFFSET, &bytes)?;
-        self.disk.write_at(MARK_OFFSET, &mark.encode())
+        self.disk.write_at(MARK_OFFSET, &mark.encode())?;
+        Ok(self.disk.touched())
     }
 }

@@ -15,6 +15,7 @@ use crate::ext4::write::body::Body as Writing;
 use crate::ext4::write::disk::damaged;
 use crate::ext4::write::image::{Directory, Image};
 use crate::ext4::write::names::{Chain, Entry};
+use crate::record::chunk_set::ChunkSet;
 use crate::record::{Hashed, Record, What};
 use crate::tree::budget::Budget;
 use crate::tree::sink::{
@@ -134,7 +135,7 @@ fn discard<T>(made: Made<T>) -> Made<()> {
 impl Sink for Image {
     type Dir = u32;
     type File = Writing;
-    type Done = ();
+    type Done = ChunkSet;
 
     fn root(&mut self) -> Result<u32, Fault> {
         Ok(ROOT)
@@ -427,7 +428,7 @@ impl Sink for Image {
         Ok(cleared)
     }
 
-    fn finish(mut self, budget: &mut Budget) -> Result<(), Fault> {
+    fn finish(mut self, budget: &mut Budget) -> Result<ChunkSet, Fault> {
         self.write_later()?;
         self.pack_directories(budget)?;
         self.close()

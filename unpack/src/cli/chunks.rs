@@ -1,0 +1,151 @@
+//! `--chunks` and `--block-digest`: the list of an image's chunks, kept in a file beside it, and held against it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use unpack::{Applied, Chunks, ImageError, Stop};
+
+use crate::cli::flags::{Flags, Usage};
+
+/// What a list begins with.
+const FIRST: &[u8] = b"veneer chunks ";
+
+/// The file for an image's list, and what was in it before the layer.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    path: PathBuf,
+    before: Option<Chunks>,
+}
+
+impl Kept {
+    /// Looks at the file before a layer is applied. What is there and no list is left alone; a list that is not
+    /// that of the image is of no use, and will be replaced.
+    pub(crate) fn open(path: &Path, image: &File) -> anyhow::Result<Kept> {
+        let named = || format!("--chunks {path:?}");
+        let before = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(named),
+            Ok(file) => {
+                let mut first = Vec::new();
+                file.take(FIRST.len() as u64).read_to_end(&mut first).with_context(named)?;
+                if !first.is_empty() && first != FIRST {
+                    let text = "the file is there and is no list of chunks; it was left alone";
+                    return Err(anyhow!(Usage(text.into()))).with_context(named);
+                }
+                read(path).ok()
+            }
+        };
+        let before = match before {
+            Some(list) if list.fits(image)? => Some(list),
+            Some(_) | None => None,
+        };
+        Ok(Kept { path: path.to_owned(), before })
+    }
+
+    /// Writes the list of the image with the layer in it, in place of the file: all of it or nothing. Says the
+    /// block digest.
+    pub(crate) fn replace(&self, image: &File, applied: &Applied) -> anyhow::Result<[u8; 32]> {
+        let below = self.before.as_ref().map(|list| (list, &applied.chunks));
+        let list = Chunks::of(image, below, &Stop::default()).map_err(plain)?;
+        self.write(&list).with_context(|| format!("--chunks {:?}", self.path))?;
+        Ok(list.digest())
+    }
+
+    fn write(&self, list: &Chunks) -> anyhow::Result<()> {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}", std::process::id()));
+        let new = self.path.with_file_name(name);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new)?;
+        let mut out = BufWriter::new(file);
+        let written = list.write(&mut out).and_then(|()| out.flush());
+        let written = written.and_then(|()| std::fs::rename(&new, &self.path));
+        if written.is_err() {
+            match std::fs::remove_file(&new) {
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(written?)
+    }
+}
+
+/// An error of an image, as the program knows them.
+fn plain(error: ImageError) -> anyhow::Error {
+    match error {
+        ImageError::Unfit(unfit) => unfit.into(),
+        ImageError::Layer(error) => error.into(),
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Chunks> {
+    let mut file = BufReader::new(File::open(path)?);
+    Chunks::parse(&mut file).map_err(|error| match error {
+        unpack::ChunksError::Io(source) => source.into(),
+        unpack::ChunksError::Line { .. } => anyhow!(Usage(error.to_string())),
+    })
+}
+
+/// The image or the device, to be read.
+fn image(flags: &Flags) -> anyhow::Result<File> {
+    let path = match (&flags.image, &flags.device) {
+        (Some(path), None) | (None, Some(path)) => path,
+        (Some(_), Some(_)) | (None, None) => {
+            return Err(anyhow!(Usage("--image or --device: one of them".into())));
+        }
+    };
+    File::open(path).with_context(|| format!("unable to open {path:?}"))
+}
+
+/// Whether the image is what the list says: with `--verify`.
+pub(crate) fn verify(flags: &Flags, list: &Path) -> anyhow::Result<bool> {
+    let image = image(flags)?;
+    let list = read(list).with_context(|| format!("--chunks {list:?}"))?;
+    let compared = list.compare(&image, &Stop::default())?;
+    let equal = compared.differ == 0;
+    if flags.json {
+        let value = serde_json::json!({
+            "equal": equal,
+            "block_digest": text(list.digest()),
+            "chunks_differ": compared.differ,
+            "first": compared.first,
+        });
+        writeln!(io::stdout(), "{value}")?;
+    } else if !flags.quiet {
+        let first: Vec<String> = compared.first.iter().map(u64::to_string).collect();
+        match compared.differ {
+            0 => eprintln!("unpack: equal: {}", text(list.digest())),
+            1 => eprintln!("unpack: not equal: 1 chunk of 1 MiB differs, number {}", first[0]),
+            n => eprintln!(
+                "unpack: not equal: {n} chunks of 1 MiB differ, the first are numbers {}",
+                first.join(", ")
+            ),
+        }
+    }
+    Ok(equal)
+}
+
+/// Prints the block digest of the image as it is. The answer is always yes.
+pub(crate) fn block_digest(flags: &Flags) -> anyhow::Result<bool> {
+    let image = image(flags)?;
+    let kept = flags.chunks.as_ref().map(|path| Kept::open(path, &image)).transpose()?;
+    let list = Chunks::of(&image, None, &Stop::default()).map_err(plain)?;
+    if let Some(kept) = kept {
+        kept.write(&list).with_context(|| format!("--chunks {:?}", kept.path))?;
+    }
+    let digest = text(list.digest());
+    match flags.json {
+        true => {
+            writeln!(io::stdout(), "{}", serde_json::json!({ "block_digest": digest }))?;
+        }
+        false => writeln!(io::stdout(), "{digest}")?,
+    }
+    Ok(true)
+}
+
+/// A digest in words.
+pub(crate) fn text(digest: [u8; 32]) -> String {
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}

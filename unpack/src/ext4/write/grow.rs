@@ -106,7 +106,7 @@ fn changed(
 mod tests {
     use super::*;
 
-    use crate::ext4::apply::make_blank;
+    use crate::ext4::apply::{Before, make_blank};
 
     /// A block that is used where the table of descriptors becomes longer, or a free one behind the end, whatever
     /// the checksums say.
@@ -120,7 +120,7 @@ mod tests {
             let to = geometry.doubled().unwrap();
             let file = tempfile::tempfile().unwrap();
             file.set_len(to.bytes()).unwrap();
-            make_blank(&file, geometry, false).unwrap();
+            make_blank(&file, geometry, Before::Unknown).unwrap();
             let mut head = Head::read(&file).unwrap();
             let at = head.groups[group].block_bitmap * u64::from(geometry.block);
             let mut bits = vec![0; geometry.block_len()];

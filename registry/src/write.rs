@@ -188,8 +188,7 @@ impl Write<'_> {
             VolumeState::Sealed(seal) => self.run(
                 "UPDATE volumes SET state = 'sealed', chain = ?3, diff = ?4, blob = ?5, tree = ?6,
                    own_bytes = ?7, entries = ?8, content_bytes = ?9, bytes = ?10, sealed_ms = ?11,
-                   blocks = ?12
-                 WHERE id = ?1 AND state = ?2",
+                   blocks = ?12 WHERE id = ?1 AND state = ?2",
                 (
                     volume.id,
                     from,

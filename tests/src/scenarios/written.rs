@@ -89,7 +89,8 @@ fn start(veneer: &Veneer, id: u64) -> Result<Vec<u8>> {
     })
 }
 
-/// The same layers in a file, in another process and through no device: from the mark on every byte is equal.
+/// The same layers in a file, in another process and through no device: from the mark on every byte is equal, and so
+/// is the block digest.
 fn same_as_a_file(guest: &Guest, veneer: &Veneer) -> Result<()> {
     let path = guest.scratch().join("node.img");
     let path = path.to_str().context("a path")?;
@@ -101,6 +102,11 @@ fn same_as_a_file(guest: &Guest, veneer: &Veneer) -> Result<()> {
         let layer = File::open(format!("{STORE}/{BUCKET}/images/node/{number}.tar"))?;
         guest.cmd("unpack").args(["--image", path, "-q"]).stdin(layer).run()?.expect(0)?;
     }
+    let digest = guest.cmd("unpack").args(["--block-digest", "--image", path]);
+    let digest = String::from_utf8(digest.run()?.expect(0)?.stdout)?;
+    let rows = layers(veneer)?;
+    let sealed = rows.last().and_then(|row| row["seal"]["blocks"].as_str());
+    ensure!(sealed == Some(digest.trim_end()), "sealed with {sealed:?}, the file has {digest}");
     let file = File::open(path)?;
     with(veneer, top, Access::ReadOnly, |device| {
         let (mut ours, mut its) = (vec![0; 1 << 20], vec![0; 1 << 20]);
@@ -205,8 +211,11 @@ fn finding(veneer: &Veneer, volume: u64) -> Result<Value> {
 
 /// Blocks are compared, with their list and without it; one flipped bit is found, and where it is.
 fn flipped(veneer: &Veneer) -> Result<()> {
-    let own = put(veneer, "flipped", &["node/1"], "flipped")?;
-    veneer.ok(&["ensure", &own])?;
+    for (number, name) in [(1, "below"), (2, "flipped")] {
+        let layer = layer::of(&[(format!("srv/{name}"), name.as_bytes().to_vec())]);
+        veneer.s3.put(BUCKET, &format!("images/flipped/{number}.tar"), &layer)?;
+    }
+    veneer.ok(&["ensure", &image("flipped")])?;
     let top = layers(veneer)?.last().map(id).context("no layer")??;
     let kept = veneer.state.join(format!("manifests/{top}.chunks"));
     let list = std::fs::read_to_string(&kept)?;

@@ -12,7 +12,7 @@ use nix::sys::stat::FileStat;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::read::walk::{Reading, whole};
-use crate::record::runs::Spill;
+use crate::record::place::Spill;
 use crate::record::spill::io_fault;
 use crate::record::{Hashed, key};
 use crate::tree::budget::Budget;

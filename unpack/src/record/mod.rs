@@ -5,6 +5,7 @@
 //! `tree::apply` (a layer) and `read::walk` (a file system).
 
 pub(crate) mod applied;
+pub(crate) mod place;
 pub(crate) mod runs;
 pub(crate) mod spill;
 

@@ -12,9 +12,10 @@ use crate::ext4::format::inode::{
     leaf_map,
 };
 use crate::ext4::write::body::Body as Writing;
+use crate::ext4::write::directories::Directory;
 use crate::ext4::write::disk::damaged;
-use crate::ext4::write::image::{Directory, Image};
-use crate::ext4::write::names::{Chain, Entry};
+use crate::ext4::write::entry::Entry;
+use crate::ext4::write::image::Image;
 use crate::record::{Hashed, Record, What};
 use crate::tree::budget::Budget;
 use crate::tree::sink::{
@@ -75,30 +76,23 @@ impl Image {
         if at.name.len() > NAME_MAX {
             return Err(cannot_hold_name(at.path));
         }
-        match self.directories.contains_key(at.dir) {
-            true => Ok(()),
-            false => Err(Fault::fs("make a name in", at.path)(nix::errno::Errno::ENOENT)),
+        match self.directories.get(*at.dir) {
+            Some(_) => Ok(()),
+            None => Err(Fault::fs("make a name in", at.path)(nix::errno::Errno::ENOENT)),
         }
     }
 
     fn make_directory(&mut self, at: &At<'_, u32>, attr: &Attr<'_>) -> Result<Made<u32>, Fault> {
-        let made = self.make(at, attr, (inode::DIRECTORY, 0, leaf_map(&[]), EXTENTS))?;
+        // Until it is packed, its inode has its parent where the size will be.
+        let parent = u64::from(*at.dir);
+        let made = self.make(at, attr, (inode::DIRECTORY, parent, leaf_map(&[]), EXTENTS))?;
         if let Made::New(number) = made {
-            self.directories.insert(
-                number,
-                Directory { parent: *at.dir, chain: Chain::EMPTY, lower: false, changed: true },
-            );
+            self.directories.set(number, Directory { lower: false, changed: true });
             self.blocks.reserved += 1;
             // Its parent counts it.
-            self.touch(*at.dir);
+            self.directories.change(*at.dir);
         }
         Ok(made)
-    }
-
-    fn touch(&mut self, number: u32) {
-        if let Some(known) = self.directories.get_mut(&number) {
-            known.changed = true;
-        }
     }
 
     fn attributes_of(&mut self, number: u32, inode: &Inode) -> Result<Xattrs, Fault> {
@@ -147,7 +141,7 @@ impl Sink for Image {
             if entry.inode != LOST_AND_FOUND || name != b"lost+found" {
                 return Ok(Base::Tree);
             }
-            self.enter(LOST_AND_FOUND, ROOT);
+            self.directories.enter(LOST_AND_FOUND);
             let mut inside = self.walk(LOST_AND_FOUND)?;
             if self.next_name(&mut inside)?.is_some() {
                 return Ok(Base::Tree);
@@ -168,7 +162,7 @@ impl Sink for Image {
             }
             let Some(entry) = self.find(here, name)? else { return Ok(Step::Missing) };
             match kind_of(entry) {
-                Kind::Dir => self.enter(entry.inode, here),
+                Kind::Dir => self.directories.enter(entry.inode),
                 Kind::Symlink => return Ok(Step::Link),
                 Kind::Other => return Ok(Step::NotDir),
             }
@@ -395,14 +389,14 @@ impl Sink for Image {
     ) -> Result<Cleared, Fault> {
         let mut cleared = Cleared::default();
         let mut walk = self.walk(*dir)?;
-        let mut kept = Vec::new();
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
         while let Some((name, entry)) = self.next_name(&mut walk)? {
             budget.remove(1)?;
             if keep(&name) {
                 if kind_of(entry) == Kind::Dir {
                     cleared.dirs.push(name.clone());
                 }
-                if self.names.get(*dir, &name).is_none() {
+                if self.names.get(*dir, &name)?.is_none() {
                     kept.push((name, entry));
                 }
                 continue;
@@ -410,19 +404,20 @@ impl Sink for Image {
             cleared.removed = true;
             budget.remove(1)?;
             self.remove_node(entry, budget)?;
-            if self.names.get(*dir, &name).is_some() {
-                self.set_name(*dir, &name, Entry { inode: 0, kind: 0 })?;
+            // Of a layer's own names all are kept.
+            if self.names.get(*dir, &name)?.is_some() {
+                gone.push(name);
             }
+        }
+        for name in gone {
+            self.set_name(*dir, &name, Entry { inode: 0, kind: 0 })?;
         }
         // What the image had is gone but for these: it need not be looked at again.
         for (name, entry) in kept {
             self.set_name(*dir, &name, entry)?;
         }
-        if cleared.removed
-            && let Some(known) = self.directories.get_mut(dir)
-        {
-            known.lower = false;
-            known.changed = true;
+        if cleared.removed && self.directories.get(*dir).is_some() {
+            self.directories.set(*dir, Directory { lower: false, changed: true });
         }
         Ok(cleared)
     }

@@ -6,7 +6,7 @@ use unpack::Applied;
 
 use crate::cli::flags::Flags;
 
-pub(crate) fn say(flags: &Flags, digests: bool, applied: &Applied) -> anyhow::Result<()> {
+pub(crate) fn say(flags: &Flags, digests: bool, applied: &Applied) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for wall in applied.sandbox.iter().filter(|wall| !wall.stands && !flags.quiet) {
         eprintln!("unpack: without the wall {}: {}", wall.wall.name(), wall.note);

@@ -4,7 +4,7 @@ use crate::archive::entry::Xattrs;
 use crate::archive::pax::Time;
 use crate::error::Fault;
 use crate::error::refusal::{Class, Refusal};
-use crate::ext4::format::attributes::{self, split};
+use crate::ext4::format::attributes::{self, Unheld, split};
 use crate::ext4::format::directory::{DIRECTORY, NAME_MAX, SYMLINK, type_of};
 use crate::ext4::format::geometry::{LOST_AND_FOUND, ROOT};
 use crate::ext4::format::inode::{
@@ -20,7 +20,8 @@ use crate::record::{Hashed, Record, What};
 use crate::tree::budget::Budget;
 use crate::tree::sink::{
     At, Attr, Base, Body, Cleared, Found, Kind, Linked, Made, Sink, Special, Step,
-    cannot_hold_name, cannot_hold_size, cannot_hold_xattr,
+    cannot_hold_name, cannot_hold_size, cannot_hold_target, cannot_hold_xattr,
+    cannot_hold_xattr_of,
 };
 
 /// The most names of a file (`EXT4_LINK_MAX`).
@@ -46,7 +47,7 @@ impl Image {
             return Ok(Made::Exists);
         }
         self.can_make(at)?;
-        let split = split(attr.xattrs, self.block_len()).map_err(cannot_hold_xattr)?;
+        let split = split(attr.xattrs, self.block_len()).map_err(unheld)?;
         // Its own block, and what its directory may need.
         self.blocks.room(u64::from(split.block.is_some()) + 2)?;
         let is_directory = kind == inode::DIRECTORY;
@@ -108,6 +109,13 @@ impl Image {
 /// Permission, set-id and sticky bits.
 fn bits(mode: u32) -> u16 {
     u16::try_from(mode & 0o7777).unwrap_or(0)
+}
+
+fn unheld(unheld: Unheld<'_>) -> Fault {
+    match unheld {
+        Unheld::Unknown(key) => cannot_hold_xattr(key),
+        Unheld::TooLarge { key, bytes, left } => cannot_hold_xattr_of(key, bytes, left),
+    }
 }
 
 fn kind_of(entry: Entry) -> Kind {
@@ -235,7 +243,7 @@ impl Sink for Image {
         attr: &Attr<'_>,
         budget: &mut Budget,
     ) -> Result<(), Fault> {
-        let split = split(attr.xattrs, self.block_len()).map_err(cannot_hold_xattr)?;
+        let split = split(attr.xattrs, self.block_len()).map_err(unheld)?;
         self.blocks.room(u64::from(split.block.is_some()) + 1)?;
         self.settle(*dir)?;
         let mut inode = self.inode(*dir)?;
@@ -261,7 +269,7 @@ impl Sink for Image {
         if target.len() >= self.block_len() {
             return match self.find(*at.dir, at.name)? {
                 Some(_) => Ok(Made::Exists),
-                None => Err(cannot_hold_name(at.path)),
+                None => Err(cannot_hold_target(target.len(), Some(self.block_len() - 1))),
             };
         }
         let attr = Attr { mode: 0o777, xattrs: PLAIN.xattrs, ..*attr };
@@ -314,7 +322,7 @@ impl Sink for Image {
         self.can_make(at)?;
         let mut inode = self.inode(entry.inode)?;
         if inode.links >= LINKS_MAX {
-            return Ok(Linked::TooMany);
+            return Ok(Linked::TooMany(Some(LINKS_MAX)));
         }
         self.blocks.room(2)?;
         inode.links += 1;

@@ -74,6 +74,10 @@ fuzz-image SECONDS="600" SEED="1":
 soak-images STACKS="10000" SEED="1":
     VENEER_STACKS={{ STACKS }} VENEER_SEED={{ SEED }} cargo test --release --package unpack --test stacks -- --nocapture
 
+# A million names in an image's layer, in each shape: no more than 32 MiB; figures, and 6 GB of sparse files in memory
+soak-image-memory NAMES="1000000":
+    VENEER_NAMES={{ NAMES }} cargo test --release --package unpack --test image_memory -- --nocapture
+
 # The costliest layer of every kind that so many changes find, beside GNU tar: target/cost; seeded, an hour, needs root.
 fuzz-cost SEED="1" CHANGES="12":
     cargo build --release --package unpack

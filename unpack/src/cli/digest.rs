@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
-use unpack::{Limits, Root, Stop, Walls};
+use unpack::{Limits, Root, Stop, Unfit, Walls};
 
 use crate::cli::flags::{Flags, Usage};
 use crate::cli::image;
@@ -31,6 +31,9 @@ pub(crate) fn tree_digest(flags: &Flags, limits: &Limits) -> anyhow::Result<bool
         }
         (Some(path), None) => {
             let image = File::open(path).with_context(|| format!("unable to open {path:?}"))?;
+            if let Err(unfit @ Unfit::Unsealed) = unpack::layers(&image) {
+                return Err(unfit).with_context(|| format!("--image {path:?}"));
+            }
             let out = flags.manifest.as_ref().map(|path| image::manifest(path, &image));
             of_image(&image, out.transpose()?, flags.replay, limits)?
         }

@@ -43,13 +43,13 @@ pub(crate) struct Flags {
     pub(crate) blank: Option<String>,
     /// with --blank: inodes, default one for 8 KiB
     #[argh(option)]
-    inodes: Option<String>,
+    pub(crate) inodes: Option<String>,
     /// with --blank: bytes of a file system block, 4K (default) or 2K
     #[argh(option)]
-    block: Option<String>,
+    pub(crate) block: Option<String>,
     /// with --blank: data begins at multiples of this many bytes, the block size of a thin pool; default 1M
     #[argh(option)]
-    align: Option<String>,
+    pub(crate) align: Option<String>,
     /// make the file system twice as large, without a mount: the file becomes longer, a device has to be long enough; no
     /// layer is read
     #[argh(switch)]
@@ -87,8 +87,8 @@ pub(crate) struct Flags {
     #[argh(switch)]
     pub(crate) upper: bool,
     /// with --verify: differences shown, default 100
-    #[argh(option, default = "100")]
-    pub(crate) shown_max: u64,
+    #[argh(option)]
+    pub(crate) shown_max: Option<u64>,
     /// one JSON object on stdout (with --list one per line, the last one a summary)
     #[argh(switch)]
     pub(crate) json: bool,
@@ -108,13 +108,13 @@ pub(crate) struct Flags {
     sandbox: Option<String>,
     /// compression the layer must have: any (default), plain, gzip or zstd
     #[argh(option)]
-    compression: Option<String>,
+    pub(crate) compression: Option<String>,
     /// required sha256 of the layer as read
     #[argh(option)]
-    digest: Option<String>,
+    pub(crate) digest: Option<String>,
     /// required sha256 of the uncompressed tar
     #[argh(option)]
-    diff_id: Option<String>,
+    pub(crate) diff_id: Option<String>,
     /// digests to compute: all (default), or none for a layer that was checked before, which is faster
     #[argh(option)]
     digests: Option<String>,
@@ -182,10 +182,10 @@ pub(crate) struct Flags {
     /// files of at least this many bytes are allocated and written out at once, default 1M; with "never"
     /// the file system places all files at the end, closer together
     #[argh(option)]
-    place_min: Option<String>,
+    pub(crate) place_min: Option<String>,
     /// refuse extended attributes that would be dropped
     #[argh(switch)]
-    xattrs_strict: bool,
+    pub(crate) xattrs_strict: bool,
     /// write everything out before exiting (syncfs)
     #[argh(switch)]
     pub(crate) sync: bool,
@@ -226,8 +226,10 @@ pub(crate) const SHOWN_MAX: usize = 200;
 
 fn number(flag: Option<&String>, name: &'static str, default: u64) -> Result<u64, Usage> {
     let Some((name, text)) = text(flag, name)? else { return Ok(default) };
-    let bad =
-        || Usage(format!("{name} {:?} is not a number (suffixes K, M, G, T)", beginning(&text)));
+    let bad = || {
+        let text = beginning(&text);
+        Usage(format!("{name} {text:?} is not a number (suffixes K, M, G, T, as capitals)"))
+    };
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'K') => (&text[..text.len() - 1], 10),
         Some(b'M') => (&text[..text.len() - 1], 20),
@@ -278,14 +280,14 @@ impl Flags {
     }
 
     pub(crate) fn shape(&self) -> Result<Shape, Usage> {
-        let small = |flag: &Option<String>, name, default: u32| {
+        let small = |flag: &Option<String>, name, default: u32, which| {
             let number = number(flag.as_ref(), name, default.into())?;
-            u32::try_from(number).map_err(|_| Usage(format!("--{name} {number}: too large")))
+            u32::try_from(number).map_err(|_| Usage(format!("--{name} {number}: it is {which}")))
         };
         Ok(Shape {
-            block: small(&self.block, "block", 4096)?,
+            block: small(&self.block, "block", 4096, "2K or 4K")?,
             inodes: number(self.inodes.as_ref(), "inodes", 0)?,
-            align: small(&self.align, "align", 1 << 20)?,
+            align: small(&self.align, "align", 1 << 20, "a power of two from 64K to 1G")?,
         })
     }
 

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::{error, fmt};
 
 use anyhow::{Context, anyhow};
 use unpack::{Before, Geometry, ImageError, Limits, Stop, Unfit, Walls};
@@ -11,6 +12,25 @@ use unpack::{Before, Geometry, ImageError, Limits, Stop, Unfit, Walls};
 use crate::cli::chunks::Kept;
 use crate::cli::flags::{Flags, Usage};
 use crate::cli::said::say;
+
+/// The layer is in the image, but its result could not be said.
+#[derive(Debug)]
+pub(crate) struct Sealed(io::Error);
+
+impl fmt::Display for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the layer is in the image, which is sealed, so do not give it again; only the result could not be \
+             written to standard output",
+        )
+    }
+}
+
+impl error::Error for Sealed {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
 
 /// Does what `--image` or `--device` asks for. The answer is always yes.
 pub(crate) fn perform(
@@ -54,9 +74,17 @@ fn open(path: &Path, is_device: bool) -> anyhow::Result<File> {
     match (is_device, kind.is_block_device(), kind.is_file()) {
         (true, true, _) => Ok(file),
         (false, _, true) => alone(file),
-        (true, false, _) => Err(anyhow!(Usage("it is no block device".into()))),
-        (false, _, false) => Err(anyhow!(Usage("it is no regular file".into()))),
+        (true, false, true) => {
+            Err(anyhow!(Usage("it is a file and no block device: name it by --image".into())))
+        }
+        (true, false, false) => Err(anyhow!(Usage("it is no block device".into()))),
+        (false, true, _) => Err(block_device()),
+        (false, false, false) => Err(anyhow!(Usage("it is no regular file".into()))),
     }
+}
+
+fn block_device() -> anyhow::Error {
+    anyhow!(Usage("it is a block device and no file: name it by --device".into()))
 }
 
 /// Takes a file for ourselves: no other of us writes it, and no loop device has it.
@@ -127,8 +155,10 @@ fn blank(flags: &Flags, path: &Path, is_device: bool) -> anyhow::Result<bool> {
         let geometry = make(size)?;
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(anyhow!(Usage("it is no regular file".into())));
+        match file.metadata()?.file_type() {
+            kind if kind.is_file() => {}
+            kind if kind.is_block_device() => return Err(block_device()),
+            _ => return Err(anyhow!(Usage("it is no regular file".into()))),
         }
         let file = alone(file)?;
         // What is there may be somebody's.
@@ -209,6 +239,8 @@ fn apply(
     layer: impl io::Read + Send,
     file: &File,
 ) -> anyhow::Result<bool> {
+    // What is refused is refused before the manifest's file is emptied.
+    unpack::layers(file)?;
     let manifest = match &flags.manifest {
         None => None,
         Some(path) => Some(manifest(path, file)?),
@@ -230,7 +262,7 @@ fn apply(
     match applied {
         Ok(applied) => {
             let blocks = kept.map(|kept| kept.replace(file, &applied)).transpose()?;
-            say(flags, limits.digests, &applied, blocks)?;
+            say(flags, limits.digests, &applied, blocks).map_err(Sealed)?;
         }
         Err(ImageError::Layer(error)) => return Err(error.into()),
         Err(ImageError::Unfit(unfit)) => return Err(unfit.into()),

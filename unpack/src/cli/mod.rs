@@ -4,5 +4,6 @@ pub(crate) mod chunks;
 pub(crate) mod digest;
 pub(crate) mod flags;
 pub(crate) mod image;
+pub(crate) mod misplaced;
 pub(crate) mod run;
 pub(crate) mod said;

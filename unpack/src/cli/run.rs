@@ -12,7 +12,8 @@ use unpack::{Difference, Entry, Error, Kind, Root, Timed, Unfit, Walls, escaped}
 use crate::cli::chunks;
 use crate::cli::digest;
 use crate::cli::flags::{self, Flags, SHOWN_MAX};
-use crate::cli::image;
+use crate::cli::image::{self, Sealed};
+use crate::cli::misplaced::misplaced;
 use crate::cli::said::{DIGESTS, say, summary};
 
 const NO: u8 = 1;
@@ -61,9 +62,11 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn fail(flags: &Flags, error: &anyhow::Error) -> ExitCode {
+    let sealed = error.downcast_ref::<Sealed>().is_some();
     if let Some(io) = error.chain().find_map(|e| e.downcast_ref::<io::Error>())
         && io.kind() == io::ErrorKind::BrokenPipe
         && error.downcast_ref::<Error>().is_none()
+        && !sealed
     {
         return LATER.into();
     }
@@ -73,23 +76,12 @@ fn fail(flags: &Flags, error: &anyhow::Error) -> ExitCode {
         Some(Kind::NoSpace | Kind::TimedOut | Kind::Stream | Kind::Io | Kind::Died) => LATER,
         None => match (error.downcast_ref::<flags::Usage>(), error.downcast_ref::<Unfit>()) {
             (Some(_), _) => NEVER,
-            (None, Some(Unfit::Io { .. }) | None) => LATER,
-            (
-                None,
-                Some(
-                    Unfit::Empty
-                    | Unfit::Foreign
-                    | Unfit::Version(_)
-                    | Unfit::Unsealed
-                    | Unfit::Changed
-                    | Unfit::Short { .. }
-                    | Unfit::NoRoom { .. }
-                    | Unfit::InUse { .. }
-                    | Unfit::Geometry(_),
-                ),
-            ) => NEVER,
+            (None, Some(unfit)) if unfit.is_final() => NEVER,
+            (None, Some(_) | None) => LATER,
         },
     };
+    // The work is done, and would be done twice.
+    let code = if sealed { NEVER } else { code };
     // A path that is not there, or not ours, will not be there next time.
     let missing = error.chain().find_map(|e| e.downcast_ref::<io::Error>()).is_some_and(|e| {
         matches!(
@@ -141,6 +133,7 @@ fn harmless(json: &str) -> String {
 /// `false` is the answer no.
 fn perform(flags: &Flags) -> anyhow::Result<bool> {
     let limits = flags.limits()?;
+    misplaced(flags)?;
     if flags.list && flags.verify {
         return Err(anyhow!(flags::Usage("--list and --verify: one of them".into())));
     }
@@ -283,10 +276,10 @@ fn verify(
     layer: impl io::Read,
     root: &Root,
 ) -> anyhow::Result<bool> {
-    let mut shown = 0u64;
+    let (mut shown, shown_max) = (0u64, flags.shown_max.unwrap_or(100));
     let verified = unpack::verify(layer, root, limits, !flags.upper, |difference| {
         shown += 1;
-        if flags.quiet || shown > flags.shown_max {
+        if flags.quiet || shown > shown_max {
             return;
         }
         match difference {
@@ -300,8 +293,8 @@ fn verify(
             }
         }
     })?;
-    if shown > flags.shown_max && !flags.quiet {
-        eprintln!("unpack: and {} more", shown - flags.shown_max);
+    if shown > shown_max && !flags.quiet {
+        eprintln!("unpack: and {} more", shown - shown_max);
     }
     let yes = verified.differences == 0 && verified.extra == 0;
     if flags.json {

@@ -12,7 +12,7 @@ pub(crate) fn say(
     digests: bool,
     applied: &Applied,
     blocks: Option<[u8; 32]>,
-) -> anyhow::Result<()> {
+) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for wall in applied.sandbox.iter().filter(|wall| !wall.stands && !flags.quiet) {
         eprintln!("unpack: without the wall {}: {}", wall.wall.name(), wall.note);

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::{error, fmt};
 
 use crate::archive::Archive;
@@ -19,7 +20,8 @@ use crate::ext4::write::image::{Head, Image, length, seal};
 use crate::ext4::write::zeros::{clear, first_byte};
 use crate::limits::Limits;
 use crate::record::applied::Applied;
-use crate::record::spill::spill_file;
+use crate::record::place::Spill;
+use crate::record::spill::spill;
 use crate::tree::apply::{Work, write};
 
 /// Why a layer was not applied to an image.
@@ -189,9 +191,10 @@ pub fn apply_image(
 ) -> Result<Applied, ImageError> {
     Head::read(image)?;
     let file = image.try_clone().map_err(Unfit::read)?;
-    let work = Work { manifest, spill: spill_file(limits)?, alone: false };
+    let spill = spill(limits)?;
+    let work = Work { manifest, spill: spill.clone(), alone: false };
     let write = |archive: Archive<'_, Buffers>, digests| {
-        let tree = open(file).map_err(Fault::nowhere)?;
+        let tree = open(file, spill).map_err(Fault::nowhere)?;
         write(archive, digests, tree, limits, work)
     };
     let ((mut applied, chunks), blob, diff) =
@@ -202,9 +205,10 @@ pub fn apply_image(
     Ok(applied)
 }
 
-/// The image as a tree. It was looked at before, so what is wrong with it now is a fault.
-pub(crate) fn open(image: File) -> Result<Image, Fault> {
-    Image::open(image).map_err(|unfit| Fault::Fs {
+/// The image as a tree; `spill` takes what does not fit in memory. It was looked at before, so what is wrong
+/// with it now is a fault.
+pub(crate) fn open(image: File, spill: Option<Arc<Spill>>) -> Result<Image, Fault> {
+    Image::open(image, spill).map_err(|unfit| Fault::Fs {
         call: "open the".into(),
         name: b"image".to_vec(),
         source: std::io::Error::other(unfit),
@@ -235,7 +239,7 @@ mod contract_tests {
             file.set_len(64 << 20).unwrap();
             let geometry = Geometry::new(64 << 20, block, 4096, 1 << 20).unwrap();
             make_blank(&file, geometry, Before::Unknown).unwrap();
-            let image = open(file.try_clone().unwrap()).unwrap();
+            let image = open(file.try_clone().unwrap(), None).unwrap();
             crate::tree::contract::holds(image);
         }
     }

@@ -57,6 +57,24 @@ impl Unfit {
     }
 }
 
+impl Unfit {
+    /// Whether it stays so however often the same is tried: only a read or a write may succeed another time.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Unfit::Io { .. } => false,
+            Unfit::Empty
+            | Unfit::Foreign
+            | Unfit::Version(_)
+            | Unfit::Unsealed
+            | Unfit::Changed
+            | Unfit::Short { .. }
+            | Unfit::InUse { .. }
+            | Unfit::NoRoom { .. }
+            | Unfit::Geometry(_) => true,
+        }
+    }
+}
+
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

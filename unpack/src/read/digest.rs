@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::read::walk::{Reading, whole};
 use crate::record::known::Known;
-use crate::record::runs::Spill;
+use crate::record::place::Spill;
 use crate::record::spill::io_fault;
 use crate::tree::budget::Budget;
 use crate::tree::fd::root::Root;

@@ -1,9 +1,9 @@
 //! Reading a layer without writing: to list it, or to hold a tree against it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
@@ -17,6 +17,7 @@ use crate::error::{Error, Fault};
 use crate::limits::Limits;
 use crate::read::walk::walk;
 use crate::record::applied::{Applied, Counts};
+use crate::record::place::Spill;
 use crate::record::spill::{Records, io_fault};
 use crate::record::{Record, What, hardlink};
 use crate::sha::Sha256;
@@ -119,10 +120,10 @@ pub fn verify(
     alone: bool,
     mut report: impl FnMut(Difference),
 ) -> Result<Verified, Error> {
-    let spill = crate::record::spill::spill_file(limits)?;
+    let spill = crate::record::spill::spill(limits)?;
     let check = |archive: Archive<'_, Buffers>, _| {
         let budget = Budget::new(limits, archive.deadline(), false);
-        let checker = Checker::new(root, limits, spill, budget).map_err(Fault::nowhere)?;
+        let checker = Checker::new(root, spill, budget).map_err(Fault::nowhere)?;
         checker.run(archive)
     };
     let (layer, blob, diff) = pipeline::run(layer, limits, check, |layer| layer.counts.entries)?;
@@ -284,15 +285,10 @@ struct Checker {
 }
 
 impl Checker {
-    fn new(
-        root: &Root,
-        limits: &Limits,
-        spill: Option<File>,
-        budget: Budget,
-    ) -> Result<Checker, Fault> {
+    fn new(root: &Root, spill: Option<Arc<Spill>>, budget: Budget) -> Result<Checker, Fault> {
         let layer = Layer {
             counts: Counts::default(),
-            records: Records::new(spill, limits.spill_bytes_max, None),
+            records: Records::new(spill, None),
             paths: HashSet::new(),
             hidden: Vec::new(),
             pseudo: HashMap::new(),

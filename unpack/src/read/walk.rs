@@ -11,7 +11,8 @@ use nix::sys::stat::FileStat;
 
 use crate::error::{Error, Fault};
 use crate::limits::Limits;
-use crate::record::runs::{Row, Sorter, Spill};
+use crate::record::place::Spill;
+use crate::record::runs::{Row, Sorter};
 use crate::record::{Hashed, Record, hardlink, key};
 use crate::sha::Sha256;
 use crate::stop::Stop;

@@ -6,13 +6,10 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use crate::error::refusal::Refusal;
+use crate::record::place::{MEMORY_MAX, Place, Spill, no_place};
 
 /// Bytes of one batch.
 pub(crate) const BATCH: usize = 2 << 20;
@@ -20,8 +17,6 @@ pub(crate) const BATCH: usize = 2 << 20;
 const FAN: usize = 8;
 /// Bytes read of a run, or written, at a time.
 const PIECE: usize = 32 << 10;
-/// Bytes kept in memory where there is no file.
-const MEMORY_MAX: usize = 64 << 20;
 
 /// A row as it is kept: key length, sequence number, length of the rest (all little-endian), key,
 /// rest.
@@ -98,129 +93,31 @@ impl Sieve for All {
     }
 }
 
-/// A file without a name, in `dir` or in one of the usual places; `None` if there is no place.
-pub(crate) fn unnamed_file(dir: Option<&Path>) -> io::Result<Option<File>> {
-    let open = |dir: &Path| {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC)
-            .mode(0o600)
-            .open(dir)
-    };
-    if let Some(dir) = dir {
-        // Who says where wants it there, and nowhere else.
-        return open(dir).map(Some);
-    }
-    let named = std::env::var_os("TMPDIR").into_iter();
-    let usual = ["/var/tmp", "/tmp"].into_iter().map(Into::into);
-    Ok(named.chain(usual).find_map(|dir| open(Path::new(&dir)).ok()))
-}
-
-/// A file that several sorters share, and which parts of it are free.
-pub(crate) struct Spill {
-    file: File,
-    max: u64,
-    space: Mutex<Space>,
-}
-
-#[derive(Default)]
-struct Space {
-    end: u64,
-    /// Free parts before the end, in order: start and length.
-    free: Vec<(u64, u64)>,
-}
-
-impl Spill {
-    pub(crate) fn new(file: File, max: u64) -> Arc<Spill> {
-        Arc::new(Spill { file, max, space: Mutex::default() })
-    }
-
-    fn space(&self) -> MutexGuard<'_, Space> {
-        self.space.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A place for `len` bytes.
-    fn take(&self, len: u64) -> Result<u64, Refusal> {
-        let mut space = self.space();
-        if let Some(at) = space.free.iter().position(|&(_, free)| free >= len) {
-            let (start, free) = space.free[at];
-            match free - len {
-                0 => drop(space.free.remove(at)),
-                left => space.free[at] = (start + len, left),
-            }
-            return Ok(start);
-        }
-        let (start, end) = (space.end, space.end.saturating_add(len));
-        if end > self.max {
-            let rule = "too many bytes of temporary records";
-            return Err(Refusal::limit("--spill-bytes-max", rule, end, self.max));
-        }
-        space.end = end;
-        Ok(start)
-    }
-
-    /// These bytes are no longer needed.
-    fn give(&self, start: u64, len: u64) {
-        if len == 0 {
-            return;
-        }
-        let mut space = self.space();
-        let at = space.free.partition_point(|&(other, _)| other < start);
-        space.free.insert(at, (start, len));
-        // One with its neighbours.
-        let mut joined: Vec<(u64, u64)> = Vec::with_capacity(space.free.len());
-        for &(start, len) in &space.free {
-            match joined.last_mut() {
-                Some((before, length)) if *before + *length == start => *length += len,
-                _ => joined.push((start, len)),
-            }
-        }
-        if let Some(&(start, len)) = joined.last()
-            && start + len == space.end
-        {
-            space.end = start;
-            joined.pop();
-        }
-        space.free = joined;
-    }
-}
-
-/// A sorted run in the file; its place is free again when it goes.
-struct Run {
-    spill: Arc<Spill>,
-    start: u64,
-    len: u64,
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        self.spill.give(self.start, self.len);
-    }
-}
-
 /// Writes rows to a place taken before.
-struct Writing<'a> {
-    run: &'a mut Run,
-    room: u64,
+struct Writing {
+    place: Place,
+    written: u64,
     buffer: Vec<u8>,
 }
 
-impl Writing<'_> {
+impl Writing {
     fn row(&mut self, row: &Row) -> io::Result<()> {
         row.encode(&mut self.buffer)?;
         if self.buffer.len() >= PIECE { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let len = self.buffer.len() as u64;
-        if self.run.len + len > self.room {
-            return Err(io::Error::other("a run outgrows its place"));
-        }
-        self.run.spill.file.write_all_at(&self.buffer, self.run.start + self.run.len)?;
-        self.run.len += len;
+        self.place.write(self.written, &self.buffer)?;
+        self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
+    }
+
+    /// What was written.
+    fn end(mut self) -> io::Result<Place> {
+        self.flush()?;
+        self.place.cut(self.written);
+        Ok(self.place)
     }
 }
 
@@ -228,7 +125,7 @@ impl Writing<'_> {
 pub(crate) struct Runs {
     spill: Option<Arc<Spill>>,
     /// By size: those of level n are of about FAN to the n batches.
-    levels: Vec<Vec<Run>>,
+    levels: Vec<Vec<Place>>,
 }
 
 impl Runs {
@@ -240,10 +137,7 @@ impl Runs {
     pub(crate) fn wants(&self, bytes: usize) -> io::Result<bool> {
         match &self.spill {
             Some(_) => Ok(bytes >= BATCH / 2),
-            None if bytes > MEMORY_MAX => {
-                let text = "no place for temporary records: name one by TMPDIR or --spill-dir";
-                Err(io::Error::other(text))
-            }
+            None if bytes > MEMORY_MAX => Err(no_place()),
             None => Ok(false),
         }
     }
@@ -251,27 +145,25 @@ impl Runs {
     /// Writes sorted rows, encoded, as a run.
     pub(crate) fn add<S: Sieve + Default>(&mut self, rows: &[u8]) -> io::Result<()> {
         let Some(spill) = self.spill.clone() else { return Ok(()) };
-        let len = rows.len() as u64;
-        let start = spill.take(len)?;
-        let run = Run { spill: spill.clone(), start, len };
-        spill.file.write_all_at(rows, start)?;
+        let run = Place::take(&spill, rows.len() as u64)?;
+        run.write(0, rows)?;
         self.put(0, run);
         for level in 0.. {
             let Some(runs) = self.levels.get_mut(level).filter(|runs| runs.len() >= FAN) else {
                 break;
             };
-            let room = runs.iter().map(|run| run.len).sum();
+            let room = runs.iter().map(Place::len).sum();
             // Merging is a saving: without room for it the runs stay as they are.
-            let Ok(start) = spill.take(room) else { break };
+            let Ok(place) = Place::take(&spill, room) else { break };
             let old = std::mem::take(runs);
-            let run = merge_into::<S>(&spill, start, room, &old)?;
+            let run = merge_into::<S>(place, &old)?;
             drop(old);
             self.put(level + 1, run);
         }
         Ok(())
     }
 
-    fn put(&mut self, level: usize, run: Run) {
+    fn put(&mut self, level: usize, run: Place) {
         if self.levels.len() <= level {
             self.levels.resize_with(level + 1, Vec::new);
         }
@@ -282,41 +174,29 @@ impl Runs {
     pub(crate) fn merge<'a>(&'a self, batch: &'a [u8], rows: &'a [usize]) -> io::Result<Merge<'a>> {
         let mut sources: Vec<Box<dyn Read + 'a>> = Vec::new();
         for run in self.levels.iter().flatten() {
-            sources.push(run.read());
+            sources.push(part(run));
         }
         sources.push(Box::new(Memory { batch, rows, at: 0, part: 0 }));
         Merge::new(sources)
     }
 }
 
-impl Run {
-    fn read(&self) -> Box<dyn Read + '_> {
-        let part = Part { file: &self.spill.file, at: self.start, end: self.start + self.len };
-        Box::new(BufReader::with_capacity(PIECE, part))
-    }
+fn part(run: &Place) -> Box<dyn Read + '_> {
+    Box::new(BufReader::with_capacity(PIECE, Part { run, at: 0 }))
 }
 
-fn merge_into<S: Sieve + Default>(
-    spill: &Arc<Spill>,
-    start: u64,
-    room: u64,
-    old: &[Run],
-) -> io::Result<Run> {
-    let mut run = Run { spill: spill.clone(), start, len: 0 };
-    let mut writing = Writing { run: &mut run, room, buffer: Vec::with_capacity(2 * PIECE) };
-    let mut merge = Merge::new(old.iter().map(Run::read).collect())?;
+fn merge_into<S: Sieve + Default>(place: Place, old: &[Place]) -> io::Result<Place> {
+    let mut writing = Writing { place, written: 0, buffer: Vec::with_capacity(2 * PIECE) };
+    let mut merge = Merge::new(old.iter().map(part).collect())?;
     let mut sieve = S::default();
     loop {
         let row = merge.next()?;
         let ended = row.is_none();
         sieve.next(row, &mut |row| writing.row(&row))?;
         if ended {
-            break;
+            return writing.end();
         }
     }
-    writing.flush()?;
-    spill.give(run.start + run.len, room - run.len);
-    Ok(run)
 }
 
 /// Sorted sources, merged.
@@ -375,15 +255,13 @@ impl<'a> Merge<'a> {
 
 /// A part of the file.
 struct Part<'a> {
-    file: &'a File,
+    run: &'a Place,
     at: u64,
-    end: u64,
 }
 
 impl Read for Part<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(to.len());
-        let len = self.file.read_at(&mut to[..left], self.at)?;
+        let len = self.run.read(self.at, to)?;
         self.at += len as u64;
         Ok(len)
     }
@@ -453,14 +331,12 @@ impl Sorter {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn file() -> File {
-        unnamed_file(None).unwrap().expect("TMPDIR, /var/tmp or /tmp")
-    }
+    use crate::record::place::unnamed_file;
 
     #[test]
     fn what_is_pushed_comes_back_in_order() {
-        let mut sorter = Sorter::new(Some(Spill::new(file(), 1 << 30)));
+        let mut sorter =
+            Sorter::new(Some(Spill::new(unnamed_file(None).unwrap().unwrap(), 1 << 30)));
         let count = 100_000u64;
         for n in 0..count {
             let n = n * 7919 % count;
@@ -474,19 +350,6 @@ mod tests {
             assert_eq!((row.seq, row.key.as_slice()), (n, n.to_be_bytes().as_slice()));
         }
         assert!(merge.next().unwrap().is_none());
-    }
-
-    #[test]
-    fn a_place_given_back_is_taken_again() {
-        let spill = Spill::new(file(), 100);
-        let (a, b, c) = (spill.take(40).unwrap(), spill.take(30).unwrap(), spill.take(30).unwrap());
-        assert_eq!(spill.take(1).unwrap_err().limit.unwrap().0, "--spill-bytes-max");
-        spill.give(a, 40);
-        spill.give(b, 30);
-        assert_eq!(spill.take(70).unwrap(), 0);
-        spill.give(c, 30);
-        spill.give(0, 70);
-        assert_eq!(spill.take(100).unwrap(), 0);
     }
 
     #[test]

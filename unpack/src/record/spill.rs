@@ -6,14 +6,14 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use crate::archive::buffers::Broken;
 use crate::error::{Error, Fault};
 use crate::limits::Limits;
-use crate::record::runs::{
-    BATCH, HEAD, Row, Runs, Sieve, Spill, length, row_at, sort, unnamed_file,
-};
+use crate::record::place::{Spill, unnamed_file};
+use crate::record::runs::{BATCH, HEAD, Row, Runs, Sieve, length, row_at, sort};
 use crate::record::{Record, SHA256_AT, key};
 use crate::sha::Sha256;
 
@@ -32,12 +32,8 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// `spill` takes what does not fit, up to `max` bytes; without one all of it stays in memory.
-    pub(crate) fn new(
-        spill: Option<File>,
-        max: u64,
-        digests: Option<Receiver<[u8; 32]>>,
-    ) -> Records {
+    /// `spill` takes what does not fit; without one all of it stays in memory.
+    pub(crate) fn new(spill: Option<Arc<Spill>>, digests: Option<Receiver<[u8; 32]>>) -> Records {
         Records {
             batch: Vec::new(),
             rows: Vec::new(),
@@ -45,7 +41,7 @@ impl Records {
             pending: VecDeque::new(),
             digests,
             seq: 0,
-            runs: Runs::new(spill.map(|file| Spill::new(file, max))),
+            runs: Runs::new(spill),
         }
     }
 
@@ -108,7 +104,7 @@ impl Records {
         }
         let tail = self.rows.split_off(whole);
         sort(&self.batch, &mut self.rows);
-        let (mut kept, mut rows) = (Vec::new(), Vec::new());
+        let (mut kept, mut rows) = (Vec::with_capacity(cut), Vec::new());
         let mut judge = Judge::default();
         for row in self.rows.iter().map(|&at| Some(row_at(&self.batch, at))).chain([None]) {
             judge.next(row, &mut |row| {
@@ -231,7 +227,12 @@ pub(crate) fn io_fault(call: &'static str, name: &[u8]) -> impl FnOnce(io::Error
     }
 }
 
-/// A place for records, where the caller wants it.
+/// A file for records, where the caller wants it, and a sorter's way to it.
+pub(crate) fn spill(limits: &Limits) -> Result<Option<Arc<Spill>>, Error> {
+    Ok(spill_file(limits)?.map(|file| Spill::new(file, limits.spill_bytes_max)))
+}
+
+/// A file for records, where the caller wants it.
 pub(crate) fn spill_file(limits: &Limits) -> Result<Option<File>, Error> {
     let dir = limits.spill_dir.as_deref();
     let name = dir.map(|dir| dir.as_os_str().as_encoded_bytes()).unwrap_or_default();
@@ -243,7 +244,6 @@ mod tests {
     use super::*;
     use crate::archive::pax::Time;
     use crate::record::What;
-    use crate::record::runs::unnamed_file;
 
     fn record(path: &str, what: What) -> Record {
         let time = Time::default();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn truth(records: &[Record], spill: Option<File>) -> Vec<String> {
-        let mut all = Records::new(spill, 1 << 30, None);
+        let mut all = Records::new(spill.map(|file| Spill::new(file, 1 << 30)), None);
         for record in records {
             all.push(record, false).unwrap();
         }
@@ -340,7 +340,7 @@ mod tests {
     fn what_is_overwritten_takes_no_place() {
         for (names, most) in [(100u32, 0), (20_000, 24 * BATCH as u64)] {
             let spill = unnamed_file(None).unwrap().expect("TMPDIR or /var/tmp");
-            let mut all = Records::new(Some(spill.try_clone().unwrap()), 1 << 30, None);
+            let mut all = Records::new(Some(Spill::new(spill.try_clone().unwrap(), 1 << 30)), None);
             for n in 0..200_000u32 {
                 all.push(&record(&format!("d/{:060}", n % names), file()), false).unwrap();
             }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::time::Instant;
@@ -22,7 +23,7 @@ use crate::ext4::read::walk::How;
 use crate::limits::{Compression, Limits, Walls};
 use crate::read::walk::Reading;
 use crate::record::applied::Applied;
-use crate::record::runs::Spill;
+use crate::record::place::Spill;
 use crate::sandbox::feed::Feed;
 use crate::sandbox::filter;
 use crate::sandbox::walls::{confine, confine_nameless};
@@ -121,7 +122,7 @@ fn all_or_some(standing: Vec<Standing>, limits: &Limits) -> Result<Vec<Standing>
 struct Coming {
     feed: Feed,
     hashed: Digests,
-    spill: Option<File>,
+    spill: Option<Arc<Spill>>,
     manifest: Option<BufWriter<File>>,
 }
 
@@ -134,6 +135,7 @@ impl Coming {
         let memory = Shared::view(next(fds)?.as_fd(), SLOT * SLOTS)
             .map_err(|errno| failed("see the stream")(errno.into()))?;
         let spill = if order.spill { Some(File::from(next(fds)?)) } else { None };
+        let spill = spill.map(|file| Spill::new(file, order.limits.spill_bytes_max));
         let manifest = fds.next().map(|fd| BufWriter::new(File::from(fd)));
         let (digests, hashed) = channel();
         let feed =
@@ -195,6 +197,7 @@ fn apply_image(
     fds: &mut IntoIter<OwnedFd>,
 ) -> Result<Finished, Error> {
     let limits = &order.limits;
+    crate::sys::give_back_memory();
     let image = File::from(next(fds)?);
     let coming = Coming::take(socket, order, fds)?;
     let standing = match limits.walls {
@@ -203,8 +206,9 @@ fn apply_image(
         }
         Walls::Off => Standing::none(),
     };
+    let spill = coming.spill.clone();
     let ((mut applied, chunks), end) =
-        coming.apply(compression, limits, || crate::ext4::apply::open(image))?;
+        coming.apply(compression, limits, || crate::ext4::apply::open(image, spill))?;
     (applied.sandbox, applied.chunks) = (standing, chunks);
     Ok(Finished::Applied(Box::new(applied), end))
 }

@@ -4,8 +4,8 @@
 //! `dirs`, what is refused was refused in `archive` and `entry`, what a whiteout may hide is
 //! known to `touched`. What each kind of node takes is in `make`.
 
-use std::fs::File;
 use std::io::Write;
+use std::sync::Arc;
 
 use crate::archive::buffers::Buffers;
 use crate::archive::entry::{Entry, Node, PSEUDO};
@@ -16,6 +16,7 @@ use crate::error::{Error, Fault};
 use crate::limits::Limits;
 use crate::record::Record;
 use crate::record::applied::{Applied, Counts};
+use crate::record::place::Spill;
 use crate::record::spill::{Records, io_fault};
 use crate::tree::budget::Budget;
 use crate::tree::dirs::{Dirs, Missing, join};
@@ -27,7 +28,7 @@ use crate::tree::touched::{Below, Inodes, Touched};
 pub(crate) struct Work<'a> {
     pub(crate) manifest: Option<&'a mut (dyn Write + Send)>,
     /// Records that do not fit in memory.
-    pub(crate) spill: Option<File>,
+    pub(crate) spill: Option<Arc<Spill>>,
     /// This process does nothing else.
     pub(crate) alone: bool,
 }
@@ -43,7 +44,7 @@ pub(crate) fn write<S: Sink>(
     limits: &Limits,
     work: Work<'_>,
 ) -> Result<(Written<S>, End), Error> {
-    let records = Records::new(work.spill, limits.spill_bytes_max, Some(digests));
+    let records = Records::new(work.spill, Some(digests));
     let budget = Budget::new(limits, archive.deadline(), work.alone);
     let writer = Writer::new(sink, limits, records, budget).map_err(Fault::nowhere)?;
     writer.run(archive, work.manifest)

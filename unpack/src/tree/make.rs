@@ -166,7 +166,14 @@ impl<S: Sink> Writer<'_, S> {
             Linked::NoTarget => return Err(missing_target(&target.path)),
             Linked::Exists => return Err(Fault::fs("link", at.path)(Errno::EEXIST)),
             Linked::Directory => return refuse(Class::Link, "hard link to a directory"),
-            Linked::TooMany => return refuse(Class::Fs, "too many links to one inode"),
+            Linked::TooMany(None) => return refuse(Class::Fs, "too many links to one inode"),
+            Linked::TooMany(Some(links)) => {
+                let rule = format!(
+                    "too many links to one inode: it has {links}, the most in this file system"
+                );
+                let refusal = Refusal { rule: rule.into(), ..Refusal::new(Class::Fs, "") };
+                return Err(refusal.bytes(&target.path).into());
+            }
         }
         match target.pseudo {
             None => self.keep(&crate::record::hardlink(at.path, &target.path), false),

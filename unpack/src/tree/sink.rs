@@ -156,8 +156,8 @@ pub(crate) enum Linked {
     Exists,
     /// The target is a directory.
     Directory,
-    /// The target has as many links as it can have (65,000 on ext4).
-    TooMany,
+    /// The target has as many links as it can have: so many, where that is known (65,000 on ext4).
+    TooMany(Option<u16>),
     Done,
 }
 
@@ -303,8 +303,7 @@ pub(crate) trait Sink: Sized {
     /// attributes whatever `attr` says. The target is not empty and has no NUL byte.
     ///
     /// # Errors
-    /// [`cannot_hold_name`], also for a target that is too long (on ext4 a block and more);
-    /// [`Fault::NoSpace`].
+    /// [`cannot_hold_name`], [`cannot_hold_target`] (on ext4 a block and more), [`Fault::NoSpace`].
     fn make_symlink(
         &mut self,
         at: &At<'_, Self::Dir>,
@@ -351,7 +350,7 @@ pub(crate) trait Sink: Sized {
     /// before it, always within one of the body's parts. It is not empty, and may end anywhere.
     ///
     /// # Errors
-    /// [`cannot_hold_size`], [`Fault::NoSpace`].
+    /// [`cannot_hold_size`], [`cannot_hold_pieces`], [`Fault::NoSpace`].
     fn write(
         &mut self,
         file: &mut Self::File,
@@ -394,20 +393,47 @@ pub(crate) trait Sink: Sized {
     fn finish(self, budget: &mut Budget) -> Result<Self::Done, Fault>;
 }
 
-/// The refusal of a name, or of a symbolic link's target, that this kind of tree cannot hold.
+/// The refusal of a symbolic link's target that is too long for this kind of tree: it has `len` bytes, and
+/// `most` are the most, where that is known.
+pub(crate) fn cannot_hold_target(len: usize, most: Option<usize>) -> Fault {
+    let rule = match most {
+        Some(most) => {
+            format!("this file system cannot hold a link's target of more than {most} bytes")
+        }
+        None => "this file system cannot hold a link's target of so many bytes".into(),
+    };
+    Refusal { rule: rule.into(), ..Refusal::new(Class::Fs, "") }.number(len as u64).into()
+}
+
+/// The refusal of a file in more pieces than this kind of tree can hold: holes are between them, or what
+/// else lies on the device.
+pub(crate) fn cannot_hold_pieces(pieces: usize, most: usize) -> Fault {
+    let rule = format!("this file system cannot hold a file in more than {most} pieces");
+    Refusal { rule: rule.into(), ..Refusal::new(Class::Fs, "") }.number(pieces as u64).into()
+}
+
+/// The refusal of an extended attribute that finds too little room: with its name it takes `bytes`, and of
+/// what is for all of them `left` are left.
+pub(crate) fn cannot_hold_xattr_of(key: &[u8], bytes: usize, left: usize) -> Fault {
+    let rule = format!(
+        "this file system has {left} bytes left for the extended attributes of one inode, and not {bytes}"
+    );
+    Refusal { rule: rule.into(), ..Refusal::new(Class::Xattr, "") }.bytes(key).into()
+}
+
+/// The refusal of a name that this kind of tree cannot hold.
 pub(crate) fn cannot_hold_name(path: &[u8]) -> Fault {
     Refusal::new(Class::Fs, "this file system cannot hold the name").bytes(path).into()
 }
 
-/// The refusal of an extended attribute that is too large, or not known, in this kind of tree: `key` is
-/// its whole name.
+/// The refusal of an extended attribute that is too large, or not known, in this kind of tree, where no more
+/// can be said: `key` is its whole name.
 pub(crate) fn cannot_hold_xattr(key: &[u8]) -> Fault {
     let rule = "this file system cannot hold the extended attribute";
     Refusal::new(Class::Xattr, rule).bytes(key).into()
 }
 
-/// The refusal of a file that is larger, or in more pieces, than this kind of tree can hold. `size` is in
-/// bytes.
+/// The refusal of a file that is larger than this kind of tree can hold. `size` is in bytes.
 pub(crate) fn cannot_hold_size(size: u64) -> Fault {
     let rule = "this file system cannot hold a file of that size";
     Refusal::new(Class::Fs, rule).number(size).into()

@@ -4,7 +4,7 @@
 //! (OCI image spec, layer.md). Keyed by the directory's inode, so that two spellings of a path
 //! are one. Names are kept as 64-bit hashes with a random key: a collision cannot be aimed, and
 //! all it could do is to spare one lower name. A layer of a million entries is a million of them, so
-//! all are in one table, of nine bytes each, and directories that were made are bits. Pure: no I/O.
+//! each takes eight bytes, and directories that were made are bits. Pure: no I/O.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
@@ -35,14 +35,81 @@ impl Inodes {
         (ino / PIECE, word, 1 << (ino % 64))
     }
 
-    fn insert(&mut self, ino: u64) {
+    pub(crate) fn insert(&mut self, ino: u64) {
         let (piece, word, bit) = Inodes::place(ino);
         self.0.entry(piece).or_default()[word] |= bit;
     }
 
-    fn contains(&self, ino: u64) -> bool {
+    pub(crate) fn contains(&self, ino: u64) -> bool {
         let (piece, word, bit) = Inodes::place(ino);
         self.0.get(&piece).is_some_and(|bits| bits[word] & bit != 0)
+    }
+}
+
+/// Hashes that are in a table; then they join the others.
+const FEW: usize = 1 << 15;
+
+/// Lists that hashes are in, by their first eight bits.
+const LISTS: usize = 256;
+
+/// A set of hashes. A table of a million of them takes twice the memory of sorted lists, and three times while
+/// it grows; so only the last ones are in one. There are many lists, so that one that grows takes twice
+/// its own part alone.
+#[derive(Debug, Default)]
+struct Hashes {
+    few: HashSet<u64>,
+    /// Each in order.
+    many: Vec<Vec<u64>>,
+}
+
+/// The list of a hash.
+fn list(hash: u64) -> usize {
+    usize::try_from(hash >> 56).unwrap_or(0)
+}
+
+impl Hashes {
+    fn insert(&mut self, hash: u64) {
+        self.few.insert(hash);
+        if self.few.len() >= FEW {
+            self.join();
+        }
+    }
+
+    fn contains(&self, hash: u64) -> bool {
+        let in_many = |hashes: &Vec<u64>| hashes.binary_search(&hash).is_ok();
+        self.few.contains(&hash) || self.many.get(list(hash)).is_some_and(in_many)
+    }
+
+    /// Moves what is in the table into the lists.
+    fn join(&mut self) {
+        self.many.resize_with(LISTS, Vec::new);
+        let mut new: Vec<u64> = self.few.drain().collect();
+        new.retain(|&hash| self.many[list(hash)].binary_search(&hash).is_err());
+        new.sort_unstable();
+        for new in new.chunk_by(|&a, &b| list(a) == list(b)) {
+            merge(&mut self.many[list(new[0])], new);
+        }
+    }
+}
+
+/// Adds hashes in order, none of which is there, to those that are: from the greatest on.
+fn merge(to: &mut Vec<u64>, mut new: &[u64]) {
+    let mut old = to.len();
+    to.reserve_exact(new.len());
+    to.resize(old + new.len(), 0);
+    let mut at = to.len();
+    while let Some((&last, rest)) = new.split_last() {
+        at -= 1;
+        match old.checked_sub(1).map(|old| to[old]) {
+            Some(greater) if greater > last => {
+                to[at] = greater;
+                old -= 1;
+            }
+            Some(_) | None => {
+                to[at] = last;
+                new = rest;
+            }
+        }
     }
 }
 
@@ -52,7 +119,7 @@ pub(crate) struct Touched {
     below: Below,
     /// Hashes of directories with names; the lowest bit is for those with an entry of their own. What
     /// was in a directory that has become this layer's own stays, and is not looked for again.
-    names: HashSet<u64>,
+    names: Hashes,
     key: RandomState,
 }
 
@@ -61,7 +128,7 @@ pub(crate) const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 impl Touched {
     pub(crate) fn new(below: Below) -> Touched {
-        Touched { below, names: HashSet::new(), key: RandomState::new() }
+        Touched { below, names: Hashes::default(), key: RandomState::new() }
     }
 
     /// Whether directory `ino` may hold lower names.
@@ -106,13 +173,7 @@ impl Touched {
     /// This layer has put `name` into `dir`; `explicit` if by an entry of its own.
     pub(crate) fn touch(&mut self, dir: u64, name: &[u8], explicit: bool) {
         if self.lower_name(dir, name) {
-            let hash = self.hash(dir, name);
-            if explicit {
-                self.names.remove(&hash);
-                self.names.insert(hash | 1);
-            } else if !self.names.contains(&(hash | 1)) {
-                self.names.insert(hash);
-            }
+            self.names.insert(self.hash(dir, name) | u64::from(explicit));
         }
     }
 
@@ -127,7 +188,7 @@ impl Touched {
     }
 
     fn has(&self, dir: u64, name: &[u8], bit: u64) -> bool {
-        self.names.contains(&(self.hash(dir, name) | bit))
+        self.names.contains(self.hash(dir, name) | bit)
     }
 
     fn hash(&self, dir: u64, name: &[u8]) -> u64 {
@@ -148,6 +209,23 @@ mod tests {
         assert!(!touched.touched(7, b"b") && !touched.touched(8, b"a"));
         touched.own(7);
         assert!(touched.touched(7, b"b"));
+    }
+
+    #[test]
+    fn hashes_are_those_that_were_put_in() {
+        let mut hashes = Hashes::default();
+        // By a product with an odd number: each once, and in no order.
+        let nth = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !1;
+        let count = 5 * FEW as u64 / 2;
+        for n in (0..count).chain(0..count) {
+            hashes.insert(nth(n));
+        }
+        assert!((0..count).all(|n| hashes.contains(nth(n))));
+        assert!(!(0..2 * count).any(|n| hashes.contains(nth(n) | 1)));
+        assert!(!(count..2 * count).any(|n| hashes.contains(nth(n))));
+        let many: Vec<u64> = hashes.many.concat();
+        assert!(many.len() > FEW && many.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(many.len() + hashes.few.len() < 4 * FEW);
     }
 
     #[test]

@@ -50,12 +50,21 @@ pub(crate) struct Split {
     pub(crate) block: Option<Vec<u8>>,
 }
 
+/// Why attributes cannot be held: the first one that cannot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unheld<'a> {
+    /// Its namespace is not known, or what it says.
+    Unknown(&'a [u8]),
+    /// It takes so many bytes with its name, and in the block so many are left.
+    TooLarge { key: &'a [u8], bytes: usize, left: usize },
+}
+
 /// Splits attributes for blocks of `block` bytes. The one that does not fit is the error.
-pub(crate) fn split(xattrs: &Xattrs, block: usize) -> Result<Split, &[u8]> {
+pub(crate) fn split(xattrs: &Xattrs, block: usize) -> Result<Split, Unheld<'_>> {
     let (mut inside, mut outside) = (Vec::new(), Vec::new());
     let mut room = [ATTRIBUTES - IN_INODE - END, block - HEADER - END];
     for (key, value) in xattrs {
-        let kept = keep(key, value).ok_or(key.as_slice())?;
+        let kept = keep(key, value).ok_or(Unheld::Unknown(key))?;
         let size = kept.size();
         if size <= room[0] {
             room[0] -= size;
@@ -64,7 +73,7 @@ pub(crate) fn split(xattrs: &Xattrs, block: usize) -> Result<Split, &[u8]> {
             room[1] -= size;
             outside.push(kept);
         } else {
-            return Err(key);
+            return Err(Unheld::TooLarge { key, bytes: size, left: room[1] });
         }
     }
     let mut inode = [0; ATTRIBUTES];
@@ -275,7 +284,10 @@ mod tests {
         assert!(fits.block.is_none());
         assert!(split(&one(88 - name + 1), 4096).unwrap().block.is_some());
         assert!(split(&one(4096 - 36 - name), 4096).unwrap().block.is_some());
-        assert_eq!(split(&one(4096 - 36 - name + 1), 4096), Err(&b"user.a"[..]));
+        assert_eq!(
+            split(&one(4096 - 36 - name + 1), 4096),
+            Err(Unheld::TooLarge { key: b"user.a", bytes: 4064, left: 4060 })
+        );
         assert!(split(&vec![pair("odd.a", b"")], 4096).is_err());
         assert!(split(&vec![], 4096).unwrap().inode == [0; ATTRIBUTES]);
     }

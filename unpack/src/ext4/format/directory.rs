@@ -117,6 +117,11 @@ pub(crate) fn names(block: &[u8], own: u32) -> Option<Vec<Name<'_>>> {
     Some(names)
 }
 
+/// What `..` is in the first block of a directory, with an index or without; `None` where there is none.
+pub(crate) fn dot_dot(block: &[u8]) -> Option<u32> {
+    (block[12 + 6] == 2 && block[12 + 8..12 + 10] == *b"..").then(|| get32(block, 12))
+}
+
 /// A place in an index: from this hash on, in that block of the directory. Bit 0 of the hash says that the
 /// block goes on with names of the same hash as the one before it ends with.
 pub(crate) type Place = (u32, u32);

@@ -10,8 +10,7 @@ use crate::ext4::read::replay::open;
 use crate::ext4::read::walk::{How, walk};
 use crate::limits::Limits;
 use crate::record::known::Known;
-use crate::record::runs::Spill;
-use crate::record::spill::{io_fault, spill_file};
+use crate::record::spill::{io_fault, spill};
 use crate::sha::Sha256;
 use crate::tree::budget::Budget;
 
@@ -65,7 +64,7 @@ fn written(
     limits: &Limits,
     (strict, replay): (bool, bool),
 ) -> Result<[u8; 32], Error> {
-    let spill = spill_file(limits)?.map(|file| Spill::new(file, limits.spill_bytes_max));
+    let spill = spill(limits)?;
     let mut failed = Ok(());
     let budget = Budget::new(limits, Instant::now() + limits.time_max, false);
     let cost = Cost::new(limits, budget);

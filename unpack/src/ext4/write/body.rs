@@ -3,7 +3,7 @@
 use crate::error::Fault;
 use crate::ext4::format::inode::{self, Extent, LONGEST};
 use crate::ext4::write::image::Image;
-use crate::tree::sink::cannot_hold_size;
+use crate::tree::sink::{cannot_hold_pieces, cannot_hold_size};
 
 static ZEROS: [u8; 4096] = [0; 4096];
 
@@ -79,8 +79,9 @@ impl Image {
                     u32::try_from(body.end / block).map_err(|_| cannot_hold_size(body.size))?;
                 let len = u32::try_from(run.len).unwrap_or(0);
                 join(&mut body.extents, Extent { logical, len, start: run.start });
-                if body.extents.len() > extents_max(self.block_len()) {
-                    return Err(cannot_hold_size(body.size));
+                let most = extents_max(self.block_len());
+                if body.extents.len() > most {
+                    return Err(cannot_hold_pieces(body.extents.len(), most));
                 }
                 (body.at, body.room) = (run.start * block, run.len * block);
             }

@@ -1,8 +1,8 @@
 //! An image that a layer goes on in: what is known of it while the layer is applied, and its two ends.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use nix::unistd::{Whence, lseek};
 
@@ -15,24 +15,14 @@ use crate::ext4::format::superblock::{
 };
 use crate::ext4::unfit::Unfit;
 use crate::ext4::write::blocks::Blocks;
+use crate::ext4::write::directories::Directories;
 use crate::ext4::write::disk::{Disk, damaged};
 use crate::ext4::write::inodes::Inodes;
-use crate::ext4::write::names::{Chain, Names};
+use crate::ext4::write::names::Names;
 use crate::ext4::write::waiting::Later;
 use crate::record::chunk_set::ChunkSet;
+use crate::record::place::Spill;
 use crate::sha::Sha256;
-
-/// A directory that the layer has come to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Directory {
-    pub(crate) parent: u32,
-    /// What has changed in it.
-    pub(crate) chain: Chain,
-    /// Whether names that lie in the image already may be in it.
-    pub(crate) lower: bool,
-    /// Whether it has to be written anew.
-    pub(crate) changed: bool,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -41,8 +31,7 @@ pub(crate) struct Image {
     pub(crate) blocks: Blocks,
     pub(crate) inodes: Inodes,
     pub(crate) names: Names,
-    /// By inode, in the order in which they are written at the end; what was removed is not among them.
-    pub(crate) directories: BTreeMap<u32, Directory>,
+    pub(crate) directories: Directories,
     pub(crate) later: Later,
     /// Bytes of new names for which no block is reserved yet.
     pub(crate) name_bytes: usize,
@@ -188,8 +177,9 @@ fn chained(parent: [u8; 16], diff_id: [u8; 32]) -> [u8; 16] {
 }
 
 impl Image {
-    /// Takes a sealed image. The first thing that is written makes it an unsealed one.
-    pub(crate) fn open(file: File) -> Result<Image, Unfit> {
+    /// Takes a sealed image; `spill` takes records that do not fit in memory. The first thing that is written
+    /// makes it an unsealed one.
+    pub(crate) fn open(file: File, spill: Option<Arc<Spill>>) -> Result<Image, Unfit> {
         let Head { mark, changing, groups } = Head::read(&file)?;
         let geometry = mark.geometry;
         let layout = Layout::new(geometry);
@@ -199,9 +189,8 @@ impl Image {
         file.write_all_at(&[&unsealed.encode()[..], &bytes].concat(), MARK_OFFSET)
             .map_err(Unfit::write)?;
         let free = changing.free_inodes;
-        let mut directories = BTreeMap::new();
-        let root = Directory { parent: ROOT, chain: Chain::EMPTY, lower: true, changed: false };
-        directories.insert(ROOT, root);
+        let mut directories = Directories::default();
+        directories.enter(ROOT);
         Ok(Image {
             disk: Disk::new(file, geometry.block_len()),
             blocks: Blocks::new(geometry, &layout, groups, mark.next_block),
@@ -212,7 +201,7 @@ impl Image {
                 mark.next_file,
                 free,
             ),
-            names: Names::new(),
+            names: Names::new(spill),
             directories,
             later: Later::default(),
             name_bytes: 0,

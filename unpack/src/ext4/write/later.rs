@@ -15,7 +15,7 @@ impl Image {
     fn wait(&mut self, inode: u32, item: Item, bytes: usize, blocks: u64) -> Result<(), Fault> {
         self.later.items.push(item);
         self.later.bytes += bytes + 64;
-        self.later.inodes.insert(inode);
+        self.later.inodes.insert(inode.into());
         self.blocks.reserved += blocks;
         match self.later.bytes > WAITING {
             true => self.write_later(),
@@ -51,7 +51,7 @@ impl Image {
             && inodes.len() < REFERENCES_MAX as usize
         {
             inodes.push(number);
-            self.later.inodes.insert(number);
+            self.later.inodes.insert(number.into());
             return Ok(None);
         }
         Ok(Some(block))
@@ -70,7 +70,7 @@ impl Image {
 
     /// Whoever reads or frees an inode sees all of it.
     pub(crate) fn settle(&mut self, number: u32) -> Result<(), Fault> {
-        match self.later.inodes.contains(&number) {
+        match self.later.inodes.contains(number.into()) {
             true => self.write_later(),
             false => Ok(()),
         }

@@ -7,8 +7,8 @@ use crate::ext4::format::hash::HASH_SEED;
 use crate::ext4::format::hash::half_md4;
 use crate::ext4::format::inode::{EXTENTS, Extent, INDEX, Inode, Map, read_extent_block, read_map};
 use crate::ext4::write::disk::damaged;
+use crate::ext4::write::entry::Entry;
 use crate::ext4::write::image::Image;
-use crate::ext4::write::names::Entry;
 
 /// A name that was read.
 pub(crate) type Owned = (Vec<u8>, Entry);

@@ -1,172 +1,221 @@
 //! What a layer has changed in directories: one record for each name, the latest counts.
 //!
-//! Names lie one after another in one piece of memory, records in a table of their own, and the index over
-//! them is keyed at random, so that no layer can make it slow. Pure.
+//! The last ones are in memory, the others in sorted runs in the file for records, so that a layer of any
+//! number of names takes a bounded memory but for a few bits for each (the filters of the runs). Runs of
+//! about one size are merged into one, and a name is looked for in those alone whose filter does not say
+//! that it is missing. At the end all of them come in the order in which directories are written.
 
-use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::Arc;
 
-use crate::ext4::format::hash::HASH_SEED;
-use crate::ext4::format::hash::half_md4;
+use crate::error::Fault;
+use crate::ext4::format::hash::{HASH_SEED, half_md4};
+use crate::ext4::write::entry::Entry;
+use crate::ext4::write::fresh::Fresh;
+use crate::ext4::write::merge::{InOrder, Row, Source};
+use crate::ext4::write::run::{Reader, Run, Writer};
+use crate::record::place::{MEMORY_MAX, Spill, no_place};
+use crate::record::spill::io_fault;
 
-/// No record.
-const NONE: u32 = u32::MAX;
+pub(crate) use crate::ext4::write::fresh::Chain;
 
-/// What has become of a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    /// 0: there is nothing any more.
-    pub(crate) inode: u32,
-    /// The type byte.
-    pub(crate) kind: u8,
-}
+/// So many runs of about one size are merged into one.
+const FAN: usize = 8;
+/// Names that were found in runs and are remembered: those that many links lead to.
+const FOUND: usize = 1024;
 
-#[derive(Clone, Copy, Debug)]
-struct Record {
+/// A name that was found in a run.
+#[derive(Debug)]
+struct Found {
     directory: u32,
-    inode: u32,
-    /// Where its name begins: one byte of length, then the name.
-    name: u32,
-    /// The record before it of the same directory.
-    before: u32,
-    kind: u8,
+    name: Box<[u8]>,
+    entry: Entry,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Names {
-    bytes: Vec<u8>,
-    records: Vec<Record>,
-    /// Numbers of records, by hash; half of it is empty at least.
-    index: Vec<u32>,
-    key: RandomState,
+    fresh: Fresh,
+    /// By size, those of level n of about FAN to the n times what fits in memory; of a level the oldest
+    /// first, and all of them older than those of the level below.
+    levels: Vec<Vec<Arc<Run>>>,
+    spill: Option<Arc<Spill>>,
+    found: Vec<Option<Found>>,
 }
 
-/// A place in the chain of one directory's records, from the last to the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Chain(u32);
-
-impl Chain {
-    pub(crate) const EMPTY: Chain = Chain(NONE);
+fn fault(name: &[u8]) -> impl FnOnce(io::Error) -> Fault {
+    io_fault("keep the temporary record of", name)
 }
 
 impl Names {
-    pub(crate) fn new() -> Names {
-        let index = vec![NONE; 1024];
-        Names { bytes: Vec::new(), records: Vec::new(), index, key: RandomState::new() }
+    /// `spill` takes what does not fit in memory; without one all of it stays there, within a bound.
+    pub(crate) fn new(spill: Option<Arc<Spill>>) -> Names {
+        Names { fresh: Fresh::new(), levels: Vec::new(), spill, found: Vec::new() }
     }
 
-    fn name(&self, record: &Record) -> &[u8] {
-        let at = record.name as usize;
-        let len = usize::from(self.bytes[at]);
-        &self.bytes[at + 1..at + 1 + len]
+    /// As [`Names::new`], with so many records in memory at most.
+    #[cfg(test)]
+    pub(crate) fn small(spill: Arc<Spill>, most: usize) -> Names {
+        Names { fresh: Fresh::small(most), ..Names::new(Some(spill)) }
     }
 
-    /// Where in the index a name is, or would be.
-    fn slot(&self, directory: u32, name: &[u8]) -> usize {
-        let mask = self.index.len() - 1;
-        let mut at =
-            usize::try_from(self.key.hash_one((directory, name)) & mask as u64).unwrap_or(0);
-        while self.index[at] != NONE {
-            let record = &self.records[self.index[at] as usize];
-            if record.directory == directory && self.name(record) == name {
+    /// Runs that there are.
+    #[cfg(test)]
+    pub(crate) fn run_count(&self) -> usize {
+        self.runs().count()
+    }
+
+    /// The runs, the oldest first.
+    fn runs(&self) -> impl DoubleEndedIterator<Item = &Arc<Run>> {
+        self.levels.iter().rev().flatten()
+    }
+
+    /// What this layer has made of a name.
+    pub(crate) fn get(&mut self, directory: u32, name: &[u8]) -> Result<Option<Entry>, Fault> {
+        let hash = self.fresh.hash(directory, name);
+        let known = self.fresh.get(hash, directory, name);
+        if known.is_some() || self.levels.is_empty() {
+            return Ok(known);
+        }
+        self.look(hash, directory, name).map_err(fault(name))
+    }
+
+    /// The same of the runs alone.
+    fn look(&mut self, hash: u64, directory: u32, name: &[u8]) -> io::Result<Option<Entry>> {
+        let slot = usize::try_from(hash >> 32).unwrap_or(0) % FOUND;
+        if let Some(Some(found)) = self.found.get(slot)
+            && found.directory == directory
+            && *found.name == *name
+        {
+            return Ok(Some(found.entry));
+        }
+        let (mut place, mut latest) = (None, None);
+        for run in self.runs().rev().filter(|run| run.may_have(hash)) {
+            let place = *place.get_or_insert_with(|| half_md4(name, HASH_SEED));
+            latest = run.find(directory, place, name)?;
+            if latest.is_some() {
                 break;
             }
-            at = (at + 1) & mask;
         }
-        at
+        if let Some(entry) = latest {
+            self.found.resize_with(FOUND, || None);
+            self.found[slot] = Some(Found { directory, name: name.into(), entry });
+        }
+        Ok(latest)
     }
 
-    pub(crate) fn get(&self, directory: u32, name: &[u8]) -> Option<Entry> {
-        let record = self.records.get(self.index[self.slot(directory, name)] as usize)?;
-        Some(Entry { inode: record.inode, kind: record.kind })
-    }
-
-    /// Says what has become of a name of at most 255 bytes; `chain` is that of its directory.
-    pub(crate) fn set(&mut self, directory: u32, name: &[u8], entry: Entry, chain: &mut Chain) {
-        let slot = self.slot(directory, name);
-        if let Some(record) = self.records.get_mut(self.index[slot] as usize) {
-            (record.inode, record.kind) = (entry.inode, entry.kind);
-            return;
+    /// Says what has become of a name of at most 255 bytes.
+    ///
+    /// # Errors
+    /// The file for records cannot be written, or has no more room.
+    pub(crate) fn set(&mut self, directory: u32, name: &[u8], entry: Entry) -> Result<(), Fault> {
+        let hash = self.fresh.hash(directory, name);
+        if self.fresh.set(hash, directory, name, entry) {
+            return Ok(());
         }
-        let number = u32::try_from(self.records.len()).unwrap_or(NONE);
-        let at = u32::try_from(self.bytes.len()).unwrap_or(NONE);
-        self.bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
-        self.bytes.extend_from_slice(name);
-        let Entry { inode, kind } = entry;
-        self.records.push(Record { directory, inode, name: at, before: chain.0, kind });
-        chain.0 = number;
-        self.index[slot] = number;
-        if self.records.len() * 2 > self.index.len() {
-            self.grow();
-        }
-    }
-
-    fn grow(&mut self) {
-        let len = self.index.len() * 2;
-        self.index.clear();
-        self.index.resize(len, NONE);
-        for number in 0..self.records.len() {
-            let record = self.records[number];
-            let mask = len - 1;
-            let hash = self.key.hash_one((record.directory, self.name(&record)));
-            let mut at = usize::try_from(hash & mask as u64).unwrap_or(0);
-            while self.index[at] != NONE {
-                at = (at + 1) & mask;
+        if self.fresh.is_full() {
+            match &self.spill {
+                Some(_) => self.flush().map_err(fault(name))?,
+                None if self.fresh.bytes() > MEMORY_MAX => return Err(fault(name)(no_place())),
+                None => {}
             }
-            self.index[at] = u32::try_from(number).unwrap_or(NONE);
         }
+        self.fresh.add(hash, directory, name, entry);
+        Ok(())
     }
 
-    /// The records of a directory by the hash of their names, and then by name.
-    pub(crate) fn sorted(&self, chain: Chain) -> Vec<(u32, u32)> {
-        let (mut sorted, mut at) = (Vec::new(), chain.0);
-        while let Some(record) = self.records.get(at as usize) {
-            sorted.push((half_md4(self.name(record), HASH_SEED), at));
-            at = record.before;
+    /// What is in memory becomes a run.
+    fn flush(&mut self) -> io::Result<()> {
+        let Some(spill) = self.spill.clone() else { return Ok(()) };
+        let sorted = self.fresh.sorted();
+        let (rows, bytes) = (self.fresh.len(), self.fresh.encoded());
+        let mut writer = Writer::new(&spill, bytes, rows, self.fresh.directories())?;
+        for &(key, number) in &sorted {
+            let (name, entry) = self.fresh.at(number);
+            writer.put(key, name, entry, &|directory, name| self.fresh.hash(directory, name))?;
         }
-        sorted.sort_unstable_by(|&(a, first), &(b, second)| {
-            a.cmp(&b).then_with(|| self.at(first).0.cmp(self.at(second).0))
-        });
-        sorted
+        drop(sorted);
+        self.fresh.clear();
+        // What was remembered may be in the new run otherwise.
+        self.found.clear();
+        self.add(0, writer.end()?);
+        for level in 0.. {
+            let Some(runs) = self.levels.get_mut(level).filter(|runs| runs.len() >= FAN) else {
+                break;
+            };
+            let bytes = runs.iter().map(|run| run.len()).sum();
+            let (rows, directories) =
+                runs.iter().fold((0, 0), |sum, run| (sum.0 + run.rows, sum.1 + run.directories));
+            // Merging is a saving: without room for it the runs stay as they are.
+            let Ok(mut writer) = Writer::new(&spill, bytes, rows, directories) else { break };
+            let old = std::mem::take(runs);
+            let sources = old.iter().map(|run| Reader::of(run).map(Source::Run));
+            let mut merge = InOrder::new(sources.collect::<io::Result<_>>()?);
+            let mut row = Row::default();
+            while merge.next(&mut row)? {
+                writer.put(row.key, &row.name, row.entry, &|directory, name| {
+                    self.fresh.hash(directory, name)
+                })?;
+            }
+            drop((merge, old));
+            self.add(level + 1, writer.end()?);
+        }
+        Ok(())
     }
 
-    /// One of those records.
-    pub(crate) fn at(&self, number: u32) -> (&[u8], Entry) {
-        let record = &self.records[number as usize];
-        (self.name(record), Entry { inode: record.inode, kind: record.kind })
+    fn add(&mut self, level: usize, run: Run) {
+        if self.levels.len() <= level {
+            self.levels.resize_with(level + 1, Vec::new);
+        }
+        self.levels[level].push(Arc::new(run));
     }
 
-    /// The next name of a directory, the latest first.
+    /// Whether the latest of a name is in memory.
+    pub(crate) fn is_fresh(&self, directory: u32, name: &[u8]) -> bool {
+        let hash = self.fresh.hash(directory, name);
+        self.fresh.get(hash, directory, name).is_some()
+    }
+
+    /// Some of the names of a directory that are in runs, in their order from the one behind `after` on (a
+    /// hash and a name); none where there are no more. What is in memory besides may be later.
+    pub(crate) fn in_runs(
+        &self,
+        directory: u32,
+        after: Option<&(u32, Vec<u8>)>,
+    ) -> Result<Vec<Row>, Fault> {
+        /// As many as come at a time.
+        const SOME: usize = 256;
+        let hash = self.fresh.hash(directory, b"");
+        let from = after.map_or((0, &[][..]), |(hash, name)| (*hash, name.as_slice()));
+        let read = || {
+            let runs = self.runs().filter(|run| run.may_have(hash));
+            let sources = runs.map(|run| Reader::behind(run, directory, from).map(Source::Run));
+            let mut merge = InOrder::new(sources.collect::<io::Result<_>>()?);
+            let (mut some, mut row) = (Vec::new(), Row::default());
+            while some.len() < SOME && merge.next(&mut row)? && row.directory() == directory {
+                some.push(row.clone());
+            }
+            Ok(some)
+        };
+        read().map_err(fault(from.1))
+    }
+
+    /// The last of a directory's names that are in memory.
+    pub(crate) fn chain(&self, directory: u32) -> Chain {
+        self.fresh.chain(directory)
+    }
+
+    /// The next name of a chain, the latest first. Nothing was set since the chain was taken.
     pub(crate) fn next(&self, chain: &mut Chain) -> Option<(&[u8], Entry)> {
-        let record = self.records.get(chain.0 as usize)?;
-        chain.0 = record.before;
-        Some((self.name(record), Entry { inode: record.inode, kind: record.kind }))
+        self.fresh.next(chain)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_latest_of_a_name_counts() {
-        let mut names = Names::new();
-        let mut chains = [Chain::EMPTY; 3];
-        for n in 0..10_000u32 {
-            let directory = n % 3;
-            let entry = Entry { inode: n, kind: 1 };
-            let name = (n / 2).to_string();
-            names.set(directory, name.as_bytes(), entry, &mut chains[directory as usize]);
-        }
-        assert_eq!(names.get(0, b"0"), Some(Entry { inode: 0, kind: 1 }));
-        assert_eq!(names.get(1, b"4999"), None);
-        assert_eq!(names.get(0, b"4999"), Some(Entry { inode: 9999, kind: 1 }));
-        let mut chain = chains[0];
-        let mut count = 0;
-        while let Some((name, entry)) = names.next(&mut chain) {
-            assert_eq!(names.get(0, name), Some(entry));
-            count += 1;
-        }
-        assert_eq!(count, (0..10_000).filter(|n| n % 3 == 0).count());
+    /// All of them, by directory, hash and name.
+    pub(crate) fn in_order(self) -> Result<InOrder, Fault> {
+        let sources = self.runs().map(|run| Reader::of(run).map(Source::Run));
+        let mut sources = sources.collect::<io::Result<Vec<_>>>().map_err(fault(b"names"))?;
+        let sorted = self.fresh.sorted();
+        sources.push(Source::Fresh { fresh: self.fresh, sorted, at: 0 });
+        Ok(InOrder::new(sources))
     }
 }

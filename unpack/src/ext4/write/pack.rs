@@ -4,7 +4,7 @@
 use crate::error::Fault;
 use crate::error::refusal::{Class, Refusal};
 use crate::ext4::format::directory::{
-    DIRECTORY, Name, NameBlock, Place, index_node, index_root, node_places, root_places,
+    DIRECTORY, Name, NameBlock, Place, dot_dot, index_node, index_root, node_places, root_places,
 };
 use crate::ext4::format::geometry::Run;
 use crate::ext4::format::hash::HASH_SEED;
@@ -13,8 +13,12 @@ use crate::ext4::format::inode::{
     EXTENTS, Extent, IN_INODE, INDEX, extent_block, in_block, leaf_map, node_map,
 };
 use crate::ext4::write::body::join;
-use crate::ext4::write::image::{Directory, Image};
-use crate::ext4::write::names::Entry;
+use crate::ext4::write::directories::Directory;
+use crate::ext4::write::disk::damaged;
+use crate::ext4::write::entry::Entry;
+use crate::ext4::write::image::Image;
+use crate::ext4::write::merge::{InOrder, Row};
+use crate::ext4::write::names::Names;
 use crate::tree::budget::Budget;
 
 /// Names of one directory that may have one hash. By chance two hardly ever have.
@@ -43,25 +47,28 @@ struct Packing {
 impl Image {
     /// Writes every directory that was changed.
     pub(crate) fn pack_directories(&mut self, budget: &mut Budget) -> Result<(), Fault> {
-        let changed: Vec<(u32, Directory)> = self
-            .directories
-            .iter()
-            .filter(|(_, directory)| directory.changed)
-            .map(|(&number, &directory)| (number, directory))
-            .collect();
-        for (number, directory) in changed {
+        let directories = std::mem::take(&mut self.directories);
+        let mut names = std::mem::replace(&mut self.names, Names::new(None)).in_order()?;
+        for (number, directory) in directories.changed() {
             budget.step()?;
-            self.pack(number, directory, budget)?;
+            self.pack(number, directory, &mut names, budget)?;
         }
         Ok(())
     }
 
-    fn pack(&mut self, own: u32, directory: Directory, budget: &mut Budget) -> Result<(), Fault> {
+    fn pack(
+        &mut self,
+        own: u32,
+        directory: Directory,
+        changes: &mut InOrder,
+        budget: &mut Budget,
+    ) -> Result<(), Fault> {
         let block = self.block_len();
+        let parent = self.parent(own)?;
         let mut packing = Packing {
             own,
-            parent: directory.parent,
-            only: Some(NameBlock::first(block, own, directory.parent)),
+            parent,
+            only: Some(NameBlock::first(block, own, parent)),
             held: Vec::new(),
             leaf: NameBlock::new(block),
             first: 0,
@@ -72,8 +79,6 @@ impl Image {
             blocks: 0,
             directories: 0,
         };
-        let changes = self.names.sorted(directory.chain);
-        let mut changes = changes.into_iter().peekable();
         let leaves = if directory.lower { self.leaves(own)? } else { Vec::new() };
         for leaf in leaves {
             budget.step()?;
@@ -84,33 +89,42 @@ impl Image {
                 .collect();
             names.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
             for (hash, name, entry) in names {
-                while let Some((_, number)) = changes.next_if(|&(of, number)| {
-                    (of, self.names.at(number).0) < (hash, name.as_slice())
-                }) {
-                    self.put_change(&mut packing, number)?;
+                let here = (hash, name.as_slice());
+                let mut replaced = false;
+                while let Some(row) = changes.of(own)?
+                    && (row.hash(), row.name.as_slice()) <= here
+                {
+                    replaced = (row.hash(), row.name.as_slice()) == here;
+                    self.put_change(&mut packing, changes.take())?;
                 }
-                let same = changes.next_if(|&(of, number)| {
-                    (of, self.names.at(number).0) == (hash, name.as_slice())
-                });
-                match same {
-                    Some((_, number)) => self.put_change(&mut packing, number)?,
-                    None => self.put_name(&mut packing, hash, name, entry)?,
+                if !replaced {
+                    self.put_name(&mut packing, hash, name, entry)?;
                 }
             }
         }
-        for (_, number) in changes {
-            self.put_change(&mut packing, number)?;
+        while changes.of(own)?.is_some() {
+            self.put_change(&mut packing, changes.take())?;
         }
         self.finish_directory(packing)
     }
 
-    fn put_change(&mut self, packing: &mut Packing, number: u32) -> Result<(), Fault> {
-        let (name, entry) = self.names.at(number);
-        if entry.inode == 0 {
-            return Ok(());
+    /// What `..` leads to in a directory.
+    fn parent(&mut self, own: u32) -> Result<u32, Fault> {
+        let inode = self.inode(own)?;
+        let (extents, _) = self.extents(own, &inode)?;
+        let wrong = || damaged("a directory leads to no parent", own.into());
+        match extents.first() {
+            // It is new: see `make_directory`.
+            None => u32::try_from(inode.size).map_err(|_| wrong()),
+            Some(first) => dot_dot(self.disk.read(first.start)?).ok_or_else(wrong),
         }
-        let name = name.to_vec();
-        self.put_name(packing, half_md4(&name, HASH_SEED), name, entry)
+    }
+
+    fn put_change(&mut self, packing: &mut Packing, row: Row) -> Result<(), Fault> {
+        match row.entry.inode {
+            0 => Ok(()),
+            _ => self.put_name(packing, row.hash(), row.name, row.entry),
+        }
     }
 
     fn put_name(

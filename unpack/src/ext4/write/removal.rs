@@ -3,9 +3,10 @@
 use crate::error::Fault;
 use crate::ext4::format::directory::DIRECTORY;
 use crate::ext4::format::inode::Inode;
-use crate::ext4::write::image::{Directory, Image};
+use crate::ext4::write::entry::Entry;
+use crate::ext4::write::image::Image;
 use crate::ext4::write::lower::Owned;
-use crate::ext4::write::names::{Chain, Entry};
+use crate::ext4::write::names::Chain;
 use crate::tree::budget::Budget;
 
 /// A directory whose names are gone through.
@@ -15,28 +16,27 @@ pub(crate) struct Walk {
     /// Blocks of names that are still to be read, the next one last.
     leaves: Vec<u64>,
     names: Vec<Owned>,
-    chain: Chain,
+    later: Later,
+}
+
+/// What a walk comes to after the blocks.
+#[derive(Debug)]
+enum Later {
+    /// Names that are in runs, behind this one; some are at hand.
+    Runs(Option<(u32, Vec<u8>)>),
+    /// Names that are in memory.
+    Fresh(Chain),
 }
 
 impl Image {
     /// What is at a name now.
     pub(crate) fn find(&mut self, directory: u32, name: &[u8]) -> Result<Option<Entry>, Fault> {
-        let Some(known) = self.directories.get(&directory).copied() else { return Ok(None) };
-        match self.names.get(directory, name) {
+        let Some(known) = self.directories.get(directory) else { return Ok(None) };
+        match self.names.get(directory, name)? {
             Some(entry) => Ok((entry.inode != 0).then_some(entry)),
             None if known.lower => self.lower_find(directory, name),
             None => Ok(None),
         }
-    }
-
-    /// Takes note of a directory that was come to.
-    pub(crate) fn enter(&mut self, number: u32, parent: u32) {
-        self.directories.entry(number).or_insert(Directory {
-            parent,
-            chain: Chain::EMPTY,
-            lower: true,
-            changed: false,
-        });
     }
 
     /// Says what has become of a name.
@@ -46,16 +46,11 @@ impl Image {
         name: &[u8],
         entry: Entry,
     ) -> Result<(), Fault> {
-        let lower = match self.directories.get(&directory) {
-            Some(known) if !known.changed && known.lower => {
-                self.inode(directory)?.size / self.block_len() as u64
-            }
-            Some(_) | None => 0,
-        };
         let block = self.block_len();
-        let Some(known) = self.directories.get_mut(&directory) else { return Ok(()) };
+        let Some(known) = self.directories.get(directory) else { return Ok(()) };
         if !known.changed {
-            known.changed = true;
+            let lower = if known.lower { self.inode(directory)?.size / block as u64 } else { 0 };
+            self.directories.change(directory);
             self.blocks.reserved += 2 + lower;
         }
         self.name_bytes += crate::ext4::format::directory::entry_len(name);
@@ -63,40 +58,57 @@ impl Image {
             self.name_bytes = 0;
             self.blocks.reserved += 1;
         }
-        self.names.set(directory, name, entry, &mut known.chain);
-        Ok(())
+        self.names.set(directory, name, entry)
     }
 
-    /// All the names of a directory.
+    /// All the names of a directory. None is set in it before the walk has ended.
     pub(crate) fn walk(&mut self, directory: u32) -> Result<Walk, Fault> {
-        let known = self.directories.get(&directory).copied();
+        let known = self.directories.get(directory);
         let mut leaves = Vec::new();
         if known.is_some_and(|known| known.lower) {
             leaves = self.leaves(directory)?;
             leaves.reverse();
         }
-        let chain = known.map_or(Chain::EMPTY, |known| known.chain);
-        Ok(Walk { directory, leaves, names: Vec::new(), chain })
+        Ok(Walk { directory, leaves, names: Vec::new(), later: Later::Runs(None) })
     }
 
-    /// The next of them. Names that have changed since the walk began come as they are now, or not at all.
+    /// The next of them.
     pub(crate) fn next_name(&mut self, walk: &mut Walk) -> Result<Option<Owned>, Fault> {
         loop {
+            let from_runs = matches!(walk.later, Later::Runs(Some(_)));
             while let Some((name, entry)) = walk.names.pop() {
-                // What has a record comes with the records.
-                if self.names.get(walk.directory, &name).is_none() {
+                // What has a later record comes with that.
+                let has_later = match from_runs {
+                    true => self.names.is_fresh(walk.directory, &name),
+                    false => self.names.get(walk.directory, &name)?.is_some(),
+                };
+                if !has_later && entry.inode != 0 {
                     return Ok(Some((name, entry)));
                 }
             }
-            let Some(leaf) = walk.leaves.pop() else { break };
-            walk.names = self.names_in(walk.directory, leaf)?;
-        }
-        while let Some((name, entry)) = self.names.next(&mut walk.chain) {
-            if entry.inode != 0 {
-                return Ok(Some((name.to_vec(), entry)));
+            if let Some(leaf) = walk.leaves.pop() {
+                walk.names = self.names_in(walk.directory, leaf)?;
+                continue;
+            }
+            match &mut walk.later {
+                Later::Runs(after) => {
+                    let some = self.names.in_runs(walk.directory, after.as_ref())?;
+                    walk.later = match some.last() {
+                        Some(last) => Later::Runs(Some((last.hash(), last.name.clone()))),
+                        None => Later::Fresh(self.names.chain(walk.directory)),
+                    };
+                    walk.names = some.into_iter().map(|row| (row.name, row.entry)).collect();
+                }
+                Later::Fresh(chain) => {
+                    while let Some((name, entry)) = self.names.next(chain) {
+                        if entry.inode != 0 {
+                            return Ok(Some((name.to_vec(), entry)));
+                        }
+                    }
+                    return Ok(None);
+                }
             }
         }
-        Ok(None)
     }
 
     /// Removes what `entry` is, with all below it; the name itself is the caller's.
@@ -104,7 +116,7 @@ impl Image {
         if entry.kind != DIRECTORY {
             return self.release(entry.inode);
         }
-        self.enter(entry.inode, 0);
+        self.directories.enter(entry.inode);
         let mut levels = vec![self.walk(entry.inode)?];
         while let Some(level) = levels.last_mut() {
             let mut walk = std::mem::replace(level, Walk::nowhere());
@@ -115,7 +127,7 @@ impl Image {
                 Some((_, entry)) => {
                     budget.remove(levels.len() as u64 + 1)?;
                     if entry.kind == DIRECTORY {
-                        self.enter(entry.inode, directory);
+                        self.directories.enter(entry.inode);
                         let below = self.walk(entry.inode)?;
                         levels.push(below);
                     } else {
@@ -141,7 +153,7 @@ impl Image {
             return self.set_inode(number, &inode);
         }
         self.free_blocks(number, &mut inode)?;
-        self.directories.remove(&number);
+        self.directories.remove(number);
         self.inodes.give_back(&mut self.disk, &mut self.blocks, number, is_directory)
     }
 
@@ -155,6 +167,6 @@ impl Image {
 
 impl Walk {
     fn nowhere() -> Walk {
-        Walk { directory: 0, leaves: Vec::new(), names: Vec::new(), chain: Chain::EMPTY }
+        Walk { directory: 0, leaves: Vec::new(), names: Vec::new(), later: Later::Runs(None) }
     }
 }

@@ -4,7 +4,7 @@ use crate::archive::entry::Xattrs;
 use crate::archive::pax::Time;
 use crate::error::Fault;
 use crate::error::refusal::{Class, Refusal};
-use crate::ext4::format::attributes::{self, split};
+use crate::ext4::format::attributes::{self, Unheld, split};
 use crate::ext4::format::directory::{DIRECTORY, NAME_MAX, SYMLINK, type_of};
 use crate::ext4::format::geometry::{LOST_AND_FOUND, ROOT};
 use crate::ext4::format::inode::{
@@ -12,15 +12,17 @@ use crate::ext4::format::inode::{
     leaf_map,
 };
 use crate::ext4::write::body::Body as Writing;
+use crate::ext4::write::directories::Directory;
 use crate::ext4::write::disk::damaged;
-use crate::ext4::write::image::{Directory, Image};
-use crate::ext4::write::names::{Chain, Entry};
+use crate::ext4::write::entry::Entry;
+use crate::ext4::write::image::Image;
 use crate::record::chunk_set::ChunkSet;
 use crate::record::{Hashed, Record, What};
 use crate::tree::budget::Budget;
 use crate::tree::sink::{
     At, Attr, Base, Body, Cleared, Found, Kind, Linked, Made, Sink, Special, Step,
-    cannot_hold_name, cannot_hold_size, cannot_hold_xattr,
+    cannot_hold_name, cannot_hold_size, cannot_hold_target, cannot_hold_xattr,
+    cannot_hold_xattr_of,
 };
 
 /// The most names of a file (`EXT4_LINK_MAX`).
@@ -46,7 +48,7 @@ impl Image {
             return Ok(Made::Exists);
         }
         self.can_make(at)?;
-        let split = split(attr.xattrs, self.block_len()).map_err(cannot_hold_xattr)?;
+        let split = split(attr.xattrs, self.block_len()).map_err(unheld)?;
         // Its own block, and what its directory may need.
         self.blocks.room(u64::from(split.block.is_some()) + 2)?;
         let is_directory = kind == inode::DIRECTORY;
@@ -76,30 +78,23 @@ impl Image {
         if at.name.len() > NAME_MAX {
             return Err(cannot_hold_name(at.path));
         }
-        match self.directories.contains_key(at.dir) {
-            true => Ok(()),
-            false => Err(Fault::fs("make a name in", at.path)(nix::errno::Errno::ENOENT)),
+        match self.directories.get(*at.dir) {
+            Some(_) => Ok(()),
+            None => Err(Fault::fs("make a name in", at.path)(nix::errno::Errno::ENOENT)),
         }
     }
 
     fn make_directory(&mut self, at: &At<'_, u32>, attr: &Attr<'_>) -> Result<Made<u32>, Fault> {
-        let made = self.make(at, attr, (inode::DIRECTORY, 0, leaf_map(&[]), EXTENTS))?;
+        // Until it is packed, its inode has its parent where the size will be.
+        let parent = u64::from(*at.dir);
+        let made = self.make(at, attr, (inode::DIRECTORY, parent, leaf_map(&[]), EXTENTS))?;
         if let Made::New(number) = made {
-            self.directories.insert(
-                number,
-                Directory { parent: *at.dir, chain: Chain::EMPTY, lower: false, changed: true },
-            );
+            self.directories.set(number, Directory { lower: false, changed: true });
             self.blocks.reserved += 1;
             // Its parent counts it.
-            self.touch(*at.dir);
+            self.directories.change(*at.dir);
         }
         Ok(made)
-    }
-
-    fn touch(&mut self, number: u32) {
-        if let Some(known) = self.directories.get_mut(&number) {
-            known.changed = true;
-        }
     }
 
     fn attributes_of(&mut self, number: u32, inode: &Inode) -> Result<Xattrs, Fault> {
@@ -115,6 +110,13 @@ impl Image {
 /// Permission, set-id and sticky bits.
 fn bits(mode: u32) -> u16 {
     u16::try_from(mode & 0o7777).unwrap_or(0)
+}
+
+fn unheld(unheld: Unheld<'_>) -> Fault {
+    match unheld {
+        Unheld::Unknown(key) => cannot_hold_xattr(key),
+        Unheld::TooLarge { key, bytes, left } => cannot_hold_xattr_of(key, bytes, left),
+    }
 }
 
 fn kind_of(entry: Entry) -> Kind {
@@ -148,7 +150,7 @@ impl Sink for Image {
             if entry.inode != LOST_AND_FOUND || name != b"lost+found" {
                 return Ok(Base::Tree);
             }
-            self.enter(LOST_AND_FOUND, ROOT);
+            self.directories.enter(LOST_AND_FOUND);
             let mut inside = self.walk(LOST_AND_FOUND)?;
             if self.next_name(&mut inside)?.is_some() {
                 return Ok(Base::Tree);
@@ -169,7 +171,7 @@ impl Sink for Image {
             }
             let Some(entry) = self.find(here, name)? else { return Ok(Step::Missing) };
             match kind_of(entry) {
-                Kind::Dir => self.enter(entry.inode, here),
+                Kind::Dir => self.directories.enter(entry.inode),
                 Kind::Symlink => return Ok(Step::Link),
                 Kind::Other => return Ok(Step::NotDir),
             }
@@ -242,7 +244,7 @@ impl Sink for Image {
         attr: &Attr<'_>,
         budget: &mut Budget,
     ) -> Result<(), Fault> {
-        let split = split(attr.xattrs, self.block_len()).map_err(cannot_hold_xattr)?;
+        let split = split(attr.xattrs, self.block_len()).map_err(unheld)?;
         self.blocks.room(u64::from(split.block.is_some()) + 1)?;
         self.settle(*dir)?;
         let mut inode = self.inode(*dir)?;
@@ -268,7 +270,7 @@ impl Sink for Image {
         if target.len() >= self.block_len() {
             return match self.find(*at.dir, at.name)? {
                 Some(_) => Ok(Made::Exists),
-                None => Err(cannot_hold_name(at.path)),
+                None => Err(cannot_hold_target(target.len(), Some(self.block_len() - 1))),
             };
         }
         let attr = Attr { mode: 0o777, xattrs: PLAIN.xattrs, ..*attr };
@@ -321,7 +323,7 @@ impl Sink for Image {
         self.can_make(at)?;
         let mut inode = self.inode(entry.inode)?;
         if inode.links >= LINKS_MAX {
-            return Ok(Linked::TooMany);
+            return Ok(Linked::TooMany(Some(LINKS_MAX)));
         }
         self.blocks.room(2)?;
         inode.links += 1;
@@ -396,14 +398,14 @@ impl Sink for Image {
     ) -> Result<Cleared, Fault> {
         let mut cleared = Cleared::default();
         let mut walk = self.walk(*dir)?;
-        let mut kept = Vec::new();
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
         while let Some((name, entry)) = self.next_name(&mut walk)? {
             budget.remove(1)?;
             if keep(&name) {
                 if kind_of(entry) == Kind::Dir {
                     cleared.dirs.push(name.clone());
                 }
-                if self.names.get(*dir, &name).is_none() {
+                if self.names.get(*dir, &name)?.is_none() {
                     kept.push((name, entry));
                 }
                 continue;
@@ -411,19 +413,20 @@ impl Sink for Image {
             cleared.removed = true;
             budget.remove(1)?;
             self.remove_node(entry, budget)?;
-            if self.names.get(*dir, &name).is_some() {
-                self.set_name(*dir, &name, Entry { inode: 0, kind: 0 })?;
+            // Of a layer's own names all are kept.
+            if self.names.get(*dir, &name)?.is_some() {
+                gone.push(name);
             }
+        }
+        for name in gone {
+            self.set_name(*dir, &name, Entry { inode: 0, kind: 0 })?;
         }
         // What the image had is gone but for these: it need not be looked at again.
         for (name, entry) in kept {
             self.set_name(*dir, &name, entry)?;
         }
-        if cleared.removed
-            && let Some(known) = self.directories.get_mut(dir)
-        {
-            known.lower = false;
-            known.changed = true;
+        if cleared.removed && self.directories.get(*dir).is_some() {
+            self.directories.set(*dir, Directory { lower: false, changed: true });
         }
         Ok(cleared)
     }

@@ -1,8 +1,7 @@
 //! What waits for the end of a layer's data. Pure.
 
-use std::collections::HashSet;
-
 use crate::ext4::format::inode::Extent;
+use crate::tree::touched::Inodes;
 
 /// One block, or a few, for an inode.
 #[derive(Debug)]
@@ -20,5 +19,5 @@ pub(crate) enum Item {
 pub(crate) struct Later {
     pub(crate) items: Vec<Item>,
     pub(crate) bytes: usize,
-    pub(crate) inodes: HashSet<u32>,
+    pub(crate) inodes: Inodes,
 }

@@ -10,7 +10,7 @@ use crate::archive::pipeline;
 use crate::error::{Error, Fault};
 use crate::limits::Limits;
 use crate::record::applied::Applied;
-use crate::record::spill::spill_file;
+use crate::record::spill::spill;
 use crate::tree::apply::{Work, write};
 use crate::tree::fd::directory::Directory;
 use crate::tree::fd::root::{Root, sync};
@@ -38,7 +38,7 @@ pub fn apply_with(
     limits: &Limits,
     manifest: Option<&mut (dyn Write + Send)>,
 ) -> Result<Applied, Error> {
-    let work = Work { manifest, spill: spill_file(limits)?, alone: false };
+    let work = Work { manifest, spill: spill(limits)?, alone: false };
     let file_size_max = file_size_max();
     let write = |archive: Archive<'_, Buffers>, digests| {
         let tree = Directory::new(root, limits, file_size_max).map_err(Fault::nowhere)?;

@@ -30,9 +30,12 @@ use crate::tree::fd::remove::{remove, stream};
 use crate::tree::fd::root::{Root, is_dir, kind, own_name, stat};
 use crate::tree::sink::{
     At, Attr, Base, Body, Cleared, Found, Linked, Made, Sink, Special, Step, cannot_hold_name,
-    no_inode, no_room,
+    cannot_hold_target, no_inode, no_room,
 };
 use crate::tree::touched::LOST_AND_FOUND;
+
+/// The most bytes of a name, in nearly every file system (limits.h).
+const NAME_MAX: usize = 255;
 
 /// Bits that a change of owner clears.
 const SET_ID: u32 = 0o6000;
@@ -281,7 +284,14 @@ impl Sink for Directory {
         target: &[u8],
         attr: &Attr<'_>,
     ) -> Result<Made<()>, Fault> {
-        let made = self.create(at, "make symlink", |dir| symlinkat(target, dir, at.name))?;
+        let mut too_long = false;
+        let made = self.create(at, "make symlink", |dir| {
+            let made = symlinkat(target, dir, at.name);
+            // Of a name that is no longer than any may be it is the target.
+            too_long = made == Err(Errno::ENAMETOOLONG) && at.name.len() <= NAME_MAX;
+            made
+        });
+        let made = if too_long { Err(cannot_hold_target(target.len(), None)) } else { made }?;
         if made == Made::Exists {
             return Ok(Made::Exists);
         }
@@ -333,7 +343,7 @@ impl Sink for Directory {
             Ok(()) => Ok(Linked::Done),
             Err(Errno::EEXIST) => Ok(Linked::Exists),
             Err(Errno::ENOENT) => Ok(Linked::NoTarget),
-            Err(Errno::EMLINK) => Ok(Linked::TooMany),
+            Err(Errno::EMLINK) => Ok(Linked::TooMany(None)),
             Err(Errno::EPERM)
                 if stat(target.dir, target.name)?.is_some_and(|stat| is_dir(&stat)) =>
             {

@@ -1,8 +1,9 @@
 //! The child's side: take the order, put up the walls, apply, give the verdict.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, IoSliceMut, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, IoSliceMut, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -214,11 +215,30 @@ fn apply_image(
 }
 
 /// So many manifests that are known.
-fn manifests(known: usize, fds: &mut IntoIter<OwnedFd>) -> Result<Vec<BufReader<File>>, Error> {
-    (0..known).map(|_| Ok(BufReader::new(File::from(next(fds)?)))).collect()
+fn manifests(known: usize, fds: &mut IntoIter<OwnedFd>) -> Result<Vec<BufReader<Placed>>, Error> {
+    let placed = |fd| {
+        let mut file = File::from(fd);
+        let at = file.stream_position().map_err(failed("find the place in a manifest"))?;
+        Ok(BufReader::new(Placed { file, at }))
+    };
+    (0..known).map(|_| placed(next(fds)?)).collect()
 }
 
-fn readers(sources: &mut [BufReader<File>]) -> Vec<&mut dyn BufRead> {
+/// A file that is read by place: the child of an image may make no other call to read.
+struct Placed {
+    file: File,
+    at: u64,
+}
+
+impl Read for Placed {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let len = self.file.read_at(to, self.at)?;
+        self.at += len as u64;
+        Ok(len)
+    }
+}
+
+fn readers(sources: &mut [BufReader<Placed>]) -> Vec<&mut dyn BufRead> {
     sources.iter_mut().map(|source| source as &mut dyn BufRead).collect()
 }
 

@@ -74,7 +74,7 @@ fuzz-image SECONDS="600" SEED="1":
 soak-images STACKS="10000" SEED="1":
     VENEER_STACKS={{ STACKS }} VENEER_SEED={{ SEED }} cargo test --release --package unpack --test stacks -- --nocapture
 
-# A million names in an image's layer, in each shape: no more than 32 MiB; figures, and 6 GB of sparse files in memory
+# A million names in an image's layer, in each shape: no more than 32 MiB of memory; the images take up to 5 GB of /dev/shm
 soak-image-memory NAMES="1000000":
     VENEER_NAMES={{ NAMES }} cargo test --release --package unpack --test image_memory -- --nocapture
 

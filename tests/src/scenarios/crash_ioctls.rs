@@ -19,7 +19,7 @@ use crate::trace::{self, Act, Call, Side, Whose};
 pub const SCENARIO: Scenario = Scenario {
     name: "crash_ioctls",
     needs: Needs {
-        timeout_s: 900,
+        timeout_s: 1800,
         soak_timeout_s: Some(2 * 3600),
         numbers: &[STEP, OFFSET],
         ..Needs::DEFAULT
@@ -35,6 +35,9 @@ const BOUND: Duration = Duration::from_secs(90);
 
 /// A call that fails always is made no more often.
 const CALLS_MAX: usize = 64;
+
+/// Of how many reads and writes of the child one fails, for each call of its parent.
+const WRITES: usize = 4;
 
 /// How it fails, and whether all that are like it fail from then on.
 const FAULTS: [(Errno, bool); 4] =
@@ -52,7 +55,8 @@ fn fail(Ready { host, right, .. }: &Ready<'_>, step: usize, offset: usize) -> Re
     let mut sum = Sum::default();
     for (number, case) in CASES.iter().enumerate() {
         for (kind, fault) in FAULTS.iter().enumerate() {
-            for whose in [Whose::Main, Whose::Children] {
+            // Of reads and writes there are several times as many, and more alike.
+            for (whose, step) in [(Whose::Main, step), (Whose::Children, WRITES * step)] {
                 let first = (offset + number * 7 + kind * 11) % step;
                 sweep(host, case, right, (whose, *fault), (first, step), &mut sum)?;
             }

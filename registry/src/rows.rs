@@ -65,6 +65,16 @@ pub struct Volume {
     pub condemned: Option<String>,
 }
 
+impl Volume {
+    /// Whether its layer was written into an image: only then there is a digest of its blocks.
+    pub fn is_image(&self) -> bool {
+        match &self.state {
+            VolumeState::Sealed(seal) => seal.blocks.is_some(),
+            VolumeState::Building | VolumeState::Deleting => false,
+        }
+    }
+}
+
 /// A blob that was read to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Blob {

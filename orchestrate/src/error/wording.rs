@@ -15,6 +15,9 @@ impl fmt::Display for Error {
                 None => write!(f, "layer {}: {source}", layer.escape_debug()),
             },
             Error::Tree { doing, source } => write!(f, "cannot {doing}: {source}"),
+            Error::Volume { volume, source } if matches!(**source, unpack::Unfit::Io { .. }) => {
+                write!(f, "volume {volume}: {source}")
+            }
             Error::Volume { volume, source } => write!(
                 f,
                 "volume {volume} cannot take another layer: {source}; `orchestrate verify` finds out whether it is as \

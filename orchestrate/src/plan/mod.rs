@@ -7,7 +7,7 @@
 //! | what | from | to | taken by | durable before | durable after | killed, not mapped | killed, mapped |
 //! |---|---|---|---|---|---|---|---|
 //! | volume | - | building | `verbs/build.rs` | the run | the id, the parent, the next transaction number | - | - |
-//! | volume | building | sealed | `verbs/build.rs` | tree and seal record synced, volume unmounted, pool committed | chain id, digests and counts | Discard, Delete | Discard, Delete |
+//! | volume | building | sealed | `verbs/build.rs` | tree and seal record synced, volume closed, pool committed | chain id, digests and counts | Discard, Delete | Discard, Delete |
 //! | volume | building | deleting | `verbs/volumes.rs` | nothing that counts | that its content means nothing | Discard, Delete | Discard, Delete |
 //! | volume | sealed | deleting | `verbs/remove.rs` | no image, activation or volume needs it | that it goes | Keep | Unmap |
 //! | volume | deleting | - | `verbs/volumes.rs` | the store has it no more | nothing; the id is not used again | Delete | Delete |

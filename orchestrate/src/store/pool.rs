@@ -18,7 +18,7 @@ use crate::plan::Mapping;
 use crate::plan::mapped::Mapped;
 use crate::store::pool_image::{self, ImageReading, ImageWork};
 use crate::store::pool_open::{ThinView, ThinWork, admit, mount};
-use crate::store::pool_read::{self, mapping, told};
+use crate::store::pool_read::{self, lost, mapping, not_made, told};
 use crate::store::seal::mark;
 use crate::store::seam::{
     ByStart, Condition, Ground, Made, Peek, Reading, Space, Store, View, Work,
@@ -63,8 +63,7 @@ impl ThinStore {
             {
                 Ok((None, self.path(&active)))
             }
-            Err(thin::Error::ThinAbsent { .. }) => Err(Error::Lost { volume: id }),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(lost(error, id)),
         }
     }
 
@@ -106,15 +105,6 @@ impl ThinStore {
     /// Whole sectors, and whole pool blocks.
     fn sectors(&self, bytes: u64) -> u64 {
         bytes.div_ceil(self.block_bytes()) * self.pool.block_sectors()
-    }
-}
-
-/// Why a thin was not made: its id is somebody else's, or its origin is gone.
-fn not_made(error: thin::Error, id: u32, origin: Option<u32>) -> Error {
-    match (error, origin) {
-        (thin::Error::ThinExists { .. }, _) => Error::NotOurs { id },
-        (thin::Error::ThinAbsent { .. }, Some(volume)) => Error::Lost { volume },
-        (error, _) => error.into(),
     }
 }
 
@@ -172,6 +162,10 @@ impl Store for ThinStore {
         made?;
         self.pool.commit()?;
         Ok(sectors * SECTOR_BYTES)
+    }
+
+    fn fits_template(&self, id: u32, bytes: u64) -> bool {
+        pool_image::geometry(id, self.device_bytes(bytes), self.block_bytes()).is_ok()
     }
 
     fn admit(&self, volumes: u64) -> Result<(), Error> {
@@ -235,8 +229,10 @@ impl Store for ThinStore {
             };
         }
         let name = self.look_name(id);
-        let volume =
-            self.pool.activate(thin, &name, self.pool.block_sectors(), Access::ReadOnly)?;
+        let volume = self
+            .pool
+            .activate(thin, &name, self.pool.block_sectors(), Access::ReadOnly)
+            .map_err(|error| lost(error, id))?;
         let seal_record = pool_seal::read(&volume.path());
         self.pool.deactivate(&name)?;
         seal_record.map(Some)
@@ -248,7 +244,7 @@ impl Store for ThinStore {
         }
         match self.seal_record(id) {
             Ok(seal_record) => Ok(seal_record.map_or(Peek::InUse(self.look_name(id)), Peek::Bytes)),
-            Err(Error::Thin(error)) if error.kind() == thin::Kind::Absent => Ok(Peek::Absent),
+            Err(Error::Lost { .. }) => Ok(Peek::Absent),
             Err(error) => Err(error),
         }
     }

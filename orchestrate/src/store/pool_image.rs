@@ -21,7 +21,7 @@ const ALIGN_MAX: u64 = 1 << 30;
 
 /// The geometry of a template on a pool with blocks of `pool_block` bytes. Everything that decides a byte of it
 /// is in it, and it stands in the mark of every volume above.
-fn geometry(id: u32, bytes: u64, pool_block: u64) -> Result<Geometry, Error> {
+pub(super) fn geometry(id: u32, bytes: u64, pool_block: u64) -> Result<Geometry, Error> {
     // The largest power of two whose multiples are borders of pool blocks too.
     let align = (1u64 << pool_block.trailing_zeros().min(63)).min(ALIGN_MAX);
     Geometry::new(bytes, BLOCK_BYTES, 0, u32::try_from(align).unwrap_or(BLOCK_BYTES))
@@ -64,8 +64,7 @@ impl ImageWork {
         let (bytes, unfit) = (volume.sectors.bytes(), unfit(volume.id.get()));
         // This also is the check that it is as it was sealed.
         let mut now = unpack::geometry(&device).map_err(&unfit)?;
-        // What cannot be doubled any more is as large as it can be, and a layer that does not fit says so.
-        while now.doubled().is_ok_and(|doubled| doubled.bytes() <= bytes) {
+        while now.bytes().saturating_mul(2) <= bytes {
             now = unpack::grow_image(&device).map_err(&unfit)?;
         }
         Ok(ImageWork { pool, volume, device })
@@ -177,6 +176,8 @@ impl Reading for ImageReading {
     }
 
     fn blocks(&self, list: Option<&Chunks>, stop: &Stop) -> Result<Compared, ImageError> {
+        // One that is cut short, or is not as it was sealed, is told by its name.
+        unpack::geometry(&self.device)?;
         match list {
             Some(list) => Ok(list.compare(&self.device, stop)?),
             None => {

@@ -28,3 +28,20 @@ pub(super) fn mapping(active: &thin::ActiveThin) -> Mapping {
         false => Mapping::Half,
     }
 }
+
+/// Why a thin was not made: its id is somebody else's, or its origin is gone.
+pub(super) fn not_made(error: thin::Error, id: u32, origin: Option<u32>) -> Error {
+    match (error, origin) {
+        (thin::Error::ThinExists { .. }, _) => Error::NotOurs { id },
+        (thin::Error::ThinAbsent { .. }, Some(volume)) => Error::Lost { volume },
+        (error, _) => error.into(),
+    }
+}
+
+/// A sealed volume that the pool no longer has is lost.
+pub(super) fn lost(error: thin::Error, volume: u32) -> Error {
+    match error {
+        thin::Error::ThinAbsent { .. } => Error::Lost { volume },
+        error => error.into(),
+    }
+}

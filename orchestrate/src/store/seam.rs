@@ -263,6 +263,11 @@ pub trait Store: Send {
     /// [`Error::NotOurs`] where the store has this id: nothing is changed then.
     fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error>;
 
+    /// Whether a template of `bytes` can be made here at all.
+    fn fits_template(&self, _id: u32, _bytes: u64) -> bool {
+        true
+    }
+
     /// Whether there is room for so many volumes more.
     ///
     /// # Errors

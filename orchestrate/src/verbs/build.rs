@@ -151,7 +151,7 @@ pub(crate) fn build(
                 }
                 let error = verdict::keep(host, &wanted, parent, &mut stream, error);
                 // The file system was full and the pool was not.
-                if size < SIZES_MAX && volume_was_full(host, &error) {
+                if size < SIZES_MAX && volume_was_full(host, parent, &error) {
                     bytes = bytes.saturating_mul(2);
                     host.say(
                         1,
@@ -221,11 +221,12 @@ fn is_other(error: &Error) -> bool {
         || matches!(stream_error(error), Some(fetch::Error::Digest { .. }))
 }
 
-fn volume_was_full(host: &Host, error: &Error) -> bool {
+fn volume_was_full(host: &Host, parent: &Volume, error: &Error) -> bool {
     let Error::Unpack { source, .. } = error else { return false };
-    // An image is full by its own account.
-    if source.is_full() {
-        return true;
+    // An image is full by its own account: the place for records, which may be full as well, is none of it.
+    let image = parent.is_image() || parent.role == Role::Template && host.store.alone();
+    if source.is_full() || image {
+        return source.is_full();
     }
     let full = source.kind() == unpack::Kind::NoSpace;
     let room = host.store.space().is_ok_and(|space| space.free() > space.total / 50 + space.block);
@@ -266,7 +267,12 @@ fn reserve(host: &mut Host, build: &str, parent: &Volume, bytes: u64) -> Result<
 fn ground(host: &Host, parent: &Volume, start: &[u8]) -> Result<Ground, Error> {
     let unfit = |source| Error::Volume { volume: parent.id, source: Box::new(source) };
     match (seal::mark(start), parent.role) {
+        (None, Role::Layer) if parent.is_image() => return Err(unfit(Unfit::Changed)),
         (None, Role::Layer) => return Ok(Ground::Mounted),
+        // Of a size or on a pool of which the writer can make none, it goes on as it was begun.
+        (None, Role::Template) if !host.store.fits_template(parent.id, parent.bytes) => {
+            return Ok(Ground::Mounted);
+        }
         (None, Role::Template) => return Err(unfit(Unfit::Foreign)),
         (Some(_), Role::Layer | Role::Template) => {}
     }
@@ -335,7 +341,8 @@ fn apply(
         return Err(Error::Image(Unusable::DiffId { layer: title, expected, found }));
     }
     let bytes = work.bytes();
-    let tree = host.manifests.seal(work.as_ref(), volume.id, parent, manifest, limits, &stop)?;
+    let whole = host.limits_of_tree(volume)?;
+    let tree = host.manifests.seal(work.as_ref(), volume.id, parent, manifest, &whole, &stop)?;
     let blocks = digest_blocks(host, work.as_ref(), parent, volume.id, &applied)?;
     let volume = Volume { bytes, ..volume.clone() };
     let chain = chain_id(chain_below(parent)?, Digest(applied.diff_id));

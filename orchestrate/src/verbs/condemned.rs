@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::error::leaves::whole;
 use crate::host::Host;
 use crate::plan::condemned::{Condemned, Standing, standing, with_descendants};
+use crate::store::seal;
 
 /// Why a volume is condemned that the store no longer has.
 const GONE: &str = "gone from the store: somebody deleted it";
@@ -81,7 +82,14 @@ impl Host {
                 let why = whole(source.as_ref());
                 match self.registry.volume(volume)? {
                     Some(row) if row.role == Role::Template => {
-                        self.registry.write(|write| write.condemn_template(volume, &why))?;
+                        let _store = self.locks.store()?;
+                        // Another command may have made it again meanwhile.
+                        let start = self.store.seal_record(volume)?.unwrap_or_default();
+                        let is_there =
+                            matches!(*source, Unfit::Foreign) && seal::mark(&start).is_some();
+                        if !is_there {
+                            self.registry.write(|write| write.condemn_template(volume, &why))?;
+                        }
                     }
                     Some(row) if matches!(row.state, VolumeState::Sealed(_)) => {
                         drop(self.condemn(&BTreeMap::from([(volume, why)]))?);

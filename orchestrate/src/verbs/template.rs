@@ -60,8 +60,14 @@ pub(crate) fn template_again(host: &mut Host, mut row: Volume) -> Result<Volume,
     host.store.delete(row.id)?;
     host.fenced(|write| write.remake_template(row.id))?;
     row.bytes = host.store.make_template(row.id, row.bytes)?;
-    if let Some(key) = host.registry.seal_key()? {
-        put_template_record(host, row.id, row.bytes, &Key(key.0))?;
+    let start = host.store.seal_record(row.id)?.unwrap_or_default();
+    let key = match host.registry.seal_key()?.map(|key| Key(key.0)) {
+        // A store that was begun by an older veneer has none, and nothing vouches for an image without.
+        None if seal::mark(&start).is_some() => Some(new_key(host)?),
+        key => key,
+    };
+    if let Some(key) = key {
+        put_template_record(host, row.id, row.bytes, &key)?;
     }
     host.registry.write(|write| write.absolve_template(row.id))?;
     row.condemned = None;
@@ -105,10 +111,16 @@ pub(crate) fn seal_template(host: &mut Host, volume: &mut Volume) -> Result<(), 
 
 /// Makes the template's file system, and the key under which the volumes on it say what they are.
 pub(crate) fn make_template(host: &mut Host, id: u32, bytes: u64) -> Result<u64, Error> {
-    let key = Key::random()?;
-    host.registry.write(|write| write.put_seal_key(Digest(key.0)))?;
-    owner::remember(&host.registry, host.store.as_ref(), &host.settings.state);
+    let key = new_key(host)?;
     let bytes = host.store.make_template(id, bytes)?;
     put_template_record(host, id, bytes, &key)?;
     Ok(bytes)
+}
+
+/// A key for the seals of a store that has none.
+fn new_key(host: &mut Host) -> Result<Key, Error> {
+    let key = Key::random()?;
+    host.registry.write(|write| write.put_seal_key(Digest(key.0)))?;
+    owner::remember(&host.registry, host.store.as_ref(), &host.settings.state);
+    Ok(key)
 }

@@ -242,10 +242,7 @@ impl Host {
     /// In a child behind the walls, as when it was sealed: a tree is as large and as odd as layers make it,
     /// and whoever had the device may have written another file system. Each layer has its time.
     fn tree_digest(&self, tree: &dyn Reading, volume: &Volume) -> Result<Digest, Error> {
-        let layers = self.layers_below(volume)?;
-        let mut limits = self.settings.limits.clone();
-        limits.time_max = limits.time_max.saturating_mul(layers);
-        limits.processor_max = limits.processor_max.saturating_mul(layers);
+        let limits = self.limits_of_tree(volume)?;
         let digest = tree
             .digest(&limits, &self.settings.cancel.stop())
             .map_err(|source| Error::Tree { doing: "read a sealed tree", source })?;
@@ -270,6 +267,16 @@ impl Host {
         }
     }
 
+    /// What the whole tree of a volume may be and cost: each of its layers had the limits of one.
+    pub(crate) fn limits_of_tree(&self, volume: &Volume) -> Result<unpack::Limits, Error> {
+        let layers = self.layers_below(volume)?;
+        let mut limits = self.settings.limits.clone();
+        limits.time_max = limits.time_max.saturating_mul(layers);
+        limits.processor_max = limits.processor_max.saturating_mul(layers);
+        limits.bytes_max = limits.bytes_max.saturating_mul(layers.into());
+        Ok(limits)
+    }
+
     /// How many layers a volume's tree is made of.
     fn layers_below(&self, volume: &Volume) -> Result<u32, Error> {
         let (mut layers, mut next) = (1u32, volume.parent);
@@ -284,7 +291,11 @@ impl Host {
     fn has_its_record(&self, volume: &Volume) -> Result<(), Error> {
         let key = self.registry.seal_key()?.map(|key| Key(key.0));
         let start = self.store.seal_record(volume.id)?.unwrap_or_default();
-        match seal::mark(&start).is_none() || SealRecord::vouches(&start, key.as_ref(), volume.id) {
+        let good = match seal::mark(&start) {
+            Some(_) => SealRecord::vouches(&start, key.as_ref(), volume.id),
+            None => !volume.is_image(),
+        };
+        match good {
             true => Ok(()),
             false => Err(Error::Volume { volume: volume.id, source: Box::new(Unfit::Changed) }),
         }
@@ -297,8 +308,9 @@ impl Host {
         self.still_sealed(volume.id)?;
         let reading = {
             let _store = self.locks.store()?;
-            self.has_its_record(volume)?;
-            self.store.read(volume.id, volume.bytes)?
+            self.has_its_record(volume)
+                .and_then(|()| self.store.read(volume.id, volume.bytes))
+                .map_err(of_the_device)?
         };
         let found = match measure {
             Measure::Blocks => self.blocks(reading.as_ref(), volume),
@@ -308,5 +320,17 @@ impl Host {
         };
         reading.close()?;
         found
+    }
+}
+
+/// What a device says where it is read, in the form that a tree's reader has for it.
+fn of_the_device(error: Error) -> Error {
+    match error {
+        Error::Io { doing, source, .. } => {
+            let name = b"volume".to_vec();
+            let source = unpack::Error::Fs { place: None, call: doing.into(), name, source };
+            Error::Tree { doing: "read a sealed volume", source }
+        }
+        other => other,
     }
 }

@@ -22,6 +22,7 @@ const SCHEMAS: &[&str] = &[
     include_str!("../../../registry/schema/9.sql"),
     include_str!("../../../registry/schema/10.sql"),
     include_str!("../../../registry/schema/11.sql"),
+    include_str!("../../../registry/schema/12.sql"),
 ];
 
 const A: &str = "s3://bucket/a/";

@@ -42,6 +42,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     same_as_a_file(guest, &veneer)?;
     older(guest, &veneer)?;
     damaged(&veneer)?;
+    gone(&veneer)?;
     flipped(&veneer)?;
     let warnings: Vec<String> = log
         .read()?
@@ -302,8 +303,9 @@ fn damaged(veneer: &Veneer) -> Result<()> {
     let first = layers(veneer)?.last().map(id).context("no layer")??;
     with(veneer, first, Access::ReadWrite, |device| {
         let mut byte = [0];
-        device.read_exact_at(&mut byte, MARK[0] + 60)?;
-        Ok(device.write_all_at(&[byte[0] ^ 1], MARK[0] + 60)?)
+        // Its first byte: what has no mark any more is no stack of an earlier version by that.
+        device.read_exact_at(&mut byte, MARK[0])?;
+        Ok(device.write_all_at(&[byte[0] ^ 1], MARK[0])?)
     })?;
     let bytes = layer::of(&[("srv/first".into(), b"first".to_vec())]);
     veneer.s3.put(BUCKET, "images/on-it/1.tar", &bytes)?;
@@ -317,5 +319,19 @@ fn damaged(veneer: &Veneer) -> Result<()> {
     let found = veneer.ok(&["verify", &image("on-it")])?;
     ensure!(found["intact"] == true, "{found}");
     ensure!(Path::new("/dev/mapper/node-1").exists(), "what has nothing to do with it is gone");
+    veneer.ok(&["gc"]).map(drop)
+}
+
+/// A volume that somebody deleted below us is found to be gone, and built again by who needs it.
+fn gone(veneer: &Veneer) -> Result<()> {
+    let top = layers(veneer)?.last().map(id).context("no layer")??;
+    veneer.pool.pool().delete(ThinId::new(top)?)?;
+    let found = veneer.cmd(&["verify", &image("on-it"), "--json"]).run()?.expect(1)?.json()?;
+    let lines = found["volumes"].as_array().context("volumes")?;
+    let line = lines.iter().find(|line| line["volume"] == top).context("not looked at")?;
+    ensure!(line["now"] == "unreadable", "{line}");
+    veneer.ok(&["ensure", &image("on-it")])?;
+    let found = veneer.ok(&["verify", &image("on-it")])?;
+    ensure!(found["intact"] == true, "{found}");
     veneer.ok(&["gc"]).map(drop)
 }

@@ -295,7 +295,9 @@ fn image(
     }
     let spill = spill.map(|file| Spill::new(file, limits.spill_bytes_max));
     let budget = Budget::new(limits, Instant::now() + limits.time_max, true);
-    let (cost, how) = (Cost::new(limits, budget), How { spill, strict: false, replay });
+    // Where manifests are known it is an image of our own, and the kernel will look names up in it.
+    let strict = known > 0;
+    let (cost, how) = (Cost::new(limits, budget), How { spill, strict, replay });
     let mut sources = readers(&mut sources);
     let wanted = out.is_some();
     let mut each = |line: &[u8]| {

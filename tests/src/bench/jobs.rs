@@ -174,7 +174,7 @@ pub fn unpack_bare(setup: &Setup) -> Result<Job> {
 }
 
 /// `image` and `image-bare`: the same layer written into an ext4 image, which is made as well and not mounted;
-/// the others as in `unpack` and `unpack-bare`.
+/// in parts of what GNU tar takes, as in `unpack` and `unpack-bare`.
 ///
 /// # Errors
 /// The layer cannot be made.
@@ -193,6 +193,8 @@ pub fn image(setup: &Setup, name: &'static str) -> Result<Job> {
         from.display()
     );
     job.contenders[0] = Contender { name: ours, line };
+    job.contenders.retain(|contender| [ours, "GNU tar"].contains(&contender.name));
+    job.missing.clear();
     let what = format!("{}; ours into an image that is not mounted", job.what);
     Ok(Job { name, what, aim: Some(aim), ..job })
 }

@@ -205,3 +205,70 @@ fn a_device_is_named_by_its_flag() {
     let text = String::from_utf8_lossy(&out.stderr);
     assert!(text.contains("name it by --image"), "{text}");
 }
+
+/// What nobody hears on standard error changes no answer.
+#[test]
+fn a_standard_error_that_is_full_changes_no_answer() {
+    let place = Place::new();
+    fs::write(place.path("layer"), layer()).unwrap();
+    for (args, wanted) in [(&[][..], 0), (&["--grow"], 0), (&["--inodes", "x"], 100)] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut program = Command::new(env!("CARGO_BIN_EXE_unpack"));
+        program.args(args).arg("--image").arg(&place.image).stderr(full);
+        program.stdin(File::open(place.path("layer")).unwrap());
+        assert_eq!(program.status().unwrap().code(), Some(wanted), "{args:?}");
+    }
+}
+
+/// A list goes into a regular file, whose place is found before the layer is applied; a device is left alone.
+#[test]
+fn a_list_that_cannot_be_kept_costs_no_layer_and_no_device() {
+    let place = Place::new();
+    let (before, null) = (place.bytes(), place.path("null"));
+    run("mknod", &[null.as_os_str(), "c".as_ref(), "1".as_ref(), "3".as_ref()]);
+    for path in [null.clone(), place.path("none/list"), place.path("")] {
+        let (code, text) = place.call(&["--chunks", path.to_str().unwrap()], &layer());
+        assert_eq!(code, Some(100), "{path:?}: {text}");
+        assert!(before == place.bytes(), "{path:?}: {text}");
+    }
+    use std::os::unix::fs::FileTypeExt;
+    assert!(fs::metadata(&null).unwrap().file_type().is_char_device());
+    let list = place.path("list");
+    let (code, text) = place.call(&["--chunks", list.to_str().unwrap()], &layer());
+    assert_eq!(code, Some(0), "{text}");
+    let left: Vec<_> =
+        fs::read_dir(place.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with("list.")), "{left:?}");
+}
+
+/// What lies beyond the size that a layer's files may have is a part of an image all the same.
+#[test]
+fn an_image_may_be_larger_than_any_file_in_it() {
+    let place = Place::new();
+    let large = place.path("large");
+    let (code, text) = place.on(&large, &["--blank", "2T"], b"", Stdio::piped());
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = place.on(&large, &[], &layer(), Stdio::piped());
+    assert_eq!(code, Some(0), "{text}");
+}
+
+/// A growth for which the disk has no room leaves no image that is shorter than it says.
+#[test]
+fn a_growth_that_the_disk_ends_is_told_and_cuts_nothing() {
+    let place = Place::new();
+    let small = place.path("small");
+    fs::create_dir(&small).unwrap();
+    let args = ["-t", "tmpfs", "-o", "size=20m", "tmpfs"].map(AsRef::as_ref);
+    run("mount", &[&args[..], &[small.as_os_str()]].concat());
+    let image = small.join("image");
+    let done = place.on(&image, &["--blank", "128M"], b"", Stdio::piped());
+    let applied = place.on(&image, &[], &layer(), Stdio::piped());
+    let fill = fs::write(small.join("fill"), vec![1; 20 << 20]);
+    let (code, text) = place.on(&image, &["--grow"], b"", Stdio::piped());
+    let len = fs::metadata(&image).unwrap().len();
+    run("umount", &[small.as_os_str()]);
+    assert_eq!((done.0, applied.0), (Some(0), Some(0)), "{done:?} {applied:?}");
+    assert!(fill.is_err(), "the disk has room");
+    assert_eq!((code, len), (Some(100), 256 << 20), "{text}");
+    assert!(text.contains("a growth was begun and has not ended"), "{text}");
+}

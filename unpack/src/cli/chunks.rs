@@ -17,7 +17,18 @@ const FIRST: &[u8] = b"veneer chunks ";
 #[derive(Debug)]
 pub(crate) struct Kept {
     path: PathBuf,
+    /// The file that takes its place; it goes by itself if nothing comes of it.
+    new: (PathBuf, File),
     before: Option<Chunks>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // It is not there any more where it took the other's place.
+        match std::fs::remove_file(&self.new.0) {
+            Ok(()) | Err(_) => {}
+        }
+    }
 }
 
 impl Kept {
@@ -25,6 +36,10 @@ impl Kept {
     /// that of the image is of no use, and will be replaced.
     pub(crate) fn open(path: &Path, image: &File) -> anyhow::Result<Kept> {
         let named = || format!("--chunks {path:?}");
+        if std::fs::metadata(path).is_ok_and(|is| !is.is_file()) {
+            let text = "it is no regular file, and was left alone";
+            return Err(anyhow!(Usage(text.into()))).with_context(named);
+        }
         let before = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(named),
@@ -42,7 +57,15 @@ impl Kept {
             Some(list) if list.fits(image)? => Some(list),
             Some(_) | None => None,
         };
-        Ok(Kept { path: path.to_owned(), before })
+        // Before the layer, so that a place in which nothing can be made costs nothing.
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}", std::process::id()));
+        let new = path.with_file_name(name);
+        let mut options = OpenOptions::new();
+        // What a killed process of that number left there is ours.
+        options.write(true).create(true).truncate(true).mode(0o644).custom_flags(libc::O_NOFOLLOW);
+        let file = options.open(&new).with_context(named)?;
+        Ok(Kept { path: path.to_owned(), new: (new, file), before })
     }
 
     /// Writes the list of the image with the layer in it, in place of the file: all of it or nothing. Says the
@@ -55,19 +78,11 @@ impl Kept {
     }
 
     fn write(&self, list: &Chunks) -> anyhow::Result<()> {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}", std::process::id()));
-        let new = self.path.with_file_name(name);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new)?;
+        let (new, file) = &self.new;
         let mut out = BufWriter::new(file);
-        let written = list.write(&mut out).and_then(|()| out.flush());
-        let written = written.and_then(|()| std::fs::rename(&new, &self.path));
-        if written.is_err() {
-            match std::fs::remove_file(&new) {
-                Ok(()) | Err(_) => {}
-            }
-        }
-        Ok(written?)
+        list.write(&mut out).and_then(|()| out.flush())?;
+        drop(out);
+        Ok(std::fs::rename(new, &self.path)?)
     }
 }
 
@@ -115,9 +130,9 @@ pub(crate) fn verify(flags: &Flags, list: &Path) -> anyhow::Result<bool> {
     } else if !flags.quiet {
         let first: Vec<String> = compared.first.iter().map(u64::to_string).collect();
         match compared.differ {
-            0 => eprintln!("unpack: equal: {}", text(list.digest())),
-            1 => eprintln!("unpack: not equal: 1 chunk of 1 MiB differs, number {}", first[0]),
-            n => eprintln!(
+            0 => note!("unpack: equal: {}", text(list.digest())),
+            1 => note!("unpack: not equal: 1 chunk of 1 MiB differs, number {}", first[0]),
+            n => note!(
                 "unpack: not equal: {n} chunks of 1 MiB differ, the first are numbers {}",
                 first.join(", ")
             ),

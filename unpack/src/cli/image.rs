@@ -13,22 +13,39 @@ use crate::cli::chunks::Kept;
 use crate::cli::flags::{Flags, Usage};
 use crate::cli::said::say;
 
-/// The layer is in the image, but its result could not be said.
+/// The layer is in the image, but something that comes after it failed.
 #[derive(Debug)]
-pub(crate) struct Sealed(io::Error);
+pub(crate) struct Sealed {
+    /// What was not done, as a clause.
+    what: &'static str,
+    source: Box<dyn error::Error + Send + Sync>,
+}
+
+impl Sealed {
+    fn result(source: io::Error) -> Sealed {
+        let what = "only the result could not be written to standard output";
+        Sealed { what, source: source.into() }
+    }
+
+    fn chunks(source: anyhow::Error) -> Sealed {
+        let what = "only the list of its chunks could not be written";
+        Sealed { what, source: source.into() }
+    }
+}
 
 impl fmt::Display for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "the layer is in the image, which is sealed, so do not give it again; only the result could not be \
-             written to standard output",
+        write!(
+            f,
+            "the layer is in the image, which is sealed, so do not give it again; {}",
+            self.what
         )
     }
 }
 
 impl error::Error for Sealed {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        Some(&self.0)
+        Some(self.source.as_ref())
     }
 }
 
@@ -179,7 +196,7 @@ fn blank(flags: &Flags, path: &Path, is_device: bool) -> anyhow::Result<bool> {
 
 fn told(flags: &Flags, what: &str, geometry: Geometry) {
     if !flags.quiet {
-        eprintln!(
+        note!(
             "unpack: {what}: {} blocks of {} bytes, {} inodes for each of {} groups",
             geometry.blocks,
             geometry.block,
@@ -193,16 +210,30 @@ fn told(flags: &Flags, what: &str, geometry: Geometry) {
 fn grow(flags: &Flags, file: &File, is_device: bool) -> anyhow::Result<bool> {
     let doubled = unpack::geometry(file)?.doubled();
     let bytes = doubled.map_err(|refusal| Unfit::Geometry(Box::new(refusal)))?.bytes();
+    let was = unpack::geometry(file)?;
     let before = file.metadata()?.len();
     let is_short = !is_device && before < bytes;
     if is_short {
         file.set_len(bytes)?;
     }
-    let grown = unpack::grow_image(file);
-    if grown.is_err() && is_short {
-        file.set_len(before).context("unable to make it as short as it was")?;
-    }
-    told(flags, "a larger file system", grown?);
+    let grown = match unpack::grow_image(file) {
+        Ok(grown) => grown,
+        // Nothing of the larger file system is there.
+        Err(error) if unpack::geometry(file).is_ok_and(|now| now == was) => {
+            if is_short {
+                file.set_len(before).context("unable to make it as short as it was")?;
+            }
+            return Err(error.into());
+        }
+        Err(error) => {
+            let text = format!(
+                "a growth was begun and has not ended, so throw the image away and take a copy of what it was, or \
+                 make it anew: {error}"
+            );
+            return Err(anyhow!(Usage(text)));
+        }
+    };
+    told(flags, "a larger file system", grown);
     Ok(true)
 }
 
@@ -261,8 +292,9 @@ fn apply(
     };
     match applied {
         Ok(applied) => {
-            let blocks = kept.map(|kept| kept.replace(file, &applied)).transpose()?;
-            say(flags, limits.digests, &applied, blocks).map_err(Sealed)?;
+            let blocks = kept.map(|kept| kept.replace(file, &applied)).transpose();
+            let blocks = blocks.map_err(Sealed::chunks)?;
+            say(flags, limits.digests, &applied, blocks).map_err(Sealed::result)?;
         }
         Err(ImageError::Layer(error)) => return Err(error.into()),
         Err(ImageError::Unfit(unfit)) => return Err(unfit.into()),

@@ -26,7 +26,7 @@ pub(crate) fn run() -> ExitCode {
         Ok(args) => args,
         Err(bad) => {
             let bad = escaped(bad.as_encoded_bytes()).to_string();
-            eprintln!("unpack: fatal: argument \"{bad}\" is not UTF-8");
+            note!("unpack: fatal: argument \"{bad}\" is not UTF-8");
             return NEVER.into();
         }
     };
@@ -43,7 +43,7 @@ pub(crate) fn run() -> ExitCode {
                     // argh quotes whole what it was given.
                     let cut = |word: &str| word.chars().take(SHOWN_MAX).collect::<String>();
                     let words = early.output.split(' ').map(cut).collect::<Vec<_>>();
-                    eprintln!("unpack: fatal: {}", words.join(" ").trim_end());
+                    note!("unpack: fatal: {}", words.join(" ").trim_end());
                     NEVER.into()
                 }
             };
@@ -94,7 +94,7 @@ fn fail(flags: &Flags, error: &anyhow::Error) -> ExitCode {
         )
     });
     let code = if missing { NEVER } else { code };
-    eprintln!("unpack: fatal: {error:#}");
+    note!("unpack: fatal: {error:#}");
     if flags.json {
         let place = ours.and_then(Error::place);
         let value = serde_json::json!({
@@ -283,18 +283,18 @@ fn verify(
             return;
         }
         match difference {
-            Difference::Missing { expected } => eprintln!("unpack: missing {expected}"),
+            Difference::Missing { expected } => note!("unpack: missing {expected}"),
             Difference::Changed { expected, found } => {
-                eprintln!("unpack: expected {expected}\nunpack: found    {found}");
+                note!("unpack: expected {expected}\nunpack: found    {found}");
             }
-            Difference::Extra { path } => eprintln!("unpack: extra \"{}\"", escaped(&path)),
+            Difference::Extra { path } => note!("unpack: extra \"{}\"", escaped(&path)),
             Difference::Hidden { path } => {
-                eprintln!("unpack: not hidden \"{}\"", escaped(&path));
+                note!("unpack: not hidden \"{}\"", escaped(&path));
             }
         }
     })?;
     if shown > shown_max && !flags.quiet {
-        eprintln!("unpack: and {} more", shown - shown_max);
+        note!("unpack: and {} more", shown - shown_max);
     }
     let yes = verified.differences == 0 && verified.extra == 0;
     if flags.json {
@@ -309,10 +309,7 @@ fn verify(
         writeln!(io::stdout(), "{value}")?;
     } else if !flags.quiet {
         let answer = if yes { "equal" } else { "not equal" };
-        eprintln!(
-            "unpack: {answer}: {} differences, {} extra",
-            verified.differences, verified.extra
-        );
+        note!("unpack: {answer}: {} differences, {} extra", verified.differences, verified.extra);
     }
     Ok(yes)
 }

@@ -15,7 +15,7 @@ pub(crate) fn say(
 ) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for wall in applied.sandbox.iter().filter(|wall| !wall.stands && !flags.quiet) {
-        eprintln!("unpack: without the wall {}: {}", wall.wall.name(), wall.note);
+        note!("unpack: without the wall {}: {}", wall.wall.name(), wall.note);
     }
     if flags.json {
         let mut summary = summary(applied, if digests { &[] } else { &DIGESTS })?;
@@ -26,7 +26,7 @@ pub(crate) fn say(
     } else if !flags.quiet {
         let id: String = applied.diff_id.iter().map(|b| format!("{b:02x}")).collect();
         let layer = if digests { format!("sha256:{id}") } else { "a layer".into() };
-        eprintln!(
+        note!(
             "unpack: applied {layer}: {} entries, {} bytes of files, {} whiteouts",
             applied.entries,
             applied.content_bytes,

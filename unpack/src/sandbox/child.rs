@@ -21,6 +21,7 @@ use crate::archive::pipeline::{self, Digests};
 use crate::error::{Error, Fault};
 use crate::ext4::read::cost::Cost;
 use crate::ext4::read::walk::How;
+use crate::ext4::write::image::length;
 use crate::limits::{Compression, Limits, Walls};
 use crate::read::walk::Reading;
 use crate::record::applied::Applied;
@@ -203,7 +204,10 @@ fn apply_image(
     let coming = Coming::take(socket, order, fds)?;
     let standing = match limits.walls {
         Walls::Require | Walls::On => {
-            all_or_some(confine_nameless(limits, filter::nameless_stream), limits)?
+            // An image may be larger than any file of a layer.
+            let end = length(&image)
+                .map_err(|error| failed("find the image's end")(io::Error::other(error)))?;
+            all_or_some(confine_nameless(limits, end, filter::nameless_stream), limits)?
         }
         Walls::Off => Standing::none(),
     };
@@ -284,9 +288,9 @@ fn image(
     let mut out = if out { Some(BufWriter::new(File::from(next(fds)?))) } else { None };
     match limits.walls {
         Walls::Off => {}
-        Walls::On => drop(confine_nameless(limits, filter::nameless)),
+        Walls::On => drop(confine_nameless(limits, 0, filter::nameless)),
         Walls::Require => {
-            let mut down = confine_nameless(limits, filter::nameless);
+            let mut down = confine_nameless(limits, 0, filter::nameless);
             down.retain(|wall| !wall.stands);
             if !down.is_empty() {
                 return Err(Error::Walls { down });

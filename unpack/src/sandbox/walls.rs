@@ -49,7 +49,7 @@ pub fn confine(
     let mut standing = Vec::new();
     for &wall in which {
         let result = match wall {
-            Wall::Rlimits => rlimits(limits),
+            Wall::Rlimits => rlimits(limits, 0),
             Wall::Mount => match mount(&root) {
                 Ok((mount, how)) => {
                     alone = how == Mounted::InNamespace;
@@ -73,16 +73,17 @@ pub fn confine(
 
 /// Puts up the walls around work that needs what it has open and no name: nothing can be opened from then on,
 /// whatever this process was allowed to do before. There is no root to be confined to, so two of the walls have
-/// nothing to stop. `program` is the filter of calls.
+/// nothing to stop. `end` is where what it may write to ends, in bytes; `program` is the filter of calls.
 pub(crate) fn confine_nameless(
     limits: &Limits,
+    end: u64,
     program: fn() -> Vec<libc::sock_filter>,
 ) -> Vec<Standing> {
     let which =
         [Wall::Rlimits, Wall::Capabilities, Wall::NoNewPrivs, Wall::Landlock, Wall::Seccomp];
     let put_up = |wall| {
         let result = match wall {
-            Wall::Rlimits => rlimits(limits),
+            Wall::Rlimits => rlimits(limits, end),
             Wall::Capabilities => sys::keep_capabilities(0)
                 .and_then(|()| prctl::set_dumpable(false))
                 .map(|()| String::new()),
@@ -107,7 +108,7 @@ fn stands(wall: Wall, result: Result<String, Errno>) -> Standing {
     }
 }
 
-fn rlimits(limits: &Limits) -> Result<String, Errno> {
+fn rlimits(limits: &Limits, end: u64) -> Result<String, Errno> {
     // What whoever started us has set lower is meant for us too.
     let set = |resource, value: u64, soft: bool| {
         let (now, most) = getrlimit(resource)?;
@@ -116,7 +117,7 @@ fn rlimits(limits: &Limits) -> Result<String, Errno> {
     };
     set(Resource::RLIMIT_CORE, 0, false)?;
     // Not less than the records of a layer can take, and never more than the host lets us have.
-    set(Resource::RLIMIT_FSIZE, limits.file_bytes_max.max(4 << 30), true)?;
+    set(Resource::RLIMIT_FSIZE, limits.file_bytes_max.max(4 << 30).max(end), true)?;
     set(Resource::RLIMIT_NOFILE, 1024, false)?;
     // Buffers, stacks and the largest zstd window are far below this.
     set(Resource::RLIMIT_AS, (2 << 30) + (1 << limits.zstd_window_log_max.min(31)), true)?;

@@ -54,14 +54,26 @@ pub(crate) struct View {
 impl View {
     /// None while there is no registry, or it is being made.
     pub(crate) fn of(host: &Host<'_>) -> Option<View> {
-        let store = fs::read_to_string(host.store().join("transaction")).ok()?;
+        let number = || fs::read_to_string(host.store().join("transaction")).ok();
+        loop {
+            let store = number()?;
+            let view = View::at(host, store.trim().parse().ok()?)?;
+            // What nobody schedules, as the daemon's own upkeep, may commit between two reads: both numbers are
+            // of one moment only where the store's has not moved meanwhile.
+            if number()? == store {
+                return Some(view);
+            }
+        }
+    }
+
+    fn at(host: &Host<'_>, store: u64) -> Option<View> {
         let path = host.state().join("registry.db");
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(path, flags).ok()?;
         // Who closes last would copy the log into the file and remove it.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).ok()?;
         conn.busy_timeout(std::time::Duration::from_secs(10)).ok()?;
-        View::read(&mut conn, store.trim().parse().ok()?).ok()
+        View::read(&mut conn, store).ok()
     }
 
     fn read(conn: &mut Connection, store: u64) -> rusqlite::Result<View> {

@@ -206,6 +206,23 @@ fn a_device_is_named_by_its_flag() {
     assert!(text.contains("name it by --image"), "{text}");
 }
 
+/// A pipe is not waited for, and a directory is refused for good.
+#[test]
+fn what_is_no_file_is_refused_where_an_image_is_read() {
+    let place = Place::new();
+    let (pipe, list) = (place.path("pipe"), place.path("list"));
+    run("mkfifo", &[pipe.as_os_str()]);
+    assert_eq!(place.call(&["--chunks", list.to_str().unwrap()], &layer()).0, Some(0));
+    let verify = ["--verify", "--chunks", list.to_str().unwrap()];
+    for path in [&pipe, &place.path("")] {
+        for args in [&["--tree-digest"][..], &["--block-digest"], &verify] {
+            let (code, text) = place.on(path, args, b"", Stdio::piped());
+            assert_eq!(code, Some(100), "{path:?} {args:?}: {text}");
+            assert!(text.contains("neither a regular file"), "{text}");
+        }
+    }
+}
+
 /// What nobody hears on standard error changes no answer.
 #[test]
 fn a_standard_error_that_is_full_changes_no_answer() {

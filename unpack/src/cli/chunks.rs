@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use unpack::{Applied, Chunks, ImageError, Stop};
 
 use crate::cli::flags::{Flags, Usage};
+use crate::cli::open::readable;
 
 /// What a list begins with.
 const FIRST: &[u8] = b"veneer chunks ";
@@ -110,7 +111,7 @@ fn image(flags: &Flags) -> anyhow::Result<File> {
             return Err(anyhow!(Usage("--image or --device: one of them".into())));
         }
     };
-    File::open(path).with_context(|| format!("unable to open {path:?}"))
+    readable(path)
 }
 
 /// Whether the image is what the list says: with `--verify`.

@@ -9,6 +9,7 @@ use unpack::{Limits, Root, Stop, Unfit, Walls};
 
 use crate::cli::flags::{Flags, Usage};
 use crate::cli::image;
+use crate::cli::open::readable;
 
 /// Always the answer yes.
 pub(crate) fn tree_digest(flags: &Flags, limits: &Limits) -> anyhow::Result<bool> {
@@ -30,7 +31,7 @@ pub(crate) fn tree_digest(flags: &Flags, limits: &Limits) -> anyhow::Result<bool
             return Err(anyhow!(Usage("--tree-digest: say which, by --root or --image".into())));
         }
         (Some(path), None) => {
-            let image = File::open(path).with_context(|| format!("unable to open {path:?}"))?;
+            let image = readable(path)?;
             if let Err(unfit @ Unfit::Unsealed) = unpack::layers(&image) {
                 return Err(unfit).with_context(|| format!("--image {path:?}"));
             }

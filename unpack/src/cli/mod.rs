@@ -14,5 +14,6 @@ pub(crate) mod digest;
 pub(crate) mod flags;
 pub(crate) mod image;
 pub(crate) mod misplaced;
+pub(crate) mod open;
 pub(crate) mod run;
 pub(crate) mod said;

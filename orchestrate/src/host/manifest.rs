@@ -13,7 +13,7 @@ use unpack::Chunks;
 
 use crate::error::Error;
 use crate::process::place;
-use crate::store::seam::Work;
+use crate::store::content::Content;
 
 /// The manifests of one state directory.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Manifests {
     /// Writes the manifest of the tree of `parent` with one layer on top, and gives the digest of the whole tree.
     pub(crate) fn seal(
         &self,
-        work: &dyn Work,
+        content: Content<'_>,
         id: u32,
         parent: &Volume,
         mut layer: File,
@@ -60,7 +60,7 @@ impl Manifests {
         known.extend(&below);
         let out = new_file(&self.path(id)).ok();
         // Behind the same fences as the layer: a tree is as large as layers make it.
-        let made = work
+        let made = content
             .digest(&known, out.as_ref(), limits, stop)
             .map_err(|source| Error::Tree { doing: "digest the tree", source });
         // A full disk is no reason not to seal.

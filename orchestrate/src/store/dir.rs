@@ -29,7 +29,7 @@ use crate::store::dir_files::{
 use crate::store::dir_place::{LOCK, is_empty, make_dir, make_private, making, own_dir, own_top};
 use crate::store::dir_restore::{self, HEADER};
 use crate::store::dir_work::{DirView, DirWork};
-use crate::store::seam::{ByStart, Condition, Made, Reading, Space, Store, View, Work};
+use crate::store::seam::{ByStart, Condition, Ground, Made, Reading, Space, Store, View, Work};
 
 /// The file of the believed serials.
 const SERIALS: &str = "serials";
@@ -252,7 +252,7 @@ impl Store for DirStore {
         Ok(Box::new(DirWork { root: self.root(id)?, bytes, id, notes: self.path.join("notes") }))
     }
 
-    fn read(&self, id: u32, _bytes: u64) -> Result<Box<dyn Reading>, Error> {
+    fn read(&self, id: u32, _bytes: u64, _ground: Ground) -> Result<Box<dyn Reading>, Error> {
         if !self.is_tree(id)? {
             return Err(Error::Lost { volume: id });
         }

@@ -1,14 +1,11 @@
 //! A tree of a directory store that is open: to be filled by one apply, or to be read.
 
-use std::fs::File;
 use std::path::PathBuf;
 
-use unpack::{Applied, ImageError, Limits, Stop};
-
 use crate::error::Error;
+use crate::store::content::Content;
 use crate::store::dir_files::{replace, tree_error};
-use crate::store::seal::Mark;
-use crate::store::seam::{Layer, Reading, Tree, View, Work};
+use crate::store::seam::{Reading, Tree, View, Work};
 
 /// A tree that is open for one apply.
 pub(super) struct DirWork {
@@ -36,8 +33,8 @@ impl View for DirView {
 }
 
 impl Reading for DirView {
-    fn digest(&self, limits: &Limits, stop: &Stop) -> Result<[u8; 32], unpack::Error> {
-        unpack::sandbox::tree_manifest(&self.0, &[], None, limits, stop).map(|made| made.0)
+    fn content(&self) -> Content<'_> {
+        Content::Tree(&self.0)
     }
 
     fn close(self: Box<Self>) -> Result<(), Error> {
@@ -46,28 +43,8 @@ impl Reading for DirView {
 }
 
 impl Work for DirWork {
-    fn apply(
-        &self,
-        layer: Layer<'_>,
-        manifest: Option<&File>,
-        limits: &Limits,
-        stop: &Stop,
-    ) -> Result<Applied, ImageError> {
-        Ok(unpack::sandbox::apply_with(layer, &self.root, limits, manifest, stop)?)
-    }
-
-    fn digest(
-        &self,
-        known: &[&File],
-        out: Option<&File>,
-        limits: &Limits,
-        stop: &Stop,
-    ) -> Result<([u8; 32], bool), unpack::Error> {
-        unpack::sandbox::tree_manifest(&self.root, known, out, limits, stop)
-    }
-
-    fn mark(&self) -> Result<Option<Mark>, Error> {
-        Ok(None)
+    fn content(&self) -> Content<'_> {
+        Content::Tree(&self.root)
     }
 
     /// The file system below is shared with others: it is asked when it is full, not before.

@@ -4,6 +4,7 @@
 //! A store knows ids, sizes and mappings; it knows no image, no state and no registry. Every call
 //! may be repeated after a crash.
 
+pub(crate) mod content;
 pub(crate) mod dir;
 pub(crate) mod dir_files;
 pub(crate) mod dir_place;

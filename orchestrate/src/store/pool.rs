@@ -19,7 +19,6 @@ use crate::plan::mapped::Mapped;
 use crate::store::pool_image::{self, ImageReading, ImageWork};
 use crate::store::pool_open::{ThinView, ThinWork, admit, mount};
 use crate::store::pool_read::{self, lost, mapping, not_made, told};
-use crate::store::seal::mark;
 use crate::store::seam::{
     ByStart, Condition, Ground, Made, Peek, Reading, Space, Store, View, Work,
 };
@@ -193,13 +192,14 @@ impl Store for ThinStore {
         opened
     }
 
-    fn read(&self, id: u32, bytes: u64) -> Result<Box<dyn Reading>, Error> {
-        let start = self.seal_record(id)?.unwrap_or_default();
-        if mark(&start).is_none() {
-            return Ok(Box::new(self.view(id, bytes)?));
-        }
-        let (name, device) = self.look_device(id, bytes)?;
-        Ok(Box::new(ImageReading::open(self.pool.clone(), name, device)?))
+    fn read(&self, id: u32, bytes: u64, ground: Ground) -> Result<Box<dyn Reading>, Error> {
+        Ok(match ground {
+            Ground::Mounted => Box::new(self.view(id, bytes)?),
+            Ground::Written => {
+                let (name, device) = self.look_device(id, bytes)?;
+                Box::new(ImageReading::open(self.pool.clone(), name, device)?)
+            }
+        })
     }
 
     fn look(&self, id: u32, bytes: u64) -> Result<Box<dyn View>, Error> {

@@ -6,13 +6,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use thin::{Pool, Volume};
-use unpack::{Applied, Before, Chunks, Compared, Geometry, ImageError, Limits, Stop, Unfit};
+use unpack::{Before, Geometry, Unfit};
 
 use crate::error::Error;
+use crate::store::content::Content;
 use crate::store::pool_open::admit;
 use crate::store::pool_seal;
-use crate::store::seal::Mark;
-use crate::store::seam::{Layer, Reading, Work};
+use crate::store::seam::{Reading, Work};
 
 /// Bytes of a block of the file system: hosts whose disks have sectors of 4 KiB can mount no smaller one.
 const BLOCK_BYTES: u32 = 4096;
@@ -69,45 +69,11 @@ impl ImageWork {
         }
         Ok(ImageWork { pool, volume, device })
     }
-
-    fn id(&self) -> u32 {
-        self.volume.id.get()
-    }
 }
 
 impl Work for ImageWork {
-    fn apply(
-        &self,
-        layer: Layer<'_>,
-        manifest: Option<&File>,
-        limits: &Limits,
-        stop: &Stop,
-    ) -> Result<Applied, ImageError> {
-        unpack::sandbox::apply_image(layer, &self.device, limits, manifest, stop)
-    }
-
-    fn digest(
-        &self,
-        known: &[&File],
-        out: Option<&File>,
-        limits: &Limits,
-        stop: &Stop,
-    ) -> Result<([u8; 32], bool), unpack::Error> {
-        unpack::sandbox::image_manifest(&self.device, false, known, out, limits, stop)
-    }
-
-    fn chunks(
-        &self,
-        below: Option<&Chunks>,
-        applied: &Applied,
-        stop: &Stop,
-    ) -> Result<Option<Chunks>, ImageError> {
-        let below = below.map(|list| (list, &applied.chunks));
-        Chunks::of(&self.device, below, stop).map(Some)
-    }
-
-    fn mark(&self) -> Result<Option<Mark>, Error> {
-        unpack::mark(&self.device).map(Some).map_err(unfit(self.id()))
+    fn content(&self) -> Content<'_> {
+        Content::Image(&self.device)
     }
 
     fn make_room(&mut self, bytes: u64) -> Result<(), Error> {
@@ -170,21 +136,8 @@ impl ImageReading {
 }
 
 impl Reading for ImageReading {
-    fn digest(&self, limits: &Limits, stop: &Stop) -> Result<[u8; 32], unpack::Error> {
-        unpack::sandbox::image_manifest(&self.device, false, &[], None, limits, stop)
-            .map(|made| made.0)
-    }
-
-    fn blocks(&self, list: Option<&Chunks>, stop: &Stop) -> Result<Compared, ImageError> {
-        // One that is cut short, or is not as it was sealed, is told by its name.
-        unpack::geometry(&self.device)?;
-        match list {
-            Some(list) => Ok(list.compare(&self.device, stop)?),
-            None => {
-                let digest = Chunks::of(&self.device, None, stop)?.digest();
-                Ok(Compared { digest, differ: 0, first: Vec::new() })
-            }
-        }
+    fn content(&self) -> Content<'_> {
+        Content::Image(&self.device)
     }
 
     fn close(self: Box<Self>) -> Result<(), Error> {

@@ -1,15 +1,13 @@
 //! A thin volume that is open through a mount: to be applied to, or to be read. Both are mounted detached.
 
-use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use thin::{Pool, SECTOR_BYTES, Volume};
-use unpack::{Applied, ImageError, Limits, Stop};
 
 use crate::error::Error;
+use crate::store::content::Content;
 use crate::store::pool_seal;
-use crate::store::seal::Mark;
-use crate::store::seam::{Layer, Reading, Tree, View, Work};
+use crate::store::seam::{Reading, Tree, View, Work};
 
 /// How a work volume is mounted. Power loss may tear it: an unsealed volume is thrown away, and
 /// sealing syncs and commits the pool before anybody relies on it.
@@ -71,8 +69,8 @@ impl View for ThinView {
 }
 
 impl Reading for ThinView {
-    fn digest(&self, limits: &Limits, stop: &Stop) -> Result<[u8; 32], unpack::Error> {
-        unpack::sandbox::tree_manifest(&self.root, &[], None, limits, stop).map(|made| made.0)
+    fn content(&self) -> Content<'_> {
+        Content::Tree(&self.root)
     }
 
     fn close(self: Box<Self>) -> Result<(), Error> {
@@ -110,28 +108,8 @@ impl ThinWork {
 }
 
 impl Work for ThinWork {
-    fn apply(
-        &self,
-        layer: Layer<'_>,
-        manifest: Option<&File>,
-        limits: &Limits,
-        stop: &Stop,
-    ) -> Result<Applied, ImageError> {
-        Ok(unpack::sandbox::apply_with(layer, &self.root, limits, manifest, stop)?)
-    }
-
-    fn digest(
-        &self,
-        known: &[&File],
-        out: Option<&File>,
-        limits: &Limits,
-        stop: &Stop,
-    ) -> Result<([u8; 32], bool), unpack::Error> {
-        unpack::sandbox::tree_manifest(&self.root, known, out, limits, stop)
-    }
-
-    fn mark(&self) -> Result<Option<Mark>, Error> {
-        Ok(None)
+    fn content(&self) -> Content<'_> {
+        Content::Tree(&self.root)
     }
 
     fn make_room(&mut self, bytes: u64) -> Result<(), Error> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,13 +9,12 @@ use std::time::Duration;
 
 use registry::StoreBinding;
 use serde::{Deserialize, Serialize};
-use unpack::{Applied, Chunks, Compared, ImageError, Limits, Stop, Unfit};
 
 use crate::error::Error;
 use crate::error::quote::quoted;
 use crate::plan::Mapping;
 use crate::plan::mapped::Mapped;
-use crate::store::seal::Mark;
+use crate::store::content::Content;
 
 /// Which store, as the caller names it: `thin:POOL` or `dir:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,49 +105,10 @@ pub enum Ground {
 /// Says by the first bytes of a volume what it is.
 pub(crate) type ByStart<'a> = &'a dyn Fn(&[u8]) -> Result<Ground, Error>;
 
-/// The bytes of a layer.
-pub(crate) type Layer<'a> = &'a mut (dyn Read + Send);
-
 /// A volume that is open for one apply.
 pub trait Work {
-    /// Applies a layer in a child behind the walls, which also writes the layer's manifest.
-    ///
-    /// # Errors
-    /// Those of the layer, and [`unpack::Unfit`] for a volume in which none can go on.
-    fn apply(
-        &self,
-        layer: Layer<'_>,
-        manifest: Option<&File>,
-        limits: &Limits,
-        stop: &Stop,
-    ) -> Result<Applied, ImageError>;
-
-    /// Digest of the whole tree, as [`unpack::sandbox::tree_manifest`] makes it, and whether all of `out` was
-    /// written.
-    fn digest(
-        &self,
-        known: &[&File],
-        out: Option<&File>,
-        limits: &Limits,
-        stop: &Stop,
-    ) -> Result<([u8; 32], bool), unpack::Error>;
-
-    /// The list of the chunks of the device as it is; none where the volume is mounted. `below` is that of the
-    /// volume before `applied`, where it is known: then only what has changed is read.
-    ///
-    /// # Errors
-    /// As [`unpack::Chunks::of`].
-    fn chunks(
-        &self,
-        _below: Option<&Chunks>,
-        _applied: &Applied,
-        _stop: &Stop,
-    ) -> Result<Option<Chunks>, ImageError> {
-        Ok(None)
-    }
-
-    /// The mark of the writer on what was applied; none where the volume is mounted.
-    fn mark(&self) -> Result<Option<Mark>, Error>;
+    /// What it holds.
+    fn content(&self) -> Content<'_>;
 
     /// Makes room for `bytes` more of layer and `inodes` more entries.
     ///
@@ -171,19 +130,10 @@ pub trait Work {
     fn close(self: Box<Self>, seal_record: Option<&[u8]>) -> Result<(), Error>;
 }
 
-/// A sealed volume whose tree can be digested.
+/// A sealed volume that is open to be compared with what was sealed.
 pub trait Reading {
-    /// Digest of the whole tree, read whole in a child behind the walls.
-    fn digest(&self, limits: &Limits, stop: &Stop) -> Result<[u8; 32], unpack::Error>;
-
-    /// What the blocks of the device are now, and how that differs from the list, where it is known: all that is
-    /// in use is read, and nothing is made of it.
-    ///
-    /// # Errors
-    /// [`ImageError::Unfit`] where it is no image of the writer; [`ImageError::Layer`] where it cannot be read.
-    fn blocks(&self, _list: Option<&Chunks>, _stop: &Stop) -> Result<Compared, ImageError> {
-        Err(Unfit::Foreign.into())
-    }
+    /// What it holds.
+    fn content(&self) -> Content<'_>;
 
     /// Nothing of it is open or mapped any more.
     fn close(self: Box<Self>) -> Result<(), Error>;
@@ -285,8 +235,8 @@ pub trait Store: Send {
     /// device, which are the origin's as long as nothing was written, what the layer is applied to.
     fn open(&self, id: u32, bytes: u64, judge: ByStart<'_>) -> Result<Box<dyn Work>, Error>;
 
-    /// Opens the sealed `id` of `bytes` to digest its tree: without a mount where our own reader can.
-    fn read(&self, id: u32, bytes: u64) -> Result<Box<dyn Reading>, Error>;
+    /// Opens the sealed `id` of `bytes` to be compared: an image that is on this `ground` without a mount.
+    fn read(&self, id: u32, bytes: u64, ground: Ground) -> Result<Box<dyn Reading>, Error>;
 
     /// Opens the sealed `id` of `bytes` to be read; nothing can be written through it.
     fn look(&self, id: u32, bytes: u64) -> Result<Box<dyn View>, Error>;

@@ -13,8 +13,9 @@ use crate::host::ids::{self, New};
 use crate::host::{Host, walls};
 use crate::plan::class::class;
 use crate::process::lock::Lock;
+use crate::store::content::Content;
 use crate::store::seal::{self, Key, SealRecord};
-use crate::store::seam::{Ground, Work};
+use crate::store::seam::Ground;
 use crate::verbs::arriving::Arriving;
 use crate::verbs::blobs::LATE;
 use crate::verbs::verdict;
@@ -264,7 +265,7 @@ fn reserve(host: &mut Host, build: &str, parent: &Volume, bytes: u64) -> Result<
 /// applied to. An image of the writer is believed only as far as the parent's seal record vouches for it. A
 /// template that no writer has made is made again, so that only what was begun through mounts goes on through
 /// them.
-fn ground(host: &Host, parent: &Volume, start: &[u8]) -> Result<Ground, Error> {
+pub(crate) fn ground(host: &Host, parent: &Volume, start: &[u8]) -> Result<Ground, Error> {
     let unfit = |source| Error::Volume { volume: parent.id, source: Box::new(source) };
     match (seal::mark(start), parent.role) {
         (None, Role::Layer) if parent.is_image() => return Err(unfit(Unfit::Changed)),
@@ -316,7 +317,7 @@ fn apply(
     let manifest = host.manifests.unnamed(volume.id)?;
     let limits = &host.settings.limits;
     let stop = host.settings.cancel.stop();
-    let applied = match work.apply(&mut *stream, Some(&manifest), limits, &stop) {
+    let applied = match work.content().apply(&mut *stream, Some(&manifest), limits, &stop) {
         Ok(applied) => applied,
         Err(ImageError::Layer(source)) => return Err(Error::Unpack { layer: title, source }),
         Err(ImageError::Unfit(source)) => {
@@ -342,13 +343,16 @@ fn apply(
     }
     let bytes = work.bytes();
     let whole = host.limits_of_tree(volume)?;
-    let tree = host.manifests.seal(work.as_ref(), volume.id, parent, manifest, &whole, &stop)?;
-    let blocks = digest_blocks(host, work.as_ref(), parent, volume.id, &applied)?;
+    let tree = host.manifests.seal(work.content(), volume.id, parent, manifest, &whole, &stop)?;
+    let blocks = digest_blocks(host, work.content(), parent, volume.id, &applied)?;
     let volume = Volume { bytes, ..volume.clone() };
     let chain = chain_id(chain_below(parent)?, Digest(applied.diff_id));
     let (key, made) = (host.registry.seal_key()?, host.registry.reserved_at(volume.id)?);
     let md5 = wanted.source.as_ref().zip(stream.md5()).and_then(|(source, md5)| source.is_md5(md5));
-    let mark = work.mark()?;
+    let mark = work
+        .content()
+        .mark()
+        .map_err(|source| Error::Volume { volume: volume.id, source: Box::new(source) })?;
     // A store that was begun by an older veneer has no key, and its volumes no seal records.
     let seal_record = key.map(|key| {
         let record = wanted.seal_record(&volume, &applied, chain, (tree, blocks), md5, made);
@@ -363,13 +367,13 @@ fn apply(
 /// The block digest of a volume that a layer was written into; its list is kept for the next layer, and for `verify`.
 fn digest_blocks(
     host: &Host,
-    work: &dyn Work,
+    content: Content<'_>,
     parent: &Volume,
     id: u32,
     applied: &unpack::Applied,
 ) -> Result<Option<Digest>, Error> {
     let below = host.manifests.chunks(parent);
-    let list = work.chunks(below.as_ref(), applied, &host.settings.cancel.stop());
+    let list = content.chunks(below.as_ref(), applied, &host.settings.cancel.stop());
     let list = list.map_err(|error| match error {
         ImageError::Layer(source) => Error::Tree { doing: "digest the blocks", source },
         ImageError::Unfit(source) => Error::Volume { volume: id, source: Box::new(source) },

@@ -22,7 +22,8 @@ use crate::host::{Host, walls};
 use crate::local::piece::Whole;
 use crate::local::way::Way;
 use crate::process::cancel::Cancel;
-use crate::store::seam::{Ground, Work};
+use crate::store::content::Content;
+use crate::store::seam::Ground;
 
 /// What the frames of a stream take at most, beside the content.
 const FRAMES_MAX: u64 = 1 << 20;
@@ -206,7 +207,7 @@ impl Host {
         let work = self.store.open(row.id, row.bytes, &|_| Ok(Ground::Mounted))?;
         let applied = work
             .has_room(copies::bytes(copies))
-            .and_then(|()| self.apply_copies(row, work.as_ref(), copies));
+            .and_then(|()| self.apply_copies(row, work.content(), copies));
         // Whatever came of it, nothing of it stays open.
         let closed = work.close(None);
         applied?;
@@ -216,7 +217,7 @@ impl Host {
     fn apply_copies(
         &self,
         row: &Activation,
-        work: &dyn Work,
+        content: Content<'_>,
         copies: &[CopyIn],
     ) -> Result<(), Error> {
         let limits = Limits {
@@ -239,7 +240,7 @@ impl Host {
             failed: None,
         };
         let stop = self.settings.cancel.stop();
-        let applied = work.apply(&mut stream, None, &limits, &stop);
+        let applied = content.apply(&mut stream, None, &limits, &stop);
         if let Some(error) = stream.failed {
             return Err(error);
         }

@@ -14,8 +14,8 @@ use crate::error::unseen::Unseen;
 use crate::host::Host;
 use crate::plan::class::class;
 use crate::plan::condemned::{Standing, standing};
-use crate::store::seal::{self, Key, SealRecord};
-use crate::store::seam::Reading;
+use crate::store::content::Content;
+use crate::verbs::build::ground;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -241,16 +241,16 @@ impl Host {
 
     /// In a child behind the walls, as when it was sealed: a tree is as large and as odd as layers make it,
     /// and whoever had the device may have written another file system. Each layer has its time.
-    fn tree_digest(&self, tree: &dyn Reading, volume: &Volume) -> Result<Digest, Error> {
+    fn tree_digest(&self, tree: Content<'_>, volume: &Volume) -> Result<Digest, Error> {
         let limits = self.limits_of_tree(volume)?;
-        let digest = tree
-            .digest(&limits, &self.settings.cancel.stop())
+        let (digest, _) = tree
+            .digest(&[], None, &limits, &self.settings.cancel.stop())
             .map_err(|source| Error::Tree { doing: "read a sealed tree", source })?;
         Ok(Digest(digest))
     }
 
     /// All blocks of an image that are in use are read; which chunks differ is said where their list is at hand.
-    fn blocks(&self, device: &dyn Reading, volume: &Volume) -> Result<(Digest, Vec<u64>), Error> {
+    fn blocks(&self, device: Content<'_>, volume: &Volume) -> Result<(Digest, Vec<u64>), Error> {
         let list = self.manifests.chunks(volume);
         let doing = "read the blocks of a sealed volume";
         match device.blocks(list.as_ref(), &self.settings.cancel.stop()) {
@@ -287,20 +287,6 @@ impl Host {
         Ok(layers)
     }
 
-    /// The seal record of an image of the writer vouches for it: nothing can be built on it else.
-    fn has_its_record(&self, volume: &Volume) -> Result<(), Error> {
-        let key = self.registry.seal_key()?.map(|key| Key(key.0));
-        let start = self.store.seal_record(volume.id)?.unwrap_or_default();
-        let good = match seal::mark(&start) {
-            Some(_) => SealRecord::vouches(&start, key.as_ref(), volume.id),
-            None => !volume.is_image(),
-        };
-        match good {
-            true => Ok(()),
-            false => Err(Error::Volume { volume: volume.id, source: Box::new(Unfit::Changed) }),
-        }
-    }
-
     /// What is there now, and which chunks differ, where those are looked at.
     fn found_now(&self, volume: &Volume, measure: Measure) -> Result<(Digest, Vec<u64>), Error> {
         // Recovery and collection by another process leave a volume alone whose lock is held.
@@ -308,14 +294,16 @@ impl Host {
         self.still_sealed(volume.id)?;
         let reading = {
             let _store = self.locks.store()?;
-            self.has_its_record(volume)
-                .and_then(|()| self.store.read(volume.id, volume.bytes))
-                .map_err(of_the_device)?
+            // An image whose record does not vouch for it is as bad as one that differs: nothing can be built on it.
+            let ground = |start: Option<Vec<u8>>| ground(self, volume, &start.unwrap_or_default());
+            let read = |ground| self.store.read(volume.id, volume.bytes, ground);
+            let start = self.store.seal_record(volume.id);
+            start.and_then(ground).and_then(read).map_err(of_the_device)?
         };
         let found = match measure {
-            Measure::Blocks => self.blocks(reading.as_ref(), volume),
+            Measure::Blocks => self.blocks(reading.content(), volume),
             Measure::Tree => {
-                self.tree_digest(reading.as_ref(), volume).map(|tree| (tree, Vec::new()))
+                self.tree_digest(reading.content(), volume).map(|tree| (tree, Vec::new()))
             }
         };
         reading.close()?;

@@ -10,6 +10,7 @@ use unpack::{Applied, Chunks, ImageError, Stop};
 
 use crate::cli::flags::{Flags, Usage};
 use crate::cli::open::readable;
+use crate::cli::said::sha256;
 
 /// What a list begins with.
 const FIRST: &[u8] = b"veneer chunks ";
@@ -123,7 +124,7 @@ pub(crate) fn verify(flags: &Flags, list: &Path) -> anyhow::Result<bool> {
     if flags.json {
         let value = serde_json::json!({
             "equal": equal,
-            "block_digest": text(list.digest()),
+            "block_digest": sha256(list.digest()),
             "chunks_differ": compared.differ,
             "first": compared.first,
         });
@@ -131,7 +132,7 @@ pub(crate) fn verify(flags: &Flags, list: &Path) -> anyhow::Result<bool> {
     } else if !flags.quiet {
         let first: Vec<String> = compared.first.iter().map(u64::to_string).collect();
         match compared.differ {
-            0 => note!("unpack: equal: {}", text(list.digest())),
+            0 => note!("unpack: equal: {}", sha256(list.digest())),
             1 => note!("unpack: not equal: 1 chunk of 1 MiB differs, number {}", first[0]),
             n => note!(
                 "unpack: not equal: {n} chunks of 1 MiB differ, the first are numbers {}",
@@ -150,7 +151,7 @@ pub(crate) fn block_digest(flags: &Flags) -> anyhow::Result<bool> {
     if let Some(kept) = kept {
         kept.write(&list).with_context(|| format!("--chunks {:?}", kept.path))?;
     }
-    let digest = text(list.digest());
+    let digest = sha256(list.digest());
     match flags.json {
         true => {
             writeln!(io::stdout(), "{}", serde_json::json!({ "block_digest": digest }))?;
@@ -158,10 +159,4 @@ pub(crate) fn block_digest(flags: &Flags) -> anyhow::Result<bool> {
         false => writeln!(io::stdout(), "{digest}")?,
     }
     Ok(true)
-}
-
-/// A digest in words.
-pub(crate) fn text(digest: [u8; 32]) -> String {
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
 }

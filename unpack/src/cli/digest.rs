@@ -10,6 +10,7 @@ use unpack::{Limits, Root, Stop, Unfit, Walls};
 use crate::cli::flags::{Flags, Usage};
 use crate::cli::image;
 use crate::cli::open::readable;
+use crate::cli::said::sha256;
 
 /// Always the answer yes.
 pub(crate) fn tree_digest(flags: &Flags, limits: &Limits) -> anyhow::Result<bool> {
@@ -43,13 +44,12 @@ pub(crate) fn tree_digest(flags: &Flags, limits: &Limits) -> anyhow::Result<bool
             of_root(&root, flags.manifest.as_ref().map(create).transpose()?, limits)?
         }
     };
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = sha256(digest);
     match flags.json {
         true => {
-            let value = serde_json::json!({ "tree_digest": format!("sha256:{digest}") });
-            writeln!(io::stdout(), "{value}")?;
+            writeln!(io::stdout(), "{}", serde_json::json!({ "tree_digest": digest }))?;
         }
-        false => writeln!(io::stdout(), "sha256:{digest}")?,
+        false => writeln!(io::stdout(), "{digest}")?,
     }
     Ok(true)
 }

@@ -14,7 +14,7 @@ use crate::cli::digest;
 use crate::cli::flags::{self, Flags, SHOWN_MAX};
 use crate::cli::image::{self, Sealed};
 use crate::cli::misplaced::misplaced;
-use crate::cli::said::{DIGESTS, say, summary};
+use crate::cli::said::{DIGESTS, say, sha256, summary};
 
 const NO: u8 = 1;
 const NEVER: u8 = 100;
@@ -298,12 +298,11 @@ fn verify(
     }
     let yes = verified.differences == 0 && verified.extra == 0;
     if flags.json {
-        let found: String = verified.found_digest.iter().map(|b| format!("{b:02x}")).collect();
         let value = serde_json::json!({
             "equal": yes,
             "differences": verified.differences,
             "extra": verified.extra,
-            "found_digest": format!("sha256:{found}"),
+            "found_digest": sha256(verified.found_digest),
             "layer": verified.layer,
         });
         writeln!(io::stdout(), "{value}")?;

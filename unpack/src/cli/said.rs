@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 use unpack::Applied;
 
-use crate::cli::chunks::text;
 use crate::cli::flags::Flags;
 
 pub(crate) fn say(
@@ -20,12 +19,11 @@ pub(crate) fn say(
     if flags.json {
         let mut summary = summary(applied, if digests { &[] } else { &DIGESTS })?;
         if let (Some(fields), Some(blocks)) = (summary.as_object_mut(), blocks) {
-            fields.insert("block_digest".into(), text(blocks).into());
+            fields.insert("block_digest".into(), sha256(blocks).into());
         }
         writeln!(out, "{summary}")?;
     } else if !flags.quiet {
-        let id: String = applied.diff_id.iter().map(|b| format!("{b:02x}")).collect();
-        let layer = if digests { format!("sha256:{id}") } else { "a layer".into() };
+        let layer = if digests { sha256(applied.diff_id) } else { "a layer".into() };
         note!(
             "unpack: applied {layer}: {} entries, {} bytes of files, {} whiteouts",
             applied.entries,
@@ -45,4 +43,10 @@ pub(crate) fn summary(applied: &Applied, void: &[&str]) -> serde_json::Result<se
         fields.retain(|name, _| !void.contains(&name.as_str()));
     }
     Ok(summary)
+}
+
+/// A digest in words.
+pub(crate) fn sha256(digest: [u8; 32]) -> String {
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
 }

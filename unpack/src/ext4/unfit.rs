@@ -60,17 +60,22 @@ impl Unfit {
 impl Unfit {
     /// Whether it stays so however often the same is tried: only a read or a write may succeed another time.
     pub fn is_final(&self) -> bool {
+        self.failed().is_none()
+    }
+
+    /// The error of a read or a write; all others are found by a look.
+    fn failed(&self) -> Option<&io::Error> {
         match self {
-            Unfit::Io { .. } => false,
+            Unfit::Io { source, .. } => Some(source),
             Unfit::Empty
             | Unfit::Foreign
             | Unfit::Version(_)
             | Unfit::Unsealed
             | Unfit::Changed
             | Unfit::Short { .. }
-            | Unfit::InUse { .. }
             | Unfit::NoRoom { .. }
-            | Unfit::Geometry(_) => true,
+            | Unfit::InUse { .. }
+            | Unfit::Geometry(_) => None,
         }
     }
 }
@@ -121,17 +126,6 @@ impl fmt::Display for Unfit {
 
 impl error::Error for Unfit {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            Unfit::Io { source, .. } => Some(source),
-            Unfit::Empty
-            | Unfit::Foreign
-            | Unfit::Version(_)
-            | Unfit::Unsealed
-            | Unfit::Changed
-            | Unfit::Short { .. }
-            | Unfit::NoRoom { .. }
-            | Unfit::InUse { .. }
-            | Unfit::Geometry(_) => None,
-        }
+        self.failed().map(|error| error as _)
     }
 }

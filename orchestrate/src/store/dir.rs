@@ -26,7 +26,9 @@ use crate::store::dir_files::{
     io_error, is_dir, is_no_file, is_there, linked, make_tree, put_number, read_own, remove,
     replace, tree_error, write_new,
 };
-use crate::store::dir_place::{LOCK, is_empty, make_dir, make_private, making, own_dir, own_top};
+use crate::store::dir_place::{
+    LOCK, clear, is_empty, make_dir, make_private, making, own_dir, own_top,
+};
 use crate::store::dir_restore::{self, HEADER};
 use crate::store::dir_work::{DirView, DirWork};
 use crate::store::seam::{ByStart, Condition, Ground, Made, Reading, Space, Store, View, Work};
@@ -67,6 +69,7 @@ impl DirStore {
             }
         }
         let id = dir_restore::identity(&path)?;
+        clear(&path);
         // Directories that came later, and one whose links recovery makes anew.
         for name in ["notes", "made", "active"] {
             make_dir(&path.join(name))?;

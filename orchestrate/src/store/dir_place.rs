@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -111,6 +111,21 @@ pub(super) fn making<'p>(
     }
     held(&dir, place, wait.min(OLDER), cancel)?;
     Ok(Making { place, _lock: lock, _older: dir })
+}
+
+/// Removes the lock of a process that was killed between making the store and letting go. One that is held
+/// is its holder's to remove, and what is no empty file of ours was put there by somebody else.
+pub(super) fn clear(place: &Path) {
+    let path = place.join(LOCK);
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let Ok(lock) = OpenOptions::new().read(true).custom_flags(flags).open(&path) else { return };
+    let ours = lock.metadata().is_ok_and(|found| {
+        found.is_file() && found.len() == 0 && found.uid() == nix::unistd::geteuid().as_raw()
+    });
+    if ours && lock.try_lock().is_ok() && lock_files::is_at(&lock, &path) {
+        // What stays is in nobody's way.
+        drop(remove(&path));
+    }
 }
 
 /// Whether the lock was to be had in this time.

@@ -229,3 +229,25 @@ fn who_waits_for_another_that_makes_the_store_hears() {
     host.ok(&["ensure", A]);
     host.check();
 }
+
+/// Killed between the store's header and letting go, one leaves its lock; nobody makes that store again.
+#[test]
+fn a_lock_that_was_left_in_a_store_goes_and_one_that_is_held_stays() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    host.ok(&["ensure", A]);
+    let path = host.store().join(".veneer-store.lock");
+    let held = File::create_new(&path).unwrap();
+    held.lock().unwrap();
+    host.ok(&["ls"]);
+    assert!(path.exists(), "a held lock was removed");
+    drop(held);
+    host.ok(&["recover"]);
+    assert!(!path.exists(), "a lock that nobody holds stays");
+    // What somebody else put there is not ours to remove.
+    fs::write(&path, "a note").unwrap();
+    host.ok(&["recover"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "a note");
+    fs::remove_file(&path).unwrap();
+    host.check();
+}

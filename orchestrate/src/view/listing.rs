@@ -106,7 +106,7 @@ pub struct ActivationLine {
     pub condemned: Option<String>,
     /// Its size, bytes.
     pub bytes: u64,
-    /// Whether it was up when the host went down, and nobody has checked its file system since.
+    /// Whether it was up when the host went down without a journal, and nobody has checked its file system since.
     #[serde(default)]
     pub unchecked: bool,
     /// What becomes of it as soon as nobody has it open.

@@ -79,6 +79,20 @@ impl Veneer {
         Ok(status.working().context("the pool has failed")?.used_data.0)
     }
 
+    /// Does `work` while the kernel says that it was booted anew; devices stay as they are.
+    ///
+    /// # Errors
+    /// Those of `work`; the boot's id cannot be covered.
+    pub fn in_another_boot<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let real = Path::new("/proc/sys/kernel/random/boot_id");
+        let other = self.state.join("another-boot");
+        std::fs::write(&other, "00000000-0000-4000-8000-000000000001\n")?;
+        rustix::mount::mount_bind(&other, real).context("another boot")?;
+        let done = work();
+        rustix::mount::unmount(real, UnmountFlags::empty())?;
+        done
+    }
+
     /// Rows and pool agree: no volume but sealed ones, the ids of pool and registry are the same, the
     /// transaction ids too, the registry is sound, the pool takes writes.
     ///

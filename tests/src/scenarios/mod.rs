@@ -3,6 +3,9 @@
 use crate::scenario::Scenario;
 
 pub mod activate;
+mod activation_load;
+pub mod activation_log_writes;
+pub mod activation_power_cut;
 pub mod bench;
 pub mod boot;
 pub mod boots;
@@ -74,6 +77,7 @@ pub const ALL: &[Scenario] = &[
     killed::SCENARIO,
     crash_clock::SCENARIO,
     crash_faulty::SCENARIO,
+    activation_log_writes::SCENARIO,
     refuse::SCENARIO,
     written::SCENARIO,
     by_hand::SCENARIO,
@@ -122,6 +126,7 @@ pub const SHORT: &[Scenario] = &[
 
 /// Only by name, or with `--soak`: each takes minutes also in its short form.
 pub const LONG: &[Scenario] = &[
+    activation_power_cut::SCENARIO,
     crash_ioctls::SCENARIO,
     crash_log_writes::SCENARIO,
     crash_points::SCENARIO,

@@ -245,29 +245,16 @@ fn grown(guest: &Guest, veneer: &Veneer) -> Result<()> {
     Ok(())
 }
 
-/// What was up when the host went down is named until somebody says that it is in order.
+/// What was up when the host went down comes up again; it has a journal, so nobody has to look at it.
 fn another_boot(veneer: &Veneer) -> Result<()> {
-    let real = Path::new("/proc/sys/kernel/random/boot_id");
-    let other = veneer.state.join("another-boot");
-    std::fs::write(&other, "00000000-0000-4000-8000-000000000001\n")?;
     veneer.ok(&["activate", &image("golang"), "--name", "down", "--no-fetch"])?;
     veneer.ok(&["deactivate", "down"])?;
-    ensure!(activation(veneer, "b1")?["unchecked"] == false, "before any boot");
     veneer.pool.pool().deactivate("b1")?;
-    rustix::mount::mount_bind(&other, real).context("another boot")?;
-    let looked = (|| {
+    veneer.in_another_boot(|| {
         veneer.ok(&["recover"])?;
         let up = activation(veneer, "b1")?;
-        ensure!(up["unchecked"] == true && up["mapped"] == true, "{up}");
-        ensure!(activation(veneer, "down")?["unchecked"] == false, "it was down");
-        let (ok, reason) = check(veneer, "checked")?;
-        ensure!(ok && reason.contains("b1"), "{reason}");
-        veneer.ok(&["checked", "b1"])?;
-        ensure!(activation(veneer, "b1")?["unchecked"] == false, "it was checked");
-        veneer.ok(&["recover"])?;
-        ensure!(activation(veneer, "b1")?["unchecked"] == false, "in the same boot");
+        ensure!(up["unchecked"] == false && up["mapped"] == true, "{up}");
+        ensure!(activation(veneer, "down")?["mapped"] == false, "it was down");
         veneer.ok(&["rm", "down"]).map(drop)
-    })();
-    rustix::mount::unmount(real, rustix::mount::UnmountFlags::empty())?;
-    looked
+    })
 }

@@ -295,7 +295,38 @@ fn older(guest: &Guest, veneer: &Veneer) -> Result<()> {
     ensure!(names(&before) == names(&after), "before {before}, rebuilt {after}");
     intact(veneer)?;
     drop(Mounted::new(guest.scratch(), "node-1")?);
-    veneer.check()
+    veneer.check()?;
+    after_a_crash(veneer, &own)
+}
+
+/// What an earlier version made has no journal for all that is known of it: after a crash of the host it is named until
+/// somebody says that it is in order. What the writer made has one.
+fn after_a_crash(veneer: &Veneer, written: &str) -> Result<()> {
+    veneer.ok(&["activate", written, "--name", "written-1"])?;
+    for name in ["golang-1", "written-1"] {
+        veneer.pool.pool().deactivate(name)?;
+    }
+    veneer.in_another_boot(|| {
+        veneer.ok(&["recover"])?;
+        let unchecked = |name: &str| -> Result<bool> {
+            let row = veneer.ok(&["show", name])?;
+            ensure!(row["mapped"] == true, "it did not come up: {row}");
+            row["unchecked"].as_bool().with_context(|| row.to_string())
+        };
+        ensure!(unchecked("golang-1")?, "it has no journal");
+        ensure!(!unchecked("written-1")?, "it has a journal");
+        let health = veneer.cmd(&["health", "--json"]).run()?.json()?;
+        let checks = health["checks"].as_array().context("checks")?;
+        let checked = checks.iter().find(|check| check["name"] == "checked").context("checked")?;
+        let reason = checked["reason"].as_str().unwrap_or_default();
+        ensure!(reason.contains("golang-1") && !reason.contains("written-1"), "{checked}");
+        veneer.ok(&["checked", "golang-1"])?;
+        ensure!(!unchecked("golang-1")?, "it was checked");
+        veneer.ok(&["recover"])?;
+        ensure!(!unchecked("golang-1")?, "in the same boot");
+        Ok(())
+    })?;
+    veneer.ok(&["rm", "written-1"]).map(drop)
 }
 
 /// A mark that is not as it was sealed: what is built on it is built again, with all that is below.

@@ -91,8 +91,8 @@ impl fmt::Display for Repair {
             }
             Repair::Unchecked { name } => write!(
                 f,
-                "note that activation {name} was up when the host went down, so that its file system \
-                 is unchecked"
+                "note that activation {name}, which has no journal, was up when the host went down, so \
+                 that its file system is unchecked"
             ),
             Repair::TakeDown { name } => {
                 write!(f, "take down activation {name}, which may not be up any more")
@@ -185,7 +185,7 @@ impl Facts {
         let device = self.mapped.iter().find(|mapped| mapped.id == row.id);
         if row.state == ActivationState::Active {
             let another_boot = self.boot.is_some() && row.boot != self.boot;
-            if device.is_none() && another_boot && !row.unchecked {
+            if device.is_none() && another_boot && !row.unchecked && !self.has_journal(row) {
                 repairs.push(Repair::Unchecked { name: name() });
             }
             if let Some(bytes) = device.map(|device| device.bytes).filter(|b| *b > row.bytes) {
@@ -198,6 +198,13 @@ impl Facts {
             repairs.push(Repair::Settle { name: name(), wish: word(wish) });
         }
         repairs
+    }
+
+    /// Whether an activation has a journal, which its next mount replays: what the writer made has one, and only
+    /// that has a block digest.
+    fn has_journal(&self, row: &Activation) -> bool {
+        let origin = self.volumes.iter().find(|volume| volume.id == row.origin);
+        origin.is_some_and(Volume::is_image)
     }
 
     /// Whether an activation runs that the settings have taken down.

@@ -30,6 +30,7 @@ impl Config {
             local_roots: self.local_roots()?,
             limits: limits.clone(),
             volume_bytes: number("volume_bytes"),
+            overcommit: self.number("overcommit"),
             wait: Duration::from_secs(number("wait")),
             spool_age: Duration::from_secs(number("spool_age")),
             trust: self.trust()?,

@@ -69,6 +69,9 @@ const ROWS_MAX: u64 = 100_000_000;
 /// Days of history: a hundred years.
 const DAYS_MAX: u64 = 36_500;
 
+/// Percent of the pool that may be promised: ten thousand times its size.
+const PERCENT_MAX: u64 = 1_000_000;
+
 /// Threads of one kind, each with a host or a connection of its own.
 const HANDS_MAX: u64 = 256;
 const CONNECTIONS_MAX: u64 = 4096;
@@ -96,6 +99,8 @@ pub const SETTINGS: &[Setting] = &[
         "the directory of the pool's files, as given to `thin pool init`; for serve.grow_to"),
     set("volume_bytes", "--volume-bytes", &["VENEER_VOLUME_BYTES"], bytes(1), "4294967296",
         "size of a new activation, and of the template where there is none yet, bytes (such as 20G)"),
+    set("overcommit", "", &["VENEER_OVERCOMMIT"], from(1, PERCENT_MAX), "",
+        "percent of the pool's size that the sizes of all activations may come to together; none: no bound"),
     set("bytes_max", "--bytes-max", &["VENEER_BYTES_MAX"], bytes(1), "",
         "bytes of one layer when uncompressed; none: the limit of unpack"),
     set("wait", "--wait", &["VENEER_WAIT"], from(0, SECONDS_MAX), "3600",

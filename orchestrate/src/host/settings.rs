@@ -41,6 +41,8 @@ pub struct Settings {
     /// Size of a new activation, bytes; of the template where there is none yet, which every layer's volume has
     /// from then on, until a layer needs more.
     pub volume_bytes: u64,
+    /// Percent of the pool's size that the sizes of all activations may come to; none: no bound.
+    pub overcommit: Option<u64>,
     /// How long to wait for another process.
     pub wait: Duration,
     /// Spools of killed runs go when nobody wrote to them for so long.

@@ -165,6 +165,14 @@ pub(crate) fn own_bytes(volume: &Volume) -> u64 {
     }
 }
 
+/// What a removal was measured to free, bytes.
+pub(crate) fn bytes(sweep: &Sweep) -> u64 {
+    match sweep {
+        Sweep::Volume { bytes, .. } => *bytes,
+        Sweep::Image { .. } | Sweep::Foreign { .. } => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use registry::{ActivationState, Digest, ImageLayer, Seal};

@@ -11,8 +11,9 @@ use crate::host::run::RunLine;
 use crate::verbs::activate::{ActivateOptions, Activated};
 use crate::verbs::deactivate::{Deactivated, Going};
 use crate::verbs::ensure::Ensured;
-use crate::verbs::gc::{Bound, Collected, Usage};
+use crate::verbs::gc::{Bound, Collected};
 use crate::verbs::remove::Removed;
+use crate::verbs::usage::Usage;
 use crate::view::listing::Listing;
 
 /// What both can do, with the same results.

@@ -31,7 +31,9 @@ use crate::store::dir_place::{
 };
 use crate::store::dir_restore::{self, HEADER};
 use crate::store::dir_work::{DirView, DirWork};
-use crate::store::seam::{ByStart, Condition, Ground, Made, Reading, Space, Store, View, Work};
+use crate::store::seam::{
+    ByStart, Condition, Ground, Made, Reading, Space, Store, Taken, View, Work,
+};
 
 /// The file of the believed serials.
 const SERIALS: &str = "serials";
@@ -475,7 +477,7 @@ impl Store for DirStore {
         })
     }
 
-    fn exclusive(&self) -> Result<Option<Vec<(u32, u64)>>, Error> {
+    fn taken_by_each(&self) -> Result<Option<Vec<Taken>>, Error> {
         Ok(None)
     }
 

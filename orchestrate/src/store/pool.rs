@@ -20,7 +20,7 @@ use crate::store::pool_image::{self, ImageReading, ImageWork};
 use crate::store::pool_open::{ThinView, ThinWork, admit, mount};
 use crate::store::pool_read::{self, lost, mapping, not_made, told};
 use crate::store::seam::{
-    ByStart, Condition, Ground, Made, Peek, Reading, Space, Store, View, Work,
+    ByStart, Condition, Ground, Made, Peek, Reading, Space, Store, Taken, View, Work,
 };
 use crate::store::{pool_names, pool_seal, pool_serials};
 
@@ -476,10 +476,14 @@ impl Store for ThinStore {
         })
     }
 
-    fn exclusive(&self) -> Result<Option<Vec<(u32, u64)>>, Error> {
+    fn taken_by_each(&self) -> Result<Option<Vec<Taken>>, Error> {
         let block = self.block_bytes();
-        let usage = self.pool.usage()?;
-        Ok(Some(usage.iter().map(|of| (of.record.id.get(), of.exclusive_blocks * block)).collect()))
+        let taken = |of: &thin::Usage| Taken {
+            id: of.record.id.get(),
+            exclusive_bytes: of.exclusive_blocks * block,
+            shared_bytes: of.shared_blocks * block,
+        };
+        Ok(Some(self.pool.usage()?.iter().map(taken).collect()))
     }
 
     fn alone(&self) -> bool {

@@ -62,6 +62,17 @@ pub enum Made {
     Foreign,
 }
 
+/// What one volume holds of a store, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The volume.
+    pub id: u32,
+    /// What no other volume holds.
+    pub exclusive_bytes: u64,
+    /// What others hold too.
+    pub shared_bytes: u64,
+}
+
 /// Room in a store, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Space {
@@ -370,8 +381,8 @@ pub trait Store: Send {
         }
     }
 
-    /// Bytes that each volume has and no other; none where volumes cannot be told apart.
-    fn exclusive(&self) -> Result<Option<Vec<(u32, u64)>>, Error>;
+    /// What each volume holds; none where volumes cannot be told apart.
+    fn taken_by_each(&self) -> Result<Option<Vec<Taken>>, Error>;
 
     /// Whether nobody else takes room here, so that differences mean something.
     fn alone(&self) -> bool;

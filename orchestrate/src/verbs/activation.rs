@@ -17,6 +17,7 @@ pub(crate) fn reserve_activation(host: &mut Host, new: &NewActivation<'_>) -> Re
         return Err(Error::Stranger { name: new.name.into(), by });
     }
     host.store.admit(1)?;
+    host.may_promise(new.name, new.bytes)?;
     let (_, made) = ids::take(host, &New::Activation(new.clone()), |host, id| {
         host.store.snapshot(id, new.origin)
     })?;

@@ -1,4 +1,4 @@
-//! `gc`, pins and `df`: room that nobody needs is found, told, and given back.
+//! `gc` and pins: room that nobody needs is found, told, and given back.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::plan::garbage::{Facts, Sweep, garbage, own_bytes, still_garbage};
+use crate::plan::garbage::{Facts, Sweep, bytes, garbage, own_bytes, still_garbage};
 use crate::store::seam::Space;
-use crate::verbs::{condemned, volumes};
+use crate::verbs::volumes;
 
 /// For so long a collection keeps others from images at a time, and longer only where one removal takes
 /// longer.
@@ -101,43 +101,6 @@ impl Collected {
     pub fn whole(&self) -> bool {
         self.refused.is_empty() && self.missed_bytes() == 0
     }
-}
-
-/// What one image takes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ImageUse {
-    /// Its reference.
-    pub image: String,
-    /// What its layers take together, bytes.
-    pub bytes: u64,
-    /// Of these, what other images or their activations need too.
-    pub shared_bytes: u64,
-    /// Of these, what only it needs.
-    pub exclusive_bytes: u64,
-    /// What removing it would free now: nothing while there are activations of it.
-    pub would_free_bytes: u64,
-    /// Whether `gc` leaves it.
-    pub pinned: bool,
-    /// Names of its activations.
-    pub activations: Vec<String>,
-}
-
-/// What takes the room of a store.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Usage {
-    /// Its room.
-    pub space: Space,
-    /// By reference.
-    pub images: Vec<ImageUse>,
-    /// Activations by name, with the bytes that only they have; none where the store cannot tell.
-    pub activations: Vec<(String, Option<u64>)>,
-    /// What `gc` would free without a bound, bytes.
-    pub garbage_bytes: u64,
-    /// Ids that no row knows.
-    pub foreign: Vec<u32>,
-    /// Condemned volumes that are still there.
-    #[serde(default)]
-    pub condemned: Vec<u32>,
 }
 
 impl Host {
@@ -322,60 +285,6 @@ impl Host {
     pub fn release(&mut self, digest: registry::Digest) -> Result<bool, Error> {
         self.commit_told(|write| write.release(digest))
     }
-
-    /// What takes the room, by image.
-    pub fn usage(&self) -> Result<Usage, Error> {
-        let facts = self.garbage_facts(None)?;
-        let measured = self.store.exclusive()?;
-        let of = |id: u32| facts.volumes.iter().find(|volume| volume.id == id).map_or(0, own_bytes);
-        let images = facts
-            .images
-            .iter()
-            .map(|image| {
-                let others = facts.images.iter().filter(|other| other.reference != image.reference);
-                let of_others = facts.activations.iter().filter(|a| a.reference != image.reference);
-                let kept = facts.in_use(others, of_others, []);
-                let stack = facts.stack(&image.reference);
-                let bytes = stack.iter().map(|id| of(*id)).sum();
-                let shared_bytes =
-                    stack.iter().filter(|id| kept.contains(id)).map(|id| of(*id)).sum();
-                let activations: Vec<String> = facts
-                    .activations
-                    .iter()
-                    .filter(|a| a.reference == image.reference)
-                    .map(|a| a.name.clone())
-                    .collect();
-                let exclusive_bytes = bytes - shared_bytes;
-                ImageUse {
-                    image: image.reference.clone(),
-                    bytes,
-                    shared_bytes,
-                    exclusive_bytes,
-                    would_free_bytes: if activations.is_empty() { exclusive_bytes } else { 0 },
-                    pinned: image.pinned,
-                    activations,
-                }
-            })
-            .collect();
-        let activations = facts
-            .activations
-            .iter()
-            .map(|row| {
-                let own = measured.as_ref().and_then(|all| {
-                    all.iter().find(|(id, _)| *id == row.id).map(|(_, bytes)| *bytes)
-                });
-                (row.name.clone(), own)
-            })
-            .collect();
-        Ok(Usage {
-            space: self.store.space()?,
-            images,
-            activations,
-            garbage_bytes: garbage(&facts, &[]).iter().map(bytes).sum(),
-            condemned: condemned::reasons(&facts.volumes).into_keys().collect(),
-            foreign: facts.foreign,
-        })
-    }
 }
 
 /// What stays of images, activations and others after these removals, the largest first.
@@ -410,11 +319,4 @@ fn holds(facts: &Facts, sweeps: &[Sweep]) -> Vec<Hold> {
     }
     holds.sort_by_key(|hold| std::cmp::Reverse(hold.bytes));
     holds
-}
-
-fn bytes(sweep: &Sweep) -> u64 {
-    match sweep {
-        Sweep::Volume { bytes, .. } => *bytes,
-        Sweep::Image { .. } | Sweep::Foreign { .. } => 0,
-    }
 }

@@ -29,6 +29,7 @@ pub(crate) mod serials;
 pub(crate) mod take_in;
 pub(crate) mod template;
 pub mod unsettled;
+pub(crate) mod usage;
 pub(crate) mod verdict;
 pub(crate) mod verify;
 pub(crate) mod volumes;

@@ -66,6 +66,10 @@ fn room_is_told_and_given_back_and_pins_and_activations_hold() {
     assert_eq!(a["would_free_bytes"], a["exclusive_bytes"]);
     assert_eq!((&b["would_free_bytes"], &b["activations"]), (&json!(0), &json!(["b-1"])));
     assert_eq!(df["garbage_bytes"], 0);
+    // Copied trees share what a file system can share, and nobody counts that.
+    let row = &df["activations"][0];
+    assert_eq!((&row["name"], &row["mapped_bytes"]), (&json!("b-1"), &Value::Null));
+    assert_eq!(df["promised_bytes"], row["size_bytes"]);
 
     // Nothing is garbage; with a bound the one without activations goes, unless it is pinned.
     assert_eq!(host.ok(&["gc"])["sweeps"], json!([]));

@@ -54,6 +54,7 @@ pub mod thin_thousand;
 pub mod thin_udev;
 pub mod thin_verbs;
 pub mod thin_wrong_metadata;
+pub mod trim;
 pub mod unsettled;
 pub mod walls;
 pub mod wedge;
@@ -88,6 +89,7 @@ pub const ALL: &[Scenario] = &[
     guides::SCENARIO,
     wedge::SCENARIO,
     sizes::SCENARIO,
+    trim::SCENARIO,
     demo::SCENARIO,
     foreign::SCENARIO,
     full::SCENARIO,

@@ -309,7 +309,7 @@ fn after_a_crash(veneer: &Veneer, written: &str) -> Result<()> {
     veneer.in_another_boot(|| {
         veneer.ok(&["recover"])?;
         let unchecked = |name: &str| -> Result<bool> {
-            let row = veneer.ok(&["show", name])?;
+            let row = veneer.ok(&["show", name])?["activation"].take();
             ensure!(row["mapped"] == true, "it did not come up: {row}");
             row["unchecked"].as_bool().with_context(|| row.to_string())
         };

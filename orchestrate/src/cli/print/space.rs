@@ -100,9 +100,19 @@ pub(crate) fn usage(usage: &Usage) -> String {
             ),
         );
     }
-    for (name, bytes) in &usage.activations {
-        let own = bytes.map_or("?".into(), mib);
-        put(&mut text, format_args!("{:>12} {own:>12} {own:>12}  activation {}\n", "", safe(name)));
+    for of in &usage.activations {
+        let known = |bytes: Option<u64>| bytes.map_or("?".into(), mib);
+        put(
+            &mut text,
+            format_args!(
+                "{:>12} {:>12} {:>12}  activation {}, of {}\n",
+                known(of.shared_bytes),
+                known(of.exclusive_bytes),
+                known(of.exclusive_bytes),
+                safe(&of.name),
+                mib(of.size_bytes)
+            ),
+        );
     }
     if !usage.foreign.is_empty() {
         let ids: Vec<String> = usage.foreign.iter().map(u32::to_string).collect();

@@ -17,8 +17,9 @@ use crate::serve::verbs::Verbs;
 use crate::verbs::activate::{ActivateOptions, Activated};
 use crate::verbs::deactivate::{Deactivated, Going};
 use crate::verbs::ensure::Ensured;
-use crate::verbs::gc::{Bound, Collected, Usage};
+use crate::verbs::gc::{Bound, Collected};
 use crate::verbs::remove::Removed;
+use crate::verbs::usage::Usage;
 use crate::view::listing::Listing;
 
 /// For a path or query.

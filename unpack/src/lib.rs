@@ -32,6 +32,7 @@ pub const VERSION: u32 = 5;
 pub use archive::End;
 pub use archive::entry::{Entry, Node, Xattrs};
 pub use archive::members::{Member, MemberKind, compression, members, plain};
+pub use archive::pack::Packer;
 pub use archive::pax::Time;
 pub use archive::timed::Timed;
 pub use diff::{Diffed, diff_images, diff_trees};

@@ -155,8 +155,7 @@ fn a_thousand_changes_in_images_come_back() {
         drop(mounted);
         let mut layer = Vec::new();
         let open = |path| File::options().read(true).write(true).open(path).unwrap();
-        let diffed =
-            diff_images(&open(&upper), &open(&base), true, &mut layer, &limits()).unwrap();
+        let diffed = diff_images(&open(&upper), &open(&base), true, &mut layer, &limits()).unwrap();
         assert_eq!(listed(&layer), diffed.entries, "seed {seed}");
         apply_image(Cursor::new(&layer), &open(&applied), &limits(), None)
             .unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
@@ -225,12 +224,10 @@ fn links_are_brought_whole_or_stay() {
         names.iter().filter(|name| name.contains(what)).map(String::as_str).collect()
     };
     assert_eq!(of("kept"), [""; 0]);
-    assert_eq!(of("more"), [
-        "file d/more-2",
-        "hardlink d/more-4",
-        "hardlink more",
-        "hardlink more-3"
-    ]);
+    assert_eq!(
+        of("more"),
+        ["file d/more-2", "hardlink d/more-4", "hardlink more", "hardlink more-3"]
+    );
     assert_eq!(of("less"), ["whiteout less-3"]);
     assert_eq!(of("split"), ["file split-3"]);
     assert_eq!(of("first"), ["whiteout d/first-2", "file first", "hardlink first-3"]);
@@ -341,4 +338,48 @@ fn a_hostile_image_is_an_error() {
     assert!(error.to_string().contains("--file-bytes-max"), "{error}");
     let soon = Limits { time_max: std::time::Duration::ZERO, ..limits() };
     assert_eq!(diff(&soon).unwrap_err().kind(), Kind::TimedOut);
+}
+
+/// The program: a layer on standard output, words on standard error, and nothing else on either.
+#[test]
+fn the_program_writes_a_layer_that_it_takes() {
+    let place = Place::new();
+    plant(&place.at("base"), &mut Dice(23), 40);
+    place.begin();
+    for _ in 0..30 {
+        change(&place.at("upper"), &mut Dice(29));
+    }
+    let call = |args: &[&str], input: &[u8]| {
+        let layer = place.at("layer");
+        fs::write(&layer, input).unwrap();
+        let mut program = Command::new(env!("CARGO_BIN_EXE_unpack"));
+        program.args(args).current_dir(place.dir.path()).stdin(File::open(&layer).unwrap());
+        program.output().unwrap()
+    };
+    let require = ["--sandbox", "require"];
+    let with = |args: &[&'static str]| [args, &require[..]].concat();
+    let out = call(&with(&["--diff", "--root", "upper", "--base", "base", "--json"]), b"");
+    assert!(out.status.success(), "{out:?}");
+    let said: serde_json::Value = serde_json::from_slice(&out.stderr).unwrap();
+    assert_eq!(said["bytes"], out.stdout.len());
+    let diff_id = said["diff_id"].as_str().unwrap();
+    let args = ["--root", "applied", "--devices", "keep", "--diff-id", diff_id];
+    let applied = call(&args, &out.stdout);
+    assert!(applied.status.success(), "{applied:?}");
+    equal(&tree(&place.at("applied")), &tree(&place.at("upper")), "applied");
+    for (args, rule) in [
+        (&["--diff", "--root", "upper"][..], "by --base"),
+        (&["--diff", "--base", "base"], "by --root or --image"),
+        (&["--base", "base", "--root", "applied"], "--base is for --diff"),
+        (&["--diff", "--root", "upper", "--base", "base", "--replay"], "no journal"),
+        (&["--diff", "--root", "upper", "--base", "base", "--list"], "none of --list"),
+        (&["--diff", "--root", "upper", "--base", "base", "--digest", "x"], "is not a digest"),
+        (&["--diff", "--root", "upper", "--base", "none"], "No such file"),
+        (&["--diff", "--image", "upper", "--base", "base"], "neither a regular file"),
+    ] {
+        let out = call(args, b"");
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(100) && text.contains(rule), "{args:?}: {text}");
+        assert_eq!(out.stdout, b"", "{args:?}");
+    }
 }

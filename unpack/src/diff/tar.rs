@@ -186,7 +186,8 @@ pub(crate) fn head(
     }
     let bytes = more.len() as u64;
     if bytes > limits.extension_bytes_max {
-        let (rule, max) = ("attributes and names too large for an entry", limits.extension_bytes_max);
+        let (rule, max) =
+            ("attributes and names too large for an entry", limits.extension_bytes_max);
         return Err(Refusal::limit("--extension-bytes-max", rule, bytes, max));
     }
     let mut head = Vec::new();

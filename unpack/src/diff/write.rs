@@ -65,9 +65,8 @@ fn changes(
             }
             each(change, work)?;
         }
-        let is_dir = |name: &Option<Name>| {
-            name.as_ref().is_some_and(|name| name.record.what == What::Dir)
-        };
+        let is_dir =
+            |name: &Option<Name>| name.as_ref().is_some_and(|name| name.record.what == What::Dir);
         if is_dir(&pair.base) && !is_dir(&pair.upper) && !is_gone {
             gone = Some(key);
         } else if let (false, Some(name)) = (is_brought, pair.upper)

@@ -311,9 +311,7 @@ fn diffed(
         Finished::Diffed(_)
         | Finished::Applied(..)
         | Finished::Manifest { .. }
-        | Finished::Walls(_) => {
-            Err(failed("believe the child")(io::ErrorKind::InvalidData.into()))
-        }
+        | Finished::Walls(_) => Err(failed("believe the child")(io::ErrorKind::InvalidData.into())),
     }
 }
 
@@ -336,7 +334,8 @@ fn relay(
                 }
                 hash.update(&piece[..len]);
                 let written = out.write_all(&piece[..len]);
-                written.map_err(|e| crate::record::spill::io_fault("write", b"layer")(e).nowhere())?;
+                written
+                    .map_err(|e| crate::record::spill::io_fault("write", b"layer")(e).nowhere())?;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed("read what the child writes")(error)),

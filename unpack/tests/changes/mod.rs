@@ -137,7 +137,9 @@ fn make(path: &Path, others: &[PathBuf], dice: &mut Dice) {
     match dice.below(14) {
         0..5 => fill(path, dice),
         5..8 => fs::create_dir(path).unwrap(),
-        8 => symlink(["../x", "/etc/passwd", ".", &"long/".repeat(30)][dice.below(4)], path).unwrap(),
+        8 => {
+            symlink(["../x", "/etc/passwd", ".", &"long/".repeat(30)][dice.below(4)], path).unwrap()
+        }
         9 => device(FileType::CharacterDevice, 0o620, 1, [3, 70_000][dice.below(2)]),
         10 => device(FileType::BlockDevice, 0o660, 8, 1),
         11 => device(FileType::Fifo, 0o600, 0, 0),
@@ -160,8 +162,11 @@ fn attributes(path: &Path, dice: &mut Dice) {
     }
     let set = |key: &str, value: &[u8]| lsetxattr(path, key, value, XattrFlags::empty()).unwrap();
     if !kind.is_symlink() {
-        fs::set_permissions(path, Permissions::from_mode([0o755, 0o4711, 0o1777, 0][dice.below(4)]))
-            .unwrap();
+        fs::set_permissions(
+            path,
+            Permissions::from_mode([0o755, 0o4711, 0o1777, 0][dice.below(4)]),
+        )
+        .unwrap();
         if dice.below(8) == 0 {
             set("system.posix_acl_access", &acl(dice.u32(9)));
         }

@@ -29,6 +29,11 @@ pub enum NotExported {
         /// Its path.
         path: PathBuf,
     },
+    /// There is no directory for the file that the layer is to be.
+    NoDirectory {
+        /// The file's path.
+        path: PathBuf,
+    },
     /// The image that it is an activation of has no manifest that a layer could be added to.
     NoManifest {
         /// The activation.
@@ -53,7 +58,7 @@ impl NotExported {
         match self {
             NotExported::Open { .. } | NotExported::Passing { .. } => Class::Temporary,
             NotExported::NoFile { .. } | NotExported::NoManifest { .. } => Class::Usage,
-            NotExported::NotThere { .. } => Class::NotFound,
+            NotExported::NoDirectory { .. } | NotExported::NotThere { .. } => Class::NotFound,
         }
     }
 }
@@ -75,6 +80,9 @@ impl fmt::Display for NotExported {
                 "{} is there and is no regular file; without -o the layer goes to standard output",
                 shown(path)
             ),
+            NotExported::NoDirectory { path } => {
+                write!(f, "{}: the directory above it is not there", shown(path))
+            }
             NotExported::NoManifest { name, image } => write!(
                 f,
                 "activation {name} is of {}, which has no manifest that a layer could be added to; export the layer \

@@ -34,6 +34,7 @@ impl Whole {
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
             Err(source) => return Err(Error::Io { doing: "look at", path: path.into(), source }),
         }
         let io = |source| Error::Io { doing: "write", path: path.into(), source };
@@ -59,6 +60,14 @@ impl Whole {
             {
                 let file = options.create_new(true).open(&beside).map_err(io)?;
                 Ok(Whole { file, beside, has_name: true })
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Err(NotExported::NoDirectory { path: path.into() }.into())
             }
             Err(source) => Err(io(source)),
         }

@@ -102,10 +102,13 @@ fn decimal(time: Time) -> String {
     }
 }
 
-/// What is in front of a file's bytes where it has holes: how many parts, and where each is and how long.
-pub(crate) fn map(parts: &Parts) -> Vec<u8> {
-    let mut map = format!("{}\n", parts.len());
-    for (offset, len) in parts {
+/// What is in front of a file's bytes where it has holes: how many parts, and where each is and how long. The last one
+/// ends where the file does, and is empty where that ends in a hole: by it GNU tar knows the size.
+pub(crate) fn map(parts: &Parts, size: u64) -> Vec<u8> {
+    let end = parts.last().map_or(0, |(offset, len)| offset + len);
+    let last = (end < size).then_some((size, 0));
+    let mut map = format!("{}\n", parts.len() + usize::from(last.is_some()));
+    for (offset, len) in parts.iter().chain(&last) {
         map.push_str(&format!("{offset}\n{len}\n"));
     }
     let mut map = map.into_bytes();
@@ -117,7 +120,7 @@ pub(crate) fn map(parts: &Parts) -> Vec<u8> {
 pub(crate) fn body(size: u64, parts: Option<&Parts>) -> u64 {
     match parts {
         None => size,
-        Some(parts) => map(parts).len() as u64 + parts.iter().map(|(_, len)| len).sum::<u64>(),
+        Some(parts) => map(parts, size).len() as u64 + parts.iter().map(|(_, len)| len).sum::<u64>(),
     }
 }
 

@@ -197,11 +197,11 @@ impl Writer<'_> {
         self.put(&tar::head(&name.record, parts.as_ref(), work.limits)?)?;
         if let Some(parts) = &parts {
             self.holes += holes(parts, size);
-            self.put(&tar::map(parts))?;
+            self.put(&tar::map(parts, size))?;
         }
         let body = tar::body(size, parts.as_ref());
         let sent = match &parts {
-            Some(parts) => body - tar::map(parts).len() as u64,
+            Some(parts) => body - tar::map(parts, size).len() as u64,
             None => size,
         };
         let before = self.diffed.bytes;

@@ -120,7 +120,9 @@ pub(crate) fn map(parts: &Parts, size: u64) -> Vec<u8> {
 pub(crate) fn body(size: u64, parts: Option<&Parts>) -> u64 {
     match parts {
         None => size,
-        Some(parts) => map(parts, size).len() as u64 + parts.iter().map(|(_, len)| len).sum::<u64>(),
+        Some(parts) => {
+            map(parts, size).len() as u64 + parts.iter().map(|(_, len)| len).sum::<u64>()
+        }
     }
 }
 

@@ -44,7 +44,7 @@ pub fn confine(
     limits: &Limits,
     which: &[Wall],
 ) -> Result<(Root, Vec<Standing>), Error> {
-    walled(root, limits, which, &|root| landlock(&[root], false))
+    walled(root, limits, which, (&|root| landlock(&[root], false), filter::program))
 }
 
 /// [`confine`] with all walls for work that only reads, below `root` and below `other`.
@@ -53,14 +53,18 @@ pub(crate) fn confine_reading(
     other: &Root,
     limits: &Limits,
 ) -> Result<(Root, Vec<Standing>), Error> {
-    walled(root, limits, &Wall::ALL, &|root| landlock(&[root, other], true))
+    let program = filter::reading;
+    walled(root, limits, &Wall::ALL, (&|root| landlock(&[root, other], true), program))
 }
+
+/// Puts up that wall around work below the root as it is by then.
+type Landlocked<'a> = &'a dyn Fn(&Root) -> Result<String, Errno>;
 
 fn walled(
     root: Root,
     limits: &Limits,
     which: &[Wall],
-    landlocked: &dyn Fn(&Root) -> Result<String, Errno>,
+    (landlocked, program): (Landlocked<'_>, fn() -> Vec<libc::sock_filter>),
 ) -> Result<(Root, Vec<Standing>), Error> {
     let mut root = root;
     let mut alone = false;
@@ -82,7 +86,7 @@ fn walled(
             Wall::Capabilities => capabilities(limits, alone),
             Wall::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
             Wall::Landlock => landlocked(&root),
-            Wall::Seccomp => sys::seccomp(&mut filter::program()).map(|()| String::new()),
+            Wall::Seccomp => sys::seccomp(&mut program()).map(|()| String::new()),
         };
         standing.push(stands(wall, result));
     }

@@ -117,7 +117,10 @@ impl Judged {
         let record = match change {
             Change::Parent(record) => record,
             Change::Brought(name, _) => &name.record,
-            Change::Removed(path) => return Ok(drop(tar::whiteout(path, limits)?)),
+            Change::Removed(path) => {
+                tar::whiteout(path, limits)?;
+                return Ok(());
+            }
         };
         tar::fits(record, limits)?;
         tar::head(record, None, limits)?;

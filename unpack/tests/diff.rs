@@ -206,8 +206,13 @@ fn links_are_brought_whole_or_stay() {
         fs::hard_link(base(group), base("d").join(format!("{group}-2"))).unwrap();
         fs::hard_link(base(group), base(&format!("{group}-3"))).unwrap();
     }
+    for name in ["joined", "joined-2"] {
+        fs::write(base(name), "two files below").unwrap();
+    }
     place.begin();
     let upper = |name: &str| place.at("upper").join(name);
+    fs::remove_file(upper("joined-2")).unwrap();
+    fs::hard_link(upper("joined"), upper("joined-2")).unwrap();
     fs::hard_link(upper("more"), upper("d/more-4")).unwrap();
     fs::remove_file(upper("less-3")).unwrap();
     // The same in all that can be seen of it, and another inode.
@@ -229,6 +234,7 @@ fn links_are_brought_whole_or_stay() {
         ["file d/more-2", "hardlink d/more-4", "hardlink more", "hardlink more-3"]
     );
     assert_eq!(of("less"), ["whiteout less-3"]);
+    assert_eq!(of("joined"), ["file joined", "hardlink joined-2"]);
     assert_eq!(of("split"), ["file split-3"]);
     assert_eq!(of("first"), ["whiteout d/first-2", "file first", "hardlink first-3"]);
     assert_eq!((diffed.added, diffed.removed), (1, 2), "{diffed:?}");

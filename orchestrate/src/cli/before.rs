@@ -16,7 +16,7 @@ pub(crate) fn mends_first(command: &Command) -> bool {
         Command::Rm(args) => !args.dry_run,
         Command::Gc(args) => !args.dry_run,
         Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
-        Command::Bundle(_) | Command::Mount(_) => true,
+        Command::Bundle(_) | Command::Mount(_) | Command::Export(_) => true,
         Command::Scan(args) => !args.show,
         Command::Show(args) => args.vm,
         Command::Recover(_)
@@ -50,6 +50,7 @@ pub(crate) fn makes_room(command: &Command) -> bool {
         Command::Ensure(_)
         | Command::Activate(_)
         | Command::Bundle(_)
+        | Command::Export(_)
         | Command::Mount(_)
         | Command::Umount(_)
         | Command::Pin(_)
@@ -119,6 +120,7 @@ pub(crate) fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Catalog(_)
         | Command::Top(_)
         | Command::Bundle(_)
+        | Command::Export(_)
         | Command::Mount(_)
         | Command::Umount(_)
         | Command::Checked(_) => {}

@@ -11,6 +11,7 @@ pub(crate) mod dir_place;
 pub(crate) mod dir_restore;
 pub(crate) mod dir_work;
 pub(crate) mod pool;
+pub(crate) mod pool_active;
 pub(crate) mod pool_image;
 pub(crate) mod pool_names;
 pub(crate) mod pool_open;

@@ -18,6 +18,7 @@ pub mod crash_log_writes;
 pub mod crash_points;
 pub mod crash_random;
 pub mod demo;
+pub mod export;
 pub mod foreign;
 pub mod full;
 pub mod given_away;
@@ -74,6 +75,7 @@ pub const ALL: &[Scenario] = &[
     reboot::SCENARIO,
     activate::SCENARIO,
     handover::SCENARIO,
+    export::SCENARIO,
     boots::SCENARIO,
     killed::SCENARIO,
     crash_clock::SCENARIO,

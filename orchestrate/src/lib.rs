@@ -6,6 +6,7 @@
 
 pub mod config;
 mod error;
+pub mod fleet;
 mod handover;
 mod host;
 mod local;

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, Params, Transaction, TransactionBehavior};
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::facts::askers::Asker;
 use crate::file::schema::Registry;
 use crate::rows::{Activation, Blob, Image, Role, StoreBinding, Volume, WhenClosed};
 use crate::state::{ActivationState, VolumeState};
@@ -393,6 +394,8 @@ impl Write<'_> {
         let changed =
             self.run("UPDATE images SET pinned = ?2 WHERE reference = ?1", (reference, pinned))?;
         if changed == 1 {
+            // Who pins it has asked for it, and that stays so.
+            self.image_asked(reference, Asker::Person, false)?;
             let detail = if pinned { "pinned" } else { "unpinned" };
             self.event(
                 &format!("image {reference}"),

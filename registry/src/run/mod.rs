@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::facts::askers::Asker;
 use crate::file::schema::Registry;
 use crate::quote::beginning;
 use crate::rows::get;
@@ -384,6 +385,9 @@ impl Write<'_> {
                     later.subject, live.id
                 );
                 return Ok(Enqueued::Refused { id, why });
+            }
+            if Asker::of_input(new.input) == Asker::Person {
+                self.person_joins(&live)?;
             }
             if !self.put_webhook(id, new.webhook)? {
                 let why = format!("run {id} has as many webhooks as a run may have");

@@ -10,6 +10,7 @@ use crate::error::quote::quoted;
 use crate::fleet::document::Document;
 use crate::fleet::fault::Faults;
 use crate::fleet::member::Me;
+use crate::trust::keys::{Distrust, Trust};
 
 /// How far a serial may be above the last one: room for seconds since 1970 as a first serial, and still one that
 /// was signed by mistake does not shut out all that come after it.
@@ -68,6 +69,18 @@ impl Refused {
             Refused::Far { .. } => "far",
         }
     }
+}
+
+/// The keys of a fleet, read.
+///
+/// # Errors
+/// Which one is none.
+pub fn public_keys(keys: &[String]) -> Result<Vec<PublicKey>, String> {
+    let trust = Trust { keys: keys.to_vec(), ..Trust::default() };
+    trust.public_keys().map_err(|error| match error {
+        Distrust::Key(why) => format!("fleet.keys: {why}"),
+        other => other.to_string(),
+    })
 }
 
 /// Reads a document that one of `keys` has signed and that is for `me`.

@@ -10,6 +10,7 @@ pub(crate) mod fault;
 pub(crate) mod guards;
 pub(crate) mod member;
 pub(crate) mod reader;
+pub(crate) mod status;
 pub(crate) mod why;
 
 #[cfg(test)]
@@ -19,9 +20,10 @@ mod document_tests;
 #[cfg(test)]
 mod properties;
 
-pub use belief::{Refused, follows, read};
+pub use belief::{Refused, follows, public_keys, read};
 pub use cohort::{Dice, bucket, phase, spread};
 pub use fault::{Fault, Faults};
 pub use guards::REMOVAL_PAUSE;
 pub use member::{Me, Member};
+pub use status::{Status, StatusLine};
 pub use why::Why;

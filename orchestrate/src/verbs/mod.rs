@@ -12,6 +12,7 @@ pub mod condemned;
 pub(crate) mod copies;
 pub(crate) mod deactivate;
 pub(crate) mod ensure;
+pub(crate) mod fleet;
 pub(crate) mod gc;
 pub(crate) mod handover;
 pub(crate) mod history;

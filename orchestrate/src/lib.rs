@@ -50,6 +50,7 @@ pub use serve::verbs::Verbs;
 pub use verbs::activate::{ActivateOptions, Activated};
 pub use verbs::deactivate::{Deactivated, Going};
 pub use verbs::ensure::{Ensured, How, LayerReport};
+pub use verbs::fleet::{Planned, document_of};
 pub use verbs::gc::{Bound, Collected, Hold, ImageUse, NotPurged, Usage};
 pub use verbs::handover::bundle::{BundleOptions, Bundled};
 pub use verbs::handover::mount::{Mounted, Unmounted};

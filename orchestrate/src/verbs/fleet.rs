@@ -14,11 +14,14 @@ use sha2::{Digest as _, Sha256};
 use crate::error::Error;
 use crate::error::class::Class;
 use crate::error::leaves::whole;
-use crate::fleet::converge::{ActivationFact, Facts, Failure, ImageFact, Live};
+use crate::error::quote::quoted;
+use crate::fleet::belief::is_for;
+use crate::fleet::converge::{Act, ActivationFact, Facts, Failure, ImageFact, Live, look};
 use crate::fleet::document::{BYTES_MAX, Document};
-use crate::fleet::{Member, Refused, follows, public_keys, read};
+use crate::fleet::{Dice, Faults, Member, Refused, Status, follows, public_keys, read};
 use crate::host::Host;
 use crate::host::order;
+use crate::verbs::catalog::believe::now_s;
 
 /// The file of the state directory that keeps the last good document.
 const KEPT: &str = "fleet.json";
@@ -38,6 +41,38 @@ struct Kept {
     signature: String,
 }
 
+/// A moment at which everything has come that waits for one.
+const LATER: Duration = Duration::from_secs(1 << 30);
+
+/// What a document would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct Planned {
+    /// What it names, as it is here.
+    #[serde(flatten)]
+    pub status: Status,
+    /// What is done first.
+    pub acts: Vec<Act>,
+}
+
+/// A document in a file, whoever is to sign it; or everything that is wrong with it.
+///
+/// # Errors
+/// [`Error::Usage`] where there is no such file, [`Error::Io`] naming it.
+pub fn document_of(file: &Path) -> Result<Result<Document, Faults>, Error> {
+    let fail = |source| Error::Io { doing: "read", path: file.into(), source };
+    let opened = match std::fs::File::open(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let shown = file.display().to_string();
+            return Err(Error::Usage(format!("there is no file {}", quoted(&shown))));
+        }
+        opened => opened.map_err(fail)?,
+    };
+    let mut bytes = Vec::new();
+    // One more than may be: that it is too large is told as a fault.
+    opened.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
+    Ok(Document::parse(&bytes))
+}
+
 /// What a daemon remembers from one look to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
@@ -47,6 +82,13 @@ pub(crate) struct Memory {
     pub(crate) lost: Duration,
     /// Of each subject, the number of the last run that failed, and how.
     failures: BTreeMap<String, (u64, Failure)>,
+}
+
+impl Memory {
+    /// Of a document that came then, where the last image went at that other moment.
+    pub(crate) fn new(since: Duration, lost: Duration) -> Memory {
+        Memory { since, lost, failures: BTreeMap::new() }
+    }
 }
 
 /// A document that is in force.
@@ -138,6 +180,72 @@ impl Host {
         };
         let (bytes, signature) = (kept.document.as_bytes(), kept.signature.as_bytes());
         self.take_document(member, bytes, signature).map(Some)
+    }
+
+    /// Seconds since the document was last found to be the newest, by a daemon of this host.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub(crate) fn document_age_s(&self) -> Result<Option<u64>, Error> {
+        let counters = self.registry.counters()?;
+        let kept = counters.iter().find(|kept| kept.name == ASKED_OK);
+        let now_s = u64::try_from(now_s()).unwrap_or(0);
+        Ok(kept.map(|kept| now_s.saturating_sub(kept.value / 1000)))
+    }
+
+    /// The document that a daemon has kept and this host's place in it, as far as rows tell: what a daemon waits
+    /// for only the daemon knows.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a host without a fleet; those of the registry and the store.
+    pub fn fleet_status(&self) -> Result<Status, Error> {
+        let member = self.member()?;
+        let mut status = Status::of(&member);
+        status.age_s = self.document_age_s()?;
+        let Some(kept) = kept(&self.settings.state)?.filter(|kept| kept.url == member.url) else {
+            return Ok(status);
+        };
+        let keys = public_keys(&member.keys).map_err(Error::Usage)?;
+        match read(kept.document.as_bytes(), &kept.signature, &keys, &member.me) {
+            Ok(document) => drop(self.see(&member, &document, &mut status)?),
+            Err(refused) => status.refused = Some(refused.to_string()),
+        }
+        Ok(status)
+    }
+
+    /// What a document that need not be signed would do here, once every moment that it has to wait for has come.
+    ///
+    /// # Errors
+    /// [`Error::Told`] with what is wrong with it; as [`Host::fleet_status`].
+    pub fn fleet_plan(&self, file: &Path) -> Result<Planned, Error> {
+        let member = self.member()?;
+        let told = |message| Error::Told { class: Class::Refused, message };
+        let document = document_of(file)?
+            .map_err(|faults| told(format!("{}: {faults}", quoted(&file.display().to_string()))))?;
+        is_for(&document, &member.me).map_err(|refused| told(refused.to_string()))?;
+        let mut status = Status::of(&member);
+        let acts = self.see(&member, &document, &mut status)?;
+        Ok(Planned { status, acts })
+    }
+
+    fn member(&self) -> Result<Member, Error> {
+        self.settings.fleet.clone().ok_or_else(|| {
+            let text = "this host is in no fleet: set fleet.url, fleet.keys and fleet.name";
+            Error::Usage(text.into())
+        })
+    }
+
+    fn see(
+        &self,
+        member: &Member,
+        document: &Document,
+        status: &mut Status,
+    ) -> Result<Vec<Act>, Error> {
+        let mut memory = Memory::default();
+        let facts = self.fleet_facts(document, &mut memory, Duration::ZERO)?;
+        let outlook = look(document, &facts, &member.me, LATER, Dice(0));
+        status.seen(document, &outlook, LATER);
+        Ok(outlook.acts)
     }
 
     /// What is so here.

@@ -60,7 +60,7 @@ pub(super) fn answer(daemon: &Daemon, request: &Request) -> Response {
         Route::Usage => reads::usage(daemon),
         Route::Pool => reads::pool(daemon),
         Route::Inventory => reads::inventory(daemon, request),
-        Route::Fleet => fleet::fleet(),
+        Route::Fleet => fleet::fleet(daemon),
         Route::ThisHost => fleet::this_host(daemon),
         Route::SetMode => asks::mode(daemon, request),
         Route::EnsureImage => asks::ensure(daemon, request),

@@ -124,16 +124,17 @@ impl Follower {
             Some(before) => (before.started, before.memory.lost),
             None => (Instant::now(), Duration::ZERO),
         };
-        let now = started.elapsed();
+        let next = started.elapsed() + phase(&member.me.host, member.poll);
         Follower {
-            next: now + phase(&member.me.host, member.poll),
+            next,
             member: member.clone(),
             started,
             dice: Dice(RandomState::new().build_hasher().finish()),
             client: None,
             in_force: None,
             etag: None,
-            memory: Memory::new(now, lost),
+            // After a black-out, too, hosts begin apart, whatever the document's spread is.
+            memory: Memory::new(next, lost),
             unheard: 0,
             looked: false,
             refused: None,

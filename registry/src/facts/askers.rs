@@ -139,8 +139,11 @@ impl Write<'_> {
         Ok(self.ask::<bool>(sql, [subject])?.unwrap_or(false))
     }
 
-    /// A person has asked for what a live run of a document makes: from now on it is that person's run.
-    pub(crate) fn person_joins(&self, live: &Run) -> Result<(), Error> {
+    /// Somebody has asked for what a live run makes. From now on a run of a document is a person's where that is one.
+    pub(crate) fn joins(&self, live: &Run, input: &str) -> Result<(), Error> {
+        if Asker::of_input(input) == Asker::Document {
+            return Ok(());
+        }
         self.run(
             "UPDATE runs SET input = json_remove(input, '$.by')
              WHERE id = ?1 AND json_extract(input, '$.by') IS NOT NULL",

@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::facts::askers::Asker;
 use crate::file::schema::Registry;
 use crate::quote::beginning;
 use crate::rows::get;
@@ -386,9 +385,7 @@ impl Write<'_> {
                 );
                 return Ok(Enqueued::Refused { id, why });
             }
-            if Asker::of_input(new.input) == Asker::Person {
-                self.person_joins(&live)?;
-            }
+            self.joins(&live, new.input)?;
             if !self.put_webhook(id, new.webhook)? {
                 let why = format!("run {id} has as many webhooks as a run may have");
                 return Ok(Enqueued::Refused { id, why });

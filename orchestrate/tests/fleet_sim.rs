@@ -12,11 +12,11 @@ mod clock {
     //! What the memory of dead sources needs of a clock: to be told from others. There is one here.
 
     #[derive(Default)]
-    pub(crate) struct Clock;
+    pub(crate) struct Clock(usize);
 
     impl Clock {
         pub(crate) fn id(&self) -> usize {
-            0
+            self.0
         }
     }
 }
@@ -320,8 +320,7 @@ impl World {
         }
         let mut wait = 0.0;
         if admitted {
-            let share = dice.share(&[&host.me.host, layer, "breaker"]) * 512.0;
-            host.source.failed(now, false, share as u64);
+            host.source.failed(now, false, bucket(layer, &host.me.host));
             wait = TIMEOUT + FALLBACK * dice.share(&[&host.me.host, layer, "fallback"]);
         }
         self.origin_bytes += bytes;
@@ -377,8 +376,8 @@ impl World {
     /// Bytes of the distinct layers of these images, at each site once.
     fn distinct(&self, names: &[&str]) -> f64 {
         let layers = names.iter().flat_map(|name| self.images[&image(name)].clone());
-        let distinct: BTreeMap<String, u64> = layers.map(|(l, bytes)| (l, bytes as u64)).collect();
-        distinct.values().sum::<u64>() as f64 * self.sites.len() as f64
+        let distinct: BTreeMap<String, f64> = layers.collect();
+        distinct.values().sum::<f64>() * self.sites.len() as f64
     }
 
     /// One line of the table in docs/fleet.md.
@@ -386,17 +385,17 @@ impl World {
         let mut ready: Vec<f64> =
             self.hosts.iter().filter_map(|host| Some(host.ready?.as_secs_f64())).collect();
         ready.sort_by(f64::total_cmp);
-        let of = |part: f64| {
-            let place = (ready.len() as f64 * part) as usize;
+        let of = |per_cent: usize| {
+            let place = ready.len() * per_cent / 100;
             ready.get(place.min(ready.len().saturating_sub(1))).copied().unwrap_or(0.0)
         };
         println!(
             "| {what} | {:.2} ({:.2} x) | {:.0} / {:.0} / {:.0} | {} |",
             self.origin_bytes / 1e9,
             self.origin_bytes / distinct.max(1.0),
-            of(0.5),
-            of(0.99),
-            of(1.0),
+            of(50),
+            of(99),
+            of(100),
             self.polls.values().max().copied().unwrap_or(0),
         );
     }

@@ -23,7 +23,6 @@ mod write;
 
 pub use digest::{Digest, chain_id};
 pub use error::{Error, Kind};
-pub use facts::askers::{Asked, Asker};
 pub use facts::catalogs::{Believed, CatalogFact, NewCatalog};
 pub use facts::configs::{Made, MadeOf};
 pub use facts::devices::Device;
@@ -42,6 +41,7 @@ pub use rows::{
     Activation, Blob, Event, Image, ImageLayer, KnownBy, Role, Source, StoreBinding, Volume,
     WhenClosed,
 };
+pub use run::askers::{Asked, Asker};
 pub use run::lives::{Death, Life};
 pub use run::webhooks::Webhook;
 pub use run::{Enqueued, NewRun, Run, RunState, Verb};

@@ -7,7 +7,6 @@ use rusqlite::{OptionalExtension, Params, Transaction, TransactionBehavior};
 
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::facts::askers::Asker;
 use crate::file::schema::Registry;
 use crate::rows::{Activation, Blob, Image, Role, StoreBinding, Volume, WhenClosed};
 use crate::state::{ActivationState, VolumeState};
@@ -395,7 +394,10 @@ impl Write<'_> {
             self.run("UPDATE images SET pinned = ?2 WHERE reference = ?1", (reference, pinned))?;
         if changed == 1 {
             // Who pins it has asked for it, and that stays so.
-            self.image_asked(reference, Asker::Person, false)?;
+            self.run(
+                "UPDATE images SET asked = 'both' WHERE reference = ?1 AND asked = 'document'",
+                [reference],
+            )?;
             let detail = if pinned { "pinned" } else { "unpinned" };
             self.event(
                 &format!("image {reference}"),

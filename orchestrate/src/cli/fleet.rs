@@ -1,15 +1,8 @@
-//! `fleet`: the document of this host's fleet, judged, tried and shown.
+//! The flags of `fleet`. What they do is in `document`.
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::PathBuf;
 
 use argh::FromArgs;
-use orchestrate::config::Config;
-use orchestrate::{Error, Host, Settings, document_of};
-use serde_json::json;
-
-use crate::cli::say::output;
-use crate::cli::{print, route};
 
 /// Show the document of this host's fleet that is in force, whether each roll-out has come to this host, what is missing and what that waits for.
 #[derive(FromArgs)]
@@ -21,44 +14,4 @@ pub(crate) struct Fleet {
     /// print what this document would do on this host, and why not, and change nothing
     #[argh(option)]
     pub(crate) plan: Option<PathBuf>,
-}
-
-pub(crate) fn fleet(
-    config: &Config,
-    settings: Settings,
-    args: &Fleet,
-    no_daemon: bool,
-    json: bool,
-) -> anyhow::Result<ExitCode> {
-    match (&args.check, &args.plan) {
-        (Some(_), Some(_)) => {
-            Err(Error::Usage("--check and --plan: one or the other".into()).into())
-        }
-        (Some(file), None) => check(file, json),
-        (None, Some(file)) => {
-            let planned = Host::open(settings)?.fleet_plan(file)?;
-            output(json, &planned, print::fleet::planned)
-        }
-        (None, None) => {
-            let daemon = if no_daemon { None } else { route::any(config, &settings) };
-            match daemon {
-                Some(daemon) => {
-                    let status = daemon.fleet()?;
-                    output(json, &status, |status| print::fleet::status(status, true))
-                }
-                None => {
-                    let status = Host::open(settings)?.fleet_status()?;
-                    output(json, &status, |status| print::fleet::status(status, false))
-                }
-            }
-        }
-    }
-}
-
-fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    let faults = document_of(file)?.err().unwrap_or_default();
-    let good = faults.is_empty();
-    let found = json!({"good": good, "faults": faults.faults, "more": faults.more});
-    output(json, &found, |_| print::fleet::checked(&faults))?;
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -20,7 +20,7 @@ use crate::cli::args::{self, Args};
 use crate::cli::before::{makes_room, mends_first, settle};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
-use crate::cli::{fleet, handover, print, push, route, show, signals, top};
+use crate::cli::{document, handover, print, push, route, show, signals, top};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -164,7 +164,7 @@ fn run_in(
         Command::Doctor(_) => return route::doctor(&config, &settings, json),
         Command::Metrics(_) => return show::metrics(settings, config.settings()?),
         Command::Fleet(args) => {
-            return fleet::fleet(&config, settings, args, no_daemon, json);
+            return document::fleet(&config, settings, args, no_daemon, json);
         }
         Command::Push(args) => {
             signals::stop_by(settings.cancel.clone())?;

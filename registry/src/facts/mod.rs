@@ -1,7 +1,6 @@
 //! What is written about layers, images and activations beside their states.
 
 pub(crate) mod activations;
-pub(crate) mod askers;
 pub(crate) mod attempts;
 pub(crate) mod catalogs;
 pub(crate) mod condemned;

@@ -13,6 +13,7 @@
 //!
 //! Whether a process is at work on a running one is told by a lock, never by a row.
 
+pub(crate) mod askers;
 pub(crate) mod begins;
 pub(crate) mod lives;
 pub(crate) mod webhooks;

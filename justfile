@@ -111,6 +111,10 @@ soak-kills RUNS="2000" SEED="1":
 soak-races ROUNDS="500" SEED="1":
     VENEER_ROUNDS={{ ROUNDS }} VENEER_SEED={{ SEED }} cargo test --release --package orchestrate --test proofs race:: -- --nocapture
 
+# A simulated fleet: the product's decisions for so many HOSTS, each scenario with so many SEEDS, twice each.
+soak-fleet HOSTS="10000" SEEDS="3":
+    VENEER_FLEET_HOSTS={{ HOSTS }} VENEER_FLEET_SEEDS={{ SEEDS }} cargo test --release --package orchestrate --test fleet_sim -- --nocapture
+
 # A few actors on one directory store, one step at a time as a seed has it: so many SCHEDULES, each of its seed from FIRST_SEED on.
 soak-interleave SCHEDULES="10000" FIRST_SEED="1":
     VENEER_SCHEDULES={{ SCHEDULES }} VENEER_SEED={{ FIRST_SEED }} cargo test --release --package orchestrate --test proofs interleave -- --nocapture

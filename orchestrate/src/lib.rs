@@ -6,6 +6,7 @@
 
 pub mod config;
 mod error;
+pub mod fleet;
 mod handover;
 mod host;
 mod local;
@@ -51,6 +52,7 @@ pub use verbs::activate::{ActivateOptions, Activated};
 pub use verbs::deactivate::{Deactivated, Going};
 pub use verbs::ensure::{Ensured, How, LayerReport};
 pub use verbs::export::{ExportTo, Exported};
+pub use verbs::fleet::{Planned, document_of};
 pub use verbs::gc::{Bound, Collected, Hold, NotPurged};
 pub use verbs::handover::bundle::{BundleOptions, Bundled};
 pub use verbs::handover::mount::{Mounted, Unmounted};

@@ -41,6 +41,7 @@ pub use rows::{
     Activation, Blob, Event, Image, ImageLayer, KnownBy, Role, Source, StoreBinding, Volume,
     WhenClosed,
 };
+pub use run::askers::{Asked, Asker};
 pub use run::lives::{Death, Life};
 pub use run::webhooks::Webhook;
 pub use run::{Enqueued, NewRun, Run, RunState, Verb};

@@ -393,6 +393,11 @@ impl Write<'_> {
         let changed =
             self.run("UPDATE images SET pinned = ?2 WHERE reference = ?1", (reference, pinned))?;
         if changed == 1 {
+            // Who pins it has asked for it, and that stays so.
+            self.run(
+                "UPDATE images SET asked = 'both' WHERE reference = ?1 AND asked = 'document'",
+                [reference],
+            )?;
             let detail = if pinned { "pinned" } else { "unpinned" };
             self.event(
                 &format!("image {reference}"),

@@ -33,6 +33,7 @@ pub(crate) fn mends_first(command: &Command) -> bool {
         | Command::Doctor(_)
         | Command::Config(_)
         | Command::Catalog(_)
+        | Command::Fleet(_)
         | Command::Metrics(_)
         | Command::Push(_)
         | Command::Top(_) => false,
@@ -69,6 +70,7 @@ pub(crate) fn makes_room(command: &Command) -> bool {
         | Command::Doctor(_)
         | Command::Config(_)
         | Command::Catalog(_)
+        | Command::Fleet(_)
         | Command::Metrics(_)
         | Command::Push(_)
         | Command::Top(_) => false,
@@ -118,6 +120,7 @@ pub(crate) fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Config(_)
         | Command::Metrics(_)
         | Command::Catalog(_)
+        | Command::Fleet(_)
         | Command::Top(_)
         | Command::Bundle(_)
         | Command::Export(_)

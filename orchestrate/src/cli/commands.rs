@@ -6,6 +6,7 @@ use argh::FromArgs;
 use orchestrate::CopyIn;
 use orchestrate::config::Flags;
 
+use crate::cli::fleet::Fleet;
 use crate::cli::numbers::{Bytes, Counted};
 
 #[derive(FromArgs)]
@@ -40,6 +41,7 @@ pub(crate) enum Command {
     Metrics(Metrics),
     Scan(Scan),
     Catalog(Catalog),
+    Fleet(Fleet),
     Top(Top),
     Checked(Checked),
 }

@@ -42,6 +42,7 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Checked(_)
         | Command::Scan(_)
         | Command::Catalog(_)
+        | Command::Fleet(_)
         | Command::Quarantine(_)
         | Command::Rebuild(_)
         | Command::Config(_)

@@ -20,7 +20,7 @@ use crate::cli::args::{self, Args};
 use crate::cli::before::{makes_room, mends_first, settle};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
-use crate::cli::{export, handover, print, push, route, show, signals, top};
+use crate::cli::{document, export, handover, print, push, route, show, signals, top};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -136,7 +136,7 @@ fn run_in(
         return Err(anyhow!(
             "which command? ensure, activate, push, export, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
-             metrics, scan, catalog, top, checked; see orchestrate --help"
+             metrics, scan, catalog, fleet, top, checked; see orchestrate --help"
         ));
     };
     // References and names are judged before anything is opened or made.
@@ -164,6 +164,9 @@ fn run_in(
         Command::Health(_) => return route::health(&config, &settings, json),
         Command::Doctor(_) => return route::doctor(&config, &settings, json),
         Command::Metrics(_) => return show::metrics(settings, config.settings()?),
+        Command::Fleet(args) => {
+            return document::fleet(&config, settings, args, no_daemon, json);
+        }
         Command::Push(args) => {
             signals::stop_by(settings.cancel.clone())?;
             return push::push(&settings, args, json);
@@ -298,6 +301,7 @@ fn perform(
         | Command::Verify(_)
         | Command::Scan(_)
         | Command::Catalog(_)
+        | Command::Fleet(_)
         | Command::Quarantine(_)
         | Command::Rebuild(_)
         | Command::Serve(_)

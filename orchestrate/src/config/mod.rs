@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod bounds;
 pub(crate) mod file;
+pub(crate) mod fleet;
 pub(crate) mod settings;
 pub(crate) mod table;
 

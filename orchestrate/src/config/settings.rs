@@ -34,6 +34,7 @@ impl Config {
             wait: Duration::from_secs(number("wait")),
             spool_age: Duration::from_secs(number("spool_age")),
             trust: self.trust()?,
+            fleet: self.fleet()?,
             scan: self.scan(limits.walls)?,
             history: self.history(),
             etag_dedup: self.switch("etag_dedup"),

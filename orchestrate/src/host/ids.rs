@@ -41,11 +41,16 @@ pub(crate) fn take<T>(
             true => host.store.ids()?.into_iter().collect(),
             false => BTreeSet::new(),
         };
+        let run = host.run;
         let Reserved { id, skipped } = host.fenced(|write| match new {
             New::Volume(new) => write.reserve_volume(new, &theirs),
             New::Activation(new) => {
+                let by = write.asker(run)?;
                 write.use_image(new.reference)?;
-                write.reserve_activation(new, &theirs)
+                write.image_asked(new.reference, by, false)?;
+                let reserved = write.reserve_activation(new, &theirs)?;
+                write.activation_asked(new.name, by, true)?;
+                Ok(reserved)
             }
             New::Serials => write.reserve_serial_volume(&theirs),
         })?;

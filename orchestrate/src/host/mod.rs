@@ -1,6 +1,7 @@
 //! One host: its registry, its store, its locks, and a client for S3 that is made when needed.
 
 pub(crate) mod asked;
+pub(crate) mod asker;
 pub(crate) mod bring_up;
 pub(crate) mod client;
 pub(crate) mod deaths;

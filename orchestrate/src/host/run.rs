@@ -75,6 +75,7 @@ impl Host {
         if again.is_none() && verb == Verb::Activate {
             self.stands_in_no_way(verb, subject, &input)?;
         }
+        self.keep_asker(again, &mut input)?;
         let _mine = self.locks.run(verb.word(), subject)?;
         // Who wants it no more ends nobody's run.
         self.settings.cancel.check()?;

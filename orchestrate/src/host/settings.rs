@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use registry::Keep;
 
+use crate::fleet::Member;
 use crate::process::cancel::Cancel;
 use crate::store::seam::StoreName;
 use crate::trust::keys::Trust;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub spool_age: Duration,
     /// Whose word counts for what an image is.
     pub trust: Trust,
+    /// The fleet that this host is in; none: it is in none.
+    pub fleet: Option<Member>,
     /// Who scans images, and what is not let through.
     pub scan: Policy,
     /// How much of the past is kept.

@@ -2,7 +2,7 @@
 //!
 //! What each thread does: this one ticks; one waits for signals; one for each socket accepts; each
 //! connection has its own, of which there are so many; workers (`workers`); one sends who tells of ends
-//! (`deliveries`); one makes the pool larger (`grow`). What they share is in `daemon`.
+//! (`deliveries`); one makes the pool larger (`grow`); one follows the fleet's document (`fleet`). What they share is in `daemon`.
 
 pub(crate) mod api;
 pub(crate) mod auth;
@@ -11,6 +11,7 @@ pub(crate) mod connections;
 pub(crate) mod daemon;
 pub(crate) mod deliveries;
 pub(crate) mod files;
+pub(crate) mod fleet;
 pub(crate) mod force;
 pub(crate) mod gather;
 pub(crate) mod grow;
@@ -122,6 +123,7 @@ pub fn serve(
     deliveries::start(&daemon);
     grow::start(&daemon);
     refresh::start(&daemon);
+    fleet::start(&daemon);
     // It is there again before anybody is answered.
     drop(room);
     for listener in listeners {

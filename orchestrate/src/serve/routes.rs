@@ -30,6 +30,8 @@ pub(crate) enum Route {
     Usage,
     Pool,
     Inventory,
+    Fleet,
+    ThisHost,
     Gc,
 }
 
@@ -99,6 +101,8 @@ pub(crate) fn route(method: Option<Method>, path: &[String]) -> Result<Route, Mi
         ["v1", "usage"] => get(Route::Usage),
         ["v1", "pool"] => get(Route::Pool),
         ["v1", "inventory"] => get(Route::Inventory),
+        ["v1", "fleet"] => get(Route::Fleet),
+        ["v1", "host"] => get(Route::ThisHost),
         ["v1", "gc"] => post(Route::Gc),
         _ => Err(Miss::NotFound),
     }

@@ -20,6 +20,7 @@ const OTHER: &[&str] = &[
     "sources.",
     "history.",
     "catalog.refresh",
+    "fleet.",
 ];
 
 /// Settings that a daemon takes at its start alone. All others are in force from the next run or

@@ -116,6 +116,9 @@ impl Host {
         let begun = self.begins();
         self.agrees(name, &reference, bytes)?;
         if self.is_up(name, &reference)? {
+            if !dry_run {
+                self.asked_again(name, &reference)?;
+            }
             let up = CameUp { already: true, copied: 0 };
             return self.activated(name, reference, up, None, dry_run, begun);
         }

@@ -13,6 +13,7 @@ pub(crate) mod copies;
 pub(crate) mod deactivate;
 pub(crate) mod ensure;
 pub(crate) mod export;
+pub(crate) mod fleet;
 pub(crate) mod gc;
 pub(crate) mod handover;
 pub(crate) mod history;

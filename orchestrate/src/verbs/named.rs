@@ -94,3 +94,19 @@ impl Host {
         Ok((reference(&name)?, true))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::document::is_name;
+
+    #[test]
+    fn a_document_has_the_same_rule_for_a_name() {
+        let long = ["x".repeat(100), "x".repeat(101)];
+        let words =
+            ["web", "web-1.a_b+c", "", "-a", ".", "..", "a/b", "a b", "control", "ü", "a:b", "7"];
+        for name in words.into_iter().chain(long.iter().map(String::as_str)) {
+            assert_eq!(is_name(name), check_name(name).is_ok(), "{name:?}");
+        }
+    }
+}

@@ -38,9 +38,12 @@ pub(crate) fn publish(
             .collect(),
     };
     let same = before.as_ref() == Some(&image);
+    let run = host.run;
     Ok(host.registry.write(|write| {
         count_reused(write, reused)?;
+        let (by, fresh) = (write.asker(run)?, write.is_new_image(reference)?);
         if write.was_listed_after(reference, listed)? {
+            write.image_asked(reference, by, false)?;
             return write.use_image(reference);
         }
         for (wanted, _, blob) in layers.iter().filter(|_| !same) {
@@ -49,6 +52,7 @@ pub(crate) fn publish(
             }
         }
         write.put_image(&image)?;
+        write.image_asked(reference, by, fresh)?;
         if let Some(made) = &resolved.made {
             write.put_made(reference, made, resolved.config.as_deref())?;
         }

@@ -1,10 +1,11 @@
 //! `rm`: an activation with what was written to it, or an image with the layers only it has.
 
-use registry::{Verb, Volume, VolumeState, WhenClosed};
+use registry::{Asker, Verb, Volume, VolumeState, WhenClosed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::error::amiss::Amiss;
+use crate::host::asker::is_a_persons;
 use crate::host::{Host, order};
 use crate::plan::Wish;
 use crate::plan::garbage::with_image;
@@ -79,6 +80,11 @@ impl Host {
         let _mine = self.locks.activation(name)?;
         let mut removed = Removed { activation: Some(name.into()), ..Removed::default() };
         if let Some(row) = self.registry.activation(name)? {
+            if self.asker()? == Asker::Document
+                && !self.registry.write(|write| write.is_documents_alone(name))?
+            {
+                return Err(is_a_persons(name));
+            }
             self.leaves_no_node(name)?;
             removed.when_closed = self.waits_to_be_closed(&row, how, WhenClosed::Rm)?;
         }
@@ -145,10 +151,19 @@ impl Host {
         rows: &[Volume],
     ) -> Result<Removed, Error> {
         let _store = self.locks.store()?;
-        self.registry.write(|write| {
+        let run = self.run;
+        let gone = self.registry.write(|write| {
+            // As of this very moment: a person may have asked for it since the document was looked at.
+            if write.asker(run)? == Asker::Document && !write.is_documents_alone(reference)? {
+                return Ok(false);
+            }
             write.forget_image(reference)?;
-            rows.iter().try_for_each(|row| write.advance_volume(row, &VolumeState::Deleting))
+            rows.iter().try_for_each(|row| write.advance_volume(row, &VolumeState::Deleting))?;
+            Ok(true)
         })?;
+        if !gone {
+            return Err(is_a_persons(reference));
+        }
         for row in rows {
             volumes::delete_volume(self, row.id)?;
         }

@@ -179,6 +179,9 @@ fn every_path_and_method_is_as_the_document_has_it() {
     for path in ["/v1/listing", "/v1/usage", "/v1/pool", "/v1/inventory", "/v1/events"] {
         ask("GET", path, path, none(), 200);
     }
+    ask("GET", "/v1/host", "/v1/host", none(), 200);
+    // In no fleet; with one in `fleet`.
+    ask("GET", "/v1/fleet", "/v1/fleet", none(), 404);
     ask("GET", "/v1/events", "/v1/events?after=2&limit=3&subject=run%201&wait=1s", none(), 200);
     ask("GET", "/v1/events", "/v1/events?after=-1", none(), 400);
     ask("DELETE", activation, "/v1/activations/one?dry_run=1", none(), 200);

@@ -10,6 +10,7 @@ mod crowd;
 mod daemon;
 mod document;
 mod files;
+mod fleet;
 mod force;
 mod full;
 mod gate;

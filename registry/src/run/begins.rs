@@ -112,10 +112,13 @@ impl Write<'_> {
     /// step of it.
     pub fn take_up_run(&self, run: &Run, input: &str) -> Result<(), Error> {
         let from = run.state.word();
+        // A person may have joined since the caller has read whose it is: the row says it.
         let changed = self.run(
             "UPDATE runs SET state = 'running', attempt = attempt + 1, updated_ms = ?4, step = '',
-               input = CASE WHEN json_extract(input, '$.instead_of') IS NULL THEN ?3
-                 ELSE json_set(?3, '$.instead_of', json_extract(input, '$.instead_of')) END
+               input = json_patch(?3, json_object(
+                 'instead_of', json_extract(input, '$.instead_of'),
+                 'by', CASE WHEN json_extract(?3, '$.by') IS NULL THEN NULL
+                   ELSE json_extract(input, '$.by') END))
              WHERE id = ?1 AND state = ?5 AND attempt = ?2",
             (run.id, run.attempt, input, now_ms(), from),
         )?;

@@ -13,6 +13,7 @@
 //!
 //! Whether a process is at work on a running one is told by a lock, never by a row.
 
+pub(crate) mod askers;
 pub(crate) mod begins;
 pub(crate) mod lives;
 pub(crate) mod webhooks;
@@ -385,6 +386,7 @@ impl Write<'_> {
                 );
                 return Ok(Enqueued::Refused { id, why });
             }
+            self.joins(&live, new.input)?;
             if !self.put_webhook(id, new.webhook)? {
                 let why = format!("run {id} has as many webhooks as a run may have");
                 return Ok(Enqueued::Refused { id, why });

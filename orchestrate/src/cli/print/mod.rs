@@ -1,5 +1,6 @@
 //! Results as text for people. Keys and names come from outside, so they are escaped.
 
+pub(crate) mod fleet;
 pub(crate) mod handover;
 pub(crate) mod push;
 pub(crate) mod space;

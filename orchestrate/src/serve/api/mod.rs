@@ -2,6 +2,7 @@
 
 pub(crate) mod asks;
 pub(crate) mod files;
+pub(crate) mod fleet;
 pub(crate) mod params;
 pub(crate) mod reads;
 
@@ -59,6 +60,8 @@ pub(super) fn answer(daemon: &Daemon, request: &Request) -> Response {
         Route::Usage => reads::usage(daemon),
         Route::Pool => reads::pool(daemon),
         Route::Inventory => reads::inventory(daemon, request),
+        Route::Fleet => fleet::fleet(daemon),
+        Route::ThisHost => fleet::this_host(daemon),
         Route::SetMode => asks::mode(daemon, request),
         Route::EnsureImage => asks::ensure(daemon, request),
         Route::RemoveImage => asks::remove_image(daemon, request),

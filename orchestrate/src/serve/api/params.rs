@@ -26,7 +26,9 @@ pub(crate) fn params(route: &Route) -> &'static [&'static str] {
         | Route::Listing
         | Route::Usage
         | Route::Pool
-        | Route::Inventory => &[],
+        | Route::Inventory
+        | Route::Fleet
+        | Route::ThisHost => &[],
         Route::Images => &["image"],
         Route::Run(_) => &["seen", "wait"],
         Route::EnsureImage | Route::Activate | Route::RetryRun(_) => &["patience", "wait"],

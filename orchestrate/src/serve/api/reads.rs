@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use registry::{Event, Role, Run, VolumeState};
+use registry::{Event, Run};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -16,6 +16,7 @@ use crate::serve::http::files::FILES_MAX;
 use crate::serve::http::request::Request;
 use crate::serve::http::response::Response;
 use crate::serve::status::Status;
+use crate::view::inventory::layers;
 use crate::view::metrics::facts::Facts;
 
 /// The loop comes round each five seconds; late by this much, it hangs.
@@ -126,19 +127,7 @@ pub(super) fn pool(daemon: &Daemon) -> Result<Response, Error> {
 pub(super) fn inventory(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
     let (volumes, images) =
         daemon.with_registry(|registry| Ok((registry.volumes()?, registry.images()?)))?;
-    let mut layers = Vec::new();
-    for volume in volumes.iter().filter(|volume| volume.role == Role::Layer) {
-        let VolumeState::Sealed(seal) = &volume.state else { continue };
-        let parent = volumes.iter().find(|below| Some(below.id) == volume.parent);
-        let parent = parent.and_then(|below| match &below.state {
-            VolumeState::Sealed(seal) => seal.chain,
-            VolumeState::Building | VolumeState::Deleting => None,
-        });
-        layers.push(json!({
-            "chain": seal.chain, "parent": parent, "diff": seal.diff, "digest": seal.blob,
-            "own_bytes": seal.own_bytes,
-        }));
-    }
+    let layers = layers(volumes.iter());
     let images: Vec<_> = images
         .iter()
         .map(|image| {

@@ -2,6 +2,7 @@
 
 pub(crate) mod asks;
 pub(crate) mod files;
+pub(crate) mod fleet;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};

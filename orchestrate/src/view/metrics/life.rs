@@ -2,7 +2,9 @@
 //! what the kernel says of it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use crate::fleet::{Refused, Status};
 use crate::view::metrics::text::Text;
 
 /// Counts of this process. A daemon adds to them; nothing is decided by them.
@@ -24,7 +26,17 @@ pub struct Life {
     pub s3_ok_ms: AtomicU64,
     /// Panics that a worker or a connection was ended by and this process was not.
     pub panics: AtomicU64,
+    /// What the daemon knows of its fleet; none: it is in none.
+    pub fleet: Mutex<Option<Status>>,
+    /// Documents of it that were not believed, or not to be had, by why.
+    documents_refused: [AtomicU64; DOCUMENTS_REFUSED.len()],
 }
+
+/// Why a document is not in force: those of [`Refused`], that there is none, and that nobody answers.
+const DOCUMENTS_REFUSED: [&str; 8] = {
+    let [a, b, c, d, e, f] = Refused::WORDS;
+    [a, b, c, d, e, f, "absent", "unreachable"]
+};
 
 /// Why a client was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +65,8 @@ impl Life {
             ticked_ms: AtomicU64::new(0),
             s3_ok_ms: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            fleet: Mutex::new(None),
+            documents_refused: [const { AtomicU64::new(0) }; DOCUMENTS_REFUSED.len()],
         }
     }
 
@@ -65,6 +79,39 @@ impl Life {
     /// Counts a client that was turned away.
     pub fn refused(&self, why: Refusal) {
         self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a document of the fleet that is not in force.
+    pub(crate) fn document_refused(&self, why: &str) {
+        if let Some(at) = DOCUMENTS_REFUSED.iter().position(|known| *known == why) {
+            self.documents_refused[at].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What the daemon knows of its fleet.
+    pub fn of_fleet(&self) -> Option<Status> {
+        self.fleet.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn write_fleet(&self, text: &mut Text) {
+        let Some(fleet) = self.of_fleet() else { return };
+        let help = "Serial of the fleet's document in force; 0: there is none.";
+        text.gauge("fleet_serial", help, fleet.serial.unwrap_or(0));
+        if let Some(age_s) = fleet.age_s {
+            let help = "Seconds since the fleet's document was last found to be the newest.";
+            text.gauge("fleet_age_seconds", help, age_s);
+        }
+        let help = "Images and activations that the document names, by how far they are here.";
+        text.family("fleet_images", "gauge", help);
+        for state in ["ready", "wanted", "failed", "left"] {
+            text.sample("fleet_images", &format!("state=\"{state}\""), fleet.count(state));
+        }
+        let help = "Documents of the fleet that were not believed or not to be had, by why.";
+        text.family("fleet_refused_total", "counter", help);
+        for (count, why) in self.documents_refused.iter().zip(DOCUMENTS_REFUSED) {
+            let count = count.load(Ordering::Relaxed);
+            text.sample("fleet_refused_total", &format!("why=\"{why}\""), count);
+        }
     }
 
     /// Counts a panic that was caught, and gives what it said.
@@ -98,6 +145,7 @@ impl Life {
         text.gauge("ticked_timestamp_seconds", help, seconds(&self.ticked_ms));
         let help = "When S3 last answered a daemon as it should, since 1970, also one before this; 0: never.";
         text.gauge("s3_ok_timestamp_seconds", help, seconds(&self.s3_ok_ms));
+        self.write_fleet(text);
     }
 }
 

@@ -35,7 +35,7 @@ impl<'t> Load<'t> {
         fs::create_dir_all(&root)?;
         let database = Connection::open(root.join("rows.db"))?;
         // A machine has its own mind about this; both ways of SQLite are to hold.
-        let mode = if from % 2 == 0 { "WAL" } else { "DELETE" };
+        let mode = if from.is_multiple_of(2) { "WAL" } else { "DELETE" };
         database.query_row(&format!("PRAGMA journal_mode = {mode}"), [], |_| Ok(()))?;
         database.pragma_update(None, "synchronous", "FULL")?;
         database.execute_batch(

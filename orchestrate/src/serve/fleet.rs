@@ -6,7 +6,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,8 +46,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Behind everything that a person asks for.
 const PRIORITY: i32 = -10;
 
-/// Starts the thread. Whether there is a fleet is looked up anew each time, in the settings in force.
+/// Whether the thread runs. A process has one daemon.
+static FOLLOWS: Mutex<bool> = Mutex::new(false);
+
+/// Starts the thread where the settings in force name a fleet and it does not run; it ends when they name none any
+/// more. To be called after the settings were put in force.
 pub(super) fn start(daemon: &Arc<Daemon>) {
+    let mut follows = FOLLOWS.lock().unwrap_or_else(PoisonError::into_inner);
+    if *follows || daemon.settings().fleet.is_none() {
+        return;
+    }
     let shared = daemon.clone();
     let started = thread::Builder::new().name("fleet".into()).spawn(move || {
         let mut follower: Option<Follower> = None;
@@ -57,6 +65,9 @@ pub(super) fn start(daemon: &Arc<Daemon>) {
                 None => {
                     follower = None;
                     show(None);
+                    if ends(&shared) {
+                        return;
+                    }
                 }
                 Some(member) => {
                     let other = follower.as_ref().is_none_or(|follower| follower.member != *member);
@@ -74,10 +85,18 @@ pub(super) fn start(daemon: &Arc<Daemon>) {
             shared.wait_for_changes(seen, Some(pause.saturating_sub(REST)));
         }
     });
+    *follows = started.is_ok();
     if let Err(error) = started {
         let why = error.to_string().into();
         log::line(Level::Error, "the fleet's document is not asked for", &[("why", why)]);
     }
+}
+
+/// Whether there is still no fleet, so that the thread ends: looked at under the lock under which it is started.
+fn ends(daemon: &Daemon) -> bool {
+    let mut follows = FOLLOWS.lock().unwrap_or_else(PoisonError::into_inner);
+    *follows = daemon.settings().fleet.is_some();
+    !*follows
 }
 
 fn show(status: Option<Status>) {

@@ -11,7 +11,7 @@ use crate::serve::in_force::InForce;
 use crate::serve::options::Options;
 use crate::serve::queue::Workers;
 use crate::serve::settings::{needs_restart, shown};
-use crate::serve::workers;
+use crate::serve::{fleet, workers};
 
 /// What a hangup changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -99,6 +99,7 @@ impl Daemon {
         for workers in Workers::ALL {
             workers::start(self, workers);
         }
+        fleet::start(self);
         renewed
     }
 }

@@ -7,10 +7,10 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use thin::{DataBlockSize, Dm, DmName, InitOptions, Store, UpOptions};
+use thin::{Dm, Store, UpOptions};
 
 use super::activation_load::{Load, held};
-use super::crash_host::{CrashHost, ONE, put_images};
+use super::crash_host::{CrashHost, ONE, on_disks, put_images};
 use crate::guest::veneer::Mounted;
 use crate::guest::{Cmd, Guest, ScratchExt4};
 use crate::scenario::{Needs, PowerCuts, Report, Scenario};
@@ -37,7 +37,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     let s3 = guest.s3()?;
     put_images(&s3)?;
     let (mut store, up) = match guest.phase() {
-        0 => Store::init(dm.clone(), &dir, &options(guest)?)?,
+        0 => Store::init(dm.clone(), &dir, &on_disks(guest)?)?,
         _ => {
             let mut store = Store::open(&dir)?;
             let up = store.up(dm.clone(), UpOptions::default())?;
@@ -121,16 +121,4 @@ impl Figures {
         file.write_all(self.held.to_string().as_bytes())?;
         file.sync_all().context("figures")
     }
-}
-
-fn options(guest: &Guest) -> Result<InitOptions> {
-    Ok(InitOptions {
-        name: DmName::new("veneer")?,
-        data_bytes: 0,
-        metadata_bytes: None,
-        block: DataBlockSize::new(128)?,
-        data_device: Some(guest.disk(0)?),
-        metadata_device: Some(guest.disk(1)?),
-        sparse: false,
-    })
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
-use thin::{Access, Pool, ThinId};
+use thin::{Access, DataBlockSize, DmName, InitOptions, Pool, ThinId};
 
 use crate::guest::{Cmd, Guest, PoolSize, S3, ScratchPool};
 use crate::layer;
@@ -51,6 +51,19 @@ pub(crate) struct Ready<'a> {
     pub(crate) right: BTreeMap<String, String>,
     /// How long the two took.
     pub(crate) whole: Duration,
+}
+
+/// A pool on the first two disks of the machine, data and metadata, for scenarios whose power goes.
+pub(crate) fn on_disks(guest: &Guest) -> Result<InitOptions> {
+    Ok(InitOptions {
+        name: DmName::new("veneer")?,
+        data_bytes: 0,
+        metadata_bytes: None,
+        block: DataBlockSize::new(128)?,
+        data_device: Some(guest.disk(0)?),
+        metadata_device: Some(guest.disk(1)?),
+        sparse: false,
+    })
 }
 
 /// Makes one, has `work` done on it, and takes it down: nothing may be left.

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use thin::{DataBlockSize, Dm, DmName, InitOptions, Store, UpOptions};
+use thin::{Dm, Store, UpOptions};
 
-use super::crash_host::{CrashHost, IMAGES, put_images};
+use super::crash_host::{CrashHost, IMAGES, on_disks, put_images};
 use super::crash_random::words;
 use super::thin_invariants::fsck;
 use crate::guest::{Guest, ScratchExt4};
@@ -34,7 +34,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     let s3 = guest.s3()?;
     put_images(&s3)?;
     let (mut store, up) = match guest.phase() {
-        0 => Store::init(dm.clone(), &dir, &options(guest)?)?,
+        0 => Store::init(dm.clone(), &dir, &on_disks(guest)?)?,
         _ => {
             guest.cmd("thin_check").arg(guest.disk(1)?).run()?.expect(0).context("before `up`")?;
             let mut store = Store::open(&dir)?;
@@ -96,16 +96,4 @@ fn run(guest: &mut Guest) -> Result<Report> {
         let refused = refused.iter().any(|words| ran.stderr.contains(words));
         ensure!(ran.code == Some(0) || refused, "{ran}");
     }
-}
-
-fn options(guest: &Guest) -> Result<InitOptions> {
-    Ok(InitOptions {
-        name: DmName::new("veneer")?,
-        data_bytes: 0,
-        metadata_bytes: None,
-        block: DataBlockSize::new(128)?,
-        data_device: Some(guest.disk(0)?),
-        metadata_device: Some(guest.disk(1)?),
-        sparse: false,
-    })
 }

@@ -38,8 +38,8 @@ pub use rebuild::{
     ActivationFact, Facts, ImageFact, LayerFact, LeftoverFact, SourceFact, UnsaidFact,
 };
 pub use rows::{
-    Activation, Blob, Event, Image, ImageLayer, KnownBy, Role, Source, StoreBinding, Ttl,
-    Volume, WhenClosed,
+    Activation, Blob, Event, Image, ImageLayer, KnownBy, Role, Source, StoreBinding, Ttl, Volume,
+    WhenClosed,
 };
 pub use run::lives::{Death, Life};
 pub use run::webhooks::Webhook;

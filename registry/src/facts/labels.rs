@@ -64,8 +64,8 @@ impl Write<'_> {
         let Some(id) = id else { return Ok(0) };
         let mut told = Vec::new();
         for (key, value) in changes {
-            let before: Option<String> = self
-                .ask("SELECT value FROM labels WHERE activation = ?1 AND key = ?2", (id, key))?;
+            let before: Option<String> =
+                self.ask("SELECT value FROM labels WHERE activation = ?1 AND key = ?2", (id, key))?;
             match value {
                 same if *same == before => {}
                 Some(value) => {

@@ -232,7 +232,7 @@ fn a_new_name_takes_everything_with_it() {
     assert_eq!(activation(&host, "new"), before);
     assert_eq!(fs::read_to_string(host.store().join("active/new/written")).unwrap(), "kept");
     assert!(fs::symlink_metadata(host.store().join("active/old")).is_err());
-    refused(&host, &["show", "old"], "old");
+    refused(&host, &["label", "old", "a=b"], "old");
     let told =
         "SELECT subject || ': ' || detail FROM events WHERE detail LIKE '%named%' ORDER BY seq";
     let named = ["activation old: is named new now", "activation new: was named old"];

@@ -22,6 +22,8 @@ struct LabelBody {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TtlBody {
+    // To leave it out is no way to say `null`.
+    #[serde(deserialize_with = "Option::deserialize")]
     ttl_s: Option<Number>,
 }
 

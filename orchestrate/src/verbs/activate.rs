@@ -1,5 +1,6 @@
 //! `activate`: a writable snapshot of an image's top layer, under a name.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -16,7 +17,6 @@ use crate::plan::retry::Step;
 use crate::plan::{self, ActivationStep, Mapping, Wish};
 use crate::verbs::condemned::UNUSABLE_MAX;
 use crate::verbs::ensure::Ensured;
-use crate::verbs::label::Labels;
 use crate::verbs::named::{check_name, is_server};
 use crate::verbs::{activation, copies};
 
@@ -35,7 +35,7 @@ pub struct ActivateOptions {
     /// Files to be put into it where it is new.
     pub copies: Vec<CopyIn>,
     /// What is said of it.
-    pub labels: Labels,
+    pub labels: BTreeMap<String, String>,
     /// For how long it is kept, seconds; none: until somebody removes it.
     pub ttl_s: Option<u64>,
     /// Whether its device is to refuse writes.

@@ -1,7 +1,7 @@
 //! `ttl`: for how long an activation is kept; and what goes when its time has ended.
 //!
 //! The time counts from when the activation came up for the first time, or was given another. It goes by the wall
-//! clock, and counts anew after that was set (`registry/src/facts/ttl.rs`). What somebody uses never goes by it.
+//! clock, and counts anew after that was set (`registry/src/past/ttl.rs`). What somebody uses never goes by it.
 
 use std::str::FromStr;
 

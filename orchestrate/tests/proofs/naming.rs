@@ -8,6 +8,7 @@ use nix::mount::umount;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use rusqlite::Connection;
 use serde_json::{Value, json};
+use tests::trace::{self, Act, Call, Effect, Side, Whose};
 
 use crate::bench::{Bench, Host};
 
@@ -157,7 +158,7 @@ fn a_clock_that_was_set_by_a_year_removes_nothing() {
         drop(registry);
         assert_eq!(host.ok(&["gc"])["ended"], json!([]), "{name}");
         // It ends an hour from when that was seen.
-        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+        let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
         let left = activation(&host, name)["ends_ms"].as_i64().unwrap() - now;
         assert!((3_400_000..3_700_000).contains(&left), "{name}: {left}");
     }
@@ -293,6 +294,40 @@ fn a_rename_that_was_killed_is_finished() {
             }
         }
     }
+}
+
+/// The program itself, killed before each change that it makes.
+#[test]
+fn a_rename_is_killed_at_each_of_its_steps() {
+    let bench = Bench::small();
+    let start = bench.host("start");
+    start.ok(&["activate", A, "--name", "old", "--label", "app=web"]);
+    let words = ["rename", "old", "new"];
+    let whole = start.copy_to("whole");
+    whole.ok(&words);
+    let (was, end) = (start.end_text(), whole.end_text());
+    let mut ends = [0, 0];
+    for at in 0.. {
+        let host = start.copy_to("killed");
+        let mut seen = 0;
+        let each = |call: &Call, side: Side| {
+            let here = side == Side::Before && call.effect == Effect::Changes;
+            seen += usize::from(here);
+            if here && seen > at { Act::Kill } else { Act::Go }
+        };
+        let ended = trace::run(&host.command(&words), &[&host.dir], Whose::Main, each).unwrap();
+        host.ok(&["recover"]);
+        host.check();
+        let found = host.end_text();
+        let renamed = usize::from(found == end);
+        assert!(found == was || renamed == 1, "killed at {at}: {found}");
+        ends[renamed] += 1;
+        if ended.signal.is_none() {
+            assert_eq!((ended.code, renamed), (Some(0), 1), "{ended:?}");
+            break;
+        }
+    }
+    assert!(ends[0] > 3 && ends[1] > 3, "{ends:?}");
 }
 
 #[test]

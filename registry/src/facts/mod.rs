@@ -11,4 +11,3 @@ pub(crate) mod names;
 pub(crate) mod quarantine;
 pub(crate) mod scans;
 pub(crate) mod sources;
-pub(crate) mod ttl;

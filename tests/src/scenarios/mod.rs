@@ -22,6 +22,7 @@ pub mod guides;
 pub mod handover;
 pub mod killed;
 pub mod lost_registry;
+pub mod naming;
 pub mod operate;
 pub mod oracle;
 pub mod pool;
@@ -81,6 +82,7 @@ pub const ALL: &[Scenario] = &[
     lost_registry::SCENARIO,
     unsettled::SCENARIO,
     given_away::SCENARIO,
+    naming::SCENARIO,
     guides::SCENARIO,
     wedge::SCENARIO,
     sizes::SCENARIO,

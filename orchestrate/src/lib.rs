@@ -18,6 +18,7 @@ mod verbs;
 mod view;
 
 pub use host::walls;
+pub use process::holders;
 pub use process::log;
 pub use process::reserve;
 pub use verbs::catalog;
@@ -53,6 +54,9 @@ pub use verbs::gc::{Bound, Collected, Hold, NotPurged};
 pub use verbs::handover::bundle::{BundleOptions, Bundled};
 pub use verbs::handover::mount::{Mounted, Unmounted};
 pub use verbs::handover::node::check_node;
+pub use verbs::label::{
+    LABELS_MAX, LabelChange, LabelChanges, LabelFilter, Labelled, Labels, label_changes, new_labels,
+};
 pub use verbs::mend::Recovered;
 pub use verbs::named::{check_name, reference};
 pub use verbs::push::goal::{Pushed, PushedObject};
@@ -60,8 +64,11 @@ pub use verbs::push::{PushOptions, push};
 pub use verbs::rebuild::unread::Unread;
 pub use verbs::rebuild::{RebuildOptions, Rebuilt, rebuild};
 pub use verbs::remove::Removed;
+pub use verbs::rename::Renamed;
 pub use verbs::resume::TakenUp;
+pub use verbs::ttl::{Ended, Time, Timed};
 pub use verbs::unsettled::Unsettled;
 pub use verbs::usage::{ActivationUse, ImageUse, Usage};
 pub use verbs::verify::{Measure, Now, Verified, VolumeFinding};
+pub use verbs::who::Who;
 pub use view::listing::{ActivationLine, ImageLine, Listing};

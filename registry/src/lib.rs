@@ -32,13 +32,13 @@ pub use facts::sources::Known;
 pub use file::check::Finding;
 pub use file::schema::{APPLICATION_ID, Registry, SCHEMA_VERSION};
 pub use past::counters::{Counter, DURATION_MS, seconds};
-pub use past::history::{Keep, Moment, Pruned};
+pub use past::history::{Clock, Keep, Moment, Pruned};
 pub use read::Totals;
 pub use rebuild::{
     ActivationFact, Facts, ImageFact, LayerFact, LeftoverFact, SourceFact, UnsaidFact,
 };
 pub use rows::{
-    Activation, Blob, Event, Image, ImageLayer, KnownBy, Role, Source, StoreBinding, Volume,
+    Activation, Blob, Event, Image, ImageLayer, KnownBy, Role, Source, StoreBinding, Ttl, Volume,
     WhenClosed,
 };
 pub use run::lives::{Death, Life};

@@ -17,9 +17,11 @@ pub(crate) fn mends_first(command: &Command) -> bool {
         Command::Gc(args) => !args.dry_run,
         Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
         Command::Bundle(_) | Command::Mount(_) => true,
+        Command::Label(_) | Command::Ttl(_) | Command::Rename(_) => true,
         Command::Scan(args) => !args.show,
         Command::Show(args) => args.vm,
         Command::Recover(_)
+        | Command::Who(_)
         | Command::Umount(_)
         | Command::Ls(_)
         | Command::Df(_)
@@ -48,6 +50,10 @@ pub(crate) fn makes_room(command: &Command) -> bool {
         Command::Recover(args) => !args.dry_run,
         Command::Unpin(_) | Command::Cancel(_) => true,
         Command::Ensure(_)
+        | Command::Label(_)
+        | Command::Ttl(_)
+        | Command::Rename(_)
+        | Command::Who(_)
         | Command::Activate(_)
         | Command::Bundle(_)
         | Command::Mount(_)
@@ -121,7 +127,11 @@ pub(crate) fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Bundle(_)
         | Command::Mount(_)
         | Command::Umount(_)
-        | Command::Checked(_) => {}
+        | Command::Checked(_)
+        | Command::Label(_)
+        | Command::Ttl(_)
+        | Command::Rename(_)
+        | Command::Who(_) => {}
     }
     Ok(())
 }

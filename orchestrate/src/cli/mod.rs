@@ -5,6 +5,7 @@ pub(crate) mod before;
 pub(crate) mod commands;
 pub(crate) mod diagnosis;
 pub(crate) mod handover;
+pub(crate) mod naming;
 pub(crate) mod numbers;
 pub(crate) mod print;
 pub(crate) mod push;

@@ -30,7 +30,10 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Unpin(_)
         | Command::Runs(_)
         | Command::Events(_)
-        | Command::Cancel(_) => true,
+        | Command::Cancel(_)
+        | Command::Label(_)
+        | Command::Ttl(_)
+        | Command::Rename(_) => true,
         Command::Show(args) => !handover::is_of_the_image(args),
         Command::Push(_)
         | Command::Bundle(_)
@@ -39,6 +42,7 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Recover(_)
         | Command::Verify(_)
         | Command::Checked(_)
+        | Command::Who(_)
         | Command::Scan(_)
         | Command::Catalog(_)
         | Command::Quarantine(_)

@@ -20,7 +20,7 @@ use crate::cli::args::{self, Args};
 use crate::cli::before::{makes_room, mends_first, settle};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
-use crate::cli::{handover, print, push, route, show, signals, top};
+use crate::cli::{handover, naming, print, push, route, show, signals, top};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -136,7 +136,7 @@ fn run_in(
         return Err(anyhow!(
             "which command? ensure, activate, push, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
-             metrics, scan, catalog, top, checked; see orchestrate --help"
+             metrics, scan, catalog, top, checked, label, ttl, rename, who; see orchestrate --help"
         ));
     };
     // References and names are judged before anything is opened or made.
@@ -150,6 +150,8 @@ fn run_in(
             bound(args)?;
             purge(args)?;
         }
+        Command::Ttl(args) => drop(naming::time(args)?),
+        Command::Rename(args) => orchestrate::check_name(&args.new)?,
         Command::Quarantine(args) => drop(args.release.as_deref().map(digest).transpose()?),
         Command::Rebuild(args) => return rebuild(settings, args, json),
         Command::Config(args) if args.sample => {
@@ -185,6 +187,8 @@ fn run_in(
         | Command::Unpin(_)
         | Command::Verify(_)
         | Command::Checked(_)
+        | Command::Label(_)
+        | Command::Who(_)
         | Command::Scan(_)
         | Command::Catalog(_)
         | Command::Runs(_)
@@ -229,6 +233,7 @@ fn run_in(
         Command::Catalog(args) => show::catalog(&mut host, &args, json),
         Command::Quarantine(args) => quarantine(&mut host, &args, json),
         Command::Checked(args) => checked(&mut host, &args.name, json),
+        Command::Who(args) => naming::who(&host, &args, json),
         Command::Bundle(args) => handover::bundle(&mut host, args, json),
         Command::Mount(args) => handover::mount(&mut host, &args, json),
         Command::Umount(args) => handover::unmount(&mut host, &args, json),
@@ -259,7 +264,14 @@ fn perform(
             let done = host.deactivate(&args.name, how)?;
             output(json, &done, print::deactivated)
         }
-        Command::Ls(_) => output(json, &host.list()?, print::listing),
+        Command::Ls(args) => {
+            let mut listing = host.list()?;
+            listing.only(&args.label);
+            output(json, &listing, print::listing)
+        }
+        Command::Label(args) => naming::label(host, args, json),
+        Command::Ttl(args) => naming::ttl(host, &args, json),
+        Command::Rename(args) => naming::rename(host, &args, json),
         Command::Show(args) => show::subject(host, &args.subject, json),
         Command::Rm(args) => {
             let how = Going { when_closed: args.when_closed, dry_run: args.dry_run };
@@ -304,6 +316,7 @@ fn perform(
         | Command::Metrics(_)
         | Command::Push(_)
         | Command::Checked(_)
+        | Command::Who(_)
         | Command::Top(_) => unreachable!("done by this process, and before"),
     }
 }

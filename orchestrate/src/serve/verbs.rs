@@ -12,7 +12,10 @@ use crate::verbs::activate::{ActivateOptions, Activated};
 use crate::verbs::deactivate::{Deactivated, Going};
 use crate::verbs::ensure::Ensured;
 use crate::verbs::gc::{Bound, Collected};
+use crate::verbs::label::{LabelChanges, Labelled};
 use crate::verbs::remove::Removed;
+use crate::verbs::rename::Renamed;
+use crate::verbs::ttl::Timed;
 use crate::verbs::usage::Usage;
 use crate::view::listing::Listing;
 
@@ -40,6 +43,15 @@ pub trait Verbs {
 
     /// See [`Host::pin`].
     fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error>;
+
+    /// See [`Host::label`].
+    fn label(&mut self, name: &str, changes: &LabelChanges) -> Result<Labelled, Error>;
+
+    /// See [`Host::set_ttl`].
+    fn set_ttl(&mut self, name: &str, seconds: Option<u64>) -> Result<Timed, Error>;
+
+    /// See [`Host::rename`].
+    fn rename(&mut self, name: &str, new: &str) -> Result<Renamed, Error>;
 
     /// See [`Host::cancel`].
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error>;
@@ -93,6 +105,18 @@ impl Verbs for Host {
 
     fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error> {
         Host::pin(self, image, pinned)
+    }
+
+    fn label(&mut self, name: &str, changes: &LabelChanges) -> Result<Labelled, Error> {
+        Host::label(self, name, changes)
+    }
+
+    fn set_ttl(&mut self, name: &str, seconds: Option<u64>) -> Result<Timed, Error> {
+        Host::set_ttl(self, name, seconds)
+    }
+
+    fn rename(&mut self, name: &str, new: &str) -> Result<Renamed, Error> {
+        Host::rename(self, name, new)
     }
 
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {

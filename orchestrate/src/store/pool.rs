@@ -328,15 +328,21 @@ impl Store for ThinStore {
         }
     }
 
-    fn map(&self, id: u32, name: &str, bytes: u64) -> Result<PathBuf, Error> {
+    fn rename(&self, id: u32, former: &str, new: &str) -> Result<(), Error> {
+        pool_read::rename(&self.pool, thin_id(id)?, former, new)
+    }
+
+    fn map(&self, id: u32, name: &str, bytes: u64, read_only: bool) -> Result<PathBuf, Error> {
         let thin = thin_id(id)?;
-        match self.pool.activate(thin, name, self.sectors(bytes), Access::ReadWrite) {
+        let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+        match self.pool.activate(thin, name, self.sectors(bytes), access) {
             Ok(volume) => Ok(volume.mapper_path()),
             // A killed run came this far.
             Err(thin::Error::AlreadyActive { name: active, .. }) if active == name => {
-                match self.read_only(id)? {
-                    false => Ok(self.path(name)),
-                    true => Err(Error::LookedAt { volume: id, name: active }),
+                match (read_only, self.read_only(id)?) {
+                    (true, true) | (false, false) => Ok(self.path(name)),
+                    (false, true) => Err(Error::LookedAt { volume: id, name: active }),
+                    (true, false) => Err(pool_read::takes_writes(active)),
                 }
             }
             Err(thin::Error::AlreadyActive { name: active, .. }) if self.read_only(id)? => {

@@ -305,8 +305,16 @@ pub trait Store: Send {
     /// [`Error::Taken`] naming the mapping: nothing is changed then.
     fn purge(&self, id: u32) -> Result<(), Error>;
 
-    /// Maps `id` under `name`, `bytes` large. Returns the path that the user is told.
-    fn map(&self, id: u32, name: &str, bytes: u64) -> Result<PathBuf, Error>;
+    /// Maps `id` under `name`, `bytes` large; with `read_only` the device, where there is one, refuses writes. Returns
+    /// the path that the user is told.
+    fn map(&self, id: u32, name: &str, bytes: u64, read_only: bool) -> Result<PathBuf, Error>;
+
+    /// Gives the mapping of `id`, which may have the name `former` still, the name `new`, also while it is open. Where
+    /// it is not mapped there is nothing to do.
+    ///
+    /// # Errors
+    /// [`Error::Stranger`] where something else has that name.
+    fn rename(&self, id: u32, former: &str, new: &str) -> Result<(), Error>;
 
     /// Takes away the mapping of `id`, which is to be `name`; an absent one is fine. What another has
     /// mapped under that name is not touched.

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::host::Host;
 use crate::plan::garbage::{Facts, Sweep, bytes, garbage, own_bytes, still_garbage};
 use crate::store::seam::Space;
+use crate::verbs::ttl::Ended;
 use crate::verbs::volumes;
 
 /// For so long a collection keeps others from images at a time, and longer only where one removal takes
@@ -65,6 +66,9 @@ pub struct Collected {
     pub runs_forgotten: usize,
     /// Lines of history that were forgotten.
     pub events_forgotten: usize,
+    /// Activations whose time has ended: removed, or why not.
+    #[serde(default)]
+    pub ended: Vec<Ended>,
     /// Whether nothing was done on purpose.
     pub dry_run: bool,
 }
@@ -122,8 +126,10 @@ impl Host {
     }
 
     fn collect(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error> {
-        // To look, nobody need stop; each removal looks again whether it still is one.
         let before = self.store.space()?;
+        // What they stood on may be garbage by that.
+        let ended = self.end_ttls(dry_run)?;
+        // To look, nobody need stop; each removal looks again whether it still is one.
         let facts = self.garbage_facts(bound.bytes(&before))?;
         let refused = self.not_purged(&facts, purge)?;
         let purge: Vec<u32> = purge
@@ -139,6 +145,7 @@ impl Host {
             refused,
             used_bytes: before.used,
             bound_bytes: facts.bound,
+            ended,
             dry_run,
             ..Collected::default()
         };

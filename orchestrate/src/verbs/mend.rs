@@ -177,6 +177,10 @@ impl Host {
                     Some(_) | None => Ok(false),
                 }
             }
+            Repair::Rename { name, .. } => {
+                let Some(_mine) = self.locks.try_activation(name)? else { return Ok(false) };
+                self.finish_rename(name)
+            }
             Repair::Settle { name, .. } => {
                 let Some(_mine) = self.locks.try_activation(name)? else { return Ok(false) };
                 match self.registry.activation(name)? {

@@ -130,6 +130,7 @@ fn is_of_note(repair: &Repair) -> bool {
         | Repair::Unmap { .. }
         | Repair::TakeDown { .. }
         | Repair::Stray { .. }
+        | Repair::Rename { .. }
         | Repair::Settle { .. } => true,
     }
 }
@@ -144,6 +145,7 @@ fn subject(repair: &Repair) -> String {
         | Repair::Unchecked { name }
         | Repair::TakeDown { name }
         | Repair::Stray { name, .. }
+        | Repair::Rename { name, .. }
         | Repair::Settle { name, .. } => format!("activation {name}"),
     }
 }
@@ -156,6 +158,11 @@ fn obstacle(repair: &Repair, facts: &Facts, store: &dyn Store) -> Result<Option<
         | Repair::Unchecked { .. }
         | Repair::TakeDown { .. }
         | Repair::Stray { .. } => Ok(None),
+        Repair::Rename { name, .. } => {
+            let row = facts.activations.iter().find(|row| row.name == *name);
+            let by = row.map(|row| store.stranger(Some(row.id), name)).transpose()?.flatten();
+            Ok(by.map(|by| Error::Stranger { name: name.clone(), by }))
+        }
         Repair::Discard { volume } | Repair::Delete { volume } | Repair::Unmap { volume } => {
             let held = store.held(*volume)?;
             Ok(held.map(|by| Error::Held { what: format!("volume {volume}"), by }))
@@ -215,7 +222,8 @@ pub(crate) fn facts(
 /// Only what is mapped and must not be is asked, so that a host in order is not asked more.
 fn looked_at(facts: &Facts, store: &dyn Store) -> Result<Vec<u32>, Error> {
     let sealed = |row: &&Volume| matches!(row.state, VolumeState::Sealed(_));
-    let inactive = |row: &&Activation| row.state == ActivationState::Inactive;
+    // One that refuses writes by itself is left by a killed process, and nobody looks at it.
+    let inactive = |row: &&Activation| row.state == ActivationState::Inactive && !row.read_only;
     let volumes = facts.volumes.iter().filter(sealed).map(|row| row.id);
     let activations = facts.activations.iter().filter(inactive).map(|row| row.id);
     let mut found = Vec::new();

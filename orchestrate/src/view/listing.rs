@@ -11,6 +11,7 @@ use crate::handover::device::Given;
 use crate::host::Host;
 use crate::plan::Mapping;
 use crate::store::seam::Space;
+use crate::verbs::label::{LabelFilter, Labels};
 use crate::verbs::unsettled::Unsettled;
 
 /// All of it.
@@ -118,6 +119,34 @@ pub struct ActivationLine {
     /// To whom its device is given, where somebody asked for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Given>,
+    /// Whether its device refuses writes.
+    #[serde(default)]
+    pub read_only: bool,
+    /// What is said of it.
+    #[serde(default)]
+    pub labels: Labels,
+    /// For how long it is kept, seconds; none: until somebody removes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u64>,
+    /// When that ends: wall clock, milliseconds since 1970 UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_ms: Option<i64>,
+}
+
+impl Listing {
+    /// Only the activations with all of these labels; without images, which have none.
+    pub fn only(&mut self, filters: &[LabelFilter]) {
+        if filters.is_empty() {
+            return;
+        }
+        self.images.clear();
+        self.activations.retain(|line| filters.iter().all(|filter| filter.fits(&line.labels)));
+        let shown = |subject: &str| {
+            let name = subject.strip_prefix("activation ");
+            name.is_some_and(|name| self.activations.iter().any(|line| line.name == name))
+        };
+        self.unsettled.retain(|found| shown(&found.subject));
+    }
 }
 
 impl Host {
@@ -128,6 +157,7 @@ impl Host {
         let rows = self.registry.activations()?;
         let devices: BTreeMap<String, registry::Device> =
             self.registry.devices()?.into_iter().collect();
+        let (mut labels, clock) = (self.registry.all_labels()?, self.clock()?);
         let mapped = self.store.mapped()?;
         let bars = self.judge().bars(&self.registry, &rows, &volumes)?;
         let live: BTreeSet<(&str, u32)> = mapped
@@ -213,6 +243,10 @@ impl Host {
                         })
                         .map(|bar| bar.why.to_string()),
                     device: devices.get(&row.name).map(Given::from),
+                    read_only: row.read_only,
+                    labels: labels.remove(&row.id).unwrap_or_default(),
+                    ttl_s: row.ttl.map(|ttl| ttl.seconds),
+                    ends_ms: row.ttl.map(|ttl| clock.end_of(&ttl)),
                 })
                 .collect(),
         })

@@ -26,6 +26,7 @@ mod lost;
 mod matrix;
 mod memory;
 mod metrics;
+mod naming;
 mod network;
 mod order;
 mod places;

@@ -172,6 +172,41 @@ fn every_path_and_method_is_as_the_document_has_it() {
     let activation = "/v1/activations/{id}";
     ask("GET", activation, "/v1/activations/one", none(), 200);
     ask("GET", activation, "/v1/activations/none", none(), 404);
+    ask("GET", activations, "/v1/activations?label=app&label=tier=x", none(), 200);
+    ask("GET", activations, "/v1/activations?label=a%20b", none(), 400);
+    let terms = json!({"id": "one", "image": a, "labels": {"a b": "c"}}).to_string();
+    ask("POST", activations, activations, terms, 400);
+    ask(
+        "POST",
+        activations,
+        activations,
+        json!({"id": "one", "image": a, "ttl_s": 0}).to_string(),
+        400,
+    );
+    ask(
+        "POST",
+        activations,
+        activations,
+        json!({"id": "one", "image": a, "read_only": true}).to_string(),
+        409,
+    );
+    for (word, good, bad) in [
+        ("labels", json!({"labels": {"app": "web", "none": null}}), json!({"labels": {"-": "x"}})),
+        ("ttl", json!({"ttl_s": 3600}), json!({})),
+        ("rename", json!({"to": "uno"}), json!({"to": "a/b"})),
+    ] {
+        let path = format!("/v1/activations/{{id}}/{word}");
+        ask("POST", &path, &format!("/v1/activations/one/{word}"), good.to_string(), 200);
+        ask("POST", &path, &format!("/v1/activations/none/{word}"), good.to_string(), 404);
+        let of = if word == "rename" { "uno" } else { "one" };
+        ask("POST", &path, &format!("/v1/activations/{of}/{word}"), bad.to_string(), 400);
+    }
+    ask("GET", activation, "/v1/activations/uno", none(), 200);
+    let rename = "/v1/activations/{id}/rename";
+    ask("POST", rename, "/v1/activations/uno/rename", json!({"to": "one"}).to_string(), 200);
+    let who = "/v1/activations/{id}/who";
+    ask("GET", who, "/v1/activations/one/who", none(), 200);
+    ask("GET", who, "/v1/activations/none/who", none(), 404);
     let deactivate = "/v1/activations/{id}/deactivate";
     ask("POST", deactivate, "/v1/activations/one/deactivate?dry_run=1", none(), 200);
     ask("POST", deactivate, "/v1/activations/one/deactivate?wait=60s", none(), 200);

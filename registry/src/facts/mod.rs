@@ -6,6 +6,8 @@ pub(crate) mod catalogs;
 pub(crate) mod condemned;
 pub(crate) mod configs;
 pub(crate) mod devices;
+pub(crate) mod labels;
+pub(crate) mod names;
 pub(crate) mod quarantine;
 pub(crate) mod scans;
 pub(crate) mod sources;

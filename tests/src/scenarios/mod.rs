@@ -25,6 +25,7 @@ pub mod guides;
 pub mod handover;
 pub mod killed;
 pub mod lost_registry;
+pub mod naming;
 pub mod operate;
 pub mod oracle;
 pub mod pool;
@@ -86,6 +87,7 @@ pub const ALL: &[Scenario] = &[
     lost_registry::SCENARIO,
     unsettled::SCENARIO,
     given_away::SCENARIO,
+    naming::SCENARIO,
     guides::SCENARIO,
     wedge::SCENARIO,
     sizes::SCENARIO,

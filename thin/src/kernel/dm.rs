@@ -326,6 +326,17 @@ impl Dm {
         absent_as_none(self.call(&request)).map(|reply| reply.is_some())
     }
 
+    /// Gives a device another name, also while it is open. The kernel finds it by its name alone.
+    ///
+    /// # Errors
+    /// Those of the command: EBUSY when the new name is taken.
+    pub fn rename(&self, name: &str, new: &str) -> Result<(), Error> {
+        let mut request = Request::new(Command::DevRename, Key::Name(name));
+        request.event_nr = UDEV_LEAVE_IT;
+        request.payload = wire::text(new);
+        self.call(&request).map(drop)
+    }
+
     /// Sends a message to the target at sector 0. Never repeated.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Results as text for people. Keys and names come from outside, so they are escaped.
 
 pub(crate) mod handover;
+pub(crate) mod naming;
 pub(crate) mod push;
 pub(crate) mod space;
 pub(crate) mod text;
@@ -172,6 +173,7 @@ pub(crate) fn activation(line: &ActivationLine, history: &[Event]) -> String {
     if let Some(device) = &line.device {
         text.push_str(&handover::given(device));
     }
+    text.push_str(&naming::terms(line));
     if line.unchecked {
         put(
             &mut text,

@@ -3,6 +3,7 @@
 use orchestrate::plan::garbage::Sweep;
 use orchestrate::{Collected, Usage};
 
+use crate::cli::print::naming;
 use crate::cli::print::text::{mib, put, safe};
 
 pub(crate) fn collected(done: &Collected) -> String {
@@ -16,7 +17,8 @@ pub(crate) fn collected(done: &Collected) -> String {
         };
         put(&mut text, format_args!("{verb} {line}\n"));
     }
-    if done.sweeps.is_empty() {
+    text.push_str(&naming::ended(&done.ended, done.dry_run));
+    if done.sweeps.is_empty() && done.ended.is_empty() {
         text.push_str("nothing to remove\n");
     }
     let purged = |id: &u32| {

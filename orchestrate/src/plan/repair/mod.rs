@@ -64,6 +64,13 @@ pub enum Repair {
         /// The volume that it leads to.
         volume: u32,
     },
+    /// An activation was given another name, and what the store has of it may have the former one.
+    Rename {
+        /// The activation.
+        name: String,
+        /// The name that it had.
+        former: String,
+    },
     /// An activation is brought to what its row says.
     Settle {
         /// The activation.
@@ -101,6 +108,9 @@ impl fmt::Display for Repair {
                 f,
                 "take away the name {name}, which leads to volume {volume} and not to its own activation's"
             ),
+            Repair::Rename { name, former } => {
+                write!(f, "give activation {name} its name, which was {former} before")
+            }
             Repair::Settle { name, wish: "up" } => write!(f, "bring up activation {name}"),
             Repair::Settle { name, wish: "down" } => write!(f, "take down activation {name}"),
             Repair::Settle { name, .. } => write!(f, "remove activation {name}"),
@@ -192,7 +202,11 @@ impl Facts {
                 repairs.push(Repair::Grown { name: name(), bytes });
             }
         }
-        if self.must_go(row) {
+        if let Some(former) = row.former.as_ref().filter(|_| row.state != ActivationState::Deleting)
+        {
+            // Before anything else: an open device that only has its former name yet is not in the wrong place.
+            repairs.push(Repair::Rename { name: name(), former: former.clone() });
+        } else if self.must_go(row) {
             repairs.push(Repair::TakeDown { name: name() });
         } else if let Some(wish) = self.unsettled(row) {
             repairs.push(Repair::Settle { name: name(), wish: word(wish) });
@@ -233,8 +247,11 @@ impl Facts {
 
     /// Names without a row that lead to an activation's volume beside its own name, with that one.
     pub(crate) fn ghosts(&self) -> Vec<(&str, &str)> {
+        let has = |row: &Activation, name: &String| {
+            row.name == *name || row.former.as_ref() == Some(name)
+        };
         let of_no_row = |mapped: &&Mapped| {
-            self.activations.iter().all(|row| row.name != mapped.name) && self.is_alias(mapped)
+            self.activations.iter().all(|row| !has(row, &mapped.name)) && self.is_alias(mapped)
         };
         let owner = |mapped: &Mapped| self.activations.iter().find(|row| row.id == mapped.id);
         let ghosts = self.mapped.iter().filter(of_no_row);

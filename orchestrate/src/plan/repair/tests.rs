@@ -36,6 +36,9 @@ fn activation(name: &str, id: u32, state: ActivationState) -> Activation {
         unchecked,
         when_closed,
         endpoint: None,
+        ttl: None,
+        read_only: false,
+        former: None,
     }
 }
 

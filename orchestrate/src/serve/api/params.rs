@@ -21,13 +21,17 @@ pub(crate) fn params(route: &Route) -> &'static [&'static str] {
         | Route::Status
         | Route::SetMode
         | Route::Pin
-        | Route::Activations
         | Route::Activation(_)
+        | Route::Label(_)
+        | Route::Ttl(_)
+        | Route::Rename(_)
+        | Route::Who(_)
         | Route::Listing
         | Route::Usage
         | Route::Pool
         | Route::Inventory => &[],
         Route::Images => &["image"],
+        Route::Activations => &["label"],
         Route::Run(_) => &["seen", "wait"],
         Route::EnsureImage | Route::Activate | Route::RetryRun(_) => &["patience", "wait"],
         Route::RemoveImage => &["image", "dry_run", "patience", "wait"],

@@ -18,7 +18,10 @@ use crate::verbs::activate::{ActivateOptions, Activated};
 use crate::verbs::deactivate::{Deactivated, Going};
 use crate::verbs::ensure::Ensured;
 use crate::verbs::gc::{Bound, Collected};
+use crate::verbs::label::{LabelChanges, Labelled};
 use crate::verbs::remove::Removed;
+use crate::verbs::rename::Renamed;
+use crate::verbs::ttl::Timed;
 use crate::verbs::usage::Usage;
 use crate::view::listing::Listing;
 
@@ -65,12 +68,22 @@ impl Verbs for Client {
         name: &str,
         options: ActivateOptions,
     ) -> Result<Activated, Error> {
-        let ActivateOptions { bytes, no_fetch, dry_run, copies } = options;
+        let ActivateOptions { bytes, no_fetch, dry_run, copies, labels, ttl_s, read_only } =
+            options;
         let mut body = json!({"id": name, "image": image.to_string(), "dry_run": dry_run});
         body["bytes"] = bytes.into();
         // A daemon of another day does not know the word: only who means it says it.
         if no_fetch {
             body["no_fetch"] = true.into();
+        }
+        if !labels.is_empty() {
+            body["labels"] = json!(labels);
+        }
+        if ttl_s.is_some() {
+            body["ttl_s"] = json!(ttl_s);
+        }
+        if read_only {
+            body["read_only"] = true.into();
         }
         let mut opened = Opened::default();
         opened.image(image, &mut body);
@@ -120,6 +133,21 @@ impl Verbs for Client {
     fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error> {
         let body = json!({"image": image, "pinned": pinned});
         self.ask::<Value>("POST", "/v1/images/pin", Some(&body)).map(drop)
+    }
+
+    fn label(&mut self, name: &str, changes: &LabelChanges) -> Result<Labelled, Error> {
+        let body = json!({"labels": changes});
+        self.ask("POST", &format!("/v1/activations/{}/labels", encoded(name)), Some(&body))
+    }
+
+    fn set_ttl(&mut self, name: &str, seconds: Option<u64>) -> Result<Timed, Error> {
+        let body = json!({"ttl_s": seconds});
+        self.ask("POST", &format!("/v1/activations/{}/ttl", encoded(name)), Some(&body))
+    }
+
+    fn rename(&mut self, name: &str, new: &str) -> Result<Renamed, Error> {
+        let body = json!({"to": new});
+        self.ask("POST", &format!("/v1/activations/{}/rename", encoded(name)), Some(&body))
     }
 
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {

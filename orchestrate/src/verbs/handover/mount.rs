@@ -79,14 +79,15 @@ impl Host {
         if self.mounts_of(row)?.iter().any(|point| point == at) {
             return Ok(true);
         }
-        if let Some(by) = self.store.held(row.id)? {
+        // What refuses writes can be mounted by any number.
+        if let Some(by) = self.store.held(row.id)?.filter(|_| !row.read_only) {
             return Err(Error::Held { what: format!("activation {}", row.name), by });
         }
         match self.store.tree(row.id) {
-            Some(tree) => bind(&tree, at)?,
+            Some(tree) => bind(&tree, at, row.read_only)?,
             None => {
                 let device = self.store.path(&row.name);
-                let mounted = thin::mount::detached(&device, "ext4", OPTIONS, false)?;
+                let mounted = thin::mount::detached(&device, "ext4", OPTIONS, row.read_only)?;
                 thin::mount::attach(mounted.as_fd(), at)?;
             }
         }
@@ -157,11 +158,12 @@ pub(super) fn directory(what: &'static str, dir: &Path) -> Result<PathBuf, Error
 
 /// A directory of a store that has no devices, seen a second time. What the store's own mount forbids stays
 /// forbidden, since flags are only added.
-fn bind(tree: &Path, at: &Path) -> Result<(), Error> {
+fn bind(tree: &Path, at: &Path, read_only: bool) -> Result<(), Error> {
     let fail =
         |errno: Errno| Error::Io { doing: "mount at", path: at.into(), source: errno.into() };
     mount(Some(tree), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(fail)?;
-    match sys::set_mount(at, false, libc::MOUNT_ATTR_NODEV, 0) {
+    let flags = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    match sys::set_mount(at, false, libc::MOUNT_ATTR_NODEV | flags, 0) {
         Ok(()) => Ok(()),
         Err(errno) => {
             umount2(at, MntFlags::UMOUNT_NOFOLLOW).map_err(fail)?;

@@ -17,6 +17,8 @@ pub(crate) fn mends_first(command: &Command) -> bool {
         Command::Gc(args) => !args.dry_run,
         Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
         Command::Bundle(_) | Command::Mount(_) => true,
+        Command::Resize(args) => !args.dry_run,
+        Command::Fork(args) => !args.dry_run,
         Command::Scan(args) => !args.show,
         Command::Show(args) => args.vm,
         Command::Recover(_)
@@ -55,6 +57,8 @@ pub(crate) fn makes_room(command: &Command) -> bool {
         | Command::Pin(_)
         | Command::Verify(_)
         | Command::Checked(_)
+        | Command::Resize(_)
+        | Command::Fork(_)
         | Command::Scan(_)
         | Command::Ls(_)
         | Command::Show(_)
@@ -121,6 +125,8 @@ pub(crate) fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Bundle(_)
         | Command::Mount(_)
         | Command::Umount(_)
+        | Command::Resize(_)
+        | Command::Fork(_)
         | Command::Checked(_) => {}
     }
     Ok(())

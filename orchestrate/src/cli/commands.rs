@@ -6,6 +6,7 @@ use argh::FromArgs;
 use orchestrate::CopyIn;
 use orchestrate::config::Flags;
 
+use crate::cli::disks::{Fork, Resize};
 use crate::cli::numbers::{Bytes, Counted};
 
 #[derive(FromArgs)]
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     Catalog(Catalog),
     Top(Top),
     Checked(Checked),
+    Resize(Resize),
+    Fork(Fork),
 }
 
 /// Make sure that every layer of an image is fetched, applied and sealed on this host.

@@ -30,6 +30,8 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Unpin(_)
         | Command::Runs(_)
         | Command::Events(_)
+        | Command::Resize(_)
+        | Command::Fork(_)
         | Command::Cancel(_) => true,
         Command::Show(args) => !handover::is_of_the_image(args),
         Command::Push(_)

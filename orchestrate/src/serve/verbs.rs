@@ -11,8 +11,10 @@ use crate::host::run::RunLine;
 use crate::verbs::activate::{ActivateOptions, Activated};
 use crate::verbs::deactivate::{Deactivated, Going};
 use crate::verbs::ensure::Ensured;
+use crate::verbs::fork::Forked;
 use crate::verbs::gc::{Bound, Collected, Usage};
 use crate::verbs::remove::Removed;
+use crate::verbs::resize::Resized;
 use crate::view::listing::Listing;
 
 /// What both can do, with the same results.
@@ -39,6 +41,18 @@ pub trait Verbs {
 
     /// See [`Host::pin`].
     fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error>;
+
+    /// See [`Host::resize`].
+    fn resize(&mut self, name: &str, bytes: u64, dry_run: bool) -> Result<Resized, Error>;
+
+    /// See [`Host::fork`].
+    fn fork(
+        &mut self,
+        name: &str,
+        new: &str,
+        bytes: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Forked, Error>;
 
     /// See [`Host::cancel`].
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error>;
@@ -92,6 +106,20 @@ impl Verbs for Host {
 
     fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error> {
         Host::pin(self, image, pinned)
+    }
+
+    fn resize(&mut self, name: &str, bytes: u64, dry_run: bool) -> Result<Resized, Error> {
+        Host::resize(self, name, bytes, dry_run)
+    }
+
+    fn fork(
+        &mut self,
+        name: &str,
+        new: &str,
+        bytes: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Forked, Error> {
+        Host::fork(self, name, new, bytes, dry_run)
     }
 
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {

@@ -54,7 +54,9 @@ pub(crate) fn activation_step(
         Publish | Map => {
             let origin = host.registry.volume(row.origin)?;
             host.store.map(row.id, name, row.bytes)?;
+            // Whatever had the disk that a fork is of may have written what is on it: it is not mounted here.
             if row.state == ActivationState::Reserved
+                && host.registry.fork(name)?.is_none()
                 && origin.is_some_and(|origin| origin.bytes < row.bytes)
             {
                 host.store.grow(row.id, name, row.bytes)?;

@@ -283,10 +283,12 @@ impl Host {
     pub(crate) fn garbage_facts(&self, bound: Option<u64>) -> Result<Facts, Error> {
         let (volumes, activations) = (self.registry.volumes()?, self.registry.activations()?);
         let serials = self.registry.serial_volume()?;
+        let points = self.registry.points()?;
         let ours = |id: &u32| {
             volumes.iter().any(|row| row.id == *id)
                 || activations.iter().any(|row| row.id == *id)
                 || serials == Some(*id)
+                || points.iter().any(|point| point.id == *id)
         };
         let foreign = self.store.ids()?.into_iter().filter(|id| !ours(id)).collect();
         let used = self.store.space()?.used;

@@ -128,6 +128,7 @@ fn is_of_note(repair: &Repair) -> bool {
         Repair::Discard { .. }
         | Repair::Delete { .. }
         | Repair::Unmap { .. }
+        | Repair::Lengthen { .. }
         | Repair::TakeDown { .. }
         | Repair::Stray { .. }
         | Repair::Settle { .. } => true,
@@ -141,6 +142,7 @@ fn subject(repair: &Repair) -> String {
             format!("volume {volume}")
         }
         Repair::Grown { name, .. }
+        | Repair::Lengthen { name, .. }
         | Repair::Unchecked { name }
         | Repair::TakeDown { name }
         | Repair::Stray { name, .. }
@@ -153,6 +155,7 @@ fn obstacle(repair: &Repair, facts: &Facts, store: &dyn Store) -> Result<Option<
     match repair {
         Repair::CatchUp { .. }
         | Repair::Grown { .. }
+        | Repair::Lengthen { .. }
         | Repair::Unchecked { .. }
         | Repair::TakeDown { .. }
         | Repair::Stray { .. } => Ok(None),

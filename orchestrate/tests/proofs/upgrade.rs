@@ -23,6 +23,7 @@ const SCHEMAS: &[&str] = &[
     include_str!("../../../registry/schema/10.sql"),
     include_str!("../../../registry/schema/11.sql"),
     include_str!("../../../registry/schema/12.sql"),
+    include_str!("../../../registry/schema/13.sql"),
 ];
 
 const A: &str = "s3://bucket/a/";

@@ -283,7 +283,7 @@ impl Pool {
         removal::known(&self.dm, By::Uuid(&uuid), state.dev, &state.name, PASSING_WAIT)
     }
 
-    fn entries(&self) -> Result<Vec<Entry>, Error> {
+    pub(super) fn entries(&self) -> Result<Vec<Entry>, Error> {
         let ours = |entry: DeviceEntry| {
             let id = self.id_in(&entry.uuid?)?;
             Some(Entry { name: entry.name, id, dev: entry.dev })
@@ -359,10 +359,10 @@ impl Pool {
 }
 
 /// One of this pool's devices in the kernel's list.
-struct Entry {
-    name: String,
-    id: ThinId,
-    dev: Dev,
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) id: ThinId,
+    pub(super) dev: Dev,
 }
 
 fn active_thin(id: ThinId, (state, lines): (DeviceState, Vec<Target>)) -> ActiveThin {

@@ -47,6 +47,13 @@ pub enum Repair {
         /// Bytes of its device.
         bytes: u64,
     },
+    /// An activation's disk was to be larger, and its device is not yet.
+    Lengthen {
+        /// The activation.
+        name: String,
+        /// Bytes that its device is to have.
+        bytes: u64,
+    },
     /// An activation was up when the host went down: nobody has looked at its file system since.
     Unchecked {
         /// The activation.
@@ -88,6 +95,9 @@ impl fmt::Display for Repair {
             Repair::Unmap { volume } => write!(f, "take down the device of sealed volume {volume}"),
             Repair::Grown { name, bytes } => {
                 write!(f, "take {bytes} bytes as the size of activation {name}")
+            }
+            Repair::Lengthen { name, bytes } => {
+                write!(f, "make the device of activation {name} {bytes} bytes long")
             }
             Repair::Unchecked { name } => write!(
                 f,
@@ -190,6 +200,14 @@ impl Facts {
             }
             if let Some(bytes) = device.map(|device| device.bytes).filter(|b| *b > row.bytes) {
                 repairs.push(Repair::Grown { name: name(), bytes });
+            }
+            // What was seen of its length is rounded down to 1024 bytes; 0 where there is none to be seen.
+            let short = |device: &&Mapped| {
+                let usable = matches!(device.mapping, Mapping::Live | Mapping::Astray);
+                usable && device.bytes > 0 && device.bytes < row.bytes / 1024 * 1024
+            };
+            if device.filter(short).is_some() {
+                repairs.push(Repair::Lengthen { name: name(), bytes: row.bytes });
             }
         }
         if self.must_go(row) {

@@ -1,6 +1,7 @@
 //! What each route does. Questions are in `reads`, wishes in `asks`.
 
 pub(crate) mod asks;
+pub(crate) mod disks;
 pub(crate) mod files;
 pub(crate) mod params;
 pub(crate) mod reads;
@@ -66,6 +67,8 @@ pub(super) fn answer(daemon: &Daemon, request: &Request) -> Response {
         Route::Activate => asks::activate(daemon, request),
         Route::RemoveActivation(name) => asks::remove_activation(daemon, request, name),
         Route::Deactivate(name) => asks::deactivate(daemon, request, name),
+        Route::Resize(name) => disks::resize(daemon, request, name),
+        Route::Fork(name) => disks::fork(daemon, request, name),
         Route::CancelRun(id) => asks::cancel(daemon, request, *id),
         Route::RetryRun(id) => asks::retry(daemon, request, *id),
         Route::Gc => asks::gc(daemon, request),

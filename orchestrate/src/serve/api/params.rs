@@ -23,6 +23,8 @@ pub(crate) fn params(route: &Route) -> &'static [&'static str] {
         | Route::Pin
         | Route::Activations
         | Route::Activation(_)
+        | Route::Resize(_)
+        | Route::Fork(_)
         | Route::Listing
         | Route::Usage
         | Route::Pool

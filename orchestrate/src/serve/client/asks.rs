@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use fetch::Reference;
 use registry::{Event, Run};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -17,8 +18,10 @@ use crate::serve::verbs::Verbs;
 use crate::verbs::activate::{ActivateOptions, Activated};
 use crate::verbs::deactivate::{Deactivated, Going};
 use crate::verbs::ensure::Ensured;
+use crate::verbs::fork::Forked;
 use crate::verbs::gc::{Bound, Collected, Usage};
 use crate::verbs::remove::Removed;
+use crate::verbs::resize::Resized;
 use crate::view::listing::Listing;
 
 /// For a path or query.
@@ -44,6 +47,22 @@ fn with_dry_run(target: String, dry_run: bool) -> String {
 fn with_how(target: String, how: Going) -> String {
     let target = if how.when_closed { format!("{target}&when_closed=1") } else { target };
     with_dry_run(target, how.dry_run)
+}
+
+/// A disk stands still only when what is on its way to it has been written, which may be much.
+const DISK_TIME: Duration = Duration::from_secs(600);
+
+impl Client {
+    fn ask_of_disk<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        verb: &str,
+        body: &Value,
+    ) -> Result<T, Error> {
+        let target = format!("/v1/activations/{}/{verb}", encoded(name));
+        let asking = Asking::new("POST", &target, Some(body));
+        parsed(&self.call_within(&asking, DISK_TIME, true)?.body)
+    }
 }
 
 impl Verbs for Client {
@@ -119,6 +138,22 @@ impl Verbs for Client {
     fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error> {
         let body = json!({"image": image, "pinned": pinned});
         self.ask::<Value>("POST", "/v1/images/pin", Some(&body)).map(drop)
+    }
+
+    fn resize(&mut self, name: &str, bytes: u64, dry_run: bool) -> Result<Resized, Error> {
+        let body = json!({"bytes": bytes, "dry_run": dry_run});
+        self.ask_of_disk(name, "resize", &body)
+    }
+
+    fn fork(
+        &mut self,
+        name: &str,
+        new: &str,
+        bytes: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Forked, Error> {
+        let body = json!({"id": new, "bytes": bytes, "dry_run": dry_run});
+        self.ask_of_disk(name, "fork", &body)
     }
 
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {

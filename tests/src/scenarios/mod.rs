@@ -15,6 +15,9 @@ pub mod crash_log_writes;
 pub mod crash_points;
 pub mod crash_random;
 pub mod demo;
+pub mod disk;
+pub mod disk_killed;
+
 pub mod foreign;
 pub mod full;
 pub mod given_away;
@@ -81,6 +84,8 @@ pub const ALL: &[Scenario] = &[
     lost_registry::SCENARIO,
     unsettled::SCENARIO,
     given_away::SCENARIO,
+    disk::SCENARIO,
+    disk_killed::SCENARIO,
     guides::SCENARIO,
     wedge::SCENARIO,
     sizes::SCENARIO,

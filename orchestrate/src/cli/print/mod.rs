@@ -166,6 +166,12 @@ pub(crate) fn activation(line: &ActivationLine, history: &[Event]) -> String {
         let word = if line.mapped { "RUNS, AND MAY NOT" } else { "may not come up" };
         put(&mut text, format_args!("  {word}: {}\n", safe(why)));
     }
+    if let Some(from) = &line.forked_from {
+        put(&mut text, format_args!("  a fork of {}\n", safe(from)));
+    }
+    if line.points > 0 {
+        put(&mut text, format_args!("  points: {}\n", line.points));
+    }
     if let Some(wish) = line.when_closed {
         put(&mut text, format_args!("  {}, as soon as nobody has it open\n", wish.word()));
     }

@@ -19,6 +19,9 @@ pub(crate) fn mends_first(command: &Command) -> bool {
         Command::Bundle(_) | Command::Mount(_) => true,
         Command::Resize(args) => !args.dry_run,
         Command::Fork(args) => !args.dry_run,
+        Command::Snapshot(args) => !args.dry_run,
+        Command::Restore(args) => !args.dry_run,
+        Command::Points(args) => args.remove.is_some() && !args.dry_run,
         Command::Scan(args) => !args.show,
         Command::Show(args) => args.vm,
         Command::Recover(_)
@@ -48,6 +51,7 @@ pub(crate) fn makes_room(command: &Command) -> bool {
         Command::Rm(args) => !args.dry_run,
         Command::Gc(args) => !args.dry_run,
         Command::Recover(args) => !args.dry_run,
+        Command::Points(args) => args.remove.is_some() && !args.dry_run,
         Command::Unpin(_) | Command::Cancel(_) => true,
         Command::Ensure(_)
         | Command::Activate(_)
@@ -59,6 +63,8 @@ pub(crate) fn makes_room(command: &Command) -> bool {
         | Command::Checked(_)
         | Command::Resize(_)
         | Command::Fork(_)
+        | Command::Snapshot(_)
+        | Command::Restore(_)
         | Command::Scan(_)
         | Command::Ls(_)
         | Command::Show(_)
@@ -127,6 +133,9 @@ pub(crate) fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Umount(_)
         | Command::Resize(_)
         | Command::Fork(_)
+        | Command::Snapshot(_)
+        | Command::Restore(_)
+        | Command::Points(_)
         | Command::Checked(_) => {}
     }
     Ok(())

@@ -6,7 +6,7 @@ use argh::FromArgs;
 use orchestrate::CopyIn;
 use orchestrate::config::Flags;
 
-use crate::cli::disks::{Fork, Resize};
+use crate::cli::disks::{Fork, ListPoints, Resize, Restore, Snapshot};
 use crate::cli::numbers::{Bytes, Counted};
 
 #[derive(FromArgs)]
@@ -44,6 +44,9 @@ pub(crate) enum Command {
     Checked(Checked),
     Resize(Resize),
     Fork(Fork),
+    Snapshot(Snapshot),
+    Restore(Restore),
+    Points(ListPoints),
 }
 
 /// Make sure that every layer of an image is fetched, applied and sealed on this host.

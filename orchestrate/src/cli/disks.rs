@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use argh::FromArgs;
-use orchestrate::{DeviceNow, FileSystemNow, Forked, Resized, Verbs};
+use orchestrate::{
+    DeviceNow, FileSystemNow, Forked, Points, Resized, Restored, Snapshotted, Verbs,
+};
 
 use crate::cli::numbers::Bytes;
 use crate::cli::print::text::{mib, safe};
@@ -40,6 +42,81 @@ pub(crate) struct Fork {
     /// print what would be done, and change nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
+}
+
+/// Keep the disk of an activation as it is now under a name, to bring it back later; it may be in use.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "snapshot")]
+pub(crate) struct Snapshot {
+    /// the activation's name
+    #[argh(positional)]
+    pub(crate) name: String,
+    /// the point's name
+    #[argh(positional)]
+    pub(crate) point: String,
+    /// print what would be done, and change nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+/// Bring the disk of an activation back to a point. What was written since is gone; nobody may have it open.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "restore")]
+pub(crate) struct Restore {
+    /// the activation's name
+    #[argh(positional)]
+    pub(crate) name: String,
+    /// the point's name
+    #[argh(positional)]
+    pub(crate) point: String,
+    /// print what would be done, and change nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+/// List the points of an activation's disk, or remove one.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "points")]
+pub(crate) struct ListPoints {
+    /// the activation's name
+    #[argh(positional)]
+    pub(crate) name: String,
+    /// remove this point
+    #[argh(option)]
+    pub(crate) remove: Option<String>,
+    /// print what would be done, and change nothing
+    #[argh(switch, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+pub(crate) fn snapshot(
+    host: &mut dyn Verbs,
+    args: &Snapshot,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let done = host.snapshot(&args.name, &args.point, args.dry_run)?;
+    output(json, &done, snapshotted)
+}
+
+pub(crate) fn restore(
+    host: &mut dyn Verbs,
+    args: &Restore,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let done = host.restore(&args.name, &args.point, args.dry_run)?;
+    output(json, &done, restored)
+}
+
+pub(crate) fn points(
+    host: &mut dyn Verbs,
+    args: &ListPoints,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let found = match &args.remove {
+        Some(point) => host.remove_point(&args.name, point, args.dry_run)?,
+        None => host.points(&args.name)?,
+    };
+    output(json, &found, listed)
 }
 
 pub(crate) fn resize(host: &mut dyn Verbs, args: &Resize, json: bool) -> anyhow::Result<ExitCode> {
@@ -103,7 +180,44 @@ fn forked(done: &Forked) -> String {
     text
 }
 
-pub(crate) fn state_in_words(state: registry::DiskState) -> &'static str {
+fn snapshotted(done: &Snapshotted) -> String {
+    let verb = if done.dry_run { "would be" } else { "is" };
+    let (point, name) = (safe(&done.point), safe(&done.activation));
+    let mut text = format!("point {point} of {name} {verb} kept: {}\n", mib(done.bytes));
+    if let Some(by) = &done.used_by {
+        text.push_str(&format!("  the disk was in use: {}\n", safe(by)));
+    }
+    if let Some(state) = done.consistency {
+        text.push_str(&format!("  its file system is {}\n", state_in_words(state)));
+    }
+    text
+}
+
+fn restored(done: &Restored) -> String {
+    let verb = if done.dry_run { "would be" } else { "is" };
+    let (name, point) = (safe(&done.activation), safe(&done.point));
+    let mapped = if done.mapped { "mapped" } else { "not mapped" };
+    format!("{name} {verb} as it was at point {point}: {}, {mapped}\n", mib(done.bytes))
+}
+
+fn listed(found: &Points) -> String {
+    let mut text = String::new();
+    if let Some(point) = &found.removed {
+        let verb = if found.dry_run { "would remove" } else { "removed" };
+        text.push_str(&format!("{verb} point {} of {}\n", safe(point), safe(&found.activation)));
+    }
+    for line in &found.points {
+        let state = line.consistency.map_or("", state_in_words);
+        let (point, size) = (safe(&line.point), mib(line.bytes));
+        text.push_str(&format!("{size:>12}  volume {:<5} {point}  {state}\n", line.volume));
+    }
+    if found.points.is_empty() && found.removed.is_none() {
+        text.push_str(&format!("{} has no points\n", safe(&found.activation)));
+    }
+    text
+}
+
+fn state_in_words(state: registry::DiskState) -> &'static str {
     match state {
         registry::DiskState::Clean => "clean",
         registry::DiskState::AfterReplay => "in order after its journal is replayed",

@@ -32,6 +32,9 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Events(_)
         | Command::Resize(_)
         | Command::Fork(_)
+        | Command::Snapshot(_)
+        | Command::Restore(_)
+        | Command::Points(_)
         | Command::Cancel(_) => true,
         Command::Show(args) => !handover::is_of_the_image(args),
         Command::Push(_)

@@ -136,7 +136,7 @@ fn run_in(
         return Err(anyhow!(
             "which command? ensure, activate, push, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
-             metrics, scan, catalog, top, checked, resize, fork; see orchestrate --help"
+             metrics, scan, catalog, top, checked, resize, fork, snapshot, restore, points; see orchestrate --help"
         ));
     };
     // References and names are judged before anything is opened or made.
@@ -191,6 +191,9 @@ fn run_in(
         | Command::Events(_)
         | Command::Resize(_)
         | Command::Fork(_)
+        | Command::Snapshot(_)
+        | Command::Restore(_)
+        | Command::Points(_)
         | Command::Cancel(_) => {}
     }
     signals::stop_by(settings.cancel.clone())?;
@@ -282,6 +285,9 @@ fn perform(
         Command::Df(_) => output(json, &host.usage()?, print::space::usage),
         Command::Resize(args) => disks::resize(host, &args, json),
         Command::Fork(args) => disks::fork(host, &args, json),
+        Command::Snapshot(args) => disks::snapshot(host, &args, json),
+        Command::Restore(args) => disks::restore(host, &args, json),
+        Command::Points(args) => disks::points(host, &args, json),
         Command::Pin(args) => pin(host, &args.image, true, json),
         Command::Unpin(args) => pin(host, &args.image, false, json),
         Command::Runs(args) => show::runs(host, args.all, json),

@@ -23,6 +23,15 @@ pub(crate) enum New<'a> {
     Activation(NewActivation<'a>),
     /// An activation that is a snapshot of the disk of another, which is named.
     Fork(NewActivation<'a>, &'a str),
+    /// A snapshot of an activation's disk: a point, or without a name the disk that a restore makes.
+    Point {
+        /// The activation.
+        activation: &'a str,
+        /// The point.
+        name: Option<&'a str>,
+        /// Size, bytes.
+        bytes: u64,
+    },
     /// The volume of the believed serials.
     Serials,
 }
@@ -55,6 +64,9 @@ pub(crate) fn take<T>(
                 write.put_fork(new.name, from)?;
                 Ok(reserved)
             }
+            New::Point { activation, name, bytes } => {
+                write.reserve_point(activation, *name, *bytes, &theirs)
+            }
             New::Serials => write.reserve_serial_volume(&theirs),
         })?;
         skipped.iter().filter(|id| theirs.contains(id)).for_each(|id| warn(host, *id));
@@ -66,6 +78,10 @@ pub(crate) fn take<T>(
                     New::Volume(_) => write.disown_volume(id, NOT_OURS),
                     New::Activation(new) | New::Fork(new, _) => {
                         write.disown_activation(new.name, NOT_OURS)
+                    }
+                    New::Point { .. } => {
+                        write.condemn_point(id)?;
+                        write.forget_point(id)
                     }
                     New::Serials => write.forget_serial_volume(NOT_OURS),
                 })?;

@@ -13,8 +13,10 @@ use crate::verbs::deactivate::{Deactivated, Going};
 use crate::verbs::ensure::Ensured;
 use crate::verbs::fork::Forked;
 use crate::verbs::gc::{Bound, Collected, Usage};
+use crate::verbs::points::{Points, Snapshotted};
 use crate::verbs::remove::Removed;
 use crate::verbs::resize::Resized;
+use crate::verbs::restore::Restored;
 use crate::view::listing::Listing;
 
 /// What both can do, with the same results.
@@ -53,6 +55,18 @@ pub trait Verbs {
         bytes: Option<u64>,
         dry_run: bool,
     ) -> Result<Forked, Error>;
+
+    /// See [`Host::snapshot`].
+    fn snapshot(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Snapshotted, Error>;
+
+    /// See [`Host::restore`].
+    fn restore(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Restored, Error>;
+
+    /// See [`Host::points`].
+    fn points(&mut self, name: &str) -> Result<Points, Error>;
+
+    /// See [`Host::remove_point`].
+    fn remove_point(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Points, Error>;
 
     /// See [`Host::cancel`].
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error>;
@@ -120,6 +134,22 @@ impl Verbs for Host {
         dry_run: bool,
     ) -> Result<Forked, Error> {
         Host::fork(self, name, new, bytes, dry_run)
+    }
+
+    fn snapshot(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Snapshotted, Error> {
+        Host::snapshot(self, name, point, dry_run)
+    }
+
+    fn restore(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Restored, Error> {
+        Host::restore(self, name, point, dry_run)
+    }
+
+    fn points(&mut self, name: &str) -> Result<Points, Error> {
+        Host::points(self, name)
+    }
+
+    fn remove_point(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Points, Error> {
+        Host::remove_point(self, name, point, dry_run)
     }
 
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {

@@ -131,6 +131,9 @@ pub struct Usage {
     pub images: Vec<ImageUse>,
     /// Activations by name, with the bytes that only they have; none where the store cannot tell.
     pub activations: Vec<(String, Option<u64>)>,
+    /// Points of activations, as `ACTIVATION/POINT`, with the bytes that only they have.
+    #[serde(default)]
+    pub points: Vec<(String, Option<u64>)>,
     /// What `gc` would free without a bound, bytes.
     pub garbage_bytes: u64,
     /// Ids that no row knows.
@@ -366,20 +369,22 @@ impl Host {
                 }
             })
             .collect();
-        let activations = facts
-            .activations
-            .iter()
-            .map(|row| {
-                let own = measured.as_ref().and_then(|all| {
-                    all.iter().find(|(id, _)| *id == row.id).map(|(_, bytes)| *bytes)
-                });
-                (row.name.clone(), own)
-            })
-            .collect();
+        let own = |of: u32| -> Option<u64> {
+            let all = measured.as_ref()?;
+            all.iter().find(|(id, _)| *id == of).map(|(_, bytes)| *bytes)
+        };
+        let activations =
+            facts.activations.iter().map(|row| (row.name.clone(), own(row.id))).collect();
+        let named = |point: registry::Point| {
+            let name = format!("{}/{}", point.activation, point.name?);
+            Some((name, own(point.id)))
+        };
+        let points = self.registry.points()?.into_iter().filter_map(named).collect();
         Ok(Usage {
             space: self.store.space()?,
             images,
             activations,
+            points,
             garbage_bytes: garbage(&facts, &[]).iter().map(bytes).sum(),
             condemned: condemned::reasons(&facts.volumes).into_keys().collect(),
             foreign: facts.foreign,

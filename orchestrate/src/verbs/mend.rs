@@ -168,6 +168,7 @@ impl Host {
                 self.registry.write(|write| write.grow_activation(name, *bytes))?;
                 Ok(true)
             }
+            Repair::Points { name } => self.mend_points(name),
             Repair::Lengthen { name, .. } => self.mend_length(name),
             Repair::Unchecked { name } => {
                 self.commit_told(|write| write.put_unchecked(name))?;

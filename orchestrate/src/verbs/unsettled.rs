@@ -129,6 +129,7 @@ fn is_of_note(repair: &Repair) -> bool {
         | Repair::Delete { .. }
         | Repair::Unmap { .. }
         | Repair::Lengthen { .. }
+        | Repair::Points { .. }
         | Repair::TakeDown { .. }
         | Repair::Stray { .. }
         | Repair::Settle { .. } => true,
@@ -143,6 +144,7 @@ fn subject(repair: &Repair) -> String {
         }
         Repair::Grown { name, .. }
         | Repair::Lengthen { name, .. }
+        | Repair::Points { name }
         | Repair::Unchecked { name }
         | Repair::TakeDown { name }
         | Repair::Stray { name, .. }
@@ -156,6 +158,7 @@ fn obstacle(repair: &Repair, facts: &Facts, store: &dyn Store) -> Result<Option<
         Repair::CatchUp { .. }
         | Repair::Grown { .. }
         | Repair::Lengthen { .. }
+        | Repair::Points { .. }
         | Repair::Unchecked { .. }
         | Repair::TakeDown { .. }
         | Repair::Stray { .. } => Ok(None),
@@ -193,6 +196,7 @@ pub(crate) fn facts(
         serials: registry.serial_volume()?,
         volumes: registry.volumes()?,
         activations: registry.activations()?,
+        points: registry.points()?,
         mapped: store.mapped()?,
         boot: store.boot()?,
         links: store.names_are_links(),
@@ -210,6 +214,11 @@ pub(crate) fn facts(
     for row in &facts.activations {
         if !facts.is_as_wished(row) && locks.is_activation_held(&row.name)? {
             facts.live_activations.push(row.name.clone());
+        }
+    }
+    for name in facts.unkept() {
+        if locks.is_activation_held(&name)? {
+            facts.live_activations.push(name);
         }
     }
     Ok(facts)

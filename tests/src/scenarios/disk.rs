@@ -69,6 +69,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     let veneer = host(guest)?;
     let grown = grows(guest, &veneer)?;
     forks(guest, &veneer)?;
+    points(guest, &veneer)?;
     veneer.check()?;
     veneer.close()?;
     Ok(Report::new().figure("grown_to", grown))
@@ -267,6 +268,72 @@ fn forks(guest: &Guest, veneer: &Veneer) -> Result<()> {
         veneer.ok(&["rm", name])?;
     }
     Ok(())
+}
+
+fn points(guest: &Guest, veneer: &Veneer) -> Result<()> {
+    veneer.ok(&["activate", IMAGE, "--name", "k"])?;
+    let write = |text: &str| -> Result<()> {
+        let mounted = Mounted::new(guest.scratch(), "k")?;
+        Ok(fs::write(mounted.path().join("day"), text)?)
+    };
+    let read = || -> Result<String> {
+        let mounted = Mounted::new(guest.scratch(), "k")?;
+        Ok(fs::read_to_string(mounted.path().join("day"))?)
+    };
+    write("monday")?;
+    let (blocks, ids) = (veneer.used_blocks()?, veneer.pool.pool().ids()?.len());
+    is(&veneer.ok(&["snapshot", "k", "monday"])?, "consistency", "clean")?;
+    ensure!(veneer.used_blocks()? == blocks, "a point took data blocks");
+    ensure!(veneer.pool.pool().ids()?.len() == ids + 1, "a point is not one snapshot");
+    let said = ["snapshot", "k", "monday"];
+    veneer.cmd(&said).run()?.expect_message(100, "has a point \"monday\" already")?;
+    veneer.cmd(&["snapshot", "k", "-x"]).run()?.expect(100)?;
+    write("tuesday")?;
+    let mounted = Mounted::new(guest.scratch(), "k")?;
+    is(&veneer.ok(&["snapshot", "k", "tuesday"])?, "consistency", "clean")?;
+    runs("k")?;
+
+    // In use it stays as it is, and the answer says by whom.
+    let ran = veneer.cmd(&["restore", "k", "monday"]).run()?.expect_message(111, "mounted at")?;
+    drop(ran);
+    ensure!(fs::read_to_string(mounted.path().join("day"))? == "tuesday", "changed under a mount");
+    drop(mounted);
+    let open = OpenOptions::new().read(true).write(true).open(device("k"))?;
+    veneer.cmd(&["restore", "k", "monday"]).run()?.expect_message(111, "open in process")?;
+    is(&veneer.ok(&["snapshot", "k", "held"])?, "consistency", "crash_consistent")?;
+    drop(open);
+    veneer.ok(&["restore", "k", "monday", "--dry-run"])?;
+    ensure!(read()? == "tuesday", "changed by --dry-run");
+
+    // There and back, and the size with it.
+    veneer.ok(&["resize", "k", "6G"])?;
+    let done = veneer.ok(&["restore", "k", "monday"])?;
+    ensure!(done["mapped"] == true && length("k")? == SMALL, "{done}");
+    ensure!(read()? == "monday", "not brought back");
+    write("wednesday")?;
+    veneer.ok(&["restore", "k", "tuesday"])?;
+    ensure!(read()? == "tuesday", "not brought forward");
+    fsck(guest, &device("k"))?;
+    veneer.ok(&["deactivate", "k"])?;
+    ensure!(veneer.ok(&["restore", "k", "monday"])?["mapped"] == false, "it came up");
+    veneer.ok(&["activate", IMAGE, "--name", "k"])?;
+    ensure!(read()? == "monday", "not brought back while it was down");
+
+    // No collection takes them; `rm` does, and says so.
+    veneer.ok(&["gc"])?;
+    veneer.check()?;
+    let usage = veneer.ok(&["df"])?;
+    ensure!(usage["points"].as_array().is_some_and(|points| points.len() == 3), "{usage}");
+    ensure!(usage["foreign"] == serde_json::json!([]), "{usage}");
+    let left = veneer.ok(&["points", "k", "--remove", "held"])?;
+    ensure!(left["points"].as_array().is_some_and(|left| left.len() == 2), "{left}");
+    veneer.cmd(&["restore", "k", "held"]).run()?.expect_message(100, "no point")?;
+    let gone = veneer.ok(&["rm", "k", "-n"])?;
+    let names = serde_json::json!(["monday", "tuesday"]);
+    ensure!(gone["points"] == names, "{gone}");
+    veneer.check()?;
+    ensure!(veneer.ok(&["rm", "k"])?["points"] == names, "other points went");
+    veneer.check()
 }
 
 /// Writes and syncs small files until it is told to stop.

@@ -40,6 +40,9 @@ const CASES: &[Case] = &[
     Case { words: &["fork", "a", "b"], used: Used::Mounted },
     Case { words: &["fork", "a", "b", "--size", "5G"], used: Used::Open },
     Case { words: &["fork", "a", "b"], used: Used::Down },
+    Case { words: &["snapshot", "a", "p"], used: Used::Mounted },
+    Case { words: &["restore", "a", "early"], used: Used::Idle },
+    Case { words: &["rm", "a"], used: Used::Idle },
 ];
 
 /// The bound within which a device that a killed process has suspended runs again, once a command has begun.
@@ -101,6 +104,11 @@ fn killed(
             Some(fs::OpenOptions::new().read(true).write(true).open("/dev/mapper/a")?)
         }
     };
+    if ["restore", "rm"].contains(&case.words[0]) {
+        veneer.ok(&["snapshot", "a", "early"])?;
+        let later = Mounted::new(guest.scratch(), "a")?;
+        fs::write(kept(&later), "later")?;
+    }
     if case.used == Used::Down {
         veneer.ok(&["deactivate", "a"])?;
     }
@@ -147,8 +155,20 @@ fn settled(veneer: &Veneer, case: &Case, was: bool) -> Result<()> {
     ensure!(!is_suspended("a")?, "it is suspended still");
     ensure!(!was || begun.elapsed() < SOON, "it ran again after {:?}", begun.elapsed());
     veneer.check()?;
-    veneer.ok(case.words)?;
+    // What was done is not done again: a point is there, an activation is not.
+    let again = veneer.cmd(case.words).run()?;
+    let done = match case.words[0] {
+        "snapshot" => again.stderr.contains("already"),
+        "rm" => again.stderr.contains("no activation or image"),
+        _ => false,
+    };
+    again.expect(if done { 100 } else { 0 })?;
     veneer.check()?;
+    if case.words[0] == "restore" {
+        let restored = Mounted::new(Path::new("/tmp"), "a")?;
+        let found = fs::read(restored.path().join("kept"))?;
+        ensure!(found == vec![5; 1 << 20], "{} bytes after a restore", found.len());
+    }
     if case.words[0] == "resize" {
         let has = veneer.pool.pool().volume("a")?.sectors.bytes();
         ensure!(has == 5 << 30, "{has} bytes");

@@ -209,6 +209,9 @@ pub(crate) fn removed(done: &Removed) -> String {
     }
     if let Some(name) = &done.activation {
         put(&mut text, format_args!("{verb} activation {}\n", safe(name)));
+        for point in &done.points {
+            put(&mut text, format_args!("{verb} its point {}\n", safe(point)));
+        }
     }
     if let Some(image) = &done.image {
         put(

@@ -3,10 +3,10 @@
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use registry::{Activation, ActivationState, Volume, VolumeState, WhenClosed};
+use registry::{Activation, ActivationState, Point, PointState, Volume, VolumeState, WhenClosed};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -71,6 +71,11 @@ pub enum Repair {
         /// The volume that it leads to.
         volume: u32,
     },
+    /// Snapshots of an activation's disk that nobody keeps are taken out.
+    Points {
+        /// The activation, which may be gone.
+        name: String,
+    },
     /// An activation is brought to what its row says.
     Settle {
         /// The activation.
@@ -111,6 +116,9 @@ impl fmt::Display for Repair {
                 f,
                 "take away the name {name}, which leads to volume {volume} and not to its own activation's"
             ),
+            Repair::Points { name } => {
+                write!(f, "take out the snapshots of {name} that nobody keeps")
+            }
             Repair::Settle { name, wish: "up" } => write!(f, "bring up activation {name}"),
             Repair::Settle { name, wish: "down" } => write!(f, "take down activation {name}"),
             Repair::Settle { name, .. } => write!(f, "remove activation {name}"),
@@ -125,6 +133,8 @@ pub struct Facts {
     pub volumes: Vec<Volume>,
     /// Rows.
     pub activations: Vec<Activation>,
+    /// Rows.
+    pub points: Vec<Point>,
     /// What the store has mapped.
     pub mapped: Vec<Mapped>,
     /// Volumes that are not to be mapped, and that somebody looks at through a device that refuses
@@ -168,6 +178,9 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
         }
     }
     repairs.extend(facts.mapped.iter().filter_map(|mapped| facts.stray(mapped)));
+    let mut with_points = facts.unkept();
+    with_points.retain(|name| !facts.live_activations.contains(name));
+    repairs.extend(with_points.into_iter().map(|name| Repair::Points { name }));
     // The youngest first: a child goes before its parent.
     for row in facts.volumes.iter().rev() {
         if facts.live_volumes.contains(&row.id) || facts.looked_at.contains(&row.id) {
@@ -189,6 +202,16 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
 }
 
 impl Facts {
+    /// The activations with snapshots that nobody keeps: a killed process has reserved them, or they were removed or
+    /// put aside; or the activation is gone.
+    pub(crate) fn unkept(&self) -> BTreeSet<String> {
+        let orphaned =
+            |point: &Point| self.activations.iter().all(|row| row.name != point.activation);
+        let unkept =
+            self.points.iter().filter(|point| point.state != PointState::Kept || orphaned(point));
+        unkept.map(|point| point.activation.clone()).collect()
+    }
+
     fn of_activation(&self, row: &Activation) -> Vec<Repair> {
         let mut repairs = Vec::new();
         let name = || row.name.clone();

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::host::Host;
 use crate::process::reserve;
 use crate::serve::api::bytes;
-use crate::serve::api::params::body;
+use crate::serve::api::params::{body, switch};
 use crate::serve::daemon::Daemon;
 use crate::serve::http::request::Request;
 use crate::serve::http::response::Response;
@@ -25,6 +25,14 @@ struct ResizeBody {
 struct ForkBody {
     id: String,
     bytes: Option<Number>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PointBody {
+    point: String,
     #[serde(default)]
     dry_run: bool,
 }
@@ -63,4 +71,32 @@ pub(super) fn fork(daemon: &Daemon, request: &Request, name: &str) -> Result<Res
     let body: ForkBody = body(request)?;
     let bytes = bytes("bytes", body.bytes.as_ref(), 1)?;
     at_once(daemon, body.dry_run, |host| host.fork(name, &body.id, bytes, body.dry_run))
+}
+
+pub(super) fn points(daemon: &Daemon, name: &str) -> Result<Response, Error> {
+    Ok(Response::json(200, &daemon.with_host(|host| host.points(name))?))
+}
+
+pub(super) fn snapshot(daemon: &Daemon, request: &Request, name: &str) -> Result<Response, Error> {
+    let body: PointBody = body(request)?;
+    at_once(daemon, body.dry_run, |host| host.snapshot(name, &body.point, body.dry_run))
+}
+
+pub(super) fn restore(daemon: &Daemon, request: &Request, name: &str) -> Result<Response, Error> {
+    let body: PointBody = body(request)?;
+    // The daemon does not see a node that is elsewhere.
+    daemon.with_host(|host| host.leaves_no_node(name))?;
+    at_once(daemon, body.dry_run, |host| host.restore(name, &body.point, body.dry_run))
+}
+
+pub(super) fn remove_point(
+    daemon: &Daemon,
+    request: &Request,
+    name: &str,
+) -> Result<Response, Error> {
+    let Some(point) = request.param("point") else {
+        return Err(Error::Usage("which point? ?point=NAME".into()));
+    };
+    let dry_run = switch(request, "dry_run")?;
+    at_once(daemon, dry_run, |host| host.remove_point(name, point, dry_run))
 }

@@ -25,6 +25,9 @@ pub(crate) fn params(route: &Route) -> &'static [&'static str] {
         | Route::Activation(_)
         | Route::Resize(_)
         | Route::Fork(_)
+        | Route::Points(_)
+        | Route::Snapshot(_)
+        | Route::Restore(_)
         | Route::Listing
         | Route::Usage
         | Route::Pool
@@ -36,6 +39,7 @@ pub(crate) fn params(route: &Route) -> &'static [&'static str] {
         Route::RemoveActivation(_) | Route::Deactivate(_) => {
             &["when_closed", "dry_run", "patience", "wait"]
         }
+        Route::RemovePoint(_) => &["point", "dry_run"],
         Route::Gc => &["dry_run", "patience", "wait"],
         Route::CancelRun(_) => &["unless_joined", "wait"],
         Route::Runs => &["status", "after", "limit"],

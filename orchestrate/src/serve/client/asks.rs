@@ -20,8 +20,10 @@ use crate::verbs::deactivate::{Deactivated, Going};
 use crate::verbs::ensure::Ensured;
 use crate::verbs::fork::Forked;
 use crate::verbs::gc::{Bound, Collected, Usage};
+use crate::verbs::points::{Points, Snapshotted};
 use crate::verbs::remove::Removed;
 use crate::verbs::resize::Resized;
+use crate::verbs::restore::Restored;
 use crate::view::listing::Listing;
 
 /// For a path or query.
@@ -154,6 +156,24 @@ impl Verbs for Client {
     ) -> Result<Forked, Error> {
         let body = json!({"id": new, "bytes": bytes, "dry_run": dry_run});
         self.ask_of_disk(name, "fork", &body)
+    }
+
+    fn snapshot(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Snapshotted, Error> {
+        self.ask_of_disk(name, "points", &json!({"point": point, "dry_run": dry_run}))
+    }
+
+    fn restore(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Restored, Error> {
+        self.ask_of_disk(name, "restore", &json!({"point": point, "dry_run": dry_run}))
+    }
+
+    fn points(&mut self, name: &str) -> Result<Points, Error> {
+        self.ask("GET", &format!("/v1/activations/{}/points", encoded(name)), None)
+    }
+
+    fn remove_point(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Points, Error> {
+        let points = format!("/v1/activations/{}/points", encoded(name));
+        let target = with_dry_run(format!("{points}?point={}", encoded(point)), dry_run);
+        self.ask("DELETE", &target, None)
     }
 
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {

@@ -18,6 +18,7 @@ mod verbs;
 mod view;
 
 pub use host::walls;
+pub use process::guardian;
 pub use process::log;
 pub use process::reserve;
 pub use verbs::catalog;

@@ -4,6 +4,7 @@ use thin::{FileSystem, InUse, Sectors, ThinId, Volume};
 
 use crate::error::Error;
 use crate::plan::disks::DiskUse;
+use crate::process::guardian::Guardian;
 use crate::store::disks::Disks;
 use crate::store::pool::ThinStore;
 use crate::store::pool_read::{not_made, told};
@@ -32,7 +33,13 @@ impl Disks for ThinStore {
     fn snapshot_live(&self, id: u32, origin: u32) -> Result<(), Error> {
         let (pool, new, from) = (self.pool(), thin_id(id)?, thin_id(origin)?);
         let active = pool.active_as(from)?.is_some_and(|active| active.has_table);
-        let made = if active { pool.snap_active(new, from) } else { pool.create_snap(new, from) };
+        let made = match active {
+            true => {
+                let _guardian = Guardian::over(&pool.thin_uuid(from))?;
+                pool.snap_active(new, from)
+            }
+            false => pool.create_snap(new, from),
+        };
         made.map_err(|error| not_made(error, id, Some(origin)))
     }
 

@@ -87,9 +87,6 @@ impl Host {
             return Err(smaller(name, least, asked));
         }
         self.stands_still(&row)?;
-        let _using = self.locks.images_shared()?;
-        // Whatever may not come up under its own name may not under another.
-        self.permit_again(&row)?;
         let bytes = asked.max(row.bytes);
         if dry_run {
             let used_by = self.disk_use(row.id)?.by().map(str::to_owned);
@@ -106,6 +103,9 @@ impl Host {
                 dry_run,
             });
         }
+        let _using = self.locks.images_shared()?;
+        // Whatever may not come up under its own name may not under another.
+        self.permit_again(&row)?;
         // What a killed process has reserved and told nobody of.
         self.drive(new, Wish::Gone)?;
         if let Some(disks) = self.store.disks() {

@@ -188,7 +188,8 @@ fn every_path_and_method_is_as_the_document_has_it() {
     let copy = |dry_run: bool| json!({"id": "copy", "dry_run": dry_run}).to_string();
     ask("POST", fork, "/v1/activations/one/fork", copy(true), 200);
     ask("POST", fork, "/v1/activations/one/fork", copy(false), 200);
-    ask("POST", fork, "/v1/activations/none/fork", copy(false), 404);
+    let other = json!({"id": "other"}).to_string();
+    ask("POST", fork, "/v1/activations/none/fork", other, 404);
     let point = |point: &str| json!({"point": point}).to_string();
     ask("POST", points, "/v1/activations/one/points", point("p"), 200);
     ask("POST", points, "/v1/activations/one/points", point("-"), 400);
@@ -200,6 +201,7 @@ fn every_path_and_method_is_as_the_document_has_it() {
     ask("DELETE", points, "/v1/activations/one/points?point=p", none(), 200);
     ask("DELETE", points, "/v1/activations/one/points?point=p", none(), 400);
     ask("DELETE", points, "/v1/activations/one/points", none(), 400);
+    ask("DELETE", activation, "/v1/activations/copy?wait=60s", none(), 200);
     for path in ["/v1/listing", "/v1/usage", "/v1/pool", "/v1/inventory", "/v1/events"] {
         ask("GET", path, path, none(), 200);
     }

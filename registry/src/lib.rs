@@ -26,6 +26,7 @@ pub use error::{Error, Kind};
 pub use facts::catalogs::{Believed, CatalogFact, NewCatalog};
 pub use facts::configs::{Made, MadeOf};
 pub use facts::devices::Device;
+pub use facts::disks::{DiskState, Fork, Point, PointState};
 pub use facts::quarantine::Quarantined;
 pub use facts::scans::{Scan, ScanFinding, Severity};
 pub use facts::sources::Known;

@@ -18,6 +18,11 @@ pub(crate) fn mends_first(command: &Command) -> bool {
         Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
         Command::Bundle(_) | Command::Mount(_) => true,
         Command::Label(_) | Command::Ttl(_) | Command::Rename(_) => true,
+        Command::Resize(args) => !args.dry_run,
+        Command::Fork(args) => !args.dry_run,
+        Command::Snapshot(args) => !args.dry_run,
+        Command::Restore(args) => !args.dry_run,
+        Command::Points(args) => args.remove.is_some() && !args.dry_run,
         Command::Scan(args) => !args.show,
         Command::Show(args) => args.vm,
         Command::Recover(_)
@@ -48,6 +53,7 @@ pub(crate) fn makes_room(command: &Command) -> bool {
         Command::Rm(args) => !args.dry_run,
         Command::Gc(args) => !args.dry_run,
         Command::Recover(args) => !args.dry_run,
+        Command::Points(args) => args.remove.is_some() && !args.dry_run,
         Command::Unpin(_) | Command::Cancel(_) => true,
         Command::Ensure(_)
         | Command::Label(_)
@@ -61,6 +67,10 @@ pub(crate) fn makes_room(command: &Command) -> bool {
         | Command::Pin(_)
         | Command::Verify(_)
         | Command::Checked(_)
+        | Command::Resize(_)
+        | Command::Fork(_)
+        | Command::Snapshot(_)
+        | Command::Restore(_)
         | Command::Scan(_)
         | Command::Ls(_)
         | Command::Show(_)
@@ -127,11 +137,16 @@ pub(crate) fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Bundle(_)
         | Command::Mount(_)
         | Command::Umount(_)
-        | Command::Checked(_)
         | Command::Label(_)
         | Command::Ttl(_)
         | Command::Rename(_)
-        | Command::Who(_) => {}
+        | Command::Who(_)
+        | Command::Resize(_)
+        | Command::Fork(_)
+        | Command::Snapshot(_)
+        | Command::Restore(_)
+        | Command::Points(_)
+        | Command::Checked(_) => {}
     }
     Ok(())
 }

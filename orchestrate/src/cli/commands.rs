@@ -6,6 +6,7 @@ use argh::FromArgs;
 use orchestrate::config::Flags;
 use orchestrate::{CopyIn, LabelChange, LabelFilter, Time};
 
+use crate::cli::disks::{Fork, ListPoints, Resize, Restore, Snapshot};
 use crate::cli::naming::{Label, Rename, Ttl, Who};
 use crate::cli::numbers::{Bytes, Counted};
 
@@ -46,6 +47,11 @@ pub(crate) enum Command {
     Ttl(Ttl),
     Rename(Rename),
     Who(Who),
+    Resize(Resize),
+    Fork(Fork),
+    Snapshot(Snapshot),
+    Restore(Restore),
+    Points(ListPoints),
 }
 
 /// Make sure that every layer of an image is fetched, applied and sealed on this host.

@@ -4,6 +4,7 @@ pub(crate) mod args;
 pub(crate) mod before;
 pub(crate) mod commands;
 pub(crate) mod diagnosis;
+pub(crate) mod disks;
 pub(crate) mod handover;
 pub(crate) mod naming;
 pub(crate) mod numbers;

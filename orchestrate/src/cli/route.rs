@@ -30,10 +30,15 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Unpin(_)
         | Command::Runs(_)
         | Command::Events(_)
-        | Command::Cancel(_)
         | Command::Label(_)
         | Command::Ttl(_)
-        | Command::Rename(_) => true,
+        | Command::Rename(_)
+        | Command::Resize(_)
+        | Command::Fork(_)
+        | Command::Snapshot(_)
+        | Command::Restore(_)
+        | Command::Points(_)
+        | Command::Cancel(_) => true,
         Command::Show(args) => !handover::is_of_the_image(args),
         Command::Push(_)
         | Command::Bundle(_)

@@ -20,7 +20,7 @@ use crate::cli::args::{self, Args};
 use crate::cli::before::{makes_room, mends_first, settle};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
-use crate::cli::{handover, naming, print, push, route, show, signals, top};
+use crate::cli::{disks, handover, naming, print, push, route, show, signals, top};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -136,7 +136,7 @@ fn run_in(
         return Err(anyhow!(
             "which command? ensure, activate, push, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
-             metrics, scan, catalog, top, checked, label, ttl, rename, who; see orchestrate --help"
+             metrics, scan, catalog, top, checked, label, ttl, rename, who, resize, fork, snapshot, restore, points; see orchestrate --help"
         ));
     };
     // References and names are judged before anything is opened or made.
@@ -193,6 +193,11 @@ fn run_in(
         | Command::Catalog(_)
         | Command::Runs(_)
         | Command::Events(_)
+        | Command::Resize(_)
+        | Command::Fork(_)
+        | Command::Snapshot(_)
+        | Command::Restore(_)
+        | Command::Points(_)
         | Command::Cancel(_) => {}
     }
     signals::stop_by(settings.cancel.clone())?;
@@ -290,6 +295,11 @@ fn perform(
             Ok(if list || done.whole() { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         Command::Df(_) => output(json, &host.usage()?, print::space::usage),
+        Command::Resize(args) => disks::resize(host, &args, json),
+        Command::Fork(args) => disks::fork(host, &args, json),
+        Command::Snapshot(args) => disks::snapshot(host, &args, json),
+        Command::Restore(args) => disks::restore(host, &args, json),
+        Command::Points(args) => disks::points(host, &args, json),
         Command::Pin(args) => pin(host, &args.image, true, json),
         Command::Unpin(args) => pin(host, &args.image, false, json),
         Command::Runs(args) => show::runs(host, args.all, json),

@@ -11,10 +11,14 @@ use crate::host::run::RunLine;
 use crate::verbs::activate::{ActivateOptions, Activated};
 use crate::verbs::deactivate::{Deactivated, Going};
 use crate::verbs::ensure::Ensured;
+use crate::verbs::fork::Forked;
 use crate::verbs::gc::{Bound, Collected};
 use crate::verbs::label::{LabelChanges, Labelled};
+use crate::verbs::points::{Points, Snapshotted};
 use crate::verbs::remove::Removed;
 use crate::verbs::rename::Renamed;
+use crate::verbs::resize::Resized;
+use crate::verbs::restore::Restored;
 use crate::verbs::ttl::Timed;
 use crate::verbs::usage::Usage;
 use crate::view::listing::Listing;
@@ -52,6 +56,30 @@ pub trait Verbs {
 
     /// See [`Host::rename`].
     fn rename(&mut self, name: &str, new: &str) -> Result<Renamed, Error>;
+
+    /// See [`Host::resize`].
+    fn resize(&mut self, name: &str, bytes: u64, dry_run: bool) -> Result<Resized, Error>;
+
+    /// See [`Host::fork`].
+    fn fork(
+        &mut self,
+        name: &str,
+        new: &str,
+        bytes: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Forked, Error>;
+
+    /// See [`Host::snapshot`].
+    fn snapshot(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Snapshotted, Error>;
+
+    /// See [`Host::restore`].
+    fn restore(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Restored, Error>;
+
+    /// See [`Host::points`].
+    fn points(&mut self, name: &str) -> Result<Points, Error>;
+
+    /// See [`Host::remove_point`].
+    fn remove_point(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Points, Error>;
 
     /// See [`Host::cancel`].
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error>;
@@ -117,6 +145,36 @@ impl Verbs for Host {
 
     fn rename(&mut self, name: &str, new: &str) -> Result<Renamed, Error> {
         Host::rename(self, name, new)
+    }
+
+    fn resize(&mut self, name: &str, bytes: u64, dry_run: bool) -> Result<Resized, Error> {
+        Host::resize(self, name, bytes, dry_run)
+    }
+
+    fn fork(
+        &mut self,
+        name: &str,
+        new: &str,
+        bytes: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Forked, Error> {
+        Host::fork(self, name, new, bytes, dry_run)
+    }
+
+    fn snapshot(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Snapshotted, Error> {
+        Host::snapshot(self, name, point, dry_run)
+    }
+
+    fn restore(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Restored, Error> {
+        Host::restore(self, name, point, dry_run)
+    }
+
+    fn points(&mut self, name: &str) -> Result<Points, Error> {
+        Host::points(self, name)
+    }
+
+    fn remove_point(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Points, Error> {
+        Host::remove_point(self, name, point, dry_run)
     }
 
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {

@@ -16,6 +16,7 @@ use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
 use crate::error::Error;
 use crate::plan::Mapping;
 use crate::plan::mapped::Mapped;
+use crate::store::disks::Disks;
 use crate::store::pool_image::{self, ImageReading, ImageWork};
 use crate::store::pool_open::{ThinView, ThinWork, admit, mount};
 use crate::store::pool_read::{self, lost, mapping, not_made, told};
@@ -41,6 +42,10 @@ impl ThinStore {
     pub fn open(pool: &str) -> Result<ThinStore, Error> {
         let pool = Pool::adopt(Dm::open()?, pool)?;
         Ok(ThinStore { pool: pool.with_notes(&thin::notes::dir(), "orchestrate") })
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     fn work_name(&self, id: u32) -> String {
@@ -102,7 +107,7 @@ impl ThinStore {
     }
 
     /// Whole sectors, and whole pool blocks.
-    fn sectors(&self, bytes: u64) -> u64 {
+    pub(super) fn sectors(&self, bytes: u64) -> u64 {
         bytes.div_ceil(self.block_bytes()) * self.pool.block_sectors()
     }
 }
@@ -416,6 +421,10 @@ impl Store for ThinStore {
     fn device(&self, id: u32) -> Result<Option<(u32, u32)>, Error> {
         let active = self.pool.active_as(thin_id(id)?)?;
         Ok(active.map(|active| (active.dev.major, active.dev.minor)))
+    }
+
+    fn disks(&self) -> Option<&dyn Disks> {
+        Some(self)
     }
 
     fn mapped(&self) -> Result<Vec<Mapped>, Error> {

@@ -15,6 +15,7 @@ use crate::error::quote::quoted;
 use crate::plan::Mapping;
 use crate::plan::mapped::Mapped;
 use crate::store::content::Content;
+use crate::store::disks::Disks;
 
 /// Which store, as the caller names it: `thin:POOL` or `dir:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -363,6 +364,11 @@ pub trait Store: Send {
     /// The major and minor number of the mapped `id`; none where it is no device, or not mapped.
     fn device(&self, _id: u32) -> Result<Option<(u32, u32)>, Error> {
         Ok(None)
+    }
+
+    /// What can be done with the disks of activations; none where those are directories.
+    fn disks(&self) -> Option<&dyn Disks> {
+        None
     }
 
     /// Everything of this store that is mapped, by a few reads however much it is. That a device

@@ -56,8 +56,10 @@ pub(crate) fn activation_step(
         Publish | Map => {
             let origin = host.registry.volume(row.origin)?;
             host.store.map(row.id, name, row.bytes, row.read_only)?;
+            // Whatever had the disk that a fork is of may have written what is on it: it is not mounted here.
             if row.state == ActivationState::Reserved
                 && !row.read_only
+                && host.registry.fork(name)?.is_none()
                 && origin.is_some_and(|origin| origin.bytes < row.bytes)
             {
                 host.store.grow(row.id, name, row.bytes)?;

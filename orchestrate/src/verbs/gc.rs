@@ -226,6 +226,7 @@ impl Host {
         }
         let mapped = self.store.mapped()?;
         let serials = self.registry.serial_volume()?;
+        let points = self.registry.points()?;
         let why = |id: u32| {
             if serials == Some(id) {
                 return Some("it keeps which catalog is believed".to_owned());
@@ -235,6 +236,12 @@ impl Host {
             }
             if let Some(row) = facts.activations.iter().find(|row| row.id == id) {
                 return Some(format!("it is the activation {0}: `orchestrate rm {0}`", row.name));
+            }
+            if let Some(point) = points.iter().find(|point| point.id == id) {
+                let of = &point.activation;
+                return Some(format!(
+                    "it is a point of {of}: `orchestrate points {of}` lists them"
+                ));
             }
             if !facts.foreign.contains(&id) {
                 return Some("the store has no such id".to_owned());
@@ -253,10 +260,12 @@ impl Host {
     pub(crate) fn garbage_facts(&self, bound: Option<u64>) -> Result<Facts, Error> {
         let (volumes, activations) = (self.registry.volumes()?, self.registry.activations()?);
         let serials = self.registry.serial_volume()?;
+        let points = self.registry.points()?;
         let ours = |id: &u32| {
             volumes.iter().any(|row| row.id == *id)
                 || activations.iter().any(|row| row.id == *id)
                 || serials == Some(*id)
+                || points.iter().any(|point| point.id == *id)
         };
         let foreign = self.store.ids()?.into_iter().filter(|id| !ours(id)).collect();
         let used = self.store.space()?.used;

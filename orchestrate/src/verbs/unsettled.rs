@@ -128,6 +128,8 @@ fn is_of_note(repair: &Repair) -> bool {
         Repair::Discard { .. }
         | Repair::Delete { .. }
         | Repair::Unmap { .. }
+        | Repair::Lengthen { .. }
+        | Repair::Points { .. }
         | Repair::TakeDown { .. }
         | Repair::Stray { .. }
         | Repair::Rename { .. }
@@ -142,6 +144,8 @@ fn subject(repair: &Repair) -> String {
             format!("volume {volume}")
         }
         Repair::Grown { name, .. }
+        | Repair::Lengthen { name, .. }
+        | Repair::Points { name }
         | Repair::Unchecked { name }
         | Repair::TakeDown { name }
         | Repair::Stray { name, .. }
@@ -155,6 +159,8 @@ fn obstacle(repair: &Repair, facts: &Facts, store: &dyn Store) -> Result<Option<
     match repair {
         Repair::CatchUp { .. }
         | Repair::Grown { .. }
+        | Repair::Lengthen { .. }
+        | Repair::Points { .. }
         | Repair::Unchecked { .. }
         | Repair::TakeDown { .. }
         | Repair::Stray { .. } => Ok(None),
@@ -197,6 +203,7 @@ pub(crate) fn facts(
         serials: registry.serial_volume()?,
         volumes: registry.volumes()?,
         activations: registry.activations()?,
+        points: registry.points()?,
         mapped: store.mapped()?,
         boot: store.boot()?,
         links: store.names_are_links(),
@@ -214,6 +221,11 @@ pub(crate) fn facts(
     for row in &facts.activations {
         if !facts.is_as_wished(row) && locks.is_activation_held(&row.name)? {
             facts.live_activations.push(row.name.clone());
+        }
+    }
+    for name in facts.unkept() {
+        if locks.is_activation_held(&name)? {
+            facts.live_activations.push(name);
         }
     }
     Ok(facts)

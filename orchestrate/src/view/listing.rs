@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use registry::{ActivationState, Digest, StoreBinding, VolumeState, WhenClosed};
+use registry::{ActivationState, Digest, PointState, StoreBinding, VolumeState, WhenClosed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -110,6 +110,12 @@ pub struct ActivationLine {
     /// Whether it was up when the host went down without a journal, and nobody has checked its file system since.
     #[serde(default)]
     pub unchecked: bool,
+    /// The activation whose disk it was made a snapshot of, by its name then; none: it is one of its image's volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<String>,
+    /// How many points its disk has.
+    #[serde(default)]
+    pub points: usize,
     /// What becomes of it as soon as nobody has it open.
     #[serde(default)]
     pub when_closed: Option<WhenClosed>,
@@ -158,6 +164,9 @@ impl Host {
         let devices: BTreeMap<String, registry::Device> =
             self.registry.devices()?.into_iter().collect();
         let (mut labels, clock) = (self.registry.all_labels()?, self.clock()?);
+        let forks: BTreeMap<String, registry::Fork> = self.registry.forks()?.into_iter().collect();
+        let mut points = self.registry.points()?;
+        points.retain(|point| point.name.is_some() && point.state == PointState::Kept);
         let mapped = self.store.mapped()?;
         let bars = self.judge().bars(&self.registry, &rows, &volumes)?;
         let live: BTreeSet<(&str, u32)> = mapped
@@ -235,6 +244,8 @@ impl Host {
                     condemned: condemned.get(&row.origin).cloned(),
                     bytes: row.bytes,
                     unchecked: row.unchecked,
+                    forked_from: forks.get(&row.name).map(|fork| fork.from.clone()),
+                    points: points.iter().filter(|point| point.activation == row.name).count(),
                     when_closed: row.when_closed,
                     barred: bars
                         .get(&row.name)

@@ -12,6 +12,7 @@ mod copies;
 mod damage;
 mod deaths;
 mod dir_store;
+mod disks;
 mod foreign;
 mod full;
 mod gc_race;

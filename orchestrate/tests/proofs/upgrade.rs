@@ -24,6 +24,7 @@ const SCHEMAS: &[&str] = &[
     include_str!("../../../registry/schema/11.sql"),
     include_str!("../../../registry/schema/12.sql"),
     include_str!("../../../registry/schema/13.sql"),
+    include_str!("../../../registry/schema/14.sql"),
 ];
 
 const A: &str = "s3://bucket/a/";

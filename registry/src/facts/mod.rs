@@ -6,6 +6,7 @@ pub(crate) mod catalogs;
 pub(crate) mod condemned;
 pub(crate) mod configs;
 pub(crate) mod devices;
+pub(crate) mod disks;
 pub(crate) mod labels;
 pub(crate) mod names;
 pub(crate) mod quarantine;

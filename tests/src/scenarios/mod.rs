@@ -18,6 +18,9 @@ pub mod crash_log_writes;
 pub mod crash_points;
 pub mod crash_random;
 pub mod demo;
+pub mod disk;
+pub mod disk_killed;
+
 pub mod foreign;
 pub mod full;
 pub mod given_away;
@@ -88,6 +91,8 @@ pub const ALL: &[Scenario] = &[
     unsettled::SCENARIO,
     given_away::SCENARIO,
     naming::SCENARIO,
+    disk::SCENARIO,
+    disk_killed::SCENARIO,
     guides::SCENARIO,
     wedge::SCENARIO,
     sizes::SCENARIO,

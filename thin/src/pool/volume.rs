@@ -314,7 +314,7 @@ impl Pool {
         Ok(true)
     }
 
-    fn entries(&self) -> Result<Vec<Entry>, Error> {
+    pub(super) fn entries(&self) -> Result<Vec<Entry>, Error> {
         let ours = |entry: DeviceEntry| {
             let id = self.id_in(&entry.uuid?)?;
             Some(Entry { name: entry.name, id, dev: entry.dev })
@@ -390,10 +390,10 @@ impl Pool {
 }
 
 /// One of this pool's devices in the kernel's list.
-struct Entry {
-    name: String,
-    id: ThinId,
-    dev: Dev,
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) id: ThinId,
+    pub(super) dev: Dev,
 }
 
 fn active_thin(id: ThinId, (state, lines): (DeviceState, Vec<Target>)) -> ActiveThin {

@@ -116,6 +116,10 @@ pub(crate) fn usage(usage: &Usage) -> String {
             ),
         );
     }
+    for (name, bytes) in &usage.points {
+        let own = bytes.map_or("?".into(), mib);
+        put(&mut text, format_args!("{:>12} {own:>12} {own:>12}  point {}\n", "", safe(name)));
+    }
     if !usage.foreign.is_empty() {
         let ids: Vec<String> = usage.foreign.iter().map(u32::to_string).collect();
         put(&mut text, format_args!("not ours: volumes {}\n", ids.join(", ")));

@@ -3,10 +3,10 @@
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use registry::{Activation, ActivationState, Volume, VolumeState, WhenClosed};
+use registry::{Activation, ActivationState, Point, PointState, Volume, VolumeState, WhenClosed};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -47,6 +47,13 @@ pub enum Repair {
         /// Bytes of its device.
         bytes: u64,
     },
+    /// An activation's disk was to be larger, and its device is not yet.
+    Lengthen {
+        /// The activation.
+        name: String,
+        /// Bytes that its device is to have.
+        bytes: u64,
+    },
     /// An activation was up when the host went down: nobody has looked at its file system since.
     Unchecked {
         /// The activation.
@@ -70,6 +77,11 @@ pub enum Repair {
         name: String,
         /// The name that it had.
         former: String,
+    },
+    /// Snapshots of an activation's disk that nobody keeps are taken out.
+    Points {
+        /// The activation, which may be gone.
+        name: String,
     },
     /// An activation is brought to what its row says.
     Settle {
@@ -96,6 +108,9 @@ impl fmt::Display for Repair {
             Repair::Grown { name, bytes } => {
                 write!(f, "take {bytes} bytes as the size of activation {name}")
             }
+            Repair::Lengthen { name, bytes } => {
+                write!(f, "make the device of activation {name} {bytes} bytes long")
+            }
             Repair::Unchecked { name } => write!(
                 f,
                 "note that activation {name}, which has no journal, was up when the host went down, so \
@@ -111,6 +126,9 @@ impl fmt::Display for Repair {
             Repair::Rename { name, former } => {
                 write!(f, "give activation {name} its name, which was {former} before")
             }
+            Repair::Points { name } => {
+                write!(f, "take out the snapshots of {name} that nobody keeps")
+            }
             Repair::Settle { name, wish: "up" } => write!(f, "bring up activation {name}"),
             Repair::Settle { name, wish: "down" } => write!(f, "take down activation {name}"),
             Repair::Settle { name, .. } => write!(f, "remove activation {name}"),
@@ -125,6 +143,8 @@ pub struct Facts {
     pub volumes: Vec<Volume>,
     /// Rows.
     pub activations: Vec<Activation>,
+    /// Rows.
+    pub points: Vec<Point>,
     /// What the store has mapped.
     pub mapped: Vec<Mapped>,
     /// Volumes that are not to be mapped, and that somebody looks at through a device that refuses
@@ -168,6 +188,9 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
         }
     }
     repairs.extend(facts.mapped.iter().filter_map(|mapped| facts.stray(mapped)));
+    let mut with_points = facts.unkept();
+    with_points.retain(|name| !facts.live_activations.contains(name));
+    repairs.extend(with_points.into_iter().map(|name| Repair::Points { name }));
     // The youngest first: a child goes before its parent.
     for row in facts.volumes.iter().rev() {
         if facts.live_volumes.contains(&row.id) || facts.looked_at.contains(&row.id) {
@@ -189,6 +212,16 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
 }
 
 impl Facts {
+    /// The activations with snapshots that nobody keeps: a killed process has reserved them, or they were removed or
+    /// put aside; or the activation is gone.
+    pub(crate) fn unkept(&self) -> BTreeSet<String> {
+        let orphaned =
+            |point: &Point| self.activations.iter().all(|row| row.name != point.activation);
+        let unkept =
+            self.points.iter().filter(|point| point.state != PointState::Kept || orphaned(point));
+        unkept.map(|point| point.activation.clone()).collect()
+    }
+
     fn of_activation(&self, row: &Activation) -> Vec<Repair> {
         let mut repairs = Vec::new();
         let name = || row.name.clone();
@@ -200,6 +233,14 @@ impl Facts {
             }
             if let Some(bytes) = device.map(|device| device.bytes).filter(|b| *b > row.bytes) {
                 repairs.push(Repair::Grown { name: name(), bytes });
+            }
+            // What was seen of its length is rounded down to 1024 bytes; 0 where there is none to be seen.
+            let short = |device: &&Mapped| {
+                let usable = matches!(device.mapping, Mapping::Live | Mapping::Astray);
+                usable && device.bytes > 0 && device.bytes < row.bytes / 1024 * 1024
+            };
+            if device.filter(short).is_some() {
+                repairs.push(Repair::Lengthen { name: name(), bytes: row.bytes });
             }
         }
         if let Some(former) = row.former.as_ref().filter(|_| row.state != ActivationState::Deleting)

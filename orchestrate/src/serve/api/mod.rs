@@ -1,6 +1,7 @@
 //! What each route does. Questions are in `reads`, wishes in `asks`.
 
 pub(crate) mod asks;
+pub(crate) mod disks;
 pub(crate) mod files;
 pub(crate) mod naming;
 pub(crate) mod params;
@@ -71,6 +72,12 @@ pub(super) fn answer(daemon: &Daemon, request: &Request) -> Response {
         Route::Ttl(name) => naming::ttl(daemon, request, name),
         Route::Rename(name) => naming::rename(daemon, request, name),
         Route::Who(name) => naming::who(daemon, name),
+        Route::Resize(name) => disks::resize(daemon, request, name),
+        Route::Fork(name) => disks::fork(daemon, request, name),
+        Route::Points(name) => disks::points(daemon, name),
+        Route::Snapshot(name) => disks::snapshot(daemon, request, name),
+        Route::RemovePoint(name) => disks::remove_point(daemon, request, name),
+        Route::Restore(name) => disks::restore(daemon, request, name),
         Route::CancelRun(id) => asks::cancel(daemon, request, *id),
         Route::RetryRun(id) => asks::retry(daemon, request, *id),
         Route::Gc => asks::gc(daemon, request),

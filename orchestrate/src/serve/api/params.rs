@@ -26,6 +26,11 @@ pub(crate) fn params(route: &Route) -> &'static [&'static str] {
         | Route::Ttl(_)
         | Route::Rename(_)
         | Route::Who(_)
+        | Route::Resize(_)
+        | Route::Fork(_)
+        | Route::Points(_)
+        | Route::Snapshot(_)
+        | Route::Restore(_)
         | Route::Listing
         | Route::Usage
         | Route::Pool
@@ -38,6 +43,7 @@ pub(crate) fn params(route: &Route) -> &'static [&'static str] {
         Route::RemoveActivation(_) | Route::Deactivate(_) => {
             &["when_closed", "dry_run", "patience", "wait"]
         }
+        Route::RemovePoint(_) => &["point", "dry_run"],
         Route::Gc => &["dry_run", "patience", "wait"],
         Route::CancelRun(_) => &["unless_joined", "wait"],
         Route::Runs => &["status", "after", "limit"],

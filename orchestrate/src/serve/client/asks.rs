@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use fetch::Reference;
 use registry::{Event, Run};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -17,10 +18,14 @@ use crate::serve::verbs::Verbs;
 use crate::verbs::activate::{ActivateOptions, Activated};
 use crate::verbs::deactivate::{Deactivated, Going};
 use crate::verbs::ensure::Ensured;
+use crate::verbs::fork::Forked;
 use crate::verbs::gc::{Bound, Collected};
 use crate::verbs::label::{LabelChanges, Labelled};
+use crate::verbs::points::{Points, Snapshotted};
 use crate::verbs::remove::Removed;
 use crate::verbs::rename::Renamed;
+use crate::verbs::resize::Resized;
+use crate::verbs::restore::Restored;
 use crate::verbs::ttl::Timed;
 use crate::verbs::usage::Usage;
 use crate::view::listing::Listing;
@@ -48,6 +53,22 @@ fn with_dry_run(target: String, dry_run: bool) -> String {
 fn with_how(target: String, how: Going) -> String {
     let target = if how.when_closed { format!("{target}&when_closed=1") } else { target };
     with_dry_run(target, how.dry_run)
+}
+
+/// A disk stands still only when what is on its way to it has been written, which may be much.
+const DISK_TIME: Duration = Duration::from_secs(600);
+
+impl Client {
+    fn ask_of_disk<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        verb: &str,
+        body: &Value,
+    ) -> Result<T, Error> {
+        let target = format!("/v1/activations/{}/{verb}", encoded(name));
+        let asking = Asking::new("POST", &target, Some(body));
+        parsed(&self.call_within(&asking, DISK_TIME, true)?.body)
+    }
 }
 
 impl Verbs for Client {
@@ -148,6 +169,40 @@ impl Verbs for Client {
     fn rename(&mut self, name: &str, new: &str) -> Result<Renamed, Error> {
         let body = json!({"to": new});
         self.ask("POST", &format!("/v1/activations/{}/rename", encoded(name)), Some(&body))
+    }
+
+    fn resize(&mut self, name: &str, bytes: u64, dry_run: bool) -> Result<Resized, Error> {
+        let body = json!({"bytes": bytes, "dry_run": dry_run});
+        self.ask_of_disk(name, "resize", &body)
+    }
+
+    fn fork(
+        &mut self,
+        name: &str,
+        new: &str,
+        bytes: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Forked, Error> {
+        let body = json!({"id": new, "bytes": bytes, "dry_run": dry_run});
+        self.ask_of_disk(name, "fork", &body)
+    }
+
+    fn snapshot(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Snapshotted, Error> {
+        self.ask_of_disk(name, "points", &json!({"point": point, "dry_run": dry_run}))
+    }
+
+    fn restore(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Restored, Error> {
+        self.ask_of_disk(name, "restore", &json!({"point": point, "dry_run": dry_run}))
+    }
+
+    fn points(&mut self, name: &str) -> Result<Points, Error> {
+        self.ask("GET", &format!("/v1/activations/{}/points", encoded(name)), None)
+    }
+
+    fn remove_point(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Points, Error> {
+        let points = format!("/v1/activations/{}/points", encoded(name));
+        let target = with_dry_run(format!("{points}?point={}", encoded(point)), dry_run);
+        self.ask("DELETE", &target, None)
     }
 
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {

@@ -1,7 +1,7 @@
 //! `mount` and `umount`: an activation at a directory of the caller's.
 
 use std::fs;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -88,6 +88,9 @@ impl Host {
             None => {
                 let device = self.store.path(&row.name);
                 let mounted = thin::mount::detached(&device, "ext4", OPTIONS, row.read_only)?;
+                if !row.read_only {
+                    self.fill(row, mounted.as_fd())?;
+                }
                 thin::mount::attach(mounted.as_fd(), at)?;
             }
         }
@@ -100,6 +103,18 @@ impl Host {
             self.warn(&line, &[]);
         }
         Ok(false)
+    }
+
+    /// Grows the file system of a disk that was made larger since it was last mounted. One that cannot be grown is
+    /// mounted as it is.
+    fn fill(&self, row: &Activation, mounted: BorrowedFd<'_>) -> Result<(), Error> {
+        let origin = self.registry.volume(row.origin)?;
+        if origin.is_some_and(|origin| origin.bytes < row.bytes)
+            && let Err(error) = thin::mount::grow_ext4(mounted, self.store.device_bytes(row.bytes))
+        {
+            self.warn(&format!("the file system of {} keeps its size: {error}", row.name), &[]);
+        }
+        Ok(())
     }
 
     /// Unmounts the activation `name` wherever it is mounted in the mount namespace of this process.

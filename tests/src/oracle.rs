@@ -56,7 +56,9 @@ pub fn apply(layer: &Path, root: &Path) -> Result<()> {
         let path = in_tree(root, &entry.path);
         let both_dirs = entry.is_dir
             && std::fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_dir());
-        if !both_dirs {
+        if both_dirs {
+            clear(&path)?;
+        } else {
             remove(&path)?;
         }
     }
@@ -176,6 +178,18 @@ fn remove(path: &Path) -> Result<()> {
     .with_context(|| format!("remove {}", path.display()))
 }
 
+/// A directory that a layer names has the attributes that it says, and tar takes none away.
+fn clear(dir: &Path) -> Result<()> {
+    let mut names = vec![0u8; 64 << 10];
+    let len = rustix::fs::listxattr(dir, &mut names[..])?;
+    for name in names[..len].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+        if name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_") {
+            rustix::fs::removexattr(dir, name)?;
+        }
+    }
+    Ok(())
+}
+
 fn extract(layer: &Path, root: &Path) -> Result<()> {
     let tools = root.join(TOOLS);
     std::fs::create_dir(&tools)?;
@@ -183,7 +197,9 @@ fn extract(layer: &Path, root: &Path) -> Result<()> {
         let name = file.file_name().context("a library has a name")?;
         std::fs::copy(&file, tools.join(name))?;
     }
-    let output = Command::new("/busybox/chroot")
+    // The guest has this one; elsewhere it is that of the coreutils.
+    let guests = Path::new("/busybox/chroot");
+    let output = Command::new(if guests.exists() { guests } else { Path::new("chroot") })
         .arg(root)
         .arg(format!("/{TOOLS}/ld-linux-x86-64.so.2"))
         .args(["--library-path", &format!("/{TOOLS}"), &format!("/{TOOLS}/tar")])

@@ -12,6 +12,7 @@
 //! work that all of it may cause.
 
 mod archive;
+mod diff;
 mod error;
 mod escape;
 mod ext4;
@@ -31,8 +32,10 @@ pub const VERSION: u32 = 5;
 pub use archive::End;
 pub use archive::entry::{Entry, Node, Xattrs};
 pub use archive::members::{Member, MemberKind, compression, members, plain};
+pub use archive::pack::Packer;
 pub use archive::pax::Time;
 pub use archive::timed::Timed;
+pub use diff::{Diffed, diff_images, diff_trees};
 pub use error::image::{Flaw, FlawKind};
 pub use error::refusal::{Class, DependsOn, Place, Refusal, Space, Value};
 pub use error::{Error, Kind};

@@ -376,10 +376,10 @@ pub(crate) fn landlock_abi() -> Result<i64, Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0usize, 1u32) })
 }
 
-/// Restricts this thread: of the file system rights `handled` it keeps `allowed` below `root`, or none at all.
+/// Restricts this thread: of the file system rights `handled` it keeps `allowed` below each of `roots`, and none elsewhere.
 /// `size` is how much of the ruleset this ABI knows.
 pub(crate) fn landlock(
-    root: Option<BorrowedFd<'_>>,
+    roots: &[BorrowedFd<'_>],
     (handled, allowed): (u64, u64),
     (net, scoped): (u64, u64),
     size: usize,
@@ -392,7 +392,7 @@ pub(crate) fn landlock(
     let raw = c_int::try_from(Errno::result(got)?).map_err(|_| Errno::EBADF)?;
     // SAFETY: the call has just made this fd and nobody else has it.
     let ruleset = unsafe { OwnedFd::from_raw_fd(raw) };
-    if let Some(root) = root {
+    for root in roots {
         let rule = LandlockBeneath { allowed, parent: root.as_raw_fd() };
         let (set, rule) = (ruleset.as_raw_fd(), &raw const rule);
         // SAFETY: rule type 1 (PATH_BENEATH) reads one landlock_path_beneath_attr.

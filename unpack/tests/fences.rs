@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     manifest_in_the_sandbox();
     stopped_in_the_sandbox();
     image_in_the_sandbox();
+    difference_in_the_sandbox();
     ExitCode::SUCCESS
 }
 
@@ -166,4 +167,50 @@ fn image_in_the_sandbox() {
     let few = Limits { time_max: std::time::Duration::ZERO, ..limits };
     let late = unpack::sandbox::image_manifest(&image, false, &[], None, &few, &never).unwrap_err();
     assert_eq!(late.kind(), unpack::Kind::TimedOut, "{late}");
+}
+
+/// A layer of what differs is the same from behind all walls, of images and of directories; a child that cannot
+/// pass it on, or is asked to stop, ends with a word.
+fn difference_in_the_sandbox() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for (tree, text) in [("base", "old"), ("upper", "new")] {
+        fs::create_dir_all(at(tree).join("d")).unwrap();
+        fs::write(at(tree).join("d/file"), text).unwrap();
+        fs::write(at(tree).join("d").join(tree), vec![b'x'; 3 << 20]).unwrap();
+        let node = at(tree).join("fifo");
+        mknod(&node, SFlag::S_IFIFO, Mode::from_bits_truncate(0o644), 0).unwrap();
+        images::blank(&at(&format!("{tree}.img")), 16, "-t ext4 -b 1024", Some(&at(tree)));
+    }
+    let limits = Limits { walls: Walls::Require, ..Limits::default() };
+    let never = Stop::default();
+    let image = |tree: &str| fs::File::open(at(&format!("{tree}.img"))).unwrap();
+    let (mut walled, mut bare) = (Vec::new(), Vec::new());
+    let (upper, base) = (image("upper"), image("base"));
+    let here = unpack::diff_images(&upper, &base, false, &mut bare, &limits).unwrap();
+    let there =
+        unpack::sandbox::diff_images(&upper, &base, false, &mut walled, &limits, &never).unwrap();
+    assert!(walled == bare && here == there, "{here:?} and {there:?}");
+    let (upper, base) = (Root::open(&at("upper")).unwrap(), Root::open(&at("base")).unwrap());
+    let (mut walled, mut bare) = (Vec::new(), Vec::new());
+    let here = unpack::diff_trees(&upper, &base, &mut bare, &limits).unwrap();
+    let there = unpack::sandbox::diff_trees(&upper, &base, &mut walled, &limits, &never).unwrap();
+    assert!(walled == bare && here == there, "{here:?} and {there:?}");
+    assert!((here.added, here.removed) == (1, 1) && here.bytes > 3 << 20, "{here:?}");
+    let mut full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let error = unpack::sandbox::diff_trees(&upper, &base, &mut full, &limits, &never);
+    assert_eq!(error.unwrap_err().kind(), unpack::Kind::NoSpace);
+    let small = Limits { bytes_max: 1 << 20, ..limits.clone() };
+    let mut out = Vec::new();
+    let error = unpack::sandbox::diff_trees(&upper, &base, &mut out, &small, &never).unwrap_err();
+    assert!(error.kind() == unpack::Kind::Limit && out.is_empty(), "{error}");
+    let at_once = Stop::new(|| true);
+    let stopped = unpack::sandbox::diff_trees(&upper, &base, &mut out, &limits, &at_once);
+    // It may have been done before anybody looked.
+    assert!(stopped.is_ok() || matches!(stopped, Err(unpack::Error::Stream { .. })));
+    let none = tempfile::tempfile().unwrap();
+    match unpack::sandbox::diff_images(&image("upper"), &none, false, &mut out, &limits, &never) {
+        Err(unpack::Error::Image { flaw }) => assert_eq!(flaw.kind, unpack::FlawKind::Foreign),
+        other => panic!("{other:?}"),
+    }
 }

@@ -133,6 +133,17 @@ impl Packed {
             Packed::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
         }
     }
+
+    /// The media type of such a layer in a manifest of this type: Docker's own has Docker's layers
+    /// (distribution, manifest-v2-2.md).
+    pub(crate) fn media_type_in(self, manifest: &str) -> &'static str {
+        match (manifest.starts_with("application/vnd.docker."), self) {
+            (false, packed) => packed.media_type(),
+            (true, Packed::Plain) => "application/vnd.docker.image.rootfs.diff.tar",
+            (true, Packed::Gzip) => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            (true, Packed::Zstd) => "application/vnd.docker.image.rootfs.diff.tar.zstd",
+        }
+    }
 }
 
 /// The manifest of an image that came without one, and the entry of it in an index.

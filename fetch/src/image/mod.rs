@@ -4,6 +4,7 @@
 //! reads it does that with [`Descriptor::check`]. Rules are from the OCI image specification (image-spec) and, where
 //! Docker's own documents differ, from distribution's manifest-v2-2 and moby's tarexport.
 
+mod above;
 mod archive;
 pub(crate) mod authfile;
 pub(crate) mod challenge;
@@ -21,6 +22,7 @@ mod platform;
 mod registry;
 mod written;
 
+pub use above::{Above, WithLayer, with_layer};
 pub use archive::{ArchivePick, Archived, Archives};
 pub use config::Config;
 pub use descriptor::{Descriptor, Media};

@@ -16,7 +16,7 @@ pub(crate) fn mends_first(command: &Command) -> bool {
         Command::Rm(args) => !args.dry_run,
         Command::Gc(args) => !args.dry_run,
         Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
-        Command::Bundle(_) | Command::Mount(_) => true,
+        Command::Bundle(_) | Command::Mount(_) | Command::Export(_) => true,
         Command::Label(_) | Command::Ttl(_) | Command::Rename(_) => true,
         Command::Resize(args) => !args.dry_run,
         Command::Fork(args) => !args.dry_run,
@@ -62,6 +62,7 @@ pub(crate) fn makes_room(command: &Command) -> bool {
         | Command::Who(_)
         | Command::Activate(_)
         | Command::Bundle(_)
+        | Command::Export(_)
         | Command::Mount(_)
         | Command::Umount(_)
         | Command::Pin(_)
@@ -135,6 +136,7 @@ pub(crate) fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Catalog(_)
         | Command::Top(_)
         | Command::Bundle(_)
+        | Command::Export(_)
         | Command::Mount(_)
         | Command::Umount(_)
         | Command::Label(_)

@@ -16,6 +16,7 @@ pub(crate) enum Command {
     Ensure(Ensure),
     Activate(Activate),
     Push(Push),
+    Export(crate::cli::export::Export),
     Deactivate(Deactivate),
     Bundle(Bundle),
     Mount(Mount),

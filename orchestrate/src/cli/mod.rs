@@ -5,6 +5,7 @@ pub(crate) mod before;
 pub(crate) mod commands;
 pub(crate) mod diagnosis;
 pub(crate) mod disks;
+pub(crate) mod export;
 pub(crate) mod handover;
 pub(crate) mod naming;
 pub(crate) mod numbers;

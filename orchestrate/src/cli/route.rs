@@ -41,6 +41,7 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Cancel(_) => true,
         Command::Show(args) => !handover::is_of_the_image(args),
         Command::Push(_)
+        | Command::Export(_)
         | Command::Bundle(_)
         | Command::Mount(_)
         | Command::Umount(_)

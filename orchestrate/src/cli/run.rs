@@ -20,7 +20,7 @@ use crate::cli::args::{self, Args};
 use crate::cli::before::{makes_room, mends_first, settle};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
-use crate::cli::{disks, handover, naming, print, push, route, show, signals, top};
+use crate::cli::{disks, export, handover, naming, print, push, route, show, signals, top};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -134,7 +134,7 @@ fn run_in(
 ) -> anyhow::Result<ExitCode> {
     let Some(mut command) = args.command else {
         return Err(anyhow!(
-            "which command? ensure, activate, push, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
+            "which command? ensure, activate, push, export, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
              metrics, scan, catalog, top, checked, label, ttl, rename, who, resize, fork, snapshot, restore, points; see orchestrate --help"
         ));
@@ -146,6 +146,7 @@ fn run_in(
             orchestrate::check_name(&args.name)?;
             handover::give(args, &settings)?;
         }
+        Command::Export(args) => export::check(args)?,
         Command::Gc(args) => {
             bound(args)?;
             purge(args)?;
@@ -239,6 +240,7 @@ fn run_in(
         Command::Quarantine(args) => quarantine(&mut host, &args, json),
         Command::Checked(args) => checked(&mut host, &args.name, json),
         Command::Who(args) => naming::who(&host, &args, json),
+        Command::Export(args) => export::export(&mut host, &args, settings.talk > 0, json),
         Command::Bundle(args) => handover::bundle(&mut host, args, json),
         Command::Mount(args) => handover::mount(&mut host, &args, json),
         Command::Umount(args) => handover::unmount(&mut host, &args, json),
@@ -311,6 +313,7 @@ fn perform(
             Ok(if cancelled { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         Command::Recover(_)
+        | Command::Export(_)
         | Command::Bundle(_)
         | Command::Mount(_)
         | Command::Umount(_)

@@ -2,6 +2,7 @@
 
 pub(crate) mod amiss;
 pub(crate) mod class;
+pub(crate) mod export;
 pub(crate) mod image;
 pub(crate) mod leaves;
 pub(crate) mod push;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 use crate::error::amiss::{Amiss, Making};
 use crate::error::class::Class;
+use crate::error::export::NotExported;
 use crate::error::image::Unusable;
 use crate::error::push::NotPushed;
 use crate::error::refusal::Refusal;
@@ -52,6 +54,8 @@ pub enum Error {
     Image(Unusable),
     /// An image that is not named in the index of a bucket.
     Push(NotPushed),
+    /// An activation that is not exported.
+    Export(NotExported),
     /// From `thin`.
     Thin(thin::Error),
     /// From `registry`.
@@ -258,6 +262,7 @@ impl std::error::Error for Error {
             Error::Usage(_)
             | Error::Image(_)
             | Error::Push(_)
+            | Error::Export(_)
             | Error::Unknown { .. }
             | Error::Making(_)
             | Error::Amiss(_)
@@ -317,6 +322,12 @@ impl From<Unfit> for Error {
 impl From<NotPushed> for Error {
     fn from(source: NotPushed) -> Error {
         Error::Push(source)
+    }
+}
+
+impl From<NotExported> for Error {
+    fn from(source: NotExported) -> Error {
+        Error::Export(source)
     }
 }
 

@@ -89,6 +89,7 @@ pub(crate) fn is_spent(error: &Error) -> bool {
         | Error::Volume { .. }
         | Error::Image(_)
         | Error::Push(_)
+        | Error::Export(_)
         | Error::Thin(_)
         | Error::Registry(_)
         | Error::Io { .. }

@@ -261,7 +261,7 @@ pub fn harmless(json: String) -> String {
 }
 
 /// RFC 3339 in UTC, with milliseconds.
-fn timestamp(at: SystemTime) -> String {
+pub(crate) fn timestamp(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     // Days of a 400-year cycle, counted from 1 March of year 0, so that the leap day comes last.

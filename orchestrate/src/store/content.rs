@@ -2,9 +2,9 @@
 //! differ. A sandboxed child of `unpack` does the work.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 
-use unpack::{Applied, Chunks, Compared, ImageError, Limits, Root, Stop, Unfit};
+use unpack::{Applied, Chunks, Compared, Diffed, ImageError, Limits, Root, Stop, Unfit};
 
 use crate::store::seal::Mark;
 
@@ -55,6 +55,33 @@ impl Content<'_> {
             Content::Tree(root) => unpack::sandbox::tree_manifest(root, known, out, limits, stop),
             Content::Image(device) => {
                 unpack::sandbox::image_manifest(device, false, known, out, limits, stop)
+            }
+        }
+    }
+
+    /// Writes what this has that `below` has not as a layer. What is in the journal of an image counts: whoever wrote to
+    /// it may have been killed.
+    ///
+    /// # Errors
+    /// As [`unpack::sandbox::diff_images`].
+    pub(crate) fn difference(
+        self,
+        below: Content<'_>,
+        out: &mut dyn Write,
+        limits: &Limits,
+        stop: &Stop,
+    ) -> Result<Diffed, unpack::Error> {
+        match (self, below) {
+            (Content::Tree(upper), Content::Tree(below)) => {
+                unpack::sandbox::diff_trees(upper, below, out, limits, stop)
+            }
+            (Content::Image(upper), Content::Image(below)) => {
+                unpack::sandbox::diff_images(upper, below, true, out, limits, stop)
+            }
+            (Content::Tree(_), Content::Image(_)) | (Content::Image(_), Content::Tree(_)) => {
+                // One store has one kind of them.
+                let source = std::io::ErrorKind::Unsupported.into();
+                Err(unpack::Error::Sandbox { step: "compare a tree with an image".into(), source })
             }
         }
     }

@@ -264,6 +264,13 @@ impl Store for DirStore {
         Ok(Box::new(DirView(self.root(id)?, self.volume(id))))
     }
 
+    fn read_activation(&self, id: u32, name: &str, bytes: u64) -> Result<Box<dyn Reading>, Error> {
+        match self.held(id)? {
+            None => self.read(id, bytes, Ground::Mounted),
+            Some(by) => Err(Error::Held { what: name.into(), by }),
+        }
+    }
+
     fn look(&self, id: u32, _bytes: u64) -> Result<Box<dyn View>, Error> {
         if !self.is_tree(id)? {
             return Err(Error::Lost { volume: id });

@@ -12,6 +12,7 @@ pub(crate) mod dir_restore;
 pub(crate) mod dir_work;
 pub(crate) mod disks;
 pub(crate) mod pool;
+pub(crate) mod pool_active;
 pub(crate) mod pool_disk;
 pub(crate) mod pool_image;
 pub(crate) mod pool_names;

@@ -23,7 +23,7 @@ use crate::store::pool_read::{self, lost, mapping, not_made, told};
 use crate::store::seam::{
     ByStart, Condition, Ground, Made, Peek, Reading, Space, Store, Taken, View, Work,
 };
-use crate::store::{pool_names, pool_seal, pool_serials};
+use crate::store::{pool_active, pool_names, pool_seal, pool_serials};
 
 /// Of a thin pool's metadata (kernel's thin-provisioning.rst).
 const METADATA_BLOCK_BYTES: u64 = 4096;
@@ -205,6 +205,13 @@ impl Store for ThinStore {
                 Box::new(ImageReading::open(self.pool.clone(), name, device)?)
             }
         })
+    }
+
+    fn read_activation(&self, id: u32, _name: &str, bytes: u64) -> Result<Box<dyn Reading>, Error> {
+        match self.pool.active_as(thin_id(id)?)? {
+            None => self.read(id, bytes, Ground::Written),
+            Some(active) => pool_active::open(&self.pool, active),
+        }
     }
 
     fn look(&self, id: u32, bytes: u64) -> Result<Box<dyn View>, Error> {

@@ -250,6 +250,12 @@ pub trait Store: Send {
     /// Opens the sealed `id` of `bytes` to be compared: an image that is on this `ground` without a mount.
     fn read(&self, id: u32, bytes: u64, ground: Ground) -> Result<Box<dyn Reading>, Error>;
 
+    /// Opens the activation `id` of `bytes`, which is mapped as `name` or not at all, to be read as it is.
+    ///
+    /// # Errors
+    /// [`Error::Held`] where somebody has it open, and from closing it where somebody has opened it meanwhile.
+    fn read_activation(&self, id: u32, name: &str, bytes: u64) -> Result<Box<dyn Reading>, Error>;
+
     /// Opens the sealed `id` of `bytes` to be read; nothing can be written through it.
     fn look(&self, id: u32, bytes: u64) -> Result<Box<dyn View>, Error>;
 

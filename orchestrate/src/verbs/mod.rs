@@ -13,6 +13,7 @@ pub(crate) mod copies;
 pub(crate) mod deactivate;
 pub(crate) mod disks;
 pub(crate) mod ensure;
+pub(crate) mod export;
 pub(crate) mod fork;
 pub(crate) mod gc;
 pub(crate) mod handover;

@@ -13,6 +13,7 @@ mod damage;
 mod deaths;
 mod dir_store;
 mod disks;
+mod export;
 mod foreign;
 mod full;
 mod gc_race;

@@ -20,7 +20,7 @@ pub mod crash_random;
 pub mod demo;
 pub mod disk;
 pub mod disk_killed;
-
+pub mod export;
 pub mod foreign;
 pub mod full;
 pub mod given_away;
@@ -78,6 +78,7 @@ pub const ALL: &[Scenario] = &[
     reboot::SCENARIO,
     activate::SCENARIO,
     handover::SCENARIO,
+    export::SCENARIO,
     boots::SCENARIO,
     killed::SCENARIO,
     crash_clock::SCENARIO,

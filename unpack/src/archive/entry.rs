@@ -258,7 +258,7 @@ pub(crate) fn entry(
 
 /// Which attributes are set. The rest is about the host that made the layer (labels, overlay
 /// state, measurement) or cannot be set on that type (xattr(7)).
-fn kept(key: &[u8], node: &Node) -> bool {
+pub(crate) fn kept(key: &[u8], node: &Node) -> bool {
     // The state of an overlay that is mounted with `userxattr`.
     settable(key, node) && !key.starts_with(b"user.overlay.")
 }

@@ -13,6 +13,7 @@ pub(crate) mod entry;
 pub(crate) mod header;
 pub(crate) mod members;
 pub(crate) mod number;
+pub(crate) mod pack;
 pub(crate) mod pax;
 pub(crate) mod pipeline;
 pub(crate) mod sparse;

@@ -23,6 +23,7 @@ VENEER_UNPACK_DEVICES and so on; a flag beats it.",
     error_code(111, "try again later: reading the layer, input/output, no space, --time-max"),
     example = "fetch s3://bucket/images/golang/1.tar | {command_name} --root /mnt/layer --json",
     example = "{command_name} --tree-digest --image layer.img",
+    example = "{command_name} --diff --image disk.img --replay --base layer.img > 2.tar",
     example = "{command_name} --verify --image layer.img --chunks layer.chunks",
     example = "{command_name} --list < layer.tar.gz"
 )]
@@ -72,6 +73,13 @@ pub(crate) struct Flags {
     /// print the digest of the whole tree below --root, or in --image
     #[argh(switch)]
     pub(crate) tree_digest: bool,
+    /// write to standard output what the tree below --root, or in --image, has that the one in --base has not: a layer
+    /// that makes of the one the other
+    #[argh(switch)]
+    pub(crate) diff: bool,
+    /// with --diff: the tree that the layer will be applied to, a directory or an image as the other one
+    #[argh(option)]
+    pub(crate) base: Option<PathBuf>,
     /// file with the digests of the chunks of an --image or a --device. With a layer it is made, or brought up to date;
     /// with --verify, which reads no layer then, the image is held against it
     #[argh(option)]
@@ -80,7 +88,7 @@ pub(crate) struct Flags {
     /// equal ones
     #[argh(switch)]
     pub(crate) block_digest: bool,
-    /// with --tree-digest --image: what is in a journal that was not replayed counts, as the next mount would show it
+    /// with --tree-digest or --diff and --image: what is in a journal that was not replayed counts, as the next mount would show it
     #[argh(switch)]
     pub(crate) replay: bool,
     /// with --verify: the directory also holds lower layers

@@ -14,6 +14,7 @@ pub(crate) fn misplaced(flags: &Flags) -> Result<(), Usage> {
         (flags.align.is_some(), "--align", "--blank", blank),
         (flags.force, "--force", "--device with --blank", device && blank),
         (flags.parent_sealed, "--parent-sealed", "--device and a layer", device && !blank),
+        (flags.base.is_some(), "--base", "--diff", flags.diff),
         (flags.upper, "--upper", "--verify", flags.verify),
         (flags.shown_max.is_some(), "--shown-max", "--verify", flags.verify),
         (flags.place_min.is_some(), "--place-min", "--root", !image),
@@ -25,10 +26,10 @@ pub(crate) fn misplaced(flags: &Flags) -> Result<(), Usage> {
         (flags.compression.is_some(), "--compression"),
         (flags.xattrs_strict, "--xattrs-strict"),
     ];
-    let reads = !blank && !flags.tree_digest && !flags.grow && !flags.block_digest;
+    let reads = !blank && !flags.tree_digest && !flags.grow && !flags.block_digest && !flags.diff;
     let needs = "a layer, and none is read here";
     all.extend(layer.map(|(given, name)| (given, name, needs, reads)));
-    all.push((flags.manifest.is_some(), "--manifest", needs, !blank));
+    all.push((flags.manifest.is_some(), "--manifest", needs, !blank && !flags.diff));
     all.push((flags.json, "--json", needs, !blank));
     match all.into_iter().find(|&(given, _, _, belongs)| given && !belongs) {
         Some((_, name, place, _)) => Err(Usage(format!("{name} is for {place}"))),

@@ -10,6 +10,7 @@ macro_rules! note {
 }
 
 pub(crate) mod chunks;
+pub(crate) mod diff;
 pub(crate) mod digest;
 pub(crate) mod flags;
 pub(crate) mod image;

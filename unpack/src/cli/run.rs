@@ -10,6 +10,7 @@ use argh::FromArgs;
 use unpack::{Difference, Entry, Error, Kind, Root, Timed, Unfit, Walls, escaped};
 
 use crate::cli::chunks;
+use crate::cli::diff;
 use crate::cli::digest;
 use crate::cli::flags::{self, Flags, SHOWN_MAX};
 use crate::cli::image::{self, Sealed};
@@ -105,8 +106,14 @@ fn fail(flags: &Flags, error: &anyhow::Error) -> ExitCode {
             "name": place.map(|p| escaped(&p.name).to_string()),
             "exit": code,
         });
-        match writeln!(io::stdout(), "{}", harmless(&value.to_string())) {
-            Ok(()) | Err(_) => {}
+        let text = harmless(&value.to_string());
+        // Where a layer goes to standard output, nothing else does.
+        if flags.diff {
+            note!("{text}");
+        } else {
+            match writeln!(io::stdout(), "{text}") {
+                Ok(()) | Err(_) => {}
+            }
         }
     }
     code.into()
@@ -137,6 +144,9 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
     if flags.list && flags.verify {
         return Err(anyhow!(flags::Usage("--list and --verify: one of them".into())));
     }
+    if flags.diff {
+        return diff::diff(flags, &limits);
+    }
     if flags.tree_digest {
         return digest::tree_digest(flags, &limits);
     }
@@ -155,7 +165,7 @@ fn perform(flags: &Flags) -> anyhow::Result<bool> {
         Some(_) | None => {}
     }
     if flags.replay {
-        return Err(anyhow!(flags::Usage("--replay is for --tree-digest alone".into())));
+        return Err(anyhow!(flags::Usage("--replay is for --tree-digest and --diff".into())));
     }
     let asked = [
         (limits.blob_digest.is_some(), "--digest"),

@@ -205,6 +205,10 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Of work that no entry asked for there is no place in a layer.
+            Error::Refused { place, refusal } if *place == Place::default() => {
+                write!(f, "refused: {}: {refusal}", refusal.class.name())
+            }
             Error::Refused { place, refusal } => {
                 write!(f, "refused {place}: {}: {refusal}", refusal.class.name())
             }

@@ -61,56 +61,74 @@ pub(crate) fn whole(
     root: &Root,
     how: &Reading,
     budget: &mut Budget,
-    mut known: impl FnMut(&[u8], &FileStat) -> Option<Hashed>,
+    known: impl FnMut(&[u8], &FileStat) -> Option<Hashed>,
     mut each: impl FnMut(&[u8]),
 ) -> Result<[u8; 32], Error> {
     let mut hash = Sha256::new();
-    let mut line = |record: &Record| {
+    let done = records(root, how, budget, known, None, |record| {
         let line = record.line();
         hash.update(&line);
         each(&line);
-    };
-    let done = || -> Result<(), Fault> {
-        let top = root.reopen()?;
-        if let Some(stat) = stat(&top, b".")? {
-            line(&read_node(&top, b".", Vec::new(), &stat)?);
-        }
-        let mut names = all_names(&top, how, budget)?;
-        let mut links = hard_links(&mut names, how)?;
-        let mut links = links.sorted().map_err(sorting)?;
-        let mut link = links.next().map_err(sorting)?;
-        let mut names = names.sorted().map_err(sorting)?;
-        let mut open: Option<(Vec<u8>, OwnedFd)> = None;
-        while let Some(row) = names.next().map_err(sorting)? {
-            budget.step()?;
-            let path = unkey(&row.key);
-            let (parent, name) = split(&path);
-            let fd = match open.take() {
-                Some((path, fd)) if path == parent => fd,
-                _ if parent.is_empty() => root.reopen()?,
-                _ => open_dir(&top, parent).map_err(Fault::fs("open directory", parent))?,
-            };
-            let Some(stat) = stat(&fd, name)? else { continue };
-            // Asked for every name, so that who goes along in order misses none.
-            let content = known(&path, &stat);
-            match &link {
-                Some(other) if other.key == row.key => {
-                    line(&hardlink(&path, &other.rest));
-                    link = links.next().map_err(sorting)?;
-                }
-                Some(_) | None => {
-                    let read =
-                        read_known(&fd, name, path.clone(), &stat, content, how.alone, budget);
-                    line(&read?);
-                }
-            }
-            open = Some((parent.to_vec(), fd));
-        }
         Ok(())
-    };
-    let mut done = done;
-    done().map_err(Fault::nowhere)?;
+    });
+    done.map_err(Fault::nowhere)?;
     Ok(hash.finish())
+}
+
+/// Hands every record of the tree to `each`, in path order; otherwise as [`whole`]. With `sockets` those, which no
+/// layer has, are left out and counted.
+pub(crate) fn records(
+    root: &Root,
+    how: &Reading,
+    budget: &mut Budget,
+    mut known: impl FnMut(&[u8], &FileStat) -> Option<Hashed>,
+    mut sockets: Option<&mut u64>,
+    mut each: impl FnMut(&Record) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let top = root.reopen()?;
+    if let Some(stat) = stat(&top, b".")? {
+        each(&read_node(&top, b".", Vec::new(), &stat)?)?;
+    }
+    let mut names = all_names(&top, how, budget)?;
+    let mut links = hard_links(&mut names, how)?;
+    let mut links = links.sorted().map_err(sorting)?;
+    let mut link = links.next().map_err(sorting)?;
+    let mut names = names.sorted().map_err(sorting)?;
+    let mut open: Option<(Vec<u8>, OwnedFd)> = None;
+    while let Some(row) = names.next().map_err(sorting)? {
+        budget.step()?;
+        let path = unkey(&row.key);
+        let (parent, name) = split(&path);
+        let fd = match open.take() {
+            Some((path, fd)) if path == parent => fd,
+            _ if parent.is_empty() => root.reopen()?,
+            _ => open_dir(&top, parent).map_err(Fault::fs("open directory", parent))?,
+        };
+        let first = match &link {
+            Some(other) if other.key == row.key => {
+                let first = other.rest.clone();
+                link = links.next().map_err(sorting)?;
+                Some(first)
+            }
+            Some(_) | None => None,
+        };
+        let Some(stat) = stat(&fd, name)? else { continue };
+        if let (libc::S_IFSOCK, Some(count)) = (stat.st_mode & libc::S_IFMT, &mut sockets) {
+            **count += 1;
+            continue;
+        }
+        // Asked for every name, so that who goes along in order misses none.
+        let content = known(&path, &stat);
+        match first {
+            Some(first) => each(&hardlink(&path, &first))?,
+            None => {
+                let read = read_known(&fd, name, path.clone(), &stat, content, how.alone, budget);
+                each(&read?)?;
+            }
+        }
+        open = Some((parent.to_vec(), fd));
+    }
+    Ok(())
 }
 
 fn sorting(error: std::io::Error) -> Fault {

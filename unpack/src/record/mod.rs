@@ -7,6 +7,7 @@
 pub(crate) mod applied;
 pub(crate) mod chunk_set;
 pub(crate) mod known;
+pub(crate) mod piece;
 pub(crate) mod place;
 pub(crate) mod runs;
 pub(crate) mod spill;

@@ -167,6 +167,23 @@ pub(super) const STREAM: &[c_long] = &[
     libc::SYS_fcntl,
 ];
 
+/// What passes besides where trees below directories are read, and nothing is written to them.
+pub(super) const READS: &[c_long] = &[
+    libc::SYS_read,
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_getdents64,
+    libc::SYS_readlinkat,
+    libc::SYS_fchdir,
+    libc::SYS_fgetxattr,
+    libc::SYS_flistxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_fcntl,
+];
+
 pub(super) const DEADLY: &[c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,

@@ -18,6 +18,7 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::archive::End;
 use crate::archive::pipeline::{self, Digests};
+use crate::diff::{self, Work as Difference};
 use crate::error::{Error, Fault};
 use crate::ext4::read::cost::Cost;
 use crate::ext4::read::walk::How;
@@ -28,7 +29,7 @@ use crate::record::applied::Applied;
 use crate::record::place::Spill;
 use crate::sandbox::feed::Feed;
 use crate::sandbox::filter;
-use crate::sandbox::walls::{confine, confine_nameless};
+use crate::sandbox::walls::{confine, confine_nameless, confine_reading};
 use crate::sandbox::wire::{self, ENTERED, Finished, NAME, Order, SLOT, SLOTS, Task, failed};
 use crate::sys::Shared;
 use crate::tree::apply::{Work, write};
@@ -38,6 +39,9 @@ use crate::tree::fd::directory::Directory;
 use crate::tree::fd::root::Root;
 use crate::tree::sink::Sink;
 use crate::wall::{Standing, Wall};
+
+/// Bytes that are written to a pipe at a time.
+const PIPE: usize = 64 << 10;
 
 /// To be called first thing in the `main` of every program that uses [`crate::sandbox`]: in the
 /// child it does the child's work and never returns, elsewhere it returns at once. From then on a file
@@ -85,6 +89,7 @@ fn work(socket: &UnixStream) -> Result<Finished, Error> {
         Task::ApplyImage(compression) => apply_image(socket, &order, compression, &mut fds),
         Task::Manifest { known, out } => manifest(&order, known, out, &mut fds),
         Task::Image { known, out, replay } => image(&order, known, (out, replay), &mut fds),
+        Task::Diff { images, replay } => diff(&order, images, replay, &mut fds),
         Task::Walls => {
             let root = Root::from_fd(next(&mut fds)?)?;
             put_up(root, &order.limits).map(|(_, standing)| Finished::Walls(standing))
@@ -286,17 +291,8 @@ fn image(
     let spill = if order.spill { Some(File::from(next(fds)?)) } else { None };
     let mut sources = manifests(known, fds)?;
     let mut out = if out { Some(BufWriter::new(File::from(next(fds)?))) } else { None };
-    match limits.walls {
-        Walls::Off => {}
-        Walls::On => drop(confine_nameless(limits, 0, filter::nameless)),
-        Walls::Require => {
-            let mut down = confine_nameless(limits, 0, filter::nameless);
-            down.retain(|wall| !wall.stands);
-            if !down.is_empty() {
-                return Err(Error::Walls { down });
-            }
-        }
-    }
+    let nameless = || confine_nameless(limits, 0, filter::nameless);
+    drop(all_or_some(if limits.walls == Walls::Off { Vec::new() } else { nameless() }, limits)?);
     let spill = spill.map(|file| Spill::new(file, limits.spill_bytes_max));
     let budget = Budget::new(limits, Instant::now() + limits.time_max, true);
     // Where manifests are known it is an image of our own, and the kernel will look names up in it.
@@ -314,6 +310,39 @@ fn image(
     let digest = read(&image, cost, &how, &mut sources, &mut each)?;
     let written = out.is_some_and(|mut out| out.flush().is_ok());
     Ok(Finished::Manifest { digest, written: wanted && written })
+}
+
+/// Writes a layer behind walls: of images there is nothing to be opened, and below directories nothing to be written.
+fn diff(
+    order: &Order,
+    images: bool,
+    replay: bool,
+    fds: &mut IntoIter<OwnedFd>,
+) -> Result<Finished, Error> {
+    let limits = &order.limits;
+    let (upper, base) = (next(fds)?, next(fds)?);
+    let spill = if order.spill { Some(File::from(next(fds)?)) } else { None };
+    let mut out = BufWriter::with_capacity(PIPE, File::from(next(fds)?));
+    let spill = spill.map(|file| Spill::new(file, limits.spill_bytes_max));
+    let diffed = if images {
+        let nameless = || confine_nameless(limits, 0, filter::nameless);
+        let walls = if limits.walls == Walls::Off { Vec::new() } else { nameless() };
+        drop(all_or_some(walls, limits)?);
+        let (upper, base) = (File::from(upper), File::from(base));
+        let mut work = Difference::new(spill, limits, true);
+        diff::images((&upper, &base), replay, &mut out, &mut work)?
+    } else {
+        let (upper, base) = (Root::from_fd(upper)?, Root::from_fd(base)?);
+        let (upper, standing) = match limits.walls {
+            Walls::Off => (upper, Vec::new()),
+            Walls::On | Walls::Require => confine_reading(upper, &base, limits)?,
+        };
+        drop(all_or_some(standing, limits)?);
+        let mut work = Difference::new(spill, limits, true);
+        diff::trees((&upper, &base), &mut out, &mut work)?
+    };
+    out.flush().map_err(|e| crate::record::spill::io_fault("write", b"layer")(e).nowhere())?;
+    Ok(Finished::Diffed(Box::new(diffed)))
 }
 
 /// The order and the fds that came with it.

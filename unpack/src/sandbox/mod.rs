@@ -16,7 +16,7 @@ pub(crate) mod walls;
 pub(crate) mod wire;
 
 use std::fs::File;
-use std::io::{self, BufReader, IoSlice, Read};
+use std::io::{self, BufReader, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -35,6 +35,7 @@ use crate::archive::compression::sniffed;
 use crate::archive::content::{Blob, Diff};
 use crate::archive::pipeline::vouch;
 use crate::archive::{End, stream_fault};
+use crate::diff::Diffed;
 use crate::error::refusal::{Class, Refusal};
 use crate::error::{Error, Fault};
 use crate::ext4::apply::{ImageError, finish};
@@ -44,6 +45,7 @@ use crate::limits::{Compression, Limits};
 use crate::record::applied::Applied;
 use crate::sandbox::ring::{Seen, serve};
 use crate::sandbox::wire::{ENTERED, Finished, NAME, Order, SLOT, SLOTS, Said, Task, failed};
+use crate::sha::Sha256;
 use crate::stop::Stop;
 use crate::sys::Shared;
 use crate::tree::fd::root::Root;
@@ -140,7 +142,7 @@ fn applied(
     let status = status.map_err(failed("wait for the child"))?;
     match watched.verdict(&verdict, status, limits)? {
         Finished::Applied(applied, end) => judge(&seen, compression, *applied, end, limits),
-        Finished::Manifest { .. } | Finished::Walls(_) => {
+        Finished::Manifest { .. } | Finished::Diffed(_) | Finished::Walls(_) => {
             Err(failed("believe the child")(io::ErrorKind::InvalidData.into()))
         }
     }
@@ -154,7 +156,7 @@ pub fn standing(root: &Root, limits: &Limits) -> Result<Vec<Standing>, Error> {
     let order = Order { limits: limits.clone(), task: Task::Walls, spill: false };
     match one_word(&order, &[root.as_fd()], limits, &Stop::default())? {
         Finished::Walls(standing) => Ok(standing),
-        Finished::Applied(..) | Finished::Manifest { .. } => {
+        Finished::Applied(..) | Finished::Manifest { .. } | Finished::Diffed(_) => {
             Err(failed("believe the child")(io::ErrorKind::InvalidData.into()))
         }
     }
@@ -193,7 +195,7 @@ fn manifest(
     let order = Order { limits: limits.clone(), task, spill: spill.is_some() };
     match one_word(&order, &fds, limits, stop)? {
         Finished::Manifest { digest, written } => Ok((digest, written)),
-        Finished::Applied(..) | Finished::Walls(_) => {
+        Finished::Applied(..) | Finished::Diffed(_) | Finished::Walls(_) => {
             Err(failed("believe the child")(io::ErrorKind::InvalidData.into()))
         }
     }
@@ -225,12 +227,120 @@ pub fn image_manifest(
         let order = Order { limits: limits.clone(), task, spill: spill.is_some() };
         match one_word(&order, &fds, limits, stop)? {
             Finished::Manifest { digest, written } => Ok((digest, written)),
-            Finished::Applied(..) | Finished::Walls(_) => {
+            Finished::Applied(..) | Finished::Diffed(_) | Finished::Walls(_) => {
                 Err(failed("believe the child")(io::ErrorKind::InvalidData.into()))
             }
         }
     };
     stop.heard(made())
+}
+
+/// [`crate::diff_images`] in a walled child: it has the two images, a file for records, a pipe for the layer and its
+/// socket, can open nothing, and has no right.
+///
+/// # Errors
+/// As [`crate::diff_images`], [`Error::Walls`] and [`Error::Sandbox`]. [`Error::Stream`] where it was stopped.
+pub fn diff_images(
+    upper: &File,
+    base: &File,
+    replay: bool,
+    out: &mut dyn Write,
+    limits: &Limits,
+    stop: &Stop,
+) -> Result<Diffed, Error> {
+    let task = Task::Diff { images: true, replay };
+    stop.heard(diffed([upper.as_fd(), base.as_fd()], task, out, limits, stop))
+}
+
+/// [`crate::diff_trees`] in a walled child: it can read below the two directories, and open nothing else.
+///
+/// # Errors
+/// As [`diff_images`].
+pub fn diff_trees(
+    upper: &Root,
+    base: &Root,
+    out: &mut dyn Write,
+    limits: &Limits,
+    stop: &Stop,
+) -> Result<Diffed, Error> {
+    let task = Task::Diff { images: false, replay: false };
+    stop.heard(diffed([upper.as_fd(), base.as_fd()], task, out, limits, stop))
+}
+
+/// Has a child write a layer, and passes it on.
+fn diffed(
+    trees: [BorrowedFd<'_>; 2],
+    task: Task,
+    out: &mut dyn Write,
+    limits: &Limits,
+    stop: &Stop,
+) -> Result<Diffed, Error> {
+    let spill = crate::record::spill::spill_file(limits)?;
+    let (from, to) = io::pipe().map_err(failed("make a pipe"))?;
+    let mut fds = trees.to_vec();
+    fds.extend(spill.as_ref().map(AsFd::as_fd));
+    fds.push(to.as_fd());
+    let order = Order { limits: limits.clone(), task, spill: spill.is_some() };
+    let (child, socket) = start_child(&order, &fds)?;
+    // It ends where the child's ends.
+    drop(to);
+    let mut watched = Watched::new(child);
+    let (relayed, said) = scope(|scope| {
+        let late = watched.watch(scope, Instant::now(), limits, stop);
+        let relayed = relay(from, out, limits);
+        let said = match &relayed {
+            Ok(_) => wire::read_said(&mut BufReader::new(&socket)).ok(),
+            Err(_) => None,
+        };
+        drop(late);
+        (relayed, said)
+    });
+    let status = match &relayed {
+        Ok(_) => watched.child.wait(),
+        Err(_) => watched.child.kill().and_then(|()| watched.child.wait()),
+    };
+    let (bytes, diff_id) = relayed?;
+    let verdict = match said {
+        Some(Said::Verdict(verdict)) => verdict,
+        Some(Said::Notes(_)) | None => Vec::new(),
+    };
+    let status = status.map_err(failed("wait for the child"))?;
+    match watched.verdict(&verdict, status, limits)? {
+        // The digest is our own.
+        Finished::Diffed(diffed) if diffed.bytes == bytes => Ok(Diffed { diff_id, ..*diffed }),
+        Finished::Diffed(_)
+        | Finished::Applied(..)
+        | Finished::Manifest { .. }
+        | Finished::Walls(_) => Err(failed("believe the child")(io::ErrorKind::InvalidData.into())),
+    }
+}
+
+/// Passes on what comes through a pipe, to its end: how many bytes that was, and their digest.
+fn relay(
+    mut from: impl Read,
+    out: &mut dyn Write,
+    limits: &Limits,
+) -> Result<(u64, [u8; 32]), Error> {
+    let (mut bytes, mut hash, mut piece) = (0u64, Sha256::new(), vec![0; 64 << 10]);
+    loop {
+        match from.read(&mut piece) {
+            Ok(0) => return Ok((bytes, hash.finish())),
+            Ok(len) => {
+                bytes += len as u64;
+                if bytes > limits.bytes_max {
+                    let (rule, max) = ("layer too large", limits.bytes_max);
+                    let over = Refusal::limit("--bytes-max", rule, bytes, max);
+                    return Err(Fault::from(over).nowhere());
+                }
+                hash.update(&piece[..len]);
+                let written = out.write_all(&piece[..len]);
+                written
+                    .map_err(|e| crate::record::spill::io_fault("write", b"layer")(e).nowhere())?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed("read what the child writes")(error)),
+        }
+    }
 }
 
 /// Has a child do what needs nothing but its order, and waits for its verdict.

@@ -44,6 +44,28 @@ pub fn confine(
     limits: &Limits,
     which: &[Wall],
 ) -> Result<(Root, Vec<Standing>), Error> {
+    walled(root, limits, which, (&|root| landlock(&[root], false), filter::program))
+}
+
+/// [`confine`] with all walls for work that only reads, below `root` and below `other`.
+pub(crate) fn confine_reading(
+    root: Root,
+    other: &Root,
+    limits: &Limits,
+) -> Result<(Root, Vec<Standing>), Error> {
+    let program = filter::reading;
+    walled(root, limits, &Wall::ALL, (&|root| landlock(&[root, other], true), program))
+}
+
+/// Puts up that wall around work below the root as it is by then.
+type Landlocked<'a> = &'a dyn Fn(&Root) -> Result<String, Errno>;
+
+fn walled(
+    root: Root,
+    limits: &Limits,
+    which: &[Wall],
+    (landlocked, program): (Landlocked<'_>, fn() -> Vec<libc::sock_filter>),
+) -> Result<(Root, Vec<Standing>), Error> {
     let mut root = root;
     let mut alone = false;
     let mut standing = Vec::new();
@@ -63,8 +85,8 @@ pub fn confine(
             Wall::Chroot => chroot(&root),
             Wall::Capabilities => capabilities(limits, alone),
             Wall::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
-            Wall::Landlock => landlock(Some(&root)),
-            Wall::Seccomp => sys::seccomp(&mut filter::program()).map(|()| String::new()),
+            Wall::Landlock => landlocked(&root),
+            Wall::Seccomp => sys::seccomp(&mut program()).map(|()| String::new()),
         };
         standing.push(stands(wall, result));
     }
@@ -88,7 +110,7 @@ pub(crate) fn confine_nameless(
                 .and_then(|()| prctl::set_dumpable(false))
                 .map(|()| String::new()),
             Wall::NoNewPrivs => prctl::set_no_new_privs().map(|()| String::new()),
-            Wall::Landlock => landlock(None),
+            Wall::Landlock => landlock(&[], false),
             Wall::Seccomp => sys::seccomp(&mut program()).map(|()| String::new()),
             Wall::Mount | Wall::Chroot => Ok(String::new()),
         };
@@ -221,8 +243,8 @@ fn capabilities(limits: &Limits, alone: bool) -> Result<String, Errno> {
     Ok(String::new())
 }
 
-/// Rights of landlock.h by the ABI that brought them.
-fn landlock(root: Option<&Root>) -> Result<String, Errno> {
+/// Rights of landlock.h by the ABI that brought them, below `roots`; those to read, if `reads_only`.
+fn landlock(roots: &[&Root], reads_only: bool) -> Result<String, Errno> {
     let abi = sys::landlock_abi()?;
     const EXECUTE: u64 = 1;
     let mut handled: u64 = (1 << 13) - 1;
@@ -244,7 +266,9 @@ fn landlock(root: Option<&Root>) -> Result<String, Errno> {
         4 | 5 => 16,
         6.. => 24,
     };
-    let allowed = handled & !EXECUTE & !IOCTL_DEV;
-    sys::landlock(root.map(AsFd::as_fd), (handled, allowed), (net, scoped), size)?;
+    const READ: u64 = 1 << 2 | 1 << 3;
+    let allowed = if reads_only { READ } else { handled & !EXECUTE & !IOCTL_DEV };
+    let roots: Vec<_> = roots.iter().map(AsFd::as_fd).collect();
+    sys::landlock(&roots, (handled, allowed), (net, scoped), size)?;
     Ok(format!("abi {abi}"))
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::End;
 use crate::archive::content::Note;
+use crate::diff::Diffed;
 use crate::error::Error;
 use crate::error::image::Flaw;
 use crate::error::refusal::{Place, Refusal, Space, cut};
@@ -20,6 +21,7 @@ use crate::wall::Standing;
 enum Verdict {
     Applied { applied: Box<Applied>, end: End, chunks: ChunkSet },
     Manifest { digest: [u8; 32], written: bool },
+    Diffed { diffed: Box<Diffed> },
     Refused { place: Place, refusal: Box<Refusal> },
     Stream { text: String },
     Fs { place: Option<Place>, call: String, name: Vec<u8>, errno: Option<i32> },
@@ -50,6 +52,12 @@ pub(super) enum Task {
         /// Whether its journal is replayed in memory.
         replay: bool,
     },
+    /// To write what one tree has that another has not: the trees of two images, or below two directories.
+    Diff {
+        images: bool,
+        /// Whether the journal of the first image is replayed in memory.
+        replay: bool,
+    },
     /// To put up its walls, and say which stand.
     Walls,
 }
@@ -63,6 +71,8 @@ pub(super) enum Finished {
         digest: [u8; 32],
         written: bool,
     },
+    /// What the layer holds that was written.
+    Diffed(Box<Diffed>),
     Walls(Vec<Standing>),
 }
 
@@ -241,6 +251,7 @@ pub(super) fn encode(result: &Result<Finished, Error>) -> Vec<u8> {
         Ok(Finished::Manifest { digest, written }) => {
             Verdict::Manifest { digest: *digest, written: *written }
         }
+        Ok(Finished::Diffed(diffed)) => Verdict::Diffed { diffed: diffed.clone() },
         Ok(Finished::Walls(standing)) => {
             Verdict::Walls { standing: standing.clone(), wanted: true }
         }
@@ -285,6 +296,7 @@ pub(super) fn verdict(bytes: &[u8]) -> Option<Result<Finished, Error>> {
             Ok(Finished::Applied(applied, end))
         }
         Verdict::Manifest { digest, written } => Ok(Finished::Manifest { digest, written }),
+        Verdict::Diffed { diffed } => Ok(Finished::Diffed(diffed)),
         Verdict::Walls { standing, wanted: true } => Ok(Finished::Walls(standing)),
         Verdict::Walls { standing: down, wanted: false } => Err(Error::Walls { down }),
         Verdict::Refused { place, refusal } => Err(Error::Refused { place, refusal }),

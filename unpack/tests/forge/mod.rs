@@ -2,7 +2,7 @@
 //! a canary beside it. Used by the tests of this folder; the bytes are made here and nowhere else.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-mod twin;
+pub(crate) mod twin;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -38,6 +38,8 @@ struct Base {
 /// The images that are changed.
 pub(crate) struct Pit {
     bases: Vec<Base>,
+    /// What each is compared with: the first, as it was.
+    lower: File,
     limits: Limits,
     /// How often each verdict was given.
     pub(crate) verdicts: BTreeMap<String, u64>,
@@ -125,10 +127,13 @@ impl Pit {
             let file = File::options().read(true).write(true).open(&path).unwrap();
             Base { bytes, alive, file }
         });
-        let bases = bases.collect();
+        let bases: Vec<Base> = bases.collect();
+        let lower = dir.join("lower.img");
+        fs::write(&lower, &bases[0].bytes).unwrap();
+        let lower = File::open(&lower).unwrap();
         // Sizes are a fuzzer's too: zeros are hashed for a moment and no longer.
         let limits = Limits { file_bytes_max: 16 << 20, bytes_max: 64 << 20, ..Limits::default() };
-        Pit { bases, limits, verdicts: BTreeMap::new(), accepted: 0 }
+        Pit { bases, lower, limits, verdicts: BTreeMap::new(), accepted: 0 }
     }
 
     /// Changes an image and reads it. An error says what it was that must not be.
@@ -171,9 +176,11 @@ impl Pit {
             0 => unpack::image_manifest_strict(&base.file, &mut io::sink(), &self.limits).is_ok(),
             _ => false,
         };
+        let diffed = self.diffed(&base.file, read.is_ok());
         for &at in &changed {
             base.file.write_all_at(&base.bytes[at..at + 1024], at as u64).unwrap();
         }
+        diffed.map_err(|text| format!("base {which}: {text}"))?;
         if strict && read.is_err() {
             return Err(format!("strictly good and otherwise not: {read:?}"));
         }
@@ -190,6 +197,26 @@ impl Pit {
         };
         *self.verdicts.entry(verdict).or_default() += 1;
         Ok(())
+    }
+
+    /// What it has that another image has not is a layer that is read, or is refused by a rule; of an image that is
+    /// read it is never the image that is at fault.
+    fn diffed(&self, image: &File, is_read: bool) -> Result<(), String> {
+        let mut layer = Vec::new();
+        match unpack::diff_images(image, &self.lower, true, &mut layer, &self.limits) {
+            Ok(diffed) => {
+                let limits = Limits { devices: unpack::Devices::Keep, ..self.limits.clone() };
+                let listed = unpack::list(layer.as_slice(), &limits, |_| {});
+                let listed = listed.map_err(|error| format!("its layer: {error:?}"))?;
+                match listed.entries == diffed.entries {
+                    true => Ok(()),
+                    false => Err(format!("{} entries and {diffed:?}", listed.entries)),
+                }
+            }
+            Err(Error::Image { .. }) if !is_read => Ok(()),
+            Err(Error::Refused { .. }) => Ok(()),
+            Err(error) => Err(format!("the difference: {error:?}")),
+        }
     }
 
     /// Unchanged, every image is read, and its index is right.

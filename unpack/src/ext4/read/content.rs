@@ -7,6 +7,7 @@ use crate::ext4::format::decode_inode::Inode;
 use crate::ext4::read::image::Image;
 use crate::ext4::read::map::{Run, named, runs};
 use crate::record::Hashed;
+use crate::record::piece::{Parts, Piece, push};
 use crate::sha::Sha256;
 
 /// Bytes read at a time.
@@ -23,6 +24,21 @@ pub(crate) fn bytes(
     inode: &Inode,
     each: &mut dyn FnMut(&[u8]),
 ) -> Result<(), Fault> {
+    pieces(image, inode, &mut |piece| {
+        match piece {
+            Piece::Bytes(bytes) => each(bytes),
+            Piece::Zeros(len) => each(ZEROS.get(..index(len)).unwrap_or(&ZEROS)),
+        }
+        Ok(())
+    })
+}
+
+/// Hands a file to `each`, piece by piece, of at most 256 KiB each; what is in none of its blocks as zeros.
+pub(crate) fn pieces(
+    image: &mut Image<'_>,
+    inode: &Inode,
+    each: &mut dyn FnMut(Piece<'_>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     image.cost.file(inode.size)?;
     let block_size = u64::from(image.sup.block_size);
     let blocks = inode.size.div_ceil(block_size);
@@ -36,11 +52,11 @@ pub(crate) fn bytes(
             match at {
                 None => {
                     image.cost.step()?;
-                    each(&ZEROS[..len]);
+                    each(Piece::Zeros(len as u64))?;
                 }
                 Some(block) => {
                     image.read_file(block, &mut buffer[..len])?;
-                    each(&buffer[..len]);
+                    each(Piece::Bytes(&buffer[..len]))?;
                     at = Some(block + len as u64 / block_size);
                 }
             }
@@ -48,6 +64,25 @@ pub(crate) fn bytes(
         }
         Ok(())
     })
+}
+
+/// Where a file has blocks, in order; `None` where that is in more than `max` parts.
+pub(crate) fn parts(
+    image: &mut Image<'_>,
+    inode: &Inode,
+    max: usize,
+) -> Result<Option<Parts>, Fault> {
+    let block_size = u64::from(image.sup.block_size);
+    let mut parts = Parts::new();
+    runs(image, inode, inode.size.div_ceil(block_size), &mut |image, run: Run| {
+        image.cost.step()?;
+        let start = run.logical * block_size;
+        if run.at.is_some() && parts.len() <= max {
+            push(&mut parts, start, (run.len * block_size).min(inode.size - start));
+        }
+        Ok(())
+    })?;
+    Ok((parts.len() <= max).then_some(parts))
 }
 
 /// Size and digest of a regular file.

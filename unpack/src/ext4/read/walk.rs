@@ -45,6 +45,8 @@ struct Walk<'a, 'f> {
     out: Sorter,
     /// Names of inodes that have others, by inode and path.
     links: Sorter,
+    /// Sockets that were left out; `None` where one is a flaw.
+    sockets: Option<u64>,
 }
 
 /// Hands every record of the tree to `each`, in path order. What `known` says of a file's content is taken for
@@ -55,11 +57,28 @@ pub(crate) fn walk(
     known: &mut Known<'_, '_>,
     each: &mut dyn FnMut(&Record) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
-    let sorter = || Sorter::new(how.spill.clone());
-    let (out, links) = (sorter(), sorter());
     // Without manifests each file is read where its inode is, in about the order of the device.
     let contents = if known.is_empty() { Contents::Read } else { Contents::Later };
-    let mut walk = Walk { image, how, contents, seen: Seen::default(), out, links };
+    all(image, how, contents, None)?.in_order(known, each)
+}
+
+/// The record of every name by its path, with its inode; digests of files are void. Sockets, which no layer has, are
+/// left out: the number says how many.
+pub(crate) fn names_of(image: &mut Image<'_>, how: &How) -> Result<(Sorter, u64), Fault> {
+    let walk = all(image, how, Contents::Later, Some(0))?;
+    Ok((walk.out, walk.sockets.unwrap_or(0)))
+}
+
+/// Goes through the whole tree.
+fn all<'a, 'f>(
+    image: &'a mut Image<'f>,
+    how: &'a How,
+    contents: Contents,
+    sockets: Option<u64>,
+) -> Result<Walk<'a, 'f>, Fault> {
+    let sorter = || Sorter::new(how.spill.clone());
+    let (out, links) = (sorter(), sorter());
+    let mut walk = Walk { image, how, contents, seen: Seen::default(), out, links, sockets };
     let mut level = sorter();
     // An inode with a name, by inode and path, and what its directory is and says of it.
     level.push(&named(ROOT, &[], ROOT, 2)).map_err(sorting)?;
@@ -72,7 +91,7 @@ pub(crate) fn walk(
     }
     drop(level);
     walk.hard_links()?;
-    walk.in_order(known, each)
+    Ok(walk)
 }
 
 fn sorting(error: std::io::Error) -> Fault {
@@ -91,7 +110,7 @@ fn of(row: &Row) -> (u32, Vec<u8>) {
 }
 
 /// The path that [`key`] made a key of.
-fn unkey(key: &[u8]) -> Vec<u8> {
+pub(crate) fn unkey(key: &[u8]) -> Vec<u8> {
     key.iter().map(|&byte| if byte == 0 { b'/' } else { byte }).collect()
 }
 
@@ -124,6 +143,9 @@ impl Walk<'_, '_> {
                     more = true;
                     below.push(&named(entry.inode, &path, number, entry.kind)).map_err(sorting)
                 })?;
+            } else if let (Kind::Socket, Some(count)) = (inode.kind, &mut self.sockets) {
+                *count += 1;
+                continue;
             } else if inode.links > 1 {
                 self.links.push(&Row { rest: Vec::new(), ..row }).map_err(sorting)?;
                 continue;

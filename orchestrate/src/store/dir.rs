@@ -31,9 +31,7 @@ use crate::store::dir_place::{
 };
 use crate::store::dir_restore::{self, HEADER};
 use crate::store::dir_work::{DirView, DirWork};
-use crate::store::seam::{
-    ByStart, Condition, Ground, Made, Reading, Space, Store, Taken, View, Work,
-};
+use crate::store::seam::{ByStart, Condition, Ground, Made, Reading, Space, Store, View, Work};
 
 /// The file of the believed serials.
 const SERIALS: &str = "serials";
@@ -487,10 +485,6 @@ impl Store for DirStore {
             metadata: None,
             transaction_id: Some(self.transaction_id()?),
         })
-    }
-
-    fn taken_by_each(&self) -> Result<Option<Vec<Taken>>, Error> {
-        Ok(None)
     }
 
     fn alone(&self) -> bool {

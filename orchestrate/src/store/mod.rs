@@ -18,6 +18,7 @@ pub(crate) mod pool_image;
 pub(crate) mod pool_names;
 pub(crate) mod pool_open;
 pub(crate) mod pool_read;
+pub(crate) mod pool_room;
 pub(crate) mod pool_seal;
 pub(crate) mod pool_serials;
 pub(crate) mod seal;

@@ -23,10 +23,8 @@ use crate::store::pool_read::{self, lost, mapping, not_made, told};
 use crate::store::seam::{
     ByStart, Condition, Ground, Made, Peek, Reading, Space, Store, Taken, View, Work,
 };
-use crate::store::{pool_active, pool_names, pool_seal, pool_serials};
+use crate::store::{pool_active, pool_names, pool_room, pool_seal, pool_serials};
 
-/// Of a thin pool's metadata (kernel's thin-provisioning.rst).
-const METADATA_BLOCK_BYTES: u64 = 4096;
 
 /// A live pool that is a store.
 #[derive(Debug)]
@@ -463,49 +461,15 @@ impl Store for ThinStore {
     }
 
     fn space(&self) -> Result<Space, Error> {
-        let block = self.block_bytes();
-        let status = self.pool.status()?;
-        let (used, total) =
-            status.working().map_or((0, 0), |pool| (pool.used_data.0, pool.total_data.0));
-        Ok(Space { total: total * block, used: used * block, block })
+        pool_room::space(&self.pool)
     }
 
     fn condition(&self) -> Result<Condition, Error> {
-        let block = self.block_bytes();
-        let status = self.pool.status()?;
-        let Some(pool) = status.working() else {
-            let (mode, data) = ("fail".into(), Space { total: 0, used: 0, block });
-            return Ok(Condition { mode, data, metadata: None, transaction_id: None });
-        };
-        // What is never given out is not free, whatever the pool's own figures say.
-        let lost = self.pool.unreachable().unwrap_or_default();
-        let (data, metadata) = (pool.used_data.0 + lost.data, pool.used_metadata + lost.metadata);
-        let mode = match pool.mode {
-            _ if pool.needs_check => "needs_check",
-            thin::Mode::ReadWrite => "rw",
-            thin::Mode::ReadOnly => "ro",
-            thin::Mode::OutOfDataSpace => "out_of_data_space",
-        };
-        Ok(Condition {
-            mode: mode.into(),
-            data: Space { total: pool.total_data.0 * block, used: data * block, block },
-            metadata: Some(Space {
-                total: pool.total_metadata * METADATA_BLOCK_BYTES,
-                used: metadata * METADATA_BLOCK_BYTES,
-                block: METADATA_BLOCK_BYTES,
-            }),
-            transaction_id: Some(pool.transaction_id),
-        })
+        pool_room::condition(&self.pool)
     }
 
     fn taken_by_each(&self) -> Result<Option<Vec<Taken>>, Error> {
-        let block = self.block_bytes();
-        let taken = |of: &thin::Usage| Taken {
-            id: of.record.id.get(),
-            exclusive_bytes: of.exclusive_blocks * block,
-            shared_bytes: of.shared_blocks * block,
-        };
-        Ok(Some(self.pool.usage()?.iter().map(taken).collect()))
+        pool_room::taken_by_each(&self.pool).map(Some)
     }
 
     fn alone(&self) -> bool {

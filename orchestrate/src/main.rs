@@ -9,5 +9,7 @@ fn main() -> ExitCode {
     unpack::sandbox::child_entry();
     // And so are scanners.
     orchestrate::scan::child_entry();
+    // And who keeps watch over a device that stands still.
+    orchestrate::guardian::child_entry();
     cli::run::run()
 }

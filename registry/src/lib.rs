@@ -26,19 +26,20 @@ pub use error::{Error, Kind};
 pub use facts::catalogs::{Believed, CatalogFact, NewCatalog};
 pub use facts::configs::{Made, MadeOf};
 pub use facts::devices::Device;
+pub use facts::disks::{DiskState, Fork, Point, PointState};
 pub use facts::quarantine::Quarantined;
 pub use facts::scans::{Scan, ScanFinding, Severity};
 pub use facts::sources::Known;
 pub use file::check::Finding;
 pub use file::schema::{APPLICATION_ID, Registry, SCHEMA_VERSION};
 pub use past::counters::{Counter, DURATION_MS, seconds};
-pub use past::history::{Keep, Moment, Pruned};
+pub use past::history::{Clock, Keep, Moment, Pruned};
 pub use read::Totals;
 pub use rebuild::{
     ActivationFact, Facts, ImageFact, LayerFact, LeftoverFact, SourceFact, UnsaidFact,
 };
 pub use rows::{
-    Activation, Blob, Event, Image, ImageLayer, KnownBy, Role, Source, StoreBinding, Volume,
+    Activation, Blob, Event, Image, ImageLayer, KnownBy, Role, Source, StoreBinding, Ttl, Volume,
     WhenClosed,
 };
 pub use run::askers::{Asked, Asker};

@@ -158,6 +158,21 @@ pub struct Activation {
     pub when_closed: Option<WhenClosed>,
     /// The server that its image came from; none where an older program made the row, or a rebuild.
     pub endpoint: Option<String>,
+    /// For how long it is kept; none: until somebody removes it.
+    pub ttl: Option<Ttl>,
+    /// Whether its device refuses writes.
+    pub read_only: bool,
+    /// The name that its device or link may still have, from before it was renamed.
+    pub former: Option<String>,
+}
+
+/// For how long an activation is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ttl {
+    /// Seconds.
+    pub seconds: u64,
+    /// Since when they count: wall clock, milliseconds since 1970 UTC.
+    pub from_ms: i64,
 }
 
 /// What becomes of an activation as soon as nobody has its device open.
@@ -207,7 +222,7 @@ pub(crate) const VOLUME: &str = "id, role, parent, build, bytes, state, ifnull(s
 
 /// Columns of `activations` in the order [`activation`] reads them.
 pub(crate) const ACTIVATION: &str = "name, reference, origin, id, bytes, state, boot, unchecked, \
-                                     when_closed, endpoint";
+                                     when_closed, endpoint, ttl_s, ttl_from_ms, read_only, former";
 
 pub(crate) fn volume(row: &Row<'_>) -> Result<Volume, Error> {
     let id: u32 = get(row, 0, "volume")?;
@@ -265,6 +280,11 @@ pub(crate) fn activation(row: &Row<'_>) -> Result<Activation, Error> {
         unchecked: get(row, 7, &subject)?,
         when_closed: when_closed.transpose()?,
         endpoint: get(row, 9, &subject)?,
+        ttl: get::<Option<u64>>(row, 10, &subject)?
+            .zip(get::<Option<i64>>(row, 11, &subject)?)
+            .map(|(seconds, from_ms)| Ttl { seconds, from_ms }),
+        read_only: get(row, 12, &subject)?,
+        former: get(row, 13, &subject)?,
         name,
     })
 }

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, Params, Transaction, TransactionBehavior};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::file::schema::Registry;
-use crate::rows::{Activation, Blob, Image, Role, StoreBinding, Volume, WhenClosed};
+use crate::rows::{Blob, Image, Role, StoreBinding, Volume};
 use crate::state::{ActivationState, VolumeState};
 
 /// The last thin id: 24 bits (kernel's thin-provisioning.rst).
@@ -28,7 +28,7 @@ pub struct NewVolume<'a> {
 }
 
 /// An activation to reserve an id for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NewActivation<'a> {
     /// Chosen by the caller.
     pub name: &'a str,
@@ -40,6 +40,12 @@ pub struct NewActivation<'a> {
     pub bytes: u64,
     /// The server that the image came from, where that is known.
     pub endpoint: Option<&'a str>,
+    /// For how long it is kept, seconds; none: until somebody removes it.
+    pub ttl_s: Option<u64>,
+    /// Whether its device is to refuse writes.
+    pub read_only: bool,
+    /// What is said of it, by key.
+    pub labels: &'a [(String, String)],
 }
 
 /// An id that was reserved.
@@ -239,10 +245,22 @@ impl Write<'_> {
         let Reserved { id, skipped } = self.next_id(theirs)?;
         self.run(
             "INSERT INTO activations(name, reference, origin, id, bytes, state, created_ms, reserved_at,
-               endpoint)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'reserved', ?6, (SELECT transaction_id + 1 FROM meta), ?7)",
-            (new.name, new.reference, new.origin, id, new.bytes, now_ms(), new.endpoint),
+               endpoint, ttl_s, ttl_from_ms, read_only)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'reserved', ?6, (SELECT transaction_id + 1 FROM meta), ?7, ?8, ?6,
+               ?9)",
+            (
+                new.name,
+                new.reference,
+                new.origin,
+                id,
+                new.bytes,
+                now_ms(),
+                new.endpoint,
+                new.ttl_s,
+                new.read_only,
+            ),
         )?;
+        new.labels.iter().try_for_each(|(key, value)| self.put_label(id, key, value))?;
         // Those of the image only if it is still what the activation is a snapshot of.
         self.run(
             "UPDATE activations SET (manifest, config) = (
@@ -254,29 +272,6 @@ impl Write<'_> {
         let detail = format!("volume {id} of {}", new.reference);
         self.event(&format!("activation {}", new.name), None, Some("reserved"), &detail)?;
         Ok(Reserved { id, skipped })
-    }
-
-    /// Puts the row of an activation that the store was found to have.
-    pub(crate) fn put_activation(&self, row: &Activation) -> Result<(), Error> {
-        self.run(
-            "INSERT INTO activations(name, reference, origin, id, bytes, state, created_ms, unchecked,
-               when_closed, endpoint)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-            (
-                &row.name,
-                &row.reference,
-                row.origin,
-                row.id,
-                row.bytes,
-                row.state.word(),
-                now_ms(),
-                row.unchecked,
-                row.when_closed.map(WhenClosed::word),
-                &row.endpoint,
-            ),
-        )?;
-        let detail = format!("volume {}, found in the store", row.id);
-        self.event(&format!("activation {}", row.name), None, Some(row.state.word()), &detail)
     }
 
     /// Moves an activation along a checked edge, if it is still in `from`.

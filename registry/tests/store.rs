@@ -148,7 +148,8 @@ fn an_activation_goes_through_its_life() {
     let base = template(&mut registry);
     let top = layer(&mut registry, base, None, 1);
     let (name, reference, bytes) = ("web", "s3://b/p/", 1 << 20);
-    let new = NewActivation { name, reference, origin: top, bytes, endpoint: Some("http://h:1") };
+    let endpoint = Some("http://h:1");
+    let new = NewActivation { name, reference, origin: top, bytes, endpoint, ..Default::default() };
     registry.write(|write| write.reserve_activation(&new, &none())).unwrap();
     use ActivationState::{Active, Deleting, Inactive, Reserved};
     for (from, to) in
@@ -167,7 +168,7 @@ fn to_whom_a_device_is_given_is_remembered() {
     let base = template(&mut registry);
     for name in ["web", "other"] {
         let (reference, bytes) = ("s3://b/p/", 1 << 20);
-        let new = NewActivation { name, reference, origin: base, bytes, endpoint: None };
+        let new = NewActivation { name, reference, origin: base, bytes, ..Default::default() };
         registry.write(|write| write.reserve_activation(&new, &none())).unwrap();
     }
     assert_eq!(registry.device("web").unwrap(), Device::default());
@@ -408,7 +409,7 @@ fn ids_that_the_store_has_are_passed_over_and_told() {
     let first = registry.write(|write| write.reserve_volume(&new, &theirs)).unwrap();
     assert_eq!((first.id, first.skipped), (base + 3, vec![base + 1, base + 2]));
     let (name, reference, bytes) = ("n", "s3://b/p/", 1);
-    let new = NewActivation { name, reference, origin: base, bytes, endpoint: None };
+    let new = NewActivation { name, reference, origin: base, bytes, ..Default::default() };
     let second = registry.write(|write| write.reserve_activation(&new, &theirs)).unwrap();
     assert_eq!((second.id, second.skipped), (base + 5, vec![base + 4]));
     // Recorded with the transaction id of the commit that it was reserved by.
@@ -439,7 +440,7 @@ fn a_row_over_somebody_elses_volume_goes_and_its_try_does_not_count() {
     }
     assert_eq!(registry.attempts("b").unwrap(), 1);
     let (name, reference, bytes) = ("n", "s3://b/p/", 1);
-    let new = NewActivation { name, reference, origin: base, bytes, endpoint: None };
+    let new = NewActivation { name, reference, origin: base, bytes, ..Default::default() };
     registry.write(|write| write.reserve_activation(&new, &none())).unwrap();
     registry.write(|write| write.disown_activation("n", "theirs")).unwrap();
     assert_eq!(registry.activation("n").unwrap(), None);

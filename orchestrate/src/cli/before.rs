@@ -17,9 +17,16 @@ pub(crate) fn mends_first(command: &Command) -> bool {
         Command::Gc(args) => !args.dry_run,
         Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
         Command::Bundle(_) | Command::Mount(_) | Command::Export(_) => true,
+        Command::Label(_) | Command::Ttl(_) | Command::Rename(_) => true,
+        Command::Resize(args) => !args.dry_run,
+        Command::Fork(args) => !args.dry_run,
+        Command::Snapshot(args) => !args.dry_run,
+        Command::Restore(args) => !args.dry_run,
+        Command::Points(args) => args.remove.is_some() && !args.dry_run,
         Command::Scan(args) => !args.show,
         Command::Show(args) => args.vm,
         Command::Recover(_)
+        | Command::Who(_)
         | Command::Umount(_)
         | Command::Ls(_)
         | Command::Df(_)
@@ -47,8 +54,13 @@ pub(crate) fn makes_room(command: &Command) -> bool {
         Command::Rm(args) => !args.dry_run,
         Command::Gc(args) => !args.dry_run,
         Command::Recover(args) => !args.dry_run,
+        Command::Points(args) => args.remove.is_some() && !args.dry_run,
         Command::Unpin(_) | Command::Cancel(_) => true,
         Command::Ensure(_)
+        | Command::Label(_)
+        | Command::Ttl(_)
+        | Command::Rename(_)
+        | Command::Who(_)
         | Command::Activate(_)
         | Command::Bundle(_)
         | Command::Export(_)
@@ -57,6 +69,10 @@ pub(crate) fn makes_room(command: &Command) -> bool {
         | Command::Pin(_)
         | Command::Verify(_)
         | Command::Checked(_)
+        | Command::Resize(_)
+        | Command::Fork(_)
+        | Command::Snapshot(_)
+        | Command::Restore(_)
         | Command::Scan(_)
         | Command::Ls(_)
         | Command::Show(_)
@@ -126,6 +142,15 @@ pub(crate) fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Export(_)
         | Command::Mount(_)
         | Command::Umount(_)
+        | Command::Label(_)
+        | Command::Ttl(_)
+        | Command::Rename(_)
+        | Command::Who(_)
+        | Command::Resize(_)
+        | Command::Fork(_)
+        | Command::Snapshot(_)
+        | Command::Restore(_)
+        | Command::Points(_)
         | Command::Checked(_) => {}
     }
     Ok(())

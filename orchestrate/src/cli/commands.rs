@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use argh::FromArgs;
-use orchestrate::CopyIn;
 use orchestrate::config::Flags;
+use orchestrate::{CopyIn, LabelChange, LabelFilter, Time};
 
+use crate::cli::disks::{Fork, ListPoints, Resize, Restore, Snapshot};
 use crate::cli::fleet::Fleet;
+use crate::cli::naming::{Label, Rename, Ttl, Who};
 use crate::cli::numbers::{Bytes, Counted};
 
 #[derive(FromArgs)]
@@ -44,6 +46,15 @@ pub(crate) enum Command {
     Fleet(Fleet),
     Top(Top),
     Checked(Checked),
+    Label(Label),
+    Ttl(Ttl),
+    Rename(Rename),
+    Who(Who),
+    Resize(Resize),
+    Fork(Fork),
+    Snapshot(Snapshot),
+    Restore(Restore),
+    Points(ListPoints),
 }
 
 /// Make sure that every layer of an image is fetched, applied and sealed on this host.
@@ -61,7 +72,7 @@ pub(crate) struct Ensure {
     pub(crate) dry_run: bool,
 }
 
-/// Make an image writable under a name, as a block device /dev/mapper/NAME.
+/// Make an image writable under a name, as a block device /dev/mapper/NAME; with --read-only, readable.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "activate")]
 pub(crate) struct Activate {
@@ -92,6 +103,15 @@ pub(crate) struct Activate {
     /// on a pool, also make a node of the device here, such as in a jail: DIR/NAME
     #[argh(option)]
     pub(crate) node: Option<PathBuf>,
+    /// say something of it, KEY=VALUE; may be repeated
+    #[argh(option)]
+    pub(crate) label: Vec<LabelChange>,
+    /// remove it when so much time has passed since it came up and nobody uses it: 1s to 3650d, such as 2h
+    #[argh(option)]
+    pub(crate) ttl: Option<Time>,
+    /// let nobody write to it: the device refuses writes, and any number may mount it
+    #[argh(switch)]
+    pub(crate) read_only: bool,
     /// print what would be done, and change nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,
@@ -199,7 +219,11 @@ pub(crate) struct Checked {
 /// List images and activations.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "ls")]
-pub(crate) struct Ls {}
+pub(crate) struct Ls {
+    /// only activations with this label, KEY or KEY=VALUE; may be repeated, and then all have to fit
+    #[argh(option)]
+    pub(crate) label: Vec<LabelFilter>,
+}
 
 /// Show one image with its layers, one activation, or one run, with the work in progress for it and what it waits for.
 #[derive(FromArgs)]

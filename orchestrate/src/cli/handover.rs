@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use orchestrate::log::{self, Level};
 use orchestrate::store::seam::StoreName;
 use orchestrate::{
-    ActivateOptions, BundleOptions, Error, Give, Host, Settings, Unfit, Verbs, reference,
+    ActivateOptions, BundleOptions, Error, Give, Host, Settings, Unfit, Verbs, new_labels,
+    reference,
 };
 
 use crate::cli::commands::{Activate, Bundle, Command, Deactivate, Mount, Show, Umount};
@@ -37,9 +38,11 @@ pub(crate) fn activate(
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let give = give(&args, settings)?;
-    let Activate { image, name, no_fetch, dry_run, copy, .. } = args;
+    let Activate { image, name, no_fetch, dry_run, copy, label, read_only, .. } = args;
     let (bytes, copies) = (args.size.map(|size| size.0), !copy.is_empty());
-    let options = ActivateOptions { bytes, no_fetch, dry_run, copies: copy };
+    let (labels, ttl_s) = (new_labels(label)?, args.ttl.map(|time| time.0));
+    let options =
+        ActivateOptions { bytes, no_fetch, dry_run, copies: copy, labels, ttl_s, read_only };
     let mut done = host.activate(&reference(&image)?, &name, options)?;
     if !dry_run && !give.is_nothing() {
         let mut own = Host::open(settings.clone())?;

@@ -30,6 +30,14 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Unpin(_)
         | Command::Runs(_)
         | Command::Events(_)
+        | Command::Label(_)
+        | Command::Ttl(_)
+        | Command::Rename(_)
+        | Command::Resize(_)
+        | Command::Fork(_)
+        | Command::Snapshot(_)
+        | Command::Restore(_)
+        | Command::Points(_)
         | Command::Cancel(_) => true,
         Command::Show(args) => !handover::is_of_the_image(args),
         Command::Push(_)
@@ -40,6 +48,7 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         | Command::Recover(_)
         | Command::Verify(_)
         | Command::Checked(_)
+        | Command::Who(_)
         | Command::Scan(_)
         | Command::Catalog(_)
         | Command::Fleet(_)

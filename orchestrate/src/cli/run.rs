@@ -20,7 +20,9 @@ use crate::cli::args::{self, Args};
 use crate::cli::before::{makes_room, mends_first, settle};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
-use crate::cli::{document, export, handover, print, push, route, show, signals, top};
+use crate::cli::{
+    disks, document, export, handover, naming, print, push, route, show, signals, top,
+};
 
 /// Does what the arguments ask for.
 pub(crate) fn run() -> ExitCode {
@@ -136,7 +138,8 @@ fn run_in(
         return Err(anyhow!(
             "which command? ensure, activate, push, export, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
-             metrics, scan, catalog, fleet, top, checked; see orchestrate --help"
+             metrics, scan, catalog, fleet, top, checked, label, ttl, rename, who, resize, fork, snapshot, restore, points; \
+              see orchestrate --help"
         ));
     };
     // References and names are judged before anything is opened or made.
@@ -151,6 +154,8 @@ fn run_in(
             bound(args)?;
             purge(args)?;
         }
+        Command::Ttl(args) => drop(naming::time(args)?),
+        Command::Rename(args) => orchestrate::check_name(&args.new)?,
         Command::Quarantine(args) => drop(args.release.as_deref().map(digest).transpose()?),
         Command::Rebuild(args) => return rebuild(settings, args, json),
         Command::Config(args) if args.sample => {
@@ -189,10 +194,17 @@ fn run_in(
         | Command::Unpin(_)
         | Command::Verify(_)
         | Command::Checked(_)
+        | Command::Label(_)
+        | Command::Who(_)
         | Command::Scan(_)
         | Command::Catalog(_)
         | Command::Runs(_)
         | Command::Events(_)
+        | Command::Resize(_)
+        | Command::Fork(_)
+        | Command::Snapshot(_)
+        | Command::Restore(_)
+        | Command::Points(_)
         | Command::Cancel(_) => {}
     }
     signals::stop_by(settings.cancel.clone())?;
@@ -233,6 +245,7 @@ fn run_in(
         Command::Catalog(args) => show::catalog(&mut host, &args, json),
         Command::Quarantine(args) => quarantine(&mut host, &args, json),
         Command::Checked(args) => checked(&mut host, &args.name, json),
+        Command::Who(args) => naming::who(&host, &args, json),
         Command::Export(args) => export::export(&mut host, &args, settings.talk > 0, json),
         Command::Bundle(args) => handover::bundle(&mut host, args, json),
         Command::Mount(args) => handover::mount(&mut host, &args, json),
@@ -264,7 +277,14 @@ fn perform(
             let done = host.deactivate(&args.name, how)?;
             output(json, &done, print::deactivated)
         }
-        Command::Ls(_) => output(json, &host.list()?, print::listing),
+        Command::Ls(args) => {
+            let mut listing = host.list()?;
+            listing.only(&args.label);
+            output(json, &listing, print::listing)
+        }
+        Command::Label(args) => naming::label(host, args, json),
+        Command::Ttl(args) => naming::ttl(host, &args, json),
+        Command::Rename(args) => naming::rename(host, &args, json),
         Command::Show(args) => show::subject(host, &args.subject, json),
         Command::Rm(args) => {
             let how = Going { when_closed: args.when_closed, dry_run: args.dry_run };
@@ -283,6 +303,11 @@ fn perform(
             Ok(if list || done.whole() { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         Command::Df(_) => output(json, &host.usage()?, print::space::usage),
+        Command::Resize(args) => disks::resize(host, &args, json),
+        Command::Fork(args) => disks::fork(host, &args, json),
+        Command::Snapshot(args) => disks::snapshot(host, &args, json),
+        Command::Restore(args) => disks::restore(host, &args, json),
+        Command::Points(args) => disks::points(host, &args, json),
         Command::Pin(args) => pin(host, &args.image, true, json),
         Command::Unpin(args) => pin(host, &args.image, false, json),
         Command::Runs(args) => show::runs(host, args.all, json),
@@ -311,6 +336,7 @@ fn perform(
         | Command::Metrics(_)
         | Command::Push(_)
         | Command::Checked(_)
+        | Command::Who(_)
         | Command::Top(_) => unreachable!("done by this process, and before"),
     }
 }

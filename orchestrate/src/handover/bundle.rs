@@ -73,6 +73,8 @@ pub(crate) struct Place<'p> {
     pub(crate) root: &'p Path,
     pub(crate) host_name: &'p str,
     pub(crate) files: &'p [Put],
+    /// Whether nobody may write to the root directory.
+    pub(crate) read_only: bool,
 }
 
 /// The name of the host that an activation is by default: names of hosts have fewer characters.
@@ -176,7 +178,7 @@ pub(crate) fn config(
     Ok(json!({
         "ociVersion": "1.0.2",
         "hostname": place.host_name,
-        "root": {"path": text(place.root)?, "readonly": false},
+        "root": {"path": text(place.root)?, "readonly": place.read_only},
         "process": {
             "terminal": false,
             "user": {"uid": who.uid, "gid": who.gid, "additionalGids": who.groups},
@@ -218,7 +220,7 @@ mod tests {
 
     fn made(process: &Process, uid: u32, files: &[Put]) -> Value {
         let (name, root) = ("web_1", Path::new("/srv/store/volumes/7"));
-        let place = Place { name, root, host_name: "web-1", files };
+        let place = Place { name, root, host_name: "web-1", files, read_only: false };
         config(process, &program(uid), place).unwrap()
     }
 

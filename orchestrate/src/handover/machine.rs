@@ -9,6 +9,7 @@ use crate::handover::unfit::Unfit;
 
 /// Where the kernel finds its root, where it writes, and that a machine whose kernel has failed ends.
 const COMMAND_LINE: &str = "root=/dev/vda rw console=ttyS0 reboot=k panic=1";
+const COMMAND_LINE_READ_ONLY: &str = "root=/dev/vda ro console=ttyS0 reboot=k panic=1";
 
 /// An activation, as a machine has it.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct Machine<'m> {
     pub(crate) path: &'m Path,
     pub(crate) is_device: bool,
     pub(crate) bytes: u64,
+    /// Whether its device refuses writes.
+    pub(crate) read_only: bool,
 }
 
 /// All that is known of it, for whoever starts the machine: users are resolved, since few guests' first programs
@@ -50,18 +53,21 @@ pub(crate) fn machine(machine: Machine<'_>, program: &Program) -> Result<Value, 
             "device": path,
             "fstype": "ext4",
             "bytes": machine.bytes,
-            "kernel_command_line": COMMAND_LINE,
+            "kernel_command_line": if machine.read_only { COMMAND_LINE_READ_ONLY } else { COMMAND_LINE },
             "firecracker": {
                 "drive_id": "rootfs",
                 "path_on_host": path,
                 "is_root_device": true,
-                "is_read_only": false,
+                "is_read_only": machine.read_only,
                 "cache_type": "Writeback",
             },
         }),
     };
     if let (Value::Object(value), Value::Object(place)) = (&mut value, place) {
         value.extend(place);
+    }
+    if machine.read_only {
+        value["read_only"] = json!(true);
     }
     Ok(value)
 }
@@ -76,7 +82,8 @@ mod tests {
         let (args, env) = (vec!["/init".into()], vec!["PATH=/bin".into()]);
         let program = Program { args, env, cwd: "/srv".into(), who };
         let (name, image) = ("web-1", "s3://b/p/");
-        let one = Machine { name, image, path: Path::new(path), is_device, bytes: 4096 };
+        let path = Path::new(path);
+        let one = Machine { name, image, path, is_device, bytes: 4096, read_only: false };
         machine(one, &program).unwrap()
     }
 

@@ -51,6 +51,33 @@ pub(crate) fn of_device(table: &[Mounted], device: &str) -> Vec<PathBuf> {
     table.iter().filter(whole).map(|mount| mount.point.clone()).collect()
 }
 
+/// Where this file system, or a directory of it, is mounted.
+pub(crate) fn on_device(table: &[Mounted], device: &str) -> Vec<PathBuf> {
+    let of = |mount: &&Mounted| mount.device == device;
+    table.iter().filter(of).map(|mount| mount.point.clone()).collect()
+}
+
+/// Where, by the table of any process, the directory `tree` of this one's `own` table or one inside of it is mounted
+/// again, and what is mounted inside of it.
+pub(crate) fn of_place(table: &[Mounted], own: &[Mounted], tree: &Path) -> Vec<PathBuf> {
+    let place = place(own, tree);
+    let found = |mount: &&Mounted| {
+        let again = place.as_ref().is_some_and(|(within, root)| {
+            mount.device == within.device && mount.root.starts_with(root)
+        });
+        again || mount.point.starts_with(tree)
+    };
+    table.iter().filter(found).map(|mount| mount.point.clone()).collect()
+}
+
+/// The deepest mount that a directory is in, of those the one on top, and which directory of its file system it is.
+fn place<'t>(table: &'t [Mounted], tree: &Path) -> Option<(&'t Mounted, PathBuf)> {
+    let above = table.iter().filter(|mount| tree.starts_with(&mount.point));
+    let within = above.max_by_key(|mount| mount.point.components().count())?;
+    let below = tree.strip_prefix(&within.point).ok()?;
+    Some((within, within.root.join(below)))
+}
+
 /// Where the directory `tree` is mounted a second time.
 pub(crate) fn of_tree(table: &[Mounted], tree: &Path) -> Vec<PathBuf> {
     again(table, tree, |mounted, root| mounted == root)
@@ -62,13 +89,7 @@ pub(crate) fn within_tree(table: &[Mounted], tree: &Path) -> Vec<PathBuf> {
 }
 
 fn again(table: &[Mounted], tree: &Path, is: impl Fn(&Path, &Path) -> bool) -> Vec<PathBuf> {
-    // The deepest mount that the directory is in, and of those the one on top.
-    let above = table.iter().filter(|mount| tree.starts_with(&mount.point));
-    let Some(within) = above.max_by_key(|mount| mount.point.components().count()) else {
-        return Vec::new();
-    };
-    let Ok(below) = tree.strip_prefix(&within.point) else { return Vec::new() };
-    let root = within.root.join(below);
+    let Some((within, root)) = place(table, tree) else { return Vec::new() };
     let found = |mount: &&Mounted| {
         mount.device == within.device && is(&mount.root, &root) && *mount != within
     };
@@ -114,6 +135,20 @@ mod tests {
         assert_eq!(of("/srv/a b/volumes/8"), paths(&[]));
         assert_eq!(of("/elsewhere/volumes/7"), paths(&[]));
         assert_eq!(of_tree(&[], Path::new("/x")), paths(&[]));
+    }
+
+    #[test]
+    fn another_process_has_it_at_a_place_of_its_own() {
+        let own = table(TEXT);
+        let other = table(
+            b"1 0 8:1 /var/data/volumes/7 / rw - ext4 /dev/sda1 rw\n2 1 0:9 / /proc rw - proc proc rw\n\
+              3 1 8:1 /var/data /srv rw - ext4 /dev/sda1 rw\n4 1 8:1 /var/data/volumes/77 /x rw - e s rw\n",
+        );
+        let tree = Path::new("/srv/a b/volumes/7");
+        assert_eq!(of_place(&other, &own, tree), paths(&["/"]));
+        let own_points = of_place(&own, &own, tree);
+        assert_eq!(own_points, paths(&["/srv/a b/volumes/7/proc", "/mnt/web", "/mnt/etc"]));
+        assert_eq!(on_device(&own, "8:2"), paths(&["/mnt/another"]));
     }
 
     #[test]

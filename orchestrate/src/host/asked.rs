@@ -7,8 +7,19 @@ use serde_json::{Value, json};
 use crate::host::settings::Settings;
 
 /// What decides about what comes out of a run, besides its verb and subject.
-const ASKED: &[&str] =
-    &["image", "bytes", "no_fetch", "opens", "copies", "bound", "purge_foreign", "when_closed"];
+const ASKED: &[&str] = &[
+    "image",
+    "bytes",
+    "no_fetch",
+    "opens",
+    "copies",
+    "labels",
+    "ttl_s",
+    "read_only",
+    "bound",
+    "purge_foreign",
+    "when_closed",
+];
 
 /// And of whom it is asked, where both say so: an older program kept less.
 const OF_WHOM: &[&str] = &["endpoint", "anonymous", "etag_dedup", "bytes_max"];
@@ -55,6 +66,9 @@ fn words(key: &'static str) -> &'static str {
         "bytes" => "size",
         "copies" => "list of --copy, or other files",
         "opens" => "open file",
+        "labels" => "list of --label",
+        "ttl_s" => "--ttl",
+        "read_only" => "choice of --read-only",
         "no_fetch" => "choice of --no-fetch",
         "when_closed" => "choice of --when-closed",
         "purge_foreign" => "list of --purge-foreign",
@@ -94,6 +108,9 @@ mod tests {
             ("bytes", json!({"image": "s3://b/a/", "bytes": 7})),
             ("no_fetch", json!({"image": "s3://b/a/", "no_fetch": true})),
             ("copies", json!({"image": "s3://b/a/", "copies": [{"from": "/a", "to": "/b"}]})),
+            ("labels", json!({"image": "s3://b/a/", "labels": {"app": "web"}})),
+            ("ttl_s", json!({"image": "s3://b/a/", "ttl_s": 7})),
+            ("read_only", json!({"image": "s3://b/a/", "read_only": true})),
             ("endpoint", json!({"image": "s3://b/a/", "s3": {"endpoint": null}})),
             ("etag_dedup", json!({"image": "s3://b/a/", "s3": {"etag_dedup": false}})),
         ] {

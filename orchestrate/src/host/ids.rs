@@ -21,6 +21,17 @@ pub(crate) enum New<'a> {
     Volume(NewVolume<'a>),
     /// An activation; its image is used now.
     Activation(NewActivation<'a>),
+    /// An activation that is a snapshot of the disk of another, which is named.
+    Fork(NewActivation<'a>, &'a str),
+    /// A snapshot of an activation's disk: a point, or without a name the disk that a restore makes.
+    Point {
+        /// The activation.
+        activation: &'a str,
+        /// The point.
+        name: Option<&'a str>,
+        /// Size, bytes.
+        bytes: u64,
+    },
     /// The volume of the believed serials.
     Serials,
 }
@@ -52,6 +63,15 @@ pub(crate) fn take<T>(
                 write.activation_asked(new.name, by, true)?;
                 Ok(reserved)
             }
+            New::Fork(new, from) => {
+                write.use_image(new.reference)?;
+                let reserved = write.reserve_activation(new, &theirs)?;
+                write.put_fork(new.name, from)?;
+                Ok(reserved)
+            }
+            New::Point { activation, name, bytes } => {
+                write.reserve_point(activation, *name, *bytes, &theirs)
+            }
             New::Serials => write.reserve_serial_volume(&theirs),
         })?;
         skipped.iter().filter(|id| theirs.contains(id)).for_each(|id| warn(host, *id));
@@ -61,7 +81,13 @@ pub(crate) fn take<T>(
                 warn(host, id);
                 host.fenced(|write| match new {
                     New::Volume(_) => write.disown_volume(id, NOT_OURS),
-                    New::Activation(new) => write.disown_activation(new.name, NOT_OURS),
+                    New::Activation(new) | New::Fork(new, _) => {
+                        write.disown_activation(new.name, NOT_OURS)
+                    }
+                    New::Point { .. } => {
+                        write.condemn_point(id)?;
+                        write.forget_point(id)
+                    }
                     New::Serials => write.forget_serial_volume(NOT_OURS),
                 })?;
                 last = id;

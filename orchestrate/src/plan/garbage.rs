@@ -230,6 +230,9 @@ mod tests {
             unchecked,
             when_closed,
             endpoint: None,
+            ttl: None,
+            read_only: false,
+            former: None,
         }
     }
 

@@ -35,6 +35,7 @@
 
 pub(crate) mod class;
 pub(crate) mod condemned;
+pub(crate) mod disks;
 pub(crate) mod epoch;
 pub mod garbage;
 pub(crate) mod mapped;

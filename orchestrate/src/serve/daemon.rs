@@ -302,16 +302,7 @@ impl Daemon {
     /// [`Error::Told`] when nothing is taken now.
     pub(super) fn enqueue(&self, new: &NewRun<'_>, asked: &Value) -> Result<Enqueued, Error> {
         let no = |class, message: String| Err(Error::Told { class, message });
-        let modes = self.modes();
-        let why = || modes.why().unwrap_or_default();
-        match modes.now() {
-            Mode::Normal => {}
-            Mode::Drain => return no(Class::Temporary, format!("draining: {}", why())),
-            Mode::Rescue => return no(Class::HostBroken, format!("rescue mode: {}", why())),
-        }
-        if self.is_stopping() {
-            return no(Class::Temporary, "the daemon is stopping".into());
-        }
+        self.takes_work()?;
         let (waiting, most) = (lock(&self.work).waiting.len(), self.limits().backlog);
         if waiting >= most {
             return no(

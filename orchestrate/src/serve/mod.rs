@@ -171,8 +171,11 @@ fn tick(daemon: &Daemon) {
     while !daemon.is_stopping() {
         if next_look <= std::time::Instant::now() {
             daemon.examine();
-            if let Err(error) =
-                daemon.gather().and_then(|()| daemon.settle()).and_then(|()| daemon.let_ended_go())
+            if let Err(error) = daemon
+                .gather()
+                .and_then(|()| daemon.settle())
+                .and_then(|()| daemon.end_ttls())
+                .and_then(|()| daemon.let_ended_go())
             {
                 daemon.complain(&error);
             }

@@ -13,12 +13,31 @@ use crate::local::way::{Given, Way};
 use crate::plan::class::class;
 use crate::process::reserve;
 use crate::serve::daemon::{Daemon, lock};
+use crate::serve::mode::Mode;
 use crate::serve::options::QUESTION_WAIT;
 
 /// Hosts and registries that are kept open for the next question.
 const KEPT_OPEN: usize = 2;
 
 impl Daemon {
+    /// Whether anything new is taken on now.
+    ///
+    /// # Errors
+    /// [`Error::Told`] when nothing is.
+    pub(super) fn takes_work(&self) -> Result<(), Error> {
+        let no = |class, message: String| Err(Error::Told { class, message });
+        let modes = self.modes();
+        let why = || modes.why().unwrap_or_default();
+        match modes.now() {
+            Mode::Normal if self.is_stopping() => {
+                no(Class::Temporary, "the daemon is stopping".into())
+            }
+            Mode::Normal => Ok(()),
+            Mode::Drain => no(Class::Temporary, format!("draining: {}", why())),
+            Mode::Rescue => no(Class::HostBroken, format!("rescue mode: {}", why())),
+        }
+    }
+
     /// Asks a host that is open, or opens one. One that turns out broken is not kept.
     pub(super) fn with_host<T>(
         &self,

@@ -28,6 +28,19 @@ impl Daemon {
         })
     }
 
+    /// Removes activations whose time has ended and that nobody uses: what a collection does first, and nothing else
+    /// of it.
+    pub(super) fn end_ttls(&self) -> Result<(), Error> {
+        if self.mode() != Mode::Normal {
+            return Ok(());
+        }
+        let ended = self.with_host(|host| host.end_ttls(false))?;
+        if ended.iter().any(|one| one.stays.is_none()) {
+            self.tell();
+        }
+        Ok(())
+    }
+
     /// Forgets some of what is beyond the settings' age and number; where that was all, gives room of the
     /// registry's file back. Returns whether there may be more: the loop goes on meanwhile.
     pub(super) fn prune(&self) -> Result<bool, Error> {

@@ -11,8 +11,15 @@ use crate::host::run::RunLine;
 use crate::verbs::activate::{ActivateOptions, Activated};
 use crate::verbs::deactivate::{Deactivated, Going};
 use crate::verbs::ensure::Ensured;
+use crate::verbs::fork::Forked;
 use crate::verbs::gc::{Bound, Collected};
+use crate::verbs::label::{LabelChanges, Labelled};
+use crate::verbs::points::{Points, Snapshotted};
 use crate::verbs::remove::Removed;
+use crate::verbs::rename::Renamed;
+use crate::verbs::resize::Resized;
+use crate::verbs::restore::Restored;
+use crate::verbs::ttl::Timed;
 use crate::verbs::usage::Usage;
 use crate::view::listing::Listing;
 
@@ -40,6 +47,39 @@ pub trait Verbs {
 
     /// See [`Host::pin`].
     fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error>;
+
+    /// See [`Host::label`].
+    fn label(&mut self, name: &str, changes: &LabelChanges) -> Result<Labelled, Error>;
+
+    /// See [`Host::set_ttl`].
+    fn set_ttl(&mut self, name: &str, seconds: Option<u64>) -> Result<Timed, Error>;
+
+    /// See [`Host::rename`].
+    fn rename(&mut self, name: &str, new: &str) -> Result<Renamed, Error>;
+
+    /// See [`Host::resize`].
+    fn resize(&mut self, name: &str, bytes: u64, dry_run: bool) -> Result<Resized, Error>;
+
+    /// See [`Host::fork`].
+    fn fork(
+        &mut self,
+        name: &str,
+        new: &str,
+        bytes: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Forked, Error>;
+
+    /// See [`Host::snapshot`].
+    fn snapshot(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Snapshotted, Error>;
+
+    /// See [`Host::restore`].
+    fn restore(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Restored, Error>;
+
+    /// See [`Host::points`].
+    fn points(&mut self, name: &str) -> Result<Points, Error>;
+
+    /// See [`Host::remove_point`].
+    fn remove_point(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Points, Error>;
 
     /// See [`Host::cancel`].
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error>;
@@ -93,6 +133,48 @@ impl Verbs for Host {
 
     fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error> {
         Host::pin(self, image, pinned)
+    }
+
+    fn label(&mut self, name: &str, changes: &LabelChanges) -> Result<Labelled, Error> {
+        Host::label(self, name, changes)
+    }
+
+    fn set_ttl(&mut self, name: &str, seconds: Option<u64>) -> Result<Timed, Error> {
+        Host::set_ttl(self, name, seconds)
+    }
+
+    fn rename(&mut self, name: &str, new: &str) -> Result<Renamed, Error> {
+        Host::rename(self, name, new)
+    }
+
+    fn resize(&mut self, name: &str, bytes: u64, dry_run: bool) -> Result<Resized, Error> {
+        Host::resize(self, name, bytes, dry_run)
+    }
+
+    fn fork(
+        &mut self,
+        name: &str,
+        new: &str,
+        bytes: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Forked, Error> {
+        Host::fork(self, name, new, bytes, dry_run)
+    }
+
+    fn snapshot(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Snapshotted, Error> {
+        Host::snapshot(self, name, point, dry_run)
+    }
+
+    fn restore(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Restored, Error> {
+        Host::restore(self, name, point, dry_run)
+    }
+
+    fn points(&mut self, name: &str) -> Result<Points, Error> {
+        Host::points(self, name)
+    }
+
+    fn remove_point(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Points, Error> {
+        Host::remove_point(self, name, point, dry_run)
     }
 
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {

@@ -23,7 +23,7 @@ use crate::plan::mapped::Mapped;
 use crate::plan::{Mapping, epoch};
 use crate::process::cancel::Cancel;
 use crate::store::dir_files::{
-    io_error, is_dir, is_no_file, is_there, linked, make_tree, put_number, read_own, remove,
+    self, io_error, is_dir, is_no_file, is_there, linked, make_tree, put_number, read_own, remove,
     replace, tree_error, write_new,
 };
 use crate::store::dir_place::{
@@ -31,9 +31,7 @@ use crate::store::dir_place::{
 };
 use crate::store::dir_restore::{self, HEADER};
 use crate::store::dir_work::{DirView, DirWork};
-use crate::store::seam::{
-    ByStart, Condition, Ground, Made, Reading, Space, Store, Taken, View, Work,
-};
+use crate::store::seam::{ByStart, Condition, Ground, Made, Reading, Space, Store, View, Work};
 
 /// The file of the believed serials.
 const SERIALS: &str = "serials";
@@ -346,7 +344,16 @@ impl Store for DirStore {
         }
     }
 
-    fn map(&self, id: u32, name: &str, _bytes: u64) -> Result<PathBuf, Error> {
+    fn rename(&self, id: u32, former: &str, new: &str) -> Result<(), Error> {
+        if self.mapped_as(id)?.is_some() {
+            // A tree that is gone has no new link, and the old one goes with the rest of it.
+            self.map(id, new, 0, false)?;
+            self.unlink(id, former)?;
+        }
+        Ok(())
+    }
+
+    fn map(&self, id: u32, name: &str, _bytes: u64, _read_only: bool) -> Result<PathBuf, Error> {
         let link = self.path(name);
         let target = PathBuf::from("../volumes").join(id.to_string());
         if let Some(by) = self.stranger(Some(id), name)? {
@@ -468,11 +475,7 @@ impl Store for DirStore {
     }
 
     fn space(&self) -> Result<Space, Error> {
-        let stat = nix::sys::statvfs::statvfs(&self.path)
-            .map_err(|errno| io_error("measure", &self.path)(errno.into()))?;
-        let block = stat.fragment_size();
-        let (total, free) = (stat.blocks() * block, stat.blocks_available() * block);
-        Ok(Space { total, used: total.saturating_sub(free), block })
+        dir_files::space(&self.path)
     }
 
     fn condition(&self) -> Result<Condition, Error> {
@@ -482,10 +485,6 @@ impl Store for DirStore {
             metadata: None,
             transaction_id: Some(self.transaction_id()?),
         })
-    }
-
-    fn taken_by_each(&self) -> Result<Option<Vec<Taken>>, Error> {
-        Ok(None)
     }
 
     fn alone(&self) -> bool {

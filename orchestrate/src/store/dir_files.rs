@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use crate::error::Error;
+use crate::store::seam::Space;
 
 /// No file of ours is longer.
 pub(super) const OWN_MAX: u64 = 1 << 20;
@@ -153,4 +154,13 @@ pub(super) fn read_own(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let read = file.take(OWN_MAX).read_to_end(&mut content);
     read.map_err(io_error("read", path))?;
     Ok(Some(content))
+}
+
+/// The room of the file system that the store is in.
+pub(super) fn space(path: &Path) -> Result<Space, Error> {
+    let stat = nix::sys::statvfs::statvfs(path)
+        .map_err(|errno| io_error("measure", path)(errno.into()))?;
+    let block = stat.fragment_size();
+    let (total, free) = (stat.blocks() * block, stat.blocks_available() * block);
+    Ok(Space { total, used: total.saturating_sub(free), block })
 }

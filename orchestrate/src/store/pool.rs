@@ -16,6 +16,7 @@ use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
 use crate::error::Error;
 use crate::plan::Mapping;
 use crate::plan::mapped::Mapped;
+use crate::store::disks::Disks;
 use crate::store::pool_image::{self, ImageReading, ImageWork};
 use crate::store::pool_open::{ThinView, ThinWork, admit, mount};
 use crate::store::pool_read::{self, lost, mapping, not_made, told};
@@ -38,6 +39,10 @@ impl ThinStore {
     pub fn open(pool: &str) -> Result<ThinStore, Error> {
         let pool = Pool::adopt(Dm::open()?, pool)?;
         Ok(ThinStore { pool: pool.with_notes(&thin::notes::dir(), "orchestrate") })
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     fn work_name(&self, id: u32) -> String {
@@ -99,7 +104,7 @@ impl ThinStore {
     }
 
     /// Whole sectors, and whole pool blocks.
-    fn sectors(&self, bytes: u64) -> u64 {
+    pub(super) fn sectors(&self, bytes: u64) -> u64 {
         bytes.div_ceil(self.block_bytes()) * self.pool.block_sectors()
     }
 }
@@ -332,15 +337,21 @@ impl Store for ThinStore {
         }
     }
 
-    fn map(&self, id: u32, name: &str, bytes: u64) -> Result<PathBuf, Error> {
+    fn rename(&self, id: u32, former: &str, new: &str) -> Result<(), Error> {
+        pool_read::rename(&self.pool, thin_id(id)?, former, new)
+    }
+
+    fn map(&self, id: u32, name: &str, bytes: u64, read_only: bool) -> Result<PathBuf, Error> {
         let thin = thin_id(id)?;
-        match self.pool.activate(thin, name, self.sectors(bytes), Access::ReadWrite) {
+        let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+        match self.pool.activate(thin, name, self.sectors(bytes), access) {
             Ok(volume) => Ok(volume.mapper_path()),
             // A killed run came this far.
             Err(thin::Error::AlreadyActive { name: active, .. }) if active == name => {
-                match self.read_only(id)? {
-                    false => Ok(self.path(name)),
-                    true => Err(Error::LookedAt { volume: id, name: active }),
+                match (read_only, self.read_only(id)?) {
+                    (true, true) | (false, false) => Ok(self.path(name)),
+                    (false, true) => Err(Error::LookedAt { volume: id, name: active }),
+                    (true, false) => Err(pool_read::takes_writes(active)),
                 }
             }
             Err(thin::Error::AlreadyActive { name: active, .. }) if self.read_only(id)? => {
@@ -414,6 +425,10 @@ impl Store for ThinStore {
     fn device(&self, id: u32) -> Result<Option<(u32, u32)>, Error> {
         let active = self.pool.active_as(thin_id(id)?)?;
         Ok(active.map(|active| (active.dev.major, active.dev.minor)))
+    }
+
+    fn disks(&self) -> Option<&dyn Disks> {
+        Some(self)
     }
 
     fn mapped(&self) -> Result<Vec<Mapped>, Error> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use thin::Pool;
+use thin::{Pool, ThinId};
 
 use crate::error::Error;
 use crate::plan::Mapping;
@@ -44,4 +44,21 @@ pub(super) fn lost(error: thin::Error, volume: u32) -> Error {
         thin::Error::ThinAbsent { .. } => Error::Lost { volume },
         error => error.into(),
     }
+}
+
+/// Gives the device of a thin another name.
+pub(super) fn rename(pool: &Pool, id: ThinId, former: &str, new: &str) -> Result<(), Error> {
+    match pool.rename(id, former, new) {
+        Err(thin::Error::NameTaken { .. }) => {
+            let uuid = pool.stranger(Some(id), new)?.unwrap_or_default();
+            let by = format!("the device-mapper device with uuid {uuid:?}");
+            Err(Error::Stranger { name: new.into(), by })
+        }
+        renamed => Ok(renamed.map(drop)?),
+    }
+}
+
+/// A device that should refuse writes does not: it is none of ours.
+pub(super) fn takes_writes(name: String) -> Error {
+    Error::Stranger { name, by: "a device of this very volume that takes writes".into() }
 }

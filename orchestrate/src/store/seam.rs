@@ -15,6 +15,7 @@ use crate::error::quote::quoted;
 use crate::plan::Mapping;
 use crate::plan::mapped::Mapped;
 use crate::store::content::Content;
+use crate::store::disks::Disks;
 
 /// Which store, as the caller names it: `thin:POOL` or `dir:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -311,8 +312,16 @@ pub trait Store: Send {
     /// [`Error::Taken`] naming the mapping: nothing is changed then.
     fn purge(&self, id: u32) -> Result<(), Error>;
 
-    /// Maps `id` under `name`, `bytes` large. Returns the path that the user is told.
-    fn map(&self, id: u32, name: &str, bytes: u64) -> Result<PathBuf, Error>;
+    /// Maps `id` under `name`, `bytes` large; with `read_only` the device, where there is one, refuses writes. Returns
+    /// the path that the user is told.
+    fn map(&self, id: u32, name: &str, bytes: u64, read_only: bool) -> Result<PathBuf, Error>;
+
+    /// Gives the mapping of `id`, which may have the name `former` still, the name `new`, also while it is open. Where
+    /// it is not mapped there is nothing to do.
+    ///
+    /// # Errors
+    /// [`Error::Stranger`] where something else has that name.
+    fn rename(&self, id: u32, former: &str, new: &str) -> Result<(), Error>;
 
     /// Takes away the mapping of `id`, which is to be `name`; an absent one is fine. What another has
     /// mapped under that name is not touched.
@@ -363,6 +372,11 @@ pub trait Store: Send {
         Ok(None)
     }
 
+    /// What can be done with the disks of activations; none where those are directories.
+    fn disks(&self) -> Option<&dyn Disks> {
+        None
+    }
+
     /// Everything of this store that is mapped, by a few reads however much it is. That a device
     /// was suspended from outside is seen only by who asks for that one.
     fn mapped(&self) -> Result<Vec<Mapped>, Error>;
@@ -388,7 +402,9 @@ pub trait Store: Send {
     }
 
     /// What each volume holds; none where volumes cannot be told apart.
-    fn taken_by_each(&self) -> Result<Option<Vec<Taken>>, Error>;
+    fn taken_by_each(&self) -> Result<Option<Vec<Taken>>, Error> {
+        Ok(None)
+    }
 
     /// Whether nobody else takes room here, so that differences mean something.
     fn alone(&self) -> bool;

@@ -1,12 +1,12 @@
 //! `activate`: a writable snapshot of an image's top layer, under a name.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use fetch::Reference;
 use registry::{Activation, ActivationState, NewActivation, Verb, Volume};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use crate::error::Error;
 use crate::handover::copies::CopyIn;
@@ -34,6 +34,12 @@ pub struct ActivateOptions {
     pub dry_run: bool,
     /// Files to be put into it where it is new.
     pub copies: Vec<CopyIn>,
+    /// What is said of it.
+    pub labels: BTreeMap<String, String>,
+    /// For how long it is kept, seconds; none: until somebody removes it.
+    pub ttl_s: Option<u64>,
+    /// Whether its device is to refuse writes.
+    pub read_only: bool,
 }
 
 /// What `activate` did.
@@ -51,6 +57,9 @@ pub struct Activated {
     pub volume: Option<u32>,
     /// Its size, bytes.
     pub bytes: u64,
+    /// Whether its device refuses writes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
     /// Whether it was there before and nothing had to be done.
     pub already: bool,
     /// What became of the image; none when it was not looked at.
@@ -105,16 +114,17 @@ impl Host {
         options: ActivateOptions,
     ) -> Result<Activated, Error> {
         check_name(name)?;
+        options.check()?;
         let (image, here) = self.here(image)?;
         let mut options = ActivateOptions { no_fetch: options.no_fetch || here, ..options };
-        let ActivateOptions { bytes, no_fetch, dry_run, .. } = options;
+        let ActivateOptions { no_fetch, dry_run, .. } = options;
         let reference = image.to_string();
         if !dry_run {
             self.end_earlier(name)?;
         }
         // What is up already is no run: it costs no write, and waits for nobody.
         let begun = self.begins();
-        self.agrees(name, &reference, bytes)?;
+        self.agrees(name, &reference, &options)?;
         if self.is_up(name, &reference)? {
             if !dry_run {
                 self.asked_again(name, &reference)?;
@@ -137,10 +147,7 @@ impl Host {
             self.look_at_catalog()?;
         }
         self.end_earlier(&reference)?;
-        let mut input = json!({"image": reference, "bytes": bytes, "no_fetch": no_fetch});
-        if !options.copies.is_empty() {
-            input["copies"] = json!(options.copies);
-        }
+        let input = options.to_json(&reference);
         self.as_run(Verb::Activate, name, input, |host| host.activate_alone(&image, name, &options))
     }
 
@@ -185,7 +192,7 @@ impl Host {
         let reference = image.to_string();
         let (mut unusable, mut ensured) = (0, None);
         loop {
-            self.agrees(name, &reference, options.bytes)?;
+            self.agrees(name, &reference, options)?;
             if self.is_new(name)? && !options.no_fetch {
                 ensured = Some(
                     self.ensured(image, false).map_err(|error| self.or_as_it_is(image, error))?,
@@ -221,7 +228,7 @@ impl Host {
         options: &ActivateOptions,
         ensured: Option<&Ensured>,
     ) -> Result<Option<CameUp>, Error> {
-        let ActivateOptions { bytes, no_fetch, ref copies, .. } = *options;
+        let ActivateOptions { no_fetch, ref copies, .. } = *options;
         let top_of = |host: &Host| -> Result<Option<Volume>, Error> {
             match host.registry.activation(name)? {
                 Some(row) if is_told(&row) => Ok(host.registry.volume(row.origin)?),
@@ -239,7 +246,7 @@ impl Host {
         }
         let _mine = self.locks.activation(name)?;
         let _using = self.locks.images_shared()?;
-        self.agrees(name, reference, bytes)?;
+        self.agrees(name, reference, options)?;
         let mut copied = 0;
         if self.is_new(name)? {
             self.drive(name, Wish::Gone)?;
@@ -248,13 +255,13 @@ impl Host {
                 return Ok(None);
             }
             let endpoint = ensured.map(|ensured| ensured.endpoint.as_str());
-            self.reserved(reference, name, bytes, &top, endpoint)?;
+            self.reserved(reference, name, options, &top, endpoint)?;
             let mut fresh = true;
             self.patiently(Step::Device, |host| {
                 // A tree to which half was applied is worth nothing, and goes with the snapshot.
                 if !std::mem::take(&mut fresh) {
                     host.drive(name, Wish::Gone)?;
-                    host.reserved(reference, name, bytes, &top, endpoint)?;
+                    host.reserved(reference, name, options, &top, endpoint)?;
                 }
                 host.copied_into(name, copies)
             })
@@ -302,19 +309,27 @@ impl Host {
         &mut self,
         reference: &str,
         name: &str,
-        bytes: Option<u64>,
+        options: &ActivateOptions,
         top: &Volume,
         asked: Option<&str>,
     ) -> Result<(), Error> {
         self.still_listed(reference)?;
-        let bytes = bytes.unwrap_or(self.settings.volume_bytes).max(top.bytes);
+        let ActivateOptions { bytes, ttl_s, read_only, ref labels, .. } = *options;
+        let bytes = match read_only {
+            // Its file system cannot grow.
+            true => top.bytes,
+            false => bytes.unwrap_or(self.settings.volume_bytes).max(top.bytes),
+        };
+        let labels: Vec<(String, String)> = labels.clone().into_iter().collect();
         let endpoint = match asked {
             // Not what the image's row says: somebody may have it from elsewhere by now.
             Some(asked) => Some(asked.to_owned()),
             None => self.registry.image(reference)?.map(|image| image.endpoint),
         };
         let (origin, endpoint) = (top.id, endpoint.as_deref());
-        let new = NewActivation { name, reference, origin, bytes, endpoint };
+        let labels = &labels;
+        let new =
+            NewActivation { name, reference, origin, bytes, endpoint, ttl_s, read_only, labels };
         activation::reserve_activation(self, &new).or_else(|error| self.unborn(name, error))
     }
 
@@ -364,6 +379,7 @@ impl Host {
             store: self.store.binding().kind,
             volume: row.as_ref().map(|row| row.id),
             bytes: row.as_ref().map_or(0, |row| row.bytes),
+            read_only: row.as_ref().is_some_and(|row| row.read_only),
             already,
             ensured,
             copied,

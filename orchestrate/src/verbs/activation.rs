@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::host::Host;
 use crate::host::ids::{self, New};
 use crate::plan;
+use crate::verbs::history::moment;
 
 /// Commits a fresh activation of `origin`; its snapshot does not exist yet.
 pub(crate) fn reserve_activation(host: &mut Host, new: &NewActivation<'_>) -> Result<(), Error> {
@@ -54,8 +55,11 @@ pub(crate) fn activation_step(
         Map | Unmap if is_theirs => Err(Error::NotOurs { id: row.id }),
         Publish | Map => {
             let origin = host.registry.volume(row.origin)?;
-            host.store.map(row.id, name, row.bytes)?;
+            host.store.map(row.id, name, row.bytes, row.read_only)?;
+            // Whatever had the disk that a fork is of may have written what is on it: it is not mounted here.
             if row.state == ActivationState::Reserved
+                && !row.read_only
+                && host.registry.fork(name)?.is_none()
                 && origin.is_some_and(|origin| origin.bytes < row.bytes)
             {
                 host.store.grow(row.id, name, row.bytes)?;
@@ -71,8 +75,12 @@ pub(crate) fn activation_step(
                 | ActivationState::Inactive
                 | ActivationState::Deleting => {
                     let (boot, from) = (host.store.boot()?, row.state);
+                    let now = moment()?;
                     host.registry.write(|write| {
                         write.seen_up(name, boot.as_deref())?;
+                        if from == ActivationState::Reserved && row.ttl.is_some() {
+                            write.begin_ttl(name, &now)?;
+                        }
                         write.advance_activation(name, from, ActivationState::Active)
                     })?;
                     host.hand_over_again(name)

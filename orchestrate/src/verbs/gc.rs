@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::host::Host;
 use crate::plan::garbage::{Facts, Sweep, bytes, garbage, own_bytes, still_garbage};
 use crate::store::seam::Space;
+use crate::verbs::ttl::Ended;
 use crate::verbs::volumes;
 
 /// For so long a collection keeps others from images at a time, and longer only where one removal takes
@@ -65,6 +66,9 @@ pub struct Collected {
     pub runs_forgotten: usize,
     /// Lines of history that were forgotten.
     pub events_forgotten: usize,
+    /// Activations whose time has ended: removed, or why not.
+    #[serde(default)]
+    pub ended: Vec<Ended>,
     /// Whether nothing was done on purpose.
     pub dry_run: bool,
 }
@@ -122,8 +126,10 @@ impl Host {
     }
 
     fn collect(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error> {
-        // To look, nobody need stop; each removal looks again whether it still is one.
         let before = self.store.space()?;
+        // What they stood on may be garbage by that.
+        let ended = self.end_ttls(dry_run)?;
+        // To look, nobody need stop; each removal looks again whether it still is one.
         let facts = self.garbage_facts(bound.bytes(&before))?;
         let refused = self.not_purged(&facts, purge)?;
         let purge: Vec<u32> = purge
@@ -139,6 +145,7 @@ impl Host {
             refused,
             used_bytes: before.used,
             bound_bytes: facts.bound,
+            ended,
             dry_run,
             ..Collected::default()
         };
@@ -219,6 +226,7 @@ impl Host {
         }
         let mapped = self.store.mapped()?;
         let serials = self.registry.serial_volume()?;
+        let points = self.registry.points()?;
         let why = |id: u32| {
             if serials == Some(id) {
                 return Some("it keeps which catalog is believed".to_owned());
@@ -228,6 +236,12 @@ impl Host {
             }
             if let Some(row) = facts.activations.iter().find(|row| row.id == id) {
                 return Some(format!("it is the activation {0}: `orchestrate rm {0}`", row.name));
+            }
+            if let Some(point) = points.iter().find(|point| point.id == id) {
+                let of = &point.activation;
+                return Some(format!(
+                    "it is a point of {of}: `orchestrate points {of}` lists them"
+                ));
             }
             if !facts.foreign.contains(&id) {
                 return Some("the store has no such id".to_owned());
@@ -246,10 +260,12 @@ impl Host {
     pub(crate) fn garbage_facts(&self, bound: Option<u64>) -> Result<Facts, Error> {
         let (volumes, activations) = (self.registry.volumes()?, self.registry.activations()?);
         let serials = self.registry.serial_volume()?;
+        let points = self.registry.points()?;
         let ours = |id: &u32| {
             volumes.iter().any(|row| row.id == *id)
                 || activations.iter().any(|row| row.id == *id)
                 || serials == Some(*id)
+                || points.iter().any(|point| point.id == *id)
         };
         let foreign = self.store.ids()?.into_iter().filter(|id| !ours(id)).collect();
         let used = self.store.space()?.used;

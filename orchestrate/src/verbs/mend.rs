@@ -47,6 +47,9 @@ impl Host {
         for _ in 0..ROUNDS {
             let facts = {
                 let _alone = self.locks.store()?;
+                if !dry_run {
+                    self.resume_suspended()?;
+                }
                 self.facts()?
             };
             let repairs: Vec<Repair> = compare(&facts)?
@@ -165,6 +168,8 @@ impl Host {
                 self.registry.write(|write| write.grow_activation(name, *bytes))?;
                 Ok(true)
             }
+            Repair::Points { name } => self.mend_points(name),
+            Repair::Lengthen { name, .. } => self.mend_length(name),
             Repair::Unchecked { name } => {
                 self.commit_told(|write| write.put_unchecked(name))?;
                 Ok(true)
@@ -176,6 +181,10 @@ impl Host {
                     Some(row) if row.id != *volume => self.store.unlink(*volume, name),
                     Some(_) | None => Ok(false),
                 }
+            }
+            Repair::Rename { name, .. } => {
+                let Some(_mine) = self.locks.try_activation(name)? else { return Ok(false) };
+                self.finish_rename(name)
             }
             Repair::Settle { name, .. } => {
                 let Some(_mine) = self.locks.try_activation(name)? else { return Ok(false) };

@@ -23,6 +23,9 @@ pub struct Removed {
     pub when_closed: bool,
     /// The image that is gone.
     pub image: Option<String>,
+    /// Points of the activation that are gone with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub points: Vec<String>,
     /// Layers that are gone, from the top down.
     pub volumes: Vec<u32>,
     /// Layers of the image that stay, because something else stands on them.
@@ -85,11 +88,16 @@ impl Host {
             {
                 return Err(is_a_persons(name));
             }
+            let points = self.registry.points_of(name)?;
+            removed.points = points.into_iter().filter_map(|point| point.name).collect();
             self.leaves_no_node(name)?;
             removed.when_closed = self.waits_to_be_closed(&row, how, WhenClosed::Rm)?;
         }
         if !how.dry_run && !removed.when_closed {
-            self.patiently(Step::Device, |host| host.drive(name, Wish::Gone).map(drop))?;
+            self.patiently(Step::Device, |host| {
+                host.drive(name, Wish::Gone)?;
+                host.drop_points(name).map(drop)
+            })?;
         }
         Ok(removed)
     }

@@ -169,10 +169,10 @@ impl Host {
         Ok(match run.verb {
             Verb::Activate => {
                 let input: Value = serde_json::from_str(&run.input).unwrap_or_default();
-                let (image, bytes) = (input["image"].as_str(), input["bytes"].as_u64());
+                let (image, options) = (input["image"].as_str(), ActivateOptions::of_run(&input));
                 is(ActivationState::Active)
                     && activation.is_some_and(|row| image == Some(row.reference.as_str()))
-                    && self.agrees(&run.subject, image.unwrap_or_default(), bytes).is_ok()
+                    && self.agrees(&run.subject, image.unwrap_or_default(), &options).is_ok()
             }
             Verb::Deactivate => is(ActivationState::Inactive),
             Verb::Rm => activation.is_none() && self.registry.image(&run.subject)?.is_none(),
@@ -199,9 +199,8 @@ impl Host {
         match run.verb {
             Verb::Ensure => self.ensure(&image(&input)?, false).map(gave),
             Verb::Activate => {
-                let (bytes, no_fetch) = (input["bytes"].as_u64(), input["no_fetch"] == true);
                 let copies = copies_of(run, &input)?;
-                let options = ActivateOptions { bytes, no_fetch, copies, dry_run: false };
+                let options = ActivateOptions { copies, ..ActivateOptions::of_run(&input) };
                 self.activate(&image(&input)?, &run.subject, options).map(gave)
             }
             Verb::Deactivate => self.deactivate(&run.subject, Going::from_json(&input)).map(gave),

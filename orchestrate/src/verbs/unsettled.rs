@@ -128,8 +128,11 @@ fn is_of_note(repair: &Repair) -> bool {
         Repair::Discard { .. }
         | Repair::Delete { .. }
         | Repair::Unmap { .. }
+        | Repair::Lengthen { .. }
+        | Repair::Points { .. }
         | Repair::TakeDown { .. }
         | Repair::Stray { .. }
+        | Repair::Rename { .. }
         | Repair::Settle { .. } => true,
     }
 }
@@ -141,9 +144,12 @@ fn subject(repair: &Repair) -> String {
             format!("volume {volume}")
         }
         Repair::Grown { name, .. }
+        | Repair::Lengthen { name, .. }
+        | Repair::Points { name }
         | Repair::Unchecked { name }
         | Repair::TakeDown { name }
         | Repair::Stray { name, .. }
+        | Repair::Rename { name, .. }
         | Repair::Settle { name, .. } => format!("activation {name}"),
     }
 }
@@ -153,9 +159,16 @@ fn obstacle(repair: &Repair, facts: &Facts, store: &dyn Store) -> Result<Option<
     match repair {
         Repair::CatchUp { .. }
         | Repair::Grown { .. }
+        | Repair::Lengthen { .. }
+        | Repair::Points { .. }
         | Repair::Unchecked { .. }
         | Repair::TakeDown { .. }
         | Repair::Stray { .. } => Ok(None),
+        Repair::Rename { name, .. } => {
+            let row = facts.activations.iter().find(|row| row.name == *name);
+            let by = row.map(|row| store.stranger(Some(row.id), name)).transpose()?.flatten();
+            Ok(by.map(|by| Error::Stranger { name: name.clone(), by }))
+        }
         Repair::Discard { volume } | Repair::Delete { volume } | Repair::Unmap { volume } => {
             let held = store.held(*volume)?;
             Ok(held.map(|by| Error::Held { what: format!("volume {volume}"), by }))
@@ -190,6 +203,7 @@ pub(crate) fn facts(
         serials: registry.serial_volume()?,
         volumes: registry.volumes()?,
         activations: registry.activations()?,
+        points: registry.points()?,
         mapped: store.mapped()?,
         boot: store.boot()?,
         links: store.names_are_links(),
@@ -209,13 +223,19 @@ pub(crate) fn facts(
             facts.live_activations.push(row.name.clone());
         }
     }
+    for name in facts.unkept() {
+        if locks.is_activation_held(&name)? {
+            facts.live_activations.push(name);
+        }
+    }
     Ok(facts)
 }
 
 /// Only what is mapped and must not be is asked, so that a host in order is not asked more.
 fn looked_at(facts: &Facts, store: &dyn Store) -> Result<Vec<u32>, Error> {
     let sealed = |row: &&Volume| matches!(row.state, VolumeState::Sealed(_));
-    let inactive = |row: &&Activation| row.state == ActivationState::Inactive;
+    // One that refuses writes by itself is left by a killed process, and nobody looks at it.
+    let inactive = |row: &&Activation| row.state == ActivationState::Inactive && !row.read_only;
     let volumes = facts.volumes.iter().filter(sealed).map(|row| row.id);
     let activations = facts.activations.iter().filter(inactive).map(|row| row.id);
     let mut found = Vec::new();

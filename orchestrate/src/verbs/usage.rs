@@ -52,6 +52,9 @@ pub struct Usage {
     pub images: Vec<ImageUse>,
     /// By name.
     pub activations: Vec<ActivationUse>,
+    /// Points of activations, as `ACTIVATION/POINT`, with the bytes that only they have.
+    #[serde(default)]
+    pub points: Vec<(String, Option<u64>)>,
     /// The sizes of all activations together, bytes: what they would take if everything were written to.
     pub promised_bytes: u64,
     /// What `gc` would free without a bound, bytes.
@@ -100,9 +103,19 @@ impl Host {
             .collect();
         let activations: Vec<ActivationUse> =
             facts.activations.iter().map(|row| ActivationUse::of(row, taken.as_deref())).collect();
+        let own = |of: u32| {
+            let all = taken.as_ref()?;
+            all.iter().find(|taken| taken.id == of).map(|taken| taken.exclusive_bytes)
+        };
+        let named = |point: registry::Point| {
+            let name = format!("{}/{}", point.activation, point.name?);
+            Some((name, own(point.id)))
+        };
+        let points = self.registry.points()?.into_iter().filter_map(named).collect();
         Ok(Usage {
             space: self.store.space()?,
             images,
+            points,
             promised_bytes: promised(&facts.activations),
             activations,
             garbage_bytes: garbage(&facts, &[]).iter().map(bytes).sum(),

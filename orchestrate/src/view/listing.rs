@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use registry::{ActivationState, Digest, StoreBinding, VolumeState, WhenClosed};
+use registry::{ActivationState, Digest, PointState, StoreBinding, VolumeState, WhenClosed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -11,6 +11,7 @@ use crate::handover::device::Given;
 use crate::host::Host;
 use crate::plan::Mapping;
 use crate::store::seam::Space;
+use crate::verbs::label::{LabelFilter, Labels};
 use crate::verbs::unsettled::Unsettled;
 
 /// All of it.
@@ -109,6 +110,12 @@ pub struct ActivationLine {
     /// Whether it was up when the host went down without a journal, and nobody has checked its file system since.
     #[serde(default)]
     pub unchecked: bool,
+    /// The activation whose disk it was made a snapshot of, by its name then; none: it is one of its image's volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<String>,
+    /// How many points its disk has.
+    #[serde(default)]
+    pub points: usize,
     /// What becomes of it as soon as nobody has it open.
     #[serde(default)]
     pub when_closed: Option<WhenClosed>,
@@ -118,6 +125,34 @@ pub struct ActivationLine {
     /// To whom its device is given, where somebody asked for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Given>,
+    /// Whether its device refuses writes.
+    #[serde(default)]
+    pub read_only: bool,
+    /// What is said of it.
+    #[serde(default)]
+    pub labels: Labels,
+    /// For how long it is kept, seconds; none: until somebody removes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u64>,
+    /// When that ends: wall clock, milliseconds since 1970 UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_ms: Option<i64>,
+}
+
+impl Listing {
+    /// Only the activations with all of these labels; without images, which have none.
+    pub fn only(&mut self, filters: &[LabelFilter]) {
+        if filters.is_empty() {
+            return;
+        }
+        self.images.clear();
+        self.activations.retain(|line| filters.iter().all(|filter| filter.fits(&line.labels)));
+        let shown = |subject: &str| {
+            let name = subject.strip_prefix("activation ");
+            name.is_some_and(|name| self.activations.iter().any(|line| line.name == name))
+        };
+        self.unsettled.retain(|found| shown(&found.subject));
+    }
 }
 
 impl Host {
@@ -128,6 +163,10 @@ impl Host {
         let rows = self.registry.activations()?;
         let devices: BTreeMap<String, registry::Device> =
             self.registry.devices()?.into_iter().collect();
+        let (mut labels, clock) = (self.registry.all_labels()?, self.clock()?);
+        let forks: BTreeMap<String, registry::Fork> = self.registry.forks()?.into_iter().collect();
+        let mut points = self.registry.points()?;
+        points.retain(|point| point.name.is_some() && point.state == PointState::Kept);
         let mapped = self.store.mapped()?;
         let bars = self.judge().bars(&self.registry, &rows, &volumes)?;
         let live: BTreeSet<(&str, u32)> = mapped
@@ -205,6 +244,8 @@ impl Host {
                     condemned: condemned.get(&row.origin).cloned(),
                     bytes: row.bytes,
                     unchecked: row.unchecked,
+                    forked_from: forks.get(&row.name).map(|fork| fork.from.clone()),
+                    points: points.iter().filter(|point| point.activation == row.name).count(),
                     when_closed: row.when_closed,
                     barred: bars
                         .get(&row.name)
@@ -213,6 +254,10 @@ impl Host {
                         })
                         .map(|bar| bar.why.to_string()),
                     device: devices.get(&row.name).map(Given::from),
+                    read_only: row.read_only,
+                    labels: labels.remove(&row.id).unwrap_or_default(),
+                    ttl_s: row.ttl.map(|ttl| ttl.seconds),
+                    ends_ms: row.ttl.map(|ttl| clock.end_of(&ttl)),
                 })
                 .collect(),
         })

@@ -224,6 +224,7 @@ impl<'b> Host<'b> {
         assert_eq!(registry.check().unwrap(), []);
         let mut rows: Vec<u32> = registry.volumes().unwrap().iter().map(|row| row.id).collect();
         rows.extend(registry.activations().unwrap().iter().map(|row| row.id));
+        rows.extend(registry.points().unwrap().iter().map(|row| row.id));
         rows.sort_unstable();
         let mut dirs: Vec<u32> = names(&self.store().join("volumes"))
             .iter()

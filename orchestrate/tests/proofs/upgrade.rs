@@ -24,6 +24,8 @@ const SCHEMAS: &[&str] = &[
     include_str!("../../../registry/schema/11.sql"),
     include_str!("../../../registry/schema/12.sql"),
     include_str!("../../../registry/schema/13.sql"),
+    include_str!("../../../registry/schema/14.sql"),
+    include_str!("../../../registry/schema/15.sql"),
 ];
 
 const A: &str = "s3://bucket/a/";

@@ -172,10 +172,71 @@ fn every_path_and_method_is_as_the_document_has_it() {
     let activation = "/v1/activations/{id}";
     ask("GET", activation, "/v1/activations/one", none(), 200);
     ask("GET", activation, "/v1/activations/none", none(), 404);
+    ask("GET", activations, "/v1/activations?label=app&label=tier=x", none(), 200);
+    ask("GET", activations, "/v1/activations?label=a%20b", none(), 400);
+    let terms = json!({"id": "one", "image": a, "labels": {"a b": "c"}}).to_string();
+    ask("POST", activations, activations, terms, 400);
+    ask(
+        "POST",
+        activations,
+        activations,
+        json!({"id": "one", "image": a, "ttl_s": 0}).to_string(),
+        400,
+    );
+    ask(
+        "POST",
+        activations,
+        activations,
+        json!({"id": "one", "image": a, "read_only": true}).to_string(),
+        409,
+    );
+    for (word, good, bad) in [
+        ("labels", json!({"labels": {"app": "web", "none": null}}), json!({"labels": {"-": "x"}})),
+        ("ttl", json!({"ttl_s": 3600}), json!({})),
+        ("rename", json!({"to": "uno"}), json!({"to": "a/b"})),
+    ] {
+        let path = format!("/v1/activations/{{id}}/{word}");
+        ask("POST", &path, &format!("/v1/activations/one/{word}"), good.to_string(), 200);
+        ask("POST", &path, &format!("/v1/activations/none/{word}"), good.to_string(), 404);
+        let of = if word == "rename" { "uno" } else { "one" };
+        ask("POST", &path, &format!("/v1/activations/{of}/{word}"), bad.to_string(), 400);
+    }
+    ask("GET", activation, "/v1/activations/uno", none(), 200);
+    let rename = "/v1/activations/{id}/rename";
+    ask("POST", rename, "/v1/activations/uno/rename", json!({"to": "one"}).to_string(), 200);
+    let who = "/v1/activations/{id}/who";
+    ask("GET", who, "/v1/activations/one/who", none(), 200);
+    ask("GET", who, "/v1/activations/none/who", none(), 404);
+    // A directory is copied while it is down, and has no size of its own.
+    let (resize, fork) = ("/v1/activations/{id}/resize", "/v1/activations/{id}/fork");
+    let (points, restore) = ("/v1/activations/{id}/points", "/v1/activations/{id}/restore");
+    let gib = json!({"bytes": 5_u64 << 30}).to_string();
+    ask("POST", resize, "/v1/activations/one/resize", gib.clone(), 400);
+    ask("POST", resize, "/v1/activations/none/resize", gib, 404);
+    ask("POST", resize, "/v1/activations/one/resize", "{}".into(), 400);
+    ask("POST", fork, "/v1/activations/one/fork", json!({"id": "copy"}).to_string(), 400);
+    ask("POST", points, "/v1/activations/one/points", json!({"point": "p"}).to_string(), 400);
     let deactivate = "/v1/activations/{id}/deactivate";
     ask("POST", deactivate, "/v1/activations/one/deactivate?dry_run=1", none(), 200);
     ask("POST", deactivate, "/v1/activations/one/deactivate?wait=60s", none(), 200);
     ask("POST", deactivate, "/v1/activations/none/deactivate", none(), 404);
+    let copy = |dry_run: bool| json!({"id": "copy", "dry_run": dry_run}).to_string();
+    ask("POST", fork, "/v1/activations/one/fork", copy(true), 200);
+    ask("POST", fork, "/v1/activations/one/fork", copy(false), 200);
+    let other = json!({"id": "other"}).to_string();
+    ask("POST", fork, "/v1/activations/none/fork", other, 404);
+    let point = |point: &str| json!({"point": point}).to_string();
+    ask("POST", points, "/v1/activations/one/points", point("p"), 200);
+    ask("POST", points, "/v1/activations/one/points", point("-"), 400);
+    ask("GET", points, "/v1/activations/one/points", none(), 200);
+    ask("GET", points, "/v1/activations/none/points", none(), 404);
+    ask("POST", restore, "/v1/activations/one/restore", point("p"), 200);
+    ask("POST", restore, "/v1/activations/one/restore", point("q"), 400);
+    ask("DELETE", points, "/v1/activations/one/points?point=p&dry_run=1", none(), 200);
+    ask("DELETE", points, "/v1/activations/one/points?point=p", none(), 200);
+    ask("DELETE", points, "/v1/activations/one/points?point=p", none(), 400);
+    ask("DELETE", points, "/v1/activations/one/points", none(), 400);
+    ask("DELETE", activation, "/v1/activations/copy?wait=60s", none(), 200);
     for path in ["/v1/listing", "/v1/usage", "/v1/pool", "/v1/inventory", "/v1/events"] {
         ask("GET", path, path, none(), 200);
     }

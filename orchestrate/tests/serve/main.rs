@@ -19,6 +19,7 @@ mod gate;
 mod layout;
 mod life;
 mod lost;
+mod naming;
 mod order;
 mod past;
 mod reader;

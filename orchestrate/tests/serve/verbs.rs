@@ -21,7 +21,9 @@ fn plain(mut value: Value, host: &Host<'_>) -> Value {
     fn walk(value: &mut Value, own: &str) {
         match value {
             Value::Object(map) => {
-                for key in ["ms", "at_ms", "created_ms", "updated_ms", "finished_ms", "input"] {
+                for key in
+                    ["ms", "at_ms", "created_ms", "updated_ms", "finished_ms", "ends_ms", "input"]
+                {
                     map.remove(key);
                 }
                 // What the daemon refuses at once leaves no run behind, so the history is shorter.
@@ -63,6 +65,24 @@ fn every_command_says_the_same_through_the_daemon() {
         &["activate", B, "--name", "two", "-n"],
         &["activate", B, "--name", "two"],
         &["activate", B, "--name", ".."],
+        &["activate", A, "--name", "ro", "--read-only", "--label", "app=web", "--ttl", "2h"],
+        &["activate", A, "--name", "ro", "--read-only", "--label", "app=web", "--ttl", "2h"],
+        &["activate", A, "--name", "ro"],
+        &["activate", A, "--name", "ro", "--read-only", "--ttl", "3h"],
+        &["label", "ro", "tier=front", "app-"],
+        &["label", "ro", "tier=front"],
+        &["label", "none", "a=b"],
+        &["ls", "--label", "tier=front"],
+        &["ls", "--label", "app"],
+        &["ttl", "ro", "4h"],
+        &["ttl", "none", "none"],
+        &["rename", "ro", "one"],
+        &["rename", "none", "new"],
+        &["rename", "ro", "../x"],
+        &["rename", "ro", "renamed"],
+        &["show", "renamed"],
+        &["ttl", "renamed", "none"],
+        &["rm", "renamed"],
         &["ls"],
         &["df"],
         &["show", "one"],

@@ -2,10 +2,34 @@
 //! whether its file system was looked at since, and what is to become of it later.
 
 use crate::error::Error;
-use crate::rows::WhenClosed;
-use crate::write::Write;
+use crate::rows::{Activation, WhenClosed};
+use crate::write::{Write, now_ms};
 
 impl Write<'_> {
+    /// Puts the row of an activation that the store was found to have.
+    pub(crate) fn put_activation(&self, row: &Activation) -> Result<(), Error> {
+        self.run(
+            "INSERT INTO activations(name, reference, origin, id, bytes, state, created_ms, unchecked,
+               when_closed, endpoint, read_only)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            (
+                &row.name,
+                &row.reference,
+                row.origin,
+                row.id,
+                row.bytes,
+                row.state.word(),
+                now_ms(),
+                row.unchecked,
+                row.when_closed.map(WhenClosed::word),
+                &row.endpoint,
+                row.read_only,
+            ),
+        )?;
+        let detail = format!("volume {}, found in the store", row.id);
+        self.event(&format!("activation {}", row.name), None, Some(row.state.word()), &detail)
+    }
+
     /// Its device was made larger by hand: that is its size from now on. It never becomes smaller.
     pub fn grow_activation(&self, name: &str, bytes: u64) -> Result<(), Error> {
         let sql = "UPDATE activations SET bytes = ?2 WHERE name = ?1 AND bytes < ?2";
@@ -51,7 +75,7 @@ impl Write<'_> {
         }
     }
 
-    fn told(&self, name: &str, detail: &str) -> Result<(), Error> {
+    pub(crate) fn told(&self, name: &str, detail: &str) -> Result<(), Error> {
         let state: Option<String> =
             self.ask("SELECT state FROM activations WHERE name = ?1", [name])?;
         let state = state.as_deref();

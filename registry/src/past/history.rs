@@ -105,16 +105,16 @@ impl std::ops::AddAssign for Pruned {
 
 /// What is known of the clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Clock {
+pub struct Clock {
     pub(crate) wall_ms: i64,
     boot: String,
     up_ms: i64,
-    set_ms: Option<i64>,
+    pub(crate) set_ms: Option<i64>,
 }
 
 impl Clock {
     /// What is known at `wall_ms`, after what was known before.
-    fn next(before: Option<&Clock>, wall_ms: i64, now: &Moment) -> Clock {
+    pub(crate) fn next(before: Option<&Clock>, wall_ms: i64, now: &Moment) -> Clock {
         let was_set = before.is_some_and(|before| {
             let by_wall = wall_ms.saturating_sub(before.wall_ms);
             match before.boot == now.boot {
@@ -203,7 +203,7 @@ impl Registry {
         }))
     }
 
-    fn clock(&self) -> Result<Option<Clock>, Error> {
+    pub(crate) fn clock(&self) -> Result<Option<Clock>, Error> {
         self.one("SELECT wall_ms, boot, up_ms, set_ms FROM clock WHERE only = 1", [], |row| {
             Ok(Clock {
                 wall_ms: get(row, 0, "clock")?,
@@ -289,7 +289,7 @@ impl Write<'_> {
         .map(drop)
     }
 
-    fn look_at_clock(&self, wall_ms: i64, now: &Moment) -> Result<Clock, Error> {
+    pub(crate) fn look_at_clock(&self, wall_ms: i64, now: &Moment) -> Result<Clock, Error> {
         let before = self
             .tx
             .query_row("SELECT wall_ms, boot, up_ms, set_ms FROM clock WHERE only = 1", [], |row| {

@@ -50,6 +50,7 @@ impl Memory {
         }
         // Those of an older schema have neither configs nor devices.
         let has_configs = memory.table("configs").is_some();
+        let has_labels = memory.table("labels").is_some();
         for (table, sql) in [
             ("image layers", "SELECT reference, pos, digest, key, etag FROM image_layers"),
             ("images", "SELECT reference, chain, used, created_ms FROM images"),
@@ -68,7 +69,15 @@ impl Memory {
                 "SELECT name, id, device_uid, device_gid, device_mode, node, node_dev FROM activations
                  WHERE device_uid IS NOT NULL OR device_mode IS NOT NULL OR node IS NOT NULL",
             ),
+            (
+                "terms of activations",
+                "SELECT name, id, ttl_s, ttl_from_ms, read_only, former FROM activations
+                 WHERE ttl_s IS NOT NULL OR read_only OR former IS NOT NULL",
+            ),
         ] {
+            if table.starts_with("terms") && !has_labels {
+                continue;
+            }
             if (table.starts_with("configs") || table.starts_with("devices")) && !has_configs {
                 continue;
             }
@@ -173,6 +182,14 @@ impl Write<'_> {
                 "UPDATE activations SET device_uid = ?3, device_gid = ?4, device_mode = ?5, node = ?6,
                    node_dev = ?7 WHERE name = ?1 AND id = ?2",
                 [name, id, uid, gid, mode, node, node_dev],
+            )?;
+        }
+        for row in memory.table(".terms of activations").iter().flat_map(|rows| &rows.rows) {
+            let [name, id, ttl, from, read_only, former] = row.as_slice() else { continue };
+            self.run(
+                "UPDATE activations SET ttl_s = ?3, ttl_from_ms = ?4, read_only = ?5, former = ?6
+                 WHERE name = ?1 AND id = ?2",
+                [name, id, ttl, from, read_only, former],
             )?;
         }
         Ok(lost)

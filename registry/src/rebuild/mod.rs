@@ -185,6 +185,9 @@ pub struct ActivationFact {
     /// What becomes of it as soon as nobody has it open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when_closed: Option<WhenClosed>,
+    /// Whether its device refuses writes.
+    #[serde(default)]
+    pub read_only: bool,
     /// The server that its image came from, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
@@ -317,6 +320,9 @@ impl Write<'_> {
                 unchecked: row.unchecked,
                 when_closed: row.when_closed,
                 endpoint: row.endpoint.clone(),
+                ttl: None,
+                read_only: row.read_only,
+                former: None,
             })?;
             self.run(
                 "UPDATE activations SET reserved_at = ?2 WHERE id = ?1",

@@ -114,6 +114,10 @@ impl Veneer {
                 "left behind: {activation}"
             );
             rows.push(activation["id"].as_u64().context("an id")?);
+            let name = activation["name"].as_str().context("a name")?;
+            for point in self.ok(&["points", name])?["points"].as_array().context("points")? {
+                rows.push(point["volume"].as_u64().context("a volume")?);
+            }
         }
         rows.sort_unstable();
         let pool = self.pool.pool();

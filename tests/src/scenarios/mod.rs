@@ -18,6 +18,8 @@ pub mod crash_log_writes;
 pub mod crash_points;
 pub mod crash_random;
 pub mod demo;
+pub mod disk;
+pub mod disk_killed;
 pub mod export;
 pub mod foreign;
 pub mod full;
@@ -26,6 +28,7 @@ pub mod guides;
 pub mod handover;
 pub mod killed;
 pub mod lost_registry;
+pub mod naming;
 pub mod operate;
 pub mod oracle;
 pub mod pool;
@@ -88,6 +91,9 @@ pub const ALL: &[Scenario] = &[
     lost_registry::SCENARIO,
     unsettled::SCENARIO,
     given_away::SCENARIO,
+    naming::SCENARIO,
+    disk::SCENARIO,
+    disk_killed::SCENARIO,
     guides::SCENARIO,
     wedge::SCENARIO,
     sizes::SCENARIO,

@@ -33,7 +33,10 @@ impl Error {
                 Kind::Absent
             }
             Error::ThinExists { .. } | Error::NameTaken { .. } => Kind::Exists,
-            Error::AlreadyActive { .. } | Error::Held { .. } | Error::Seen { .. } => Kind::Busy,
+            Error::AlreadyActive { .. }
+            | Error::Held { .. }
+            | Error::RanEarly { .. }
+            | Error::Seen { .. } => Kind::Busy,
             Error::TransactionId { .. } | Error::Refused { .. } => Kind::Refused,
             Error::NotGrown { .. } | Error::Unreachable { .. } => Kind::NeedsCheck,
             Error::NoProgram { .. } | Error::Program { .. } => Kind::Program,
@@ -71,6 +74,7 @@ impl Error {
             | Error::NoSize { .. }
             | Error::Unreachable { .. }
             | Error::ReadOnlyVolume { .. }
+            | Error::RanEarly { .. }
             | Error::Seen { .. }
             | Error::Refused { .. }
             | Error::Program { .. } => None,

@@ -197,6 +197,11 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// Somebody else resumed a device that was suspended for a snapshot, before that was made.
+    RanEarly {
+        /// The thin that the snapshot is of.
+        id: ThinId,
+    },
     /// The thin is active, so that no device of its own is made to look at it.
     Seen {
         /// The id.
@@ -294,6 +299,7 @@ impl std::error::Error for Error {
             | Error::NoSize { .. }
             | Error::Unreachable { .. }
             | Error::ReadOnlyVolume { .. }
+            | Error::RanEarly { .. }
             | Error::Seen { .. }
             | Error::Refused { .. }
             | Error::Program { .. } => None,

@@ -156,6 +156,11 @@ impl fmt::Display for Error {
                      and activate it again without --ro"
                 )
             }
+            Error::RanEarly { id } => write!(
+                f,
+                "the device of thin {id} was resumed by another program before its snapshot was made; the snapshot \
+                 was deleted, since it may be torn: try again"
+            ),
             Error::Seen { id, name, read_only: false } => {
                 let name = clean(name);
                 write!(

@@ -81,6 +81,7 @@ pub enum Command {
     ListDevices,
     DevCreate,
     DevRemove,
+    DevRename,
     DevSuspend,
     DevStatus,
     TableLoad,
@@ -99,6 +100,7 @@ impl Command {
             Command::ListDevices => "DM_LIST_DEVICES",
             Command::DevCreate => "DM_DEV_CREATE",
             Command::DevRemove => "DM_DEV_REMOVE",
+            Command::DevRename => "DM_DEV_RENAME",
             Command::DevSuspend => "DM_DEV_SUSPEND",
             Command::DevStatus => "DM_DEV_STATUS",
             Command::TableLoad => "DM_TABLE_LOAD",
@@ -116,6 +118,7 @@ impl Command {
             Command::ListDevices => 0x02,
             Command::DevCreate => 0x03,
             Command::DevRemove => 0x04,
+            Command::DevRename => 0x05,
             Command::DevSuspend => 0x06,
             Command::DevStatus => 0x07,
             Command::TableLoad => 0x09,
@@ -138,6 +141,7 @@ impl Command {
             | Command::ListDevices
             | Command::DevCreate
             | Command::DevRemove
+            | Command::DevRename
             | Command::DevSuspend
             | Command::DevStatus
             | Command::TableLoad
@@ -162,6 +166,7 @@ impl Command {
             | Command::Version => true,
             Command::DevCreate
             | Command::DevRemove
+            | Command::DevRename
             | Command::DevSuspend
             | Command::TableLoad
             | Command::TableClear
@@ -270,6 +275,11 @@ pub(crate) fn message(text: &str) -> Vec<u8> {
     let mut out = vec![0; 8 + text.len() + 1];
     out[8..8 + text.len()].copy_from_slice(text.as_bytes());
     out
+}
+
+/// The payload of `DM_DEV_RENAME`.
+pub(crate) fn text(text: &str) -> Vec<u8> {
+    [text.as_bytes(), &[0]].concat()
 }
 
 /// What the kernel wrote back. Every read is bounds-checked: a wrong offset gives `None`.

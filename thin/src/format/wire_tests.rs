@@ -13,6 +13,7 @@ fn request_numbers_are_the_kernels() {
         (Command::ListDevices, 0xc138_fd02),
         (Command::DevCreate, 0xc138_fd03),
         (Command::DevRemove, 0xc138_fd04),
+        (Command::DevRename, 0xc138_fd05),
         (Command::DevSuspend, 0xc138_fd06),
         (Command::DevStatus, 0xc138_fd07),
         (Command::TableLoad, 0xc138_fd09),
@@ -98,6 +99,15 @@ fn message_is_sector_zero_and_nul_terminated() {
     assert_eq!(buf.len(), 312 + 8 + 16);
     assert_eq!(&buf[4..8], &le(2));
     assert_eq!(&buf[312..], b"\0\0\0\0\0\0\0\0create_snap 8 7\0");
+}
+
+#[test]
+fn a_new_name_is_nul_terminated() {
+    let mut request = Request::new(Command::DevRename, Key::Name("web"));
+    request.payload = text("web-2");
+    let buf = request.encode(0);
+    assert_eq!(&buf[48..52], b"web\0");
+    assert_eq!(&buf[312..318], b"web-2\0");
 }
 
 #[test]

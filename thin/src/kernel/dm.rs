@@ -37,6 +37,9 @@ const UDEV_LEAVE_IT: u32 = 0x4f << 16;
 /// Suspends are interrupted by any signal; a handful of tries is as good as for ever.
 const EINTR_TRIES: u32 = 16;
 
+/// How often a resume is tried.
+const RESUMES: usize = 8;
+
 thread_local! {
     static IOCTLS: Cell<u64> = const { Cell::new(0) };
 }
@@ -77,6 +80,15 @@ pub struct DeviceState {
     pub read_only: bool,
     /// It goes at its last close.
     pub deferred_remove: bool,
+}
+
+/// What became of a message that was sent while a device was suspended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Quiet {
+    /// The answer to the message.
+    pub(crate) sent: Result<(), Errno>,
+    /// Whether the device was still suspended after it: somebody else may have resumed it.
+    pub(crate) stayed: bool,
 }
 
 /// How a device is named in a request.
@@ -147,14 +159,19 @@ impl Dm {
         IOCTLS.get()
     }
 
+    /// The one place where an ioctl is issued.
+    fn issue(&self, command: Command, buf: &mut [u8]) -> Result<(), Errno> {
+        IOCTLS.set(IOCTLS.get() + 1);
+        sys::dm(self.control.as_fd(), command.request(), buf)
+    }
+
     /// Every command passes here: a fresh header each time, repeated only when that is harmless.
     fn call(&self, request: &Request<'_>) -> Result<Reply, Error> {
         let mut room = if request.command.repeatable() { ROOM } else { 0 };
         let mut interrupted = 0;
         loop {
             let mut buf = request.encode(room);
-            IOCTLS.set(IOCTLS.get() + 1);
-            match sys::dm(self.control.as_fd(), request.command.request(), &mut buf) {
+            match self.issue(request.command, &mut buf) {
                 Ok(()) => {}
                 Err(Errno::EINTR)
                     if request.command == Command::DevSuspend && interrupted < EINTR_TRIES =>
@@ -316,6 +333,43 @@ impl Dm {
         self.call(&request).map(drop)
     }
 
+    /// Suspends the device of this uuid, with its file system frozen and its I/O flushed, sends the device `to` a
+    /// message, and resumes. All buffers are made before the first call, so that nothing between the calls asks
+    /// for memory, which may be had only by a write to the suspended device.
+    ///
+    /// # Errors
+    /// Those of suspend, after which the device runs; those of resume, after which it does not, and recovery has
+    /// to see to it.
+    pub(crate) fn while_suspended(
+        &self,
+        uuid: &str,
+        to: &str,
+        message: &str,
+    ) -> Result<Quiet, Error> {
+        let device = Key::Uuid(uuid);
+        let suspend = Request::new(Command::DevSuspend, device).flags(flag::SUSPEND);
+        let mut send = Request::new(Command::TargetMsg, Key::Name(to));
+        send.payload = wire::message(message);
+        let mut resume = Request::new(Command::DevSuspend, device).flags(flag::SKIP_LOCKFS);
+        resume.event_nr = UDEV_LEAVE_IT;
+        let mut text = send.encode(0);
+        let mut look = Request::new(Command::DevStatus, device).encode(0);
+        let mut resumes = [(); RESUMES].map(|()| resume.encode(0));
+        self.call(&suspend)?;
+        let sent = self.issue(Command::TargetMsg, &mut text);
+        let seen = self.issue(Command::DevStatus, &mut look);
+        let mut resumed = Err(Errno::EINTR);
+        for buf in &mut resumes {
+            resumed = self.issue(Command::DevSuspend, buf);
+            if resumed.is_ok() {
+                break;
+            }
+        }
+        resumed.map_err(|errno| failed(&resume, errno))?;
+        let stayed = seen.is_ok() && Reply::new(look).flags() & flag::SUSPEND != 0;
+        Ok(Quiet { sent, stayed })
+    }
+
     /// Removes a device; `false` when there was none.
     ///
     /// # Errors
@@ -324,6 +378,17 @@ impl Dm {
         let mut request = Request::new(Command::DevRemove, by.key());
         request.event_nr = UDEV_LEAVE_IT;
         absent_as_none(self.call(&request)).map(|reply| reply.is_some())
+    }
+
+    /// Gives a device another name, also while it is open. The kernel finds it by its name alone.
+    ///
+    /// # Errors
+    /// Those of the command: EBUSY when the new name is taken.
+    pub fn rename(&self, name: &str, new: &str) -> Result<(), Error> {
+        let mut request = Request::new(Command::DevRename, Key::Name(name));
+        request.event_nr = UDEV_LEAVE_IT;
+        request.payload = wire::text(new);
+        self.call(&request).map(drop)
     }
 
     /// Sends a message to the target at sector 0. Never repeated.

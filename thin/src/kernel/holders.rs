@@ -21,6 +21,7 @@ pub fn of(dev: Dev) -> Vec<Holder> {
         let mapped = mapped.map(|name| name.trim_end().to_owned());
         found.insert(Holder::Device { name: entry, mapped });
     }
+    found.extend(loops_on(dev).into_iter().map(|name| Holder::Device { name, mapped: None }));
     let mut namespaces = BTreeSet::new();
     for entry in entries(Path::new("/proc")) {
         let Ok(pid) = entry.parse::<u32>() else { continue };
@@ -43,6 +44,20 @@ pub fn of(dev: Dev) -> Vec<Holder> {
         }
     }
     found.into_iter().take(LIMIT).collect()
+}
+
+/// Loop devices whose file is the device: no list of the kernel's has them as holders.
+fn loops_on(dev: Dev) -> Vec<String> {
+    let is_on = |name: &String| {
+        let file = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file"));
+        let meta = file.ok().and_then(|file| fs::metadata(file.trim_end()).ok());
+        meta.is_some_and(|meta| {
+            meta.file_type().is_block_device() && Dev::from_stat(meta.rdev()) == dev
+        })
+    };
+    let loops =
+        entries(Path::new("/sys/block")).into_iter().filter(|name| name.starts_with("loop"));
+    loops.filter(is_on).collect()
 }
 
 fn entries(dir: &Path) -> Vec<String> {

@@ -79,7 +79,7 @@ impl Pool {
         self.made(new, Some(origin))
     }
 
-    fn made(&self, id: ThinId, parent: Option<ThinId>) -> Result<(), Error> {
+    pub(super) fn made(&self, id: ThinId, parent: Option<ThinId>) -> Result<(), Error> {
         let status = self.require(PoolStatus::is_writable)?;
         self.note_made(id, parent, status.transaction_id().unwrap_or_default());
         Ok(())

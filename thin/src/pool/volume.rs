@@ -283,7 +283,38 @@ impl Pool {
         removal::known(&self.dm, By::Uuid(&uuid), state.dev, &state.name, PASSING_WAIT)
     }
 
-    fn entries(&self) -> Result<Vec<Entry>, Error> {
+    /// Gives the device of thin `id` the name `new`, whatever it was before, also while it is open; whether there is
+    /// such a device. When this returns `/dev/mapper/<new>` leads to it, and the former name is gone.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`]; [`Error::NotOurs`] when the former name passed to another device in this moment; those of
+    /// the commands.
+    pub fn rename(&self, id: ThinId, former: &str, new: &str) -> Result<bool, Error> {
+        let (former, new) = (DmName::new(former)?, DmName::new(new)?);
+        let uuid = self.thin_uuid(id);
+        let Some(state) = self.dm.state(By::Uuid(&uuid))? else { return Ok(false) };
+        if state.name != new.as_str() {
+            match self.dm.rename(&state.name, new.as_str()) {
+                Err(err) if err.raw_errno() == Some(Errno::EBUSY) => {
+                    return Err(Error::NameTaken { name: new.to_string() });
+                }
+                renamed => renamed?,
+            }
+            let now = self.dm.state(By::Uuid(&uuid))?;
+            if now.is_none_or(|now| now.name != new.as_str()) {
+                return Err(Error::NotOurs { name: new.to_string(), uuid: None });
+            }
+        }
+        node::ensure(state.dev, new.as_str())?;
+        for name in [state.name.as_str(), former.as_str()] {
+            if name != new.as_str() {
+                node::forget(state.dev, name)?;
+            }
+        }
+        Ok(true)
+    }
+
+    pub(super) fn entries(&self) -> Result<Vec<Entry>, Error> {
         let ours = |entry: DeviceEntry| {
             let id = self.id_in(&entry.uuid?)?;
             Some(Entry { name: entry.name, id, dev: entry.dev })
@@ -359,10 +390,10 @@ impl Pool {
 }
 
 /// One of this pool's devices in the kernel's list.
-struct Entry {
-    name: String,
-    id: ThinId,
-    dev: Dev,
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) id: ThinId,
+    pub(super) dev: Dev,
 }
 
 fn active_thin(id: ThinId, (state, lines): (DeviceState, Vec<Target>)) -> ActiveThin {

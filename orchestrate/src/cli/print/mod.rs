@@ -2,6 +2,7 @@
 
 pub(crate) mod fleet;
 pub(crate) mod handover;
+pub(crate) mod naming;
 pub(crate) mod push;
 pub(crate) mod space;
 pub(crate) mod text;
@@ -167,12 +168,19 @@ pub(crate) fn activation(line: &ActivationLine, history: &[Event]) -> String {
         let word = if line.mapped { "RUNS, AND MAY NOT" } else { "may not come up" };
         put(&mut text, format_args!("  {word}: {}\n", safe(why)));
     }
+    if let Some(from) = &line.forked_from {
+        put(&mut text, format_args!("  a fork of {}\n", safe(from)));
+    }
+    if line.points > 0 {
+        put(&mut text, format_args!("  points: {}\n", line.points));
+    }
     if let Some(wish) = line.when_closed {
         put(&mut text, format_args!("  {}, as soon as nobody has it open\n", wish.word()));
     }
     if let Some(device) = &line.device {
         text.push_str(&handover::given(device));
     }
+    text.push_str(&naming::terms(line));
     if line.unchecked {
         put(
             &mut text,
@@ -204,6 +212,9 @@ pub(crate) fn removed(done: &Removed) -> String {
     }
     if let Some(name) = &done.activation {
         put(&mut text, format_args!("{verb} activation {}\n", safe(name)));
+        for point in &done.points {
+            put(&mut text, format_args!("{verb} its point {}\n", safe(point)));
+        }
     }
     if let Some(image) = &done.image {
         put(

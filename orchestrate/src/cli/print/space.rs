@@ -3,6 +3,7 @@
 use orchestrate::plan::garbage::Sweep;
 use orchestrate::{Collected, Usage};
 
+use crate::cli::print::naming;
 use crate::cli::print::text::{mib, put, safe};
 
 pub(crate) fn collected(done: &Collected) -> String {
@@ -16,7 +17,8 @@ pub(crate) fn collected(done: &Collected) -> String {
         };
         put(&mut text, format_args!("{verb} {line}\n"));
     }
-    if done.sweeps.is_empty() {
+    text.push_str(&naming::ended(&done.ended, done.dry_run));
+    if done.sweeps.is_empty() && done.ended.is_empty() {
         text.push_str("nothing to remove\n");
     }
     let purged = |id: &u32| {
@@ -113,6 +115,10 @@ pub(crate) fn usage(usage: &Usage) -> String {
                 mib(of.size_bytes)
             ),
         );
+    }
+    for (name, bytes) in &usage.points {
+        let own = bytes.map_or("?".into(), mib);
+        put(&mut text, format_args!("{:>12} {own:>12} {own:>12}  point {}\n", "", safe(name)));
     }
     if !usage.foreign.is_empty() {
         let ids: Vec<String> = usage.foreign.iter().map(u32::to_string).collect();

@@ -3,10 +3,10 @@
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use registry::{Activation, ActivationState, Volume, VolumeState, WhenClosed};
+use registry::{Activation, ActivationState, Point, PointState, Volume, VolumeState, WhenClosed};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -47,6 +47,13 @@ pub enum Repair {
         /// Bytes of its device.
         bytes: u64,
     },
+    /// An activation's disk was to be larger, and its device is not yet.
+    Lengthen {
+        /// The activation.
+        name: String,
+        /// Bytes that its device is to have.
+        bytes: u64,
+    },
     /// An activation was up when the host went down: nobody has looked at its file system since.
     Unchecked {
         /// The activation.
@@ -63,6 +70,18 @@ pub enum Repair {
         name: String,
         /// The volume that it leads to.
         volume: u32,
+    },
+    /// An activation was given another name, and what the store has of it may have the former one.
+    Rename {
+        /// The activation.
+        name: String,
+        /// The name that it had.
+        former: String,
+    },
+    /// Snapshots of an activation's disk that nobody keeps are taken out.
+    Points {
+        /// The activation, which may be gone.
+        name: String,
     },
     /// An activation is brought to what its row says.
     Settle {
@@ -89,6 +108,9 @@ impl fmt::Display for Repair {
             Repair::Grown { name, bytes } => {
                 write!(f, "take {bytes} bytes as the size of activation {name}")
             }
+            Repair::Lengthen { name, bytes } => {
+                write!(f, "make the device of activation {name} {bytes} bytes long")
+            }
             Repair::Unchecked { name } => write!(
                 f,
                 "note that activation {name}, which has no journal, was up when the host went down, so \
@@ -101,6 +123,12 @@ impl fmt::Display for Repair {
                 f,
                 "take away the name {name}, which leads to volume {volume} and not to its own activation's"
             ),
+            Repair::Rename { name, former } => {
+                write!(f, "give activation {name} its name, which was {former} before")
+            }
+            Repair::Points { name } => {
+                write!(f, "take out the snapshots of {name} that nobody keeps")
+            }
             Repair::Settle { name, wish: "up" } => write!(f, "bring up activation {name}"),
             Repair::Settle { name, wish: "down" } => write!(f, "take down activation {name}"),
             Repair::Settle { name, .. } => write!(f, "remove activation {name}"),
@@ -115,6 +143,8 @@ pub struct Facts {
     pub volumes: Vec<Volume>,
     /// Rows.
     pub activations: Vec<Activation>,
+    /// Rows.
+    pub points: Vec<Point>,
     /// What the store has mapped.
     pub mapped: Vec<Mapped>,
     /// Volumes that are not to be mapped, and that somebody looks at through a device that refuses
@@ -158,6 +188,9 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
         }
     }
     repairs.extend(facts.mapped.iter().filter_map(|mapped| facts.stray(mapped)));
+    let mut with_points = facts.unkept();
+    with_points.retain(|name| !facts.live_activations.contains(name));
+    repairs.extend(with_points.into_iter().map(|name| Repair::Points { name }));
     // The youngest first: a child goes before its parent.
     for row in facts.volumes.iter().rev() {
         if facts.live_volumes.contains(&row.id) || facts.looked_at.contains(&row.id) {
@@ -179,6 +212,16 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
 }
 
 impl Facts {
+    /// The activations with snapshots that nobody keeps: a killed process has reserved them, or they were removed or
+    /// put aside; or the activation is gone.
+    pub(crate) fn unkept(&self) -> BTreeSet<String> {
+        let orphaned =
+            |point: &Point| self.activations.iter().all(|row| row.name != point.activation);
+        let unkept =
+            self.points.iter().filter(|point| point.state != PointState::Kept || orphaned(point));
+        unkept.map(|point| point.activation.clone()).collect()
+    }
+
     fn of_activation(&self, row: &Activation) -> Vec<Repair> {
         let mut repairs = Vec::new();
         let name = || row.name.clone();
@@ -191,8 +234,20 @@ impl Facts {
             if let Some(bytes) = device.map(|device| device.bytes).filter(|b| *b > row.bytes) {
                 repairs.push(Repair::Grown { name: name(), bytes });
             }
+            // What was seen of its length is rounded down to 1024 bytes; 0 where there is none to be seen.
+            let short = |device: &&Mapped| {
+                let usable = matches!(device.mapping, Mapping::Live | Mapping::Astray);
+                usable && device.bytes > 0 && device.bytes < row.bytes / 1024 * 1024
+            };
+            if device.filter(short).is_some() {
+                repairs.push(Repair::Lengthen { name: name(), bytes: row.bytes });
+            }
         }
-        if self.must_go(row) {
+        if let Some(former) = row.former.as_ref().filter(|_| row.state != ActivationState::Deleting)
+        {
+            // Before anything else: an open device that only has its former name yet is not in the wrong place.
+            repairs.push(Repair::Rename { name: name(), former: former.clone() });
+        } else if self.must_go(row) {
             repairs.push(Repair::TakeDown { name: name() });
         } else if let Some(wish) = self.unsettled(row) {
             repairs.push(Repair::Settle { name: name(), wish: word(wish) });
@@ -233,8 +288,11 @@ impl Facts {
 
     /// Names without a row that lead to an activation's volume beside its own name, with that one.
     pub(crate) fn ghosts(&self) -> Vec<(&str, &str)> {
+        let has = |row: &Activation, name: &String| {
+            row.name == *name || row.former.as_ref() == Some(name)
+        };
         let of_no_row = |mapped: &&Mapped| {
-            self.activations.iter().all(|row| row.name != mapped.name) && self.is_alias(mapped)
+            self.activations.iter().all(|row| !has(row, &mapped.name)) && self.is_alias(mapped)
         };
         let owner = |mapped: &Mapped| self.activations.iter().find(|row| row.id == mapped.id);
         let ghosts = self.mapped.iter().filter(of_no_row);

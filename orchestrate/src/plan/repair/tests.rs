@@ -36,6 +36,9 @@ fn activation(name: &str, id: u32, state: ActivationState) -> Activation {
         unchecked,
         when_closed,
         endpoint: None,
+        ttl: None,
+        read_only: false,
+        former: None,
     }
 }
 
@@ -250,4 +253,47 @@ fn what_is_left_of_a_write_to_the_serials_is_taken_down() {
     assert_eq!(compare(&facts).unwrap(), []);
     facts.mapped.push(mapped("pool-work-9", 9, Mapping::Live));
     assert_eq!(compare(&facts).unwrap(), [Repair::Unmap { volume: 9 }]);
+}
+
+#[test]
+fn a_device_that_is_shorter_than_its_row_says_is_made_longer() {
+    let mut facts = agreeing();
+    facts.activations[0].bytes = 10 << 20;
+    facts.mapped[0].bytes = 4 << 20;
+    let longer = Repair::Lengthen { name: "up".into(), bytes: 10 << 20 };
+    assert_eq!(compare(&facts).unwrap(), [longer.clone()]);
+    // Under another name it is ours as well; what is looked at is rounded down to 1024 bytes.
+    facts.activations[0].bytes = (4 << 20) + 1023;
+    assert_eq!(compare(&facts).unwrap(), []);
+    facts.activations[0].bytes = (4 << 20) + 1024;
+    assert!(matches!(compare(&facts).unwrap()[..], [Repair::Lengthen { .. }]));
+    // Where no length was seen there is none to compare, and what somebody is at is left to him.
+    facts.mapped[0].bytes = 0;
+    assert_eq!(compare(&facts).unwrap(), []);
+    facts.mapped[0].bytes = 1 << 20;
+    facts.live_activations.push("up".into());
+    assert_eq!(compare(&facts).unwrap(), []);
+}
+
+#[test]
+fn snapshots_that_nobody_keeps_are_taken_out_and_points_are_not() {
+    let point = |id: u32, activation: &str, name: Option<&str>, state| Point {
+        id,
+        activation: activation.into(),
+        name: name.map(str::to_owned),
+        bytes: 1,
+        state,
+        disk_state: None,
+        created_ms: 0,
+    };
+    let mut facts = agreeing();
+    facts.points.push(point(20, "up", Some("kept"), PointState::Kept));
+    assert_eq!(compare(&facts).unwrap(), []);
+    facts.points.push(point(21, "up", None, PointState::Deleting));
+    facts.points.push(point(22, "up", Some("died"), PointState::Reserved));
+    facts.points.push(point(23, "gone", Some("orphan"), PointState::Kept));
+    let of = |name: &str| Repair::Points { name: name.into() };
+    assert_eq!(compare(&facts).unwrap(), [of("gone"), of("up")]);
+    facts.live_activations.push("up".into());
+    assert_eq!(compare(&facts).unwrap(), [of("gone")]);
 }

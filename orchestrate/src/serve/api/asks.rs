@@ -10,7 +10,7 @@ use crate::host::{Host, asked};
 use crate::local::way::Given;
 use crate::serve::api::files::{self, Asked, CopyBody};
 use crate::serve::api::params::{body, body_or_empty, number, short, switch, wait};
-use crate::serve::api::{bytes, whole};
+use crate::serve::api::{bytes, naming, whole};
 use crate::serve::daemon::Daemon;
 use crate::serve::http::request::Request;
 use crate::serve::http::response::Response;
@@ -19,6 +19,7 @@ use crate::serve::{problem, webhook};
 use crate::verbs::activate::ActivateOptions;
 use crate::verbs::deactivate::Going;
 use crate::verbs::gc::Bound;
+use crate::verbs::label::Labels;
 use crate::verbs::named::{check_name, reference};
 
 #[derive(Debug, Deserialize)]
@@ -43,6 +44,11 @@ struct ActivateBody {
     bytes: Option<Number>,
     #[serde(default)]
     no_fetch: bool,
+    #[serde(default)]
+    labels: Labels,
+    ttl_s: Option<Number>,
+    #[serde(default)]
+    read_only: bool,
     priority: Option<Number>,
     webhook: Option<String>,
     #[serde(default)]
@@ -190,16 +196,19 @@ pub(super) fn activate(daemon: &Daemon, request: &Request) -> Result<Response, E
     let asked = Asked::image(daemon, request, &body.image, body.descriptor.as_ref())?;
     let mut asked = asked.with_copies(request, &body.copies)?;
     let (name, reference) = (body.id.as_str(), asked.image.to_string());
-    let ActivateBody { no_fetch, dry_run, .. } = body;
+    let ActivateBody { no_fetch, dry_run, read_only, .. } = body;
     let bytes = bytes("bytes", body.bytes.as_ref(), 1)?;
-    let options = ActivateOptions { bytes, no_fetch, dry_run, copies: asked.copies.clone() };
+    let (labels, ttl_s) = (body.labels.clone(), naming::seconds(body.ttl_s.as_ref())?);
+    let copies = asked.copies.clone();
+    let options = ActivateOptions { bytes, no_fetch, dry_run, copies, labels, ttl_s, read_only };
+    options.check()?;
     let already = daemon.with_host(|host| {
         host.way = asked.way();
         // What was asked to take it away before is done first, in its turn.
         if !dry_run && host.is_to_go(name)? {
             return Ok(None);
         }
-        host.agrees(name, &reference, bytes)?;
+        host.agrees(name, &reference, &options)?;
         // What is up takes no run and no network; nor does a look at what would be done.
         match dry_run || host.is_up(name, &reference)? {
             true => host.activate(&asked.image, name, options.clone()).map(Some),
@@ -209,7 +218,8 @@ pub(super) fn activate(daemon: &Daemon, request: &Request) -> Result<Response, E
     if let Some(done) = already? {
         return Ok(Response::json(200, &done));
     }
-    let mut input = json!({"image": reference, "bytes": bytes, "no_fetch": no_fetch});
+    // Its files are told by whoever came with them.
+    let mut input = ActivateOptions { copies: Vec::new(), ..options }.to_json(&reference);
     let given = asked.run_input(&mut input)?;
     let webhook = body.webhook.as_deref();
     let wish = Wish { verb: Verb::Activate, subject: name, input, priority, webhook, given };

@@ -1,8 +1,10 @@
 //! What each route does. Questions are in `reads`, wishes in `asks`.
 
 pub(crate) mod asks;
+pub(crate) mod disks;
 pub(crate) mod files;
 pub(crate) mod fleet;
+pub(crate) mod naming;
 pub(crate) mod params;
 pub(crate) mod reads;
 
@@ -51,7 +53,7 @@ pub(super) fn answer(daemon: &Daemon, request: &Request) -> Response {
         Route::OpenApi => Ok(reads::openapi()),
         Route::Status => Ok(reads::status(daemon)),
         Route::Images => reads::images(daemon, request),
-        Route::Activations => reads::activations(daemon),
+        Route::Activations => reads::activations(daemon, request),
         Route::Activation(name) => reads::activation(daemon, name),
         Route::Runs => reads::runs(daemon, request),
         Route::Run(id) => reads::run(daemon, request, *id),
@@ -69,6 +71,16 @@ pub(super) fn answer(daemon: &Daemon, request: &Request) -> Response {
         Route::Activate => asks::activate(daemon, request),
         Route::RemoveActivation(name) => asks::remove_activation(daemon, request, name),
         Route::Deactivate(name) => asks::deactivate(daemon, request, name),
+        Route::Label(name) => naming::label(daemon, request, name),
+        Route::Ttl(name) => naming::ttl(daemon, request, name),
+        Route::Rename(name) => naming::rename(daemon, request, name),
+        Route::Who(name) => naming::who(daemon, name),
+        Route::Resize(name) => disks::resize(daemon, request, name),
+        Route::Fork(name) => disks::fork(daemon, request, name),
+        Route::Points(name) => disks::points(daemon, name),
+        Route::Snapshot(name) => disks::snapshot(daemon, request, name),
+        Route::RemovePoint(name) => disks::remove_point(daemon, request, name),
+        Route::Restore(name) => disks::restore(daemon, request, name),
         Route::CancelRun(id) => asks::cancel(daemon, request, *id),
         Route::RetryRun(id) => asks::retry(daemon, request, *id),
         Route::Gc => asks::gc(daemon, request),

@@ -21,8 +21,16 @@ pub(crate) fn params(route: &Route) -> &'static [&'static str] {
         | Route::Status
         | Route::SetMode
         | Route::Pin
-        | Route::Activations
         | Route::Activation(_)
+        | Route::Label(_)
+        | Route::Ttl(_)
+        | Route::Rename(_)
+        | Route::Who(_)
+        | Route::Resize(_)
+        | Route::Fork(_)
+        | Route::Points(_)
+        | Route::Snapshot(_)
+        | Route::Restore(_)
         | Route::Listing
         | Route::Usage
         | Route::Pool
@@ -30,12 +38,14 @@ pub(crate) fn params(route: &Route) -> &'static [&'static str] {
         | Route::Fleet
         | Route::ThisHost => &[],
         Route::Images => &["image"],
+        Route::Activations => &["label"],
         Route::Run(_) => &["seen", "wait"],
         Route::EnsureImage | Route::Activate | Route::RetryRun(_) => &["patience", "wait"],
         Route::RemoveImage => &["image", "dry_run", "patience", "wait"],
         Route::RemoveActivation(_) | Route::Deactivate(_) => {
             &["when_closed", "dry_run", "patience", "wait"]
         }
+        Route::RemovePoint(_) => &["point", "dry_run"],
         Route::Gc => &["dry_run", "patience", "wait"],
         Route::CancelRun(_) => &["unless_joined", "wait"],
         Route::Runs => &["status", "after", "limit"],

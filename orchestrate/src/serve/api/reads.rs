@@ -16,6 +16,7 @@ use crate::serve::http::files::FILES_MAX;
 use crate::serve::http::request::Request;
 use crate::serve::http::response::Response;
 use crate::serve::status::Status;
+use crate::verbs::label::LabelFilter;
 use crate::view::inventory::layers;
 use crate::view::metrics::facts::Facts;
 
@@ -86,8 +87,13 @@ pub(super) fn images(daemon: &Daemon, request: &Request) -> Result<Response, Err
     Ok(Response::json(200, &line))
 }
 
-pub(super) fn activations(daemon: &Daemon) -> Result<Response, Error> {
-    let listing = daemon.with_host(|host| host.list())?;
+/// With `label`, which may be there more than once, those that all of them fit.
+pub(super) fn activations(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
+    let filters = request.query.iter().filter(|(name, _)| name == "label");
+    let filters: Vec<LabelFilter> =
+        filters.map(|(_, text)| text.parse().map_err(Error::Usage)).collect::<Result<_, _>>()?;
+    let mut listing = daemon.with_host(|host| host.list())?;
+    listing.only(&filters);
     Ok(Response::json(200, &json!({"activations": listing.activations})))
 }
 

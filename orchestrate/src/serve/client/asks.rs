@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use fetch::Reference;
 use registry::{Event, Run};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -17,8 +18,15 @@ use crate::serve::verbs::Verbs;
 use crate::verbs::activate::{ActivateOptions, Activated};
 use crate::verbs::deactivate::{Deactivated, Going};
 use crate::verbs::ensure::Ensured;
+use crate::verbs::fork::Forked;
 use crate::verbs::gc::{Bound, Collected};
+use crate::verbs::label::{LabelChanges, Labelled};
+use crate::verbs::points::{Points, Snapshotted};
 use crate::verbs::remove::Removed;
+use crate::verbs::rename::Renamed;
+use crate::verbs::resize::Resized;
+use crate::verbs::restore::Restored;
+use crate::verbs::ttl::Timed;
 use crate::verbs::usage::Usage;
 use crate::view::listing::Listing;
 
@@ -47,6 +55,22 @@ fn with_how(target: String, how: Going) -> String {
     with_dry_run(target, how.dry_run)
 }
 
+/// A disk stands still only when what is on its way to it has been written, which may be much.
+const DISK_TIME: Duration = Duration::from_secs(600);
+
+impl Client {
+    fn ask_of_disk<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        verb: &str,
+        body: &Value,
+    ) -> Result<T, Error> {
+        let target = format!("/v1/activations/{}/{verb}", encoded(name));
+        let asking = Asking::new("POST", &target, Some(body));
+        parsed(&self.call_within(&asking, DISK_TIME, true)?.body)
+    }
+}
+
 impl Verbs for Client {
     fn ensure(&mut self, image: &Reference, dry_run: bool) -> Result<Ensured, Error> {
         let mut body = json!({"image": image.to_string(), "dry_run": dry_run});
@@ -65,12 +89,22 @@ impl Verbs for Client {
         name: &str,
         options: ActivateOptions,
     ) -> Result<Activated, Error> {
-        let ActivateOptions { bytes, no_fetch, dry_run, copies } = options;
+        let ActivateOptions { bytes, no_fetch, dry_run, copies, labels, ttl_s, read_only } =
+            options;
         let mut body = json!({"id": name, "image": image.to_string(), "dry_run": dry_run});
         body["bytes"] = bytes.into();
         // A daemon of another day does not know the word: only who means it says it.
         if no_fetch {
             body["no_fetch"] = true.into();
+        }
+        if !labels.is_empty() {
+            body["labels"] = json!(labels);
+        }
+        if ttl_s.is_some() {
+            body["ttl_s"] = json!(ttl_s);
+        }
+        if read_only {
+            body["read_only"] = true.into();
         }
         let mut opened = Opened::default();
         opened.image(image, &mut body);
@@ -120,6 +154,55 @@ impl Verbs for Client {
     fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error> {
         let body = json!({"image": image, "pinned": pinned});
         self.ask::<Value>("POST", "/v1/images/pin", Some(&body)).map(drop)
+    }
+
+    fn label(&mut self, name: &str, changes: &LabelChanges) -> Result<Labelled, Error> {
+        let body = json!({"labels": changes});
+        self.ask("POST", &format!("/v1/activations/{}/labels", encoded(name)), Some(&body))
+    }
+
+    fn set_ttl(&mut self, name: &str, seconds: Option<u64>) -> Result<Timed, Error> {
+        let body = json!({"ttl_s": seconds});
+        self.ask("POST", &format!("/v1/activations/{}/ttl", encoded(name)), Some(&body))
+    }
+
+    fn rename(&mut self, name: &str, new: &str) -> Result<Renamed, Error> {
+        let body = json!({"to": new});
+        self.ask("POST", &format!("/v1/activations/{}/rename", encoded(name)), Some(&body))
+    }
+
+    fn resize(&mut self, name: &str, bytes: u64, dry_run: bool) -> Result<Resized, Error> {
+        let body = json!({"bytes": bytes, "dry_run": dry_run});
+        self.ask_of_disk(name, "resize", &body)
+    }
+
+    fn fork(
+        &mut self,
+        name: &str,
+        new: &str,
+        bytes: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Forked, Error> {
+        let body = json!({"id": new, "bytes": bytes, "dry_run": dry_run});
+        self.ask_of_disk(name, "fork", &body)
+    }
+
+    fn snapshot(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Snapshotted, Error> {
+        self.ask_of_disk(name, "points", &json!({"point": point, "dry_run": dry_run}))
+    }
+
+    fn restore(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Restored, Error> {
+        self.ask_of_disk(name, "restore", &json!({"point": point, "dry_run": dry_run}))
+    }
+
+    fn points(&mut self, name: &str) -> Result<Points, Error> {
+        self.ask("GET", &format!("/v1/activations/{}/points", encoded(name)), None)
+    }
+
+    fn remove_point(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Points, Error> {
+        let points = format!("/v1/activations/{}/points", encoded(name));
+        let target = with_dry_run(format!("{points}?point={}", encoded(point)), dry_run);
+        self.ask("DELETE", &target, None)
     }
 
     fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {

@@ -394,16 +394,20 @@ function drawActivations() {
   const { listing } = facts;
   if (!listing) return;
   if (listing.trouble) return part("activations", listing, () => trouble(listing));
-  const found = listing.activations.filter((one) => has(one.name, one.image, one.state));
+  const labels = (one) => Object.entries(one.labels || {}).map(([key, value]) => `${key}=${value}`);
+  const found = listing.activations.filter((one) => has(one.name, one.image, one.state, ...labels(one)));
   count("activations-n", found.length, listing.activations.length);
   part("activations", [listed, filter, shown.activations], () => {
     if (!found.length) return nothing("There are none.");
     const rows = found.slice(0, shown.activations).map((one) => {
       const lost = one.state === "active" && !one.mapped;
       const state = make("span", lost ? "bad" : one.mapped ? "good" : "quiet", lost ? "active, not mapped" : one.state);
-      return [plain(one.name), short(one.image), state, make("span", "mono", plain(one.path)), size(one.bytes)];
+      const terms = labels(one);
+      if (one.read_only) terms.unshift("read-only");
+      if (one.ends_ms) terms.push("until " + new Date(one.ends_ms).toLocaleString());
+      return [plain(one.name), short(one.image), state, plain(terms.join(", ")), make("span", "mono", plain(one.path)), size(one.bytes)];
     });
-    return [table([["Name", "w-m"], ["Image", ""], ["State", "w-s"], ["Device", "wide"], ["Size", "w-s num"]], rows),
+    return [table([["Name", "w-m"], ["Image", ""], ["State", "w-s"], ["Labels and terms", "w-m wide"], ["Device", "wide"], ["Size", "w-s num"]], rows),
       more("activations", found.length, 50)];
   });
 }

@@ -91,7 +91,8 @@ impl Host {
             None => (make_root(&dir)?, true),
         };
         let host = host_name.unwrap_or_else(|| bundle::host_name_of(name));
-        let place = Place { name, root: &root, host_name: &host, files: &files };
+        let read_only = row.read_only;
+        let place = Place { name, root: &root, host_name: &host, files: &files, read_only };
         let config = bundle::config(&process, &program, place)?;
         if mounted {
             self.mount_at(&row, &root)?;

@@ -123,8 +123,8 @@ impl Host {
         // A machine may have a first program of its own.
         let program = program(&process, own.tables(), &Instead::default(), of, true)?;
         let (path, is_device) = (self.whereabouts(&row), self.store.tree(row.id).is_none());
-        let image = &row.reference;
-        let one = Machine { name, image, path: &path, is_device, bytes: row.bytes };
+        let (image, read_only) = (&row.reference, row.read_only);
+        let one = Machine { name, image, path: &path, is_device, bytes: row.bytes, read_only };
         Ok(machine::machine(one, &program)?)
     }
 

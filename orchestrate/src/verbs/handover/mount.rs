@@ -1,7 +1,7 @@
 //! `mount` and `umount`: an activation at a directory of the caller's.
 
 use std::fs;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -79,14 +79,18 @@ impl Host {
         if self.mounts_of(row)?.iter().any(|point| point == at) {
             return Ok(true);
         }
-        if let Some(by) = self.store.held(row.id)? {
+        // What refuses writes can be mounted by any number.
+        if let Some(by) = self.store.held(row.id)?.filter(|_| !row.read_only) {
             return Err(Error::Held { what: format!("activation {}", row.name), by });
         }
         match self.store.tree(row.id) {
-            Some(tree) => bind(&tree, at)?,
+            Some(tree) => bind(&tree, at, row.read_only)?,
             None => {
                 let device = self.store.path(&row.name);
-                let mounted = thin::mount::detached(&device, "ext4", OPTIONS, false)?;
+                let mounted = thin::mount::detached(&device, "ext4", OPTIONS, row.read_only)?;
+                if !row.read_only {
+                    self.fill(row, mounted.as_fd())?;
+                }
                 thin::mount::attach(mounted.as_fd(), at)?;
             }
         }
@@ -99,6 +103,18 @@ impl Host {
             self.warn(&line, &[]);
         }
         Ok(false)
+    }
+
+    /// Grows the file system of a disk that was made larger since it was last mounted. One that cannot be grown is
+    /// mounted as it is.
+    fn fill(&self, row: &Activation, mounted: BorrowedFd<'_>) -> Result<(), Error> {
+        let origin = self.registry.volume(row.origin)?;
+        if origin.is_some_and(|origin| origin.bytes < row.bytes)
+            && let Err(error) = thin::mount::grow_ext4(mounted, self.store.device_bytes(row.bytes))
+        {
+            self.warn(&format!("the file system of {} keeps its size: {error}", row.name), &[]);
+        }
+        Ok(())
     }
 
     /// Unmounts the activation `name` wherever it is mounted in the mount namespace of this process.
@@ -157,11 +173,12 @@ pub(super) fn directory(what: &'static str, dir: &Path) -> Result<PathBuf, Error
 
 /// A directory of a store that has no devices, seen a second time. What the store's own mount forbids stays
 /// forbidden, since flags are only added.
-fn bind(tree: &Path, at: &Path) -> Result<(), Error> {
+fn bind(tree: &Path, at: &Path, read_only: bool) -> Result<(), Error> {
     let fail =
         |errno: Errno| Error::Io { doing: "mount at", path: at.into(), source: errno.into() };
     mount(Some(tree), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(fail)?;
-    match sys::set_mount(at, false, libc::MOUNT_ATTR_NODEV, 0) {
+    let flags = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    match sys::set_mount(at, false, libc::MOUNT_ATTR_NODEV | flags, 0) {
         Ok(()) => Ok(()),
         Err(errno) => {
             umount2(at, MntFlags::UMOUNT_NOFOLLOW).map_err(fail)?;

@@ -1,0 +1,80 @@
+//! `rename`: an activation gets another name, also while it is open.
+//!
+//! The row has the new name first, and notes the former one; then the device or link follows, and the note goes.
+//! Killed in between, the next command finishes it: [`Host::finish_rename`] reaches the same end from wherever the
+//! store is. It is no run: there is nothing to wait for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::verbs::activate::is_told;
+use crate::verbs::named::check_name;
+
+/// What `rename` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renamed {
+    /// The activation's name now.
+    pub name: String,
+    /// The name that it had.
+    pub former: String,
+    /// Where it is now: a block device, or a directory for `dir` stores.
+    pub path: std::path::PathBuf,
+}
+
+impl Host {
+    /// Gives the activation `name` the name `new`. All that is known of it stays with it, and whoever has it open
+    /// keeps it open.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`]; [`Error::Taken`] and [`Error::Stranger`] where something has that name;
+    /// [`Error::Locked`] while a run of either name has not ended. Then nothing is changed.
+    pub fn rename(&mut self, name: &str, new: &str) -> Result<Renamed, Error> {
+        check_name(new)?;
+        if name == new {
+            return Err(Error::Usage(format!("rename {name}: it has that name already")));
+        }
+        if self.store.keeps_name(new) {
+            let what = "a build or a look on this pool may need a device of this name";
+            return Err(Error::Usage(format!("rename {new:?}: {what}: choose another")));
+        }
+        crate::process::reserve::spare(&self.settings.state)?;
+        // In one order, whoever else swaps the two.
+        let (first, second) = if name < new { (name, new) } else { (new, name) };
+        let (_first, _second) = (self.locks.activation(first)?, self.locks.activation(second)?);
+        let Some(row) = self.registry.activation(name)?.filter(is_told) else {
+            return Err(self.unknown("activation", name));
+        };
+        if row.former.is_some() {
+            self.finish_rename(name)?;
+        }
+        let taken = |by| Err(Error::Taken { name: new.into(), by });
+        if let Some(other) = self.registry.activation(new)? {
+            return taken(format!("an activation of {}", other.reference));
+        }
+        for of in [name, new] {
+            if let Some(run) = self.registry.live_runs_of(of)?.first() {
+                let (what, verb) = (format!("rename {name}"), run.verb.word());
+                let holder = format!("run {} ({verb} {of}), which has not ended", run.id);
+                return Err(Error::Locked { what, holder, waited_s: 0 });
+            }
+        }
+        if let Some(by) = self.store.stranger(Some(row.id), new)? {
+            return Err(Error::Stranger { name: new.into(), by });
+        }
+        self.commit_told(|write| write.rename_activation(name, new))?;
+        self.finish_rename(new)?;
+        let path = self.store.path(new);
+        Ok(Renamed { name: new.into(), former: name.into(), path })
+    }
+
+    /// Has the store's name of an activation follow that of its row; whether there was anything to do. The caller
+    /// holds the activation's lock.
+    pub(crate) fn finish_rename(&mut self, name: &str) -> Result<bool, Error> {
+        let Some(row) = self.registry.activation(name)? else { return Ok(false) };
+        let Some(former) = row.former else { return Ok(false) };
+        self.store.rename(row.id, &former, name)?;
+        self.registry.write(|write| write.settle_name(name))?;
+        Ok(true)
+    }
+}

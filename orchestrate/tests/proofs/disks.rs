@@ -1,0 +1,100 @@
+//! `fork`, `snapshot` and `restore` of activations that are directories, and what a directory cannot do.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::bench::{Bench, Host};
+
+const A: &str = "s3://bucket/a/";
+
+fn write(host: &Host<'_>, name: &str, text: &str) {
+    let volume = host.rows(&format!("SELECT id FROM activations WHERE name = '{name}'"));
+    fs::write(host.store().join("volumes").join(&volume[0]).join("day"), text).unwrap();
+}
+
+fn read(host: &Host<'_>, name: &str) -> String {
+    let volume = host.rows(&format!("SELECT id FROM activations WHERE name = '{name}'"));
+    fs::read_to_string(host.store().join("volumes").join(&volume[0]).join("day")).unwrap()
+}
+
+fn refused(host: &Host<'_>, words: &[&str], said: &str) {
+    let (code, text) = host.said(words);
+    assert!(code == 100 && text.contains(said), "{words:?}: {code}: {text}");
+}
+
+#[test]
+fn a_directory_is_forked_and_brought_back_while_it_is_down() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    host.ok(&["activate", A, "--name", "d"]);
+    write(&host, "d", "monday");
+    // Its files may change while they are copied.
+    for words in [&["fork", "d", "e"][..], &["snapshot", "d", "p"]] {
+        refused(&host, words, "orchestrate deactivate d");
+    }
+    refused(&host, &["resize", "d", "5G"], "no size of its own");
+    refused(&host, &["resize", "none", "5G"], "no activation \"none\"");
+    host.ok(&["deactivate", "d"]);
+    assert_eq!(host.ok(&["fork", "d", "e", "-n"])["dry_run"], true);
+    let fork = host.ok(&["fork", "d", "e"]);
+    assert_eq!((&fork["from"], &fork["image"]), (&json!("d"), &json!(A)), "{fork}");
+    assert_eq!(fork["consistency"], "clean");
+    assert_eq!(host.ok(&["fork", "d", "e"])["already"], true);
+    assert_eq!(read(&host, "e"), "monday");
+    write(&host, "e", "of the fork");
+    assert_eq!(read(&host, "d"), "monday");
+    refused(&host, &["fork", "e", "d"], "taken");
+    refused(&host, &["fork", "d", "d"], "taken");
+    host.check();
+
+    host.ok(&["snapshot", "d", "p"]);
+    refused(&host, &["snapshot", "d", "p"], "already");
+    refused(&host, &["snapshot", "d", "."], ".");
+    write(&host, "d", "tuesday");
+    refused(&host, &["restore", "d", "q"], "no point");
+    host.ok(&["restore", "d", "p", "--dry-run"]);
+    assert_eq!(read(&host, "d"), "tuesday");
+    host.ok(&["restore", "d", "p"]);
+    assert_eq!(read(&host, "d"), "monday");
+    write(&host, "d", "wednesday");
+    host.check();
+
+    // No collection takes it; `rm` does, and the fork stays.
+    host.ok(&["gc"]);
+    assert_eq!(host.ok(&["df"])["points"], json!([["d/p", null]]));
+    let listed = host.ok(&["points", "d"]);
+    assert_eq!(listed["points"][0]["point"], "p", "{listed}");
+    let ls = host.ok(&["ls"]);
+    assert_eq!(
+        (&ls["activations"][0]["points"], &ls["activations"][1]["forked_from"]),
+        (&json!(1), &json!("d"))
+    );
+    assert_eq!(host.ok(&["rm", "d", "-n"])["points"], json!(["p"]));
+    assert_eq!(host.ok(&["rm", "d"])["points"], json!(["p"]));
+    assert_eq!(read(&host, "e"), "of the fork");
+    host.check();
+    assert_eq!(host.rows("SELECT count(*) FROM points"), ["0"]);
+}
+
+#[test]
+fn an_activation_has_so_many_points_and_no_more() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    host.ok(&["activate", A, "--name", "d"]);
+    host.ok(&["deactivate", "d"]);
+    host.ok(&["snapshot", "d", "first"]);
+    let path = host.state().join("registry.db");
+    let conn = rusqlite::Connection::open(path).unwrap();
+    // Rows alone, so that the test takes no hour; ids that the store does not have.
+    for n in 0..63 {
+        let sql = "INSERT INTO points(id, activation, name, bytes, state, created_ms)
+                   VALUES (?1, 'd', ?2, 1, 'kept', 0)";
+        conn.execute(sql, (9000 + n, format!("p{n}"))).unwrap();
+    }
+    drop(conn);
+    refused(&host, &["snapshot", "d", "more"], "64 points");
+    host.ok(&["points", "d", "--remove", "p0"]);
+    host.ok(&["snapshot", "d", "more"]);
+    refused(&host, &["points", "d", "--remove", "p0"], "no point");
+}

@@ -273,6 +273,7 @@ fn who(guest: &Guest, veneer: &Veneer) -> Result<()> {
     ensure!(found["loops"].as_array().is_some_and(|loops| loops.len() == 1), "{found}");
     drop(attached);
     stop(inside)?;
+    wait(|| Ok(veneer.ok(&["who", "used"])?["loops"] == json!([])))?;
     drop(mounted);
     // A mount that only another namespace has.
     let at = place(guest, "apart")?;

@@ -22,6 +22,7 @@ const TABLES: &[&str] = &[
     "images",
     "image_layers",
     "activations",
+    "labels",
     "attempts",
     "runs",
     "webhooks",

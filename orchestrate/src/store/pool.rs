@@ -31,7 +31,7 @@ const METADATA_BLOCK_BYTES: u64 = 4096;
 /// A live pool that is a store.
 #[derive(Debug)]
 pub struct ThinStore {
-    pool: Pool,
+    pub(super) pool: Pool,
 }
 
 impl ThinStore {
@@ -42,10 +42,6 @@ impl ThinStore {
     pub fn open(pool: &str) -> Result<ThinStore, Error> {
         let pool = Pool::adopt(Dm::open()?, pool)?;
         Ok(ThinStore { pool: pool.with_notes(&thin::notes::dir(), "orchestrate") })
-    }
-
-    pub(super) fn pool(&self) -> &Pool {
-        &self.pool
     }
 
     fn work_name(&self, id: u32) -> String {

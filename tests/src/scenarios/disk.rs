@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use thin::loopdev::{self, LoopOptions};
 use thin::{By, Dm};
 
 use crate::guest::Guest;
@@ -144,9 +143,8 @@ fn grows(guest: &Guest, veneer: &Veneer) -> Result<u64> {
     drop(open);
 
     // Under a loop device, whose file system is mounted: that is somebody else's disk.
-    let options = LoopOptions { direct_io: false, ..LoopOptions::default() };
-    let over = loopdev::attach(&device("a"), options)?;
-    let mounted = Mounted::of(over.path(), &point)?;
+    let over = Over::attach(guest, "a")?;
+    let mounted = Mounted::of(&over.0, &point)?;
     let before = room(mounted.path())?;
     let done = resize("9G")?;
     is(&done, "file_system", "by_holder")?;
@@ -180,6 +178,25 @@ fn start(device: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A loop device over an activation's, as a machine's disk is: detached when dropped.
+struct Over(PathBuf);
+
+impl Over {
+    fn attach(guest: &Guest, name: &str) -> Result<Over> {
+        let free = guest.cmd("busybox").args(["losetup", "-f"]).run()?.expect(0)?;
+        let over = PathBuf::from(free.text()?.trim());
+        guest.cmd("busybox").arg("losetup").arg(&over).arg(device(name)).run()?.expect(0)?;
+        Ok(Over(over))
+    }
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        // One that stays is listed as left behind.
+        crate::guest::Cmd::new("busybox").args(["losetup", "-d"]).arg(&self.0).run().ok();
+    }
+}
+
 fn forks(guest: &Guest, veneer: &Veneer) -> Result<()> {
     veneer.ok(&["activate", IMAGE, "--name", "p"])?;
     let (blocks, ids) = (veneer.used_blocks()?, veneer.pool.pool().ids()?.len());
@@ -210,16 +227,8 @@ fn forks(guest: &Guest, veneer: &Veneer) -> Result<()> {
     drop(fork);
 
     // Under a loop device that is mounted: as after a power cut of that machine, and a mount replays its journal.
-    let idle = loopdev::attach(
-        &device("idle"),
-        LoopOptions { direct_io: false, ..LoopOptions::default() },
-    )?;
-    let inside = Mounted::of(idle.path(), &guest.scratch().join("inside")).or_else(
-        |_| -> Result<Mounted> {
-            fs::create_dir(guest.scratch().join("inside"))?;
-            Mounted::of(idle.path(), &guest.scratch().join("inside"))
-        },
-    )?;
+    let idle = Over::attach(guest, "idle")?;
+    let inside = Mounted::of(&idle.0, &guest.scratch().join("elsewhere"))?;
     fs::write(inside.path().join("synced"), "on the disk")?;
     rustix::fs::syncfs(File::open(inside.path())?)?;
     let done = veneer.ok(&["fork", "idle", "held"])?;

@@ -260,6 +260,11 @@ fn forks(guest: &Guest, veneer: &Veneer) -> Result<()> {
         "{listed}"
     );
 
+    // Whoever suspended one of ours: the next command that repairs has it run again, before anything else.
+    guest.cmd("dmsetup").args(["suspend", "p"]).run()?.expect(0)?;
+    veneer.ok(&["recover"])?;
+    runs("p")?;
+
     // The parent goes, and the fork stays; also over a boot, and one of what is down.
     drop(parent);
     veneer.ok(&["rm", "p"])?;

@@ -164,7 +164,7 @@ fn grows(guest: &Guest, veneer: &Veneer) -> Result<u64> {
     ensure!(length("a")? == 10 << 30, "{}", length("a")?);
     runs("a")?;
     fsck(guest, &device("a"))?;
-    veneer.cmd(&["resize", "none", "5G"]).run()?.expect_message(100, "no activation none")?;
+    veneer.cmd(&["resize", "none", "5G"]).run()?.expect_message(100, "no activation \"none\"")?;
     veneer.check()?;
     veneer.ok(&["rm", "a"])?;
     Ok(10)

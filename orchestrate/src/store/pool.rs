@@ -28,7 +28,7 @@ use crate::store::{pool_active, pool_names, pool_room, pool_seal, pool_serials};
 /// A live pool that is a store.
 #[derive(Debug)]
 pub struct ThinStore {
-    pool: Pool,
+    pub(super) pool: Pool,
 }
 
 impl ThinStore {
@@ -39,10 +39,6 @@ impl ThinStore {
     pub fn open(pool: &str) -> Result<ThinStore, Error> {
         let pool = Pool::adopt(Dm::open()?, pool)?;
         Ok(ThinStore { pool: pool.with_notes(&thin::notes::dir(), "orchestrate") })
-    }
-
-    pub(super) fn pool(&self) -> &Pool {
-        &self.pool
     }
 
     fn work_name(&self, id: u32) -> String {

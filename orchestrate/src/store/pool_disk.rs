@@ -15,7 +15,7 @@ fn thin_id(id: u32) -> Result<ThinId, Error> {
 
 impl Disks for ThinStore {
     fn disk_use(&self, id: u32) -> Result<DiskUse, Error> {
-        let (pool, thin) = (self.pool(), thin_id(id)?);
+        let (pool, thin) = (&self.pool, thin_id(id)?);
         if pool.active_as(thin)?.is_none_or(|active| !active.has_table) {
             return Ok(DiskUse::Down);
         }
@@ -27,11 +27,11 @@ impl Disks for ThinStore {
     }
 
     fn write_out(&self, id: u32) -> Result<(), Error> {
-        Ok(self.pool().write_out(thin_id(id)?)?)
+        Ok(self.pool.write_out(thin_id(id)?)?)
     }
 
     fn snapshot_live(&self, id: u32, origin: u32) -> Result<(), Error> {
-        let (pool, new, from) = (self.pool(), thin_id(id)?, thin_id(origin)?);
+        let (pool, new, from) = (&self.pool, thin_id(id)?, thin_id(origin)?);
         let active = pool.active_as(from)?.is_some_and(|active| active.has_table);
         let made = match active {
             true => {
@@ -44,7 +44,7 @@ impl Disks for ThinStore {
     }
 
     fn lengthen(&self, id: u32, bytes: u64) -> Result<(), Error> {
-        let (pool, thin) = (self.pool(), thin_id(id)?);
+        let (pool, thin) = (&self.pool, thin_id(id)?);
         let Some(active) = pool.active_as(thin)?.filter(|active| active.has_table) else {
             return Ok(());
         };
@@ -62,7 +62,7 @@ impl Disks for ThinStore {
     }
 
     fn grow_mounted(&self, id: u32, bytes: u64) -> Result<Option<String>, Error> {
-        let (pool, thin) = (self.pool(), thin_id(id)?);
+        let (pool, thin) = (&self.pool, thin_id(id)?);
         let Some(active) = pool.active_as(thin)? else { return Ok(None) };
         let used = pool.in_use(thin)?;
         let bytes = bytes.min(active.sectors.bytes());
@@ -73,6 +73,6 @@ impl Disks for ThinStore {
     }
 
     fn resume_suspended(&self) -> Result<Vec<String>, Error> {
-        Ok(self.pool().resume_all()?)
+        Ok(self.pool.resume_all()?)
     }
 }

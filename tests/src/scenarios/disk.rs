@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use thin::loopdev::{self, LoopOptions};
 use thin::{By, Dm};
 
 use crate::guest::Guest;
@@ -144,9 +143,8 @@ fn grows(guest: &Guest, veneer: &Veneer) -> Result<u64> {
     drop(open);
 
     // Under a loop device, whose file system is mounted: that is somebody else's disk.
-    let options = LoopOptions { direct_io: false, ..LoopOptions::default() };
-    let over = loopdev::attach(&device("a"), options)?;
-    let mounted = Mounted::of(over.path(), &point)?;
+    let over = Over::attach(guest, "a")?;
+    let mounted = Mounted::of(&over.0, &point)?;
     let before = room(mounted.path())?;
     let done = resize("9G")?;
     is(&done, "file_system", "by_holder")?;
@@ -166,7 +164,7 @@ fn grows(guest: &Guest, veneer: &Veneer) -> Result<u64> {
     ensure!(length("a")? == 10 << 30, "{}", length("a")?);
     runs("a")?;
     fsck(guest, &device("a"))?;
-    veneer.cmd(&["resize", "none", "5G"]).run()?.expect_message(100, "no activation none")?;
+    veneer.cmd(&["resize", "none", "5G"]).run()?.expect_message(100, "no activation \"none\"")?;
     veneer.check()?;
     veneer.ok(&["rm", "a"])?;
     Ok(10)
@@ -178,6 +176,25 @@ fn start(device: &Path) -> Result<Vec<u8>> {
     let mut bytes = vec![0; 1 << 20];
     File::open(device)?.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+/// A loop device over an activation's, as a machine's disk is: detached when dropped.
+struct Over(PathBuf);
+
+impl Over {
+    fn attach(guest: &Guest, name: &str) -> Result<Over> {
+        let free = guest.cmd("busybox").args(["losetup", "-f"]).run()?.expect(0)?;
+        let over = PathBuf::from(free.text()?.trim());
+        guest.cmd("busybox").arg("losetup").arg(&over).arg(device(name)).run()?.expect(0)?;
+        Ok(Over(over))
+    }
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        // One that stays is listed as left behind.
+        crate::guest::Cmd::new("busybox").args(["losetup", "-d"]).arg(&self.0).run().ok();
+    }
 }
 
 fn forks(guest: &Guest, veneer: &Veneer) -> Result<()> {
@@ -210,16 +227,8 @@ fn forks(guest: &Guest, veneer: &Veneer) -> Result<()> {
     drop(fork);
 
     // Under a loop device that is mounted: as after a power cut of that machine, and a mount replays its journal.
-    let idle = loopdev::attach(
-        &device("idle"),
-        LoopOptions { direct_io: false, ..LoopOptions::default() },
-    )?;
-    let inside = Mounted::of(idle.path(), &guest.scratch().join("inside")).or_else(
-        |_| -> Result<Mounted> {
-            fs::create_dir(guest.scratch().join("inside"))?;
-            Mounted::of(idle.path(), &guest.scratch().join("inside"))
-        },
-    )?;
+    let idle = Over::attach(guest, "idle")?;
+    let inside = Mounted::of(&idle.0, &guest.scratch().join("elsewhere"))?;
     fs::write(inside.path().join("synced"), "on the disk")?;
     rustix::fs::syncfs(File::open(inside.path())?)?;
     let done = veneer.ok(&["fork", "idle", "held"])?;
@@ -250,6 +259,11 @@ fn forks(guest: &Guest, veneer: &Veneer) -> Result<()> {
         line("mounted")?["forked_from"] == "p" && line("p")?["forked_from"].is_null(),
         "{listed}"
     );
+
+    // Whoever suspended one of ours: the next command that repairs has it run again, before anything else.
+    guest.cmd("dmsetup").args(["suspend", "p"]).run()?.expect(0)?;
+    veneer.ok(&["recover"])?;
+    runs("p")?;
 
     // The parent goes, and the fork stays; also over a boot, and one of what is down.
     drop(parent);

@@ -261,7 +261,7 @@ fn a_device_that_is_shorter_than_its_row_says_is_made_longer() {
     facts.activations[0].bytes = 10 << 20;
     facts.mapped[0].bytes = 4 << 20;
     let longer = Repair::Lengthen { name: "up".into(), bytes: 10 << 20 };
-    assert_eq!(compare(&facts).unwrap(), [longer.clone()]);
+    assert_eq!(compare(&facts).unwrap(), [longer]);
     // Under another name it is ours as well; what is looked at is rounded down to 1024 bytes.
     facts.activations[0].bytes = (4 << 20) + 1023;
     assert_eq!(compare(&facts).unwrap(), []);

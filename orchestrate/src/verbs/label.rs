@@ -212,7 +212,10 @@ impl Host {
         let changed = labels != before;
         if changed {
             crate::process::reserve::spare(&self.settings.state)?;
-            self.commit_told(|write| write.change_labels(name, changes))?;
+            self.commit_told(|write| {
+                write.change_labels(name, changes)?;
+                write.person_has(name)
+            })?;
         }
         Ok(Labelled { name: name.into(), labels, changed })
     }

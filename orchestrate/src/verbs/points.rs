@@ -157,7 +157,10 @@ impl Host {
         };
         let Some(reserved) = self.point_of(done.volume)? else { return Ok(()) };
         let state = self.state_of_disk(reserved.id, &used)?;
-        self.commit_told(|write| write.keep_point(&reserved, state))?;
+        self.commit_told(|write| {
+            write.keep_point(&reserved, state)?;
+            write.person_has(&row.name)
+        })?;
         done.consistency = Some(state);
         done.used_by = used.by().map(str::to_owned);
         Ok(())

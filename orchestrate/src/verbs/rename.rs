@@ -62,7 +62,10 @@ impl Host {
         if let Some(by) = self.store.stranger(Some(row.id), new)? {
             return Err(Error::Stranger { name: new.into(), by });
         }
-        self.commit_told(|write| write.rename_activation(name, new))?;
+        self.commit_told(|write| {
+            write.rename_activation(name, new)?;
+            write.person_has(new)
+        })?;
         self.finish_rename(new)?;
         let path = self.store.path(new);
         Ok(Renamed { name: new.into(), former: name.into(), path })

@@ -98,7 +98,10 @@ impl Host {
         if !dry_run {
             if bytes > row.bytes {
                 self.may_promise(name, bytes - row.bytes)?;
-                self.commit_told(|write| write.resize_activation(name, bytes))?;
+                self.commit_told(|write| {
+                    write.resize_activation(name, bytes)?;
+                    write.person_has(name)
+                })?;
             }
             why = self.lengthened(row.id, bytes, &used)?;
         }

@@ -91,7 +91,10 @@ impl Host {
             crate::process::reserve::spare(&self.settings.state)?;
         }
         let now = moment()?;
-        self.commit_told(|write| write.put_ttl(name, seconds, &now))?;
+        self.commit_told(|write| {
+            write.person_has(name)?;
+            write.put_ttl(name, seconds, &now)
+        })?;
         let row = self.registry.activation(name)?;
         let clock = self.registry.clock_at(&now)?;
         let ends_ms = row.and_then(|row| row.ttl).map(|ttl| clock.end_of(&ttl));

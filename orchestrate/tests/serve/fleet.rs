@@ -249,7 +249,10 @@ fn a_document_takes_away_only_what_no_person_has_asked_for() {
     let host = bench.host("host");
     let wants = json!({
         "images": {"a": {"image": A}, "b": {"image": B}},
-        "activations": {"web": {"image": "a"}, "db": {"image": "b"}},
+        "activations": {
+            "web": {"image": "a"}, "db": {"image": "b"},
+            "labelled": {"image": "a"}, "timed": {"image": "a"}, "named": {"image": "a"},
+        },
     });
     publish(&bench, &document(1, &wants));
     let daemon = start(&host, None);
@@ -262,7 +265,7 @@ fn a_document_takes_away_only_what_no_person_has_asked_for() {
     fleet(&daemon, "all of it", ready);
     assert_eq!(
         host.rows("SELECT name, asked FROM activations ORDER BY 1"),
-        ["db | document", "web | document"]
+        ["db", "labelled", "named", "timed", "web"].map(|name| format!("{name} | document"))
     );
     assert_eq!(host.rows("SELECT DISTINCT asked FROM images"), ["document"]);
     publish(&bench, &document(2, &json!({"paused": true})));
@@ -271,7 +274,13 @@ fn a_document_takes_away_only_what_no_person_has_asked_for() {
     let answer =
         daemon.ask("POST", "/v1/activations", &json!({"id": "web", "image": A}).to_string());
     assert_eq!(answer.status, 200);
-    for subject in ["web", A] {
+    // What a person has put on one of them makes it theirs as well.
+    for words in
+        [["label", "labelled", "tier=1"], ["ttl", "timed", "1h"], ["rename", "named", "mine"]]
+    {
+        host.ok(&words);
+    }
+    for subject in ["web", "labelled", "timed", "mine", A] {
         let end = remove_by_document(&host, &daemon, subject);
         let why = end["message"].as_str().unwrap_or_default().to_owned();
         assert_eq!(end["state"], "failed", "{end}");

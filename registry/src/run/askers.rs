@@ -131,6 +131,14 @@ impl Write<'_> {
         self.run(sql, [name]).map(drop)
     }
 
+    /// A person has done something to an activation that lasts, such as a name, a label or a point: it counts as asked for.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn person_has(&self, name: &str) -> Result<(), Error> {
+        self.activation_asked(name, Asker::Person, false)
+    }
+
     /// Whether a document may take this image or activation away: only a document has asked for it, and nobody has
     /// pinned it.
     pub fn is_documents_alone(&self, subject: &str) -> Result<bool, Error> {

@@ -1,6 +1,7 @@
 //! `kill -9` of `orchestrate` before and after each call that changes something on the pool, or the registry's number,
 //! while the disk of an activation grows, is forked, kept as a point and brought back: nothing stays suspended, what was
-//! on the disk is on it, and the same command again ends well.
+//! on the disk is on it, and the same command again ends well. In the short form each command is killed once while it
+//! holds the disk suspended, and at one other place; in the long one before and after each of them.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -17,8 +18,11 @@ use crate::scenario::{Needs, Report, Scenario};
 use crate::trace::{self, Act, Call, Effect, Side, Whose};
 
 /// See the module.
-pub const SCENARIO: Scenario =
-    Scenario { name: "disk_killed", needs: Needs { timeout_s: 1800, ..Needs::DEFAULT }, run };
+pub const SCENARIO: Scenario = Scenario {
+    name: "disk_killed",
+    needs: Needs { timeout_s: 900, soak_timeout_s: Some(2 * 3600), ..Needs::DEFAULT },
+    run,
+};
 
 /// A command, and how the disk of `a` is used meanwhile.
 struct Case {
@@ -45,6 +49,15 @@ const CASES: &[Case] = &[
     Case { words: &["rm", "a"], used: Used::Idle },
 ];
 
+/// Where a command is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// Before or after the place of this number.
+    Place(Side, usize),
+    /// After the first call that has left the disk suspended.
+    Suspended,
+}
+
 /// The bound within which a device that a killed process has suspended runs again, without any command: a second,
 /// and what an emulated processor makes of that.
 const SOON: Duration = Duration::from_secs(5);
@@ -53,14 +66,24 @@ fn run(guest: &mut Guest) -> Result<Report> {
     let veneer = host(guest)?;
     veneer.ok(&["ensure", IMAGE])?;
     let (mut kills, mut suspended) = (0, 0);
-    for case in CASES {
-        for side in [Side::Before, Side::After] {
-            let mut at = 0;
-            while let Some(was) = killed(guest, &veneer, case, side, at)? {
-                kills += 1;
-                suspended += usize::from(was);
-                at += 1;
+    let mut kill = |case: &Case, at: At| -> Result<bool> {
+        let was = killed(guest, &veneer, case, at)?;
+        kills += usize::from(was.is_some());
+        suspended += usize::from(was == Some(true));
+        Ok(was.is_some())
+    };
+    for (number, case) in CASES.iter().enumerate() {
+        if guest.long() {
+            for side in [Side::Before, Side::After] {
+                let mut nth = 0;
+                while kill(case, At::Place(side, nth))? {
+                    nth += 1;
+                }
             }
+        } else {
+            kill(case, At::Suspended)?;
+            let side = if number % 2 == 0 { Side::Before } else { Side::After };
+            ensure!(kill(case, At::Place(side, number))?, "{:?}: no place {number}", case.words);
         }
     }
     ensure!(suspended > 0, "no kill fell between suspend and resume");
@@ -79,14 +102,8 @@ fn is_suspended(name: &str) -> Result<bool> {
     Ok(Dm::open()?.state(By::Name(name))?.is_some_and(|state| state.suspended))
 }
 
-/// Kills it at the `at`th place; none when it has fewer. Whether that left a device suspended.
-fn killed(
-    guest: &Guest,
-    veneer: &Veneer,
-    case: &Case,
-    side: Side,
-    at: usize,
-) -> Result<Option<bool>> {
+/// Kills it there; none when it does not come there. Whether that left a device suspended.
+fn killed(guest: &Guest, veneer: &Veneer, case: &Case, at: At) -> Result<Option<bool>> {
     veneer.ok(&["activate", IMAGE, "--name", "a"])?;
     let mut mounted = Some(Mounted::new(guest.scratch(), "a")?);
     let kept = |mounted: &Mounted| mounted.path().join("kept");
@@ -115,11 +132,17 @@ fn killed(
     }
     let (mut seen, mut place, mut was) = (0, None, Ok(false));
     let each = |call: &Call, now: Side| {
-        if place.is_some() || now != side || !is_place(call) {
+        if place.is_some() || !is_place(call) {
             return Act::Go;
         }
-        seen += 1;
-        if seen <= at {
+        let here = match at {
+            At::Place(side, nth) => {
+                seen += usize::from(now == side);
+                now == side && seen > nth
+            }
+            At::Suspended => now == Side::After && is_suspended("a").unwrap_or(true),
+        };
+        if !here {
             return Act::Go;
         }
         place = Some(call.clone());
@@ -135,7 +158,7 @@ fn killed(
             tidy(veneer)?;
             return Ok(None);
         }
-        Some(place) => format!("{:?} killed {side:?} {at}: {place}", case.words),
+        Some(place) => format!("{:?} killed {at:?}: {place}", case.words),
     };
     ensure!(ended.signal == Some(Signal::SIGKILL), "{what}: {ended:?}");
     let was = was?;

@@ -98,3 +98,55 @@ fn an_activation_has_so_many_points_and_no_more() {
     host.ok(&["snapshot", "d", "more"]);
     refused(&host, &["points", "d", "--remove", "p0"], "no point");
 }
+
+/// What the old registry says of points and forks stays; without it a point is a disk that nobody knows the name of.
+#[test]
+fn a_rebuild_keeps_points_and_where_a_fork_is_from() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    host.ok(&["activate", A, "--name", "d"]);
+    write(&host, "d", "monday");
+    host.ok(&["deactivate", "d"]);
+    host.ok(&["snapshot", "d", "p"]);
+    host.ok(&["fork", "d", "e"]);
+    write(&host, "d", "tuesday");
+    let asked = || host.rows("SELECT name, asked FROM activations ORDER BY 1");
+    {
+        let conn = rusqlite::Connection::open(host.state().join("registry.db")).unwrap();
+        conn.execute("UPDATE activations SET asked = 'document' WHERE name = 'e'", []).unwrap();
+        conn.execute("UPDATE images SET asked = 'both'", []).unwrap();
+    }
+    let done = host.ok(&["rebuild"]);
+    assert_eq!(
+        (&done["activations"], &done["foreign"]),
+        (&json!(["d", "e"]), &json!([])),
+        "{done}"
+    );
+    host.check();
+    assert_eq!(host.ok(&["points", "d"])["points"][0]["point"], "p");
+    assert_eq!(host.ok(&["ls"])["activations"][1]["forked_from"], "d");
+    assert_eq!(asked(), ["d | person", "e | document"]);
+    assert_eq!(host.rows("SELECT asked FROM images"), ["both"]);
+    host.ok(&["restore", "d", "p"]);
+    assert_eq!(read(&host, "d"), "monday");
+    host.check();
+
+    // A point whose tree is gone is told, and is no point any more.
+    let point = host.rows("SELECT id FROM points");
+    fs::remove_dir_all(host.store().join("volumes").join(&point[0])).unwrap();
+    for of in ["notes", "made"] {
+        fs::remove_file(host.store().join(of).join(&point[0])).unwrap();
+    }
+    let done = host.ok(&["rebuild"]);
+    let told = done["unread"].to_string();
+    assert!(told.contains("the point p of d is gone from the store"), "{done}");
+    assert_eq!(host.ok(&["points", "d"])["points"], json!([]));
+    host.check();
+
+    // Without any registry a point is found by what its tree says, as an activation of its own.
+    host.ok(&["snapshot", "d", "q"]);
+    fs::remove_file(host.state().join("registry.db")).unwrap();
+    let done = host.ok(&["rebuild"]);
+    assert_eq!(done["activations"].as_array().unwrap().len(), 3, "{done}");
+    host.check();
+}

@@ -23,6 +23,7 @@ const TABLES: &[&str] = &[
     "image_layers",
     "activations",
     "labels",
+    "points",
     "attempts",
     "runs",
     "webhooks",

@@ -12,6 +12,58 @@ use crate::write::Write;
 /// of later schemas too.
 const FOLLOWS: &[&str] = &["meta", "volumes", "images", "image_layers", "activations", "attempts"];
 
+/// Columns of a table of [`FOLLOWS`] that the store cannot say: a row that was there, and is again, has them as
+/// they were.
+struct Kept {
+    table: &'static str,
+    /// By which it is the same row.
+    keys: &'static [&'static str],
+    columns: &'static [&'static str],
+}
+
+const KEPT: &[Kept] = &[
+    Kept {
+        table: "image_layers",
+        keys: &["reference", "pos", "digest"],
+        columns: &["key", "etag"],
+    },
+    Kept {
+        table: "images",
+        keys: &["reference", "chain"],
+        columns: &[
+            "created_ms",
+            "used",
+            "found",
+            "manifest",
+            "config",
+            "platform",
+            "index_etag",
+            "asked",
+        ],
+    },
+    Kept {
+        table: "activations",
+        keys: &["name", "id"],
+        columns: &[
+            "created_ms",
+            "manifest",
+            "config",
+            "device_uid",
+            "device_gid",
+            "device_mode",
+            "node",
+            "node_dev",
+            "asked",
+            "ttl_s",
+            "ttl_from_ms",
+            "read_only",
+            "former",
+            "forked_from",
+            "disk_state",
+        ],
+    },
+];
+
 /// Rows of one table, with the names of its columns.
 struct Rows {
     table: String,
@@ -19,9 +71,44 @@ struct Rows {
     rows: Vec<Vec<Value>>,
 }
 
+impl Kept {
+    /// What an older registry says in them, the keys first; an older schema has not all of the columns.
+    fn rows(&self, old: &Registry) -> Result<Option<Rows>, Error> {
+        let has = columns(old, self.table)?;
+        if !self.keys.iter().all(|key| has.iter().any(|column| column == key)) {
+            return Ok(None);
+        }
+        let there = self.columns.iter().filter(|column| has.iter().any(|has| has == *column));
+        let all: Vec<&str> = self.keys.iter().chain(there).copied().collect();
+        let sql = format!("SELECT {} FROM {}", all.join(", "), self.table);
+        let (columns, rows) = rows(old, &sql)?;
+        Ok(Some(Rows { table: self.table.into(), columns, rows }))
+    }
+}
+
+fn columns(of: &Registry, table: &str) -> Result<Vec<String>, Error> {
+    let sql = "SELECT name FROM pragma_table_info(?1)";
+    of.all(sql, [table], |row| crate::rows::get(row, 0, "schema"))
+}
+
+impl Rows {
+    /// Those whose `id` is one of these.
+    fn of_ids(&self, ids: &[u32]) -> Rows {
+        let column = self.columns.iter().position(|column| column == "id");
+        let is_one = |row: &&Vec<Value>| match column.and_then(|column| row.get(column)) {
+            Some(Value::Integer(id)) => ids.iter().any(|one| i64::from(*one) == *id),
+            _ => false,
+        };
+        let rows = self.rows.iter().filter(is_one).cloned().collect();
+        Rows { table: self.table.clone(), columns: self.columns.clone(), rows }
+    }
+}
+
 /// What was read of an older registry.
 pub(crate) struct Memory {
     tables: Vec<Rows>,
+    /// Columns of what the store says, too.
+    kept: Vec<(&'static Kept, Rows)>,
     /// What could not be read.
     lost: Vec<String>,
 }
@@ -29,7 +116,7 @@ pub(crate) struct Memory {
 impl Memory {
     /// Reads all that is to be taken over. A table that is damaged is left out, and named.
     pub(crate) fn of(old: &Registry) -> Memory {
-        let mut memory = Memory { tables: Vec::new(), lost: Vec::new() };
+        let mut memory = Memory { tables: Vec::new(), kept: Vec::new(), lost: Vec::new() };
         // In the order in which they were made: a row refers to those of earlier tables.
         let names = old.all(
             "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB 'sqlite_*'
@@ -48,44 +135,11 @@ impl Memory {
                 Err(error) => memory.lost.push(format!("{table}: {error}")),
             }
         }
-        // Those of an older schema have neither configs nor devices.
-        let has_configs = memory.table("configs").is_some();
-        let has_labels = memory.table("labels").is_some();
-        for (table, sql) in [
-            ("image layers", "SELECT reference, pos, digest, key, etag FROM image_layers"),
-            ("images", "SELECT reference, chain, used, created_ms FROM images"),
-            (
-                "configs",
-                "SELECT reference, chain, found, manifest, config, platform FROM images
-                 WHERE manifest IS NOT NULL OR config IS NOT NULL",
-            ),
-            (
-                "configs of activations",
-                "SELECT name, id, manifest, config FROM activations
-                 WHERE manifest IS NOT NULL OR config IS NOT NULL",
-            ),
-            (
-                "devices of activations",
-                "SELECT name, id, device_uid, device_gid, device_mode, node, node_dev FROM activations
-                 WHERE device_uid IS NOT NULL OR device_mode IS NOT NULL OR node IS NOT NULL",
-            ),
-            (
-                "terms of activations",
-                "SELECT name, id, ttl_s, ttl_from_ms, read_only, former FROM activations
-                 WHERE ttl_s IS NOT NULL OR read_only OR former IS NOT NULL",
-            ),
-        ] {
-            if table.starts_with("terms") && !has_labels {
-                continue;
-            }
-            if (table.starts_with("configs") || table.starts_with("devices")) && !has_configs {
-                continue;
-            }
-            match rows(old, sql) {
-                Ok((columns, rows)) => {
-                    memory.tables.push(Rows { table: format!(".{table}"), columns, rows });
-                }
-                Err(error) => memory.lost.push(format!("{table}: {error}")),
+        for kept in KEPT {
+            match kept.rows(old) {
+                Ok(Some(rows)) => memory.kept.push((kept, rows)),
+                Ok(None) => {}
+                Err(error) => memory.lost.push(format!("{}: {error}", kept.table)),
             }
         }
         memory
@@ -130,69 +184,46 @@ impl Write<'_> {
     }
 
     /// After the facts of the store are written. Returns what could not be taken over.
-    pub(crate) fn take_over_memory(&self, memory: &Memory) -> Result<Vec<String>, Error> {
+    ///
+    /// Of points only those with these ids stand.
+    pub(crate) fn take_over_memory(
+        &self,
+        memory: &Memory,
+        points: &[u32],
+    ) -> Result<Vec<String>, Error> {
         let mut lost = memory.lost.clone();
         let of_old = |rows: &&Rows| {
-            !rows.table.starts_with('.')
-                && !["events", "sqlite_sequence", "counters"].contains(&rows.table.as_str())
+            !["events", "sqlite_sequence", "counters", "points"].contains(&rows.table.as_str())
         };
         for rows in memory.tables.iter().filter(of_old) {
             lost.extend(self.take_over_rows(rows, "INSERT OR IGNORE")?);
+        }
+        if let Some(rows) = memory.table("points") {
+            lost.extend(self.take_over_rows(&rows.of_ids(points), "INSERT OR IGNORE")?);
         }
         // Last: triggers have counted what was just put.
         if let Some(counters) = memory.table("counters") {
             lost.extend(self.take_over_rows(counters, "INSERT OR REPLACE")?);
         }
-        for row in memory.table(".image layers").iter().flat_map(|rows| &rows.rows) {
-            let [reference, pos, digest, key, etag] = row.as_slice() else { continue };
-            self.run(
-                "UPDATE image_layers SET key = ?4, etag = ?5
-                 WHERE reference = ?1 AND pos = ?2 AND digest = ?3",
-                [reference, pos, digest, key, etag],
-            )?;
-        }
-        for row in memory.table(".images").iter().flat_map(|rows| &rows.rows) {
-            let [reference, chain, used, created] = row.as_slice() else { continue };
-            self.run(
-                "UPDATE images SET used = ?3, created_ms = ?4 WHERE reference = ?1 AND chain = ?2",
-                [reference, chain, used, created],
-            )?;
-        }
-        for row in memory.table(".configs").iter().flat_map(|rows| &rows.rows) {
-            let [reference, chain, found, manifest, config, platform] = row.as_slice() else {
-                continue;
-            };
-            self.run(
-                "UPDATE images SET found = ?3, manifest = ?4, config = ?5, platform = ?6
-                 WHERE reference = ?1 AND chain = ?2",
-                [reference, chain, found, manifest, config, platform],
-            )?;
-        }
-        for row in memory.table(".configs of activations").iter().flat_map(|rows| &rows.rows) {
-            let [name, id, manifest, config] = row.as_slice() else { continue };
-            self.run(
-                "UPDATE activations SET manifest = ?3, config = ?4 WHERE name = ?1 AND id = ?2",
-                [name, id, manifest, config],
-            )?;
-        }
-        let devices = memory.table(".devices of activations");
-        for row in devices.iter().flat_map(|rows| &rows.rows) {
-            let [name, id, uid, gid, mode, node, node_dev] = row.as_slice() else { continue };
-            self.run(
-                "UPDATE activations SET device_uid = ?3, device_gid = ?4, device_mode = ?5, node = ?6,
-                   node_dev = ?7 WHERE name = ?1 AND id = ?2",
-                [name, id, uid, gid, mode, node, node_dev],
-            )?;
-        }
-        for row in memory.table(".terms of activations").iter().flat_map(|rows| &rows.rows) {
-            let [name, id, ttl, from, read_only, former] = row.as_slice() else { continue };
-            self.run(
-                "UPDATE activations SET ttl_s = ?3, ttl_from_ms = ?4, read_only = ?5, former = ?6
-                 WHERE name = ?1 AND id = ?2",
-                [name, id, ttl, from, read_only, former],
-            )?;
+        for (kept, rows) in &memory.kept {
+            lost.extend(self.take_over_kept(kept, rows)?);
         }
         Ok(lost)
+    }
+
+    fn take_over_kept(&self, kept: &Kept, of: &Rows) -> Result<Option<String>, Error> {
+        let place = |from: usize, names: &[&str], is: &str, between: &str| {
+            let one = |(at, name): (usize, &&str)| format!("{name} {is} ?{}", from + at + 1);
+            names.iter().enumerate().map(one).collect::<Vec<_>>().join(between)
+        };
+        let names: Vec<&str> = of.columns.iter().map(String::as_str).collect();
+        let (keys, rest) = names.split_at(kept.keys.len());
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let set = place(keys.len(), rest, "=", ", ");
+        let sql = format!("UPDATE {} SET {set} WHERE {}", of.table, place(0, keys, "IS", " AND "));
+        self.put_rows(&sql, &of.table, &mut of.rows.iter().map(|row| row.iter().collect()))
     }
 
     /// Puts the rows that this schema takes, by the names of their columns. Returns what it does not.
@@ -213,23 +244,69 @@ impl Write<'_> {
         let names: Vec<&str> = common.iter().map(|column| of.columns[*column].as_str()).collect();
         let places = vec!["?"; common.len()].join(", ");
         let sql = format!("{verb} INTO \"{}\"({}) VALUES ({places})", of.table, names.join(", "));
-        let mut refused = (0_usize, String::new());
-        let mut statement = self.tx.prepare(&sql).map_err(Error::sqlite("write a row"))?;
-        for row in &of.rows {
-            let values = common.iter().map(|column| &row[*column]);
-            match statement.execute(rusqlite::params_from_iter(values)) {
-                Ok(_) => {}
-                // A row that the tables do not take says nothing that could be relied on.
-                Err(error)
-                    if error.sqlite_error_code()
-                        == Some(rusqlite::ErrorCode::ConstraintViolation) =>
-                {
-                    refused = (refused.0 + 1, error.to_string());
-                }
-                Err(error) => return Err(Error::sqlite("write a row")(error)),
+        let mut rows =
+            of.rows.iter().map(|row| common.iter().map(|column| &row[*column]).collect());
+        self.put_rows(&sql, &of.table, &mut rows)
+    }
+
+    /// Runs `sql` with each of these rows. A row that the tables do not take says nothing that could be relied on:
+    /// gives how many those are, and why.
+    fn put_rows(
+        &self,
+        sql: &str,
+        table: &str,
+        rows: &mut dyn Iterator<Item = Vec<&Value>>,
+    ) -> Result<Option<String>, Error> {
+        let (mut count, mut why) = (0_usize, String::new());
+        let mut statement = self.tx.prepare(sql).map_err(Error::sqlite("write a row"))?;
+        for row in rows {
+            let done = statement.execute(rusqlite::params_from_iter(row));
+            let Err(error) = done else { continue };
+            if error.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
+                return Err(Error::sqlite("write a row")(error));
             }
+            (count, why) = (count + 1, error.to_string());
         }
-        let (count, why) = refused;
-        Ok((count > 0).then(|| format!("{}: {count} rows: {why}", of.table)))
+        Ok((count > 0).then(|| format!("{table}: {count} rows: {why}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Columns that follow from the store or from builds that are over, or that a rebuild gives itself.
+    const FOLLOW: &[(&str, &[&str])] = &[
+        ("image_layers", &["size", "volume"]),
+        ("images", &["endpoint", "updated_ms", "pinned", "listed"]),
+        (
+            "activations",
+            &[
+                "reference",
+                "origin",
+                "bytes",
+                "state",
+                "reserved_at",
+                "boot",
+                "unchecked",
+                "when_closed",
+                "endpoint",
+            ],
+        ),
+    ];
+
+    /// A new column is in one of the two lists, so that no rebuild forgets it in silence.
+    #[test]
+    fn each_column_is_kept_or_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(&dir.path().join("registry.db")).unwrap();
+        for kept in KEPT {
+            let follow = FOLLOW.iter().find(|(table, _)| *table == kept.table).unwrap().1;
+            let mut said = [kept.keys, kept.columns, follow].concat();
+            said.sort_unstable();
+            let mut has = columns(&registry, kept.table).unwrap();
+            has.sort_unstable();
+            assert_eq!(has, said, "{}", kept.table);
+        }
     }
 }

@@ -50,6 +50,10 @@ pub struct Facts {
     pub images: Vec<ImageFact>,
     /// Snapshots that are not sealed.
     pub activations: Vec<ActivationFact>,
+    /// Ids of points of activations, and of disks that a restore has put aside, whose rows in the registry that was
+    /// there stand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub points: Vec<u32>,
     /// The newest catalogs that were believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub catalogs: Vec<CatalogFact>,
@@ -226,8 +230,9 @@ impl Registry {
             let lost = registry.write(|write| {
                 memory.as_ref().map_or(Ok(()), |memory| write.take_over_history(memory))?;
                 write.put_facts(facts)?;
-                let lost =
-                    memory.as_ref().map_or(Ok(Vec::new()), |memory| write.take_over_memory(memory));
+                let lost = memory
+                    .as_ref()
+                    .map_or(Ok(Vec::new()), |memory| write.take_over_memory(memory, &facts.points));
                 for fact in &facts.catalogs {
                     write.put_catalog_fact(fact)?;
                 }

@@ -1,7 +1,7 @@
 //! `kill -9` of `orchestrate` before and after each call that changes something on the pool, or the registry's number,
 //! while the disk of an activation grows, is forked, kept as a point and brought back: nothing stays suspended, what was
-//! on the disk is on it, and the same command again ends well. In the short form each command is killed once while it
-//! holds the disk suspended, and at one other place; in the long one before and after each of them.
+//! on the disk is on it, and the same command again ends well. In the short form some commands are killed once, three of them
+//! while they hold the disk suspended; in the long one each of them before and after every such call.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -28,6 +28,8 @@ pub const SCENARIO: Scenario = Scenario {
 struct Case {
     words: &'static [&'static str],
     used: Used,
+    /// Where it is killed in the short form.
+    short: Option<At>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,14 +41,18 @@ enum Used {
 }
 
 const CASES: &[Case] = &[
-    Case { words: &["resize", "a", "5G"], used: Used::Idle },
-    Case { words: &["resize", "a", "5G"], used: Used::Mounted },
-    Case { words: &["fork", "a", "b"], used: Used::Mounted },
-    Case { words: &["fork", "a", "b", "--size", "5G"], used: Used::Open },
-    Case { words: &["fork", "a", "b"], used: Used::Down },
-    Case { words: &["snapshot", "a", "p"], used: Used::Mounted },
-    Case { words: &["restore", "a", "early"], used: Used::Idle },
-    Case { words: &["rm", "a"], used: Used::Idle },
+    Case { words: &["resize", "a", "5G"], used: Used::Idle, short: None },
+    Case { words: &["resize", "a", "5G"], used: Used::Mounted, short: Some(At::Suspended) },
+    Case { words: &["fork", "a", "b"], used: Used::Mounted, short: Some(At::Suspended) },
+    Case { words: &["fork", "a", "b", "--size", "5G"], used: Used::Open, short: None },
+    Case { words: &["fork", "a", "b"], used: Used::Down, short: Some(At::Place(Side::After, 2)) },
+    Case { words: &["snapshot", "a", "p"], used: Used::Mounted, short: Some(At::Suspended) },
+    Case {
+        words: &["restore", "a", "early"],
+        used: Used::Idle,
+        short: Some(At::Place(Side::Before, 5)),
+    },
+    Case { words: &["rm", "a"], used: Used::Idle, short: None },
 ];
 
 /// Where a command is killed.
@@ -72,18 +78,18 @@ fn run(guest: &mut Guest) -> Result<Report> {
         suspended += usize::from(was == Some(true));
         Ok(was.is_some())
     };
-    for (number, case) in CASES.iter().enumerate() {
-        if guest.long() {
-            for side in [Side::Before, Side::After] {
-                let mut nth = 0;
-                while kill(case, At::Place(side, nth))? {
-                    nth += 1;
+    for case in CASES {
+        match (guest.long(), case.short) {
+            (false, None) => {}
+            (false, Some(at)) => ensure!(kill(case, at)?, "{:?}: not at {at:?}", case.words),
+            (true, _) => {
+                for side in [Side::Before, Side::After] {
+                    let mut nth = 0;
+                    while kill(case, At::Place(side, nth))? {
+                        nth += 1;
+                    }
                 }
             }
-        } else {
-            kill(case, At::Suspended)?;
-            let side = if number % 2 == 0 { Side::Before } else { Side::After };
-            ensure!(kill(case, At::Place(side, number))?, "{:?}: no place {number}", case.words);
         }
     }
     ensure!(suspended > 0, "no kill fell between suspend and resume");

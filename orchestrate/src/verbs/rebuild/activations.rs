@@ -83,7 +83,10 @@ pub(super) fn find(
         }
     }
     for id in look.ids() {
-        let has_row = taken.contains(&id) || layers.has(id) || facts.serial_volume == Some(id);
+        let has_row = taken.contains(&id)
+            || layers.has(id)
+            || facts.serial_volume == Some(id)
+            || facts.points.contains(&id);
         if has_row || is_build(look, foundation, id) {
             continue;
         }

@@ -14,6 +14,7 @@ use crate::verbs::rebuild::activations;
 use crate::verbs::rebuild::foundation::{Foundation, Look};
 use crate::verbs::rebuild::known::Known;
 use crate::verbs::rebuild::layers::{self, Layers};
+use crate::verbs::rebuild::points;
 use crate::verbs::rebuild::unread::Unread;
 
 /// What makes no row.
@@ -51,6 +52,7 @@ pub(super) fn gather(
         leftovers: Vec::new(),
         images: Vec::new(),
         activations: Vec::new(),
+        points: Vec::new(),
         catalogs: Vec::new(),
         serial_volume: None,
     };
@@ -68,6 +70,7 @@ pub(super) fn gather(
     facts.images = images(&facts, &found, &known);
     let mut mapped = store.mapped()?;
     mapped.retain(|mapped| !store.is_work(mapped));
+    facts.points = points::find(&look, &known, &mut told);
     facts.activations = activations::find(&look, &foundation, &known, &mut found, &facts, &mapped);
     (facts.unsaid, facts.leftovers) = (found.unsaid, found.leftovers);
     told.extend(found.told);
@@ -78,6 +81,7 @@ pub(super) fn gather(
         .chain(facts.unsaid.iter().map(|row| row.id))
         .chain(facts.leftovers.iter().map(|row| row.id))
         .chain(facts.activations.iter().map(|row| row.id))
+        .chain(facts.points.iter().copied())
         .chain([facts.template])
         .chain(facts.serial_volume)
         .collect();

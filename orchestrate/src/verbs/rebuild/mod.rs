@@ -12,6 +12,7 @@ pub(crate) mod gather;
 pub(crate) mod known;
 pub(crate) mod layers;
 pub(crate) mod place;
+pub(crate) mod points;
 pub(crate) mod restore;
 pub(crate) mod unread;
 pub(crate) mod waits;

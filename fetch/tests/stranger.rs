@@ -330,9 +330,11 @@ fn a_part_that_stays_is_named() {
     let out = dir.path().join("1.tar");
     let plan = |_: &fault::Request, reply: fault::Reply| reply.pace(fault::Pace::Hang(100_000));
     let server = Server::start(fault::noise(400_000, 1), Arc::new(plan));
-    let begin = |tries: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fetch"));
+    // Whatever this test was started with: a shell's script has what it runs in the background ignore SIGINT.
+    let begin = |sigint: &str, tries: &str| {
+        let mut command = Command::new("/usr/bin/env");
         command.env_clear().env("HOME", "/nonexistent").stderr(Stdio::piped());
+        command.args([sigint, env!("CARGO_BIN_EXE_fetch")]);
         command.args(["--anonymous", "--endpoint", &server.url(), "--stall-timeout", "60"]);
         command.args(["--tries", tries, "s3://bkt/1.tar", "-o"]).arg(&out);
         command.spawn().unwrap()
@@ -342,7 +344,7 @@ fn a_part_that_stays_is_named() {
         names.find_map(|one| Some(one.path()).filter(|_| one.metadata().unwrap().len() > 0))
     };
     // Somebody loses patience.
-    let mut child = begin("1");
+    let mut child = begin("--default-signal=INT", "1");
     let part = loop {
         match part() {
             Some(part) => break part,
@@ -356,6 +358,22 @@ fn a_part_that_stays_is_named() {
     let status = child.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(2), "{said}");
     assert!(said.contains(part.to_str().unwrap()) && said.contains("resumes there"), "{said}");
+
+    // One that is to ignore it goes on, and says nothing of a part that stays.
+    std::fs::remove_file(&part).unwrap();
+    let mut child = begin("--ignore-signal=INT", "1");
+    while !part.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(child.try_wait().unwrap().is_none());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    child.wait().unwrap();
+    assert!(!said.contains("resumes there"), "{said}");
 }
 
 /// A terminal, as `script` makes one.

@@ -34,11 +34,22 @@ pub(crate) fn note() -> Option<String> {
     })
 }
 
-/// Ctrl-C and the like end the program as ever, after a word about what stays.
+/// Signals that this process was started to ignore, one bit each (proc_pid_status(5), `SigIgn`): `nohup` ignores
+/// SIGHUP, and a shell's script SIGINT of what it runs in the background.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Ctrl-C and the like end the program as ever, after a word about what stays. What is ignored stays so.
 pub(crate) fn watch_signals(say: fn(&str)) {
     let mut signals = SigSet::empty();
+    let ignored = ignored();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
+        if ignored & (1 << (signal as u32 - 1)) == 0 {
+            signals.add(signal);
+        }
     }
     // Before there is any other thread, so that all of them have it.
     if signals.thread_block().is_err() {

@@ -1,5 +1,7 @@
 //! `df`: what takes the room of a store, by image and by activation.
 
+use std::collections::HashMap;
+
 use registry::Activation;
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +73,12 @@ impl Host {
     pub fn usage(&self) -> Result<Usage, Error> {
         let facts = self.garbage_facts(None)?;
         let taken = self.store.taken_by_each()?;
-        let of = |id: u32| facts.volumes.iter().find(|volume| volume.id == id).map_or(0, own_bytes);
+        // By id: nothing is searched for once for each of many.
+        let taken: Option<HashMap<u32, Taken>> =
+            taken.map(|all| all.into_iter().map(|taken| (taken.id, taken)).collect());
+        let own_bytes: HashMap<u32, u64> =
+            facts.volumes.iter().map(|volume| (volume.id, own_bytes(volume))).collect();
+        let of = |id: u32| own_bytes.get(&id).copied().unwrap_or(0);
         let images = facts
             .images
             .iter()
@@ -101,15 +108,12 @@ impl Host {
                 }
             })
             .collect();
+        let takes = |id: u32| taken.as_ref().and_then(|all| all.get(&id));
         let activations: Vec<ActivationUse> =
-            facts.activations.iter().map(|row| ActivationUse::of(row, taken.as_deref())).collect();
-        let own = |of: u32| {
-            let all = taken.as_ref()?;
-            all.iter().find(|taken| taken.id == of).map(|taken| taken.exclusive_bytes)
-        };
+            facts.activations.iter().map(|row| ActivationUse::of(row, takes(row.id))).collect();
         let named = |point: registry::Point| {
             let name = format!("{}/{}", point.activation, point.name?);
-            Some((name, own(point.id)))
+            Some((name, takes(point.id).map(|taken| taken.exclusive_bytes)))
         };
         let points = self.registry.points()?.into_iter().filter_map(named).collect();
         Ok(Usage {
@@ -150,8 +154,7 @@ impl Host {
 }
 
 impl ActivationUse {
-    fn of(row: &Activation, taken: Option<&[Taken]>) -> ActivationUse {
-        let taken = taken.and_then(|all| all.iter().find(|taken| taken.id == row.id));
+    fn of(row: &Activation, taken: Option<&Taken>) -> ActivationUse {
         ActivationUse {
             name: row.name.clone(),
             size_bytes: row.bytes,

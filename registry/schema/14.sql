@@ -2,7 +2,7 @@
 
 -- By the activation's id, which a new name leaves as it is.
 CREATE TABLE labels(
-  activation  INTEGER NOT NULL REFERENCES activations(id) ON DELETE CASCADE,
+  activation  INTEGER NOT NULL REFERENCES activations(id) ON DELETE CASCADE ON UPDATE CASCADE,
   key         TEXT NOT NULL CHECK (length(key) BETWEEN 1 AND 63),
   value       TEXT NOT NULL CHECK (length(value) <= 63),
   PRIMARY KEY (activation, key)

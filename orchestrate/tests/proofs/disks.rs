@@ -49,6 +49,9 @@ fn a_directory_is_forked_and_brought_back_while_it_is_down() {
     host.check();
 
     host.ok(&["snapshot", "d", "p"]);
+    // What was put on it stays on what it is brought back to.
+    host.ok(&["label", "d", "tier=1"]);
+    host.ok(&["ttl", "d", "9h"]);
     refused(&host, &["snapshot", "d", "p"], "already");
     refused(&host, &["snapshot", "d", "."], ".");
     write(&host, "d", "tuesday");
@@ -57,6 +60,8 @@ fn a_directory_is_forked_and_brought_back_while_it_is_down() {
     assert_eq!(read(&host, "d"), "tuesday");
     host.ok(&["restore", "d", "p"]);
     assert_eq!(read(&host, "d"), "monday");
+    let listed = &host.ok(&["ls"])["activations"][0];
+    assert_eq!((&listed["labels"], &listed["ttl_s"]), (&json!({"tier": "1"}), &json!(32_400)));
     write(&host, "d", "wednesday");
     host.check();
 

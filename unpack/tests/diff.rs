@@ -282,6 +282,18 @@ fn what_no_layer_can_hold_is_refused_or_counted() {
     fs::create_dir_all(upper(&"e/".repeat(300))).unwrap();
     let error = place.try_diff().unwrap_err();
     assert!(error.to_string().contains("--depth-max"), "{error}");
+    // Deeper than any path reaches: made step by step, as a guest may.
+    fs::remove_dir_all(upper("e")).unwrap();
+    let mut at = File::open(place.at("upper")).unwrap();
+    let name = "n".repeat(250);
+    for _ in 0..17 {
+        rustix::fs::mkdirat(&at, &name, rustix::fs::Mode::RWXU).unwrap();
+        let flags = rustix::fs::OFlags::DIRECTORY;
+        at = rustix::fs::openat(&at, &name, flags, rustix::fs::Mode::empty()).unwrap().into();
+    }
+    let error = place.try_diff().unwrap_err();
+    assert_eq!(error.kind(), Kind::Limit, "{error}");
+    assert!(error.to_string().contains("path too long"), "{error}");
 }
 
 /// Time, size and inode are the same, and the bytes are not.

@@ -20,7 +20,7 @@ pub(crate) struct Export {
     /// the activation's name
     #[argh(positional)]
     pub(crate) name: String,
-    /// the file for the layer, made whole or not at all; without it the layer goes to standard output
+    /// the file for the layer, made whole or not at all; without it, or by -, the layer goes to standard output
     #[argh(option, short = 'o')]
     pub(crate) output: Option<PathBuf>,
     /// make an image of the activation's image and the layer: oci:DIR:TAG, a layout that has the activation's image
@@ -42,9 +42,15 @@ fn wanted(args: &Export) -> Result<(ExportTo, Compression), Error> {
         (false, true) => Compression::Zstd,
         (true, true) => return Err(Error::Usage("--gzip and --zstd: one of them".into())),
     };
-    let to = match (&args.output, &args.image) {
-        (Some(_), Some(_)) => return Err(Error::Usage("-o and --image: one of them".into())),
-        (Some(path), None) => ExportTo::File(path.clone()),
+    let output = args.output.as_ref().filter(|path| path.as_os_str() != "-");
+    if output.is_some_and(|path| path.as_os_str().is_empty()) {
+        return Err(Error::Usage("-o: the name of the file is empty".into()));
+    }
+    if args.output.is_some() && args.image.is_some() {
+        return Err(Error::Usage("-o and --image: one of them".into()));
+    }
+    let to = match (output, &args.image) {
+        (Some(path), _) => ExportTo::File(path.clone()),
         (None, Some(image)) => {
             let cwd = std::env::current_dir().unwrap_or_default();
             ExportTo::Image(reference(image)?.absolute(&cwd))

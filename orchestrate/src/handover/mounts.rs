@@ -13,6 +13,8 @@ pub(crate) struct Mounted {
     pub(crate) root: PathBuf,
     /// Where.
     pub(crate) point: PathBuf,
+    /// Of an overlay the directories that it is made of, as they were given when it was mounted.
+    pub(crate) parts: Vec<PathBuf>,
 }
 
 /// All of them, in the kernel's order: what is mounted over something comes after it.
@@ -20,9 +22,40 @@ pub(crate) fn table(text: &[u8]) -> Vec<Mounted> {
     let line = |line: &[u8]| {
         let mut fields = line.split(|byte| *byte == b' ');
         let device = String::from_utf8(fields.nth(2)?.to_vec()).ok()?;
-        Some(Mounted { device, root: path(fields.next()?), point: path(fields.next()?) })
+        let (root, point) = (path(fields.next()?), path(fields.next()?));
+        // After the optional fields and a lone hyphen: type, source, and options of the file system.
+        let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+        let is_overlay = rest.next() == Some(b"overlay");
+        let options = rest.nth(1).filter(|_| is_overlay).unwrap_or_default();
+        Some(Mounted { device, root, point, parts: parts(options) })
     };
     text.split(|byte| *byte == b'\n').filter_map(line).collect()
+}
+
+/// The directories in an overlay's options (kernel: filesystems/overlayfs.rst): lower ones have colons between them,
+/// or an option each.
+fn parts(options: &[u8]) -> Vec<PathBuf> {
+    const NAMES: [&str; 5] = ["lowerdir", "upperdir", "workdir", "lowerdir+", "datadir+"];
+    let mut parts = Vec::new();
+    for option in options.split(|byte| *byte == b',') {
+        let Some(equals) = option.iter().position(|byte| *byte == b'=') else { continue };
+        if !NAMES.iter().any(|name| name.as_bytes() == &option[..equals]) {
+            continue;
+        }
+        let value = path(&option[equals + 1..]).into_os_string().into_vec();
+        let mut part = Vec::new();
+        let mut bytes = value.into_iter();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'\\' => part.extend(bytes.next()),
+                b':' => parts.push(std::mem::take(&mut part)),
+                other => part.push(other),
+            }
+        }
+        parts.push(part);
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.into_iter().map(|part| PathBuf::from(OsString::from_vec(part))).collect()
 }
 
 /// A field, in which some bytes stand as three octal digits.
@@ -149,6 +182,16 @@ mod tests {
         let own_points = of_place(&own, &own, tree);
         assert_eq!(own_points, paths(&["/srv/a b/volumes/7/proc", "/mnt/web", "/mnt/etc"]));
         assert_eq!(on_device(&own, "8:2"), paths(&["/mnt/another"]));
+    }
+
+    #[test]
+    fn an_overlay_names_what_it_is_made_of() {
+        let text = b"30 21 0:50 / /merged rw shared:7 - overlay overlay rw,lowerdir=/v/1:/a\\134:b:/c\\040d,\
+            upperdir=/v/2/up,workdir=/v/2/work,index=off\n31 21 0:51 / /x rw - overlay o rw,lowerdir+=/e,datadir+=/f\n\
+            32 21 0:52 / /y rw - ext4 /dev/sda1 rw,lowerdir=/v/1\n33 21 0:53 / /z rw - overlay\n";
+        let parts: Vec<Vec<PathBuf>> = table(text).into_iter().map(|mount| mount.parts).collect();
+        let all = ["/v/1", "/a:b", "/c d", "/v/2/up", "/v/2/work"];
+        assert_eq!(parts, [paths(&all), paths(&["/e", "/f"]), paths(&[]), paths(&[])]);
     }
 
     #[test]

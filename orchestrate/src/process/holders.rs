@@ -169,12 +169,35 @@ impl Used {
     }
 
     /// Where it is mounted, of a table of another process.
-    fn mounts(&self, table: &[mounts::Mounted], own: &[mounts::Mounted]) -> Vec<PathBuf> {
+    fn mounts(
+        &self,
+        process: &Path,
+        table: &[mounts::Mounted],
+        own: &[mounts::Mounted],
+    ) -> Vec<PathBuf> {
         match self {
             Used::Device(major, minor) => mounts::on_device(table, &format!("{major}:{minor}")),
-            Used::Tree(tree) => mounts::of_place(table, own, tree),
+            Used::Tree(tree) => {
+                let mut at = mounts::of_place(table, own, tree);
+                let made_of = |mount: &&mounts::Mounted| {
+                    mount.parts.iter().any(|part| is_within(part, tree, process))
+                };
+                at.extend(table.iter().filter(made_of).map(|mount| mount.point.clone()));
+                at
+            }
         }
     }
+}
+
+/// Whether a directory that an overlay was given by a process is the tree or in it: by its path here, or by what is
+/// there for that process.
+fn is_within(part: &Path, tree: &Path, process: &Path) -> bool {
+    if part.starts_with(tree) || fs::canonicalize(part).is_ok_and(|part| part.starts_with(tree)) {
+        return true;
+    }
+    let theirs = process.join("root").join(part.strip_prefix("/").unwrap_or(part));
+    let (Ok(is), Ok(tree)) = (fs::metadata(theirs), fs::metadata(tree)) else { return false };
+    (is.dev(), is.ino()) == (tree.dev(), tree.ino())
 }
 
 fn table(process: &Path) -> io::Result<Vec<mounts::Mounted>> {
@@ -201,7 +224,7 @@ impl Look {
             let command = || text(&dir.join("comm")).unwrap_or_default();
             let entered = namespace(&dir);
             if let Some(number) = entered.filter(|number| self.namespaces.insert(*number)) {
-                let points = used.mounts(&table(&dir).unwrap_or_default(), &own);
+                let points = used.mounts(&dir, &table(&dir).unwrap_or_default(), &own);
                 for at in points {
                     if self.found.mounts.len() >= SHOWN_MAX {
                         self.cut.insert("mounts");

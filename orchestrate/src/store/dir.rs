@@ -409,9 +409,13 @@ impl Store for DirStore {
             Err(source) => return Err(Error::Io { doing: "read", path: table.into(), source }),
         };
         let table = mounts::table(&text);
-        let inside = table.iter().find(|mount| mount.point.starts_with(&tree));
-        let point = inside.map(|mount| mount.point.clone());
-        let point = point.or_else(|| mounts::within_tree(&table, &tree).into_iter().next());
+        // An overlay has it under the path that it was given, which may be the link of the name.
+        let is_in = |part: &PathBuf| fs::canonicalize(part).is_ok_and(|at| at.starts_with(&tree));
+        let uses = |mount: &&mounts::Mounted| {
+            mount.point.starts_with(&tree) || mount.parts.iter().any(is_in)
+        };
+        let mut points = table.iter().filter(uses).map(|mount| mount.point.clone());
+        let point = points.next().or_else(|| mounts::within_tree(&table, &tree).pop());
         Ok(point.map(|point| format!("a mount at {}", point.display())))
     }
 

@@ -32,6 +32,10 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     if good_start && name.len() <= 100 && name.chars().all(plain) && name != "control" {
         return Ok(());
     }
+    if name == "control" {
+        let why = "the kernel keeps /dev/mapper/control for itself: choose another";
+        return Err(Error::Usage(format!("--name {name}: {why}")));
+    }
     Err(Error::Usage(format!(
         "--name {}: 1 to 100 of A-Z a-z 0-9 - _ . +, the first a letter or digit",
         quoted(name)

@@ -32,7 +32,10 @@ impl Host {
     pub fn rename(&mut self, name: &str, new: &str) -> Result<Renamed, Error> {
         check_name(new)?;
         if name == new {
-            return Err(Error::Usage(format!("rename {name}: it has that name already")));
+            return Err(match self.registry.activation(name)?.filter(is_told) {
+                Some(_) => Error::Usage(format!("rename {name}: it has that name already")),
+                None => self.unknown("activation", name),
+            });
         }
         if self.store.keeps_name(new) {
             let what = "a build or a look on this pool may need a device of this name";

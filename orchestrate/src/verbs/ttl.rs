@@ -158,6 +158,7 @@ impl Host {
             let subject = format!("activation {name}");
             self.registry.write(|write| write.happened(&subject, "its time has ended"))?;
             self.drive(name, Wish::Gone)?;
+            self.drop_points(name)?;
             self.say(1, format_args!("activation {name} is removed: its time has ended"));
         }
         Ok(Some(Ended { name: name.into(), stays: None }))

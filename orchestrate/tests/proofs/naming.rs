@@ -358,4 +358,29 @@ fn who_uses_an_activation_is_told() {
     refused(&host, &["who", "none"], "none");
     drop(worker);
     assert_eq!(host.ok(&["who", "web"])["held"], false);
+
+    // A container's overlay over it, here and in a mount namespace of its own.
+    let link = host.store().join("active/web");
+    let options = format!("lowerdir={}:/etc", link.display());
+    let overlay = ["-t", "overlay", "overlay", "-o", &options];
+    assert!(Command::new("mount").args(overlay).arg(&at).status().unwrap().success());
+    let found = host.ok(&["who", "web"]);
+    let (code, said) = host.said(&["rm", "web"]);
+    umount(&at).unwrap();
+    assert!(found["held"] == true && found.to_string().contains(at.to_str().unwrap()), "{found}");
+    assert!(code == 111 && said.contains(at.to_str().unwrap()), "{code}: {said}");
+    let script = format!("mount {} {} && exec sleep 60", overlay.join(" "), at.display());
+    let mut apart = Command::new("unshare").args(["-m", "sh", "-c", &script]).spawn().unwrap();
+    until("the overlay", || host.ok(&["who", "web"])["held"] == true);
+    apart.kill().unwrap();
+    apart.wait().unwrap();
+    until("nobody", || host.ok(&["who", "web"])["held"] == false);
+}
+
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let from = std::time::Instant::now();
+    while !is() {
+        assert!(from.elapsed().as_secs() < 30, "not within 30 s: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }

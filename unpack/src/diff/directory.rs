@@ -20,7 +20,7 @@ use crate::record::runs::{Row, Sorter};
 use crate::record::spill::io_fault;
 use crate::tree::budget::Budget;
 use crate::tree::fd::look::open_file;
-use crate::tree::fd::open::open_dir;
+use crate::tree::fd::open::open_found;
 use crate::tree::fd::root::Root;
 use crate::tree::site::split;
 
@@ -51,7 +51,7 @@ impl<'r> Directory<'r> {
         let (parent, name) = split(file.path);
         let dir = match parent {
             b"" => self.root.reopen()?,
-            path => open_dir(&self.top, path).map_err(Fault::fs("open directory", path))?,
+            path => open_found(&self.top, path)?,
         };
         let fd = open_file(&dir, name, file.path)?;
         let stat = fstat(&fd).map_err(Fault::fs("stat", file.path))?;

@@ -20,7 +20,7 @@ use crate::tree::budget::Budget;
 use crate::tree::fd::handle::spec;
 use crate::tree::fd::look::{open_file, xattrs};
 use crate::tree::fd::node::set_node_mode;
-use crate::tree::fd::open::{mode, open_dir, own, set_mode};
+use crate::tree::fd::open::{mode, open_found, own, set_mode};
 use crate::tree::fd::root::{Root, own_name};
 use crate::tree::site::split;
 
@@ -60,7 +60,7 @@ fn copy(from: &Root, to: &Root, budget: &mut Budget) -> Result<Cloned, Fault> {
         let dir = match open.take() {
             Some((known, dir)) if known == parent => dir,
             _ if parent.is_empty() => to.reopen()?,
-            _ => open_dir(&top, parent).map_err(Fault::fs("open directory", parent))?,
+            _ => open_found(&top, parent)?,
         };
         cloned.names += 1;
         let kind = SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT);
@@ -73,7 +73,7 @@ fn copy(from: &Root, to: &Root, budget: &mut Budget) -> Result<Cloned, Fault> {
             let (first_dir, first_name) = split(first);
             let first_dir = match first_dir {
                 b"" => to.reopen()?,
-                path => open_dir(&top, path).map_err(Fault::fs("open directory", path))?,
+                path => open_found(&top, path)?,
             };
             linkat(&first_dir, first_name, &dir, name, AtFlags::empty())
                 .map_err(Fault::fs("link", path))?;
@@ -101,8 +101,8 @@ fn copy(from: &Root, to: &Root, budget: &mut Budget) -> Result<Cloned, Fault> {
         Ok(())
     })?;
     for (path, stat) in dirs.iter().rev() {
-        let source = open_dir(&from_top, path).map_err(Fault::fs("open directory", path))?;
-        let dir = open_dir(&top, path).map_err(Fault::fs("open directory", path))?;
+        let source = open_found(&from_top, path)?;
+        let dir = open_found(&top, path)?;
         attributes(&source, &dir, path, stat)?;
     }
     let stat = nix::sys::stat::fstat(&from_top).map_err(Fault::fs("stat", b"."))?;

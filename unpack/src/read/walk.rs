@@ -19,7 +19,7 @@ use crate::stop::Stop;
 use crate::tree::budget::Budget;
 use crate::tree::dirs::join;
 use crate::tree::fd::look::{read_known, read_node};
-use crate::tree::fd::open::open_dir;
+use crate::tree::fd::open::open_found;
 use crate::tree::fd::remove::stream;
 use crate::tree::fd::root::{Root, is_dir, stat};
 use crate::tree::site::split;
@@ -102,7 +102,7 @@ pub(crate) fn records(
         let fd = match open.take() {
             Some((path, fd)) if path == parent => fd,
             _ if parent.is_empty() => root.reopen()?,
-            _ => open_dir(&top, parent).map_err(Fault::fs("open directory", parent))?,
+            _ => open_found(&top, parent)?,
         };
         let first = match &link {
             Some(other) if other.key == row.key => {
@@ -153,7 +153,7 @@ fn all_names(top: &OwnedFd, how: &Reading, budget: &mut Budget) -> Result<Sorter
         while let Some(dir) = dirs.next().map_err(sorting)? {
             let dir = unkey(&dir.key);
             let here: &[u8] = if dir.is_empty() { b"." } else { &dir };
-            let fd = open_dir(top, here).map_err(Fault::fs("open directory", here))?;
+            let fd = open_found(top, here)?;
             for entry in stream(&fd, b".")?.iter() {
                 budget.step()?;
                 let entry = entry.map_err(Fault::fs("read directory", here))?;
@@ -229,7 +229,7 @@ pub(crate) fn walk(
         let fd = match open.take() {
             Some((path, fd)) if path == dir => fd,
             _ if dir.is_empty() => root.reopen()?,
-            _ => open_dir(&top, &dir).map_err(Fault::fs("open directory", &dir))?,
+            _ => open_found(&top, &dir)?,
         };
         let path = join(&dir, &name);
         if let Some(stat) = stat(&fd, &name)? {

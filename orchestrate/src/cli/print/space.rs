@@ -37,7 +37,13 @@ pub(crate) fn collected(done: &Collected) -> String {
         );
     }
     match done.dry_run {
-        true => put(&mut text, format_args!("would free about {}\n", mib(done.layer_bytes))),
+        true => {
+            let more = match done.ended.iter().any(|ended| ended.stays.is_none()) {
+                true => ", and what is written to the activations whose time has ended",
+                false => "",
+            };
+            put(&mut text, format_args!("would free about {}{more}\n", mib(done.layer_bytes)));
+        }
         false => put(&mut text, format_args!("freed {}\n", mib(done.freed_bytes))),
     }
     for stays in &done.refused {

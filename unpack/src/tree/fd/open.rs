@@ -10,6 +10,7 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, fchown};
 
 use crate::error::Fault;
+use crate::error::refusal::Refusal;
 use crate::sys::{self, On};
 
 /// Opens a directory below `at`, never through a symlink.
@@ -24,6 +25,19 @@ pub(crate) fn open_dir(at: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
                 | ResolveFlag::RESOLVE_NO_SYMLINKS,
         );
     patiently(at, path, how)
+}
+
+/// Bytes of a path in one call, without its end (path_resolution(7)).
+const PATH_BYTES_MAX: u64 = libc::PATH_MAX as u64 - 1;
+
+/// As [`open_dir`], of a tree that somebody else has made: it may be deeper than any path reaches.
+pub(crate) fn open_found(at: impl AsFd, path: &[u8]) -> Result<OwnedFd, Fault> {
+    let bytes = path.len() as u64;
+    if bytes > PATH_BYTES_MAX {
+        let rule = "path too long";
+        return Err(Refusal::limit("--path-bytes-max", rule, bytes, PATH_BYTES_MAX).into());
+    }
+    open_dir(at, path).map_err(Fault::fs("open directory", path))
 }
 
 /// Opens, and again where a rename elsewhere was in the way of it (openat2(2)).

@@ -18,7 +18,6 @@ use std::{fs, io};
 use registry::StoreBinding;
 
 use crate::error::Error;
-use crate::handover::mounts;
 use crate::plan::mapped::Mapped;
 use crate::plan::{Mapping, epoch};
 use crate::process::cancel::Cancel;
@@ -26,6 +25,7 @@ use crate::store::dir_files::{
     self, io_error, is_dir, is_no_file, is_there, linked, make_tree, put_number, read_own, remove,
     replace, tree_error, write_new,
 };
+use crate::store::dir_held;
 use crate::store::dir_place::{
     LOCK, clear, is_empty, make_dir, make_private, making, own_dir, own_top,
 };
@@ -398,25 +398,8 @@ impl Store for DirStore {
         }
     }
 
-    /// A tree has no opening of its own: who is in it keeps what is open. But what is mounted inside of it
-    /// is somebody's, and in the way; and so is the tree itself where it is mounted elsewhere.
     fn held(&self, id: u32) -> Result<Option<String>, Error> {
-        let (tree, table) = (self.volume(id), Path::new("/proc/self/mountinfo"));
-        let text = match fs::read(table) {
-            Ok(text) => text,
-            // Without it nothing can be told; a mount is then met by who removes.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::Io { doing: "read", path: table.into(), source }),
-        };
-        let table = mounts::table(&text);
-        // An overlay has it under the path that it was given, which may be the link of the name.
-        let is_in = |part: &PathBuf| fs::canonicalize(part).is_ok_and(|at| at.starts_with(&tree));
-        let uses = |mount: &&mounts::Mounted| {
-            mount.point.starts_with(&tree) || mount.parts.iter().any(is_in)
-        };
-        let mut points = table.iter().filter(uses).map(|mount| mount.point.clone());
-        let point = points.next().or_else(|| mounts::within_tree(&table, &tree).pop());
-        Ok(point.map(|point| format!("a mount at {}", point.display())))
+        dir_held::held(&self.volume(id))
     }
 
     fn read_only(&self, _id: u32) -> Result<bool, Error> {

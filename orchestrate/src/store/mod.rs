@@ -7,6 +7,7 @@
 pub(crate) mod content;
 pub(crate) mod dir;
 pub(crate) mod dir_files;
+pub(crate) mod dir_held;
 pub(crate) mod dir_place;
 pub(crate) mod dir_restore;
 pub(crate) mod dir_work;

@@ -68,8 +68,9 @@ pub(crate) fn time(args: &Ttl) -> Result<Option<u64>, Error> {
 pub(crate) fn label(host: &mut dyn Verbs, args: Label, json: bool) -> anyhow::Result<ExitCode> {
     if args.labels.is_empty() {
         let name = quoted(&args.name).to_string();
-        let text =
-            format!("label {name}: expected KEY=VALUE or KEY-; `orchestrate show` shows them");
+        let text = format!(
+            "label {name}: add a label, KEY=VALUE, or KEY- to remove one; `orchestrate show` shows them"
+        );
         return Err(Error::Usage(text).into());
     }
     let done = host.label(&args.name, &label_changes(args.labels)?)?;

@@ -24,9 +24,11 @@ pub(crate) fn subject(host: &mut dyn Verbs, subject: &str, json: bool) -> anyhow
     let history =
         |host: &mut dyn Verbs, subject: String| host.events(Some(&subject), 0, Duration::ZERO);
     let mut runs: Vec<RunLine> = host.runs(true)?;
-    if let Some(at) =
-        subject.parse().ok().and_then(|id: u64| runs.iter().position(|r| r.run.id == id))
-    {
+    let listing = host.list()?;
+    // A name that is a number is a name first: `runs` shows the run.
+    let run =
+        subject.parse().ok().filter(|_| !listing.activations.iter().any(|a| a.name == subject));
+    if let Some(at) = run.and_then(|id: u64| runs.iter().position(|line| line.run.id == id)) {
         let line = runs.swap_remove(at);
         let events = history(host, format!("run {subject}"))?;
         let value = json!({"run": line, "events": events});
@@ -35,7 +37,6 @@ pub(crate) fn subject(host: &mut dyn Verbs, subject: &str, json: bool) -> anyhow
     runs.retain(|line| line.run.subject == subject);
     runs.drain(..runs.len().saturating_sub(RUNS_SHOWN));
     let under_way: String = runs.iter().map(print::run_line).collect();
-    let listing = host.list()?;
     if let Some(line) = listing.images.iter().find(|line| line.is_called(subject)) {
         let events = history(host, format!("image {}", line.image))?;
         let value = json!({"image": line, "runs": runs, "events": events});

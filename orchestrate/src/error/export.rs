@@ -70,7 +70,8 @@ impl fmt::Display for NotExported {
             NotExported::Open { name, by } => write!(
                 f,
                 "activation {name} is in use: {by}. What is exported must not change meanwhile: close it (a mount: \
-                 `orchestrate umount`) and try again, or export a fork of it"
+                 `orchestrate umount`) and try again, or export a fork of it \
+                 where the store is a pool"
             ),
             NotExported::Passing { name, state } => {
                 write!(f, "activation {name} is {state}: try again when that has ended")

@@ -331,8 +331,34 @@ pub(crate) fn open_store(settings: &mut Settings) -> Result<Box<dyn Store>, Erro
             settings.limits.place_min = u64::MAX;
             Box::new(ThinStore::open(pool)?)
         }
-        StoreName::Dir(path) => Box::new(DirStore::open(path, settings.wait, &settings.cancel)?),
+        StoreName::Dir(path) => {
+            not_made_for(path, &settings.state)?;
+            Box::new(DirStore::open(path, settings.wait, &settings.cancel)?)
+        }
     })
+}
+
+/// A store is made where there is none. For a registry that has one already, a place without one is a mistyped name, or
+/// a disk that is not mounted.
+fn not_made_for(path: &Path, state: &Path) -> Result<(), Error> {
+    let database = state.join("registry.db");
+    let is_empty = || std::fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
+    if !database.exists() || !is_empty() {
+        return Ok(());
+    }
+    // One that does not open is told where it is needed.
+    let bound = Registry::open_to_read(&database).and_then(|registry| registry.store());
+    match bound.ok().flatten() {
+        None => Ok(()),
+        Some(bound) => Err(Error::Usage(format!(
+            "there is no store at {}, and the registry in {} belongs to store \"{}:{}\": name that one by --store (is \
+             its disk mounted?), or for a new store another --state",
+            path.display(),
+            state.display(),
+            bound.kind,
+            bound.id
+        ))),
+    }
 }
 
 /// The registry; in a state directory without room, as its file stands.

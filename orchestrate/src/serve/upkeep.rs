@@ -3,6 +3,7 @@
 use registry::Registry;
 
 use crate::error::Error;
+use crate::process::log::{self, Level};
 use crate::serve::daemon::Daemon;
 use crate::serve::mode::Mode;
 use crate::verbs::history;
@@ -35,7 +36,12 @@ impl Daemon {
             return Ok(());
         }
         let ended = self.with_host(|host| host.end_ttls(false))?;
-        if ended.iter().any(|one| one.stays.is_none()) {
+        let gone = ended.iter().filter(|one| one.stays.is_none());
+        for one in gone.clone() {
+            let line = format!("activation {} is removed: its time has ended", one.name);
+            log::line(Level::Info, &line, &[]);
+        }
+        if gone.count() > 0 {
             self.tell();
         }
         Ok(())

@@ -57,8 +57,11 @@ impl Host {
         }
         for of in [name, new] {
             if let Some(run) = self.registry.live_runs_of(of)?.first() {
-                let (what, verb) = (format!("rename {name}"), run.verb.word());
-                let holder = format!("run {} ({verb} {of}), which has not ended", run.id);
+                let (what, verb, id) = (format!("the name {of}"), run.verb.word(), run.id);
+                let holder = format!(
+                    "run {id} ({verb} {of}), which has not ended: `orchestrate recover` ends an interrupted one, \
+                     `orchestrate cancel {id}` gives it up"
+                );
                 return Err(Error::Locked { what, holder, waited_s: 0 });
             }
         }

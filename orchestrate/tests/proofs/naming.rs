@@ -75,7 +75,7 @@ fn labels_are_set_changed_and_asked_for() {
     refused(&host, &words, "without the label app=web");
     refused(&host, &["label", "web-1", "a b=c"], "A-Z a-z 0-9");
     refused(&host, &["label", "web-1", "a=1", "a=2"], "twice");
-    refused(&host, &["label", "web-1"], "expected KEY=VALUE or KEY-");
+    refused(&host, &["label", "web-1"], "add a label");
     refused(&host, &["label", "none", "a=b"], "none");
     let many: Vec<String> = (0..31).map(|n| format!("k{n}=v")).collect();
     let words: Vec<&str> =
@@ -375,6 +375,24 @@ fn who_uses_an_activation_is_told() {
     apart.kill().unwrap();
     apart.wait().unwrap();
     until("nobody", || host.ok(&["who", "web"])["held"] == false);
+}
+
+/// What a stranger met.
+#[test]
+fn names_that_are_odd_are_answered_plainly() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    host.ok(&["activate", A, "--name", "web"]);
+    refused(&host, &["rename", "web", "control"], "/dev/mapper/control");
+    refused(&host, &["rename", "none", "none"], "no activation \"none\"");
+    refused(&host, &["rename", "web", "web"], "that name already");
+    refused(&host, &["label", "web"], "add a label");
+    // The first run has that number.
+    host.ok(&["rename", "web", "1"]);
+    assert_eq!(host.ok(&["show", "1"])["activation"]["name"], "1");
+    refused(&host, &["export", "1", "-o", ""], "empty");
+    let out = host.command(&["export", "1", "-o", "-"]).output().unwrap();
+    assert!(out.status.success() && out.stdout.len() >= 1024, "{out:?}");
 }
 
 fn until(what: &str, mut is: impl FnMut() -> bool) {

@@ -62,6 +62,10 @@ fn requests_on_other_terms_share_no_run() {
     assert_eq!(answer.status, 409, "{answer:?}");
     bench.proxy.release();
     assert_eq!(daemon.end_of(first)["state"], "done");
+    // Of a key that stands twice the last would count.
+    let twice = r#"{"labels": {"app": "1", "app": "2"}}"#;
+    let answer = daemon.ask("POST", "/v1/activations/web/labels", twice);
+    assert!(answer.status == 400 && answer.json().to_string().contains("twice"), "{answer:?}");
     daemon.stop();
     host.check();
 }

@@ -334,6 +334,12 @@ impl Write<'_> {
                 (row.id, row.reserved_at),
             )?;
         }
+        // By what the record of its image's layer says; what the registry that was there knows goes before it.
+        self.run(
+            "UPDATE activations SET manifest = (SELECT manifest FROM images JOIN volumes USING (chain)
+               WHERE images.reference = activations.reference AND volumes.id = activations.origin)",
+            [],
+        )?;
         if let Some(id) = facts.serial_volume {
             if id >= facts.next_id || chains.contains_key(&id) {
                 return Err(Error::NotFacts {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::Error;
 use crate::error::quote::quoted;
 use crate::serve::http::request::Request;
 use crate::serve::routes::Route;
+use crate::trust::strict;
 
 /// The parameters that a route takes: a wrong one would be overlooked in silence.
 pub(crate) fn params(route: &Route) -> &'static [&'static str] {
@@ -99,9 +100,13 @@ pub(crate) fn body<T: DeserializeOwned>(request: &Request) -> Result<T, Error> {
         let why: String = error.to_string().chars().take(WHY_MAX).collect();
         Error::Usage(format!("the body is not what is expected here: {why}"))
     };
-    // What is derived would also take a list of the values.
-    let object: Map<String, Value> = serde_json::from_slice(&request.body).map_err(bad)?;
-    serde_json::from_value(Value::Object(object)).map_err(bad)
+    // What is derived would also take a list of the values. Of a key that stands twice the last would count.
+    match strict::parse(&request.body).map_err(bad)? {
+        object @ Value::Object(_) => serde_json::from_value(object).map_err(bad),
+        _ => {
+            Err(Error::Usage("the body is not what is expected here: it is no JSON object".into()))
+        }
+    }
 }
 
 /// As [`body`]; none at all is an empty object.

@@ -161,6 +161,8 @@ fn a_registry_made_anew_knows_it() {
         let rows = host.rows("SELECT reference, manifest FROM images");
         let manifest = if docker { "-" } else { digest.trim_start_matches("sha256:") };
         assert_eq!(rows, [format!("{reference} | {manifest}")]);
+        let rows = host.rows("SELECT name, manifest FROM activations");
+        assert_eq!(rows, [format!("a-1 | {manifest}")]);
         host.check_tree("a-1", 3);
         if !docker {
             assert_eq!(host.ok(&["show", &digest])["image"]["image"], reference);

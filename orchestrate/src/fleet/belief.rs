@@ -3,14 +3,14 @@
 
 use std::fmt;
 
-use minisign_verify::{PublicKey, Signature};
+use minisign_verify::PublicKey;
 use registry::Digest;
 
 use crate::error::quote::quoted;
 use crate::fleet::document::Document;
 use crate::fleet::fault::Faults;
 use crate::fleet::member::Me;
-use crate::trust::keys::{Distrust, Trust};
+use crate::trust::keys::{Distrust, Trust, signed};
 
 /// How far a serial may be above the last one: room for seconds since 1970 as a first serial, and still one that
 /// was signed by mistake does not shut out all that come after it.
@@ -93,11 +93,7 @@ pub fn read(
     keys: &[PublicKey],
     me: &Me,
 ) -> Result<Document, Refused> {
-    let signature =
-        Signature::decode(signature).map_err(|error| Refused::Unsigned(error.to_string()))?;
-    if !keys.iter().any(|key| key.verify(bytes, &signature, false).is_ok()) {
-        return Err(Refused::Unsigned("no key of fleet.keys has signed these bytes".into()));
-    }
+    signed(bytes, signature, keys, "fleet.keys").map_err(Refused::Unsigned)?;
     let document = Document::parse(bytes).map_err(Refused::Malformed)?;
     is_for(&document, me)?;
     Ok(document)

@@ -4,7 +4,7 @@ use std::fmt;
 
 use fetch::image::{Pick, RegistryRef};
 use fetch::{ImageRef, Place, Reference};
-use minisign_verify::PublicKey;
+use minisign_verify::{PublicKey, Signature};
 
 use crate::trust::moment::moment;
 use crate::trust::strict::beginning;
@@ -83,6 +83,29 @@ pub enum Distrust {
         /// What differs.
         why: String,
     },
+}
+
+/// That one of these keys, of the setting `setting`, has signed these bytes.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn signed(
+    bytes: &[u8],
+    signature: &str,
+    keys: &[PublicKey],
+    setting: &str,
+) -> Result<(), String> {
+    let signature = Signature::decode(signature).map_err(|error| error.to_string())?;
+    let by = |legacy| keys.iter().any(|key| key.verify(bytes, &signature, legacy).is_ok());
+    // The older form hashes nothing beforehand; nobody has to write it any more.
+    match by(false) {
+        true => Ok(()),
+        false if by(true) => Err(format!(
+            "a key of {setting} has signed these bytes in minisign's older form, which is not taken: sign them again, \
+             without -l, or by a minisign before 0.10 with -H"
+        )),
+        false => Err(format!("no key of {setting} has signed these bytes")),
+    }
 }
 
 /// The name of an image in a catalog: what stands after the bucket, so that a mirror has the same catalog; for

@@ -204,6 +204,13 @@ fn what_is_not_the_next_document_of_this_fleet_changes_nothing() {
     fleet(&daemon, "half a pair", |s| {
         s["refused"].as_str().is_some_and(|w| w.contains("no key of"))
     });
+    let file = path(&bench, "to-sign");
+    fs::write(&file, &whole).unwrap();
+    minisign(&["-S", "-l", "-W", "-s", &path(&bench, "fleet.key"), "-m", &file]);
+    bench.put(&format!("{KEY}.minisig"), &fs::read(format!("{file}.minisig")).unwrap());
+    fleet(&daemon, "the older form", |s| {
+        s["refused"].as_str().is_some_and(|why| why.contains("older form"))
+    });
     bench.delete(&format!("{KEY}.minisig"));
     fleet(&daemon, "no signature", |s| {
         s["refused"].as_str().is_some_and(|why| why.contains("no signature beside it"))

@@ -9,10 +9,10 @@
 pub(crate) mod believe;
 
 use fetch::{Layer, Reference};
-use minisign_verify::{PublicKey, Signature};
+use minisign_verify::PublicKey;
 use registry::Digest;
 
-use crate::trust::keys::{Distrust, name};
+use crate::trust::keys::{Distrust, name, signed};
 
 pub use crate::trust::catalog::{Catalog, Entry, Image, MadeOf, SERIAL_MAX, content};
 pub use crate::trust::moment::{moment, seconds};
@@ -24,12 +24,7 @@ impl Catalog {
     /// # Errors
     /// [`Distrust`].
     pub fn read(bytes: &[u8], signature: &str, keys: &[PublicKey]) -> Result<Catalog, Distrust> {
-        let signature =
-            Signature::decode(signature).map_err(|error| Distrust::Unsigned(error.to_string()))?;
-        // The older form hashes nothing beforehand; nobody has to write it any more.
-        if !keys.iter().any(|key| key.verify(bytes, &signature, false).is_ok()) {
-            return Err(Distrust::Unsigned("no key of catalog.keys has signed these bytes".into()));
-        }
+        signed(bytes, signature, keys, "catalog.keys").map_err(Distrust::Unsigned)?;
         Catalog::parse(bytes)
     }
 

@@ -18,6 +18,10 @@ pub enum Document {
     Config,
     /// `manifest.json` of `docker save`.
     Archive,
+    /// A list of what refers to an image.
+    Referrers,
+    /// A manifest with signatures of an image.
+    Signatures,
 }
 
 impl fmt::Display for Document {
@@ -28,6 +32,8 @@ impl fmt::Display for Document {
             Document::Manifest => "image manifest",
             Document::Config => "image config",
             Document::Archive => "manifest.json",
+            Document::Referrers => "list of referrers",
+            Document::Signatures => "manifest of signatures",
         })
     }
 }

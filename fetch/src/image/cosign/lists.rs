@@ -1,0 +1,203 @@
+//! Where signatures of an image are: the names that they have beside it, lists of what refers to it, and the manifests
+//! that hold them. Anybody who can write beside an image can put any number there: lists are counted, and cut.
+
+use serde::Deserialize;
+
+use crate::image::cosign::claim::CLAIM_BYTES_MAX;
+use crate::image::cosign::words;
+use crate::image::descriptor::{Descriptor, Media, NAME, Raw};
+use crate::image::digest::Digest;
+use crate::image::error::{Document, Error};
+use crate::image::index::ENTRIES_MAX;
+use crate::image::json::{self, Few};
+
+/// Signatures of one manifest that are looked at.
+pub const SIGNATURES_MAX: usize = 256;
+
+/// Manifests with signatures that are looked at for one image.
+pub const MANIFESTS_MAX: usize = 32;
+
+/// The tag under which cosign's older form has the signatures of an image.
+pub fn signature_tag(image: &Digest) -> String {
+    format!("sha256-{}.sig", image.hex())
+}
+
+/// The tag under which a registry that cannot list what refers to an image has that list (distribution-spec, "Referrers
+/// Tag Schema").
+pub fn referrers_tag(image: &Digest) -> String {
+    format!("sha256-{}", image.hex())
+}
+
+/// One signature, before anything of it is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Candidate {
+    /// A claim of simple signing, in a blob.
+    Simple {
+        /// The blob.
+        claim: Descriptor,
+        /// Its signature, as it is written.
+        signature: String,
+    },
+    /// A bundle of sigstore, in a blob.
+    Bundle(Descriptor),
+}
+
+impl Candidate {
+    /// The blob that it is in.
+    pub fn blob(&self) -> &Descriptor {
+        match self {
+            Candidate::Simple { claim, .. } => claim,
+            Candidate::Bundle(bundle) => bundle,
+        }
+    }
+}
+
+/// Signatures of one manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Candidates {
+    /// The first of them, at most [`SIGNATURES_MAX`].
+    pub list: Vec<Candidate>,
+    /// How many there are besides: those that are not looked at, and those whose blob is larger than any claim.
+    pub more: usize,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    #[serde(default)]
+    manifests: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    layers: Option<Few<Raw, SIGNATURES_MAX>>,
+    #[serde(default)]
+    subject: Option<Raw>,
+}
+
+/// The signatures that a manifest has for one of the digests of `images`. One that refers to another image has none.
+///
+/// # Errors
+/// [`Error::Json`], [`Error::TooLarge`], [`Error::Field`].
+pub fn candidates(manifest: &[u8], images: &[Digest]) -> Result<Candidates, Error> {
+    let document = Document::Signatures;
+    let text: Text = json::read(document, manifest)?;
+    if text.manifests.is_some() {
+        let (field, got) = ("manifests", "beside layers or in their place".to_owned());
+        return Err(Error::Field { document, field, got, why: "signatures are in a manifest" });
+    }
+    if let Some(subject) = text.subject
+        && !subject.read(document).is_ok_and(|subject| images.contains(&subject.digest))
+    {
+        return Ok(Candidates::default());
+    }
+    let (layers, mut more) = text.layers.unwrap_or_default().first();
+    let mut list = Vec::new();
+    for raw in layers {
+        // What cannot be read is nobody's signature, and no reason to pass over the next.
+        let Ok(layer) = raw.read(document) else { continue };
+        let candidate = match (layer.media_type.as_str(), raw.annotation(words::SIGNATURE)) {
+            (words::SIMPLE, Some(signature)) => Candidate::Simple { claim: layer, signature },
+            (words::BUNDLE, _) => Candidate::Bundle(layer),
+            (_, _) => continue,
+        };
+        match candidate.blob().size <= CLAIM_BYTES_MAX {
+            true => list.push(candidate),
+            false => more += 1,
+        }
+    }
+    Ok(Candidates { list, more })
+}
+
+#[derive(Deserialize)]
+struct List {
+    #[serde(default)]
+    manifests: Option<Few<Raw, ENTRIES_MAX>>,
+}
+
+/// How likely it is that an entry has signatures, 0 the most; none: it says that it is something else.
+fn likely(raw: &Raw) -> Option<u8> {
+    if raw.annotation(words::SAYS).is_some_and(|says| says != words::SIGN) {
+        return None;
+    }
+    match raw.artifact_type() {
+        words::BUNDLE | words::SIMPLE_ARTIFACT => Some(0),
+        // What lists an artifact does not always know what it is.
+        "" | words::EMPTY => Some(1),
+        _ => None,
+    }
+}
+
+/// Of a list of what refers to an image, the manifests that may have signatures: the likely ones first, at most
+/// [`MANIFESTS_MAX`]; and how many there are besides.
+///
+/// # Errors
+/// [`Error::Json`], [`Error::TooLarge`].
+pub fn referrers(list: &[u8]) -> Result<(Vec<Descriptor>, usize), Error> {
+    let document = Document::Referrers;
+    let list: List = json::read(document, list)?;
+    let (all, more) = list.manifests.unwrap_or_default().first();
+    let manifests = all.iter().filter(|raw| raw.media() == Media::Manifest);
+    let mut found: Vec<(u8, Descriptor)> =
+        manifests.filter_map(|raw| Some((likely(raw)?, raw.read(document).ok()?))).collect();
+    found.sort_by_key(|(likely, _)| *likely);
+    let more = more + found.len().saturating_sub(MANIFESTS_MAX);
+    found.truncate(MANIFESTS_MAX);
+    Ok((found.into_iter().map(|(_, descriptor)| descriptor).collect(), more))
+}
+
+/// What a layout has beside an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Manifests that may have signatures, at most [`MANIFESTS_MAX`].
+    pub manifests: Vec<Descriptor>,
+    /// Lists of what refers to the image.
+    pub lists: Vec<Descriptor>,
+    /// How many manifests there are besides.
+    pub more: usize,
+}
+
+/// What of a layout's `index.json` may have signatures of one of `images`: under the two tags, as whoever copies a
+/// repository brings them; as `cosign save` puts them; and artifacts that refer to an image, as `oras` copies them.
+///
+/// # Errors
+/// [`Error::Json`], [`Error::TooLarge`].
+pub fn beside(index: &[u8], images: &[Digest]) -> Result<Beside, Error> {
+    let document = Document::Index;
+    let list: List = json::read(document, index)?;
+    let (all, more) = list.manifests.unwrap_or_default().first();
+    let tags: Vec<String> = images.iter().map(signature_tag).collect();
+    let lists: Vec<String> = images.iter().map(referrers_tag).collect();
+    let (mut named, mut other, mut found) = (Vec::new(), Vec::new(), Beside { more, ..Beside::default() });
+    for raw in &all {
+        let Ok(descriptor) = raw.read(document) else { continue };
+        let name = raw.annotation(NAME);
+        let is = |tags: &[String]| name.as_ref().is_some_and(|name| tags.contains(name));
+        match raw.media() {
+            Media::Manifest if is(&tags) => named.push(descriptor),
+            Media::Manifest if is_signatures(raw) => other.push(descriptor),
+            Media::Index if is(&lists) => found.lists.push(descriptor),
+            Media::Index
+            | Media::Manifest
+            | Media::Config
+            | Media::Layer
+            | Media::Refused(_)
+            | Media::Unknown => {}
+        }
+    }
+    named.extend(other);
+    found.more += named.len().saturating_sub(MANIFESTS_MAX);
+    named.truncate(MANIFESTS_MAX);
+    found.manifests = named;
+    Ok(found)
+}
+
+/// Whether an entry of a layout says that it is signatures of some image, and so is no image itself.
+pub(in crate::image) fn is_signatures(raw: &Raw) -> bool {
+    likely(raw) == Some(0)
+        || raw.annotation(words::KIND).as_deref() == Some(words::KIND_SIGNATURES)
+        || raw.annotation(NAME).is_some_and(|name| is_tag_of_signatures(&name))
+}
+
+/// Whether a tag is one of those that go with an image: `sha256-<hex>`, or that with `.sig`.
+fn is_tag_of_signatures(tag: &str) -> bool {
+    let Some(rest) = tag.strip_prefix("sha256-") else { return false };
+    let hex = rest.strip_suffix(".sig").unwrap_or(rest);
+    hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}

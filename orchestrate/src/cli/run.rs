@@ -383,6 +383,7 @@ fn recover(host: &mut Host, args: &commands::Recover, json: bool) -> anyhow::Res
     }
     if !args.dry_run {
         host.ask_catalog(true);
+        host.sign_unsigned()?;
         host.scan_unscanned()?;
     }
     let recovered = host.recover(args.dry_run)?;

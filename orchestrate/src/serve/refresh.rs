@@ -21,13 +21,18 @@ const LOOK: Duration = Duration::from_secs(60);
 struct Wanted {
     ask: Option<Duration>,
     scan: bool,
+    signatures: bool,
 }
 
 impl Wanted {
     fn of(settings: &Settings) -> Wanted {
         let every = Duration::from_secs(settings.trust.refresh_s);
         let ask = settings.trust.url.is_some() && !every.is_zero();
-        Wanted { ask: ask.then_some(every), scan: settings.scan.mode == scan::Mode::Required }
+        Wanted {
+            ask: ask.then_some(every),
+            scan: settings.scan.mode == scan::Mode::Required,
+            signatures: !settings.trust.cosign.required.is_empty(),
+        }
     }
 }
 
@@ -40,7 +45,7 @@ pub(super) fn start(daemon: &Arc<Daemon>) {
         while !shared.is_stopping() {
             let wanted = Wanted::of(&shared.settings());
             let due = wanted.ask.is_some_and(|every| asked.is_none_or(|at| at.elapsed() >= every));
-            if shared.mode() != Mode::Rescue && (due || wanted.scan) {
+            if shared.mode() != Mode::Rescue && (due || wanted.scan || wanted.signatures) {
                 if due {
                     asked = Some(Instant::now());
                 }
@@ -64,8 +69,9 @@ pub(super) fn start(daemon: &Arc<Daemon>) {
 fn once(daemon: &Daemon, ask: bool) -> Result<(), Error> {
     let mut host = Host::open(Settings { talk: 1, ..daemon.settings() })?;
     let asked = if ask { host.trusted_catalog().map(drop) } else { Ok(()) };
+    let signed = host.sign_unsigned();
     let scanned = host.scan_unscanned();
-    // What either has changed.
+    // What any of them has changed.
     host.recover(false)?;
-    asked.and(scanned.map(drop))
+    asked.and(signed).and(scanned.map(drop))
 }

@@ -36,6 +36,7 @@ pub(crate) mod resume;
 pub mod scan;
 pub(crate) mod serials;
 pub(crate) mod take_in;
+pub(crate) mod signatures;
 pub(crate) mod template;
 pub(crate) mod terms;
 pub(crate) mod ttl;

@@ -357,6 +357,9 @@ impl Host {
                 image.endpoint
             )));
         }
+        if image.is_some() {
+            self.signed_here(reference)?;
+        }
         let top = image.and_then(|image| image.layers.last().map(|layer| layer.volume));
         let top = top.map(|top| self.registry.volume(top)).transpose()?.flatten();
         let top = top.ok_or_else(|| Error::NotHere { image: reference.into() })?;

@@ -211,6 +211,28 @@ impl Host {
         self.looked_for(&name, blobs, manifest, found)
     }
 
+    /// That an image which is taken as it is here is signed, where it has to be, as far as it is known here.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`].
+    pub(crate) fn signed_here(&self, name: &str) -> Result<(), Error> {
+        let trust = &self.settings.trust.cosign;
+        if !trust.requires(name) {
+            return Ok(());
+        }
+        let digest = self.registry.made(name)?.and_then(|made| made.manifest);
+        let known = digest.map(|manifest| self.registry.signatures(manifest)).transpose()?;
+        let by: Vec<Digest> = known.unwrap_or_default().iter().map(|known| known.key).collect();
+        match by.iter().any(|key| trust.file_of(*key).is_some()) {
+            true => Ok(()),
+            false => {
+                let (image, files) = (name.to_owned(), trust.files());
+                let unknown = Unsigned::Unknown { image, digest, by, files };
+                Err(Error::Catalog(Distrust::Cosign(unknown)))
+            }
+        }
+    }
+
     /// Whether an image was found to be signed by a key that is trusted still.
     fn is_signed(&self, manifest: Digest) -> Result<bool, Error> {
         let known = self.registry.signatures(manifest)?;

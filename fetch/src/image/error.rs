@@ -30,7 +30,9 @@ impl Document {
     /// Whether a registry has it among its manifests, and not among its blobs.
     pub fn is_manifest(self) -> bool {
         match self {
-            Document::Index | Document::Manifest | Document::Referrers | Document::Signatures => true,
+            Document::Index | Document::Manifest | Document::Referrers | Document::Signatures => {
+                true
+            }
             Document::Layout | Document::Config | Document::Archive | Document::Claim => false,
         }
     }

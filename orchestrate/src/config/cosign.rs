@@ -23,8 +23,9 @@ impl Config {
     pub(super) fn cosign(&self) -> Result<Cosign, Error> {
         let files = self.list("trust.cosign_keys");
         let required = self.list("trust.cosign_required").iter().map(|text| {
-            Prefix::parse(text)
-                .map_err(|why| Error::Usage(format!("trust.cosign_required {}: {why}", quoted(text))))
+            Prefix::parse(text).map_err(|why| {
+                Error::Usage(format!("trust.cosign_required {}: {why}", quoted(text)))
+            })
         });
         let required: Vec<Prefix> = required.collect::<Result<_, _>>()?;
         // One without the other would look like a protection and be none, or let nothing through.
@@ -53,7 +54,9 @@ fn key(file: &str) -> Result<Key, Error> {
     let refused = |why: &str| Error::Usage(format!("trust.cosign_keys {}: {why}", quoted(file)));
     let path = Path::new(file);
     if !path.is_absolute() {
-        return Err(refused("expected the absolute path of a public key, as \"/etc/veneer/cosign.pub\""));
+        return Err(refused(
+            "expected the absolute path of a public key, as \"/etc/veneer/cosign.pub\"",
+        ));
     }
     let fail = |source| Error::Io { doing: "read the key", path: path.into(), source };
     let opened = match File::open(path) {

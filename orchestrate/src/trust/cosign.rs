@@ -43,7 +43,8 @@ impl Cosign {
 }
 
 /// The forms of references that a prefix may begin with; `s3://` is none that can be signed, and may be covered.
-const FORMS: [&str; 6] = ["docker://", "oci:", "oci-archive:", "docker-archive:", "s3://", "sha256:"];
+const FORMS: [&str; 6] =
+    ["docker://", "oci:", "oci-archive:", "docker-archive:", "s3://", "sha256:"];
 
 /// The beginning of references: all of a registry, of a repository, or of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +73,9 @@ impl Prefix {
         let plain = !host.is_empty() && !host.bytes().any(|b| b.is_ascii_uppercase());
         match host {
             _ if !plain => Err("a registry is named by its host, in small letters".into()),
-            "index.docker.io" => Err("this registry's images are named docker://docker.io/..".into()),
+            "index.docker.io" => {
+                Err("this registry's images are named docker://docker.io/..".into())
+            }
             "docker.io" if !name.is_empty() && !name.contains('/') => Err(format!(
                 "the images of docker.io have a part before their names; write docker://docker.io/library/{name}, or \
                  docker://docker.io/{name}/ for all of one owner"
@@ -152,7 +155,10 @@ impl fmt::Display for Unsigned {
             ),
             Unsigned::None { image, digest, files, looked, more, why } => {
                 let (image, files) = (image.escape_debug(), list(files));
-                write!(f, "{image} ({digest}) must be signed by a key of trust.cosign_keys ({files}), and ")?;
+                write!(
+                    f,
+                    "{image} ({digest}) must be signed by a key of trust.cosign_keys ({files}), and "
+                )?;
                 match (looked, why) {
                     (0, _) => write!(f, "no signature of it was found")?,
                     (1, Some(why)) => write!(f, "its one signature does not count: {why}")?,
@@ -169,13 +175,19 @@ impl fmt::Display for Unsigned {
             Unsigned::Unknown { image, by, files, .. } => {
                 let (image, files) = (image.escape_debug(), list(files));
                 match by.as_slice() {
-                    [] => write!(f, "{image} must be signed by a key of trust.cosign_keys ({files}), and its signature was not looked at yet")?,
+                    [] => write!(
+                        f,
+                        "{image} must be signed by a key of trust.cosign_keys ({files}), and its signature was not looked at yet"
+                    )?,
                     [key, ..] => write!(
                         f,
                         "{image} was signed by the key {key}, which is trusted no longer (trust.cosign_keys: {files})"
                     )?,
                 }
-                write!(f, "; `orchestrate activate`, `ensure` or `recover` looks for a signature where the image is")
+                write!(
+                    f,
+                    "; `orchestrate activate`, `ensure` or `recover` looks for a signature where the image is"
+                )
             }
         }
     }
@@ -192,13 +204,33 @@ mod tests {
             (
                 "docker://reg.example/team",
                 vec!["docker://reg.example/team:v1", "docker://reg.example/team/app@sha256:00"],
-                vec!["docker://reg.example/teams/app:v1", "docker://reg.example/tea:v1", "oci:/team"],
+                vec![
+                    "docker://reg.example/teams/app:v1",
+                    "docker://reg.example/tea:v1",
+                    "oci:/team",
+                ],
             ),
-            ("docker://reg.example", vec!["docker://reg.example/a:v1", "docker://reg.example:5000/a:v1"], vec!["docker://reg.example.org/a:v1"]),
-            ("docker://reg.example/", vec!["docker://reg.example/a:v1"], vec!["docker://reg.example:5000/a:v1"]),
+            (
+                "docker://reg.example",
+                vec!["docker://reg.example/a:v1", "docker://reg.example:5000/a:v1"],
+                vec!["docker://reg.example.org/a:v1"],
+            ),
+            (
+                "docker://reg.example/",
+                vec!["docker://reg.example/a:v1"],
+                vec!["docker://reg.example:5000/a:v1"],
+            ),
             ("oci:", vec!["oci:/a:v1", "oci:s3://b/a/:v1"], vec!["oci-archive:/a.tar:v1"]),
-            ("oci:s3://bucket/images/", vec!["oci:s3://bucket/images/app/:v1"], vec!["oci:s3://bucket/image/:v1"]),
-            ("oci:/srv/app", vec!["oci:/srv/app", "oci:/srv/app:v1", "oci:/srv/app#linux/arm64"], vec!["oci:/srv/apps:v1"]),
+            (
+                "oci:s3://bucket/images/",
+                vec!["oci:s3://bucket/images/app/:v1"],
+                vec!["oci:s3://bucket/image/:v1"],
+            ),
+            (
+                "oci:/srv/app",
+                vec!["oci:/srv/app", "oci:/srv/app:v1", "oci:/srv/app#linux/arm64"],
+                vec!["oci:/srv/apps:v1"],
+            ),
         ] {
             let read = Prefix::parse(prefix).unwrap();
             for reference in covered {
@@ -223,9 +255,18 @@ mod tests {
             ("docker://docker.io/nginx", "docker://docker.io/library/nginx"),
             ("s3://", "after s3:// is missing"),
         ] {
-            assert!(Prefix::parse(text).unwrap_err().contains(wanted), "{text}: {:?}", Prefix::parse(text));
+            assert!(
+                Prefix::parse(text).unwrap_err().contains(wanted),
+                "{text}: {:?}",
+                Prefix::parse(text)
+            );
         }
-        for good in ["docker://docker.io", "docker://docker.io/", "docker://docker.io/library/nginx", "docker://localhost:5000"] {
+        for good in [
+            "docker://docker.io",
+            "docker://docker.io/",
+            "docker://docker.io/library/nginx",
+            "docker://localhost:5000",
+        ] {
             assert!(Prefix::parse(good).is_ok(), "{good}");
         }
     }

@@ -25,7 +25,7 @@ use crate::verbs::resolve::Resolved;
 
 /// Documents and claims that are fetched for one image, and how many of them may be missing or wrong: whoever can write
 /// beside an image can name any number.
-const FETCHES_MAX: usize = 64;
+const FETCHES_MAX: usize = 128;
 const BROKEN_MAX: usize = 8;
 
 /// How long recovery waits for a server that does not answer.
@@ -285,7 +285,8 @@ impl Host {
             }
             (_, false) => {}
         }
-        let signature = |claim: &Claim| Signature { key: ours(claim.key), signed: ours(claim.signed) };
+        let signature =
+            |claim: &Claim| Signature { key: ours(claim.key), signed: ours(claim.signed) };
         Ok(look.found.iter().map(signature).collect())
     }
 
@@ -294,7 +295,9 @@ impl Host {
     /// # Errors
     /// As [`Host::signed`].
     pub(crate) fn sign_again(&mut self, row: &Activation) -> Result<(), Error> {
-        let Some(Why::Unsigned(unsigned)) = self.bar(row)?.map(|bar| bar.why) else { return Ok(()) };
+        let Some(Why::Unsigned(unsigned)) = self.bar(row)?.map(|bar| bar.why) else {
+            return Ok(());
+        };
         let refuse = || Err(Error::Catalog(Distrust::Cosign(unsigned.clone())));
         let image = reference(&row.reference)?;
         let Some(manifest) = self.registry.activation_made_of(&row.name)?.manifest else {

@@ -90,7 +90,9 @@ impl fmt::Display for Doubt {
             Doubt::OtherKind { got } => {
                 write!(f, "it is signed as {}, which is no signature of an image", quoted(got))
             }
-            Doubt::Count { got } => write!(f, "its bundle has {got} signatures; there has to be one"),
+            Doubt::Count { got } => {
+                write!(f, "its bundle has {got} signatures; there has to be one")
+            }
             Doubt::OtherImage { got } => write!(f, "it is for {}", quoted(got)),
         }
     }
@@ -228,10 +230,9 @@ pub fn of_bundle(bundle: &[u8], keys: &[PublicKey], images: &[Digest]) -> Result
     if says != words::SIGN {
         return Err(Doubt::OtherKind { got: says });
     }
-    let subjects = subject.all(Document::Manifest, "subjects").map_err(|error| Doubt::Json {
-        what: "statement",
-        source: error.to_string(),
-    })?;
+    let subjects = subject
+        .all(Document::Manifest, "subjects")
+        .map_err(|error| Doubt::Json { what: "statement", source: error.to_string() })?;
     let of = |subject: &Subject| {
         let hex = subject.digest.get("sha256")?;
         Digest::parse(&format!("sha256:{hex}")).ok()

@@ -12,8 +12,8 @@ pub const KEY_BYTES_MAX: u64 = 16 << 10;
 
 /// What stands before the point of each key of ECDSA P-256 (RFC 5480 2; the curve by its name, the point not compressed).
 const HEAD: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
 /// Bytes of a point that is not compressed.
@@ -89,7 +89,9 @@ impl PublicKey {
 
     /// Whether this key has signed these bytes; `signature` is in DER, as cosign writes it.
     pub(super) fn has_signed(&self, bytes: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.point).verify(bytes, signature).is_ok()
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.point)
+            .verify(bytes, signature)
+            .is_ok()
     }
 }
 
@@ -98,10 +100,7 @@ mod tests {
     use super::*;
 
     /// Made by cosign 3.1.1.
-    pub(super) const PEM: &str = "-----BEGIN PUBLIC KEY-----\n\
-        MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE2h1J1wbAxYBfLByc02UdsertGXx3\n\
-        CR6Wf4cVdXI2uqPV9ELUpPW+9FGwfrox3PIYWn+hVoRbMOjUFk6Tq+1mBg==\n\
-        -----END PUBLIC KEY-----\n";
+    const PEM: &str = include_str!("../../../tests/cosign/key.pem");
 
     #[test]
     fn a_key_of_cosigns_own_is_read_and_known_by_what_cosign_calls_it() {
@@ -115,9 +114,9 @@ mod tests {
 
     #[test]
     fn what_is_no_such_key_is_refused_with_what_it_is() {
-        let p384 = "-----BEGIN PUBLIC KEY-----\nMHYwEAYHKoZIzj0CAQYFK4EEACID\n-----END PUBLIC KEY-----\n";
-        let ed25519 =
-            "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+        let p384 =
+            "-----BEGIN PUBLIC KEY-----\nMHYwEAYHKoZIzj0CAQYFK4EEACID\n-----END PUBLIC KEY-----\n";
+        let ed25519 = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
         for (text, wanted) in [
             ("", NoKey::NotPem),
             ("RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3", NoKey::NotPem),

@@ -1,6 +1,8 @@
 //! Where signatures of an image are: the names that they have beside it, lists of what refers to it, and the manifests
 //! that hold them. Anybody who can write beside an image can put any number there: lists are counted, and cut.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::image::cosign::claim::CLAIM_BYTES_MAX;
@@ -15,7 +17,7 @@ use crate::image::json::{self, Few};
 pub const SIGNATURES_MAX: usize = 256;
 
 /// Manifests with signatures that are looked at for one image.
-pub const MANIFESTS_MAX: usize = 32;
+pub const MANIFESTS_MAX: usize = 64;
 
 /// The tag under which cosign's older form has the signatures of an image.
 pub fn signature_tag(image: &Digest) -> String {
@@ -69,9 +71,12 @@ struct Text {
     layers: Option<Few<Raw, SIGNATURES_MAX>>,
     #[serde(default)]
     subject: Option<Raw>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, Option<String>>>,
 }
 
-/// The signatures that a manifest has for one of the digests of `images`. One that refers to another image has none.
+/// The signatures that a manifest has for one of the digests of `images`. One that refers to another image has
+/// none, and neither has one that says it is an attestation.
 ///
 /// # Errors
 /// [`Error::Json`], [`Error::TooLarge`], [`Error::Field`].
@@ -85,6 +90,10 @@ pub fn candidates(manifest: &[u8], images: &[Digest]) -> Result<Candidates, Erro
     if let Some(subject) = text.subject
         && !subject.read(document).is_ok_and(|subject| images.contains(&subject.digest))
     {
+        return Ok(Candidates::default());
+    }
+    let says = text.annotations.and_then(|own| own.get(words::SAYS).cloned().flatten());
+    if says.is_some_and(|says| says != words::SIGN) {
         return Ok(Candidates::default());
     }
     let (layers, mut more) = text.layers.unwrap_or_default().first();
@@ -164,14 +173,15 @@ pub fn beside(index: &[u8], images: &[Digest]) -> Result<Beside, Error> {
     let (all, more) = list.manifests.unwrap_or_default().first();
     let tags: Vec<String> = images.iter().map(signature_tag).collect();
     let lists: Vec<String> = images.iter().map(referrers_tag).collect();
-    let (mut named, mut other, mut found) = (Vec::new(), Vec::new(), Beside { more, ..Beside::default() });
+    let (mut named, mut other, mut found) =
+        (Vec::new(), Vec::new(), Beside { more, ..Beside::default() });
     for raw in &all {
         let Ok(descriptor) = raw.read(document) else { continue };
         let name = raw.annotation(NAME);
         let is = |tags: &[String]| name.as_ref().is_some_and(|name| tags.contains(name));
         match raw.media() {
             Media::Manifest if is(&tags) => named.push(descriptor),
-            Media::Manifest if is_signatures(raw) => other.push(descriptor),
+            Media::Manifest if is_artifact(raw) => other.push(descriptor),
             Media::Index if is(&lists) => found.lists.push(descriptor),
             Media::Index
             | Media::Manifest
@@ -190,9 +200,12 @@ pub fn beside(index: &[u8], images: &[Digest]) -> Result<Beside, Error> {
 
 /// Whether an entry of a layout says that it is signatures of some image, and so is no image itself.
 pub(in crate::image) fn is_signatures(raw: &Raw) -> bool {
-    likely(raw) == Some(0)
-        || raw.annotation(words::KIND).as_deref() == Some(words::KIND_SIGNATURES)
-        || raw.annotation(NAME).is_some_and(|name| is_tag_of_signatures(&name))
+    is_artifact(raw) || raw.annotation(NAME).is_some_and(|name| is_tag_of_signatures(&name))
+}
+
+/// Whether it says so without a tag, which would say of which image.
+fn is_artifact(raw: &Raw) -> bool {
+    likely(raw) == Some(0) || raw.annotation(words::KIND).as_deref() == Some(words::KIND_SIGNATURES)
 }
 
 /// Whether a tag is one of those that go with an image: `sha256-<hex>`, or that with `.sig`.

@@ -10,6 +10,8 @@
 mod claim;
 mod key;
 mod lists;
+#[cfg(test)]
+mod tests;
 
 pub use claim::{CLAIM_BYTES_MAX, Claim, Doubt, of_bundle, of_simple};
 pub use key::{KEY_BYTES_MAX, NoKey, PublicKey};

@@ -14,8 +14,7 @@ use orchestrate::health::Readiness;
 use orchestrate::scan::Scanned;
 use orchestrate::{
     Activated, ActivationLine, Deactivated, Ensured, How, ImageLine, Listing, Rebuilt, Recovered,
-    SignedLine,
-    Removed, RunLine, TakenUp, Unsettled,
+    Removed, RunLine, SignedLine, TakenUp, Unsettled,
 };
 use registry::{Digest, Event, Quarantined, Run, RunState};
 
@@ -157,7 +156,10 @@ pub(crate) fn documents(line: &ImageLine) -> String {
     }
     for signed in &line.signed_by {
         let (key, of) = (signed.key, signed.signed);
-        put(&mut text, format_args!("  signed by {}: key {key}, signature of {of}\n", signer(signed)));
+        put(
+            &mut text,
+            format_args!("  signed by {}: key {key}, signature of {of}\n", signer(signed)),
+        );
     }
     text
 }

@@ -111,8 +111,7 @@ impl Judge<'_> {
         if !trust.requires(&row.reference) {
             return Ok(None);
         }
-        let (image, digest) =
-            (row.reference.clone(), registry.activation_made_of(&row.name)?.manifest);
+        let (image, digest) = (row.reference.clone(), manifest(registry, row)?);
         let known = digest.map(|manifest| registry.signatures(manifest)).transpose()?;
         let by: Vec<Digest> = known.unwrap_or_default().iter().map(|known| known.key).collect();
         match by.iter().any(|key| trust.file_of(*key).is_some()) {
@@ -144,6 +143,23 @@ impl Judge<'_> {
             None => (Why::Unscanned { image }, false),
         };
         Ok(Some(Bar { why, goes }))
+    }
+}
+
+/// The manifest of the image that an activation is of. A rebuild knows that of the image alone, which is the activation's
+/// while both have the same stack.
+pub(crate) fn manifest(
+    registry: &Registry,
+    row: &Activation,
+) -> Result<Option<Digest>, registry::Error> {
+    if let Some(manifest) = registry.activation_made_of(&row.name)?.manifest {
+        return Ok(Some(manifest));
+    }
+    let image = registry.image(&row.reference)?;
+    let top = image.and_then(|image| image.layers.last().map(|layer| layer.volume));
+    match top == Some(row.origin) {
+        true => Ok(registry.made(&row.reference)?.and_then(|made| made.manifest)),
+        false => Ok(None),
     }
 }
 

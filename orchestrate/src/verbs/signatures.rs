@@ -20,6 +20,7 @@ use crate::trust::cosign::Unsigned;
 use crate::trust::keys::Distrust;
 use crate::verbs::blobs::Blobs;
 use crate::verbs::choose::ours;
+use crate::verbs::judge::manifest;
 use crate::verbs::named::reference;
 use crate::verbs::resolve::Resolved;
 
@@ -300,9 +301,7 @@ impl Host {
         };
         let refuse = || Err(Error::Catalog(Distrust::Cosign(unsigned.clone())));
         let image = reference(&row.reference)?;
-        let Some(manifest) = self.registry.activation_made_of(&row.name)?.manifest else {
-            return refuse();
-        };
+        let Some(manifest) = manifest(&self.registry, row)? else { return refuse() };
         let Some(blobs) = self.blobs_of(&image)? else { return refuse() };
         // The index is known only while the image is what the activation is of.
         let made = self.registry.made(&row.reference)?;
@@ -314,14 +313,14 @@ impl Host {
         Ok(())
     }
 
-    /// Looks for signatures of all that should be up and may not for want of one; a server that does not answer keeps
-    /// nobody long, and is told of.
+    /// Looks for signatures of all that should be up and may not for want of one. A server that does not answer keeps
+    /// nobody long, and one image's server is no reason to leave the others alone: gives what was in the way.
     ///
     /// # Errors
     /// Those of the registry; [`Error::Cancelled`].
-    pub fn sign_unsigned(&mut self) -> Result<(), Error> {
+    pub fn sign_unsigned(&mut self) -> Result<Vec<Error>, Error> {
         if self.settings.trust.cosign.required.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let usual = self.settings.fetch.clone();
         let options = &mut self.settings.fetch;
@@ -340,7 +339,8 @@ impl Host {
         done
     }
 
-    fn sign_each(&mut self) -> Result<(), Error> {
+    fn sign_each(&mut self) -> Result<Vec<Error>, Error> {
+        let mut failed = Vec::new();
         for row in self.registry.activations()? {
             if row.state != registry::ActivationState::Active {
                 continue;
@@ -349,11 +349,10 @@ impl Host {
             match self.sign_again(&row) {
                 Ok(()) => {}
                 Err(error @ Error::Cancelled { .. }) => return Err(error),
-                // One image's server is no reason to leave the others alone.
-                Err(error) => self.warn(&whole(&error), &[]),
+                Err(error) => failed.push(error),
             }
         }
-        Ok(())
+        Ok(failed)
     }
 
     /// The blobs of the place that an image is in; none where it has no manifest.

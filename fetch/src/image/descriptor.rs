@@ -89,7 +89,7 @@ impl Media {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Raw {
+pub(crate) struct Raw {
     #[serde(default, rename = "mediaType")]
     media_type: Option<String>,
     #[serde(default)]

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use crate::image::cosign::is_signatures;
+use crate::image::cosign::marks::is_signatures;
 use crate::image::descriptor::{Descriptor, Media, Raw};
 use crate::image::digest::Digest;
 use crate::image::error::{Document, Error};

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::image::cosign::claim::CLAIM_BYTES_MAX;
+use crate::image::cosign::marks::{is_artifact, likely, referrers_tag, signature_tag};
 use crate::image::cosign::words;
 use crate::image::descriptor::{Descriptor, Media, NAME, Raw};
 use crate::image::digest::Digest;
@@ -18,17 +19,6 @@ pub const SIGNATURES_MAX: usize = 256;
 
 /// Manifests with signatures that are looked at for one image.
 pub const MANIFESTS_MAX: usize = 64;
-
-/// The tag under which cosign's older form has the signatures of an image.
-pub fn signature_tag(image: &Digest) -> String {
-    format!("sha256-{}.sig", image.hex())
-}
-
-/// The tag under which a registry that cannot list what refers to an image has that list (distribution-spec, "Referrers
-/// Tag Schema").
-pub fn referrers_tag(image: &Digest) -> String {
-    format!("sha256-{}", image.hex())
-}
 
 /// One signature, before anything of it is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,19 +110,6 @@ struct List {
     manifests: Option<Few<Raw, ENTRIES_MAX>>,
 }
 
-/// How likely it is that an entry has signatures, 0 the most; none: it says that it is something else.
-fn likely(raw: &Raw) -> Option<u8> {
-    if raw.annotation(words::SAYS).is_some_and(|says| says != words::SIGN) {
-        return None;
-    }
-    match raw.artifact_type() {
-        words::BUNDLE | words::SIMPLE_ARTIFACT => Some(0),
-        // What lists an artifact does not always know what it is.
-        "" | words::EMPTY => Some(1),
-        _ => None,
-    }
-}
-
 /// Of a list of what refers to an image, the manifests that may have signatures: the likely ones first, at most
 /// [`MANIFESTS_MAX`]; and how many there are besides.
 ///
@@ -196,21 +173,4 @@ pub fn beside(index: &[u8], images: &[Digest]) -> Result<Beside, Error> {
     named.truncate(MANIFESTS_MAX);
     found.manifests = named;
     Ok(found)
-}
-
-/// Whether an entry of a layout says that it is signatures of some image, and so is no image itself.
-pub(in crate::image) fn is_signatures(raw: &Raw) -> bool {
-    is_artifact(raw) || raw.annotation(NAME).is_some_and(|name| is_tag_of_signatures(&name))
-}
-
-/// Whether it says so without a tag, which would say of which image.
-fn is_artifact(raw: &Raw) -> bool {
-    likely(raw) == Some(0) || raw.annotation(words::KIND).as_deref() == Some(words::KIND_SIGNATURES)
-}
-
-/// Whether a tag is one of those that go with an image: `sha256-<hex>`, or that with `.sig`.
-fn is_tag_of_signatures(tag: &str) -> bool {
-    let Some(rest) = tag.strip_prefix("sha256-") else { return false };
-    let hex = rest.strip_suffix(".sig").unwrap_or(rest);
-    hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

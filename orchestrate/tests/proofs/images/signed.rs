@@ -409,7 +409,7 @@ fn a_layout_has_its_signatures_beside_its_images() {
 #[test]
 fn what_cannot_be_signed_or_cannot_be_meant_is_refused() {
     let bench = Bench::small();
-    let good = signer(&bench, "good");
+    signer(&bench, "good");
     let host = bench.host("host");
     let numbered = "s3://bucket/a/";
     refused(
@@ -443,7 +443,6 @@ fn what_cannot_be_signed_or_cannot_be_meant_is_refused() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     std::os::unix::fs::chown(&file, Some(65534), None).unwrap();
     refused(&with(&key, "*", &["ls"]), &["others may write to it"]);
-    drop(good);
     host.check();
 }
 

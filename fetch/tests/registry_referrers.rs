@@ -32,7 +32,7 @@ fn a_registry_that_knows_no_such_list_has_none_and_one_that_fails_is_an_error() 
         let server = start(b"", move |_, _| unknown(status, "UNSUPPORTED", "no such thing"));
         assert_eq!(client(&server, &options()).referrers(&image).unwrap(), None, "{status}");
     }
-    for (status, kind) in [(403, Kind::Denied), (503, Kind::Network)] {
+    for (status, kind) in [(403, Kind::Denied), (503, Kind::Throttled)] {
         let server = start(b"", move |_, _| unknown(status, "DENIED", "not you"));
         let quick = fetch::Options { tries_max: Some(1), ..options() };
         let error = client(&server, &quick).referrers(&image).unwrap_err();

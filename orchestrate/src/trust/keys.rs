@@ -80,7 +80,7 @@ pub enum Distrust {
         image: String,
     },
     /// An image that a key of cosign's must have signed.
-    Cosign(Unsigned),
+    Cosign(Box<Unsigned>),
     /// An image that is not in it, or is another one.
     Unlisted {
         /// The image.

@@ -231,7 +231,9 @@ impl Host {
             Some(why @ Why::Unread { .. }) => {
                 Err(Error::Told { class: Class::Temporary, message: why.to_string() })
             }
-            Some(Why::Unsigned(unsigned)) => Err(Error::Catalog(Distrust::Cosign(unsigned))),
+            Some(Why::Unsigned(unsigned)) => {
+                Err(Error::Catalog(Distrust::Cosign(Box::new(unsigned))))
+            }
             Some(Why::Blocked { .. } | Why::Unscanned { .. }) | None => {
                 match self.registry.volume(row.origin)? {
                     Some(origin) => self.permit(&row.reference, &origin),
@@ -272,7 +274,7 @@ impl Host {
     pub(crate) fn still_signed(&self, name: &str) -> Result<(), Error> {
         let Some(row) = self.registry.activation(name)? else { return Ok(()) };
         match self.judge().unsigned(&self.registry, &row)? {
-            Some(unsigned) => Err(Error::Catalog(Distrust::Cosign(unsigned))),
+            Some(unsigned) => Err(Error::Catalog(Distrust::Cosign(Box::new(unsigned)))),
             None => Ok(()),
         }
     }

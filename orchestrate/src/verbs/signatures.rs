@@ -184,6 +184,11 @@ impl Look<'_> {
     }
 }
 
+/// The refusal of an image that must be signed.
+pub(crate) fn refusal(unsigned: Unsigned) -> Error {
+    Error::Catalog(Distrust::Cosign(Box::new(unsigned)))
+}
+
 impl Host {
     /// By which trusted keys an image is signed, where it has to be, and what of that is new. Known already: no server
     /// is asked.
@@ -203,7 +208,7 @@ impl Host {
         let (Some(manifest), Some(blobs)) =
             (made.and_then(|made| made.manifest), resolved.blobs.as_ref())
         else {
-            return Err(Error::Catalog(Distrust::Cosign(Unsigned::NoManifest { image: name })));
+            return Err(refusal(Unsigned::NoManifest { image: name }));
         };
         if self.is_signed(manifest)? {
             return Ok(Vec::new());
@@ -229,7 +234,7 @@ impl Host {
             false => {
                 let (image, files) = (name.to_owned(), trust.files());
                 let unknown = Unsigned::Unknown { image, digest, by, files };
-                Err(Error::Catalog(Distrust::Cosign(unknown)))
+                Err(refusal(unknown))
             }
         }
     }
@@ -282,7 +287,7 @@ impl Host {
                 let (looked, more, why) = (look.looked, look.more, look.why);
                 let (image, files) = (name.to_owned(), trust.files());
                 let none = Unsigned::None { image, digest: pinned, files, looked, more, why };
-                return Err(Error::Catalog(Distrust::Cosign(none)));
+                return Err(refusal(none));
             }
             (_, false) => {}
         }
@@ -299,7 +304,7 @@ impl Host {
         let Some(Why::Unsigned(unsigned)) = self.bar(row)?.map(|bar| bar.why) else {
             return Ok(());
         };
-        let refuse = || Err(Error::Catalog(Distrust::Cosign(unsigned.clone())));
+        let refuse = || Err(refusal(unsigned.clone()));
         let image = reference(&row.reference)?;
         let Some(manifest) = manifest(&self.registry, row)? else { return refuse() };
         let Some(blobs) = self.blobs_of(&image)? else { return refuse() };

@@ -45,7 +45,12 @@ impl Own {
     }
 
     fn simple(&self, claim: &str) -> Result<Claim, Doubt> {
-        of_simple(claim.as_bytes(), &self.sign(claim.as_bytes()), &[self.1.clone()], &[image()])
+        of_simple(
+            claim.as_bytes(),
+            &self.sign(claim.as_bytes()),
+            std::slice::from_ref(&self.1),
+            &[image()],
+        )
     }
 
     fn bundle(&self, media: &str, statement: &str) -> String {
@@ -57,7 +62,11 @@ impl Own {
     }
 
     fn bundled(&self, media: &str, statement: &str) -> Result<Claim, Doubt> {
-        of_bundle(self.bundle(media, statement).as_bytes(), &[self.1.clone()], &[image()])
+        of_bundle(
+            self.bundle(media, statement).as_bytes(),
+            std::slice::from_ref(&self.1),
+            &[image()],
+        )
     }
 }
 
@@ -108,7 +117,7 @@ fn the_newer_form_as_cosign_writes_it() {
     let found = candidates(REFERRER, &[image()]).unwrap();
     let [Candidate::Bundle(bundle)] = found.list.as_slice() else { panic!("{found:?}") };
     assert_eq!(bundle.digest, Digest::of(BUNDLE_BYTES));
-    let judged = of_bundle(BUNDLE_BYTES, &[key.clone()], &[image()]).unwrap();
+    let judged = of_bundle(BUNDLE_BYTES, std::slice::from_ref(&key), &[image()]).unwrap();
     assert_eq!(judged, Claim { key: key.id(), signed: image(), reference: None });
     // It refers to another image.
     assert_eq!(candidates(REFERRER, &[Digest([1; 32])]).unwrap(), Candidates::default());
@@ -157,7 +166,7 @@ fn what_a_trusted_key_signs_as_something_else_is_no_signature_of_an_image() {
     }
     let good = claim(&digest, SIMPLE_KIND);
     for garbled in ["", "not base64", "====", "AAAA", &"A".repeat(100_000)] {
-        let judged = of_simple(good.as_bytes(), garbled, &[own.1.clone()], &[image()]);
+        let judged = of_simple(good.as_bytes(), garbled, std::slice::from_ref(&own.1), &[image()]);
         assert!(matches!(judged, Err(Doubt::Garbled { .. } | Doubt::OtherKey)), "{judged:?}");
     }
 }

@@ -81,4 +81,4 @@ pub use verbs::unsettled::Unsettled;
 pub use verbs::usage::{ActivationUse, ImageUse, Usage};
 pub use verbs::verify::{Measure, Now, Verified, VolumeFinding};
 pub use verbs::who::Who;
-pub use view::listing::{ActivationLine, ImageLine, Listing};
+pub use view::listing::{ActivationLine, ImageLine, Listing, SignedLine};

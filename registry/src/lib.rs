@@ -29,6 +29,7 @@ pub use facts::devices::Device;
 pub use facts::disks::{DiskState, Fork, Point, PointState};
 pub use facts::quarantine::Quarantined;
 pub use facts::scans::{Scan, ScanFinding, Severity};
+pub use facts::signatures::Signature;
 pub use facts::sources::Known;
 pub use file::check::Finding;
 pub use file::schema::{APPLICATION_ID, Registry, SCHEMA_VERSION};

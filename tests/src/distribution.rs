@@ -100,6 +100,42 @@ impl Registry {
         link(&format!("_manifests/tags/{tag}/current"), &top)
     }
 
+    /// Puts a manifest or index with its blobs into its storage, under a name and perhaps a tag.
+    ///
+    /// # Errors
+    /// The storage cannot be written.
+    pub fn put_manifest(
+        &self,
+        name: &str,
+        tag: Option<&str>,
+        manifest: &[u8],
+        blobs: &[Vec<u8>],
+    ) -> Result<()> {
+        let root = self.dir.join("data/docker/registry/v2");
+        let image = root.join("repositories").join(name);
+        let blob = |bytes: &[u8]| -> Result<String> {
+            let hex = crate::cosign::hex(bytes);
+            let dir = root.join("blobs/sha256").join(&hex[..2]).join(&hex);
+            fs::create_dir_all(&dir)?;
+            fs::write(dir.join("data"), bytes)?;
+            Ok(hex)
+        };
+        let link = |at: &str, hex: &str| -> Result<()> {
+            let dir = image.join(at);
+            fs::create_dir_all(&dir)?;
+            fs::write(dir.join("link"), format!("sha256:{hex}")).map_err(Into::into)
+        };
+        for bytes in blobs {
+            let hex = blob(bytes)?;
+            link(&format!("_layers/sha256/{hex}"), &hex)?;
+        }
+        let top = blob(manifest)?;
+        link(&format!("_manifests/revisions/sha256/{top}"), &top)?;
+        let Some(tag) = tag else { return Ok(()) };
+        link(&format!("_manifests/tags/{tag}/index/sha256/{top}"), &top)?;
+        link(&format!("_manifests/tags/{tag}/current"), &top)
+    }
+
     /// Where it listens, as references have it.
     #[must_use]
     pub fn host(&self) -> String {

@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod corpus;
+pub mod cosign;
 pub mod descriptors;
 pub mod dice;
 pub mod distribution;

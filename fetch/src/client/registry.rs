@@ -101,6 +101,18 @@ impl Client {
         self.ask(&subject, || self.manifest_once(repository, &subject, which))
     }
 
+    /// As [`Client::manifest`]; none where the registry has no such one.
+    ///
+    /// # Errors
+    /// As [`Client::manifest`].
+    pub fn manifest_if_there(&self, which: &Which) -> Result<Option<Fetched>, Error> {
+        match self.manifest(which) {
+            Ok(fetched) => Ok(Some(fetched)),
+            Err(Error::Answer { answer, .. }) if answer.status == 404 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn manifest_subject(&self, which: &Which) -> Result<(&Repository, String), Error> {
         let repository = self.repository(None, &which.text())?;
         let joint = if matches!(which, Which::Tag(_)) { ":" } else { "@" };
@@ -125,23 +137,7 @@ impl Client {
         let media_type = media_type.split(';').next().unwrap_or_default().trim();
         let media_type = media_type.to_ascii_lowercase();
         let told = text(headers, "docker-content-digest");
-        let length = text(headers, "content-length").and_then(|text| text.parse::<u64>().ok());
-        let too_large = |size| Error::TooLarge {
-            subject: subject.to_owned(),
-            size,
-            size_max: DOCUMENT_BYTES_MAX,
-        };
-        if let Some(size) = length.filter(|size| *size > DOCUMENT_BYTES_MAX) {
-            return Err(too_large(size));
-        }
-        let mut bytes = Vec::new();
-        let mut reader = response.into_body().into_reader().take(DOCUMENT_BYTES_MAX + 1);
-        reader
-            .read_to_end(&mut bytes)
-            .map_err(|e| inner.http.transport(subject, ureq::Error::from(e)))?;
-        if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
-            return Err(too_large(bytes.len() as u64));
-        }
+        let bytes = self.manifest_bytes(subject, response)?;
         let digest = Digest::of(&bytes);
         let wrong = |want: &Digest| Error::Digest {
             subject: subject.to_owned(),
@@ -164,6 +160,61 @@ impl Client {
             }
         }
         Ok(Fetched { bytes, digest, media_type })
+    }
+
+    /// A document that an answer has, whole.
+    fn manifest_bytes(&self, subject: &str, response: Response<Body>) -> Result<Vec<u8>, Error> {
+        let length = text(response.headers(), "content-length");
+        let length = length.and_then(|text| text.parse::<u64>().ok());
+        let too_large = |size| Error::TooLarge {
+            subject: subject.to_owned(),
+            size,
+            size_max: DOCUMENT_BYTES_MAX,
+        };
+        if let Some(size) = length.filter(|size| *size > DOCUMENT_BYTES_MAX) {
+            return Err(too_large(size));
+        }
+        let mut bytes = Vec::new();
+        let mut reader = response.into_body().into_reader().take(DOCUMENT_BYTES_MAX + 1);
+        reader
+            .read_to_end(&mut bytes)
+            .map_err(|e| self.inner.http.transport(subject, ureq::Error::from(e)))?;
+        match bytes.len() as u64 > DOCUMENT_BYTES_MAX {
+            true => Err(too_large(bytes.len() as u64)),
+            false => Ok(bytes),
+        }
+    }
+
+    /// What a registry lists of what refers to an image (distribution-spec, "Listing Referrers"), the first page of it;
+    /// none where it cannot list that, and has it under a tag if at all.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] beyond [`DOCUMENT_BYTES_MAX`]; [`Error::Gate`]; else as any request.
+    pub fn referrers(&self, image: &Digest) -> Result<Option<Vec<u8>>, Error> {
+        let inner = &self.inner;
+        let repository = self.repository(None, &image.to_string())?;
+        let subject = format!("{}@{image}, what refers to it", repository.text());
+        let time = Some(inner.options.answer_timeout);
+        self.ask(&subject, || {
+            let op = Op::Referrers { image: *image };
+            match repository.send(&inner.http, &subject, op, time, &inner.options) {
+                Ok(response) => {
+                    if response.headers().contains_key("link") {
+                        let text =
+                            "the registry's list of what refers to the image is longer than one page: the first is read";
+                        inner.options.watch.tell(&Event::Note { text });
+                    }
+                    self.manifest_bytes(&subject, response).map(Some)
+                }
+                // A registry that does not know the question says so in one of these ways.
+                Err(Error::Answer { answer, .. })
+                    if matches!(answer.status, 400 | 404 | 405 | 406 | 501) =>
+                {
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
+        })
     }
 
     /// The digest of what a tag means now, without its bytes where the registry can do that; none where it knows no such

@@ -57,6 +57,8 @@ pub(crate) enum Op<'a> {
         range: Option<(u64, u64)>,
         wanted: Option<(&'a [u8; 32], bool)>,
     },
+    /// What refers to an image.
+    Referrers { image: Digest },
 }
 
 /// One repository at one server.
@@ -222,6 +224,7 @@ impl Repository {
         let url = match op {
             Op::Manifest { which, .. } => format!("{server}/v2/{name}/manifests/{which}"),
             Op::Blob { digest, .. } => format!("{server}/v2/{name}/blobs/{digest}"),
+            Op::Referrers { image } => format!("{server}/v2/{name}/referrers/{image}"),
         };
         match self.mirrors {
             // A mirror of several registries is told which one is meant (containerd's hosts.toml, and the
@@ -236,6 +239,7 @@ impl Op<'_> {
     fn is_head(&self) -> bool {
         match self {
             Op::Manifest { head, .. } | Op::Blob { head, .. } => *head,
+            Op::Referrers { .. } => false,
         }
     }
 }
@@ -243,7 +247,7 @@ impl Op<'_> {
 fn headers(op: Op<'_>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     match op {
-        Op::Manifest { .. } => {
+        Op::Manifest { .. } | Op::Referrers { .. } => {
             headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPT));
         }
         Op::Blob { range, wanted, .. } => {

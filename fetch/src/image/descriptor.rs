@@ -89,7 +89,7 @@ impl Media {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Raw {
+pub(crate) struct Raw {
     #[serde(default, rename = "mediaType")]
     media_type: Option<String>,
     #[serde(default)]
@@ -98,6 +98,8 @@ pub(super) struct Raw {
     size: Option<i64>,
     #[serde(default)]
     platform: Option<Written>,
+    #[serde(default, rename = "artifactType")]
+    artifact_type: Option<String>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, Option<String>>>,
 }
@@ -113,6 +115,16 @@ impl Raw {
         Media::of(self.media_type.as_deref().unwrap_or_default())
     }
 
+    /// What an artifact says that it is; empty where it says nothing.
+    pub(super) fn artifact_type(&self) -> &str {
+        self.artifact_type.as_deref().unwrap_or_default()
+    }
+
+    /// An annotation, where it has one of this name.
+    pub(super) fn annotation(&self, name: &str) -> Option<String> {
+        self.annotations.as_ref()?.get(name).cloned().flatten()
+    }
+
     /// Checks all that is needed of it.
     pub(super) fn read(&self, document: Document) -> Result<Descriptor, Error> {
         let digest = Digest::parse(self.digest.as_deref().unwrap_or_default())?;
@@ -123,10 +135,10 @@ impl Raw {
             got: size.to_string(),
             why: "a descriptor needs the number of bytes, 0 or more",
         })?;
-        let annotation = |name: &str| self.annotations.as_ref()?.get(name).cloned().flatten();
-        let mut names: Vec<_> = [NAME, FULL_NAME].into_iter().filter_map(annotation).collect();
+        let annotations = [NAME, FULL_NAME].into_iter().filter_map(|name| self.annotation(name));
+        let mut names: Vec<_> = annotations.collect();
         names.dedup();
-        let kind = annotation("vnd.docker.reference.type");
+        let kind = self.annotation("vnd.docker.reference.type");
         Ok(Descriptor {
             media_type: self.media_type.clone().unwrap_or_default(),
             digest,

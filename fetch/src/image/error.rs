@@ -18,6 +18,24 @@ pub enum Document {
     Config,
     /// `manifest.json` of `docker save`.
     Archive,
+    /// A list of what refers to an image.
+    Referrers,
+    /// A manifest with signatures of an image.
+    Signatures,
+    /// What was signed, or a bundle with it and its signature.
+    Claim,
+}
+
+impl Document {
+    /// Whether a registry has it among its manifests, and not among its blobs.
+    pub fn is_manifest(self) -> bool {
+        match self {
+            Document::Index | Document::Manifest | Document::Referrers | Document::Signatures => {
+                true
+            }
+            Document::Layout | Document::Config | Document::Archive | Document::Claim => false,
+        }
+    }
 }
 
 impl fmt::Display for Document {
@@ -28,6 +46,9 @@ impl fmt::Display for Document {
             Document::Manifest => "image manifest",
             Document::Config => "image config",
             Document::Archive => "manifest.json",
+            Document::Referrers => "list of referrers",
+            Document::Signatures => "manifest of signatures",
+            Document::Claim => "signature",
         })
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::image::{
     ArchivePick, Archives, Config, Digest, Document, Entry, Error, Index, Manifest, Pick, Platform,
-    is_layout, media_type_of, named, told, with_entries,
+    cosign, is_layout, media_type_of, named, told, with_entries,
 };
 use crate::reference::Reference;
 
@@ -25,6 +25,9 @@ impl Dice {
 }
 
 const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// What cosign signed in `tests/cosign/`.
+const SIGNED: &str = "sha256:0f430f4f7819988dd90b0cfa2d0acecfaf55d57348338a9c6cec1609dfb90f47";
 
 /// Good ones, to be broken.
 fn good() -> Vec<String> {
@@ -56,6 +59,13 @@ fn good() -> Vec<String> {
         "docker-archive:/srv/a.tar:app:v2".to_owned(),
         format!("docker://registry.example:5000/team/app:v2@{digest}"),
         "oci-archive:-".to_owned(),
+        include_str!("../../tests/cosign/claim.json").to_owned(),
+        include_str!("../../tests/cosign/bundle.json").to_owned(),
+        include_str!("../../tests/cosign/signatures.json").to_owned(),
+        include_str!("../../tests/cosign/referrer.json").to_owned(),
+        include_str!("../../tests/cosign/referrers.json").to_owned(),
+        include_str!("../../tests/cosign/saved.json").to_owned(),
+        include_str!("../../tests/cosign/key.pem").to_owned(),
     ]
 }
 
@@ -138,7 +148,10 @@ fn text(dice: &mut Dice) -> Vec<u8> {
 }
 
 fn quiet(error: &Error) {
-    let said = error.to_string();
+    quiet_text(&error.to_string());
+}
+
+fn quiet_text(said: &str) {
     assert!(!said.chars().any(char::is_control), "{said:?}");
     assert!(said.len() < 16 << 10, "{} bytes", said.len());
 }
@@ -206,6 +219,66 @@ fn try_all(bytes: &[u8]) -> usize {
         assert_eq!(absolute.to_string().parse::<Reference>(), Ok(absolute), "{text:?}");
     }
     taken
+}
+
+/// Whatever comes beside an image as its signature. Nothing that was altered is believed: what is accepted is what
+/// cosign itself signed.
+fn try_signatures(bytes: &[u8]) -> usize {
+    let key = cosign::PublicKey::from_pem(include_str!("../../tests/cosign/key.pem")).unwrap();
+    let image = Digest::parse(SIGNED).unwrap();
+    let (keys, images) = ([key], [image]);
+    let mut taken = 0;
+    let signatures = include_bytes!("../../tests/cosign/signatures.json");
+    let signatures = cosign::candidates(signatures, &images).unwrap();
+    for candidate in &signatures.list {
+        let cosign::Candidate::Simple { signature, .. } = candidate else { continue };
+        match cosign::of_simple(bytes, signature, &keys, &images) {
+            Ok(_) => assert_eq!(bytes, include_bytes!("../../tests/cosign/claim.json")),
+            Err(doubt) => quiet_text(&doubt.to_string()),
+        }
+    }
+    match cosign::of_bundle(bytes, &keys, &images) {
+        Ok(claim) => {
+            taken += 1;
+            assert_eq!(claim.signed, image);
+        }
+        Err(doubt) => quiet_text(&doubt.to_string()),
+    }
+    if let Some(found) = read(cosign::candidates(bytes, &images)) {
+        taken += usize::from(!found.list.is_empty());
+        assert!(found.list.len() <= cosign::SIGNATURES_MAX);
+        for candidate in &found.list {
+            assert!(candidate.blob().size <= cosign::CLAIM_BYTES_MAX);
+        }
+    }
+    if let Some((found, _)) = read(cosign::referrers(bytes)) {
+        taken += usize::from(!found.is_empty());
+        assert!(found.len() <= cosign::MANIFESTS_MAX);
+    }
+    if let Some(found) = read(cosign::beside(bytes, &images)) {
+        taken += usize::from(!found.manifests.is_empty());
+        assert!(found.manifests.len() <= cosign::MANIFESTS_MAX);
+    }
+    match cosign::PublicKey::from_pem(&String::from_utf8_lossy(bytes)) {
+        Ok(key) => assert_ne!(key.id().0, [0; 32]),
+        Err(why) => quiet_text(&why.to_string()),
+    }
+    taken
+}
+
+#[test]
+fn signatures_of_images_never_panic_and_nothing_altered_is_believed() {
+    let seed = number("VENEER_FUZZ_SEED", 0x51);
+    let mut taken = 0;
+    for round in 0..number("VENEER_FUZZ_ROUNDS", 2_000) {
+        let mut dice = Dice(seed.wrapping_add(round).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let bytes = text(&mut dice);
+        let tried = std::panic::catch_unwind(|| try_signatures(&bytes));
+        let shown = String::from_utf8_lossy(&bytes);
+        assert!(tried.is_ok(), "VENEER_FUZZ_SEED={} breaks on {shown:?}", seed + round);
+        taken += tried.unwrap_or(0);
+    }
+    assert!(taken > 200, "only {taken} were accepted");
 }
 
 fn number(name: &str, otherwise: u64) -> u64 {

@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use crate::image::cosign::marks::is_signatures;
 use crate::image::descriptor::{Descriptor, Media, Raw};
 use crate::image::digest::Digest;
 use crate::image::error::{Document, Error};
@@ -99,6 +100,8 @@ impl Index {
         }
         let raw = text.manifests.unwrap_or_default().all(document, "entries")?;
         let usable = raw.iter().filter(|raw| matches!(raw.media(), Media::Index | Media::Manifest));
+        // What stands beside an image as its signature is no image.
+        let usable = usable.filter(|raw| !is_signatures(raw));
         let entries = usable.filter_map(|raw| raw.read(document).ok());
         let entries = entries.filter(|entry| {
             !entry.attestation && !entry.platform.as_ref().is_some_and(Platform::is_unknown)

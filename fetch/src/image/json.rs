@@ -36,6 +36,13 @@ impl<T, const MAX: usize> Few<T, MAX> {
     }
 }
 
+impl<T, const MAX: usize> Few<T, MAX> {
+    /// The first of them, and how many there are besides.
+    pub(super) fn first(self) -> (Vec<T>, usize) {
+        (self.list, self.more)
+    }
+}
+
 impl<T, const MAX: usize> Default for Few<T, MAX> {
     fn default() -> Few<T, MAX> {
         Few { list: Vec::new(), more: 0 }

@@ -9,6 +9,7 @@ mod archive;
 pub(crate) mod authfile;
 pub(crate) mod challenge;
 mod config;
+pub mod cosign;
 mod descriptor;
 mod digest;
 mod edit;

@@ -383,6 +383,9 @@ fn recover(host: &mut Host, args: &commands::Recover, json: bool) -> anyhow::Res
     }
     if !args.dry_run {
         host.ask_catalog(true);
+        for error in host.sign_unsigned()? {
+            log::line(Level::Warning, &orchestrate::whole(&error), &[]);
+        }
         host.scan_unscanned()?;
     }
     let recovered = host.recover(args.dry_run)?;

@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod bounds;
+pub(crate) mod cosign;
 pub(crate) mod file;
 pub(crate) mod fleet;
 pub(crate) mod settings;

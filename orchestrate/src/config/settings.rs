@@ -130,6 +130,7 @@ impl Config {
             refresh_s: self.number("catalog.refresh").unwrap_or_default(),
             superseded: self.text("catalog.superseded") == Some("revoke"),
             take_down: self.text("catalog.running") == Some("deactivate"),
+            cosign: self.cosign()?,
         };
         trust.public_keys().map_err(Error::Catalog)?;
         // One without the other would look like a protection and be none.

@@ -107,7 +107,7 @@ impl Daemon {
 /// Whether a setting decides what is trusted or let through.
 fn lets_through(key: &str) -> bool {
     ["bytes_max", "etag_dedup"].contains(&key)
-        || ["catalog.", "scan."].iter().any(|table| key.starts_with(table))
+        || ["catalog.", "scan.", "trust."].iter().any(|table| key.starts_with(table))
 }
 
 #[cfg(test)]

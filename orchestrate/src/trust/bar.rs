@@ -1,5 +1,6 @@
 //! Why an activation may not be up.
 
+use crate::trust::cosign::Unsigned;
 use crate::trust::keys::Distrust;
 
 /// Why an activation may not come up.
@@ -30,6 +31,8 @@ pub enum Why {
         /// The catalog's serial.
         serial: u64,
     },
+    /// A key of cosign's must have signed its image, and none that is trusted is known to have.
+    Unsigned(Unsigned),
     /// The scanner found what the policy does not let through.
     Blocked {
         /// The image.
@@ -57,6 +60,7 @@ impl std::fmt::Display for Why {
                  catalog` reads it again",
                 image.escape_debug()
             ),
+            Why::Unsigned(unsigned) => unsigned.fmt(f),
             Why::Blocked { image, counts } => write!(
                 f,
                 "{} is blocked by the scan policy: {}; `orchestrate scan --show {0}` shows all",
@@ -78,6 +82,7 @@ impl Why {
     pub fn is_verdict(&self) -> bool {
         match self {
             Why::Revoked { .. } | Why::Blocked { .. } => true,
+            Why::Unsigned(unsigned) => unsigned.is_verdict(),
             Why::Unscanned { .. } | Why::Unread { .. } => false,
         }
     }

@@ -6,6 +6,7 @@ use fetch::image::{Pick, RegistryRef};
 use fetch::{ImageRef, Place, Reference};
 use minisign_verify::{PublicKey, Signature};
 
+use crate::trust::cosign::{Cosign, Unsigned};
 use crate::trust::moment::moment;
 use crate::trust::strict::beginning;
 
@@ -26,6 +27,8 @@ pub struct Trust {
     pub superseded: bool,
     /// Whether what runs and is revoked is taken down.
     pub take_down: bool,
+    /// Which images a key of cosign's must have signed, whatever the catalog says.
+    pub cosign: Cosign,
 }
 
 /// Why an image is not believed.
@@ -76,6 +79,8 @@ pub enum Distrust {
         /// The image.
         image: String,
     },
+    /// An image that a key of cosign's must have signed.
+    Cosign(Box<Unsigned>),
     /// An image that is not in it, or is another one.
     Unlisted {
         /// The image.
@@ -189,6 +194,7 @@ impl fmt::Display for Distrust {
                  orchestrate does, or sign it with its layers",
                 image.escape_debug()
             ),
+            Distrust::Cosign(unsigned) => unsigned.fmt(f),
             Distrust::Unlisted { image, why } => {
                 write!(f, "{} is not as the signed catalog has it: {}", image.escape_debug(), why)
             }

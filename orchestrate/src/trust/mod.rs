@@ -1,7 +1,8 @@
-//! What is believed of what others sign or find: catalogs, reports of scanners. Pure.
+//! What is believed of what others sign or find: catalogs, signatures of cosign's, reports of scanners. Pure.
 
 pub(crate) mod bar;
 pub(crate) mod catalog;
+pub(crate) mod cosign;
 pub(crate) mod keys;
 pub(crate) mod moment;
 pub(crate) mod report;

@@ -142,9 +142,14 @@ impl Host {
             return self.activated(name, reference, CameUp::default(), ensured, true, begun);
         }
         let asked = std::mem::take(&mut self.asked_catalog);
-        if !asked && self.registry.activation(name)?.is_some() {
+        if let Some(row) = self.registry.activation(name)? {
             // Before any lock: who waits for the server keeps nobody from what is here.
-            self.look_at_catalog()?;
+            if !asked {
+                self.look_at_catalog()?;
+            }
+            if is_told(&row) {
+                self.sign_again(&row)?;
+            }
         }
         self.end_earlier(&reference)?;
         let input = options.to_json(&reference);
@@ -330,7 +335,9 @@ impl Host {
         let labels = &labels;
         let new =
             NewActivation { name, reference, origin, bytes, endpoint, ttl_s, read_only, labels };
-        activation::reserve_activation(self, &new).or_else(|error| self.unborn(name, error))
+        activation::reserve_activation(self, &new)
+            .and_then(|()| self.still_signed(name))
+            .or_else(|error| self.unborn(name, error))
     }
 
     /// The top volume of an image that is taken as it is here.
@@ -349,6 +356,9 @@ impl Host {
                 "{reference} is on this host from {}, and {asked} was asked for; leave --no-fetch out",
                 image.endpoint
             )));
+        }
+        if image.is_some() {
+            self.signed_here(reference)?;
         }
         let top = image.and_then(|image| image.layers.last().map(|layer| layer.volume));
         let top = top.map(|top| self.registry.volume(top)).transpose()?.flatten();

@@ -96,7 +96,7 @@ impl Blobs {
     /// The bytes that stand under a digest: whether those of a file have it, the caller looks.
     fn unchecked(&self, document: Document, digest: Digest) -> Result<Vec<u8>, Error> {
         Ok(match self {
-            Blobs::Registry { client, cancel, .. } if document != Document::Config => {
+            Blobs::Registry { client, cancel, .. } if document.is_manifest() => {
                 let (client, which) = (client.clone(), Which::Digest(digest));
                 let manifest = move || client.manifest(&which);
                 heedfully(cancel, manifest)?.map_err(Error::Fetch)?.bytes

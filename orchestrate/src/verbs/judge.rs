@@ -13,6 +13,7 @@ use crate::host::Host;
 use crate::store::seam::Store;
 use crate::trust::bar::{Bar, Why};
 use crate::trust::catalog::MadeOf;
+use crate::trust::cosign::Unsigned;
 use crate::trust::keys::{Distrust, Trust, name};
 use crate::trust::scan::{Mode, Policy};
 use crate::verbs::catalog;
@@ -35,7 +36,10 @@ impl Judge<'_> {
         let url = self.trust.url.as_deref();
         let believed = url.map(|url| registry.catalog(url)).transpose()?.flatten();
         let mut bars = BTreeMap::new();
-        if believed.is_none() && self.scan.mode != Mode::Required {
+        if believed.is_none()
+            && self.scan.mode != Mode::Required
+            && self.trust.cosign.required.is_empty()
+        {
             return Ok(bars);
         }
         let volumes: BTreeMap<u32, &Volume> = volumes.iter().map(|row| (row.id, row)).collect();
@@ -51,9 +55,11 @@ impl Judge<'_> {
                 (Some(url), Some(known)) => self.revoked(registry, url, known, row, &volumes)?,
                 (_, None) | (None, _) => None,
             };
-            let found = match revoked {
-                Some(why) => Some(Bar { why, goes: self.trust.take_down }),
-                None => self.unfit(registry, row, &volumes)?,
+            let found = match (revoked, self.unsigned(registry, row)?) {
+                (Some(why), _) => Some(Bar { why, goes: self.trust.take_down }),
+                // Whoever takes a key away keeps what runs from coming up again, and ends nothing.
+                (None, Some(unsigned)) => Some(Bar { why: Why::Unsigned(unsigned), goes: false }),
+                (None, None) => self.unfit(registry, row, &volumes)?,
             };
             if let Some(bar) = found {
                 bars.insert(row.name.clone(), bar);
@@ -95,6 +101,25 @@ impl Judge<'_> {
         Ok(Some(Why::Revoked { image, serial, what }))
     }
 
+    /// Why an activation's image does not count as signed, where it has to be.
+    fn unsigned(
+        &self,
+        registry: &Registry,
+        row: &Activation,
+    ) -> Result<Option<Unsigned>, registry::Error> {
+        let trust = &self.trust.cosign;
+        if !trust.requires(&row.reference) {
+            return Ok(None);
+        }
+        let (image, digest) = (row.reference.clone(), manifest(registry, row)?);
+        let known = digest.map(|manifest| registry.signatures(manifest)).transpose()?;
+        let by: Vec<Digest> = known.unwrap_or_default().iter().map(|known| known.key).collect();
+        match by.iter().any(|key| trust.file_of(*key).is_some()) {
+            true => Ok(None),
+            false => Ok(Some(Unsigned::Unknown { image, digest, by, files: trust.files() })),
+        }
+    }
+
     fn unfit(
         &self,
         registry: &Registry,
@@ -118,6 +143,23 @@ impl Judge<'_> {
             None => (Why::Unscanned { image }, false),
         };
         Ok(Some(Bar { why, goes }))
+    }
+}
+
+/// The manifest of the image that an activation is of. A rebuild knows that of the image alone, which is the activation's
+/// while both have the same stack.
+pub(crate) fn manifest(
+    registry: &Registry,
+    row: &Activation,
+) -> Result<Option<Digest>, registry::Error> {
+    if let Some(manifest) = registry.activation_made_of(&row.name)?.manifest {
+        return Ok(Some(manifest));
+    }
+    let image = registry.image(&row.reference)?;
+    let top = image.and_then(|image| image.layers.last().map(|layer| layer.volume));
+    match top == Some(row.origin) {
+        true => Ok(registry.made(&row.reference)?.and_then(|made| made.manifest)),
+        false => Ok(None),
     }
 }
 
@@ -189,6 +231,9 @@ impl Host {
             Some(why @ Why::Unread { .. }) => {
                 Err(Error::Told { class: Class::Temporary, message: why.to_string() })
             }
+            Some(Why::Unsigned(unsigned)) => {
+                Err(Error::Catalog(Distrust::Cosign(Box::new(unsigned))))
+            }
             Some(Why::Blocked { .. } | Why::Unscanned { .. }) | None => {
                 match self.registry.volume(row.origin)? {
                     Some(origin) => self.permit(&row.reference, &origin),
@@ -218,6 +263,19 @@ impl Host {
                 serial: known.serial,
                 why: format!("there is no image {name:?}"),
             })),
+        }
+    }
+
+    /// That the activation which was reserved just now is of an image that is signed, where it has to be: somebody may
+    /// have taken the image's name for another one meanwhile, or the keys are others.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`].
+    pub(crate) fn still_signed(&self, name: &str) -> Result<(), Error> {
+        let Some(row) = self.registry.activation(name)? else { return Ok(()) };
+        match self.judge().unsigned(&self.registry, &row)? {
+            Some(unsigned) => Err(Error::Catalog(Distrust::Cosign(Box::new(unsigned)))),
+            None => Ok(()),
         }
     }
 

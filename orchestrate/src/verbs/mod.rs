@@ -35,6 +35,7 @@ pub(crate) mod restore;
 pub(crate) mod resume;
 pub mod scan;
 pub(crate) mod serials;
+pub(crate) mod signatures;
 pub(crate) mod take_in;
 pub(crate) mod template;
 pub(crate) mod terms;

@@ -55,6 +55,11 @@ pub(crate) fn publish(
         write.image_asked(reference, by, fresh)?;
         if let Some(made) = &resolved.made {
             write.put_made(reference, made, resolved.config.as_deref())?;
+            if let Some(manifest) = made.manifest {
+                for signature in &resolved.signatures {
+                    write.put_signature(manifest, signature)?;
+                }
+            }
         }
         write.put_listing(reference, listed)?;
         write.use_image(reference)

@@ -9,14 +9,13 @@ use fetch::image::{
     RegistryRef, told,
 };
 use fetch::{Client, ImageRef, Place as Where, Reference};
-use registry::{Digest, Made, Source};
+use registry::{Digest, Made, Signature, Source};
 
 use crate::error::Error;
 use crate::error::image::Unusable;
 use crate::error::leaves::unusable;
 use crate::host::Host;
 use crate::local::archive::Archive;
-use crate::local::layout::Layout;
 use crate::local::spooled::{self, Form, Kept};
 use crate::process::cancel::heedfully;
 use crate::verbs::blobs::{Blobs, saved_config};
@@ -36,6 +35,23 @@ pub(crate) struct Resolved {
     pub(crate) made: Option<Made>,
     /// The config as it came, where it came just now.
     pub(crate) config: Option<String>,
+    /// Where its blobs are, by digest.
+    pub(crate) blobs: Option<Blobs>,
+    /// Signatures that were found just now.
+    pub(crate) signatures: Vec<Signature>,
+}
+
+impl Resolved {
+    fn new(
+        layers: Vec<Wanted>,
+        endpoint: String,
+        made: Option<Made>,
+        config: Option<String>,
+        blobs: Option<&Blobs>,
+    ) -> Resolved {
+        let signatures = Vec::new();
+        Resolved { layers, endpoint, made, config, blobs: blobs.cloned(), signatures }
+    }
 }
 
 impl Host {
@@ -44,24 +60,12 @@ impl Host {
     pub(crate) fn resolve(&mut self, image: &Reference, keep: bool) -> Result<Resolved, Error> {
         let (mut resolved, of) = match &image.place {
             Where::Numbered(numbered) => (self.numbered(image, numbered, keep)?, None),
-            Where::Bucket { bucket, prefix, pick } => {
-                let client = self.client()?.clone();
-                let blobs = Blobs::Bucket {
-                    client,
-                    bucket: bucket.clone(),
-                    prefix: prefix.clone(),
-                    cancel: self.settings.cancel.clone(),
-                };
+            Where::Bucket { pick, .. }
+            | Where::Layout { pick, .. }
+            | Where::Archive { pick, .. } => {
+                let blobs = self.blobs_of(image)?;
+                let blobs = blobs.ok_or_else(|| Error::NotHere { image: image.to_string() })?;
                 self.layout(image, &blobs, pick)?
-            }
-            Where::Layout { dir, pick } => {
-                let opened = self.way.image(dir, &image.to_string())?;
-                let blobs = Blobs::Directory(Arc::new(Layout::of(&opened, dir)?));
-                self.layout(image, &blobs, pick)?
-            }
-            Where::Archive { file, pick } => {
-                let archive = self.archive(image, file)?;
-                self.layout(image, &Blobs::Tar(Arc::new(archive)), pick)?
             }
             Where::DockerArchive { file, pick } => {
                 let archive = self.archive(image, file)?;
@@ -73,6 +77,7 @@ impl Host {
         if let Some(made) = &resolved.made {
             self.vouched(image, made, keep)?;
         }
+        resolved.signatures = self.signed(image, &resolved)?;
         for wanted in &mut resolved.layers {
             self.know(wanted)?;
         }
@@ -119,7 +124,7 @@ impl Host {
             }
         };
         let layers = layers.into_iter().enumerate().map(wanted).collect();
-        Ok(Resolved { layers, endpoint, made: None, config: None })
+        Ok(Resolved::new(layers, endpoint, None, None, None))
     }
 
     pub(crate) fn platform(&self, image: &Reference) -> Platform {
@@ -258,7 +263,7 @@ impl Host {
         let Some(layers) = layers.collect::<Result<Option<_>, _>>()? else { return Ok(None) };
         let manifest = made.manifest;
         let endpoint = endpoint(blobs);
-        Ok(Some((Resolved { layers, endpoint, made: Some(made), config: None }, manifest)))
+        Ok(Some((Resolved::new(layers, endpoint, Some(made), None, Some(blobs)), manifest)))
     }
 
     /// A manifest or index that is named by its digest, whether the layout's index lists it or not.
@@ -297,7 +302,7 @@ impl Host {
         Ok(Chosen { found: digest, manifest: (digest, manifest), config })
     }
 
-    fn archive(&self, image: &Reference, file: &Path) -> Result<Archive, Error> {
+    pub(crate) fn archive(&self, image: &Reference, file: &Path) -> Result<Archive, Error> {
         let limits = &self.settings.limits;
         let (state, path, bounds) = (self.settings.state.clone(), file.to_owned(), limits.clone());
         let file = self.way.image(file, &image.to_string())?;
@@ -378,7 +383,7 @@ impl Host {
         };
         let endpoint = "docker-archive:".to_owned();
         let config = Some(text(bytes, &failed)?);
-        Ok((Resolved { layers, endpoint, made: Some(made), config }, None))
+        Ok((Resolved::new(layers, endpoint, Some(made), config, None), None))
     }
 }
 
@@ -396,12 +401,8 @@ fn made_of(blobs: &Blobs, chosen: Chosen, wanted: &Platform) -> Result<Known, Er
         platform: Some(wanted.to_string()),
         index_etag: None,
     };
-    let resolved = Resolved {
-        layers: layers.collect::<Result<_, _>>()?,
-        endpoint: endpoint(blobs),
-        made: Some(made),
-        config: Some(text(bytes, &told)?),
-    };
+    let (layers, config) = (layers.collect::<Result<_, _>>()?, text(bytes, &told)?);
+    let resolved = Resolved::new(layers, endpoint(blobs), Some(made), Some(config), Some(blobs));
     Ok((resolved, Some(ours(digest))))
 }
 

@@ -54,6 +54,20 @@ pub struct ImageLine {
     /// The platform that was chosen, where there was a choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
+    /// By which keys of cosign's it was found to be signed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed_by: Vec<SignedLine>,
+}
+
+/// A signature that was verified.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SignedLine {
+    /// sha256 of the public key, as DER.
+    pub key: Digest,
+    /// The file that has the key now; none: the settings have it no longer.
+    pub file: Option<String>,
+    /// The digest that was signed: the manifest's, or that of the index that it was chosen from.
+    pub signed: Digest,
 }
 
 impl ImageLine {
@@ -193,10 +207,22 @@ impl Host {
         }
         let mut made: BTreeMap<String, registry::Made> =
             self.registry.all_made()?.into_iter().collect();
+        let signatures = self.registry.all_signatures()?;
+        let signed_by = |made: Option<&registry::Made>| {
+            let manifest = made.and_then(|made| made.manifest);
+            let of = signatures.iter().filter(|(of, _)| Some(*of) == manifest);
+            let line = of.map(|(_, signature)| SignedLine {
+                key: signature.key,
+                file: self.settings.trust.cosign.file_of(signature.key).map(str::to_owned),
+                signed: signature.signed,
+            });
+            line.collect()
+        };
         let lines = images
             .iter()
             .map(|image| (image, made.remove(&image.reference)))
             .map(|(image, made)| ImageLine {
+                signed_by: signed_by(made.as_ref()),
                 manifest: made.as_ref().and_then(|made| made.manifest),
                 config: made.as_ref().and_then(|made| made.config),
                 platform: made.and_then(|made| made.platform),

@@ -10,4 +10,5 @@ mod layout;
 mod life;
 mod peers;
 mod pipe;
+mod signed;
 mod table;

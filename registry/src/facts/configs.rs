@@ -146,8 +146,14 @@ impl Write<'_> {
         self.drop_configs()
     }
 
-    /// Drops the configs that nothing here is of.
+    /// Drops the configs and signatures that nothing here is of.
     pub(crate) fn drop_configs(&self) -> Result<(), Error> {
+        self.run(
+            "DELETE FROM signatures
+             WHERE NOT EXISTS (SELECT 1 FROM images i WHERE i.manifest = signatures.manifest)
+               AND NOT EXISTS (SELECT 1 FROM activations a WHERE a.manifest = signatures.manifest)",
+            [],
+        )?;
         self.run(
             "DELETE FROM configs WHERE NOT EXISTS (SELECT 1 FROM images i WHERE i.config = digest)
                AND NOT EXISTS (SELECT 1 FROM activations a WHERE a.config = digest)",

@@ -11,4 +11,5 @@ pub(crate) mod labels;
 pub(crate) mod names;
 pub(crate) mod quarantine;
 pub(crate) mod scans;
+pub(crate) mod signatures;
 pub(crate) mod sources;

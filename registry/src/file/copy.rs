@@ -19,6 +19,7 @@ const TABLES: &[&str] = &[
     "sources",
     "volumes",
     "configs",
+    "signatures",
     "images",
     "image_layers",
     "activations",

@@ -14,7 +14,7 @@ use orchestrate::health::Readiness;
 use orchestrate::scan::Scanned;
 use orchestrate::{
     Activated, ActivationLine, Deactivated, Ensured, How, ImageLine, Listing, Rebuilt, Recovered,
-    Removed, RunLine, TakenUp, Unsettled,
+    Removed, RunLine, SignedLine, TakenUp, Unsettled,
 };
 use registry::{Digest, Event, Quarantined, Run, RunState};
 
@@ -120,6 +120,9 @@ pub(crate) fn image(line: &ImageLine) -> String {
         (None, Some(config)) => put(&mut text, format_args!("  config {}", config.short())),
         (None, None) => {}
     }
+    if let Some(signed) = line.signed_by.first() {
+        put(&mut text, format_args!("  signed by {}", signer(signed)));
+    }
     text.push('\n');
     for layer in &line.layers {
         let shared = match layer.shared_with {
@@ -151,7 +154,22 @@ pub(crate) fn documents(line: &ImageLine) -> String {
     if let Some(platform) = &line.platform {
         put(&mut text, format_args!("  platform {}\n", safe(platform)));
     }
+    for signed in &line.signed_by {
+        let (key, of) = (signed.key, signed.signed);
+        put(
+            &mut text,
+            format_args!("  signed by {}: key {key}, signature of {of}\n", signer(signed)),
+        );
+    }
     text
+}
+
+/// Whose signature it is: the file of the key, where the settings have it still.
+fn signer(signed: &SignedLine) -> String {
+    match &signed.file {
+        Some(file) => safe(file).to_string(),
+        None => format!("{}, a key that is trusted no longer", signed.key.short()),
+    }
 }
 
 pub(crate) fn activation(line: &ActivationLine, history: &[Event]) -> String {

@@ -69,6 +69,7 @@ impl Lab {
                 .args([&format!("s3://bucket/{key}"), "--digest", &format!("sha256:{digest}")])
                 .args(["--anonymous", "--endpoint", &format!("http://{}", self.front.plain)])
                 .args(["--source", &self.cache.url(), "--source-fallback", "60", "-v"])
+                .args(["--patience", "60"])
                 .args(more)
                 .arg("-o")
                 .arg(dir.join(number.to_string()))
@@ -162,7 +163,12 @@ fn ask(cache: &Cache, target: &str, headers: &str) -> (u16, Vec<u8>) {
 #[test]
 fn many_hosts_cost_the_origin_one_whatever_becomes_of_the_cache() {
     let mut lab = Lab::new();
-    println!("| {} hosts, {} MB, {} Mbit | origin | requests | p50 / max, s |", lab.hosts, lab.size / 1_000_000, number("VENEER_CACHE_MBIT", 400));
+    println!(
+        "| {} hosts, {} MB, {} Mbit | origin | requests | p50 / max, s |",
+        lab.hosts,
+        lab.size / 1_000_000,
+        number("VENEER_CACHE_MBIT", 400)
+    );
 
     let digest = lab.object("cold");
     let times = lab.begin("cold", &digest, &[]).end();
@@ -203,7 +209,8 @@ fn many_hosts_cost_the_origin_one_whatever_becomes_of_the_cache() {
 
     let digest = lab.object("hung");
     let stall = number("VENEER_CACHE_STALL", 2).to_string();
-    let hosts = lab.begin("hung", &digest, &["--stall-timeout", &stall, "--first-byte-timeout", &stall]);
+    let hosts =
+        lab.begin("hung", &digest, &["--stall-timeout", &stall, "--first-byte-timeout", &stall]);
     lab.comes_to("hung", 30);
     lab.cache.hangs();
     thread::sleep(Duration::from_secs(number("VENEER_CACHE_STALL", 2) * 2));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
@@ -29,7 +29,6 @@ pub(crate) struct Asked {
     pub(crate) status: u16,
     /// Bytes of the body.
     pub(crate) bytes: u64,
-    pub(crate) when: Instant,
     /// By a cache: by TLS.
     pub(crate) by_cache: bool,
 }
@@ -63,6 +62,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 fn certificate() -> (Arc<ServerConfig>, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // One of the same name as its own certificate would be taken for a certificate that signed itself.
+    params.distinguished_name.push(DnType::CommonName, "the lab's authority");
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -192,8 +193,8 @@ fn serve(
     while let Some(asked) = request(&mut stream)? {
         let (at, mood) = {
             let mut state = lock(state);
-            let (target, when) = (asked.word(1).to_owned(), Instant::now());
-            state.asked.push(Asked { target, status: 0, bytes: 0, when, by_cache });
+            let target = asked.word(1).to_owned();
+            state.asked.push(Asked { target, status: 0, bytes: 0, by_cache });
             (state.asked.len() - 1, state.mood)
         };
         let status = |status: u16| {

@@ -29,7 +29,10 @@ fn settled(text: &str, dir: &Path, front: &Front, address: SocketAddr) -> String
     let mut text = text.to_owned();
     for (from, to) in [
         ("<s3.eu-central-1.amazonaws.com:443>", format!("127.0.0.1:{}", front.tls)),
-        ("$s3_host \"<s3.eu-central-1.amazonaws.com>\"", format!("$s3_host \"localhost:{}\"", front.tls)),
+        (
+            "$s3_host \"<s3.eu-central-1.amazonaws.com>\"",
+            format!("$s3_host \"localhost:{}\"", front.tls),
+        ),
         ("$s3_name \"<s3.eu-central-1.amazonaws.com>\"", "$s3_name \"localhost\"".into()),
         ("<eu-central-1>", "us-east-1".into()),
         ("<key>", KEYS.access.into()),
@@ -195,6 +198,11 @@ impl Cache {
 
 impl Drop for Cache {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (errors, log) = (self.errors(), self.log());
+            let last = |text: &str| text.lines().rev().take(5).collect::<Vec<_>>().join("\n");
+            eprintln!("the last of the cache:\n{}\n{}", last(&errors), last(&log));
+        }
         if let Some(child) = &mut self.child {
             drop(child.kill());
             drop(child.wait());

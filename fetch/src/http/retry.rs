@@ -47,11 +47,14 @@ pub(crate) fn dice() -> u64 {
     RandomState::new().hash_one(Instant::now())
 }
 
-/// What the server asked for: in `Retry-After`.
-fn asked(error: &Error) -> Option<Duration> {
-    match error {
-        Error::Answer { answer, .. } => answer.retry_after,
-        _ => None,
+impl Error {
+    /// For how long the server asks to be left alone, where it does (`Retry-After`, RFC 9110 10.2.3).
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Answer { answer, .. } => answer.retry_after,
+            Error::GaveUp { last, .. } => last.retry_after(),
+            _ => None,
+        }
     }
 }
 
@@ -147,7 +150,7 @@ impl Trial {
         }
         // Not before the time that the server asks for, and not all at that moment. The last try is made when
         // patience ends, whatever was asked for.
-        let wait = asked(&error).unwrap_or_default().saturating_add(backoff(tries, dice()));
+        let wait = error.retry_after().unwrap_or_default().saturating_add(backoff(tries, dice()));
         let wait = wait.min(left);
         let event = Event::Retry { subject, error: &error, tries, wait, left };
         self.options.watch.tell(&event);

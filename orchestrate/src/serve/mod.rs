@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod connections;
 pub(crate) mod daemon;
 pub(crate) mod deliveries;
+mod ear;
 pub(crate) mod files;
 pub(crate) mod fleet;
 pub(crate) mod force;

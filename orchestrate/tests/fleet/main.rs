@@ -10,6 +10,7 @@ mod cache;
 #[path = "../serve/daemon.rs"]
 #[allow(dead_code)]
 mod daemon;
+mod document;
 mod front;
 mod nginx;
 #[path = "../serve/signed.rs"]

@@ -81,22 +81,19 @@ impl Ear {
     ) -> Result<Heard, Error> {
         let client = self.client(settings)?;
         let question = Question { daemon, member, known, etag: self.etag.clone() };
-        let mut said = None;
         self.asked += 1;
+        let mut first = None;
         if self.asked >= BUCKET_EVERY {
             self.asked = 0;
-            match question.ask(&client) {
-                Ok(heard) => said = Some(heard),
-                // The sources may know.
-                Err(Error::Fetch(_)) => {}
-                Err(error) => return Err(error),
-            }
+            first = Some(question.ask(&client));
         }
-        let (heard, etag) = match said {
-            Some(said) => said,
-            None => match question.by_sources(&client)? {
+        let (heard, etag) = match first {
+            Some(Ok(said @ (Heard::Same | Heard::New(_), _))) => said,
+            Some(Err(error)) if !matches!(error, Error::Fetch(_)) => return Err(error),
+            // Hosts without keys get nothing out of the bucket, and none is needed while a source knows.
+            first => match question.by_sources(&client)? {
                 Some(said) => said,
-                None => question.ask(&client)?,
+                None => first.unwrap_or_else(|| question.ask(&client))?,
             },
         };
         if matches!(heard, Heard::Same | Heard::New(_)) {

@@ -43,7 +43,8 @@ fn has(daemon: &Daemon, serial: u64) -> Value {
 
 /// Of the requests for the document, whether each came by the cache, and what became of it.
 fn asked(front: &Front) -> Vec<(bool, u16)> {
-    let all = front.asked().into_iter().filter(|one| one.target.ends_with(KEY));
+    // Those that have an answer.
+    let all = front.asked().into_iter().filter(|one| one.target.ends_with(KEY) && one.status > 0);
     all.map(|one| (one.by_cache, one.status)).collect()
 }
 
@@ -60,15 +61,14 @@ fn a_document_that_has_not_changed_costs_no_body_and_a_busy_bucket_is_left_alone
     let all = asked(&front);
     let bodies = all.iter().filter(|(_, status)| *status == 200).count();
     assert!(bodies == 1 && all[1..].iter().all(|(_, status)| *status == 304), "{all:?}");
-    // It asks for a pause, and has it.
+    // It asks for a pause, and has it: for longer than one question takes with its tries.
     front.forget();
-    front.is(Mood::Busy(Some(8)));
+    front.is(Mood::Busy(Some(60)));
     until("a busy answer", || (!asked(&front).is_empty()).then_some(()));
-    thread::sleep(Duration::from_secs(6));
-    assert_eq!(asked(&front), [(false, 503)], "left alone for eight seconds");
-    front.is(Mood::Well);
-    publish(&bench, 2);
-    has(&daemon, 2);
+    thread::sleep(Duration::from_secs(13));
+    assert_eq!(asked(&front), [(false, 503)], "left alone for a minute");
+    let status = daemon.get("/v1/fleet");
+    assert!(status["refused"].as_str().is_some_and(|why| why.contains("SlowDown")), "{status}");
     daemon.stop();
 }
 
@@ -87,12 +87,13 @@ fn a_document_comes_by_the_cache_of_a_site_and_from_the_bucket_without_one() {
     has(&daemon, 2);
     until("questions", || (asked(&front).len() > 3).then_some(()));
     let all = asked(&front);
-    assert!(all[..4].iter().all(|(by_cache, _)| *by_cache), "nobody else asks: {all:?}");
-    assert!(all.contains(&(true, 304)), "{all:?}");
+    let itself = all.iter().filter(|(by_cache, _)| !by_cache).count();
+    assert!(itself <= 1 && all.contains(&(true, 304)), "the host asks once in ten: {all:?}");
     // While the bucket is away the site goes on by what its cache has.
     front.is(Mood::Away);
     front.forget();
-    until("questions", || (asked(&front).len() > 3).then_some(()));
+    let tried = || front.asked().iter().filter(|one| one.target.ends_with(KEY)).count();
+    until("questions", || (tried() > 3).then_some(()));
     let status = daemon.get("/v1/fleet");
     assert_eq!((&status["serial"], &status["refused"]), (&json!(2), &Value::Null), "{status}");
     front.is(Mood::Well);

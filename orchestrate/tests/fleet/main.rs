@@ -16,6 +16,7 @@ mod nginx;
 #[path = "../serve/signed.rs"]
 #[allow(dead_code)]
 mod signed;
+mod sites;
 
 /// A number that a recipe may have set.
 fn number(name: &str, default: u64) -> u64 {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::error::kind::Kind;
+use crate::http::backoff::backoff;
 use crate::s3::options::{Event, Options};
 
 /// Whether the same request may succeed later. A refused, changed, absent or corrupt object stays
@@ -27,20 +28,10 @@ pub fn may_retry(error: &Error) -> bool {
     }
 }
 
-const WAIT_BASE: Duration = Duration::from_millis(100);
-const WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long a pause overlooks that nobody wants the answer any more.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
 /// This much of the object counts as progress and gives all tries back. A drip does not get there.
 pub(crate) const PROGRESS_BYTES: u64 = 64 << 10;
-
-/// Full jitter: anything up to a doubling limit, so that many clients spread
-/// ("Exponential Backoff And Jitter", AWS Architecture Blog). `dice` is a random number.
-fn backoff(tries: u32, dice: u64) -> Duration {
-    let limit = WAIT_BASE.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(WAIT_MAX);
-    let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-    Duration::from_millis(dice % (millis + 1))
-}
 
 /// std's hasher is seeded by the kernel; that is all the randomness a jitter needs.
 pub(crate) fn dice() -> u64 {
@@ -174,16 +165,6 @@ mod tests {
     use crate::clock::{Clock, Time};
     use crate::error::answer::Answer;
     use crate::s3::options::CredentialsFrom;
-
-    #[test]
-    fn waits_double_up_to_a_limit() {
-        for dice in [0, 1, 12_345, u64::MAX] {
-            assert!(backoff(1, dice) <= Duration::from_millis(100));
-            assert!(backoff(4, dice) <= Duration::from_millis(800));
-            assert!(backoff(40, dice) <= WAIT_MAX);
-        }
-        assert_eq!(backoff(3, 400), Duration::from_millis(400));
-    }
 
     fn answer(status: u16) -> Error {
         let answer = Answer { status, ..Answer::default() };

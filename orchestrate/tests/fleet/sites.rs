@@ -264,6 +264,11 @@ fn daemons_at_several_sites_come_to_what_the_document_says_whatever_breaks() {
         assert_eq!(tries, 1, "{} tried it once", id(number));
     }
 
+    // Its bytes are the right ones, so nobody looks for others: one fetch for each site that has one of them.
+    let of_site = |site: usize| inside.iter().skip(site).step_by(sites).any(|inside| *inside);
+    let due = (0..sites).filter(|site| of_site(*site)).count() as u64 * garbled().len() as u64;
+    assert_eq!(front.bytes("/bad/3.tar"), due);
+
     // The origin is away, and every daemon starts anew.
     all.publish(THREE, None, "back", 100);
     all.have("back to the third", |_| (THREE, "ready"));
@@ -277,12 +282,20 @@ fn daemons_at_several_sites_come_to_what_the_document_says_whatever_breaks() {
     assert!((0..all.hosts.len()).all(|number| all.is_up(number)));
     front.is(Mood::Well);
     all.hold(|_| vec![ONE, TWO, THREE]);
-    let by_hosts = front.asked().into_iter().filter(|one| !one.by_cache);
-    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    by_hosts.for_each(|one| *kinds.entry(one.target).or_default() += 1);
-    println!("| asked by hosts themselves: {kinds:?} | |");
-    let layers = kinds.keys().filter(|target| target.ends_with(".tar")).count();
-    assert_eq!(layers, 0, "no host went around its cache: {kinds:?}");
+    // For each image a host asks for the listing and the catalog itself; for no byte of a layer.
+    let mut kinds: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for one in front.asked().iter().filter(|one| !one.by_cache) {
+        let kind = match one.target.as_str() {
+            target if target.ends_with(".tar") => "layers",
+            target if target.contains("list-type") => "listings",
+            target if target.contains("/catalog.json") => "catalog",
+            _ => "document",
+        };
+        let count = kinds.entry(kind).or_default();
+        *count = (count.0 + 1, count.1 + one.bytes);
+    }
+    println!("| asked by hosts themselves, requests and bytes: {kinds:?} | |");
+    assert_eq!(kinds["layers"].1, 0, "no host went around its cache: {kinds:?}");
     for daemon in all.daemons.drain(..) {
         daemon.unwrap().stop();
     }

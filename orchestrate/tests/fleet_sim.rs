@@ -358,6 +358,7 @@ impl World {
         let admitted = host.source.admits(now);
         let chance =
             |what: &str| dice.share(&[&host.me.host, layer, what, &now.as_nanos().to_string()]);
+        let number = bucket(layer, &format!("{} {}", host.me.host, now.as_nanos()));
         let (from, until) = self.busy;
         if admitted && !site.dead {
             host.source.went_well();
@@ -370,14 +371,14 @@ impl World {
                         now - since < at(PATIENCE),
                         "it is waited for as long as patience goes"
                     );
-                    let pause = at(RETRY_AFTER) + backoff(tries + 1, (chance("busy") * 1e9) as u64);
+                    let pause = at(RETRY_AFTER) + backoff(tries + 1, number);
                     host.busy = Some((since, tries + 1));
                     return Err(now + pause);
                 }
                 let mut come = free + at(bytes / WAN);
                 if free < until && come > from {
                     // What had not come before comes when it is over, and a pause later.
-                    come += until - free.max(from) + backoff(40, (chance("busy") * 1e9) as u64);
+                    come += until - free.max(from) + backoff(40, number);
                 }
                 self.origin_bytes += bytes;
                 site.line_free = come;

@@ -276,8 +276,7 @@ fn body(
             if state.mood == Mood::Away {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
-            if state.rate > 0 {
-                let nanos = count as u64 * 1_000_000_000 / state.rate;
+            if let Some(nanos) = (count as u64 * 1_000_000_000).checked_div(state.rate) {
                 state.free = state.free.max(Instant::now()) + Duration::from_nanos(nanos);
             }
             state.free

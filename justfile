@@ -115,6 +115,15 @@ soak-races ROUNDS="500" SEED="1":
 soak-fleet HOSTS="10000" SEEDS="3":
     VENEER_FLEET_HOSTS={{ HOSTS }} VENEER_FLEET_SEEDS={{ SEEDS }} cargo test --release --package orchestrate --test fleet_sim -- --nocapture
 
+# The shipped cache in a real nginx before an origin of so many MBIT: HOSTS fetch MB at once, and the cache is killed, hung, rotten.
+soak-cache HOSTS="20" MB="100" MBIT="200":
+    cargo build --release --package fetch
+    VENEER_CACHE_HOSTS={{ HOSTS }} VENEER_CACHE_MB={{ MB }} VENEER_CACHE_MBIT={{ MBIT }} VENEER_CACHE_FAULT=5 VENEER_CACHE_STALL=5 cargo test --release --package orchestrate --test fleet cache:: -- --nocapture
+
+# HOSTS real daemons at so many SITES follow a document while caches, images, daemons and the origin break.
+soak-sites HOSTS="20" SITES="3":
+    VENEER_SITES_HOSTS={{ HOSTS }} VENEER_SITES={{ SITES }} cargo test --release --package orchestrate --test fleet sites:: -- --nocapture
+
 # A few actors on one directory store, one step at a time as a seed has it: so many SCHEDULES, each of its seed from FIRST_SEED on.
 soak-interleave SCHEDULES="10000" FIRST_SEED="1":
     VENEER_SCHEDULES={{ SCHEDULES }} VENEER_SEED={{ FIRST_SEED }} cargo test --release --package orchestrate --test proofs interleave -- --nocapture

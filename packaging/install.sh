@@ -11,7 +11,7 @@ units=$root$prefix/lib/systemd/system
 conf=$root$prefix/lib
 if [ "$prefix" = /usr ]; then units=$root/lib/systemd/system; fi
 
-install -d "$root$prefix/bin" "$share/veneer/prometheus" "$share/veneer/grafana" "$units" \
+install -d "$root$prefix/bin" "$share/veneer/prometheus" "$share/veneer/grafana" "$share/veneer/nginx" "$share/veneer/examples" "$units" \
     "$conf/sysusers.d" "$conf/tmpfiles.d"
 for program in fetch unpack thin registry orchestrate; do
     install -m 755 "$bin/$program" "$root$prefix/bin/"
@@ -24,6 +24,10 @@ install -m 644 "$here/systemd/sysusers.conf" "$conf/sysusers.d/veneer.conf"
 install -m 644 "$here/systemd/tmpfiles.conf" "$conf/tmpfiles.d/veneer.conf"
 install -m 644 "$here/prometheus/veneer.rules.yml" "$share/veneer/prometheus/"
 install -m 644 "$here/grafana/veneer.json" "$share/veneer/grafana/"
+install -m 644 "$here/nginx/site-cache.conf" "$here/nginx/sign.js" "$share/veneer/nginx/"
+for example in "$here"/../examples/*; do
+    install -m "$([ -x "$example" ] && echo 755 || echo 644)" "$example" "$share/veneer/examples/"
+done
 python3 "$here/shell.py" "$bin" "$share" "$version"
 # The settings that the units go by, then all the others, commented out. One that is there stays.
 if [ ! -e "$root/etc/veneer/veneer.toml" ]; then

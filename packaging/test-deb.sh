@@ -32,6 +32,9 @@ for program in fetch unpack thin registry orchestrate; do
     in_it "$program" --version >/dev/null || fail "$program does not start"
     [ -s "$work/debian/usr/share/man/man1/$program.1.gz" ] || fail "no man page of $program"
 done
+for file in nginx/site-cache.conf nginx/sign.js examples/nomad.hcl examples/kubernetes.yaml grafana/veneer.json; do
+    [ -s "$work/debian/usr/share/veneer/$file" ] || fail "no /usr/share/veneer/$file"
+done
 # As good as a pool: files that nobody may touch.
 mkdir "$work/debian/var/lib/veneer/pool"
 echo data >"$work/debian/var/lib/veneer/pool/data.img"

@@ -195,7 +195,10 @@ fn the_origin_is_asked_when_the_fallback_says_so() {
                 ..options(&clock, &origin, std::slice::from_ref(&source))
             };
             assert!(fetched(&within, &bytes).unwrap() == bytes);
-            assert!(clock.at() <= Duration::from_secs(301), "{:?}", clock.at());
+            // One that may come back is given half of the time for that.
+            let least = if kind == Kind::Network { 150 } else { 0 };
+            let due = Duration::from_secs(least)..=Duration::from_secs(301);
+            assert!(due.contains(&clock.at()), "{:?}", clock.at());
             waits.push(clock.at());
         }
         waits.sort();

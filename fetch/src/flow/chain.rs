@@ -165,18 +165,21 @@ impl Chain {
                     return Ok(source.clone());
                 }
             }
+            let nobody = self.out.iter().all(|out| *out);
             let origin_at = self.origin_at.or_else(|| match options.source_fallback {
                 Fallback::Now => Some(now),
                 Fallback::Never => None,
                 Fallback::Within(time) => {
-                    let wait = time.mul_f64((dice() % 1024) as f64 / 1024.0);
+                    let part = |time: Duration| time.mul_f64((dice() % 1024) as f64 / 1024.0);
+                    // While one may come back, nobody goes before half of the time is over: a cache that is
+                    // started again costs the origin nothing.
+                    let wait = if nobody { part(time) } else { time / 2 + part(time / 2) };
                     self.origin_at = Some(now + wait);
                     self.origin_at
                 }
             });
             let waited = now.saturating_sub(self.since);
             let left = options.patience.saturating_sub(waited);
-            let nobody = self.out.iter().all(|out| *out);
             let hopeless = nobody || left.is_zero();
             let wait = match origin_at {
                 Some(due) if due <= now => return Ok(client.clone()),

@@ -7,6 +7,7 @@ pub(crate) mod breaker;
 pub(crate) mod chain;
 pub(crate) mod feed;
 pub(crate) mod leftover;
+pub(crate) mod nearest;
 pub(crate) mod open;
 pub(crate) mod pin;
 pub(crate) mod pressure;

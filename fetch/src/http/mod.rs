@@ -3,6 +3,7 @@
 //! No retries (`retry.rs`), no signing (`sign.rs`). ureq is kept from helping: it must not turn a
 //! status into an error (the error document would be lost), follow a redirect, or decode a body.
 
+pub(crate) mod backoff;
 pub(crate) mod checksum;
 pub(crate) mod guard;
 pub(crate) mod head;

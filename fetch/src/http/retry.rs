@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::error::kind::Kind;
+use crate::http::backoff::backoff;
 use crate::s3::options::{Event, Options};
 
 /// Whether the same request may succeed later. A refused, changed, absent or corrupt object stays
@@ -27,31 +28,24 @@ pub fn may_retry(error: &Error) -> bool {
     }
 }
 
-const WAIT_BASE: Duration = Duration::from_millis(100);
-const WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long a pause overlooks that nobody wants the answer any more.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
 /// This much of the object counts as progress and gives all tries back. A drip does not get there.
 pub(crate) const PROGRESS_BYTES: u64 = 64 << 10;
-
-/// Full jitter: anything up to a doubling limit, so that many clients spread
-/// ("Exponential Backoff And Jitter", AWS Architecture Blog). `dice` is a random number.
-fn backoff(tries: u32, dice: u64) -> Duration {
-    let limit = WAIT_BASE.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(WAIT_MAX);
-    let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-    Duration::from_millis(dice % (millis + 1))
-}
 
 /// std's hasher is seeded by the kernel; that is all the randomness a jitter needs.
 pub(crate) fn dice() -> u64 {
     RandomState::new().hash_one(Instant::now())
 }
 
-/// What the server asked for: in `Retry-After`.
-fn asked(error: &Error) -> Option<Duration> {
-    match error {
-        Error::Answer { answer, .. } => answer.retry_after,
-        _ => None,
+impl Error {
+    /// For how long the server asks to be left alone, where it does (`Retry-After`, RFC 9110 10.2.3).
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Answer { answer, .. } => answer.retry_after,
+            Error::GaveUp { last, .. } => last.retry_after(),
+            _ => None,
+        }
     }
 }
 
@@ -147,7 +141,7 @@ impl Trial {
         }
         // Not before the time that the server asks for, and not all at that moment. The last try is made when
         // patience ends, whatever was asked for.
-        let wait = asked(&error).unwrap_or_default().saturating_add(backoff(tries, dice()));
+        let wait = error.retry_after().unwrap_or_default().saturating_add(backoff(tries, dice()));
         let wait = wait.min(left);
         let event = Event::Retry { subject, error: &error, tries, wait, left };
         self.options.watch.tell(&event);
@@ -171,16 +165,6 @@ mod tests {
     use crate::clock::{Clock, Time};
     use crate::error::answer::Answer;
     use crate::s3::options::CredentialsFrom;
-
-    #[test]
-    fn waits_double_up_to_a_limit() {
-        for dice in [0, 1, 12_345, u64::MAX] {
-            assert!(backoff(1, dice) <= Duration::from_millis(100));
-            assert!(backoff(4, dice) <= Duration::from_millis(800));
-            assert!(backoff(40, dice) <= WAIT_MAX);
-        }
-        assert_eq!(backoff(3, 400), Duration::from_millis(400));
-    }
 
     fn answer(status: u16) -> Error {
         let answer = Answer { status, ..Answer::default() };

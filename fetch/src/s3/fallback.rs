@@ -14,8 +14,8 @@ pub enum Fallback {
     Now,
     /// The origin is not asked; sources that are away are waited for as long as patience goes.
     Never,
-    /// The origin is asked after a random part of this time, so that many hosts do not ask it together;
-    /// a source that comes back before gets its turn.
+    /// The origin is asked after a random part of this time, so that many hosts do not ask it together; where a
+    /// source may come back, in the second half of it. One that does gets its turn.
     Within(Duration),
 }
 

@@ -219,6 +219,8 @@ pub const SETTINGS: &[Setting] = &[
         "address and port to listen on by TCP in addition"),
     set("serve.token_file", "", &["VENEER_SERVE_TOKEN_FILE"], Kind::Text, "",
         "file with the token that TCP clients must send"),
+    set("serve.read_token_file", "", &["VENEER_SERVE_READ_TOKEN_FILE"], Kind::Text, "",
+        "file with a token for TCP clients that may only read"),
     set("serve.concurrency", "", &["VENEER_SERVE_CONCURRENCY"], from(1, HANDS_MAX), "2",
         "runs that fetch and unpack at the same time"),
     set("serve.device_concurrency", "", &["VENEER_SERVE_DEVICE_CONCURRENCY"], from(1, HANDS_MAX), "1",

@@ -98,14 +98,14 @@ impl std::fmt::Debug for Token {
 }
 
 impl Token {
-    /// Reads the token of a file that nobody else may read.
-    pub(super) fn read(path: &Path) -> Result<Token, Error> {
+    /// Reads the token of a file that nobody else may read, which this setting names.
+    pub(super) fn read(setting: &str, path: &Path) -> Result<Token, Error> {
         let io = |source| Error::Io { doing: "read", path: path.into(), source };
         let file = File::open(path).map_err(io)?;
         let mode = file.metadata().map_err(io)?.permissions().mode();
         if mode & 0o077 != 0 {
             return Err(Error::Usage(format!(
-                "--token-file {}: others may read it (mode {:03o}); chmod 600 it",
+                "{setting} {}: others may read it (mode {:03o}); chmod 600 it",
                 path.display(),
                 mode & 0o777
             )));
@@ -115,7 +115,7 @@ impl Token {
         let token = text.trim();
         if token.len() < TOKEN_MIN {
             return Err(Error::Usage(format!(
-                "--token-file {}: shorter than {TOKEN_MIN} bytes; `openssl rand -hex 32` makes one",
+                "{setting} {}: shorter than {TOKEN_MIN} bytes; `openssl rand -hex 32` makes one",
                 path.display()
             )));
         }
@@ -126,6 +126,60 @@ impl Token {
     pub(super) fn is(&self, given: &str) -> bool {
         let given: [u8; 32] = Sha256::digest(given).into();
         self.0.iter().zip(given).fold(0, |differ, (own, given)| differ | (own ^ given)) == 0
+    }
+}
+
+/// The tokens of a daemon.
+#[derive(Debug, Default)]
+pub(super) struct Tokens {
+    all: Option<Token>,
+    reads: Option<Token>,
+}
+
+/// What whoever shows a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It is no token of this daemon.
+    Not,
+    /// GET and HEAD.
+    Reads,
+    /// Everything.
+    All,
+}
+
+impl Tokens {
+    /// Reads both files, where they are set.
+    ///
+    /// # Errors
+    /// As [`Token::read`]; the same token in both files, which would be one for everything.
+    pub(super) fn read(all: Option<&Path>, reads: Option<&Path>) -> Result<Tokens, Error> {
+        let all = all.map(|path| Token::read("--token-file", path)).transpose()?;
+        let reads = reads.map(|path| Token::read("serve.read_token_file", path)).transpose()?;
+        if all.is_some() && all == reads {
+            return Err(Error::Usage(
+                "serve.read_token_file has the token of serve.token_file: whoever may only read needs \
+                 another one; `openssl rand -hex 32` makes one"
+                    .into(),
+            ));
+        }
+        Ok(Tokens { all, reads })
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_none() && self.reads.is_none()
+    }
+
+    /// What whoever shows this may do. Both are compared, whichever it is.
+    pub(super) fn known(&self, given: Option<&str>) -> Known {
+        let is = |token: &Option<Token>| {
+            token.as_ref().zip(given).is_some_and(|(token, given)| token.is(given))
+        };
+        match (is(&self.all), is(&self.reads)) {
+            (true, _) => Known::All,
+            (false, true) => Known::Reads,
+            (false, false) => Known::Not,
+        }
     }
 }
 
@@ -166,14 +220,14 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         };
         write("0123456789abcdef0123456789abcdef\n", 0o600);
-        let token = Token::read(&path).unwrap();
+        let token = Token::read("--token-file", &path).unwrap();
         assert!(token.is("0123456789abcdef0123456789abcdef"));
         assert!(!token.is("0123456789abcdef0123456789abcdeF"));
         assert!(!token.is(""));
         assert!(!format!("{token:?}").contains("0123"));
         write("0123456789abcdef0123456789abcdef\n", 0o640);
-        assert!(Token::read(&path).is_err());
+        assert!(Token::read("--token-file", &path).is_err());
         write("short", 0o600);
-        assert!(Token::read(&path).is_err());
+        assert!(Token::read("--token-file", &path).is_err());
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct Daemon {
     pub(super) held: Held,
     pub(super) hosts: Mutex<Vec<Host>>,
     pub(super) registries: Mutex<Vec<Registry>>,
+    /// Whether the thread of the fleet runs.
+    pub(super) follows: Mutex<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +120,7 @@ impl Daemon {
             held: Held::default(),
             hosts: Mutex::default(),
             registries: Mutex::default(),
+            follows: Mutex::default(),
         }
     }
 

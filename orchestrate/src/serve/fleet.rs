@@ -6,26 +6,25 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fetch::{Client, ObjectRef, Small};
 use registry::{Asker, Enqueued, NewRun, Verb};
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::error::leaves::whole;
 use crate::fleet::converge::{Act, Outlook, look};
-use crate::fleet::document::{BYTES_MAX, SIGNATURE_BYTES_MAX};
 use crate::fleet::{Dice, Member, Refused, Status, phase};
 use crate::host::asked;
 use crate::host::settings::Settings;
 use crate::process::log::{self, Level};
-use crate::serve::daemon::Daemon;
+use crate::serve::daemon::{Daemon, lock};
+use crate::serve::ear::{Ear, Heard};
 use crate::serve::mode::Mode;
 use crate::serve::options::now_ms;
-use crate::verbs::fleet::{ASKED_OK, InForce, Memory, digest};
+use crate::verbs::fleet::{ASKED_OK, InForce, Memory};
 use crate::view::metrics::life::LIFE;
 
 /// How soon the settings are looked at again, and what is here without a change that was told.
@@ -37,22 +36,13 @@ const REST: Duration = Duration::from_millis(250);
 /// The longest pause between two questions to a server that does not answer.
 const AGAIN_MAX: Duration = Duration::from_secs(600);
 
-/// How soon a pair that does not fit is asked for once more: its other half may be on its way up.
-const TORN: Duration = Duration::from_secs(1);
-
-/// How long one question may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Behind everything that a person asks for.
 const PRIORITY: i32 = -10;
-
-/// Whether the thread runs. A process has one daemon.
-static FOLLOWS: Mutex<bool> = Mutex::new(false);
 
 /// Starts the thread where the settings in force name a fleet and it does not run; it ends when they name none any
 /// more. To be called after the settings were put in force.
 pub(super) fn start(daemon: &Arc<Daemon>) {
-    let mut follows = FOLLOWS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut follows = lock(&daemon.follows);
     if *follows || daemon.settings().fleet.is_none() {
         return;
     }
@@ -94,7 +84,7 @@ pub(super) fn start(daemon: &Arc<Daemon>) {
 
 /// Whether there is still no fleet, so that the thread ends: looked at under the lock under which it is started.
 fn ends(daemon: &Daemon) -> bool {
-    let mut follows = FOLLOWS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut follows = lock(&daemon.follows);
     *follows = daemon.settings().fleet.is_some();
     !*follows
 }
@@ -108,9 +98,8 @@ struct Follower {
     member: Member,
     started: Instant,
     dice: Dice,
-    client: Option<Client>,
+    ear: Ear,
     in_force: Option<InForce>,
-    etag: Option<String>,
     memory: Memory,
     /// When the document is asked for next, since the start.
     next: Duration,
@@ -122,18 +111,6 @@ struct Follower {
     /// When the next thing waits for its moment.
     until: Option<Duration>,
     said: String,
-}
-
-/// What a question came to.
-enum Heard {
-    /// The document in force is the newest.
-    Same,
-    /// Another one is in force now.
-    New(InForce),
-    /// What is there is not believed.
-    Refused(Refused),
-    /// There is none.
-    Absent(Error),
 }
 
 impl Follower {
@@ -149,9 +126,8 @@ impl Follower {
             member: member.clone(),
             started,
             dice: Dice(RandomState::new().build_hasher().finish()),
-            client: None,
+            ear: Ear::default(),
             in_force: None,
-            etag: None,
             // After a black-out, too, hosts begin apart, whatever the document's spread is.
             memory: Memory::new(next, lost),
             unheard: 0,
@@ -219,7 +195,8 @@ impl Follower {
         if self.next <= now {
             self.next = now + period;
         }
-        match self.hear(daemon, settings) {
+        let known = self.in_force.as_ref().map(|known| known.digest);
+        match self.ear.hear(daemon, settings, &self.member, known) {
             Ok(Heard::Same) => self.is_newest(daemon),
             Ok(Heard::New(in_force)) => {
                 let serial = in_force.document.serial;
@@ -245,12 +222,16 @@ impl Follower {
                 let longest =
                     period.saturating_mul(1 << self.unheard.min(16)).min(AGAIN_MAX.max(period));
                 let words = [self.member.me.host.as_str(), "unheard", &now.as_nanos().to_string()];
-                self.next = now + period.min(LOOK) + longest.mul_f64(self.dice.share(&words));
+                // Not before the time that a server asks for, and not all at that moment.
+                let asked = match &error {
+                    Error::Fetch(error) => error.retry_after().unwrap_or_default().min(AGAIN_MAX),
+                    _ => Duration::ZERO,
+                };
+                self.next =
+                    now + asked + period.min(LOOK) + longest.mul_f64(self.dice.share(&words));
                 let why = whole(&error);
                 self.say(&why);
                 self.refused = Some(why);
-                // Whatever is wrong with it: the next one asks anew for names and keys.
-                self.client = None;
             }
         }
     }
@@ -264,75 +245,6 @@ impl Follower {
                 Ok(host.registry.write(|write| write.keep_moment(ASKED_OK, now))?)
             }),
         );
-    }
-
-    fn client(&mut self, settings: &Settings) -> Result<Client, Error> {
-        if let Some(client) = &self.client {
-            return Ok(client.clone());
-        }
-        let mut options = settings.fetch.clone();
-        let shorter = |time: Duration| time.min(PATIENCE);
-        options.patience = shorter(options.patience);
-        options.tries_max = Some(options.tries_max.map_or(2, |tries| tries.min(2)));
-        options.deadline = Some(PATIENCE * 2);
-        options.connect_timeout = shorter(options.connect_timeout);
-        options.first_byte_timeout = shorter(options.first_byte_timeout);
-        options.answer_timeout = shorter(options.answer_timeout);
-        options.stall_timeout = shorter(options.stall_timeout);
-        let client = Client::new(&options)?;
-        self.client = Some(client.clone());
-        Ok(client)
-    }
-
-    fn hear(&mut self, daemon: &Daemon, settings: &Settings) -> Result<Heard, Error> {
-        match self.hear_once(daemon, settings)? {
-            Heard::Refused(Refused::Unsigned(_)) => {
-                daemon.pause(TORN);
-                self.hear_once(daemon, settings)
-            }
-            heard => Ok(heard),
-        }
-    }
-
-    fn hear_once(&mut self, daemon: &Daemon, settings: &Settings) -> Result<Heard, Error> {
-        let client = self.client(settings)?;
-        let place: ObjectRef = self.member.url.parse().map_err(Error::Fetch)?;
-        let Small { bytes, etag } =
-            match client.read_changed(&place, BYTES_MAX, self.etag.as_deref()) {
-                Ok(Some(small)) => small,
-                Ok(None) => return Ok(Heard::Same),
-                Err(error) if is_absent(&error) => return Ok(Heard::Absent(Error::Fetch(error))),
-                Err(fetch::Error::TooLarge { .. }) => {
-                    return Ok(Heard::Refused(too_large()));
-                }
-                Err(error) => return Err(Error::Fetch(error)),
-            };
-        if self.in_force.as_ref().is_some_and(|known| known.digest == digest(&bytes)) {
-            self.etag = etag;
-            return Ok(Heard::Same);
-        }
-        let place: ObjectRef =
-            format!("{}.minisig", self.member.url).parse().map_err(Error::Fetch)?;
-        let signature = match client.read_small(&place, SIGNATURE_BYTES_MAX) {
-            Ok(Some(small)) => small.bytes,
-            Ok(None) => {
-                return Ok(Heard::Refused(Refused::Unsigned(
-                    "there is no signature beside it".into(),
-                )));
-            }
-            Err(fetch::Error::TooLarge { .. }) => {
-                let why = format!("it is longer than {SIGNATURE_BYTES_MAX} bytes");
-                return Ok(Heard::Refused(Refused::Unsigned(why)));
-            }
-            Err(error) => return Err(Error::Fetch(error)),
-        };
-        match daemon.with_host(|host| host.take_document(&self.member, &bytes, &signature))? {
-            Ok(in_force) => {
-                self.etag = etag;
-                Ok(Heard::New(in_force))
-            }
-            Err(refused) => Ok(Heard::Refused(refused)),
-        }
     }
 
     /// Does what follows from the document in force.
@@ -408,18 +320,5 @@ fn put(
     let new = NewRun { verb, subject, input: &text, priority: PRIORITY, webhook };
     match daemon.enqueue(&new, &input)? {
         Enqueued::Fresh(_) | Enqueued::Joined(_) | Enqueued::Refused { .. } => Ok(()),
-    }
-}
-
-/// Whether the server says that there is none, or none for us: servers that list nothing say the latter.
-fn is_absent(error: &fetch::Error) -> bool {
-    matches!(error.kind(), fetch::Kind::NotFound | fetch::Kind::Denied)
-}
-
-fn too_large() -> Refused {
-    let bytes = vec![b' '; usize::try_from(BYTES_MAX).unwrap_or(0) + 1];
-    match crate::fleet::document::Document::parse(&bytes) {
-        Err(faults) => Refused::Malformed(faults),
-        Ok(_) => Refused::Unsigned("it is too large".into()),
     }
 }

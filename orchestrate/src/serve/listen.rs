@@ -10,7 +10,7 @@ use std::{fs, io, thread};
 
 use crate::error::Error;
 use crate::process::log::{self, Level};
-use crate::serve::auth::{Peer, Token};
+use crate::serve::auth::{Known, Peer, Tokens};
 use crate::serve::connections::{Connections, Converse, Slot};
 use crate::serve::daemon::Daemon;
 use crate::serve::http::conn::{Conn, Next, Stream, turn_away};
@@ -31,25 +31,25 @@ pub(super) enum Listener {
 #[derive(Debug)]
 pub(super) struct Gate {
     daemon: Arc<Daemon>,
-    token: Mutex<Option<Token>>,
+    tokens: Mutex<Tokens>,
 }
 
 impl Gate {
-    pub(super) fn new(daemon: Arc<Daemon>, token: Option<Token>) -> Gate {
-        Gate { daemon, token: Mutex::new(token) }
+    pub(super) fn new(daemon: Arc<Daemon>, tokens: Tokens) -> Gate {
+        Gate { daemon, tokens: Mutex::new(tokens) }
     }
 
-    /// Reads the token's file again.
+    /// Reads the files of the tokens again.
     pub(super) fn renew_token(&self) -> Result<(), Error> {
-        let Some(path) = &self.daemon.options.token_file else { return Ok(()) };
-        let token = Token::read(path)?;
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        let options = &self.daemon.options;
+        let tokens =
+            Tokens::read(options.token_file.as_deref(), options.read_token_file.as_deref())?;
+        *self.tokens.lock().unwrap_or_else(PoisonError::into_inner) = tokens;
         Ok(())
     }
 
-    fn is_token(&self, given: Option<&str>) -> bool {
-        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
-        token.as_ref().zip(given).is_some_and(|(token, given)| token.is(given))
+    fn known(&self, given: Option<&str>) -> Known {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).known(given)
     }
 }
 
@@ -65,7 +65,10 @@ pub(super) fn open(daemon: &Daemon) -> Result<(Vec<Listener>, Option<PathBuf>), 
     for handed in notify::handed().map_err(io("take over", Path::new("LISTEN_FDS")))? {
         match handed {
             Handed::Unix(listener) => listeners.push(Listener::Unix(listener)),
-            Handed::Tcp(_) if daemon.options.token_file.is_none() => {
+            Handed::Tcp(_)
+                if daemon.options.token_file.is_none()
+                    && daemon.options.read_token_file.is_none() =>
+            {
                 return Err(Error::Usage(
                     "a TCP socket was handed over, and there is no --token-file".into(),
                 ));
@@ -192,14 +195,17 @@ fn converse(gate: &Gate, mut conn: Conn, open: bool, slot: &Slot<'_>) {
             }
             Next::Gone => return,
         };
-        let known = gate.is_token(request.token.as_deref());
-        if known {
+        let known = gate.known(request.token.as_deref());
+        if known != Known::Not {
             slot.is_known();
         }
-        let may = open || api::is_for_all(&request) || known;
+        let may = if open || api::is_for_all(&request) { Known::All } else { known };
+        let reads = matches!(request.method, Some(Method::Get | Method::Head));
         let response = match may {
-            true => api::answer(&gate.daemon, &request),
-            false => problem::unauthorized("no token, or not the right one"),
+            Known::All => api::answer(&gate.daemon, &request),
+            Known::Reads if reads => api::answer(&gate.daemon, &request),
+            Known::Reads => problem::only_reads(),
+            Known::Not => problem::unauthorized("no token, or not the right one"),
         };
         LIFE.answered(response.status);
         if response.status == 401 {

@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod connections;
 pub(crate) mod daemon;
 pub(crate) mod deliveries;
+mod ear;
 pub(crate) mod files;
 pub(crate) mod fleet;
 pub(crate) mod force;
@@ -59,7 +60,7 @@ use crate::process::lock::Locks;
 use crate::process::log::{self, Level};
 use crate::process::place;
 use crate::process::{reserve, sys};
-use crate::serve::auth::Token;
+use crate::serve::auth::Tokens;
 use crate::serve::daemon::Daemon;
 use crate::serve::listen::Gate;
 use crate::serve::queue::Workers;
@@ -97,8 +98,8 @@ pub fn serve(
     let signals = stop::block()?;
     sys::share_one_heap();
     walls::warn_at_start(&settings);
-    let token = options.token_file.as_deref().map(Token::read).transpose()?;
-    if options.listen.is_some() && token.is_none() {
+    let tokens = Tokens::read(options.token_file.as_deref(), options.read_token_file.as_deref())?;
+    if options.listen.is_some() && tokens.is_empty() {
         return Err(Error::Usage("--listen needs --token-file: who asks has to know it".into()));
     }
     if let Some(address) = &options.webhook {
@@ -114,7 +115,7 @@ pub fn serve(
         log::line(Level::Error, &crate::error::leaves::whole(&error), &[]);
     }
     daemon.examine();
-    let gate = Arc::new(Gate::new(daemon.clone(), token));
+    let gate = Arc::new(Gate::new(daemon.clone(), tokens));
     let (listeners, socket) = listen::open(&daemon)?;
     stop::watch(&daemon, signals, gate.clone(), reload);
     for workers in Workers::ALL {

@@ -48,6 +48,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// A file with that token.
     pub token_file: Option<PathBuf>,
+    /// A file with another token, for clients that may only read.
+    pub read_token_file: Option<PathBuf>,
     /// Who may use the socket besides root and the daemon's own user.
     pub allow: Vec<Allow>,
     /// What may be changed while it runs.

@@ -97,6 +97,12 @@ pub(crate) fn forbidden() -> Response {
     problem(403, Class::Denied, "your user may not use this socket", hint, None)
 }
 
+/// A token for clients that only read.
+pub(crate) fn only_reads() -> Response {
+    let hint = "the token of serve.token_file may do everything, that of serve.read_token_file GET and HEAD";
+    problem(403, Class::Denied, "this token may only read", hint, None)
+}
+
 /// No such path, or no such method of it.
 pub(crate) fn missing(methods: Option<&str>) -> Response {
     match methods {

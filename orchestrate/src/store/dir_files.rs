@@ -25,8 +25,8 @@ pub(super) fn linked(link: &Path) -> Result<Option<u32>, Error> {
     }
 }
 
-/// Write, sync, rename, sync: the file is the old one or the new one.
-pub(super) fn replace(dir: &Path, name: &str, content: &[u8]) -> Result<(), Error> {
+/// Write, sync, rename, sync: the file is the old one or the new one, and nothing else of it is left behind.
+pub(crate) fn replace(dir: &Path, name: &str, content: &[u8]) -> Result<(), Error> {
     let (new, path) = (dir.join(format!(".{name}.new")), dir.join(name));
     // What a killed run left, or what somebody put there: nothing is written through it.
     remove(&new)?;
@@ -34,14 +34,16 @@ pub(super) fn replace(dir: &Path, name: &str, content: &[u8]) -> Result<(), Erro
         .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
         .and_then(|()| fs::rename(&new, &path))
         .and_then(|()| fs::File::open(dir)?.sync_all());
-    written.map_err(io_error("write", &path))
+    written.map_err(|source| {
+        drop(fs::remove_file(&new));
+        io_error("write", &path)(source)
+    })
 }
 
 /// The number comes to disk also where there is no room for a second file: what makes room moves it.
 pub(super) fn put_number(dir: &Path, number: u64) -> Result<(), Error> {
     match replace(dir, "transaction", number.to_string().as_bytes()) {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
-            remove(&dir.join(".transaction.new"))?;
             overwrite(&dir.join("transaction"), format!("{number:<20}").as_bytes())
         }
         replaced => replaced,

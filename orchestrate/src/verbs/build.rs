@@ -92,13 +92,22 @@ impl Begun {
 
 /// Whom to ask again after a layer failed, if that can help: what a spool had may be rotten, and a
 /// cache or a peer may have lied or have another version, where a known digest lets anybody be asked.
-fn whom_next(wanted: &Wanted, error: &Error) -> Result<Option<Place>, Error> {
+fn whom_next(
+    host: &Host,
+    wanted: &Wanted,
+    parent: &Volume,
+    error: &Error,
+) -> Result<Option<Place>, Error> {
     let (known, fetched) = (wanted.expected().is_some(), stream_error(error));
     if matches!(fetched, Some(fetch::Error::Rotten { .. })) {
         return Ok(Some(wanted.place.clone()));
     }
     // The config lies, and the bytes are those that everybody has.
     if matches!(error, Error::Image(Unusable::DiffId { .. })) {
+        return Ok(None);
+    }
+    // These are the bytes that were wanted, and they were refused: nobody has others.
+    if matches!(verdict::refused_before(host, wanted, parent), Err(Error::Quarantined { .. })) {
         return Ok(None);
     }
     let other = fetched.is_some_and(|fetched| fetched.kind() == fetch::Kind::Changed);
@@ -172,7 +181,7 @@ pub(crate) fn build(
                     host.settings.cancel.sleep(LATE)?;
                     continue;
                 }
-                if let Some(next) = whom_next(&wanted, &error)? {
+                if let Some(next) = whom_next(host, &wanted, parent, &error)? {
                     wanted.place = next;
                     stream.discard_spool();
                     stream.release();

@@ -2,7 +2,7 @@
 //! what is so here, as rows and store have it, for what follows from it.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::fleet::document::{BYTES_MAX, Document};
 use crate::fleet::{Dice, Faults, Member, Refused, Status, follows, public_keys, read};
 use crate::host::Host;
 use crate::host::order;
+use crate::store::dir_files::replace;
 use crate::verbs::catalog::believe::now_s;
 
 /// The file of the state directory that keeps the last good document.
@@ -352,7 +353,7 @@ fn live(run: Run) -> Live {
 
 /// By rename: what was there before stays whole until the new one is.
 fn keep(state: &Path, url: &str, document: &[u8], signature: &str) -> Result<(), Error> {
-    let (path, next) = (state.join(KEPT), state.join("fleet.json.new"));
+    let path = state.join(KEPT);
     let fail =
         |source| Error::Io { doing: "keep the fleet's document in", path: path.clone(), source };
     let kept = Kept {
@@ -364,18 +365,7 @@ fn keep(state: &Path, url: &str, document: &[u8], signature: &str) -> Result<(),
     if std::fs::read(&path).is_ok_and(|there| there == text) {
         return Ok(());
     }
-    let write = || {
-        let mut file = std::fs::File::create(&next)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        std::fs::rename(&next, &path)?;
-        std::fs::File::open(state)?.sync_all()
-    };
-    write().map_err(|source| {
-        // Nothing of it is left behind; what was kept before is.
-        drop(std::fs::remove_file(&next));
-        fail(source)
-    })
+    replace(state, KEPT, &text)
 }
 
 fn kept(state: &Path) -> Result<Option<Kept>, Error> {

@@ -17,7 +17,7 @@ def digest(text):
 class Scene:
     def __init__(self, name, families, mode="normal", why=None):
         self.name, self.mode, self.why = name, mode, why
-        self.runs, self.events, self.checks, self.gone = [], [], [], False
+        self.runs, self.events, self.checks, self.gone, self.fleet = [], [], [], False, None
         stacks = [(image, keys) for images in families for image, keys in images]
         users, volumes = {}, {}
         for _, keys in stacks:
@@ -54,6 +54,13 @@ class Scene:
         self.events.append({"seq": 3 * len(self.events) + 5, "at_ms": NOW - 1000 * (400 - len(self.events)),
                             "subject": subject, "from": before, "to": after, "detail": detail})
 
+    def follow(self, name, images, refused=None):
+        line = {"in_rollout": True, "state": "ready", "why": None, "wait_s": None}
+        self.fleet = {"url": "s3://b/fleet/w.json", "fleet": name, "class": None, "host": name, "site": name, "labels": {},
+                      "hold": False, "paused": False, "serial": 42, "age_s": 12, "refused": refused, "wait_s": None,
+                      "images": [{**line, "name": image, "image": image} for image in images], "activations": [],
+                      "remove": [{**line, "name": name, "image": name, "in_rollout": None, "state": "left", "why": name}]}
+
     def answer(self, path, query):
         """Status and body; none where the daemon has to say it."""
         if path == "/v1/status":
@@ -81,6 +88,11 @@ class Scene:
                              {"image": image["image"], "bytes": 0, "shared_bytes": 0, "exclusive_bytes": 0,
                               "would_free_bytes": 0, "pinned": at % 7 == 1, "activations": []}
                              for at, image in enumerate(self.images)]}
+        if path == "/v1/host":
+            return 200, {"id": self.fleet and self.fleet["host"], "site": None, "mode": self.mode, "total_bytes": 64 << 30,
+                         "free_bytes": 27 << 30, "queued": 0, "working": 0, "fleet_serial": self.fleet and 42}
+        if path == "/v1/fleet" and self.fleet:
+            return 200, self.fleet
         if path == "/v1/runs":
             return 200, {"runs": self.runs}
         if path == "/v1/events":
@@ -98,6 +110,7 @@ def small():
         family("node", ["1", "2"], [("22", ["3a", "4"]), ("24", ["3b"])]),
         family("python", ["1"], [("3.11", ["2", "3"]), ("3.13", ["2", "3x"]), ("3.13-gpu", ["2", "3x", "4", "5"])]),
     ])
+    scene.follow("prod", ["s3://images/images/node-24/", "s3://images/images/python-3.14/"])
     scene.activate("web-1", 1)
     scene.activate("web-2", 1)
     scene.activate("api", 3)
@@ -137,6 +150,7 @@ def hostile():
         [("s3://bucket/__proto__/", ["__proto__", "constructor"])],
     ], "rescue", TRICKS)
     scene.checks = [{"name": "db_write", "ok": False, "reason": TRICKS, "age_ms": 1}]
+    scene.follow(TRICKS, [TRICKS, "__proto__"], TRICKS)
     scene.activate(TRICKS, 0)
     scene.activate("__proto__", 2)
     scene.run("ensure", TRICKS, "running", TRICKS, cancel=TRICKS)

@@ -29,7 +29,8 @@ pub(crate) struct Bench {
     files: usize,
 }
 
-fn server() -> PathBuf {
+/// The S3 server.
+pub(crate) fn server() -> PathBuf {
     if let Some(given) = std::env::var_os("VENEER_S3S_FS") {
         return given.into();
     }

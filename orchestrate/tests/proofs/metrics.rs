@@ -91,6 +91,7 @@ fn alerts_and_dashboard_ask_for_series_that_exist() {
         "veneer_pool_metadata_bytes",
         "veneer_mode",
         "veneer_http_requests_total",
+        "veneer_fleet_serial",
         "veneer_fleet_images",
         "veneer_fleet_age_seconds",
         "veneer_fleet_refused_total",

@@ -2,41 +2,18 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::Command;
 
 use registry::{NewRun, Registry, Verb};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, Host};
 use crate::daemon::{Daemon, log_of, until};
+use crate::signed::{self, keys, path, signature};
 
 const URL: &str = "s3://bucket/fleet/worker.json";
 const KEY: &str = "fleet/worker.json";
 const A: &str = "s3://bucket/a/";
 const B: &str = "s3://bucket/b/";
-
-fn minisign(words: &[&str]) {
-    let done = Command::new("minisign").args(words).output().expect("no minisign: run ./bootstrap");
-    assert!(done.status.success(), "minisign {words:?}: {done:?}");
-}
-
-fn path(bench: &Bench, name: &str) -> String {
-    bench.path(name).to_string_lossy().into_owned()
-}
-
-/// Keys of this name.
-fn keys(bench: &Bench, name: &str) {
-    let (public, secret) = (format!("{name}.pub"), format!("{name}.key"));
-    minisign(&["-G", "-W", "-p", &path(bench, &public), "-s", &path(bench, &secret)]);
-}
-
-/// Signs these bytes.
-fn signature(bench: &Bench, key: &str, bytes: &[u8]) -> Vec<u8> {
-    let file = path(bench, "to-sign");
-    fs::write(&file, bytes).unwrap();
-    minisign(&["-S", "-W", "-s", &path(bench, &format!("{key}.key")), "-m", &file]);
-    fs::read(format!("{file}.minisig")).unwrap()
-}
 
 /// A document of the fleet with this serial.
 fn document(serial: u64, more: &Value) -> Vec<u8> {
@@ -48,9 +25,7 @@ fn document(serial: u64, more: &Value) -> Vec<u8> {
 }
 
 fn publish(bench: &Bench, bytes: &[u8]) {
-    let signed = signature(bench, "fleet", bytes);
-    bench.put(KEY, bytes);
-    bench.put(&format!("{KEY}.minisig"), &signed);
+    signed::publish(bench, "fleet", KEY, bytes);
 }
 
 fn env(bench: &Bench) -> Vec<(&'static str, String)> {

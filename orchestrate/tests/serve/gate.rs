@@ -113,6 +113,57 @@ fn over_tcp_only_the_token_opens_and_it_is_nowhere_else() {
 }
 
 #[test]
+fn a_token_that_may_only_read_changes_nothing() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    let file = token_file(&host, TOKEN);
+    let (reads, reader) = (host.dir.join("reads"), "fedcba9876543210fedcba9876543210");
+    let write = |token: &str| {
+        fs::write(&reads, token).unwrap();
+        fs::set_permissions(&reads, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let words = ["serve", "--listen", "127.0.0.1:0", "--token-file", &file];
+    let command = || {
+        let mut command = host.command(&words);
+        command.env("VENEER_SERVE_READ_TOKEN_FILE", &reads);
+        command
+    };
+    // One token for both would be one for everything.
+    write(TOKEN);
+    let same = command().output().unwrap();
+    let said = String::from_utf8_lossy(&same.stderr).into_owned();
+    assert!(same.status.code() == Some(100) && said.contains("read_token_file"), "{said}");
+    write(reader);
+    let daemon = Daemon::start_command(&host, command());
+    let address = address(&host);
+    let ask = |method: &str, target: &str, body: &str, token: &str| {
+        let header = format!("Authorization: Bearer {token}\r\n");
+        exchange(&mut tcp(address), method, target, body, &header).unwrap()
+    };
+    for target in ["/v1/status", "/metrics", "/v1/host", "/v1/inventory", "/v1/runs"] {
+        assert_eq!(ask("GET", target, "", reader).status, 200, "{target}");
+    }
+    let body = r#"{"image": "s3://bucket/a/"}"#;
+    for (method, target, body) in [
+        ("PUT", "/v1/images", body),
+        ("POST", "/v1/gc", "{}"),
+        ("POST", "/v1/runs/1/cancel", ""),
+        ("DELETE", "/v1/activations/x", ""),
+        ("POST", "/", ""),
+    ] {
+        let answer = ask(method, target, body, reader);
+        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!(answer.status, 403, "{method} {target}: {said}");
+        assert!(said.contains("may only read"), "{said}");
+    }
+    assert_eq!(host.rows("SELECT count(*) FROM runs"), ["0"]);
+    assert_eq!(ask("PUT", "/v1/images", body, TOKEN).status, 202);
+    assert_eq!(ask("GET", "/v1/status", "", &reader[1..]).status, 401);
+    daemon.stop();
+    assert!(!log_of(&host).contains(reader), "a token is in the log");
+}
+
+#[test]
 fn a_request_that_is_none_is_named_and_the_connection_ends() {
     let bench = Bench::small();
     let host = bench.host("host");

@@ -24,6 +24,7 @@ mod order;
 mod past;
 mod reader;
 mod settings;
+mod signed;
 mod small;
 mod trust;
 mod verbs;

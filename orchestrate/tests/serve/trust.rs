@@ -2,25 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
 
 use serde_json::Value;
 
 use crate::bench::{Bench, Host};
 use crate::daemon::{Daemon, until};
+use crate::signed::{self, keys, path};
 
 const URL: &str = "s3://bucket/catalog.json";
 const A: &str = "s3://bucket/a/";
 const B: &str = "s3://bucket/b/";
-
-fn minisign(words: &[&str]) {
-    let done = Command::new("minisign").args(words).output().expect("no minisign: run ./bootstrap");
-    assert!(done.status.success(), "minisign {words:?}: {done:?}");
-}
-
-fn path(bench: &Bench, name: &str) -> String {
-    bench.path(name).to_string_lossy().into_owned()
-}
 
 /// Publishes the catalog with this serial and without these images.
 fn publish(bench: &Bench, catalog: &Value, serial: u64, without: &[&str]) {
@@ -29,12 +20,7 @@ fn publish(bench: &Bench, catalog: &Value, serial: u64, without: &[&str]) {
     for image in without {
         catalog["images"].as_object_mut().unwrap().remove(*image);
     }
-    let (file, bytes) = (path(bench, "to-sign"), serde_json::to_vec(&catalog).unwrap());
-    fs::write(&file, &bytes).unwrap();
-    minisign(&["-S", "-W", "-s", &path(bench, "c.key"), "-m", &file]);
-    // The signature last: in between there is none that is good, and nothing is believed.
-    bench.put("catalog.json", &bytes);
-    bench.put("catalog.json.minisig", &fs::read(format!("{file}.minisig")).unwrap());
+    signed::publish(bench, "c", "catalog.json", &serde_json::to_vec(&catalog).unwrap());
 }
 
 fn ran(host: &Host<'_>, env: &[(&str, &str)], words: &[&str]) -> Value {
@@ -55,7 +41,7 @@ fn goes_down(host: &Host<'_>, name: &str) {
 #[test]
 fn a_daemon_brings_up_nothing_that_is_revoked_and_hears_of_it_by_itself() {
     let bench = Bench::small();
-    minisign(&["-G", "-W", "-p", &path(&bench, "c.pub"), "-s", &path(&bench, "c.key")]);
+    keys(&bench, "c");
     let maker = bench.host("maker");
     maker.ok(&["ensure", A]);
     maker.ok(&["ensure", B]);

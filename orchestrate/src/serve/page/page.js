@@ -7,8 +7,8 @@ const BUSY_MS = 2000, IDLE_MS = 10000, STALE_MS = 60000, POLL_S = 25, GIVE_UP_MS
 const MIB = 1 << 20;
 
 const $ = (id) => document.getElementById(id);
-const shown = { images: IMAGES, runs: ROWS, activations: ROWS, events: EVENTS };
-const facts = { status: null, ready: null, pool: null, listing: null, pins: new Set(), runs: [], events: [] };
+const shown = { images: IMAGES, fleet: ROWS, runs: ROWS, activations: ROWS, events: EVENTS };
+const facts = { status: null, ready: null, pool: null, fleet: null, listing: null, pins: new Set(), runs: [], events: [] };
 const drawn = {};
 let token = sessionStorage.getItem("veneer-token") || "";
 let filter = "", going = null, stale = true, listed = 0, missed = 0, daemon = "";
@@ -106,13 +106,15 @@ async function look(signal) {
       if (error.told) return { trouble: error.message };
       throw error;
     });
-    const [status, ready, pool, runs] = await Promise.all([
-      part("/v1/status"), part("/readyz", [503]), part("/v1/pool"), part("/v1/runs?status=live&limit=1000"),
+    const [status, ready, pool, runs, host] = await Promise.all([
+      part("/v1/status"), part("/readyz", [503]), part("/v1/pool"), part("/v1/runs?status=live&limit=1000"), part("/v1/host"),
     ]);
+    // Only a host of a fleet has an id.
+    const fleet = host.id ? await part("/v1/fleet") : null;
     const life = status.pid + " " + status.started_ms;
     if (daemon && life !== daemon) { facts.events = []; stale = true; daemon = life; throw new Error("another daemon"); }
     daemon = life;
-    Object.assign(facts, { status, ready, pool, runs: runs.runs || [] });
+    Object.assign(facts, { status, ready, pool, fleet, runs: runs.runs || [] });
     if (stale || Date.now() - listed > STALE_MS) {
       stale = false;
       const [listing, usage] = await Promise.all([part("/v1/listing"), part("/v1/usage")]);
@@ -232,6 +234,7 @@ function draw() {
   if (!facts.status) return;
   drawHead();
   drawPool();
+  drawFleet();
   drawRuns();
   drawImages();
   drawActivations();
@@ -272,6 +275,33 @@ function drawPool() {
       words.push(`${size(listing.layer_bytes)} of layers instead of ${size(listing.unshared_bytes)} without sharing (${saved} % less)`);
     }
     return [make("div", "meters", meters), make("p", "facts", words.join("  \u00b7  ")), checks];
+  });
+}
+
+/// The document in force, and this host's place in it.
+function drawFleet() {
+  const { fleet } = facts;
+  $("fleet-s").hidden = !fleet;
+  if (!fleet) return;
+  if (fleet.trouble) return part("fleet", fleet, () => trouble(fleet));
+  const lines = ["images", "activations", "remove"].flatMap((kind) => fleet[kind].map((line) => ({ kind, ...line })));
+  const found = lines.filter((line) => has(line.name, line.image, line.state, line.why));
+  $("fleet-n").textContent = fleet.serial === null ? "no document yet" : `document ${fleet.serial}`;
+  part("fleet", [fleet, filter, shown.fleet], () => {
+    const place = [fleet.fleet, fleet.class && "class " + fleet.class, "host " + fleet.host, fleet.site && "site " + fleet.site];
+    const asked = fleet.age_s === null ? "not yet found to be the newest" : `found to be the newest ${ago(Date.now() - 1000 * fleet.age_s)} ago`;
+    const words = [...place, asked, fleet.paused && "paused", fleet.hold && "on hold"].filter(Boolean).map(plain);
+    const about = make("p", "facts", words.join("  \u00b7  "));
+    const refused = fleet.refused && make("p", "bad", plain(fleet.refused));
+    if (!found.length) return [about, refused, nothing("The document names nothing for this host.")];
+    const states = { ready: "good", wanted: "warn", failed: "bad" };
+    const rows = found.slice(0, shown.fleet).map((line) => {
+      const inside = line.kind === "remove" ? "is to go" : line.in_rollout === null ? "" : line.in_rollout ? "yes" : "not yet";
+      const state = make("span", states[line.state] || "quiet", plain(line.state.replaceAll("_", " ")));
+      return [plain(line.name), line.image ? short(line.image) : "", inside, state, line.why ? plain(line.why) : ""];
+    });
+    return [about, refused, table([["Name", "w-m"], ["Image", ""], ["In the roll-out", "w-s"], ["State", "w-s"], ["Why no more is done now", ""]], rows),
+      more("fleet", found.length, 50)];
   });
 }
 
@@ -429,7 +459,7 @@ function drawEvents() {
 
 function type(text) {
   filter = text.trim().toLowerCase();
-  Object.assign(shown, { images: IMAGES, runs: ROWS, activations: ROWS, events: EVENTS });
+  Object.assign(shown, { images: IMAGES, fleet: ROWS, runs: ROWS, activations: ROWS, events: EVENTS });
   draw();
 }
 

@@ -39,6 +39,7 @@ pub use format::wire::{Command, Target};
 pub use kernel::dm::{By, DeviceEntry, DeviceState, Dm};
 pub use kernel::holders::of as holders_of;
 pub use kernel::removal::Removal;
+pub use pool::delta::{Delta, Difference, Stretch};
 pub use pool::disk::{FileSystem, InUse};
 pub use pool::events::{Watch, Woken};
 pub use pool::metadata::{ThinRecord, Usage};

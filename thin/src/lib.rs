@@ -45,7 +45,7 @@ pub use pool::events::{Watch, Woken};
 pub use pool::metadata::{ThinRecord, Usage};
 pub use pool::rescue::Freed;
 pub use pool::tidy::{Act, Tidied};
-pub use pool::volume::{Access, ActiveThin, ListedThin, Volume};
+pub use pool::volume::{Access, ActiveThin, ListedThin, Volume, discard};
 pub use pool::{Device, Pool, PoolSpec, REMOVE_WAIT};
 pub use store::growth::{Grown, Growth, Which};
 pub use store::header::{Header, LastDown, Part, Verdict};

@@ -26,6 +26,7 @@ const SCHEMAS: &[&str] = &[
     include_str!("../../../registry/schema/13.sql"),
     include_str!("../../../registry/schema/14.sql"),
     include_str!("../../../registry/schema/15.sql"),
+    include_str!("../../../registry/schema/16.sql"),
 ];
 
 const A: &str = "s3://bucket/a/";

@@ -38,6 +38,7 @@ pub(crate) mod serials;
 pub(crate) mod take_in;
 pub(crate) mod template;
 pub(crate) mod terms;
+pub(crate) mod travel;
 pub(crate) mod ttl;
 pub mod unsettled;
 pub(crate) mod usage;

@@ -23,6 +23,7 @@ mod write;
 
 pub use digest::{Digest, chain_id};
 pub use error::{Error, Kind};
+pub use facts::arrivals::{Arrival, ArrivalState, NewArrival};
 pub use facts::catalogs::{Believed, CatalogFact, NewCatalog};
 pub use facts::configs::{Made, MadeOf};
 pub use facts::devices::Device;

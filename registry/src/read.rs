@@ -58,6 +58,7 @@ impl Registry {
             "SELECT reserved_at FROM volumes WHERE id = ?1
              UNION ALL SELECT reserved_at FROM activations WHERE id = ?1
              UNION ALL SELECT reserved_at FROM points WHERE id = ?1
+             UNION ALL SELECT reserved_at FROM arrivals WHERE id = ?1
              UNION ALL SELECT reserved_at FROM serial_volume WHERE id = ?1",
             [id],
             |row| rows::get(row, 0, "volume"),

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use registry::{
-    ActivationState, DiskState, Error, NewActivation, NewVolume, Point, PointState, Registry, Role,
-    Seal, VolumeState,
+    ActivationState, Arrival, ArrivalState, Digest, DiskState, Error, NewActivation, NewArrival,
+    NewVolume, Point, PointState, Registry, Role, Seal, VolumeState,
 };
 
 fn none() -> BTreeSet<u32> {
@@ -125,4 +125,65 @@ fn a_restored_disk_is_given_and_the_old_one_put_aside_in_one_commit() {
     assert_eq!((aside[0].id, aside[0].state), (old, PointState::Deleting));
     assert_eq!(registry.reserved_at(fresh.id).unwrap(), after);
     assert_eq!(registry.reserved_at(old).unwrap(), before);
+}
+
+fn arrival(registry: &mut Registry, name: &str, base: Option<u32>) -> Arrival {
+    let origin = registry.volumes().unwrap()[0].id;
+    let (reference, bytes, stream) = ("s3://b/p/", 200, Digest([9; 32]));
+    let new = NewArrival { name, reference, origin, bytes, stream, base };
+    registry.write(|write| write.reserve_arrival(&new, &none())).unwrap();
+    registry.arrival(name).unwrap().unwrap()
+}
+
+#[test]
+fn an_arrival_becomes_an_activation_that_is_not_mapped_with_its_point() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut registry, _) = with_activation(&dir);
+    let row = arrival(&mut registry, "new", None);
+    assert_eq!((row.state, row.next_block), (ArrivalState::Reserved, 0));
+    assert!(registry.reserved_at(row.id).unwrap().is_some());
+    registry.write(|write| write.reach_arrival(row.id, 5)).unwrap();
+    let row = registry.arrival("new").unwrap().unwrap();
+    assert_eq!((row.state, row.next_block), (ArrivalState::Arriving, 5));
+    assert!(registry.activation("new").unwrap().is_none(), "an activation before its end");
+    // One that arrives is forgotten only after it was given up.
+    registry.write(|write| write.forget_arrival("new", row.id)).unwrap();
+    assert_eq!(registry.arrivals().unwrap().len(), 1);
+
+    let made = point(&mut registry, "new", Some("monday"));
+    let identity = Digest([4; 32]);
+    let landed = Some((&made, DiskState::Clean, identity));
+    registry.write(|write| write.land_arrival(&row, landed)).unwrap();
+    let there = registry.activation("new").unwrap().unwrap();
+    assert_eq!((there.id, there.bytes, there.state), (row.id, 200, ActivationState::Inactive));
+    let points = registry.points_of("new").unwrap();
+    assert_eq!((points.len(), points[0].identity), (1, Some(identity)));
+    assert_eq!(registry.arrivals().unwrap(), []);
+    // A name that is taken takes nothing.
+    let row = arrival(&mut registry, "a", None);
+    assert!(registry.write(|write| write.land_arrival(&row, None)).is_err());
+    assert_eq!(registry.arrivals().unwrap().len(), 1);
+}
+
+#[test]
+fn an_arrival_takes_the_place_of_a_disk_in_one_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut registry, old) = with_activation(&dir);
+    let base = point(&mut registry, "a", Some("base"));
+    registry.write(|write| write.keep_point(&base, DiskState::Clean)).unwrap();
+    let row = arrival(&mut registry, "a", Some(base.id));
+    let made = point(&mut registry, "a", Some("next"));
+    let landed = Some((&made, DiskState::AfterReplay, Digest([5; 32])));
+    let other = registry.write(|write| write.land_on_activation(&row, old + 100, landed));
+    assert!(matches!(other, Err(Error::Conflict { .. })), "{other:?}");
+    assert_eq!(registry.activation("a").unwrap().unwrap().id, old);
+    registry.write(|write| write.land_on_activation(&row, old, landed)).unwrap();
+    let there = registry.activation("a").unwrap().unwrap();
+    assert_eq!((there.id, there.bytes, there.state), (row.id, 200, ActivationState::Active));
+    let aside: Vec<Point> = registry.points().unwrap();
+    let aside = aside.iter().find(|point| point.id == old).unwrap();
+    assert_eq!((aside.state, aside.name.as_deref()), (PointState::Deleting, None));
+    let names: Vec<_> = registry.points_of("a").unwrap().into_iter().map(|p| p.name).collect();
+    assert_eq!(names, [Some("base".into()), Some("next".into())]);
+    assert!(registry.arrivals().unwrap().is_empty());
 }

@@ -23,6 +23,8 @@ pub(crate) fn mends_first(command: &Command) -> bool {
         Command::Snapshot(args) => !args.dry_run,
         Command::Restore(args) => !args.dry_run,
         Command::Points(args) => args.remove.is_some() && !args.dry_run,
+        Command::Send(_) => true,
+        Command::Receive(args) => !args.progress,
         Command::Scan(args) => !args.show,
         Command::Show(args) => args.vm,
         Command::Recover(_)
@@ -64,6 +66,8 @@ pub(crate) fn makes_room(command: &Command) -> bool {
         | Command::Activate(_)
         | Command::Bundle(_)
         | Command::Export(_)
+        | Command::Send(_)
+        | Command::Receive(_)
         | Command::Mount(_)
         | Command::Umount(_)
         | Command::Pin(_)
@@ -140,6 +144,8 @@ pub(crate) fn settle(command: &mut Command) -> Result<(), Error> {
         | Command::Top(_)
         | Command::Bundle(_)
         | Command::Export(_)
+        | Command::Send(_)
+        | Command::Receive(_)
         | Command::Mount(_)
         | Command::Umount(_)
         | Command::Label(_)

@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Snapshot(Snapshot),
     Restore(Restore),
     Points(ListPoints),
+    Send(crate::cli::travel::Send),
+    Receive(crate::cli::travel::Receive),
 }
 
 /// Make sure that every layer of an image is fetched, applied and sealed on this host.

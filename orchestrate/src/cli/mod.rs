@@ -19,3 +19,4 @@ pub(crate) mod say;
 pub(crate) mod show;
 pub(crate) mod signals;
 pub(crate) mod top;
+pub(crate) mod travel;

@@ -42,6 +42,8 @@ pub(crate) fn may_be_asked(command: &Command) -> bool {
         Command::Show(args) => !handover::is_of_the_image(args),
         Command::Push(_)
         | Command::Export(_)
+        | Command::Send(_)
+        | Command::Receive(_)
         | Command::Bundle(_)
         | Command::Mount(_)
         | Command::Umount(_)

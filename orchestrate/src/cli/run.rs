@@ -21,7 +21,7 @@ use crate::cli::before::{makes_room, mends_first, settle};
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
 use crate::cli::{
-    disks, document, export, handover, naming, print, push, route, show, signals, top,
+    disks, document, export, handover, naming, print, push, route, show, signals, top, travel,
 };
 
 /// Does what the arguments ask for.
@@ -138,7 +138,8 @@ fn run_in(
         return Err(anyhow!(
             "which command? ensure, activate, push, export, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
              verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
-             metrics, scan, catalog, fleet, top, checked, label, ttl, rename, who, resize, fork, snapshot, restore, points; \
+             metrics, scan, catalog, fleet, top, checked, label, ttl, rename, who, resize, fork, snapshot, restore, points, \
+             send, receive; \
               see orchestrate --help"
         ));
     };
@@ -150,6 +151,8 @@ fn run_in(
             handover::give(args, &settings)?;
         }
         Command::Export(args) => export::check(args)?,
+        Command::Send(args) => travel::check_send(args)?,
+        Command::Receive(args) => travel::check_receive(args)?,
         Command::Gc(args) => {
             bound(args)?;
             purge(args)?;
@@ -247,6 +250,8 @@ fn run_in(
         Command::Checked(args) => checked(&mut host, &args.name, json),
         Command::Who(args) => naming::who(&host, &args, json),
         Command::Export(args) => export::export(&mut host, &args, settings.talk > 0, json),
+        Command::Send(args) => travel::send(&mut host, &args, settings.talk > 0, json),
+        Command::Receive(args) => travel::receive(&mut host, &args, json),
         Command::Bundle(args) => handover::bundle(&mut host, args, json),
         Command::Mount(args) => handover::mount(&mut host, &args, json),
         Command::Umount(args) => handover::unmount(&mut host, &args, json),
@@ -320,6 +325,8 @@ fn perform(
         }
         Command::Recover(_)
         | Command::Export(_)
+        | Command::Send(_)
+        | Command::Receive(_)
         | Command::Bundle(_)
         | Command::Mount(_)
         | Command::Umount(_)

@@ -33,6 +33,7 @@ impl Config {
             overcommit: self.number("overcommit"),
             wait: Duration::from_secs(number("wait")),
             spool_age: Duration::from_secs(number("spool_age")),
+            receive_keep: Duration::from_secs(number("receive_keep_s")),
             trust: self.trust()?,
             fleet: self.fleet()?,
             scan: self.scan(limits.walls)?,

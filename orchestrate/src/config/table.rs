@@ -107,6 +107,8 @@ pub const SETTINGS: &[Setting] = &[
         "seconds to wait for another process"),
     set("spool_age", "--spool-age", &["VENEER_SPOOL_AGE"], from(0, SECONDS_MAX), "86400",
         "seconds for which partial downloads of killed runs are kept"),
+    set("receive_keep_s", "", &["VENEER_RECEIVE_KEEP_S"], from(0, SECONDS_MAX), "86400",
+        "seconds for which a disk that was received in part is kept"),
     set("platform", "", &["VENEER_PLATFORM"], Kind::Text, "",
         "the platform of images that are there for several, such as linux/arm64/v8; none: this host's"),
     set("etag_dedup", "", &["VENEER_ETAG_DEDUP"], Kind::Switch, "yes",

@@ -9,6 +9,7 @@ pub(crate) mod push;
 pub(crate) mod quote;
 pub(crate) mod refusal;
 pub(crate) mod state;
+pub(crate) mod travel;
 pub(crate) mod unseen;
 mod wording;
 
@@ -21,6 +22,7 @@ use crate::error::export::NotExported;
 use crate::error::image::Unusable;
 use crate::error::push::NotPushed;
 use crate::error::refusal::Refusal;
+use crate::error::travel::NotMoved;
 use crate::error::unseen::Unseen;
 use crate::handover::unfit::Unfit;
 
@@ -56,6 +58,8 @@ pub enum Error {
     Push(NotPushed),
     /// An activation that is not exported.
     Export(NotExported),
+    /// A disk that does not travel.
+    Travel(Box<NotMoved>),
     /// From `thin`.
     Thin(thin::Error),
     /// From `registry`.
@@ -258,6 +262,7 @@ impl std::error::Error for Error {
             Error::Away { source, .. } => source.source(),
             Error::Image(Unusable::Archive { source, .. }) => Some(source.as_ref()),
             Error::State(state) => state.source(),
+            Error::Travel(_) => None,
             Error::Io { source, .. } => Some(source),
             Error::Usage(_)
             | Error::Image(_)
@@ -328,6 +333,12 @@ impl From<NotPushed> for Error {
 impl From<NotExported> for Error {
     fn from(source: NotExported) -> Error {
         Error::Export(source)
+    }
+}
+
+impl From<NotMoved> for Error {
+    fn from(source: NotMoved) -> Error {
+        Error::Travel(Box::new(source))
     }
 }
 

@@ -26,6 +26,7 @@ impl fmt::Display for Error {
             Error::Image(unusable) => unusable.fmt(f),
             Error::Push(not) => not.fmt(f),
             Error::Export(not) => not.fmt(f),
+            Error::Travel(not) => not.fmt(f),
             Error::Thin(source) => source.fmt(f),
             Error::Registry(source) => source.fmt(f),
             Error::Io { doing, path, source } => {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use registry::{NewActivation, NewVolume, Reserved};
+use registry::{NewActivation, NewArrival, NewVolume, Reserved};
 
 use crate::error::Error;
 use crate::host::Host;
@@ -32,6 +32,8 @@ pub(crate) enum New<'a> {
         /// Size, bytes.
         bytes: u64,
     },
+    /// A disk that is to arrive from another host.
+    Arrival(NewArrival<'a>),
     /// The volume of the believed serials.
     Serials,
 }
@@ -72,6 +74,7 @@ pub(crate) fn take<T>(
             New::Point { activation, name, bytes } => {
                 write.reserve_point(activation, *name, *bytes, &theirs)
             }
+            New::Arrival(new) => write.reserve_arrival(new, &theirs),
             New::Serials => write.reserve_serial_volume(&theirs),
         })?;
         skipped.iter().filter(|id| theirs.contains(id)).for_each(|id| warn(host, *id));
@@ -87,6 +90,10 @@ pub(crate) fn take<T>(
                     New::Point { .. } => {
                         write.condemn_point(id)?;
                         write.forget_point(id)
+                    }
+                    New::Arrival(new) => {
+                        write.condemn_arrival(id)?;
+                        write.forget_arrival(new.name, id)
                     }
                     New::Serials => write.forget_serial_volume(NOT_OURS),
                 })?;

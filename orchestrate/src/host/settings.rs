@@ -48,6 +48,8 @@ pub struct Settings {
     pub wait: Duration,
     /// Spools of killed runs go when nobody wrote to them for so long.
     pub spool_age: Duration,
+    /// What has arrived of a disk in part goes when nobody has gone on with it for so long.
+    pub receive_keep: Duration,
     /// Whose word counts for what an image is.
     pub trust: Trust,
     /// The fleet that this host is in; none: it is in none.

@@ -25,6 +25,7 @@ pub fn class(error: &Error) -> Class {
         Error::Image(unusable) => image_class(unusable),
         Error::Push(not) => not.class(),
         Error::Export(not) => not.class(),
+        Error::Travel(not) => not.class(),
         Error::Thin(source) => thin_class(source),
         Error::Registry(source) => match source.kind() {
             registry::Kind::Busy | registry::Kind::Conflict => Class::Temporary,

@@ -17,6 +17,8 @@ pub struct Facts {
     pub images: Vec<Image>,
     /// Rows.
     pub activations: Vec<Activation>,
+    /// Volumes that disks which arrive are to stand on.
+    pub arriving: Vec<u32>,
     /// Ids that the store has and no row knows.
     pub foreign: Vec<u32>,
     /// Bytes that the store has taken.
@@ -144,6 +146,7 @@ impl Facts {
         let mut look: Vec<u32> = layers.map(|layer| layer.volume).collect();
         look.extend(activations.into_iter().map(|activation| activation.origin));
         look.extend(others);
+        look.extend(&self.arriving);
         look.extend(unsettled.filter_map(|volume| volume.parent));
         let mut used = HashSet::new();
         while let Some(id) = look.pop() {
@@ -252,6 +255,15 @@ mod tests {
             used: 700,
             ..Facts::default()
         }
+    }
+
+    #[test]
+    fn what_an_arriving_disk_is_to_stand_on_stays() {
+        let swept = |arriving: Vec<u32>| ids(&garbage(&Facts { arriving, ..facts() }, &[]));
+        assert!(swept(Vec::new()).contains(&5));
+        assert!(!swept(vec![5]).contains(&5));
+        let facts = Facts { arriving: vec![3], ..facts() };
+        assert!(with_image(&facts, "a").1.contains(&3), "rm of its image takes it");
     }
 
     fn ids(sweeps: &[Sweep]) -> Vec<u32> {

@@ -29,6 +29,10 @@
 //! | run | queued | cancelled | `host/run.rs` | nothing was begun | that somebody took it back | a daemon begins it | - |
 //! | run | queued | failed | `verbs/resume.rs` | nothing was begun | why it cannot be begun | a daemon begins it | - |
 //!
+//! A disk that was received becomes an activation that is inactive in one commit (`verbs/travel/land.rs`): it takes the
+//! edges on the way at once, and nobody sees it reserved or active. Before that it is an arrival, which recovery leaves as
+//! it is unless its maker died before its volume was there, or it was given up.
+//!
 //! A layer whose stack is sealed already is reused and not built. A run is a loop: load the facts, ask this module
 //! for the next step, take it. Recovery ([`repair`]) asks the same functions. An interrupted run is resumed by
 //! the same request, `recover` or a daemon unless it was begun five times without progress or died twice in one step.

@@ -90,6 +90,7 @@ pub(crate) fn is_spent(error: &Error) -> bool {
         | Error::Image(_)
         | Error::Push(_)
         | Error::Export(_)
+        | Error::Travel(_)
         | Error::Thin(_)
         | Error::Registry(_)
         | Error::Io { .. }

@@ -15,6 +15,7 @@ const OTHER: &[&str] = &[
     "pool_dir",
     "wait",
     "spool_age",
+    "receive_keep_s",
     "log",
     "serve.",
     "sources.",

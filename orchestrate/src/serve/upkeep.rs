@@ -29,13 +29,16 @@ impl Daemon {
         })
     }
 
-    /// Removes activations whose time has ended and that nobody uses: what a collection does first, and nothing else
+    /// Removes activations whose time has ended and that nobody uses, and disks that arrived in part: what a collection does first, and nothing else
     /// of it.
     pub(super) fn end_ttls(&self) -> Result<(), Error> {
         if self.mode() != Mode::Normal {
             return Ok(());
         }
-        let ended = self.with_host(|host| host.end_ttls(false))?;
+        let ended = self.with_host(|host| {
+            host.end_arrivals(false)?;
+            host.end_ttls(false)
+        })?;
         let gone = ended.iter().filter(|one| one.stays.is_none());
         for one in gone.clone() {
             let line = format!("activation {} is removed: its time has ended", one.name);

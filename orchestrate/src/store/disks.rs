@@ -2,9 +2,13 @@
 
 use crate::error::Error;
 use crate::plan::disks::DiskUse;
+use crate::store::travel::Travels;
 
 /// A store whose activations are block devices.
 pub trait Disks {
+    /// How its disks travel.
+    fn travels(&self) -> &dyn Travels;
+
     /// Who uses the disk `id`.
     fn disk_use(&self, id: u32) -> Result<DiskUse, Error>;
 

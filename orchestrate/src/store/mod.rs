@@ -22,9 +22,11 @@ pub(crate) mod pool_read;
 pub(crate) mod pool_room;
 pub(crate) mod pool_seal;
 pub(crate) mod pool_serials;
+pub(crate) mod pool_travel;
 pub(crate) mod seal;
 pub mod seam;
 pub(crate) mod serials;
+pub(crate) mod travel;
 
 pub use crate::store::dir::DirStore;
 pub use crate::store::pool::ThinStore;

@@ -41,7 +41,7 @@ impl ThinStore {
         Ok(ThinStore { pool: pool.with_notes(&thin::notes::dir(), "orchestrate") })
     }
 
-    fn work_name(&self, id: u32) -> String {
+    pub(super) fn work_name(&self, id: u32) -> String {
         pool_names::work(self.pool.name(), id)
     }
 
@@ -51,7 +51,11 @@ impl ThinStore {
 
     /// A device through which `id` can be read and not written: one of our own, with its name, or that
     /// of somebody who looks at it.
-    fn look_device(&self, id: u32, bytes: u64) -> Result<(Option<String>, PathBuf), Error> {
+    pub(super) fn look_device(
+        &self,
+        id: u32,
+        bytes: u64,
+    ) -> Result<(Option<String>, PathBuf), Error> {
         let (thin, name) = (thin_id(id)?, self.look_name(id));
         match self.pool.activate(thin, &name, self.sectors(bytes), Access::ReadOnly) {
             Ok(volume) => Ok((Some(name), volume.path())),

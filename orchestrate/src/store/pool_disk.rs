@@ -8,12 +8,17 @@ use crate::process::guardian::Guardian;
 use crate::store::disks::Disks;
 use crate::store::pool::ThinStore;
 use crate::store::pool_read::{not_made, told};
+use crate::store::travel::Travels;
 
 fn thin_id(id: u32) -> Result<ThinId, Error> {
     Ok(ThinId::new(u64::from(id)).map_err(thin::Error::from)?)
 }
 
 impl Disks for ThinStore {
+    fn travels(&self) -> &dyn Travels {
+        self
+    }
+
     fn disk_use(&self, id: u32) -> Result<DiskUse, Error> {
         let (pool, thin) = (&self.pool, thin_id(id)?);
         if pool.active_as(thin)?.is_none_or(|active| !active.has_table) {

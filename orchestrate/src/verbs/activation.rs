@@ -11,6 +11,7 @@ use crate::verbs::history::moment;
 /// Commits a fresh activation of `origin`; its snapshot does not exist yet.
 pub(crate) fn reserve_activation(host: &mut Host, new: &NewActivation<'_>) -> Result<(), Error> {
     let _alone = host.locks.store()?;
+    host.nothing_arrives(new.name)?;
     host.still_sealed(new.origin)?;
     host.not_condemned(new.origin, new.reference)?;
     // Before anything is reserved: the row would stand in its own way for ever.

@@ -158,6 +158,7 @@ impl Host {
     /// Commits the row and makes the snapshot.
     fn reserve_fork(&mut self, row: &Activation, new: &str, bytes: u64) -> Result<DiskUse, Error> {
         let _alone = self.locks.store()?;
+        self.nothing_arrives(new)?;
         self.still_sealed(row.origin)?;
         self.not_condemned(row.origin, &row.reference)?;
         if let Some(by) = self.store.stranger(None, new)? {

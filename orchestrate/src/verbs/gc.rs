@@ -69,6 +69,9 @@ pub struct Collected {
     /// Activations whose time has ended: removed, or why not.
     #[serde(default)]
     pub ended: Vec<Ended>,
+    /// Disks that arrived in part and that nobody has gone on with: removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arrivals: Vec<String>,
     /// Whether nothing was done on purpose.
     pub dry_run: bool,
 }
@@ -129,6 +132,7 @@ impl Host {
         let before = self.store.space()?;
         // What they stood on may be garbage by that.
         let ended = self.end_ttls(dry_run)?;
+        let arrivals = self.end_arrivals(dry_run)?;
         // To look, nobody need stop; each removal looks again whether it still is one.
         let facts = self.garbage_facts(bound.bytes(&before))?;
         let refused = self.not_purged(&facts, purge)?;
@@ -146,6 +150,7 @@ impl Host {
             used_bytes: before.used,
             bound_bytes: facts.bound,
             ended,
+            arrivals,
             dry_run,
             ..Collected::default()
         };
@@ -227,6 +232,7 @@ impl Host {
         let mapped = self.store.mapped()?;
         let serials = self.registry.serial_volume()?;
         let points = self.registry.points()?;
+        let arrivals = self.registry.arrivals()?;
         let why = |id: u32| {
             if serials == Some(id) {
                 return Some("it keeps which catalog is believed".to_owned());
@@ -242,6 +248,9 @@ impl Host {
                 return Some(format!(
                     "it is a point of {of}: `orchestrate points {of}` lists them"
                 ));
+            }
+            if let Some(row) = arrivals.iter().find(|row| row.id == id) {
+                return Some(format!("it arrives as {}, by `orchestrate receive`", row.name));
             }
             if !facts.foreign.contains(&id) {
                 return Some("the store has no such id".to_owned());
@@ -261,16 +270,19 @@ impl Host {
         let (volumes, activations) = (self.registry.volumes()?, self.registry.activations()?);
         let serials = self.registry.serial_volume()?;
         let points = self.registry.points()?;
+        let arrivals = self.registry.arrivals()?;
         let ours = |id: &u32| {
             volumes.iter().any(|row| row.id == *id)
                 || activations.iter().any(|row| row.id == *id)
                 || serials == Some(*id)
                 || points.iter().any(|point| point.id == *id)
+                || arrivals.iter().any(|row| row.id == *id)
         };
         let foreign = self.store.ids()?.into_iter().filter(|id| !ours(id)).collect();
         let used = self.store.space()?.used;
         let images = self.registry.images()?;
-        Ok(Facts { volumes, images, activations, foreign, used, bound })
+        let arriving = arrivals.iter().map(|row| row.origin).collect();
+        Ok(Facts { volumes, images, activations, arriving, foreign, used, bound })
     }
 
     /// What `gc` would free, for the message of who has no room; none when that is not known.

@@ -169,6 +169,8 @@ impl Host {
                 Ok(true)
             }
             Repair::Points { name } => self.mend_points(name),
+            Repair::Arrival { name } => self.mend_arrival(name),
+            Repair::Adrift { volume } => self.mend_adrift(*volume),
             Repair::Lengthen { name, .. } => self.mend_length(name),
             Repair::Unchecked { name } => {
                 self.commit_told(|write| write.put_unchecked(name))?;

@@ -39,6 +39,7 @@ pub(crate) mod signatures;
 pub(crate) mod take_in;
 pub(crate) mod template;
 pub(crate) mod terms;
+pub(crate) mod travel;
 pub(crate) mod ttl;
 pub mod unsettled;
 pub(crate) mod usage;

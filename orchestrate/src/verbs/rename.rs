@@ -55,6 +55,7 @@ impl Host {
         if let Some(other) = self.registry.activation(new)? {
             return taken(format!("an activation of {}", other.reference));
         }
+        self.nothing_arrives(new)?;
         for of in [name, new] {
             if let Some(run) = self.registry.live_runs_of(of)?.first() {
                 let (what, verb, id) = (format!("the name {of}"), run.verb.word(), run.id);

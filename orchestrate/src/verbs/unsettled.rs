@@ -1,6 +1,6 @@
 //! What is not as its row says: found by a look, without a change, and told with its reason.
 
-use registry::{Activation, ActivationState, Registry, Volume, VolumeState};
+use registry::{Activation, ActivationState, Arrival, PointState, Registry, Volume, VolumeState};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -13,6 +13,7 @@ use crate::plan::{self, Fence, Wish, epoch};
 use crate::process::lock::Locks;
 use crate::store::seam::Store;
 use crate::verbs::judge::Judge;
+use crate::verbs::travel::at_work;
 
 /// One thing that is not as its row says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +131,8 @@ fn is_of_note(repair: &Repair) -> bool {
         | Repair::Unmap { .. }
         | Repair::Lengthen { .. }
         | Repair::Points { .. }
+        | Repair::Arrival { .. }
+        | Repair::Adrift { .. }
         | Repair::TakeDown { .. }
         | Repair::Stray { .. }
         | Repair::Rename { .. }
@@ -140,7 +143,10 @@ fn is_of_note(repair: &Repair) -> bool {
 fn subject(repair: &Repair) -> String {
     match repair {
         Repair::CatchUp { .. } => "store".into(),
-        Repair::Discard { volume } | Repair::Delete { volume } | Repair::Unmap { volume } => {
+        Repair::Discard { volume }
+        | Repair::Delete { volume }
+        | Repair::Adrift { volume }
+        | Repair::Unmap { volume } => {
             format!("volume {volume}")
         }
         Repair::Grown { name, .. }
@@ -151,6 +157,7 @@ fn subject(repair: &Repair) -> String {
         | Repair::Stray { name, .. }
         | Repair::Rename { name, .. }
         | Repair::Settle { name, .. } => format!("activation {name}"),
+        Repair::Arrival { name } => format!("arrival {name}"),
     }
 }
 
@@ -161,6 +168,7 @@ fn obstacle(repair: &Repair, facts: &Facts, store: &dyn Store) -> Result<Option<
         | Repair::Grown { .. }
         | Repair::Lengthen { .. }
         | Repair::Points { .. }
+        | Repair::Arrival { .. }
         | Repair::Unchecked { .. }
         | Repair::TakeDown { .. }
         | Repair::Stray { .. } => Ok(None),
@@ -169,7 +177,10 @@ fn obstacle(repair: &Repair, facts: &Facts, store: &dyn Store) -> Result<Option<
             let by = row.map(|row| store.stranger(Some(row.id), name)).transpose()?.flatten();
             Ok(by.map(|by| Error::Stranger { name: name.clone(), by }))
         }
-        Repair::Discard { volume } | Repair::Delete { volume } | Repair::Unmap { volume } => {
+        Repair::Discard { volume }
+        | Repair::Delete { volume }
+        | Repair::Adrift { volume }
+        | Repair::Unmap { volume } => {
             let held = store.held(*volume)?;
             Ok(held.map(|by| Error::Held { what: format!("volume {volume}"), by }))
         }
@@ -218,6 +229,7 @@ pub(crate) fn facts(
             facts.live_volumes.push(row.id);
         }
     }
+    (facts.arrivals, facts.adrift) = left_on_the_way(registry, &facts, store, locks)?;
     for row in &facts.activations {
         if !facts.is_as_wished(row) && locks.is_activation_held(&row.name)? {
             facts.live_activations.push(row.name.clone());
@@ -229,6 +241,36 @@ pub(crate) fn facts(
         }
     }
     Ok(facts)
+}
+
+/// The disks that arrive and that nobody is at work on; and the volumes of these and of points that are mapped while
+/// nobody is at work on them or has them open.
+fn left_on_the_way(
+    registry: &Registry,
+    facts: &Facts,
+    store: &dyn Store,
+    locks: &Locks,
+) -> Result<(Vec<Arrival>, Vec<u32>), Error> {
+    let (mut arrivals, mut adrift) = (Vec::new(), Vec::new());
+    let mapped = |id: u32| facts.mapped.iter().any(|mapped| mapped.id == id);
+    for row in registry.arrivals()? {
+        if !locks.is_build_held(&at_work::arriving(&row.name))? {
+            if mapped(row.id) && store.held(row.id)?.is_none() {
+                adrift.push(row.id);
+            }
+            arrivals.push(row);
+        }
+    }
+    for point in facts.points.iter().filter(|point| mapped(point.id)) {
+        let kept = point.state == PointState::Kept;
+        if kept
+            && !locks.is_build_held(&at_work::sending(point.id))?
+            && store.held(point.id)?.is_none()
+        {
+            adrift.push(point.id);
+        }
+    }
+    Ok((arrivals, adrift))
 }
 
 /// Only what is mapped and must not be is asked, so that a host in order is not asked more.

@@ -26,7 +26,8 @@ const SCHEMAS: &[&str] = &[
     include_str!("../../../registry/schema/13.sql"),
     include_str!("../../../registry/schema/14.sql"),
     include_str!("../../../registry/schema/15.sql"),
-    include_str!("../../../registry/schema/18.sql"),
+    include_str!("../../../registry/schema/16.sql"),
+    include_str!("../../../registry/schema/17.sql"),
 ];
 
 const A: &str = "s3://bucket/a/";

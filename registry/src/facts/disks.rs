@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::file::schema::Registry;
 use crate::quote::beginning;
-use crate::rows::get;
+use crate::rows::{digest, get};
 use crate::write::{Reserved, Write, now_ms};
 
 /// What a file system is on a snapshot that was made of it.
@@ -78,10 +79,12 @@ pub struct Point {
     pub disk_state: Option<DiskState>,
     /// Wall clock, milliseconds since 1970 UTC; for people.
     pub created_ms: i64,
+    /// What the sender's point has, where it was received.
+    pub identity: Option<Digest>,
 }
 
 /// Columns of `points` in the order [`point`] reads them.
-const POINT: &str = "id, activation, name, bytes, state, disk_state, created_ms";
+const POINT: &str = "id, activation, name, bytes, state, disk_state, created_ms, identity";
 
 fn point(row: &Row<'_>) -> Result<Point, Error> {
     let id: u32 = get(row, 0, "point")?;
@@ -97,6 +100,7 @@ fn point(row: &Row<'_>) -> Result<Point, Error> {
         state,
         disk_state: disk_state(row, 5, &subject)?,
         created_ms: get(row, 6, &subject)?,
+        identity: digest(row, 7, &subject)?,
     })
 }
 
@@ -106,7 +110,7 @@ fn disk_state(row: &Row<'_>, column: usize, subject: &str) -> Result<Option<Disk
     found.map_or_else(|| Err(corrupt(subject, "disk_state", &word)), |state| Ok(Some(state)))
 }
 
-fn corrupt(subject: &str, column: &str, value: &str) -> Error {
+pub(crate) fn corrupt(subject: &str, column: &str, value: &str) -> Error {
     Error::Corrupt { subject: subject.into(), what: format!("{column} {:?}", beginning(value)) }
 }
 
@@ -264,7 +268,7 @@ impl Write<'_> {
         self.disk_told(&fresh.activation, &detail)
     }
 
-    fn disk_told(&self, name: &str, detail: &str) -> Result<(), Error> {
+    pub(crate) fn disk_told(&self, name: &str, detail: &str) -> Result<(), Error> {
         let state: Option<String> =
             self.ask("SELECT state FROM activations WHERE name = ?1", [name])?;
         self.event(&format!("activation {name}"), state.as_deref(), state.as_deref(), detail)

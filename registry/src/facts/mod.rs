@@ -1,6 +1,7 @@
 //! What is written about layers, images and activations beside their states.
 
 pub(crate) mod activations;
+pub(crate) mod arrivals;
 pub(crate) mod attempts;
 pub(crate) mod catalogs;
 pub(crate) mod condemned;

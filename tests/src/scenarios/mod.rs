@@ -58,6 +58,7 @@ pub mod thin_thousand;
 pub mod thin_udev;
 pub mod thin_verbs;
 pub mod thin_wrong_metadata;
+pub mod travel;
 pub mod trim;
 pub mod unsettled;
 pub mod walls;
@@ -94,6 +95,7 @@ pub const ALL: &[Scenario] = &[
     naming::SCENARIO,
     disk::SCENARIO,
     disk_killed::SCENARIO,
+    travel::SCENARIO,
     guides::SCENARIO,
     wedge::SCENARIO,
     sizes::SCENARIO,

@@ -131,6 +131,11 @@ impl Node {
     }
 }
 
+/// The keys of a node that [`Node::parse`] has found to have so many entries.
+pub(crate) fn keys(block: &[u8], entries: usize) -> Vec<u64> {
+    (0..entries).filter_map(|at| u64_at(block, NODE_HEADER + at * 8)).collect()
+}
+
 /// The details of one thin: `struct disk_device_details`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Details {

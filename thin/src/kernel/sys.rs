@@ -17,6 +17,7 @@ const LOOP_GET_STATUS64: u32 = 0x4c05;
 const LOOP_SET_CAPACITY: u32 = 0x4c07;
 /// From `include/uapi/linux/fs.h`.
 const BLKGETSIZE64: u32 = 0x8008_1272;
+const BLKDISCARD: u32 = 0x1277;
 /// From `fs/ext4/ext4.h`: `_IOW('f', 16, __u64)`.
 const EXT4_IOC_RESIZE_FS: u32 = 0x4008_6610;
 
@@ -135,6 +136,14 @@ pub(crate) fn block_bytes(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
         libc::ioctl(fd.as_raw_fd(), BLKGETSIZE64.into(), ptr::from_mut::<u64>(&mut bytes))
     };
     Errno::result(code).map(|_| bytes)
+}
+
+/// `BLKDISCARD`: gives these bytes of a block device back; a thin reads them as zeros then.
+pub(crate) fn discard(fd: BorrowedFd<'_>, begin: u64, bytes: u64) -> Result<(), Errno> {
+    let range = [begin, bytes];
+    // SAFETY: the kernel reads two u64.
+    let code = unsafe { libc::ioctl(fd.as_raw_fd(), BLKDISCARD.into(), range.as_ptr()) };
+    Errno::result(code).map(drop)
 }
 
 /// `EXT4_IOC_RESIZE_FS`: grows the file system that holds `dir` to `blocks` of its own blocks.

@@ -25,7 +25,7 @@ use crate::kernel::{node, sys};
 use crate::pool::Pool;
 
 /// Levels no tree of 2^64 keys reaches: more is a loop.
-const DEPTH_MAX: u32 = 16;
+pub(crate) const DEPTH_MAX: u32 = 16;
 
 /// How long another enumeration is waited for.
 const TURN_WAIT: Duration = Duration::from_secs(60);
@@ -121,7 +121,7 @@ impl Reader {
     }
 
     /// Calls `visit` for each leaf row of the tree at `root`.
-    fn leaves(
+    pub(crate) fn leaves(
         &self,
         root: u64,
         depth: u32,
@@ -301,7 +301,7 @@ impl Pool {
         }
     }
 
-    fn with_frozen_metadata<T>(
+    pub(crate) fn with_frozen_metadata<T>(
         &self,
         read: impl Fn(&Reader, &Superblock) -> Result<T, Error>,
     ) -> Result<T, Error> {

@@ -1,6 +1,7 @@
 //! Thins as devices: activate, find, grow, deactivate. The device's uuid is made of the pool's
 //! id and the thin's, so the kernel itself refuses to have one thin active twice.
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::format::units::{Dev, DmName, Sectors, ThinId};
 use crate::format::wire::Target;
 use crate::kernel::dm::{By, DeviceEntry, DeviceState};
 use crate::kernel::removal::{self, Removal};
-use crate::kernel::{holders, lengths, node};
+use crate::kernel::{holders, lengths, node, sys};
 use crate::pool::Pool;
 
 /// How long udev may look at a device that has just appeared or changed.
@@ -118,6 +119,19 @@ impl Volume {
         }
         pool.note_size(self.id, new_sectors);
         Ok(Volume { sectors: Sectors(new_sectors), ..self.clone() })
+    }
+}
+
+/// Gives bytes of an open volume back to its pool: they read as zeros then. Only whole blocks of the pool go back. False
+/// where the pool takes no discards, and nothing was changed.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn discard(device: BorrowedFd<'_>, begin: u64, bytes: u64) -> Result<bool, Error> {
+    match sys::discard(device, begin, bytes) {
+        Ok(()) => Ok(true),
+        Err(Errno::EOPNOTSUPP) => Ok(false),
+        Err(errno) => Err(Error::errno("discard", "a volume", errno)),
     }
 }
 

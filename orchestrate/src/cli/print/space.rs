@@ -18,7 +18,10 @@ pub(crate) fn collected(done: &Collected) -> String {
         put(&mut text, format_args!("{verb} {line}\n"));
     }
     text.push_str(&naming::ended(&done.ended, done.dry_run));
-    if done.sweeps.is_empty() && done.ended.is_empty() {
+    for name in &done.arrivals {
+        put(&mut text, format_args!("{verb} what had arrived of {}\n", safe(name)));
+    }
+    if done.sweeps.is_empty() && done.ended.is_empty() && done.arrivals.is_empty() {
         text.push_str("nothing to remove\n");
     }
     let purged = |id: &u32| {

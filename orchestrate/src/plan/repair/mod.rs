@@ -6,7 +6,10 @@ pub(crate) mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use registry::{Activation, ActivationState, Point, PointState, Volume, VolumeState, WhenClosed};
+use registry::{
+    Activation, ActivationState, Arrival, ArrivalState, Point, PointState, Volume, VolumeState,
+    WhenClosed,
+};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -83,6 +86,16 @@ pub enum Repair {
         /// The activation, which may be gone.
         name: String,
     },
+    /// A disk that was to arrive from another host is taken out: nobody can go on with it.
+    Arrival {
+        /// The name of the activation that it was to be.
+        name: String,
+    },
+    /// A killed process has left the device of a point, or of a disk that arrives.
+    Adrift {
+        /// The volume.
+        volume: u32,
+    },
     /// An activation is brought to what its row says.
     Settle {
         /// The activation.
@@ -129,6 +142,10 @@ impl fmt::Display for Repair {
             Repair::Points { name } => {
                 write!(f, "take out the snapshots of {name} that nobody keeps")
             }
+            Repair::Arrival { name } => write!(f, "take out what was to arrive as {name}"),
+            Repair::Adrift { volume } => {
+                write!(f, "take down the device of volume {volume}, which nobody uses")
+            }
             Repair::Settle { name, wish: "up" } => write!(f, "bring up activation {name}"),
             Repair::Settle { name, wish: "down" } => write!(f, "take down activation {name}"),
             Repair::Settle { name, .. } => write!(f, "remove activation {name}"),
@@ -145,6 +162,10 @@ pub struct Facts {
     pub activations: Vec<Activation>,
     /// Rows.
     pub points: Vec<Point>,
+    /// Disks that arrive and that no living process is at work on.
+    pub arrivals: Vec<Arrival>,
+    /// Volumes of points and of disks that arrive which a killed process has left mapped.
+    pub adrift: Vec<u32>,
     /// What the store has mapped.
     pub mapped: Vec<Mapped>,
     /// Volumes that are not to be mapped, and that somebody looks at through a device that refuses
@@ -191,6 +212,13 @@ pub fn compare(facts: &Facts) -> Result<Vec<Repair>, Error> {
     let mut with_points = facts.unkept();
     with_points.retain(|name| !facts.live_activations.contains(name));
     repairs.extend(with_points.into_iter().map(|name| Repair::Points { name }));
+    let left = facts.arrivals.iter().filter(|row| match row.state {
+        // Its maker died before anything came.
+        ArrivalState::Reserved | ArrivalState::Deleting => true,
+        ArrivalState::Arriving => false,
+    });
+    repairs.extend(left.map(|row| Repair::Arrival { name: row.name.clone() }));
+    repairs.extend(facts.adrift.iter().map(|id| Repair::Adrift { volume: *id }));
     // The youngest first: a child goes before its parent.
     for row in facts.volumes.iter().rev() {
         if facts.live_volumes.contains(&row.id) || facts.looked_at.contains(&row.id) {

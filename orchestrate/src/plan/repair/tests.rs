@@ -1,6 +1,6 @@
 //! What recovery makes of facts, one case each.
 
-use registry::{ActivationState, Role, Seal};
+use registry::{ActivationState, Arrival, ArrivalState, Role, Seal};
 
 use crate::plan::repair::*;
 
@@ -285,6 +285,7 @@ fn snapshots_that_nobody_keeps_are_taken_out_and_points_are_not() {
         state,
         disk_state: None,
         created_ms: 0,
+        identity: None,
     };
     let mut facts = agreeing();
     facts.points.push(point(20, "up", Some("kept"), PointState::Kept));
@@ -296,4 +297,29 @@ fn snapshots_that_nobody_keeps_are_taken_out_and_points_are_not() {
     assert_eq!(compare(&facts).unwrap(), [of("gone"), of("up")]);
     facts.live_activations.push("up".into());
     assert_eq!(compare(&facts).unwrap(), [of("gone")]);
+}
+
+#[test]
+fn a_disk_that_arrives_stays_until_it_is_given_up() {
+    let arrival = |name: &str, state| Arrival {
+        name: name.into(),
+        id: 40,
+        reference: "s3://b/p/".into(),
+        origin: 2,
+        bytes: 1,
+        stream: registry::Digest([1; 32]),
+        base: None,
+        state,
+        next_block: 7,
+        touched_ms: 0,
+    };
+    let mut facts = agreeing();
+    facts.arrivals.push(arrival("half", ArrivalState::Arriving));
+    assert_eq!(compare(&facts).unwrap(), []);
+    facts.arrivals.push(arrival("begun", ArrivalState::Reserved));
+    facts.arrivals.push(arrival("gone", ArrivalState::Deleting));
+    facts.adrift.push(40);
+    let of = |name: &str| Repair::Arrival { name: name.into() };
+    let adrift = Repair::Adrift { volume: 40 };
+    assert_eq!(compare(&facts).unwrap(), [of("begun"), of("gone"), adrift]);
 }

@@ -253,7 +253,9 @@ fn ours(registry: &Registry) -> Result<BTreeSet<u32>, registry::Error> {
     let volumes = registry.volumes()?.into_iter().map(|volume| volume.id);
     let activations = registry.activations()?.into_iter().map(|row| row.id);
     let points = registry.points()?.into_iter().map(|point| point.id);
-    Ok(volumes.chain(activations).chain(points).chain(registry.serial_volume()?).collect())
+    let arrivals = registry.arrivals()?.into_iter().map(|row| row.id);
+    let known = volumes.chain(activations).chain(points).chain(arrivals);
+    Ok(known.chain(registry.serial_volume()?).collect())
 }
 
 fn room(store: &dyn Store, ours: Option<&BTreeSet<u32>>) -> Result<StoreFacts, Error> {

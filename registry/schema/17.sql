@@ -1,4 +1,4 @@
--- Schema 18: by which keys images with a manifest were found to be signed.
+-- Schema 17: by which keys images with a manifest were found to be signed.
 
 -- The sha256 of the manifest, and that of the public key (as DER) with which a signature of it was verified once. What was
 -- signed is the manifest itself, or the index that it was chosen from.

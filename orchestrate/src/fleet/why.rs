@@ -73,7 +73,7 @@ pub enum Why {
     InUse,
     /// The document names it for something else.
     Named,
-    /// Another image went less than an hour ago.
+    /// Another image went less than an hour ago, or the daemon started: then it is not known when one went.
     Pace(Duration),
 }
 
@@ -163,7 +163,9 @@ impl fmt::Display for Why {
             Why::Pinned => f.write_str("it is pinned"),
             Why::InUse => f.write_str("activations are made of it"),
             Why::Named => f.write_str("the document names it for something else, too"),
-            Why::Pace(_) => f.write_str("another image went less than an hour ago"),
+            Why::Pace(_) => {
+                f.write_str("another image went, or the daemon started, less than an hour ago")
+            }
         }
     }
 }

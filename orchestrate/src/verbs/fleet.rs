@@ -60,6 +60,10 @@ pub struct Planned {
 /// # Errors
 /// [`Error::Usage`] where there is no such file, [`Error::Io`] naming it.
 pub fn document_of(file: &Path) -> Result<Result<Document, Faults>, Error> {
+    bytes_of(file).map(|bytes| Document::parse(&bytes))
+}
+
+fn bytes_of(file: &Path) -> Result<Vec<u8>, Error> {
     let fail = |source| Error::Io { doing: "read", path: file.into(), source };
     let opened = match std::fs::File::open(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -71,7 +75,7 @@ pub fn document_of(file: &Path) -> Result<Result<Document, Faults>, Error> {
     let mut bytes = Vec::new();
     // One more than may be: that it is too large is told as a fault.
     opened.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
-    Ok(Document::parse(&bytes))
+    Ok(bytes)
 }
 
 /// What a daemon remembers from one look to the next.
@@ -217,13 +221,17 @@ impl Host {
     /// What a document that need not be signed would do here, once every moment that it has to wait for has come.
     ///
     /// # Errors
-    /// [`Error::Told`] with what is wrong with it; as [`Host::fleet_status`].
+    /// [`Error::Told`] with what is wrong with it, or why this host would not follow it; as [`Host::fleet_status`].
     pub fn fleet_plan(&self, file: &Path) -> Result<Planned, Error> {
         let member = self.member()?;
         let told = |message| Error::Told { class: Class::Refused, message };
-        let document = document_of(file)?
+        let bytes = bytes_of(file)?;
+        let document = Document::parse(&bytes)
             .map_err(|faults| told(format!("{}: {faults}", quoted(&file.display().to_string()))))?;
         is_for(&document, &member.me).map_err(|refused| told(refused.to_string()))?;
+        let last = self.registry.catalog(&member.url)?.map(|known| (known.serial, known.digest));
+        follows(last, document.serial, digest(&bytes))
+            .map_err(|refused| told(format!("this host would not follow it: {refused}")))?;
         let mut status = Status::of(&member);
         let acts = self.see(&member, &document, &mut status)?;
         Ok(Planned { status, acts })

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::bench::{Bench, Host};
 use crate::daemon::{Daemon, log_of, until};
-use crate::signed::{self, keys, path, signature};
+use crate::signed::{self, keys, minisign, path, signature};
 
 const URL: &str = "s3://bucket/fleet/worker.json";
 const KEY: &str = "fleet/worker.json";
@@ -278,6 +278,15 @@ fn a_document_takes_away_only_what_no_person_has_asked_for() {
         assert_eq!(end["class"], "cancelled", "{end}");
     }
     assert_eq!(images(&daemon), [A, B]);
+    // What this host would refuse is planned by nobody.
+    let file = path(&bench, "draft.json");
+    for (serial, why) in [(1, "serial 1"), (2, "serial 2"), (3 + (1 << 33), "none above")] {
+        fs::write(&file, document(serial, &json!({"images": {"a": {"image": A}}}))).unwrap();
+        let plan = host.command(&["fleet", "--plan", &file]).envs(env(&bench)).output().unwrap();
+        let said = String::from_utf8_lossy(&plan.stderr).into_owned();
+        assert!(plan.status.code() == Some(100) && said.contains(why), "{serial}: {said}");
+        assert!(said.contains("would not follow it"), "{said}");
+    }
     daemon.stop();
     host.check();
 }

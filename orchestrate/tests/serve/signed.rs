@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::bench::Bench;
 
-fn minisign(words: &[&str]) {
+pub(crate) fn minisign(words: &[&str]) {
     let done = Command::new("minisign").args(words).output().expect("no minisign: run ./bootstrap");
     assert!(done.status.success(), "minisign {words:?}: {done:?}");
 }

@@ -96,7 +96,10 @@ pub(crate) fn planned(planned: &Planned) -> String {
     let acts: Vec<String> = planned.acts.iter().filter_map(act).collect();
     match acts.is_empty() {
         true => put(&mut text, format_args!("nothing would be done here\n")),
-        false => put(&mut text, format_args!("would be done first\n")),
+        false => put(
+            &mut text,
+            format_args!("would be done first, once each moment has come that it waits for\n"),
+        ),
     }
     for act in acts {
         put(&mut text, format_args!("  {}\n", safe(&act)));

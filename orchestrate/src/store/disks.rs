@@ -33,7 +33,8 @@ pub trait Disks {
     /// cannot. Nothing is mounted for it.
     fn grow_mounted(&self, id: u32, bytes: u64) -> Result<Option<String>, Error>;
 
-    /// Has every device of this store run again that a killed process has suspended; their names. The caller holds
-    /// the store's lock, which whoever suspends one holds.
+    /// Has every device of this store run again that a killed process has suspended, and gives each its nodes that one
+    /// had not made yet; in words, what was done. The caller holds the store's lock, which whoever suspends or
+    /// activates one holds.
     fn resume_suspended(&self) -> Result<Vec<String>, Error>;
 }

@@ -1,6 +1,6 @@
 //! The disks of activations on a thin pool.
 
-use thin::{FileSystem, InUse, Sectors, ThinId, Volume};
+use thin::{Act, FileSystem, InUse, Sectors, ThinId, Tidied, Volume};
 
 use crate::error::Error;
 use crate::plan::disks::DiskUse;
@@ -78,6 +78,15 @@ impl Disks for ThinStore {
     }
 
     fn resume_suspended(&self) -> Result<Vec<String>, Error> {
-        Ok(self.pool.resume_all()?)
+        let line = |done: &Tidied| match done.act {
+            Act::NodeMade => {
+                format!("device {} had no node below /dev: it has one again", done.name)
+            }
+            Act::Resumed | Act::Removed | Act::Cleared => format!(
+                "device {} was suspended, by a process that was killed or by hand: it runs again",
+                done.name
+            ),
+        };
+        Ok(self.pool.resume_all()?.iter().map(line).collect())
     }
 }

@@ -68,10 +68,7 @@ impl Host {
     /// whoever waits for one waits until then. The caller holds the store's lock.
     pub(crate) fn resume_suspended(&self) -> Result<(), Error> {
         let Some(disks) = self.store.disks() else { return Ok(()) };
-        for name in disks.resume_suspended()? {
-            let line = format!(
-                "device {name} was suspended, by a process that was killed or by hand: it runs again"
-            );
+        for line in disks.resume_suspended()? {
             self.warn(&line, &[]);
         }
         Ok(())

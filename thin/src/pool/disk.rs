@@ -21,8 +21,9 @@ use crate::error::Error;
 use crate::format::holder::Holder;
 use crate::format::units::{Dev, ThinId};
 use crate::kernel::dm::{By, Quiet};
-use crate::kernel::mount;
+use crate::kernel::{mount, node};
 use crate::pool::Pool;
+use crate::pool::tidy::{Act, Tidied, leads_to};
 
 /// How often, and after which pause, a suspend is tried again whose file system cannot be frozen.
 const FREEZE_TRIES: usize = 10;
@@ -155,31 +156,38 @@ impl Pool {
         Ok(())
     }
 
-    /// Has every suspended device of this pool run again: a process was killed that had suspended it. Gives the
-    /// names. The caller keeps away who suspends one now.
+    /// Has every suspended device of this pool run again, and gives each that runs its nodes below `/dev`: a process
+    /// was killed that had suspended it, or that had not made them yet. Gives what was done. The caller keeps away who
+    /// suspends or activates one now.
     ///
     /// # Errors
     /// Those of the commands, after all the devices were tried.
-    pub fn resume_all(&self) -> Result<Vec<String>, Error> {
-        let (mut resumed, mut failed) = (Vec::new(), None);
+    pub fn resume_all(&self) -> Result<Vec<Tidied>, Error> {
+        let (mut done, mut failed) = (Vec::new(), None);
         for entry in self.entries()? {
-            if !is_suspended(entry.dev) {
+            let has_nodes = leads_to(entry.dev, &entry.name);
+            if !is_suspended(entry.dev) && has_nodes {
                 continue;
             }
             let uuid = self.thin_uuid(entry.id);
             let by = By::Uuid(&uuid);
             let tried = self.dm.state(by).and_then(|state| match state {
                 // Without a table it was killed in the middle of an activation: others see to that.
-                Some(state) if state.suspended && state.has_table => self.mend(by).map(|()| true),
-                Some(_) | None => Ok(false),
+                Some(state) if state.has_table && state.suspended => {
+                    self.mend(by).map(|()| Some(Act::Resumed))
+                }
+                Some(state) if state.has_table && !has_nodes => {
+                    node::ensure(entry.dev, &entry.name).map(|()| Some(Act::NodeMade))
+                }
+                Some(_) | None => Ok(None),
             });
             match tried {
-                Ok(true) => resumed.push(entry.name),
-                Ok(false) => {}
+                Ok(Some(act)) => done.push(Tidied { name: entry.name, id: entry.id, act }),
+                Ok(None) => {}
                 Err(error) => failed = Some(error),
             }
         }
-        failed.map_or(Ok(resumed), Err)
+        failed.map_or(Ok(done), Err)
     }
 }
 

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::format::units::ThinId;
+use crate::format::units::{Dev, ThinId};
 use crate::kernel::dm::By;
 use crate::kernel::node;
 use crate::kernel::removal::remove;
@@ -60,7 +60,7 @@ impl Pool {
                 self.dm.resume(By::Uuid(&uuid))?;
                 note(Act::Resumed);
             }
-            if !leads_to(&thin) {
+            if !leads_to(thin.dev, &thin.name) {
                 node::ensure(thin.dev, &thin.name)?;
                 note(Act::NodeMade);
             }
@@ -69,9 +69,9 @@ impl Pool {
     }
 }
 
-fn leads_to(thin: &crate::pool::volume::ActiveThin) -> bool {
-    let there = |path: std::path::PathBuf| {
-        node::block_dev(&path).is_ok_and(|found| found == Some(thin.dev))
-    };
-    there(node::path(thin.dev)) && there(node::mapper_path(&thin.name))
+/// Whether both nodes below `/dev` are those of this device.
+pub(crate) fn leads_to(dev: Dev, name: &str) -> bool {
+    let there =
+        |path: std::path::PathBuf| node::block_dev(&path).is_ok_and(|found| found == Some(dev));
+    there(node::path(dev)) && there(node::mapper_path(name))
 }

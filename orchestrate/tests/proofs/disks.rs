@@ -148,6 +148,34 @@ fn a_rebuild_keeps_points_and_where_a_fork_is_from() {
     assert_eq!(host.ok(&["points", "d"])["points"], json!([]));
     host.check();
 
+    // A disk that has arrived in part stays what it is.
+    host.ok(&["snapshot", "d", "part"]);
+    {
+        let conn = rusqlite::Connection::open(host.state().join("registry.db")).unwrap();
+        conn.execute_batch(&format!(
+            "INSERT INTO arrivals(name, id, reference, origin, bytes, stream, state, created_ms, touched_ms, reserved_at)
+               SELECT 'arr', p.id, a.reference, a.origin, 0, '{}', 'arriving', 0, 0, p.reserved_at
+               FROM points p JOIN activations a ON a.name = p.activation WHERE p.name = 'part';
+             UPDATE points SET state = 'deleting' WHERE name = 'part'; DELETE FROM points WHERE name = 'part'",
+            "a".repeat(64)
+        ))
+        .unwrap();
+    }
+    let done = host.ok(&["rebuild"]);
+    assert_eq!(
+        (&done["activations"], &done["foreign"]),
+        (&json!(["d", "e"]), &json!([])),
+        "{done}"
+    );
+    assert_eq!(host.rows("SELECT name FROM arrivals"), ["arr"]);
+    host.ok(&["recover"]);
+    {
+        let conn = rusqlite::Connection::open(host.state().join("registry.db")).unwrap();
+        conn.execute_batch("UPDATE arrivals SET state = 'deleting'").unwrap();
+    }
+    host.ok(&["recover"]);
+    host.check();
+
     // Without any registry a point is found by what its tree says, as an activation of its own.
     host.ok(&["snapshot", "d", "q"]);
     fs::remove_file(host.state().join("registry.db")).unwrap();

@@ -25,6 +25,7 @@ const TABLES: &[&str] = &[
     "activations",
     "labels",
     "points",
+    "arrivals",
     "attempts",
     "runs",
     "webhooks",

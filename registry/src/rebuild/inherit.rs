@@ -6,6 +6,7 @@ use rusqlite::types::Value;
 
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::rebuild::Facts;
 use crate::write::Write;
 
 /// Tables whose rows follow from the store, or from builds that are over. All others are taken over, those
@@ -185,21 +186,24 @@ impl Write<'_> {
 
     /// After the facts of the store are written. Returns what could not be taken over.
     ///
-    /// Of points only those with these ids stand.
+    /// Of points and of disks that arrive only those stand that are among the facts.
     pub(crate) fn take_over_memory(
         &self,
         memory: &Memory,
-        points: &[u32],
+        facts: &Facts,
     ) -> Result<Vec<String>, Error> {
         let mut lost = memory.lost.clone();
         let of_old = |rows: &&Rows| {
-            !["events", "sqlite_sequence", "counters", "points"].contains(&rows.table.as_str())
+            !["events", "sqlite_sequence", "counters", "points", "arrivals"]
+                .contains(&rows.table.as_str())
         };
         for rows in memory.tables.iter().filter(of_old) {
             lost.extend(self.take_over_rows(rows, "INSERT OR IGNORE")?);
         }
-        if let Some(rows) = memory.table("points") {
-            lost.extend(self.take_over_rows(&rows.of_ids(points), "INSERT OR IGNORE")?);
+        for (table, ids) in [("points", &facts.points), ("arrivals", &facts.arrivals)] {
+            if let Some(rows) = memory.table(table) {
+                lost.extend(self.take_over_rows(&rows.of_ids(ids), "INSERT OR IGNORE")?);
+            }
         }
         // Last: triggers have counted what was just put.
         if let Some(counters) = memory.table("counters") {

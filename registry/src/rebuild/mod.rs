@@ -54,6 +54,9 @@ pub struct Facts {
     /// there stand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub points: Vec<u32>,
+    /// Ids of disks that arrive, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arrivals: Vec<u32>,
     /// The newest catalogs that were believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub catalogs: Vec<CatalogFact>,
@@ -232,7 +235,7 @@ impl Registry {
                 write.put_facts(facts)?;
                 let lost = memory
                     .as_ref()
-                    .map_or(Ok(Vec::new()), |memory| write.take_over_memory(memory, &facts.points));
+                    .map_or(Ok(Vec::new()), |memory| write.take_over_memory(memory, facts));
                 for fact in &facts.catalogs {
                     write.put_catalog_fact(fact)?;
                 }

@@ -86,7 +86,8 @@ pub(super) fn find(
         let has_row = taken.contains(&id)
             || layers.has(id)
             || facts.serial_volume == Some(id)
-            || facts.points.contains(&id);
+            || facts.points.contains(&id)
+            || facts.arrivals.contains(&id);
         if has_row || is_build(look, foundation, id) {
             continue;
         }

@@ -53,6 +53,7 @@ pub(super) fn gather(
         images: Vec::new(),
         activations: Vec::new(),
         points: Vec::new(),
+        arrivals: Vec::new(),
         catalogs: Vec::new(),
         serial_volume: None,
     };
@@ -70,6 +71,7 @@ pub(super) fn gather(
     facts.images = images(&facts, &found, &known);
     let mut mapped = store.mapped()?;
     mapped.retain(|mapped| !store.is_work(mapped));
+    facts.arrivals = points::arrivals(&look, &known);
     facts.points = points::find(&look, &known, &mut told);
     facts.activations = activations::find(&look, &foundation, &known, &mut found, &facts, &mapped);
     (facts.unsaid, facts.leftovers) = (found.unsaid, found.leftovers);
@@ -82,6 +84,7 @@ pub(super) fn gather(
         .chain(facts.leftovers.iter().map(|row| row.id))
         .chain(facts.activations.iter().map(|row| row.id))
         .chain(facts.points.iter().copied())
+        .chain(facts.arrivals.iter().copied())
         .chain([facts.template])
         .chain(facts.serial_volume)
         .collect();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use registry::{Activation, Blob, Image, Point, Registry, Volume};
+use registry::{Activation, Arrival, Blob, Image, Point, Registry, Volume};
 
 use crate::verbs::rebuild::foundation::Look;
 
@@ -16,6 +16,8 @@ pub(super) struct Known {
     pub(super) activations: Vec<(Activation, Option<u64>)>,
     /// Points of activations, and disks that a restore makes or has put aside, likewise.
     pub(super) points: Vec<(Point, Option<u64>)>,
+    /// Disks that arrive, likewise.
+    pub(super) arrivals: Vec<(Arrival, Option<u64>)>,
     /// Images.
     pub(super) images: Vec<Image>,
     /// The volume of the believed serials.
@@ -33,10 +35,12 @@ impl Known {
         let volumes = old.volumes().unwrap_or_default().into_iter();
         let activations = old.activations().unwrap_or_default().into_iter();
         let points = old.points().unwrap_or_default().into_iter();
+        let arrivals = old.arrivals().unwrap_or_default().into_iter();
         let mut known = Known {
             volumes: volumes.map(|row| (row.id, (row.clone(), at(row.id)))).collect(),
             activations: activations.map(|row| (row.clone(), at(row.id))).collect(),
             points: points.map(|row| (row.clone(), at(row.id))).collect(),
+            arrivals: arrivals.map(|row| (row.clone(), at(row.id))).collect(),
             images: old.images().unwrap_or_default(),
             serials: old.serial_volume().ok().flatten(),
             blobs: BTreeMap::new(),

@@ -1,4 +1,4 @@
-//! The points of activations: by the rows of the registry that was there, which alone knows their names.
+//! The points of activations, and disks that arrive: by the rows of the registry that was there, which alone knows their names.
 
 use registry::PointState;
 
@@ -32,4 +32,10 @@ pub(super) fn find(look: &Look<'_>, known: &Known, told: &mut Vec<Unread>) -> Ve
         told.push(Unread::of(point.id, format!("{what} {why}")));
     }
     stand
+}
+
+/// The ids of disks that arrive and that the store has still. Of what it does not have nobody was told anything.
+pub(super) fn arrivals(look: &Look<'_>, known: &Known) -> Vec<u32> {
+    let there = known.arrivals.iter().filter(|(row, reserved)| look.is_of(row.id, *reserved));
+    there.map(|(row, _)| row.id).collect()
 }

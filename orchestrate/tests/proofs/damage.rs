@@ -167,7 +167,7 @@ impl Drop for Mount {
 fn a_full_disk_below_the_registry_ends_with_no_space_and_goes_on_when_there_is_some() {
     let bench = Bench::small();
     let (mut full, mut enough) = (0, 0);
-    for kib in (16..=1168).step_by(64) {
+    for kib in (16..=1424).step_by(64) {
         let host = bench.host("full");
         host.wipe();
         let state = host.state();

@@ -268,6 +268,7 @@ fn forks(guest: &Guest, veneer: &Veneer) -> Result<()> {
     // As a kill between the resume and the node leaves it, where no udev makes one.
     fs::remove_file("/dev/mapper/p")?;
     veneer.ok(&["recover"])?;
+    runs("p")?;
     ensure!(fs::metadata("/dev/mapper/p").is_ok(), "no node below /dev");
 
     // The parent goes, and the fork stays; also over a boot, and one of what is down.

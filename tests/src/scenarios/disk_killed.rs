@@ -42,10 +42,18 @@ enum Used {
 
 const CASES: &[Case] = &[
     Case { words: &["resize", "a", "5G"], used: Used::Idle, short: None },
-    Case { words: &["resize", "a", "5G"], used: Used::Mounted, short: Some(At::Suspended) },
+    Case {
+        words: &["resize", "a", "5G"],
+        used: Used::Mounted,
+        short: Some(At::Place(Side::After, 1)),
+    },
     Case { words: &["fork", "a", "b"], used: Used::Mounted, short: Some(At::Suspended) },
-    Case { words: &["fork", "a", "b", "--size", "5G"], used: Used::Open, short: None },
-    Case { words: &["fork", "a", "b"], used: Used::Down, short: Some(At::Place(Side::After, 2)) },
+    Case {
+        words: &["fork", "a", "b", "--size", "5G"],
+        used: Used::Open,
+        short: Some(At::Suspended),
+    },
+    Case { words: &["fork", "a", "b"], used: Used::Down, short: None },
     Case { words: &["snapshot", "a", "p"], used: Used::Mounted, short: Some(At::Suspended) },
     Case {
         words: &["restore", "a", "early"],

@@ -24,6 +24,7 @@ use crate::kernel::dm::{By, Quiet};
 use crate::kernel::{mount, node};
 use crate::pool::Pool;
 use crate::pool::tidy::{Act, Tidied, leads_to};
+use crate::pool::volume::Entry;
 
 /// How often, and after which pause, a suspend is tried again whose file system cannot be frozen.
 const FREEZE_TRIES: usize = 10;
@@ -169,25 +170,37 @@ impl Pool {
             if !is_suspended(entry.dev) && has_nodes {
                 continue;
             }
-            let uuid = self.thin_uuid(entry.id);
-            let by = By::Uuid(&uuid);
-            let tried = self.dm.state(by).and_then(|state| match state {
-                // Without a table it was killed in the middle of an activation: others see to that.
-                Some(state) if state.has_table && state.suspended => {
-                    self.mend(by).map(|()| Some(Act::Resumed))
-                }
-                Some(state) if state.has_table && !has_nodes => {
-                    node::ensure(entry.dev, &entry.name).map(|()| Some(Act::NodeMade))
-                }
-                Some(_) | None => Ok(None),
-            });
-            match tried {
-                Ok(Some(act)) => done.push(Tidied { name: entry.name, id: entry.id, act }),
-                Ok(None) => {}
-                Err(error) => failed = Some(error),
+            let mut note = |act| {
+                done.push(Tidied { name: entry.name.clone(), id: entry.id, act });
+            };
+            if let Err(error) = self.runs_again(&entry, has_nodes, &mut note) {
+                failed = Some(error);
             }
         }
         failed.map_or(Ok(done), Err)
+    }
+}
+
+impl Pool {
+    fn runs_again(
+        &self,
+        entry: &Entry,
+        has_nodes: bool,
+        note: &mut dyn FnMut(Act),
+    ) -> Result<(), Error> {
+        let uuid = self.thin_uuid(entry.id);
+        let by = By::Uuid(&uuid);
+        // Without a table it was killed in the middle of an activation: others see to that.
+        let Some(state) = self.dm.state(by)?.filter(|state| state.has_table) else { return Ok(()) };
+        if state.suspended {
+            self.mend(by)?;
+            note(Act::Resumed);
+        }
+        if !has_nodes {
+            node::ensure(entry.dev, &entry.name)?;
+            note(Act::NodeMade);
+        }
+        Ok(())
     }
 }
 

@@ -94,8 +94,6 @@ pub const ALL: &[Scenario] = &[
     given_away::SCENARIO,
     naming::SCENARIO,
     disk::SCENARIO,
-    disk_killed::SCENARIO,
-    travel::SCENARIO,
     guides::SCENARIO,
     wedge::SCENARIO,
     sizes::SCENARIO,
@@ -140,6 +138,8 @@ pub const SHORT: &[Scenario] = &[
 pub const LONG: &[Scenario] = &[
     activation_power_cut::SCENARIO,
     crash_ioctls::SCENARIO,
+    disk_killed::SCENARIO,
+    travel::SCENARIO,
     crash_log_writes::SCENARIO,
     crash_points::SCENARIO,
     crash_random::SCENARIO,

@@ -6,7 +6,6 @@ use rusqlite::types::Value;
 
 use crate::error::Error;
 use crate::file::schema::Registry;
-use crate::rebuild::Facts;
 use crate::write::Write;
 
 /// Tables whose rows follow from the store, or from builds that are over. All others are taken over, those
@@ -186,21 +185,21 @@ impl Write<'_> {
 
     /// After the facts of the store are written. Returns what could not be taken over.
     ///
-    /// Of points and of disks that arrive only those stand that are among the facts.
+    /// Of each table in `stand` only the rows with these ids stand.
     pub(crate) fn take_over_memory(
         &self,
         memory: &Memory,
-        facts: &Facts,
+        stand: &[(&str, &[u32])],
     ) -> Result<Vec<String>, Error> {
         let mut lost = memory.lost.clone();
         let of_old = |rows: &&Rows| {
-            !["events", "sqlite_sequence", "counters", "points", "arrivals"]
-                .contains(&rows.table.as_str())
+            !["events", "sqlite_sequence", "counters"].contains(&rows.table.as_str())
+                && stand.iter().all(|(table, _)| *table != rows.table)
         };
         for rows in memory.tables.iter().filter(of_old) {
             lost.extend(self.take_over_rows(rows, "INSERT OR IGNORE")?);
         }
-        for (table, ids) in [("points", &facts.points), ("arrivals", &facts.arrivals)] {
+        for (table, ids) in stand {
             if let Some(rows) = memory.table(table) {
                 lost.extend(self.take_over_rows(&rows.of_ids(ids), "INSERT OR IGNORE")?);
             }

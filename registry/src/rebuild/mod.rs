@@ -233,9 +233,10 @@ impl Registry {
             let lost = registry.write(|write| {
                 memory.as_ref().map_or(Ok(()), |memory| write.take_over_history(memory))?;
                 write.put_facts(facts)?;
+                let stand = [("points", &*facts.points), ("arrivals", &*facts.arrivals)];
                 let lost = memory
                     .as_ref()
-                    .map_or(Ok(Vec::new()), |memory| write.take_over_memory(memory, facts));
+                    .map_or(Ok(Vec::new()), |memory| write.take_over_memory(memory, &stand));
                 for fact in &facts.catalogs {
                     write.put_catalog_fact(fact)?;
                 }

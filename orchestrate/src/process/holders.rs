@@ -189,9 +189,9 @@ impl Used {
     }
 }
 
-/// Whether a directory that an overlay was given by a process is the tree or in it: by its path here, or by what is
-/// there for that process.
-fn is_within(part: &Path, tree: &Path, process: &Path) -> bool {
+/// Whether a directory that an overlay was given by a process is the tree or in it: by its path here, which may be the
+/// link of a name, or by what is there for that process.
+pub(crate) fn is_within(part: &Path, tree: &Path, process: &Path) -> bool {
     if part.starts_with(tree) || fs::canonicalize(part).is_ok_and(|part| part.starts_with(tree)) {
         return true;
     }

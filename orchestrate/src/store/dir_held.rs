@@ -6,6 +6,7 @@ use std::{fs, io};
 
 use crate::error::Error;
 use crate::handover::mounts;
+use crate::process::holders::is_within;
 
 /// A mount of it or in it, in words.
 ///
@@ -20,8 +21,7 @@ pub(super) fn held(tree: &Path) -> Result<Option<String>, Error> {
         Err(source) => return Err(Error::Io { doing: "read", path: table.into(), source }),
     };
     let table = mounts::table(&text);
-    // An overlay has it under the path that it was given, which may be the link of the name.
-    let is_in = |part: &PathBuf| fs::canonicalize(part).is_ok_and(|at| at.starts_with(tree));
+    let is_in = |part: &PathBuf| is_within(part, tree, Path::new("/proc/self"));
     let uses =
         |mount: &&mounts::Mounted| mount.point.starts_with(tree) || mount.parts.iter().any(is_in);
     let mut points = table.iter().filter(uses).map(|mount| mount.point.clone());

@@ -11,7 +11,6 @@ use std::io::Write as _;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -20,6 +19,7 @@ use tests::layer;
 
 use crate::bench::{Bench, Host};
 use crate::daemon::Daemon;
+use crate::signed::minisign;
 
 const IMAGE: &str = "s3://bucket/a/";
 
@@ -85,11 +85,6 @@ impl<'b> Publisher<'b> {
         self.publish();
         image.into()
     }
-}
-
-fn minisign(words: &[&str]) {
-    let done = Command::new("minisign").args(words).output().expect("no minisign: run ./bootstrap");
-    assert!(done.status.success(), "minisign {words:?}: {done:?}");
 }
 
 fn text(path: &Path) -> &str {

@@ -9,8 +9,9 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use thin::{DataBlockSize, Dm, DmName, InitOptions, Store, UpOptions};
+use thin::{Dm, DmName, InitOptions, Store, UpOptions};
 
+use super::crash_host::on_disks;
 use super::thin_lives::{Records, TEMPLATE, begin, settle, step};
 use crate::guest::{Guest, ScratchExt4};
 use crate::scenario::{Needs, PowerCuts, Report, Scenario};
@@ -71,15 +72,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
 }
 
 fn init(guest: &Guest, dm: &Dm, dir: &Path, log: &Path) -> Result<()> {
-    let options = InitOptions {
-        name: DmName::new("cut")?,
-        data_bytes: 0,
-        metadata_bytes: None,
-        block: DataBlockSize::new(128)?,
-        data_device: Some(guest.disk(0)?),
-        metadata_device: Some(guest.disk(1)?),
-        sparse: false,
-    };
+    let options = InitOptions { name: DmName::new("cut")?, ..on_disks(guest)? };
     let (mut store, up) = Store::init(dm.clone(), dir, &options)?;
     begin(&up.pool, &mut read(log)?)?;
     store.down(dm)?;

@@ -19,7 +19,7 @@ impl fmt::Display for Unseen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let then = match self.class.may_retry() {
             true => "try again later",
-            false => "mend that, then `orchestrate verify` again",
+            false => "repair that, then run `orchestrate verify` again",
         };
         write!(
             f,

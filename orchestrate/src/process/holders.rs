@@ -129,7 +129,9 @@ pub(crate) fn of(used: &Used) -> Holders {
             "{hidden} processes of others could not be looked into; ask as root to see what they have"
         ));
     }
-    let told = |what| format!("there are more than {SHOWN_MAX} {what}; only so many are told");
+    let told = |what| {
+        format!("there are more than {SHOWN_MAX} {what}; only the first {SHOWN_MAX} are listed")
+    };
     found.unseen.extend(cut.into_iter().map(told));
     found
 }

@@ -133,7 +133,7 @@ impl Locks {
     pub(crate) fn registry_shared(&self) -> Result<Lock, Error> {
         self.wait_with(
             REGISTRY,
-            "the registry, which is made anew",
+            "the registry, which is being rebuilt",
             &self.cancel,
             File::try_lock_shared,
         )

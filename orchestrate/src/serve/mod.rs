@@ -100,7 +100,9 @@ pub fn serve(
     walls::warn_at_start(&settings);
     let tokens = Tokens::read(options.token_file.as_deref(), options.read_token_file.as_deref())?;
     if options.listen.is_some() && tokens.is_empty() {
-        return Err(Error::Usage("--listen needs --token-file: who asks has to know it".into()));
+        return Err(Error::Usage(
+            "--listen needs --token-file: clients identify themselves with it".into(),
+        ));
     }
     if let Some(address) = &options.webhook {
         webhook::check(address)?;

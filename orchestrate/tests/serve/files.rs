@@ -203,7 +203,7 @@ fn a_run_whose_files_are_gone_says_so_after_a_restart() {
     assert!(line["message"].as_str().unwrap().contains("went with the daemon"), "{line}");
     let retry = daemon.ask("POST", &format!("/v1/runs/{run}/retry"), "");
     assert_eq!(retry.status, 409);
-    assert!(said(&retry).contains("ask anew"), "{}", said(&retry));
+    assert!(said(&retry).contains("send the request again"), "{}", said(&retry));
     assert_eq!(host.ok(&["ensure", &all[3]])["chain"], image().chain().as_str());
     // What a process opened by its own right is not opened again for whoever asks.
     let secret = bench.path("secret");

@@ -167,11 +167,13 @@ fn an_idle_daemon_costs_little() {
          connection: median {half:?}, 99 of 100 within {most:?}",
         daemon.status("Threads")
     );
-    // The rest are pages of the program's file: how many the kernel maps beside those that were
-    // touched is its own matter, and it takes them back when it likes. They grow with the file (14 MB).
+    // The rest are pages of the program's file. They grow with the program, and how many of them the kernel
+    // maps beside those that were touched is its own matter, so they are told and not judged: the same
+    // daemon had 12 MiB on one machine and 14 on another.
     if !cfg!(debug_assertions) {
         assert!(own < 4 * 1024, "{own} KiB of its own");
-        assert!(resident < 14 * 1024, "{resident} KiB");
+        let shared = daemon.status("RssShmem");
+        assert!(shared < 1024, "{shared} KiB of shared memory");
     }
     daemon.stop();
 }

@@ -23,7 +23,7 @@ pub fn rows(
     let name = if full { "bench_full" } else { "bench" };
     let scenario = scenarios::find(name).context("the scenario")?;
     let machine = qemu::machine(places, Kernel::find(places, None)?)?;
-    if !run::run(places, &machine, &[scenario], true)? {
+    if !run::run(places, &machine, &[scenario], true, 1)? {
         bail!("the scenario {name} failed: see above");
     }
     let text = std::fs::read_to_string(places.work.join("results.jsonl"))?;

@@ -31,6 +31,10 @@ struct Args {
     /// run on each kernel there is but the oldest; without names a short set
     #[argh(switch)]
     others: bool,
+    /// VMs that run side by side (default: one for each processor, at most 4 and one for each 4 GiB of
+    /// free memory; the long forms one after the other)
+    #[argh(option)]
+    lanes: Option<usize>,
     /// memory of that VM in MiB (default 2048)
     #[argh(option, default = "2048")]
     memory: u32,
@@ -59,6 +63,12 @@ fn start(args: &Args) -> Result<bool> {
     }
     let places = Places::find()?;
     let chosen = chosen(args)?;
+    let lanes = match args.lanes {
+        Some(lanes @ 1..=16) => lanes,
+        Some(lanes) => bail!("--lanes {lanes}: it is 1 to 16"),
+        None if args.soak || args.full => 1,
+        None => fitting_lanes(),
+    };
     if args.others {
         if args.kernel.is_some() || args.vm {
             bail!(
@@ -72,7 +82,7 @@ fn start(args: &Args) -> Result<bool> {
             println!("this suite has one kernel alone: nothing more to run");
         }
         for kernel in others {
-            good &= run::run(&places, &qemu::machine(&places, kernel)?, &chosen, args.soak)?;
+            good &= run::run(&places, &qemu::machine(&places, kernel)?, &chosen, args.soak, lanes)?;
         }
         return Ok(good);
     }
@@ -84,7 +94,17 @@ fn start(args: &Args) -> Result<bool> {
         qemu::shell(&places, &machine)?;
         return Ok(true);
     }
-    run::run(&places, &machine, &chosen, args.soak)
+    run::run(&places, &machine, &chosen, args.soak, lanes)
+}
+
+/// So many VMs as this machine has processors and memory for: what a scenario's bounds allow for.
+fn fitting_lanes() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.split_whitespace().next()?.parse::<usize>().ok()
+    });
+    processors.min(free.map_or(1, |kib| kib >> 22)).clamp(1, 4)
 }
 
 fn chosen(args: &Args) -> Result<Vec<&'static Scenario>> {

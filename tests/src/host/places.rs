@@ -38,6 +38,16 @@ impl Places {
         Ok(Places { work, images, cache: cache()?, programs })
     }
 
+    /// The same with a folder of its own for what one lane writes, so that lanes do not meet.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn lane(&self, number: usize) -> Result<Places> {
+        let work = self.work.join(format!("lane-{number}"));
+        std::fs::create_dir_all(&work).with_context(|| work.display().to_string())?;
+        Ok(Places { work, ..self.clone() })
+    }
+
     /// The guest's kernels; see [`Kernel`](super::kernel::Kernel).
     #[must_use]
     pub fn kernels(&self) -> PathBuf {

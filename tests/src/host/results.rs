@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -30,14 +31,13 @@ pub struct Finished {
     pub kernel_log: Vec<String>,
 }
 
-/// The file of JSON lines, and the counts.
+/// The file of JSON lines, and the counts. Several lanes add to it, and each result is shown as a whole.
 #[derive(Debug)]
-pub struct Results {
+pub struct Results(Mutex<Found>);
+
+#[derive(Debug)]
+struct Found {
     file: File,
-    /// The release of the kernel that has booted.
-    pub(crate) kernel: Option<String>,
-    /// What came last.
-    pub(crate) last: Option<Finished>,
     passed: usize,
     failed: usize,
 }
@@ -49,28 +49,28 @@ impl Results {
     /// It cannot be made.
     pub fn create(path: &Path) -> Result<Results> {
         let file = File::create(path).with_context(|| path.display().to_string())?;
-        Ok(Results { file, kernel: None, last: None, passed: 0, failed: 0 })
+        Ok(Results(Mutex::new(Found { file, passed: 0, failed: 0 })))
     }
 
     /// Writes one result, and shows it: briefly if it passed, wholly if it failed.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn add(&mut self, finished: &Finished) -> Result<()> {
+    pub fn add(&self, finished: &Finished) -> Result<()> {
         let mut line = serde_json::to_vec(finished)?;
         line.push(b'\n');
-        self.file.write_all(&line)?;
-        self.last = Some(finished.clone());
+        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        found.file.write_all(&line)?;
         let Finished { scenario, seconds, .. } = finished;
         if finished.passed {
-            self.passed += 1;
+            found.passed += 1;
             println!("ok    {scenario}  {seconds:.1} s  {}", figures(&finished.figures));
             for table in finished.figures.values().filter_map(table) {
                 println!("\n{table}");
             }
             return Ok(());
         }
-        self.failed += 1;
+        found.failed += 1;
         println!("FAIL  {scenario}  {seconds:.1} s");
         println!("      why: {}", finished.why.as_deref().unwrap_or("unknown"));
         show("output", finished.output.lines());
@@ -82,8 +82,10 @@ impl Results {
     /// The closing line; true if nothing failed.
     #[must_use]
     pub fn close(self) -> bool {
-        println!("{} passed, {} failed", self.passed, self.failed);
-        self.failed == 0
+        let Found { passed, failed, .. } =
+            self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        println!("{passed} passed, {failed} failed");
+        failed == 0
     }
 }
 

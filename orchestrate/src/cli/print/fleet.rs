@@ -111,7 +111,7 @@ fn act(act: &Act) -> Option<String> {
     Some(match act {
         Act::Ensure { image } => format!("ensure {image}"),
         Act::Activate { name, image } => format!("activate {image} --name {name}"),
-        Act::Replace { name } => format!("rm {name}, to make it anew"),
+        Act::Replace { name } => format!("rm {name}, to make it again"),
         Act::Remove { image } => format!("rm {image}"),
         Act::Wait { .. } => return None,
     })

@@ -276,7 +276,7 @@ pub(crate) fn recovered(done: &Recovered, resumed: &[TakenUp], dry_run: bool) ->
         );
     }
     if done.repairs.is_empty() && done.unsettled.is_empty() && resumed.is_empty() {
-        text.push_str("nothing to mend\n");
+        text.push_str("nothing to repair\n");
     }
     text
 }

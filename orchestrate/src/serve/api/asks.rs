@@ -345,13 +345,13 @@ pub(super) fn retry(daemon: &Daemon, request: &Request, id: u64) -> Result<Respo
             return Ok(problem::conflict(id, &format!("run {id} has not ended")));
         }
         RunState::Done => {
-            return Ok(problem::conflict(id, &format!("run {id} is done; ask anew")));
+            return Ok(problem::conflict(id, &format!("run {id} is done; send the request again")));
         }
         RunState::Failed { .. } | RunState::Cancelled => {}
     }
     let input: Value = serde_json::from_str(&run.input).unwrap_or_default();
     if let Some(why) = files::objection(&input) {
-        return Ok(problem::conflict(id, &format!("run {id} {why}; ask anew")));
+        return Ok(problem::conflict(id, &format!("run {id} {why}; send the request again")));
     }
     let (verb, subject, priority) = (run.verb, run.subject.as_str(), run.priority);
     enqueue(daemon, request, Wish { priority, ..Wish::new(verb, subject, input) })

@@ -250,7 +250,7 @@ fn mode(store: &Condition) -> Result<String, String> {
     let next = match store.mode.as_str() {
         "rw" | "directory" => return Ok(store.mode.clone()),
         "out_of_data_space" => "`orchestrate gc`, or grow the pool",
-        "needs_check" | "ro" | "fail" => "`thin doctor` tells how to mend it",
+        "needs_check" | "ro" | "fail" => "`thin doctor` tells how to repair it",
         _ => "`thin pool status` tells more",
     };
     Err(format!("{}: {next}", store.mode))

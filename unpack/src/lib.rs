@@ -41,7 +41,8 @@ pub use error::refusal::{Class, DependsOn, Place, Refusal, Space, Value};
 pub use error::{Error, Kind};
 pub use escape::{Escaped, escaped, escaped_whole};
 pub use ext4::apply::{
-    Before, ImageError, apply_image, geometry, grow_image, is_marked, layers, make_blank, mark,
+    Before, ImageError, apply_image, drop_journal, geometry, grow_image, is_marked, layers,
+    make_blank, mark,
 };
 pub use ext4::chunks::list::{Chunks, ChunksError};
 pub use ext4::chunks::read::Compared;

@@ -17,6 +17,7 @@ use crate::ext4::unfit::Unfit;
 use crate::ext4::write::blank::write_blank;
 use crate::ext4::write::grow::grow;
 use crate::ext4::write::image::{Head, Image, length, seal};
+use crate::ext4::write::unjournal;
 use crate::ext4::write::zeros::{clear, first_byte};
 use crate::limits::Limits;
 use crate::record::applied::Applied;
@@ -174,6 +175,15 @@ pub fn grow_image(image: &File) -> Result<Geometry, Unfit> {
     seal(image, None)?;
     image.sync_all().map_err(Unfit::write)?;
     Ok(to)
+}
+
+/// Takes the journal out of a sealed image, for a file system that is written to without one: its tree stays as it is,
+/// the journal's blocks become free, and no layer goes on in it any more. Durable when it returns.
+///
+/// # Errors
+/// As [`apply_image`] for what is no sealed image. After [`Unfit::Io`] it has to be thrown away.
+pub fn drop_journal(image: &File) -> Result<(), Unfit> {
+    unjournal::drop_journal(image, Head::read(image)?)
 }
 
 /// Applies one layer, plain, gzip or zstd by its content, to a sealed image, without mounting it: what the

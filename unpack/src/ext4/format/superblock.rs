@@ -13,6 +13,7 @@ pub(crate) const LEN: usize = 1024;
 
 /// has_journal, ext_attr, dir_index.
 pub(crate) const COMPAT: u32 = 0x2c;
+const HAS_JOURNAL: u32 = 0x4;
 /// filetype, extents, 64bit, flex_bg, metadata_csum_seed.
 pub(crate) const INCOMPAT: u32 = 0x22c2;
 /// sparse_super, large_file, huge_file, dir_nlink, extra_isize, metadata_csum.
@@ -95,6 +96,20 @@ pub(crate) fn superblock(
     let sum = crc32c(START, &to[..0x3fc]);
     put32(&mut to, 0x3fc, sum);
     to
+}
+
+/// The same of a file system that has no journal.
+pub(crate) fn without_journal(mut of: [u8; LEN]) -> [u8; LEN] {
+    put32(&mut of, 0x5c, COMPAT & !HAS_JOURNAL);
+    put32(&mut of, 0xe0, 0);
+    of[0xfd] = 0;
+    of[0x10c..0x10c + IBLOCK + 8].fill(0);
+    let journal = crate::ext4::format::geometry::JOURNAL;
+    let overhead = get32(&of, 0x248) - low32(journal);
+    put32(&mut of, 0x248, overhead);
+    let sum = crc32c(START, &of[..0x3fc]);
+    put32(&mut of, 0x3fc, sum);
+    of
 }
 
 /// What [`superblock`] wrote; `None` where it is not one of ours, or has been mounted since.

@@ -18,6 +18,7 @@ pub(crate) mod pack;
 pub(crate) mod removal;
 pub(crate) mod run;
 pub(crate) mod sink;
+pub(crate) mod unjournal;
 pub(crate) mod waiting;
 pub(crate) mod zeros;
 

@@ -27,6 +27,7 @@ pub use error::answer::{Answer, Api};
 pub use error::fault::Fault;
 pub use error::gate::{Gate, Who};
 pub use error::kind::Kind;
+pub use error::wording::chain;
 pub use flow::ahead::Ahead;
 pub use flow::body::{Body, Summary};
 pub use flow::leftover::{Leftover, leftovers};

@@ -15,7 +15,7 @@ pub struct Digest(pub [u8; 32]);
 impl Digest {
     /// The 64 hex digits without the algorithm, as they stand in the tables.
     pub fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(self.0)
     }
 
     /// The first 12 hex digits, for people.
@@ -25,23 +25,9 @@ impl Digest {
 
     /// Parses exactly 64 lower-case hex digits.
     pub fn from_hex(text: &str) -> Option<Digest> {
-        let text = text.as_bytes();
-        if text.len() != 64 {
-            return None;
-        }
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-        }
-        Some(Digest(bytes))
-    }
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+        let lower = !text.bytes().any(|digit| digit.is_ascii_uppercase());
+        (lower && hex::decode_to_slice(text, &mut bytes).is_ok()).then_some(Digest(bytes))
     }
 }
 

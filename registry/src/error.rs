@@ -1,14 +1,14 @@
 //! What can go wrong with the registry, and of which kind it is.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use crate::quote::beginning;
 
 /// A failed registry call. Each variant keeps its data and its source.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// SQLite refused or failed.
+    #[error("registry: cannot {doing}: {source}")]
     Sqlite {
         /// What was being done.
         doing: &'static str,
@@ -16,6 +16,7 @@ pub enum Error {
         source: rusqlite::Error,
     },
     /// The database file cannot be reached.
+    #[error("registry file {}: {source}", .path.display())]
     File {
         /// The path of the database.
         path: PathBuf,
@@ -23,6 +24,11 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file is an SQLite database of another program.
+    #[error(
+        "{} is an SQLite file of another program (application id {found:#x}); \
+         name another --state directory",
+        .path.display()
+    )]
     Foreign {
         /// The path of the database.
         path: PathBuf,
@@ -30,6 +36,10 @@ pub enum Error {
         found: i64,
     },
     /// The file was written by a newer veneer.
+    #[error(
+        "{} has schema {found}, this program knows up to {known}; use the newer veneer that wrote it",
+        .path.display()
+    )]
     Newer {
         /// The path of the database.
         path: PathBuf,
@@ -39,6 +49,10 @@ pub enum Error {
         known: i64,
     },
     /// The file was written by an older veneer, and looking at it may not migrate it.
+    #[error(
+        "{} has schema {found}, this program reads {known}; any `orchestrate` command migrates it",
+        .path.display()
+    )]
     Older {
         /// The path of the database.
         path: PathBuf,
@@ -48,16 +62,23 @@ pub enum Error {
         known: i64,
     },
     /// The file is there, and nothing is in it.
+    #[error(
+        "{} is empty: a registry that was cut off; restore a backup, or `orchestrate rebuild` \
+         makes one of what the store has",
+        .path.display()
+    )]
     Empty {
         /// The path of the database.
         path: PathBuf,
     },
     /// A file that must not be there is.
+    #[error("{} exists already; name another file, or move it away", .path.display())]
     InTheWay {
         /// Its path.
         path: PathBuf,
     },
     /// Facts that a registry cannot be made of.
+    #[error("no registry can be made of these facts: {subject}: {why}")]
     NotFacts {
         /// About which volume, activation or image.
         subject: String,
@@ -65,6 +86,12 @@ pub enum Error {
         why: String,
     },
     /// The registry belongs to another store.
+    #[error(
+        "this registry belongs to store {:?}, not to {:?}; name that store, \
+         or another --state directory for this one",
+        beginning(.bound),
+        beginning(.offered)
+    )]
     OtherStore {
         /// The store it is bound to.
         bound: String,
@@ -72,6 +99,7 @@ pub enum Error {
         offered: String,
     },
     /// A row is not in the state that the change starts from.
+    #[error("{subject} is {}", conflict(.expected, .found.as_deref()))]
     Conflict {
         /// Which row.
         subject: String,
@@ -81,6 +109,7 @@ pub enum Error {
         found: Option<String>,
     },
     /// The state machine has no such edge.
+    #[error("{subject} cannot go from {from} to {to}")]
     NoEdge {
         /// Which row.
         subject: String,
@@ -90,6 +119,9 @@ pub enum Error {
         to: &'static str,
     },
     /// A row does not decode.
+    #[error(
+        "registry row of {subject} is damaged: {what}; run `registry check` and restore a backup"
+    )]
     Corrupt {
         /// Which row.
         subject: String,
@@ -97,11 +129,16 @@ pub enum Error {
         what: String,
     },
     /// There is no room to write: the registry is only looked at, as its file stands.
+    #[error(
+        "registry file {}: there is no room beside it for a change; make some, and try again",
+        .path.display()
+    )]
     NoRoom {
         /// The path of the database.
         path: PathBuf,
     },
     /// All thin ids are used up (24 bits, kernel's thin-provisioning.rst).
+    #[error("all 16777215 thin ids of this pool are used up")]
     IdsExhausted,
 }
 
@@ -165,91 +202,10 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Sqlite { doing, source } => write!(f, "registry: cannot {doing}: {source}"),
-            Error::File { path, source } => {
-                write!(f, "registry file {}: {source}", path.display())
-            }
-            Error::Foreign { path, found } => write!(
-                f,
-                "{} is an SQLite file of another program (application id {found:#x}); \
-                 name another --state directory",
-                path.display()
-            ),
-            Error::Newer { path, found, known } => write!(
-                f,
-                "{} has schema {found}, this program knows up to {known}; \
-                 use the newer veneer that wrote it",
-                path.display()
-            ),
-            Error::Older { path, found, known } => write!(
-                f,
-                "{} has schema {found}, this program reads {known}; any `orchestrate` command \
-                 migrates it",
-                path.display()
-            ),
-            Error::Empty { path } => write!(
-                f,
-                "{} is empty: a registry that was cut off; restore a backup, or `orchestrate rebuild` \
-                 makes one of what the store has",
-                path.display()
-            ),
-            Error::InTheWay { path } => {
-                write!(f, "{} exists already; name another file, or move it away", path.display())
-            }
-            Error::NotFacts { subject, why } => {
-                write!(f, "no registry can be made of these facts: {subject}: {why}")
-            }
-            Error::OtherStore { bound, offered } => write!(
-                f,
-                "this registry belongs to store {:?}, not to {:?}; name that store, \
-                 or another --state directory for this one",
-                beginning(bound),
-                beginning(offered)
-            ),
-            Error::Conflict { subject, expected, found: Some(found) } => {
-                write!(f, "{subject} is {found}, expected {expected}: another process changed it")
-            }
-            Error::Conflict { subject, expected, found: None } => {
-                write!(f, "{subject} is gone, expected {expected}: another process removed it")
-            }
-            Error::NoEdge { subject, from, to } => {
-                write!(f, "{subject} cannot go from {from} to {to}")
-            }
-            Error::Corrupt { subject, what } => write!(
-                f,
-                "registry row of {subject} is damaged: {what}; run `registry check` and restore \
-                 a backup"
-            ),
-            Error::NoRoom { path } => write!(
-                f,
-                "registry file {}: there is no room beside it for a change; make some, and try again",
-                path.display()
-            ),
-            Error::IdsExhausted => write!(f, "all 16777215 thin ids of this pool are used up"),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Error::Sqlite { source, .. } => Some(source),
-            Error::File { source, .. } => Some(source),
-            Error::Foreign { .. }
-            | Error::Newer { .. }
-            | Error::Older { .. }
-            | Error::Empty { .. }
-            | Error::InTheWay { .. }
-            | Error::NotFacts { .. }
-            | Error::OtherStore { .. }
-            | Error::Conflict { .. }
-            | Error::NoEdge { .. }
-            | Error::Corrupt { .. }
-            | Error::NoRoom { .. }
-            | Error::IdsExhausted => None,
-        }
+/// What a row is in place of the state that it had to be in.
+fn conflict(expected: &str, found: Option<&str>) -> String {
+    match found {
+        Some(found) => format!("{found}, expected {expected}: another process changed it"),
+        None => format!("gone, expected {expected}: another process removed it"),
     }
 }

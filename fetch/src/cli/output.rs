@@ -63,17 +63,6 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     Ok(io::stdout().write_all(line.as_bytes())?)
 }
 
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
-}
-
 /// The class of an error of the library, also out of a `Read`.
 pub(crate) fn kind(error: &anyhow::Error) -> Option<Kind> {
     error.chain().find_map(|cause| {

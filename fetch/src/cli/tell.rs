@@ -11,7 +11,7 @@ pub(crate) fn all(event: &Event<'_>) {
     match event {
         Event::Retry { error, tries, wait, left, .. } => {
             let (wait, left) = (wait.as_secs_f64(), left.as_secs_f64());
-            let error = output::chain(error);
+            let error = fetch::chain(error);
             output::complain(&format!(
                 "fetch: try {tries} failed, next in {wait:.2} s, patience for {left:.0} s: {error}"
             ));
@@ -46,7 +46,7 @@ pub(crate) fn waits(event: &Event<'_>) {
                 ),
                 (None, None) => format!("patience for {:.0} s", left.as_secs_f64()),
             };
-            let why = error.map_or_else(String::new, |e| format!(": {}", output::chain(e)));
+            let why = error.map_or_else(String::new, |e| format!(": {}", fetch::chain(e)));
             output::complain(&format!("fetch: no source can be asked now: {next}{why}"));
         }
         Event::Anonymous => output::complain(

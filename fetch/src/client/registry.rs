@@ -16,7 +16,6 @@ use crate::http::sign::{self, Hold};
 use crate::image::{DOCUMENT_BYTES_MAX, Digest, RegistryRef};
 use crate::locator::{BlobRef, Locator};
 use crate::s3::options::{Event, Options};
-use crate::text::digest::hex;
 use crate::text::range::ContentRange;
 
 /// Which manifest of a repository.
@@ -143,7 +142,7 @@ impl Client {
             subject: subject.to_owned(),
             algorithm: "sha256",
             want: want.hex(),
-            got: hex(&digest.0),
+            got: hex::encode(digest.0),
         };
         if let Which::Digest(want) = which
             && *want != digest

@@ -25,7 +25,6 @@ use crate::http::{self, Http};
 use crate::image::{ACCEPT, Digest, RegistryRef};
 use crate::s3::endpoint::Endpoint;
 use crate::s3::options::{Event, Options};
-use crate::text::digest::hex;
 
 /// More is a loop.
 const HOPS_MAX: usize = 5;
@@ -252,7 +251,7 @@ fn headers(op: Op<'_>) -> HeaderMap {
         }
         Op::Blob { range, wanted, .. } => {
             let range = range.map(|(first, last)| format!("bytes={first}-{last}"));
-            let digest = wanted.map(|(digest, _)| hex(digest));
+            let digest = wanted.map(|(digest, _)| hex::encode(digest));
             let anew = wanted.filter(|(_, anew)| *anew).map(|_| "1".to_owned());
             for (name, value) in
                 [("range", range), ("veneer-sha256", digest), ("veneer-refetch", anew)]

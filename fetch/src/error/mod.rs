@@ -1,9 +1,9 @@
-//! What can go wrong between a reference and its last byte, as data.
+//! What can go wrong between a reference and its last byte, as data and in words.
 //!
-//! Data only: nothing is opened or asked here. Not here: how it is said (`wording.rs`), whether to try again (`retry.rs`).
+//! Nothing is opened or asked here. Not here: of which kind each is (`cause.rs`), whether to try again (`retry.rs`).
 
 pub(crate) mod answer;
-mod cause;
+pub(crate) mod cause;
 pub(crate) mod fault;
 pub(crate) mod forbidden;
 pub(crate) mod gate;
@@ -11,19 +11,24 @@ pub(crate) mod kind;
 pub(crate) mod tunnel;
 pub(crate) mod wording;
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
-use std::{error, io};
 
 use crate::error::answer::Answer;
-use crate::error::cause::{file_kind, transport_kind};
 use crate::error::gate::Gate;
-use crate::error::kind::Kind;
+use crate::error::wording::{Over, Transport, bare, shown, tried, version};
+use crate::text::quote::quoted;
 
 /// An error of this crate. `subject` fields are references such as `s3://bucket/key`.
-#[derive(Debug)]
+///
+/// Every string that came from outside is kept raw in its variant and escaped in the message. What the HTTP client,
+/// the signer and the XML parser say can hold bytes of the server's, so it is part of our own text, escaped, and not
+/// of the chain: `r#source` is no source.
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Text that is not a reference.
+    #[error("reference {}: {why}", quoted(.text))]
     Reference {
         /// The text as given.
         text: String,
@@ -31,6 +36,7 @@ pub enum Error {
         why: &'static str,
     },
     /// A setting (flag, variable or field of `Options`) with an unusable value.
+    #[error("{name} {}: {why}", quoted(.value))]
     Setting {
         /// The setting.
         name: &'static str,
@@ -40,13 +46,19 @@ pub enum Error {
         why: &'static str,
     },
     /// A key that S3 allows but no URL can carry: it has a `.` or `..` segment (RFC 3986 5.2.4).
+    #[error(
+        "{}: a key with a \".\" or \"..\" segment cannot be asked for by URL: copy the object to another key",
+        quoted(.subject)
+    )]
     Unaddressable {
         /// The object.
         subject: String,
     },
     /// A shared file of the AWS tools says what cannot be done.
+    #[error("{}, line {}, {}: {}", shown(&.0.file), .0.line, bare(&.0.key), .0.why)]
     Shared(Box<crate::error::fault::Fault>),
     /// Credentials are named but unusable.
+    #[error("credentials in {}: {why}", quoted(.place))]
     Credentials {
         /// Where they were looked for.
         place: String,
@@ -54,6 +66,7 @@ pub enum Error {
         why: &'static str,
     },
     /// A service that lends credentials does not answer as it should, for now.
+    #[error("credentials from {place}: {why}: try again, or --anonymous")]
     Lender {
         /// The service.
         place: &'static str,
@@ -61,13 +74,15 @@ pub enum Error {
         why: &'static str,
     },
     /// The URL or signature could not be made.
+    #[error("{}: unable to sign the request: {}", quoted(.subject), quoted(&.source.to_string()))]
     Sign {
         /// The object or listing asked for.
         subject: String,
         /// What the signer said.
-        source: Box<s3::error::S3Error>,
+        r#source: Box<s3::error::S3Error>,
     },
     /// The signer made a URL for something else than was asked; nothing was sent.
+    #[error("{}: not sent: the URL would be {}", quoted(.subject), quoted(.url))]
     Guard {
         /// The object or listing asked for.
         subject: String,
@@ -75,6 +90,7 @@ pub enum Error {
         url: String,
     },
     /// The server answered, and not with the object.
+    #[error("{}: {answer}{}", quoted(.subject), version(.subject, .answer))]
     Answer {
         /// The object or listing asked for.
         subject: String,
@@ -82,6 +98,7 @@ pub enum Error {
         answer: Box<Answer>,
     },
     /// A registry lets nobody in, or asks for what is not done.
+    #[error("{}: {gate}", quoted(.subject))]
     Gate {
         /// The blob or document asked for.
         subject: String,
@@ -89,6 +106,7 @@ pub enum Error {
         gate: Box<Gate>,
     },
     /// A redirect that is not followed.
+    #[error("{}: {status} redirect to {} not followed: {why}", quoted(.subject), quoted(.to))]
     Redirect {
         /// The object or listing asked for.
         subject: String,
@@ -100,15 +118,21 @@ pub enum Error {
         why: &'static str,
     },
     /// The HTTP exchange failed: name, connection, TLS, protocol or time.
+    #[error("{}: server {}: {}", quoted(.subject), quoted(.server), Transport(.source))]
     Transport {
         /// The object or listing asked for.
         subject: String,
         /// The server, as `scheme://host:port`.
         server: String,
         /// What the HTTP client said.
-        source: Box<ureq::Error>,
+        r#source: Box<ureq::Error>,
     },
     /// The stream came slower than the floor.
+    #[error(
+        "{}: stalled at byte {at}: {bytes} bytes in {:.1} s, the floor is {floor} B/s",
+        quoted(.subject),
+        .over.as_secs_f64()
+    )]
     Slow {
         /// The object.
         subject: String,
@@ -122,6 +146,7 @@ pub enum Error {
         floor: u64,
     },
     /// The stream ended before the promised size.
+    #[error("{}: the stream ended at byte {at} of {size}", quoted(.subject))]
     Short {
         /// The object.
         subject: String,
@@ -131,6 +156,7 @@ pub enum Error {
         size: u64,
     },
     /// The stream goes on after the promised size.
+    #[error("{}: more bytes than the promised {size}", quoted(.subject))]
     Long {
         /// The object.
         subject: String,
@@ -138,11 +164,19 @@ pub enum Error {
         size: u64,
     },
     /// Neither the answer nor the caller says how long the object is, so a cut would go unseen.
+    #[error(
+        "{}: the server gives no Content-Length: a cut would go unseen; pass the size",
+        quoted(.subject)
+    )]
     NoLength {
         /// The object.
         subject: String,
     },
     /// The stream broke and the server gave no strong ETag (nor is there a digest) to go on safely.
+    #[error(
+        "{}: broken at byte {at} and the server gives no strong ETag to go on with",
+        quoted(.subject)
+    )]
     Unresumable {
         /// The object.
         subject: String,
@@ -152,6 +186,7 @@ pub enum Error {
         source: Box<Error>,
     },
     /// Another range than the one asked for.
+    #[error("{}: asked for {}, the server sent {}", quoted(.subject), quoted(.want), quoted(.got))]
     Range {
         /// The object.
         subject: String,
@@ -161,6 +196,12 @@ pub enum Error {
         got: String,
     },
     /// The object is not the one that was pinned.
+    #[error(
+        "{}: the object changed: {field} is {}, pinned {}: list it again",
+        quoted(.subject),
+        quoted(.got),
+        quoted(.want)
+    )]
     Changed {
         /// The object.
         subject: String,
@@ -172,6 +213,10 @@ pub enum Error {
         got: String,
     },
     /// All bytes came and their digest is another one.
+    #[error(
+        "{}: digest mismatch: {algorithm}:{got}, promised {algorithm}:{want}: discard it",
+        quoted(.subject)
+    )]
     Digest {
         /// The object.
         subject: String,
@@ -184,6 +229,10 @@ pub enum Error {
     },
     /// All bytes came, some of them out of a spool, and their digest is another one. Who is to blame
     /// is not known; the spool is gone, so the next try is all the server's.
+    #[error(
+        "{}: digest mismatch with {reused} bytes of an earlier try, now removed: try again",
+        quoted(.subject)
+    )]
     Rotten {
         /// The object.
         subject: String,
@@ -192,6 +241,11 @@ pub enum Error {
     },
     /// The digest is wrong, and several answers gave the bytes which nothing held to one version: the object may
     /// have been replaced in between.
+    #[error(
+        "{}: digest mismatch: {algorithm}:{got}, promised {algorithm}:{want}, over several answers \
+         which no strong ETag holds together: the object may have changed meanwhile: try again",
+        quoted(.subject)
+    )]
     Mixed {
         /// The object.
         subject: String,
@@ -203,6 +257,7 @@ pub enum Error {
         got: String,
     },
     /// Larger than the limit.
+    #[error("{}: {size} bytes exceed the limit {size_max}", quoted(.subject))]
     TooLarge {
         /// The object.
         subject: String,
@@ -212,6 +267,7 @@ pub enum Error {
         size_max: u64,
     },
     /// An answer that cannot be made sense of.
+    #[error("{}: malformed answer: {why}: {}", quoted(.subject), quoted(.got))]
     Malformed {
         /// The object or listing asked for.
         subject: String,
@@ -221,13 +277,15 @@ pub enum Error {
         got: String,
     },
     /// A listing that is not XML.
+    #[error("{}: malformed listing: {}", quoted(.subject), quoted(&.source.to_string()))]
     Xml {
         /// The listing.
         subject: String,
         /// What the parser said.
-        source: Box<quick_xml::Error>,
+        r#source: Box<quick_xml::Error>,
     },
     /// A listing with more keys or pages than the limit.
+    #[error("listing {}: more than {keys_max} keys", quoted(.subject))]
     ListingTooLong {
         /// The prefix.
         subject: String,
@@ -235,6 +293,7 @@ pub enum Error {
         keys_max: usize,
     },
     /// A listing whose keys and tags take more memory than the limit.
+    #[error("listing {}: keys and ETags of more than {bytes_max} bytes", quoted(.subject))]
     ListingTooLarge {
         /// The prefix.
         subject: String,
@@ -242,6 +301,11 @@ pub enum Error {
         bytes_max: usize,
     },
     /// An image of more layers than the limit.
+    #[error(
+        "listing {}: more than {layers_max} layers: raise --layers, fetch.layers or \
+         VENEER_FETCH_LAYERS if that is meant",
+        quoted(.subject)
+    )]
     TooManyLayers {
         /// The prefix.
         subject: String,
@@ -249,16 +313,23 @@ pub enum Error {
         layers_max: usize,
     },
     /// Nothing under the prefix.
+    #[error("listing {}: no objects: check the prefix and its last \"/\"", quoted(.subject))]
     EmptyPrefix {
         /// The prefix.
         subject: String,
     },
     /// No such object, and objects below it: an image whose last slash is missing.
+    #[error(
+        "{}: no such object: did you mean {} with its last \"/\"?",
+        quoted(.subject),
+        quoted(&format!("{subject}/"))
+    )]
     NoSlash {
         /// The reference as it was given.
         subject: String,
     },
     /// Layer numbers that are not 1, 2, 3, ...
+    #[error("listing {}: layer {missing} is missing, {next} is there", quoted(.subject))]
     Gap {
         /// The prefix.
         subject: String,
@@ -268,16 +339,27 @@ pub enum Error {
         next: u64,
     },
     /// A key under an image's prefix that is no layer.
+    #[error(
+        "{}: not a layer (<n>.tar, .tar.gz, .tgz, .tar.zst): move it out of the prefix",
+        quoted(.subject)
+    )]
     Stranger {
         /// The object.
         subject: String,
     },
     /// What lies under the prefix is an OCI image layout, which another form of reference names.
+    #[error(
+        "listing {}: this is an OCI image layout, not numbered layers: its images are named {}, with a tag \
+         that its index.json has",
+        quoted(.subject),
+        quoted(&format!("oci:{subject}:TAG"))
+    )]
     Layout {
         /// The prefix.
         subject: String,
     },
     /// Two keys for one layer number.
+    #[error("layer {number} is there twice: {} and {}", quoted(.first), quoted(.second))]
     Duplicate {
         /// The number.
         number: u64,
@@ -287,11 +369,22 @@ pub enum Error {
         second: String,
     },
     /// A request that writes, without keys to sign it.
+    #[error(
+        "{}: what writes is always signed, and there are no credentials: set \
+         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, and leave --anonymous out",
+        quoted(.subject)
+    )]
     Unsigned {
         /// The object.
         subject: String,
     },
     /// Local bytes that are not what they are to be uploaded as.
+    #[error(
+        "{}: its {field} is {}, and it has to be {}: it is not uploaded; copy or pull the image anew",
+        quoted(.place),
+        bare(.got),
+        bare(.want)
+    )]
     Local {
         /// Where they are.
         place: String,
@@ -303,6 +396,11 @@ pub enum Error {
         got: String,
     },
     /// An upload in parts that somebody else ended, however often it was begun anew.
+    #[error(
+        "{}: somebody else ended the upload in parts each of the {begun} times that it was \
+         begun: try again when nobody else cleans up there",
+        quoted(.subject)
+    )]
     Vanished {
         /// The object.
         subject: String,
@@ -310,29 +408,44 @@ pub enum Error {
         begun: u32,
     },
     /// The budget of tries or of time is spent.
+    #[error("gave up after {tries} {}{}", tried(*.tries), Over(" in", *.elapsed))]
     GaveUp {
         /// Tries since the last progress.
         tries: u32,
         /// Time since the last progress.
         elapsed: Duration,
         /// The last failure.
+        #[source]
         last: Box<Error>,
     },
     /// No source of an object can be asked, and the origin may not be.
+    #[error(
+        "{}: no source could be asked{}, and the source fallback is not now: look at \
+         the sources, or let the origin be asked (--source-fallback now)",
+        quoted(.subject),
+        Over(" for", *.waited)
+    )]
     Sources {
         /// The object.
         subject: String,
         /// How long they were waited for.
         waited: Duration,
         /// Why the last one that was asked gave nothing.
+        #[source]
         last: Option<Box<Error>>,
     },
     /// A body was read again after it had failed.
+    #[error("{}: read after it had failed", quoted(.subject))]
     Spent {
         /// The object.
         subject: String,
     },
     /// The time for the whole object is over.
+    #[error(
+        "{}: at byte {at} of {size} after {:.1} s, the deadline: raise --deadline",
+        quoted(.subject),
+        .deadline.as_secs_f64()
+    )]
     Overdue {
         /// The object.
         subject: String,
@@ -344,16 +457,19 @@ pub enum Error {
         deadline: Duration,
     },
     /// Another process is at the same partial file.
+    #[error("another process is fetching into {}: wait for it", shown(.path))]
     Busy {
         /// The partial file.
         path: PathBuf,
     },
     /// A thread could not be started, or died.
+    #[error("unable to run a thread for a range")]
     Thread {
         /// What the kernel said.
         source: io::Error,
     },
     /// A file that a setting names and that cannot be read.
+    #[error("{what} {}: unable to read it", shown(.path))]
     Unreadable {
         /// What it was to be.
         what: &'static str,
@@ -363,6 +479,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A local file or pipe failed.
+    #[error("unable to {act} {}", shown(.path))]
     File {
         /// What was tried, as a verb: `open`, `write`, ...
         act: &'static str,
@@ -371,122 +488,4 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-}
-
-impl Error {
-    /// The class of this error.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Error::Reference { .. }
-            | Error::Setting { .. }
-            | Error::Unaddressable { .. }
-            | Error::Shared(..)
-            | Error::Credentials { .. }
-            | Error::Unreadable { .. }
-            | Error::Sign { .. }
-            | Error::Unsigned { .. }
-            | Error::Spent { .. } => Kind::Usage,
-            Error::Answer { answer, .. } => answer.kind(),
-            Error::Gate { gate, .. } => gate.kind(),
-            Error::EmptyPrefix { .. } | Error::NoSlash { .. } => Kind::NotFound,
-            Error::Guard { .. }
-            | Error::Redirect { .. }
-            | Error::Long { .. }
-            | Error::NoLength { .. }
-            | Error::Range { .. }
-            | Error::TooLarge { .. }
-            | Error::Malformed { .. }
-            | Error::Xml { .. }
-            | Error::ListingTooLong { .. }
-            | Error::ListingTooLarge { .. }
-            | Error::TooManyLayers { .. }
-            | Error::Gap { .. }
-            | Error::Stranger { .. }
-            | Error::Local { .. }
-            | Error::Layout { .. }
-            | Error::Duplicate { .. } => Kind::Refused,
-            Error::Changed { .. } | Error::Vanished { .. } => Kind::Changed,
-            Error::Digest { .. } => Kind::Digest,
-            Error::Transport { source, .. } => transport_kind(source),
-            Error::Slow { .. } | Error::Overdue { .. } => Kind::Timeout,
-            Error::Short { .. }
-            | Error::Unresumable { .. }
-            | Error::Lender { .. }
-            | Error::Sources { .. } => Kind::Network,
-            Error::GaveUp { last, .. } => last.kind(),
-            Error::File { source, .. } => file_kind(source),
-            Error::Busy { .. }
-            | Error::Rotten { .. }
-            | Error::Mixed { .. }
-            | Error::Thread { .. } => Kind::Io,
-        }
-    }
-}
-
-/// The causes that are ours to word. What the HTTP client, the signer and the XML parser say can
-/// hold bytes of the server's, so it is part of our own text, escaped, and not of the chain.
-impl error::Error for Error {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            Error::Unresumable { source, .. } => Some(source.as_ref()),
-            Error::Sources { last, .. } => {
-                last.as_deref().map(|e| e as &(dyn error::Error + 'static))
-            }
-            Error::GaveUp { last, .. } => Some(last.as_ref()),
-            Error::File { source, .. }
-            | Error::Unreadable { source, .. }
-            | Error::Thread { source } => Some(source),
-            Error::Reference { .. }
-            | Error::Setting { .. }
-            | Error::Unaddressable { .. }
-            | Error::Shared(..)
-            | Error::Credentials { .. }
-            | Error::Lender { .. }
-            | Error::Sign { .. }
-            | Error::Guard { .. }
-            | Error::Answer { .. }
-            | Error::Gate { .. }
-            | Error::Redirect { .. }
-            | Error::Transport { .. }
-            | Error::Xml { .. }
-            | Error::Slow { .. }
-            | Error::Short { .. }
-            | Error::Long { .. }
-            | Error::NoLength { .. }
-            | Error::Range { .. }
-            | Error::Changed { .. }
-            | Error::Digest { .. }
-            | Error::Rotten { .. }
-            | Error::Mixed { .. }
-            | Error::TooLarge { .. }
-            | Error::Malformed { .. }
-            | Error::ListingTooLong { .. }
-            | Error::ListingTooLarge { .. }
-            | Error::TooManyLayers { .. }
-            | Error::EmptyPrefix { .. }
-            | Error::NoSlash { .. }
-            | Error::Gap { .. }
-            | Error::Stranger { .. }
-            | Error::Layout { .. }
-            | Error::Duplicate { .. }
-            | Error::Unsigned { .. }
-            | Error::Local { .. }
-            | Error::Vanished { .. }
-            | Error::Spent { .. }
-            | Error::Overdue { .. }
-            | Error::Busy { .. } => None,
-        }
-    }
-}
-
-/// Whether nobody is there who could answer: no such host, or a refused connection.
-pub(crate) fn is_unreachable(error: &Error) -> bool {
-    match error {
-        Error::Transport { source, .. } => match source.as_ref() {
-            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
-            ureq::Error::Io(source) => source.kind() == io::ErrorKind::ConnectionRefused,
-            _ => false,
-        },
-        _ => false,
-    }
 }

@@ -17,7 +17,7 @@ use crate::flow::spool::Spool;
 use crate::flow::stream::{Stream, is_about_the_range};
 use crate::locator::Locator;
 use crate::s3::options::{Event, Watch};
-use crate::text::digest::{Sha256, hex};
+use crate::text::digest::Sha256;
 
 /// What a body was, known at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -251,8 +251,8 @@ impl Body {
         let wrong = |algorithm, want: &[u8], got: &[u8]| Error::Digest {
             subject: self.subject.clone(),
             algorithm,
-            want: hex(want),
-            got: hex(got),
+            want: hex::encode(want),
+            got: hex::encode(got),
         };
         let judged = match (&self.sha256, self.checksum.settle()) {
             (Some(want), _) if *want != got => Err(wrong("sha256", want, &got)),

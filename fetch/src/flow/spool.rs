@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 use crate::flow::pin::Pin;
 use crate::locator::Locator;
-use crate::text::digest::{Sha256, hex};
+use crate::text::digest::Sha256;
 
 /// Whose bytes a spool holds, as the two halves of its name.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Identity {
         boot: &str,
     ) -> Identity {
         let version = match (sha256, pin.map(|pin| (pin.etag.strong(), pin.size))) {
-            (Some(digest), _) => Some(name(&["sha256", &hex(digest)])),
+            (Some(digest), _) => Some(name(&["sha256", &hex::encode(digest)])),
             (None, Some((Some(etag), size))) => {
                 Some(name(&["etag", etag, &size.to_string(), boot]))
             }
@@ -73,7 +73,7 @@ fn name(parts: &[&str]) -> String {
         hash.update(part.as_bytes());
         hash.update(&[0]);
     }
-    let mut name = hex(&hash.finish());
+    let mut name = hex::encode(hash.finish());
     name.truncate(16);
     name
 }

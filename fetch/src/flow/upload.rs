@@ -11,7 +11,7 @@ use crate::error::kind::Kind;
 use crate::http::retry::may_retry;
 use crate::s3::object::ObjectRef;
 use crate::s3::write::{Content, OBJECT_BYTES_MAX, PART_BYTES, Part, part_bytes};
-use crate::text::digest::{Sha256, hex, write_digest};
+use crate::text::digest::{Sha256, write_digest};
 
 /// What layers and documents are stored as; what they are stands in the documents.
 const MEDIA: &str = "application/octet-stream";
@@ -236,7 +236,7 @@ impl Client {
             let same = |part: &&Part| {
                 part.number == number
                     && part.size == size
-                    && part.etag.trim_matches('"') == hex(&md5::compute(&bytes).0)
+                    && part.etag.trim_matches('"') == hex::encode(md5::compute(&bytes).0)
             };
             let step = match kept.iter().find(|part| part.number == number).filter(same) {
                 Some(part) => {
@@ -282,11 +282,11 @@ fn tag(upload: &Upload, open: &Opening<'_>, part_bytes: u64) -> Result<String, E
         count += 1;
         if upload.size <= PART_BYTES {
             from.end()?;
-            return Ok(hex(&sums));
+            return Ok(hex::encode(sums));
         }
     }
     from.end()?;
-    Ok(format!("{}-{count}", hex(&md5::compute(&sums).0)))
+    Ok(format!("{}-{count}", hex::encode(md5::compute(&sums).0)))
 }
 
 /// Local bytes on their way, with their digest.

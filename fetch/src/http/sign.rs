@@ -18,7 +18,6 @@ use crate::s3::endpoint::{Addressing, Endpoint};
 use crate::s3::keys::Keys;
 use crate::s3::options::Options;
 use crate::s3::write::Write;
-use crate::text::digest::hex;
 
 /// A server with all that a signature needs to know of it.
 #[derive(Clone, Debug)]
@@ -200,7 +199,7 @@ pub(crate) fn sign_write(
     if !leads_to!(url, target, bucket, write.key(), path_style) || url.query() != query.as_deref() {
         return Err(Error::Guard { subject: subject(), url: url.to_string() });
     }
-    let sha256 = hex(write.content().map_or(EMPTY, |content| content.sha256));
+    let sha256 = hex::encode(write.content().map_or(EMPTY, |content| content.sha256));
     let mut texts = write.headers();
     texts.push(("host", request.host_header()));
     texts.push(("x-amz-date", request.long_date().map_err(failed)?));
@@ -224,7 +223,7 @@ pub(crate) fn sign_write(
         let text = string_to_sign(&time, region, &canonical.map_err(failed)?).map_err(failed)?;
         let key = signing_key(&time, &keys.secret_key, region, "s3").map_err(failed)?;
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key);
-        let signature = hex(ring::hmac::sign(&key, text.as_bytes()).as_ref());
+        let signature = hex::encode(ring::hmac::sign(&key, text.as_bytes()).as_ref());
         let signed = s3::signing::signed_header_string(&headers);
         s3::signing::authorization_header(&keys.access_key, &time, region, &signed, &signature)
     };
@@ -267,7 +266,7 @@ fn extra_headers(op: Op<'_>) -> Vec<(&'static str, String)> {
                 headers.push(("if-unmodified-since", time.to_owned()));
             }
             if let Some((digest, anew)) = hold.wanted {
-                headers.push(("veneer-sha256", hex(digest)));
+                headers.push(("veneer-sha256", hex::encode(digest)));
                 if anew {
                     headers.push(("veneer-refetch", "1".to_owned()));
                 }

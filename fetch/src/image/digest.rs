@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::text::digest::{self, Sha256, hex};
+use crate::text::digest::{self, Sha256};
 
 /// A sha256. Other algorithms pass the grammar and cannot be checked here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ impl Digest {
 
     /// The 64 digits alone, as a layout names its blobs.
     pub fn hex(&self) -> String {
-        hex(&self.0)
+        hex::encode(self.0)
     }
 }
 

@@ -54,9 +54,10 @@ impl fmt::Display for Document {
 }
 
 /// A refusal; asking again gives the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No reference to an image.
+    #[error("image reference {}: {why}", quoted(.text))]
     Reference {
         /// What was written.
         text: String,
@@ -64,6 +65,7 @@ pub enum Error {
         why: &'static str,
     },
     /// No digest that can be checked.
+    #[error("digest {}: {why}", quoted(.text))]
     Digest {
         /// What was written.
         text: String,
@@ -71,6 +73,7 @@ pub enum Error {
         why: &'static str,
     },
     /// No platform.
+    #[error("platform {}: {why}", quoted(.text))]
     Platform {
         /// What was written.
         text: String,
@@ -78,6 +81,7 @@ pub enum Error {
         why: &'static str,
     },
     /// Longer than any honest one.
+    #[error("the {document} has {bytes} bytes; at most {bytes_max} are read")]
     TooLarge {
         /// What it is to be.
         document: Document,
@@ -87,13 +91,15 @@ pub enum Error {
         bytes_max: u64,
     },
     /// No JSON, or not of the shape that is due.
+    #[error("the {document} cannot be read: {source}")]
     Json {
         /// What it is to be.
         document: Document,
         /// Line, column and what stands there, by serde_json.
-        source: String,
+        r#source: String,
     },
     /// A field that breaks a rule.
+    #[error("the {document} has {field} {}: {why}", quoted(.got))]
     Field {
         /// Which document.
         document: Document,
@@ -105,6 +111,7 @@ pub enum Error {
         why: &'static str,
     },
     /// More of something than an image may have.
+    #[error("the {document} has {got} {what}; at most {max} are taken")]
     TooMany {
         /// Which document.
         document: Document,
@@ -116,6 +123,7 @@ pub enum Error {
         max: u64,
     },
     /// The bytes are not those that the descriptor promises.
+    #[error("the {document} {expected} has other bytes: their digest is {found}")]
     Other {
         /// Which document.
         document: Document,
@@ -125,6 +133,7 @@ pub enum Error {
         found: Digest,
     },
     /// The size is not the one that the descriptor promises.
+    #[error("the {document} {digest} has {found} bytes, and {expected} were promised")]
     Size {
         /// Which document.
         document: Document,
@@ -136,6 +145,7 @@ pub enum Error {
         found: u64,
     },
     /// No manifest of an image: an artifact, or a kind of layer that cannot be unpacked.
+    #[error("no image that can be unpacked: a {what} is of type {}: {why}", quoted(.media_type))]
     NotAnImage {
         /// What stands in the place of a config or layer.
         what: &'static str,
@@ -145,6 +155,10 @@ pub enum Error {
         why: &'static str,
     },
     /// The config has not one diff id for each layer of the manifest.
+    #[error(
+        "the image config has {diff_ids} diff ids for the {layers} layers of the manifest: \
+         each layer needs its own"
+    )]
     DiffIds {
         /// Layers of the manifest.
         layers: usize,
@@ -152,6 +166,10 @@ pub enum Error {
         diff_ids: usize,
     },
     /// Nothing in the index is for the platform.
+    #[error(
+        "the image index has no image for the platform {wanted}{}",
+        list("; it has ", .have)
+    )]
     NoPlatform {
         /// The platform that is wanted.
         wanted: String,
@@ -159,6 +177,7 @@ pub enum Error {
         have: Vec<String>,
     },
     /// Nothing has the name.
+    #[error(fmt = no_name)]
     NoName {
         /// The document.
         document: Document,
@@ -168,6 +187,7 @@ pub enum Error {
         have: Vec<String>,
     },
     /// Several images, and none was named.
+    #[error(fmt = several)]
     Several {
         /// The document.
         document: Document,
@@ -175,86 +195,41 @@ pub enum Error {
         have: Vec<String>,
     },
     /// An index without a single image.
+    #[error("the {document} has no image in it")]
     Empty {
         /// The document.
         document: Document,
     },
     /// Indexes inside of indexes, without an end.
+    #[error("image indexes lie inside one another more than {depth_max} deep: no more are read")]
     Nested {
         /// How deep at most.
         depth_max: u32,
     },
 }
 
-fn list(names: &[String]) -> String {
+/// The names after `before`; nothing where there are none.
+fn list(before: &str, names: &[String]) -> String {
     let names: Vec<_> = names.iter().map(|name| quoted(name)).collect();
-    names.join(", ")
+    if names.is_empty() { String::new() } else { format!("{before}{}", names.join(", ")) }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Reference { text, why } => write!(f, "image reference {}: {why}", quoted(text)),
-            Error::Digest { text, why } => write!(f, "digest {}: {why}", quoted(text)),
-            Error::Platform { text, why } => write!(f, "platform {}: {why}", quoted(text)),
-            Error::TooLarge { document, bytes, bytes_max } => {
-                write!(f, "the {document} has {bytes} bytes; at most {bytes_max} are read")
-            }
-            Error::Json { document, source } => {
-                write!(f, "the {document} cannot be read: {source}")
-            }
-            Error::Field { document, field, got, why } => {
-                write!(f, "the {document} has {field} {}: {why}", quoted(got))
-            }
-            Error::TooMany { document, what, got, max } => {
-                write!(f, "the {document} has {got} {what}; at most {max} are taken")
-            }
-            Error::Other { document, expected, found } => {
-                write!(f, "the {document} {expected} has other bytes: their digest is {found}")
-            }
-            Error::Size { document, digest, expected, found } => {
-                write!(f, "the {document} {digest} has {found} bytes, and {expected} were promised")
-            }
-            Error::NotAnImage { what, media_type, why } => {
-                write!(
-                    f,
-                    "no image that can be unpacked: a {what} is of type {}: {why}",
-                    quoted(media_type)
-                )
-            }
-            Error::DiffIds { layers, diff_ids } => write!(
-                f,
-                "the image config has {diff_ids} diff ids for the {layers} layers of the manifest: \
-                 each layer needs its own"
-            ),
-            Error::NoPlatform { wanted, have } if have.is_empty() => {
-                write!(f, "the image index has no image for the platform {wanted}")
-            }
-            Error::NoPlatform { wanted, have } => write!(
-                f,
-                "the image index has no image for the platform {wanted}; it has {}",
-                list(have)
-            ),
-            Error::NoName { document, name, have } if have.is_empty() => {
-                write!(f, "the {document} has no image {}, and none with a name", quoted(name))
-            }
-            Error::NoName { document, name, have } => {
-                write!(f, "the {document} has no image {}; it has {}", quoted(name), list(have))
-            }
-            Error::Several { document, have } if have.is_empty() => write!(
-                f,
-                "the {document} has several images without a name: choose one by its digest"
-            ),
-            Error::Several { document, have } => {
-                write!(f, "the {document} has several images, name one of {}", list(have))
-            }
-            Error::Empty { document } => write!(f, "the {document} has no image in it"),
-            Error::Nested { depth_max } => write!(
-                f,
-                "image indexes lie inside one another more than {depth_max} deep: no more are read"
-            ),
+fn no_name(
+    document: &Document,
+    name: &str,
+    have: &[String],
+    f: &mut fmt::Formatter,
+) -> fmt::Result {
+    let have =
+        if have.is_empty() { ", and none with a name".to_owned() } else { list("; it has ", have) };
+    write!(f, "the {document} has no image {}{have}", quoted(name))
+}
+
+fn several(document: &Document, have: &[String], f: &mut fmt::Formatter) -> fmt::Result {
+    match have.is_empty() {
+        true => {
+            write!(f, "the {document} has several images without a name: choose one by its digest")
         }
+        false => write!(f, "the {document} has several images{}", list(", name one of ", have)),
     }
 }
-
-impl std::error::Error for Error {}

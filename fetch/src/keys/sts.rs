@@ -15,7 +15,7 @@ use crate::http::vigil::Waiting;
 use crate::s3::endpoint::Endpoint;
 use crate::s3::keys::{Keys, Lookup};
 use crate::s3::options::Options;
-use crate::text::digest::{Sha256, hex};
+use crate::text::digest::Sha256;
 use crate::text::{date, xml};
 use crate::{clock, http};
 
@@ -106,7 +106,7 @@ fn signed(ask: &Ask, keys: &Keys, body: &str, now: u64) -> Vec<(&'static str, St
     for part in [day, &ask.region, "sts", "aws4_request"] {
         key = mac(&key, part);
     }
-    let signature = hex(&mac(&key, &text));
+    let signature = hex::encode(mac(&key, &text));
     // ureq sets the first two itself, and to the same.
     headers.drain(..2);
     let id = &keys.access_key;
@@ -122,7 +122,7 @@ fn signed(ask: &Ask, keys: &Keys, body: &str, now: u64) -> Vec<(&'static str, St
 fn sha256(text: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(text.as_bytes());
-    hex(&hash.finish())
+    hex::encode(hash.finish())
 }
 
 fn mac(key: &[u8], text: &str) -> Vec<u8> {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::error::{Error, is_unreachable};
+use crate::error::Error;
+use crate::error::cause::is_unreachable;
 use crate::s3::endpoint::Addressing;
 use crate::s3::fallback::Fallback;
 use crate::s3::values::{parse_bytes, parse_number, parse_seconds, parse_switch};

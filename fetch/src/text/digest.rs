@@ -34,33 +34,15 @@ impl fmt::Debug for Sha256 {
 
 /// Reads a digest; the `sha256:` may be left out, the digits are lower case.
 pub fn parse_digest(text: &str) -> Option<[u8; 32]> {
-    let hex = text.strip_prefix("sha256:").unwrap_or(text).as_bytes();
-    if hex.len() != 64 {
-        return None;
-    }
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
     let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
-        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-    }
-    Some(digest)
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
-}
-
-/// Lower-case hex digits of any bytes.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let lower = !digits.bytes().any(|digit| digit.is_ascii_uppercase());
+    (lower && hex::decode_to_slice(digits, &mut digest).is_ok()).then_some(digest)
 }
 
 /// The written form of a digest.
 pub fn write_digest(digest: &[u8; 32]) -> String {
-    format!("sha256:{}", hex(digest))
+    format!("sha256:{}", hex::encode(digest))
 }
 
 #[cfg(test)]
@@ -74,7 +56,7 @@ mod tests {
         hash.update(b"a");
         hash.update(b"bc");
         let due = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(hex(&hash.finish()), due);
+        assert_eq!(hex::encode(hash.finish()), due);
     }
 
     #[test]

@@ -33,8 +33,7 @@ impl Source {
     /// Whether this MD5 is what the ETag says; none where it has not the form of one.
     #[must_use]
     pub fn is_md5(&self, md5: [u8; 16]) -> Option<bool> {
-        let hex: String = md5.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.md5_hex().map(|said| said.eq_ignore_ascii_case(&hex))
+        self.md5_hex().map(|said| said.eq_ignore_ascii_case(&hex::encode(md5)))
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use thin::doctor::{Level, examine};
-use thin::{Bytes, Dm, Error, Growth, Need, PoolStatus, Reserve, Store, Which, Woken, parse_bytes};
+use thin::{
+    Bytes, Dm, Error, Garbled, Growth, Need, PoolStatus, Reserve, Store, Which, Woken, parse_bytes,
+};
 
 use crate::cli::report::Report;
 use crate::cli::{Context, args};
@@ -91,11 +93,12 @@ impl Grower<'_> {
                 Ok(Some(Grower { dir, growth, complaint: String::new() }))
             }
             (None, None) => Ok(None),
-            (Some(_), None) | (None, Some(_)) => Err(Error::Unit {
+            (Some(_), None) | (None, Some(_)) => Err(Garbled::Unit {
                 what: "--grow without --grow-to, or the other way round",
                 value: String::new(),
                 rule: "given together: the pool's directory, and how large its data may become",
-            }),
+            }
+            .into()),
         }
     }
 

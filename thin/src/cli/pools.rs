@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use thin::{
-    DataBlockSize, Device, Dm, DmName, Error, Features, InitOptions, Kind, Pool, PoolSpec,
+    DataBlockSize, Device, Dm, DmName, Error, Features, Garbled, InitOptions, Kind, Pool, PoolSpec,
     RepairAct, Store, UpOptions, WhenFull, parse_bytes,
 };
 
@@ -97,7 +97,9 @@ pub(crate) fn perform(context: &Context, verb: PoolVerb) -> Result<Report, Error
                 "queue" => WhenFull::Queue,
                 other => {
                     let value = other.to_owned();
-                    return Err(Error::Unit { what: "when-full", value, rule: "error or queue" });
+                    return Err(
+                        Garbled::Unit { what: "when-full", value, rule: "error or queue" }.into()
+                    );
                 }
             };
             let mut pool = context.pool()?;
@@ -114,7 +116,7 @@ fn init_options(context: &Context, init: &PoolInit) -> Result<InitOptions, Error
         (Some(_), Some(_)) | (None, None) => {
             let value = init.data.clone().unwrap_or_default();
             let rule = "given, or --data-dev in its place, and not both";
-            return Err(Error::Unit { what: "--data", value, rule });
+            return Err(Garbled::Unit { what: "--data", value, rule }.into());
         }
     };
     Ok(InitOptions {
@@ -131,11 +133,12 @@ fn init_options(context: &Context, init: &PoolInit) -> Result<InitOptions, Error
 fn spec(context: &Context, create: &PoolCreate) -> Result<PoolSpec, Error> {
     let need = |what: &'static str, given: &Option<std::path::PathBuf>| match given {
         Some(path) => Device::open(path),
-        None => Err(Error::Unit {
+        None => Err(Garbled::Unit {
             what,
             value: String::new(),
             rule: "given, unless --table says it all",
-        }),
+        }
+        .into()),
     };
     let data = need("--data", &create.data)?;
     let metadata = need("--metadata", &create.metadata)?;

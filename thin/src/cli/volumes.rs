@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use thin::template::{self, FormatOptions};
 use thin::{
-    Access, Bytes, Error, Removal, SECTOR_BYTES, Sectors, ThinId, ThinRecord, loopdev, mount,
-    parse_length,
+    Access, Bytes, Error, Garbled, Removal, SECTOR_BYTES, Sectors, ThinId, ThinRecord, loopdev,
+    mount, parse_length,
 };
 
 use crate::cli::report::Report;
@@ -222,11 +222,12 @@ pub(crate) fn transaction(context: &Context, verb: &args::Transaction) -> Result
 pub(crate) fn run(context: &Context, verb: &args::Run) -> Result<u8, Error> {
     let volume = context.pool()?.volume(&verb.name)?;
     let Some((program, words)) = verb.command.split_first() else {
-        return Err(Error::Unit {
+        return Err(Garbled::Unit {
             what: "program to run",
             value: String::new(),
             rule: "given after --",
-        });
+        }
+        .into());
     };
     let mut options: Vec<(&str, Option<&str>)> = Vec::new();
     if verb.fstype == "ext4" {
@@ -281,11 +282,12 @@ pub(crate) fn loops(verb: &args::LoopArgs) -> Result<Report, Error> {
             return Ok(Report::Spoken(json!({"path": verb.path, "attached": false}), text));
         }
         other => {
-            return Err(Error::Unit {
+            return Err(Garbled::Unit {
                 what: "loop command",
                 value: other.to_owned(),
                 rule: "attach, find or detach",
-            });
+            }
+            .into());
         }
     };
     match found {

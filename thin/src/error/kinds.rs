@@ -4,6 +4,7 @@
 use nix::errno::Errno;
 
 use crate::error::Error;
+use crate::format::garbled::Garbled;
 use crate::format::kind::Kind;
 
 impl Error {
@@ -21,8 +22,9 @@ impl Error {
                     other => kind_of(other),
                 })
             }
-            Error::Garbled { .. } => Kind::Io,
-            Error::Unit { .. } | Error::NotAPool { .. } | Error::NotOurs { .. } => Kind::Invalid,
+            Error::Garbled(Garbled::Text { .. }) => Kind::Io,
+            Error::Garbled(Garbled::Unit { .. }) => Kind::Invalid,
+            Error::NotAPool { .. } | Error::NotOurs { .. } => Kind::Invalid,
             Error::NoSize { .. } | Error::Shrink { .. } | Error::ReadOnlyVolume { .. } => {
                 Kind::Invalid
             }
@@ -54,8 +56,7 @@ impl Error {
             Error::Io { source, .. } | Error::NoProgram { source, .. } => {
                 source.raw_os_error().map(Errno::from_raw)
             }
-            Error::Garbled { .. }
-            | Error::Unit { .. }
+            Error::Garbled(_)
             | Error::PoolMissing { .. }
             | Error::NoStore { .. }
             | Error::NotAPool { .. }

@@ -1,7 +1,5 @@
 //! Blocks of the metadata device: their numbers, their sums, and what can be wrong with one.
 
-use std::fmt;
-
 /// Size of a metadata block.
 pub(crate) const BLOCK: usize = 4096;
 
@@ -10,15 +8,19 @@ pub(crate) const NODE_XOR: u32 = 121_107;
 pub(crate) const NODE_HEADER: usize = 32;
 
 /// What is wrong with a block that should be a superblock.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Fault {
     /// Shorter than a block.
+    #[error("it is shorter than one 4096-byte block")]
     Short,
     /// All zeros: **the kernel would format it as a new pool**.
+    #[error("its first 4096 bytes are zero, which the kernel takes for a new pool")]
     Zeroed,
     /// Not thin-pool metadata at all.
+    #[error("it is no thin-pool metadata (magic {0}, not {SUPERBLOCK_MAGIC})")]
     Magic(u64),
     /// Its checksum does not hold.
+    #[error("checksum {stored:#010x} stored, {computed:#010x} computed")]
     Checksum {
         /// In the block.
         stored: u32,
@@ -26,6 +28,7 @@ pub enum Fault {
         computed: u32,
     },
     /// It says that it belongs elsewhere.
+    #[error("block {at} says it is block {says}")]
     Place {
         /// Where it was read.
         at: u64,
@@ -33,29 +36,11 @@ pub enum Fault {
         says: u64,
     },
     /// A format this crate does not know.
+    #[error("metadata version {0}, not 1 or 2")]
     Version(u32),
     /// A node whose counts make no sense.
+    #[error("a tree node's counts make no sense")]
     Node,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Short => write!(f, "it is shorter than one 4096-byte block"),
-            Fault::Zeroed => {
-                write!(f, "its first 4096 bytes are zero, which the kernel takes for a new pool")
-            }
-            Fault::Magic(found) => {
-                write!(f, "it is no thin-pool metadata (magic {found}, not {SUPERBLOCK_MAGIC})")
-            }
-            Fault::Checksum { stored, computed } => {
-                write!(f, "checksum {stored:#010x} stored, {computed:#010x} computed")
-            }
-            Fault::Place { at, says } => write!(f, "block {at} says it is block {says}"),
-            Fault::Version(found) => write!(f, "metadata version {found}, not 1 or 2"),
-            Fault::Node => write!(f, "a tree node's counts make no sense"),
-        }
-    }
 }
 
 pub(crate) fn u32_at(block: &[u8], at: usize) -> Option<u32> {

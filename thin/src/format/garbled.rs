@@ -1,13 +1,12 @@
 //! What the formats of this folder cannot read.
 
-use std::{error, fmt};
-
 use crate::format::quote::clean;
 
 /// Text or a value that is none of its format.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Garbled {
     /// Text that the kernel does not write.
+    #[error("cannot read the kernel's {what}: \"{}\"", clean(.text))]
     Text {
         /// What was being read.
         what: &'static str,
@@ -15,6 +14,7 @@ pub enum Garbled {
         text: String,
     },
     /// A value outside its unit's rule.
+    #[error("{what} \"{}\": must be {rule}", clean(.value))]
     Unit {
         /// Which value.
         what: &'static str,
@@ -24,18 +24,3 @@ pub enum Garbled {
         rule: &'static str,
     },
 }
-
-impl fmt::Display for Garbled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Garbled::Text { what, text } => {
-                write!(f, "cannot read the kernel's {what}: \"{}\"", clean(text))
-            }
-            Garbled::Unit { what, value, rule } => {
-                write!(f, "{what} \"{}\": must be {rule}", clean(value))
-            }
-        }
-    }
-}
-
-impl error::Error for Garbled {}

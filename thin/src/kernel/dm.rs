@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::format::garbled::Garbled;
 use crate::format::units::Dev;
 use crate::format::wire::{self, Command, Key, Reply, Request, Target, flag};
 use crate::kernel::sys;
@@ -227,7 +228,7 @@ impl Dm {
         let reply = self.call(&request)?;
         let rows = reply
             .names()
-            .ok_or_else(|| Error::Garbled { what: "list of devices", text: String::new() })?;
+            .ok_or_else(|| Garbled::Text { what: "list of devices", text: String::new() })?;
         let mut out = Vec::with_capacity(rows.len());
         for row in rows {
             let uuid = match row.uuid {
@@ -276,7 +277,7 @@ impl Dm {
 
     fn lines(&self, request: Request<'_>) -> Result<Option<(DeviceState, Vec<Target>)>, Error> {
         let Some(reply) = absent_as_none(self.call(&request))? else { return Ok(None) };
-        let lines = reply.targets().ok_or_else(|| Error::Garbled {
+        let lines = reply.targets().ok_or_else(|| Garbled::Text {
             what: "status lines",
             text: request.key.text().to_owned(),
         })?;

@@ -151,8 +151,7 @@ impl Pool {
     ) -> Result<Volume, Error> {
         let name = DmName::new(name)?;
         if sectors == 0 {
-            let (what, value) = ("volume size in sectors", "0".to_owned());
-            return Err(Error::Unit { what, value, rule: "at least 1" });
+            return Err(Error::unit("volume size in sectors", "0", "at least 1"));
         }
         let uuid = self.thin_uuid(id);
         if let Err(err) = self.dm.create(name.as_str(), &uuid) {

@@ -88,11 +88,7 @@ impl Header {
     /// The id as the sixteen bytes stamped into the metadata.
     pub(crate) fn stamp(&self) -> [u8; 16] {
         let mut out = [0; 16];
-        for (byte, at) in out.iter_mut().zip((0..).step_by(2)) {
-            let digits = self.id.get(at..at + 2).unwrap_or("00");
-            *byte = u8::from_str_radix(digits, 16).unwrap_or(0);
-        }
-        out
+        hex::decode_to_slice(&self.id, &mut out).map_or([0; 16], |()| out)
     }
 
     /// Whether `found` at the start of a metadata device of `bytes` size may be loaded as this
@@ -117,7 +113,7 @@ impl Header {
             Err(fault) => return refuse(fault.to_string(), HINT_OTHER),
         };
         if superblock.uuid != self.stamp() {
-            let stamp: String = superblock.uuid.iter().map(|b| format!("{b:02x}")).collect();
+            let stamp = hex::encode(superblock.uuid);
             return refuse(format!("it is stamped {stamp}, this pool is {}", self.id), HINT_OTHER);
         }
         if u64::from(superblock.data_block_sectors) != self.block_sectors {

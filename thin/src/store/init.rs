@@ -48,7 +48,7 @@ impl InitOptions {
     fn check_sizes(&self) -> Result<(), Error> {
         let within = |what, bytes: u64, least: u64, most: u64, rule| match bytes {
             bytes if bytes < least || bytes > most => {
-                Err(Error::Unit { what, value: bytes.to_string(), rule })
+                Err(Error::unit(what, bytes.to_string(), rule))
             }
             _ => Ok(()),
         };
@@ -150,11 +150,8 @@ fn make_parts(dir: &Path, options: &InitOptions, made: &mut Vec<PathBuf>) -> Res
     };
     let blocks = data.bytes / options.block.bytes();
     if blocks == 0 {
-        return Err(Error::Unit {
-            what: "data size in bytes",
-            value: data.bytes.to_string(),
-            rule: "at least one data block",
-        });
+        let (what, rule) = ("data size in bytes", "at least one data block");
+        return Err(Error::unit(what, data.bytes.to_string(), rule));
     }
     let metadata_bytes = options.metadata_bytes.unwrap_or_else(|| metadata_bytes_for(blocks));
     let (metadata, spare) = match &options.metadata_device {
@@ -176,7 +173,7 @@ fn random_id() -> Result<String, Error> {
     File::open(path)
         .and_then(|file| file.read_exact_at(&mut bytes, 0))
         .map_err(|err| Error::io("read", path, err))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(bytes))
 }
 
 /// Lets the kernel format blank metadata once, then writes the pool's id into it.

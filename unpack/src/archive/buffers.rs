@@ -9,7 +9,6 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
-use std::{error, fmt};
 
 use crate::archive::content::{Note, Noted};
 use crate::error::refusal::Refusal;
@@ -17,16 +16,9 @@ use crate::limits::Limits;
 use crate::sys::Shared;
 
 /// A refusal on its way through `io::Error`.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(crate) struct Broken(pub(crate) Refusal);
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl error::Error for Broken {}
 
 impl From<Refusal> for io::Error {
     fn from(refusal: Refusal) -> io::Error {
@@ -142,12 +134,17 @@ impl BufRead for Buffers {
 
 impl Read for Buffers {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let from = self.fill_buf()?;
-        let len = from.len().min(to.len());
-        to[..len].copy_from_slice(&from[..len]);
-        self.consume(len);
-        Ok(len)
+        read_buffered(self, to)
     }
+}
+
+/// A read out of what is in a buffer anyway.
+pub(crate) fn read_buffered(from: &mut impl BufRead, to: &mut [u8]) -> io::Result<usize> {
+    let there = from.fill_buf()?;
+    let len = there.len().min(to.len());
+    to[..len].copy_from_slice(&there[..len]);
+    from.consume(len);
+    Ok(len)
 }
 
 /// The receiving end of a channel.

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
 
-use crate::archive::buffers::{Buffers, Filler, Gone};
+use crate::archive::buffers::{Buffers, Filler, Gone, read_buffered};
 use crate::error::refusal::{Class, Refusal};
 use crate::limits::{Compression, Limits, ZEROS_MAX};
 
@@ -112,11 +112,7 @@ impl<R: BufRead> BufRead for Watched<'_, R> {
 
 impl<R: BufRead> Read for Watched<'_, R> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let from = self.fill_buf()?;
-        let len = from.len().min(to.len());
-        to[..len].copy_from_slice(&from[..len]);
-        self.consume(len);
-        Ok(len)
+        read_buffered(self, to)
     }
 }
 

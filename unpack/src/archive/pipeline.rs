@@ -162,7 +162,7 @@ pub(crate) fn vouch(
 ) -> Result<(), Error> {
     let place = Place { index: entries, offset: diff.bytes, name: Vec::new() };
     let refuse = |rule, digest: &[u8; 32]| {
-        let text = format!("sha256:{}", crate::escape::Hex(digest));
+        let text = format!("sha256:{}", hex::encode(digest));
         let refusal = Refusal::new(Class::Digest, rule).bytes(text.as_bytes());
         Err(Fault::from(refusal).at(place.clone()))
     };

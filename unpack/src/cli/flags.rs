@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::time::Duration;
-use std::{error, fmt};
 
 use argh::FromArgs;
 use unpack::{Compression, Devices, Limits, Walls};
@@ -200,16 +199,9 @@ pub(crate) struct Flags {
 }
 
 /// Wrong flags.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl error::Error for Usage {}
 
 /// The flag's text, or that of its environment variable, with the name to blame.
 fn text(flag: Option<&String>, name: &'static str) -> Result<Option<(String, String)>, Usage> {
@@ -257,16 +249,9 @@ fn sha256(flag: Option<&String>, name: &'static str) -> Result<Option<[u8; 32]>,
     let bad = || {
         Usage(format!("{name} {:?} is not a digest: sha256: and 64 hex digits", beginning(&text)))
     };
-    let hex = text.strip_prefix("sha256:").unwrap_or(&text).as_bytes();
-    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let digits = text.strip_prefix("sha256:").unwrap_or(&text);
     let mut digest = [0; 32];
-    if hex.len() != 64 {
-        return Err(bad());
-    }
-    for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
-        let (high, low) = (digit(pair[0]).ok_or_else(bad)?, digit(pair[1]).ok_or_else(bad)?);
-        *byte = high << 4 | low;
-    }
+    hex::decode_to_slice(digits, &mut digest).map_err(|_| bad())?;
     Ok(Some(digest))
 }
 

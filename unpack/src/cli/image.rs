@@ -1,10 +1,10 @@
 //! Images and devices: made empty, made larger, or given a layer.
 
+use std::error;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::{error, fmt};
 
 use anyhow::{Context, anyhow};
 use unpack::{Before, Geometry, ImageError, Limits, Stop, Unfit, Walls};
@@ -14,7 +14,8 @@ use crate::cli::flags::{Flags, Usage};
 use crate::cli::said::say;
 
 /// The layer is in the image, but something that comes after it failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the layer is in the image, which is sealed, so do not give it again; {what}")]
 pub(crate) struct Sealed {
     /// What was not done, as a clause.
     what: &'static str,
@@ -30,22 +31,6 @@ impl Sealed {
     fn chunks(source: anyhow::Error) -> Sealed {
         let what = "only the list of its chunks could not be written";
         Sealed { what, source: source.into() }
-    }
-}
-
-impl fmt::Display for Sealed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the layer is in the image, which is sealed, so do not give it again; {}",
-            self.what
-        )
-    }
-}
-
-impl error::Error for Sealed {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        Some(self.source.as_ref())
     }
 }
 

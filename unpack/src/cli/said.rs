@@ -47,6 +47,5 @@ pub(crate) fn summary(applied: &Applied, void: &[&str]) -> serde_json::Result<se
 
 /// A digest in words.
 pub(crate) fn sha256(digest: [u8; 32]) -> String {
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", hex::encode(digest))
 }

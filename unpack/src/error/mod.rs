@@ -1,6 +1,6 @@
 //! What can go wrong while a layer is applied, and how it is said.
 //!
-//! Wording lives in the `Display` impls here and nowhere else. Which exit code a kind gets is
+//! The wording stands with each variant and nowhere else. Which exit code a kind gets is
 //! decided by the programs; what is refused and why is decided in `header`, `pax`, `entry`,
 //! `archive` and `apply`.
 
@@ -8,7 +8,7 @@ pub(crate) mod image;
 pub(crate) mod refusal;
 
 use std::borrow::Cow;
-use std::{error, fmt, io};
+use std::{fmt, io};
 
 use crate::error::image::Flaw;
 use crate::error::refusal::{Class, DependsOn, Place, Refusal, Space, cut};
@@ -39,9 +39,10 @@ pub enum Kind {
 }
 
 /// Why a layer was not applied.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The layer breaks a rule.
+    #[error("refused{}: {}: {refusal}", at(.place), .refusal.class.name())]
     Refused {
         /// Where.
         place: Place,
@@ -50,11 +51,18 @@ pub enum Error {
     },
     /// The layer's reader failed; its own error is kept, so that it can be recovered by
     /// [`io::Error::get_ref`] and a downcast.
+    // The source is printed by whoever walks the chain.
+    #[error("unable to read the layer")]
     Stream {
         /// The reader's error, untouched.
         source: io::Error,
     },
     /// A system call on the tree failed.
+    #[error(
+        "unable to {call} \"{}\"{}",
+        escaped(.name),
+        .place.as_ref().map(|place| format!(" for {place}")).unwrap_or_default()
+    )]
     Fs {
         /// Where in the layer, if an entry was at work.
         place: Option<Place>,
@@ -66,6 +74,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The file system has less room than the next entry needs; nothing of it was written.
+    #[error("no space for {place}: it needs {need} {}, {free} are free", .what.name())]
     NoSpace {
         /// Where.
         place: Place,
@@ -77,16 +86,19 @@ pub enum Error {
         free: u64,
     },
     /// A file system image is not what it has to be.
+    #[error("refused image: {}: {flaw}", .flaw.kind.name())]
     Image {
         /// The rule that it breaks.
         flaw: Box<Flaw>,
     },
     /// Walls are required that cannot be put up; nothing of the layer has taken effect.
+    #[error(fmt = walls)]
     Walls {
         /// Which, each with the right or the kernel that it lacks.
         down: Vec<Standing>,
     },
     /// The sandbox could not be set up, or the child ended without a verdict.
+    #[error("sandbox: unable to {step}")]
     Sandbox {
         /// The step that failed.
         step: Cow<'static, str>,
@@ -202,58 +214,18 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            // Of work that no entry asked for there is no place in a layer.
-            Error::Refused { place, refusal } if *place == Place::default() => {
-                write!(f, "refused: {}: {refusal}", refusal.class.name())
-            }
-            Error::Refused { place, refusal } => {
-                write!(f, "refused {place}: {}: {refusal}", refusal.class.name())
-            }
-            // The source is printed by whoever walks the chain.
-            Error::Stream { .. } => write!(f, "unable to read the layer"),
-            Error::Fs { place, call, name, .. } => {
-                write!(f, "unable to {call} \"{}\"", escaped(name))?;
-                match place {
-                    Some(place) => write!(f, " for {place}"),
-                    None => Ok(()),
-                }
-            }
-            Error::NoSpace { place, what, need, free } => {
-                let what = match what {
-                    Space::Bytes => "bytes",
-                    Space::Inodes => "inodes",
-                };
-                write!(f, "no space for {place}: it needs {need} {what}, {free} are free")
-            }
-            Error::Image { flaw } => write!(f, "refused image: {}: {flaw}", flaw.kind.name()),
-            Error::Walls { down } => {
-                f.write_str("sandbox: not all walls can be put up")?;
-                for (n, wall) in down.iter().enumerate() {
-                    let and = if n == 0 { ": " } else { "; " };
-                    write!(f, "{and}{}: {}", wall.wall.name(), wall.note)?;
-                }
-                f.write_str("; `--sandbox on` does with those that stand")
-            }
-            Error::Sandbox { step, .. } => write!(f, "sandbox: unable to {step}"),
-        }
-    }
+/// The place with a blank before it; of work that no entry asked for there is no place in a layer.
+fn at(place: &Place) -> String {
+    if *place == Place::default() { String::new() } else { format!(" {place}") }
 }
 
-impl error::Error for Error {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            Error::Stream { source } | Error::Fs { source, .. } | Error::Sandbox { source, .. } => {
-                Some(source)
-            }
-            Error::Refused { .. }
-            | Error::NoSpace { .. }
-            | Error::Image { .. }
-            | Error::Walls { .. } => None,
-        }
+fn walls(down: &[Standing], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("sandbox: not all walls can be put up")?;
+    for (n, wall) in down.iter().enumerate() {
+        let and = if n == 0 { ": " } else { "; " };
+        write!(f, "{and}{}: {}", wall.wall.name(), wall.note)?;
     }
+    f.write_str("; `--sandbox on` does with those that stand")
 }
 
 /// An error that does not know its place yet: what the layers below the loop return.

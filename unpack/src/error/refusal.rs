@@ -230,5 +230,14 @@ pub enum Space {
     Inodes,
 }
 
+impl Space {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Space::Bytes => "bytes",
+            Space::Inodes => "inodes",
+        }
+    }
+}
+
 /// The longest name or value in an error: enough to recognise it. An error must not carry a megabyte.
 pub(crate) const SHOWN_MAX: usize = 512;

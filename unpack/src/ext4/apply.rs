@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::{error, fmt};
 
 use crate::archive::Archive;
 use crate::archive::buffers::Buffers;
@@ -26,13 +25,14 @@ use crate::record::spill::spill;
 use crate::tree::apply::{Work, write};
 
 /// Why a layer was not applied to an image.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub enum ImageError {
     /// No layer can go on in it; nothing was written.
-    Unfit(Unfit),
+    Unfit(#[from] Unfit),
     /// As with a directory. The image holds a part of the layer and has to be thrown away: from now on it
     /// is [`Unfit::Unsealed`].
-    Layer(Error),
+    Layer(#[from] Error),
 }
 
 impl ImageError {
@@ -42,36 +42,6 @@ impl ImageError {
             ImageError::Unfit(_) => false,
             ImageError::Layer(error) => error.is_full(),
         }
-    }
-}
-
-impl fmt::Display for ImageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ImageError::Unfit(unfit) => unfit.fmt(f),
-            ImageError::Layer(error) => error.fmt(f),
-        }
-    }
-}
-
-impl error::Error for ImageError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            ImageError::Unfit(unfit) => unfit.source(),
-            ImageError::Layer(error) => error.source(),
-        }
-    }
-}
-
-impl From<Unfit> for ImageError {
-    fn from(unfit: Unfit) -> ImageError {
-        ImageError::Unfit(unfit)
-    }
-}
-
-impl From<Error> for ImageError {
-    fn from(error: Error) -> ImageError {
-        ImageError::Layer(error)
     }
 }
 

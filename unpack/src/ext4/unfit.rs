@@ -1,23 +1,41 @@
 //! Why an image cannot be what a layer goes on in, or cannot be made.
 
-use std::{error, fmt, io};
+use std::io;
 
 use crate::error::refusal::Refusal;
+use crate::ext4::format::superblock::{MARK_OFFSET, VERSION};
 
 /// See the module. What is not ours is never touched.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Unfit {
     /// It has no file system at all: it reads as zeros.
+    #[error("there is no file system; make one with --blank")]
     Empty,
     /// It holds something, but nothing that this program has made.
+    #[error("it holds something that this program has not made; it was left alone")]
     Foreign,
     /// It was made by another version of the format.
+    #[error(
+        "it was made by version {0} of the format, and this program has version {VERSION}; make it anew"
+    )]
     Version(u32),
     /// A layer was begun in it and never ended.
+    #[error(
+        "a layer was begun in it and has not ended; if no other process is writing it now, throw it \
+         away and make it anew"
+    )]
     Unsealed,
     /// It is not as it was sealed: somebody has mounted it read-write, or it is damaged.
+    #[error(
+        "it is not as it was sealed: it was mounted for writing, or is damaged; only what nobody has \
+         written to can get another layer"
+    )]
     Changed,
     /// It is shorter than its file system, as a copy that was not ended.
+    #[error(
+        "its file system has {bytes} bytes, and only {have} are there: it was cut short; nothing \
+         was written"
+    )]
     Short {
         /// Bytes of the file system.
         bytes: u64,
@@ -25,6 +43,10 @@ pub enum Unfit {
         have: u64,
     },
     /// There is no room behind it for what it shall become.
+    #[error(
+        "its file system would have {bytes} bytes, and only {have} are there: give it a longer file \
+         or device; nothing was written"
+    )]
     NoRoom {
         /// Bytes of the larger file system.
         bytes: u64,
@@ -32,13 +54,16 @@ pub enum Unfit {
         have: u64,
     },
     /// It is not empty, and so nothing is made in it.
+    #[error("it is not empty{}; nothing was written", found(*.at))]
     InUse {
         /// The first byte that is not zero.
         at: u64,
     },
     /// No file system can have that size or shape.
+    #[error("{0}")]
     Geometry(Box<Refusal>),
     /// It cannot be read or written.
+    #[error("unable to {call} it")]
     Io {
         /// The call.
         call: &'static str,
@@ -80,52 +105,10 @@ impl Unfit {
     }
 }
 
-impl fmt::Display for Unfit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unfit::Empty => f.write_str("there is no file system; make one with --blank"),
-            Unfit::Foreign => {
-                f.write_str("it holds something that this program has not made; it was left alone")
-            }
-            Unfit::Version(version) => write!(
-                f,
-                "it was made by version {version} of the format, and this program has version {}; \
-                 make it anew",
-                crate::ext4::format::superblock::VERSION
-            ),
-            Unfit::Unsealed => {
-                f.write_str("a layer was begun in it and has not ended; if no other process is writing it now, throw it \
-                 away and make it anew")
-            }
-            Unfit::Changed => f.write_str(
-                "it is not as it was sealed: it was mounted for writing, or is damaged; only what \
-                 nobody has written to can get another layer",
-            ),
-            Unfit::Short { bytes, have } => write!(
-                f,
-                "its file system has {bytes} bytes, and only {have} are there: it was cut short; nothing \
-                 was written"
-            ),
-            Unfit::NoRoom { bytes, have } => write!(
-                f,
-                "its file system would have {bytes} bytes, and only {have} are there: give it a longer file \
-                 or device; nothing was written"
-            ),
-            Unfit::InUse { at } if *at == crate::ext4::format::superblock::MARK_OFFSET => f.write_str(
-                "it is not empty, but holds a file system of this program: --force makes it anew; nothing \
-                 was written",
-            ),
-            Unfit::InUse { at } => {
-                write!(f, "it is not empty: byte {at} is not zero; nothing was written")
-            }
-            Unfit::Geometry(refusal) => refusal.fmt(f),
-            Unfit::Io { call, .. } => write!(f, "unable to {call} it"),
-        }
-    }
-}
-
-impl error::Error for Unfit {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        self.failed().map(|error| error as _)
+/// What was found at the first byte that is not zero.
+fn found(at: u64) -> String {
+    match at == MARK_OFFSET {
+        true => ", but holds a file system of this program: --force makes it anew".to_owned(),
+        false => format!(": byte {at} is not zero"),
     }
 }

@@ -143,23 +143,15 @@ mod digest {
     use serde::de::{Deserialize, Deserializer, Error};
     use serde::ser::Serializer;
 
-    use crate::escape::Hex;
-
     pub(crate) fn serialize<S: Serializer>(digest: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&format_args!("sha256:{}", Hex(digest)))
+        to.collect_str(&format_args!("sha256:{}", hex::encode(digest)))
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
         let text = String::deserialize(from)?;
-        let hex = text.strip_prefix("sha256:").unwrap_or_default();
+        let digits = text.strip_prefix("sha256:").unwrap_or_default();
         let mut digest = [0; 32];
-        if hex.len() != 64 || !hex.is_ascii() {
-            return Err(D::Error::custom("not a digest"));
-        }
-        for (at, byte) in digest.iter_mut().enumerate() {
-            let pair = &hex[2 * at..2 * at + 2];
-            *byte = u8::from_str_radix(pair, 16).map_err(D::Error::custom)?;
-        }
+        hex::decode_to_slice(digits, &mut digest).map_err(|_| D::Error::custom("not a digest"))?;
         Ok(digest)
     }
 }

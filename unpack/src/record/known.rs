@@ -112,21 +112,15 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
             bytes.push(byte);
             continue;
         }
-        let hex = after.strip_prefix(b"x")?.get(..2)?;
-        bytes.push(u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?);
+        bytes.extend(hex::decode(after.strip_prefix(b"x")?.get(..2)?).ok()?);
         rest = &after[3..];
     }
     Some(bytes)
 }
 
-fn digest(hex: &str) -> Option<[u8; 32]> {
+fn digest(digits: &str) -> Option<[u8; 32]> {
     let mut digest = [0; 32];
-    if hex.len() != 64 || !hex.is_ascii() {
-        return None;
-    }
-    for (at, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
+    hex::decode_to_slice(digits, &mut digest).ok()?;
     Some(digest)
 }
 

@@ -16,7 +16,7 @@ use std::io::{self, Write};
 
 use crate::archive::entry::Entry;
 use crate::archive::pax::Time;
-use crate::escape::{Hex, escaped_whole};
+use crate::escape::escaped_whole;
 
 /// What is compared of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Record {
         )?;
         match &self.what {
             What::File { size, sha256 } => {
-                write!(to, ",\"size\":{size},\"sha256\":\"{}\"", Hex(sha256))?;
+                write!(to, ",\"size\":{size},\"sha256\":\"{}\"", hex::encode(sha256))?;
             }
             What::Symlink { target } => write!(to, ",\"link\":\"{}\"", json(target))?,
             What::Char { major, minor } | What::Block { major, minor } => {
@@ -121,7 +121,7 @@ impl Record {
             write!(to, ",\"xattrs\":{{")?;
             for (at, (key, value)) in self.xattrs.iter().enumerate() {
                 let comma = if at == 0 { "" } else { "," };
-                write!(to, "{comma}\"{}\":\"{}\"", json(key), Hex(value))?;
+                write!(to, "{comma}\"{}\":\"{}\"", json(key), hex::encode(value))?;
             }
             write!(to, "}}")?;
         }

@@ -12,6 +12,9 @@ use crate::error::refusal::Refusal;
 /// Bytes that one sorter keeps in memory where there is no file.
 pub(crate) const MEMORY_MAX: usize = 64 << 20;
 
+/// Bytes that are read of a run, or written, at a time.
+pub(crate) const PIECE: usize = 32 << 10;
+
 /// The error of more than [`MEMORY_MAX`] without a file.
 pub(crate) fn no_place() -> io::Error {
     let text = "no place for temporary records: name one by TMPDIR or --spill-dir";
@@ -149,6 +152,44 @@ impl Place {
     pub(crate) fn cut(&mut self, len: u64) {
         self.spill.give(self.start + len, self.len - len);
         self.len = len;
+    }
+}
+
+/// A place that is filled from its beginning, a piece at a time.
+#[derive(Debug)]
+pub(crate) struct Filling {
+    place: Place,
+    written: u64,
+    /// What comes next; [`Filling::step`] writes it where it has become a piece.
+    pub(crate) buffer: Vec<u8>,
+}
+
+impl Filling {
+    pub(crate) fn new(place: Place) -> Filling {
+        Filling { place, written: 0, buffer: Vec::with_capacity(2 * PIECE) }
+    }
+
+    /// Where in the place the next byte will be.
+    pub(crate) fn at(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    pub(crate) fn step(&mut self) -> io::Result<()> {
+        if self.buffer.len() >= PIECE { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.place.write(self.written, &self.buffer)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// What was written.
+    pub(crate) fn end(mut self) -> io::Result<Place> {
+        self.flush()?;
+        self.place.cut(self.written);
+        Ok(self.place)
     }
 }
 

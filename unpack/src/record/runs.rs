@@ -9,14 +9,12 @@ use std::collections::BinaryHeap;
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
-use crate::record::place::{MEMORY_MAX, Place, Spill, no_place};
+use crate::record::place::{Filling, MEMORY_MAX, PIECE, Place, Spill, no_place};
 
 /// Bytes of one batch.
 pub(crate) const BATCH: usize = 2 << 20;
 /// So many runs of about one size are merged into one.
 const FAN: usize = 8;
-/// Bytes read of a run, or written, at a time.
-const PIECE: usize = 32 << 10;
 
 /// A row as it is kept: key length, sequence number, length of the rest (all little-endian), key,
 /// rest.
@@ -93,34 +91,6 @@ impl Sieve for All {
     }
 }
 
-/// Writes rows to a place taken before.
-struct Writing {
-    place: Place,
-    written: u64,
-    buffer: Vec<u8>,
-}
-
-impl Writing {
-    fn row(&mut self, row: &Row) -> io::Result<()> {
-        row.encode(&mut self.buffer)?;
-        if self.buffer.len() >= PIECE { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.place.write(self.written, &self.buffer)?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    /// What was written.
-    fn end(mut self) -> io::Result<Place> {
-        self.flush()?;
-        self.place.cut(self.written);
-        Ok(self.place)
-    }
-}
-
 /// The runs of one sorter.
 pub(crate) struct Runs {
     spill: Option<Arc<Spill>>,
@@ -186,13 +156,16 @@ fn part(run: &Place) -> Box<dyn Read + '_> {
 }
 
 fn merge_into<S: Sieve + Default>(place: Place, old: &[Place]) -> io::Result<Place> {
-    let mut writing = Writing { place, written: 0, buffer: Vec::with_capacity(2 * PIECE) };
+    let mut writing = Filling::new(place);
     let mut merge = Merge::new(old.iter().map(part).collect())?;
     let mut sieve = S::default();
     loop {
         let row = merge.next()?;
         let ended = row.is_none();
-        sieve.next(row, &mut |row| writing.row(&row))?;
+        sieve.next(row, &mut |row| {
+            row.encode(&mut writing.buffer)?;
+            writing.step()
+        })?;
         if ended {
             return writing.end();
         }

@@ -2,7 +2,6 @@
 //! read.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::Deserialize;
 
@@ -40,62 +39,49 @@ pub struct Claim {
 }
 
 /// Why a signature does not count.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
     /// It is longer than any honest one, bytes.
+    #[error("it has {bytes} bytes; at most {CLAIM_BYTES_MAX} are read")]
     TooLarge {
         /// Its length, bytes.
         bytes: u64,
     },
     /// It is no base64, or there is none.
+    #[error("its {what} is missing or is not base64")]
     Garbled {
         /// What.
         what: &'static str,
     },
     /// No key that is trusted has signed these bytes.
+    #[error("none of these keys has made it")]
     OtherKey,
     /// What is signed cannot be read.
+    #[error("its {what} cannot be read: {source}")]
     Json {
         /// What cannot.
         what: &'static str,
         /// Line, column and what stands there, by serde_json.
-        source: String,
+        r#source: String,
     },
     /// It was signed by a trusted key, and as something else than the signature of an image.
+    #[error("it is signed as {}, which is no signature of an image", quoted(.got))]
     OtherKind {
         /// What it calls itself.
         got: String,
     },
     /// A bundle without exactly one signature.
+    #[error("its bundle has {got} signatures; there has to be one")]
     Count {
         /// How many it has.
         got: usize,
     },
     /// It was signed by a trusted key, and for another image.
+    #[error("it is for {}", quoted(.got))]
     OtherImage {
         /// What it is for.
         got: String,
     },
-}
-
-impl fmt::Display for Doubt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Doubt::TooLarge { bytes } => {
-                write!(f, "it has {bytes} bytes; at most {CLAIM_BYTES_MAX} are read")
-            }
-            Doubt::Garbled { what } => write!(f, "its {what} is missing or is not base64"),
-            Doubt::OtherKey => f.write_str("none of these keys has made it"),
-            Doubt::Json { what, source } => write!(f, "its {what} cannot be read: {source}"),
-            Doubt::OtherKind { got } => {
-                write!(f, "it is signed as {}, which is no signature of an image", quoted(got))
-            }
-            Doubt::Count { got } => {
-                write!(f, "its bundle has {got} signatures; there has to be one")
-            }
-            Doubt::OtherImage { got } => write!(f, "it is for {}", quoted(got)),
-        }
-    }
 }
 
 fn json<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, Doubt> {

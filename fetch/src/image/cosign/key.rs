@@ -1,7 +1,5 @@
 //! Public keys, as `cosign generate-key-pair` writes them.
 
-use std::fmt;
-
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 
 use crate::image::digest::Digest;
@@ -27,34 +25,25 @@ pub struct PublicKey {
 }
 
 /// Why a text is no key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoKey {
     /// There is no `PUBLIC KEY` in PEM.
+    #[error("there is no public key in PEM in it (-----BEGIN PUBLIC KEY-----)")]
     NotPem,
     /// It is a private key.
+    #[error(
+        "this is a private key, which belongs to whoever signs; `cosign public-key --key FILE` writes the public one"
+    )]
     Private,
     /// There is more than one.
+    #[error("there is more than one key in it; use a file for each")]
     Several,
     /// It is a key of another kind, or not in the usual encoding.
+    #[error(
+        "only ECDSA P-256 in its uncompressed form is known, which `cosign generate-key-pair` makes"
+    )]
     OtherKind,
 }
-
-impl fmt::Display for NoKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            NoKey::NotPem => "there is no public key in PEM in it (-----BEGIN PUBLIC KEY-----)",
-            NoKey::Private => {
-                "this is a private key, which belongs to whoever signs; `cosign public-key --key FILE` writes the public one"
-            }
-            NoKey::Several => "there is more than one key in it; use a file for each",
-            NoKey::OtherKind => {
-                "only ECDSA P-256 in its uncompressed form is known, which `cosign generate-key-pair` makes"
-            }
-        })
-    }
-}
-
-impl std::error::Error for NoKey {}
 
 impl PublicKey {
     /// Reads a key in PEM (RFC 7468 13).

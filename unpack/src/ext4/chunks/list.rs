@@ -12,9 +12,7 @@
 //! front, each line ends with one newline, and there is nothing else: two texts that differ are two lists.
 
 use std::io::{self, BufRead, Read, Write};
-use std::{error, fmt};
 
-use crate::escape::Hex;
 use crate::ext4::format::geometry::Geometry;
 use crate::record::chunk_set::CHUNK;
 use crate::sha::Sha256;
@@ -33,37 +31,19 @@ pub struct Chunks {
 }
 
 /// Why a text is no list.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum ChunksError {
     /// It cannot be read.
-    Io(io::Error),
+    #[error("unable to read the list of chunks")]
+    Io(#[source] io::Error),
     /// A line breaks a rule.
+    #[error("it is no list of chunks: line {line}: {rule}")]
     Line {
         /// Which, from 1.
         line: u64,
         /// The rule, as a clause.
         rule: &'static str,
     },
-}
-
-impl fmt::Display for ChunksError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ChunksError::Io(_) => f.write_str("unable to read the list of chunks"),
-            ChunksError::Line { line, rule } => {
-                write!(f, "it is no list of chunks: line {line}: {rule}")
-            }
-        }
-    }
-}
-
-impl error::Error for ChunksError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            ChunksError::Io(source) => Some(source),
-            ChunksError::Line { .. } => None,
-        }
-    }
 }
 
 /// Chunks of a file system; the last one may be shorter.
@@ -99,7 +79,9 @@ impl Chunks {
             "{FIRST}
 block {block} base {base} doublings {doublings} inodes {inodes_per_group} align {align}"
         )?;
-        self.list.iter().try_for_each(|(chunk, digest)| writeln!(to, "{chunk} {}", Hex(digest)))
+        self.list
+            .iter()
+            .try_for_each(|(chunk, digest)| writeln!(to, "{chunk} {}", hex::encode(digest)))
     }
 
     /// The block digest: the sha256 of the text.
@@ -143,7 +125,7 @@ block {block} base {base} doublings {doublings} inodes {inodes_per_group} align 
         let mut number = 3;
         while next(from, &mut line, number)? {
             let entry = line.split_once(' ').and_then(|(chunk, hex)| {
-                let digest = digest(hex.as_bytes())?;
+                let digest = digest(hex)?;
                 Some((decimal(chunk)?, digest))
             });
             let Some((chunk, digest)) = entry else {
@@ -187,20 +169,11 @@ fn decimal(text: &str) -> Option<u64> {
     (plain && (text == "0" || !text.starts_with('0'))).then_some(number)
 }
 
-fn digest(hex: &[u8]) -> Option<[u8; 32]> {
+/// A digest as it is written, and in no other way.
+fn digest(digits: &str) -> Option<[u8; 32]> {
     let mut digest = [0; 32];
-    if hex.len() != 64 {
-        return None;
-    }
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(digest)
+    let lower = !digits.bytes().any(|digit| digit.is_ascii_uppercase());
+    (lower && hex::decode_to_slice(digits, &mut digest).is_ok()).then_some(digest)
 }
 
 /// The second line, where it is a geometry that we make.

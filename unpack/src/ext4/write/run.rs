@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::ext4::write::entry::Entry;
-use crate::record::place::{Place, Spill};
+use crate::record::place::{Filling, PIECE, Place, Spill};
 
 /// A row before its name: directory, hash and inode (little-endian), the type byte, the length of the name.
 pub(crate) const HEAD: usize = 14;
@@ -13,8 +13,6 @@ pub(crate) const HEAD: usize = 14;
 const ROW_MAX: usize = HEAD + 255;
 /// Bytes between two rows that the sparse index has: what a look-up reads.
 const STEP: u64 = 8 << 10;
-/// Bytes that are read of a run at a time, or written.
-const PIECE: usize = 32 << 10;
 /// Bits of the filter for each key, and those that are set for one.
 const BITS: usize = 10;
 const SET: u32 = 6;
@@ -104,9 +102,7 @@ impl Run {
 /// A run that is being written.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    place: Place,
-    written: u64,
-    buffer: Vec<u8>,
+    filling: Filling,
     rows: usize,
     directories: usize,
     last: Option<u64>,
@@ -126,9 +122,7 @@ impl Writer {
         directories: usize,
     ) -> io::Result<Writer> {
         Ok(Writer {
-            place: Place::take(spill, bytes)?,
-            written: 0,
-            buffer: Vec::with_capacity(PIECE + ROW_MAX),
+            filling: Filling::new(Place::take(spill, bytes)?),
             rows: 0,
             directories: 0,
             last: None,
@@ -154,30 +148,23 @@ impl Writer {
         self.filter.insert(hash(number, name));
         self.last = Some(key);
         self.rows += 1;
-        let at = self.written + self.buffer.len() as u64;
+        let at = self.filling.at();
         if self.marks.last().is_none_or(|&(_, last)| at - last >= STEP) {
             self.marks.push((key, at));
         }
-        self.buffer.extend_from_slice(&key.to_le_bytes());
-        self.buffer.extend_from_slice(&entry.inode.to_le_bytes());
-        self.buffer.push(entry.kind);
-        self.buffer.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
-        self.buffer.extend_from_slice(name);
-        if self.buffer.len() >= PIECE { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.place.write(self.written, &self.buffer)?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
+        let row = &mut self.filling.buffer;
+        row.extend_from_slice(&key.to_le_bytes());
+        row.extend_from_slice(&entry.inode.to_le_bytes());
+        row.push(entry.kind);
+        row.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        row.extend_from_slice(name);
+        self.filling.step()
     }
 
     pub(crate) fn end(mut self) -> io::Result<Run> {
-        self.flush()?;
-        self.place.cut(self.written);
         self.marks.shrink_to_fit();
-        let Writer { place, rows, directories, marks, filter, .. } = self;
+        let Writer { filling, rows, directories, marks, filter, .. } = self;
+        let place = filling.end()?;
         Ok(Run { place, rows, directories, marks, filter })
     }
 }

@@ -47,7 +47,7 @@ pub use pool::rescue::Freed;
 pub use pool::tidy::{Act, Tidied};
 pub use pool::volume::{Access, ActiveThin, ListedThin, Volume, discard};
 pub use pool::{Device, Pool, PoolSpec, REMOVE_WAIT};
-pub use store::growth::{Grown, Growth, Which};
+pub use store::growth::{Grown, Growth, Low, Which};
 pub use store::header::{Header, LastDown, Part, Verdict};
 pub use store::init::{InitOptions, metadata_bytes_for};
 pub use store::repair::{RepairAct, Repaired};

@@ -40,6 +40,7 @@ impl Config {
             history: self.history(),
             etag_dedup: self.switch("etag_dedup"),
             growing: self.growing(),
+            pool: self.pool()?,
             cancel: Cancel::default(),
             talk: 1,
             new: false,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use registry::Keep;
 
 use crate::fleet::Member;
+use crate::plan::guard::Thresholds;
 use crate::process::cancel::Cancel;
 use crate::store::seam::StoreName;
 use crate::trust::keys::Trust;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub etag_dedup: bool,
     /// How the pool grows by itself; none: it does not. A daemon does it, and `health` knows of it.
     pub growing: Option<Growing>,
+    /// How full the pool may be, and for what.
+    pub pool: Thresholds,
     /// Stops whatever runs, at its next safe point.
     pub cancel: Cancel,
     /// Lines for people on stderr: 0 none, 1 steps, 2 more.

@@ -32,6 +32,7 @@ pub mod naming;
 pub mod operate;
 pub mod oracle;
 pub mod pool;
+pub mod pool_thresholds;
 pub mod power_cut;
 pub mod reboot;
 pub mod refuse;
@@ -121,6 +122,7 @@ pub const ALL: &[Scenario] = &[
     walls::SCENARIO,
     serve::SCENARIO,
     serve_grows::SCENARIO,
+    pool_thresholds::SCENARIO,
 ];
 
 /// What every test run also runs on the suite's other kernels: each kind of thing that we ask of one.

@@ -23,6 +23,7 @@ pub use store::template;
 
 pub use error::Error;
 pub use format::block::Fault;
+pub use format::copy_head::CopyHead;
 pub use format::garbled::Garbled;
 pub use format::holder::Holder;
 pub use format::kind::Kind;
@@ -51,4 +52,5 @@ pub use store::growth::{Grown, Growth, Low, Which};
 pub use store::header::{Header, LastDown, Part, Verdict};
 pub use store::init::{InitOptions, metadata_bytes_for};
 pub use store::repair::{RepairAct, Repaired};
+pub use store::restore::{RestoreOptions, Restored};
 pub use store::{Store, Up, UpOptions};

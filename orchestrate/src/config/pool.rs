@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::host::settings::Copies;
 use crate::plan::guard::{Marks, Part, Thresholds};
 
 impl Config {
@@ -15,6 +16,13 @@ impl Config {
             metadata: self.marks(Part::Metadata)?,
             pause_time: Duration::from_secs(self.number("pool.pause_s").unwrap_or_default()),
         })
+    }
+
+    pub(super) fn copies(&self) -> Copies {
+        Copies {
+            every: Duration::from_secs(self.number("pool.backup_every").unwrap_or_default()),
+            keep: self.number("pool.backup_keep").unwrap_or(1),
+        }
     }
 
     fn marks(&self, part: Part) -> Result<Marks, Error> {

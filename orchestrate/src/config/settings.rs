@@ -41,6 +41,7 @@ impl Config {
             etag_dedup: self.switch("etag_dedup"),
             growing: self.growing(),
             pool: self.pool()?,
+            copies: self.copies(),
             cancel: Cancel::default(),
             talk: 1,
             new: false,

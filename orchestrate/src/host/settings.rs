@@ -25,6 +25,15 @@ pub struct Growing {
     pub metadata_to: Option<u64>,
 }
 
+/// At which pace a daemon copies the pool's metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// The time between two; zero: none are taken.
+    pub every: Duration,
+    /// How many are kept.
+    pub keep: u64,
+}
+
 /// What the caller chose.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -65,6 +74,8 @@ pub struct Settings {
     pub growing: Option<Growing>,
     /// How full the pool may be, and for what.
     pub pool: Thresholds,
+    /// Copies of the pool's metadata that a daemon takes.
+    pub copies: Copies,
     /// Stops whatever runs, at its next safe point.
     pub cancel: Cancel,
     /// Lines for people on stderr: 0 none, 1 steps, 2 more.

@@ -40,6 +40,7 @@ const KEPT: &[(&str, &str)] = &[
     ("gc_freed_bytes_total", "Bytes that collections freed."),
     ("pool_refused_total", "Times that a pool which was too full let no layer be begun."),
     ("pool_paused_total", "Times that a layer waited for room in the pool."),
+    ("pool_copies_total", "Copies of the pool's metadata that the daemon has taken."),
     ("pool_grown_total", "Times that the daemon made the pool larger, by data and metadata."),
     ("scans_total", "Scans that ended, by outcome."),
     ("activations_blocked_total", "Activations that the scan policy refused."),

@@ -15,6 +15,8 @@ const HEADER: usize = 16;
 const ENTRY: usize = 16;
 /// Bitmaps that the metadata's index has room for.
 const METADATA_BITMAPS: usize = 255;
+/// Places of a bitmap.
+const PLACES: usize = 4 * (BLOCK - HEADER);
 /// A count from here on is in a tree of its own.
 const MANY: u32 = 3;
 
@@ -84,7 +86,7 @@ pub(crate) fn make(data: &Counts, metadata: Counts) -> Option<Made> {
     // What has a block of its own from here on is counted once, so this tree is complete.
     let counts = tree(&many(&room.counts), &mut room)?;
     let index = room.take()?;
-    let bitmaps = room.counts.0.len().div_ceil(BITMAP_ENTRIES as usize);
+    let bitmaps = room.counts.0.len().div_ceil(PLACES);
     if bitmaps > METADATA_BITMAPS {
         return None;
     }
@@ -92,9 +94,7 @@ pub(crate) fn make(data: &Counts, metadata: Counts) -> Option<Made> {
     // Every block has its place now.
     let mut page = [0; BLOCK];
     let Room { counts: all, mut pages, .. } = room;
-    for (at, (place, counts)) in
-        places.iter().zip(all.0.chunks(BITMAP_ENTRIES as usize)).enumerate()
-    {
+    for (at, (place, counts)) in places.iter().zip(all.0.chunks(PLACES)).enumerate() {
         let (bitmap, entry) = bitmap(counts, *place);
         pages.insert(*place, bitmap);
         page[HEADER + at * ENTRY..][..ENTRY].copy_from_slice(&entry);
@@ -126,7 +126,7 @@ type Row = (u64, Vec<u8>);
 
 fn data_bitmaps(data: &Counts, room: &mut Room) -> Option<Rows> {
     let mut rows = Rows { size: ENTRY, rows: Vec::new() };
-    for (counts, key) in data.0.chunks(BITMAP_ENTRIES as usize).zip(0..) {
+    for (counts, key) in data.0.chunks(PLACES).zip(0..) {
         let place = room.take()?;
         let (bitmap, entry) = bitmap(counts, place);
         room.pages.insert(place, bitmap);
@@ -260,7 +260,7 @@ mod tests {
         let many = rows(&made, made.data.counts);
         let wanted: Vec<u64> = (0..40_000).filter(|at| at % 3 == 0 && at % 7 >= 3).collect();
         assert_eq!(many.iter().map(|(key, _)| *key).collect::<Vec<_>>(), wanted);
-        assert!(many.iter().all(|(key, count)| *count == ((key % 7) as u32).to_le_bytes()));
+        assert!(many.iter().all(|(key, count)| *count == (key % 7).to_le_bytes()[..4]));
         assert_eq!(rows(&made, made.metadata.counts), [(7, 4_u32.to_le_bytes().to_vec())]);
         let entries =
             metadata_index(&made.pages[&made.metadata.index], made.metadata.index).unwrap();

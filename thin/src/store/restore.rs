@@ -368,7 +368,7 @@ mod tests {
         let (dir, path) = copied("fails");
         let copy = Copied::open(&path).unwrap();
         let (_, made) = made(&copy);
-        let all = 2 + copy.head.pages as usize - 1 + made.pages.len();
+        let all = 1 + usize::try_from(copy.head.pages).unwrap() + made.pages.len();
         for end in 0..all {
             let written = std::cell::RefCell::new(Vec::new());
             let write = |at: u64, _: &Page| {

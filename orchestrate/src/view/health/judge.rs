@@ -125,10 +125,12 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     check("disk_free", facts.disk.clone().and_then(|space| room(&space)), now);
     check("pool_mode", facts.store.clone().and_then(|store| mode(&store)), now);
     let data = facts.store.clone();
-    let data = data.and_then(|store| ratio(&store.data, Part::Data, &facts.marks.data));
+    let data = data.and_then(|store| {
+        ratio(&store.data, Part::Data, &facts.marks.data, store.metadata.is_some())
+    });
     check("pool_data_ratio", data, now);
     let metadata = facts.store.clone().and_then(|store| match &store.metadata {
-        Some(space) => ratio(space, Part::Metadata, &facts.marks.metadata),
+        Some(space) => ratio(space, Part::Metadata, &facts.marks.metadata, true),
         None => Ok("the store keeps no metadata of its own".into()),
     });
     check("pool_meta_ratio", metadata, now);
@@ -257,10 +259,17 @@ fn mode(store: &Condition) -> Result<String, String> {
 }
 
 /// From the mark on at which no layer is begun, a host is to be given no work.
-fn ratio(space: &Space, part: Part, marks: &Marks) -> Result<String, String> {
+fn ratio(space: &Space, part: Part, marks: &Marks, is_pool: bool) -> Result<String, String> {
     let fill = Fill { used: space.used, total: space.total };
     let text = format!("{}% of {} bytes used", fill.percent(), space.total);
     let level = marks.level(fill);
+    if !is_pool {
+        // Nothing waits or is refused in a directory: its file system says by itself that it is full.
+        return match level {
+            Level::Well | Level::Warn | Level::Grow => Ok(text),
+            Level::Refuse | Level::Pause => Err(format!("{text}, {}% or more", marks.refuse)),
+        };
+    }
     let text = match marks.of(level) {
         None => text,
         Some(mark) => format!("{text}, and pool.{}_{} is {mark}", level.word(), part.word()),

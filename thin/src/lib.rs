@@ -23,6 +23,7 @@ pub use store::template;
 
 pub use error::Error;
 pub use format::block::Fault;
+pub use format::copy_head::CopyHead;
 pub use format::garbled::Garbled;
 pub use format::holder::Holder;
 pub use format::kind::Kind;
@@ -47,8 +48,9 @@ pub use pool::rescue::Freed;
 pub use pool::tidy::{Act, Tidied};
 pub use pool::volume::{Access, ActiveThin, ListedThin, Volume, discard};
 pub use pool::{Device, Pool, PoolSpec, REMOVE_WAIT};
-pub use store::growth::{Grown, Growth, Which};
+pub use store::growth::{Grown, Growth, Low, Which};
 pub use store::header::{Header, LastDown, Part, Verdict};
 pub use store::init::{InitOptions, metadata_bytes_for};
 pub use store::repair::{RepairAct, Repaired};
+pub use store::restore::{RestoreOptions, Restored};
 pub use store::{Store, Up, UpOptions};

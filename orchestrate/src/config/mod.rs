@@ -6,6 +6,7 @@ mod bounds;
 pub(crate) mod cosign;
 pub(crate) mod file;
 pub(crate) mod fleet;
+pub(crate) mod pool;
 pub(crate) mod settings;
 pub(crate) mod table;
 

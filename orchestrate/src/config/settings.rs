@@ -40,6 +40,8 @@ impl Config {
             history: self.history(),
             etag_dedup: self.switch("etag_dedup"),
             growing: self.growing(),
+            pool: self.pool()?,
+            copies: self.copies(),
             cancel: Cancel::default(),
             talk: 1,
             new: false,

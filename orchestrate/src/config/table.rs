@@ -72,6 +72,9 @@ const DAYS_MAX: u64 = 36_500;
 /// Percent of the pool that may be promised: ten thousand times its size.
 const PERCENT_MAX: u64 = 1_000_000;
 
+/// Percent of the pool that is in use.
+const PERCENT: Kind = from(1, 100);
+
 /// Threads of one kind, each with a host or a connection of its own.
 const HANDS_MAX: u64 = 256;
 const CONNECTIONS_MAX: u64 = 4096;
@@ -213,6 +216,28 @@ pub const SETTINGS: &[Setting] = &[
         "device nodes of a layer; none: that of unpack"),
     set("unpack.spill_dir", "", &["VENEER_UNPACK_SPILL_DIR"], Kind::Text, "",
         "directory for temporary records; none: TMPDIR, /var/tmp or /tmp"),
+    set("pool.warn_data", "", &["VENEER_POOL_WARN_DATA"], PERCENT, "80",
+        "percent of the pool's data in use at which a daemon warns"),
+    set("pool.grow_data", "", &["VENEER_POOL_GROW_DATA"], PERCENT, "85",
+        "percent of the pool's data in use at which it grows, with serve.grow_to"),
+    set("pool.refuse_data", "", &["VENEER_POOL_REFUSE_DATA"], PERCENT, "95",
+        "percent of the pool's data in use at which no layer is begun any more"),
+    set("pool.pause_data", "", &["VENEER_POOL_PAUSE_DATA"], PERCENT, "97",
+        "percent of the pool's data in use at which layers that are being unpacked wait"),
+    set("pool.warn_metadata", "", &["VENEER_POOL_WARN_METADATA"], PERCENT, "70",
+        "percent of the pool's metadata in use at which a daemon warns"),
+    set("pool.grow_metadata", "", &["VENEER_POOL_GROW_METADATA"], PERCENT, "75",
+        "percent of the pool's metadata in use at which it grows, with serve.grow_to"),
+    set("pool.refuse_metadata", "", &["VENEER_POOL_REFUSE_METADATA"], PERCENT, "90",
+        "percent of the pool's metadata in use at which no layer is begun any more"),
+    set("pool.pause_metadata", "", &["VENEER_POOL_PAUSE_METADATA"], PERCENT, "93",
+        "percent of the pool's metadata in use at which layers that are being unpacked wait"),
+    set("pool.pause_s", "", &["VENEER_POOL_PAUSE_S"], from(0, SECONDS_MAX), "600",
+        "seconds that a layer waits so for room before it is given up for now"),
+    set("pool.backup_every", "", &["VENEER_POOL_BACKUP_EVERY"], from(0, SECONDS_MAX), "3600",
+        "seconds after which a daemon copies the pool's metadata again; 0: never"),
+    set("pool.backup_keep", "", &["VENEER_POOL_BACKUP_KEEP"], from(1, 10_000), "6",
+        "such copies that are kept"),
     set("serve.socket", "--socket", &["VENEER_SOCKET"], Kind::Text, "",
         "the daemon's unix socket; none: serve.sock in the state directory"),
     set("serve.allow", "", &["VENEER_SERVE_ALLOW"], Kind::List, "",

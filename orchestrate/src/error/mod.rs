@@ -3,6 +3,7 @@
 pub(crate) mod amiss;
 pub(crate) mod class;
 pub(crate) mod export;
+pub(crate) mod filling;
 pub(crate) mod image;
 pub(crate) mod leaves;
 pub(crate) mod push;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use crate::error::amiss::{Amiss, Making};
 use crate::error::class::Class;
 use crate::error::export::NotExported;
+use crate::error::filling::Filling;
 use crate::error::image::Unusable;
 use crate::error::push::NotPushed;
 use crate::error::refusal::Refusal;
@@ -144,6 +146,8 @@ pub enum Error {
         /// Bytes that a collection would free, where that was looked at.
         garbage: Option<u64>,
     },
+    /// Work on an image that a pool which fills up does not let begin, or go on.
+    Filling(Box<Filling>),
     /// These bytes were refused before, and are not unpacked again.
     Quarantined {
         /// The object.
@@ -279,6 +283,7 @@ impl std::error::Error for Error {
             | Error::Gone { .. }
             | Error::Locked { .. }
             | Error::NoSpace { .. }
+            | Error::Filling(_)
             | Error::Mismatch { .. }
             | Error::Quarantined { .. }
             | Error::Fence { .. }

@@ -87,6 +87,7 @@ impl fmt::Display for Error {
                     }
                 }
             }
+            Error::Filling(filling) => filling.fmt(f),
             Error::Quarantined { layer, digest, why } => write!(
                 f,
                 "layer {}: these bytes were refused before and are not unpacked again: {why}; \

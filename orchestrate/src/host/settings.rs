@@ -6,6 +6,7 @@ use std::time::Duration;
 use registry::Keep;
 
 use crate::fleet::Member;
+use crate::plan::guard::Thresholds;
 use crate::process::cancel::Cancel;
 use crate::store::seam::StoreName;
 use crate::trust::keys::Trust;
@@ -22,6 +23,15 @@ pub struct Growing {
     pub data_by: u64,
     /// Bytes of metadata that it may come to have; none: what that much data needs.
     pub metadata_to: Option<u64>,
+}
+
+/// At which pace a daemon copies the pool's metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// The time between two; zero: none are taken.
+    pub every: Duration,
+    /// How many are kept.
+    pub keep: u64,
 }
 
 /// What the caller chose.
@@ -62,6 +72,10 @@ pub struct Settings {
     pub etag_dedup: bool,
     /// How the pool grows by itself; none: it does not. A daemon does it, and `health` knows of it.
     pub growing: Option<Growing>,
+    /// How full the pool may be, and for what.
+    pub pool: Thresholds,
+    /// Copies of the pool's metadata that a daemon takes.
+    pub copies: Copies,
     /// Stops whatever runs, at its next safe point.
     pub cancel: Cancel,
     /// Lines for people on stderr: 0 none, 1 steps, 2 more.

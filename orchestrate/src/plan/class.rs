@@ -45,7 +45,7 @@ pub fn class(error: &Error) -> Class {
         Error::Making(_) => Class::Temporary,
         Error::Amiss(amiss) => amiss.class(),
         Error::NotOurs { .. } => Class::Temporary,
-        Error::NoSpace { .. } => Class::NoSpace,
+        Error::NoSpace { .. } | Error::Filling(_) => Class::NoSpace,
         Error::Mismatch { .. } | Error::Quarantined { .. } => Class::Refused,
         Error::Cancelled { .. } => Class::Cancelled,
         Error::NoNotes { .. } => Class::NotFound,
@@ -190,7 +190,7 @@ pub(crate) fn failed_by(error: &Error) -> &'static str {
         Error::Fetch(_) => S3,
         Error::Away { source, .. } => failed_by(source),
         Error::Unpack { source, .. } if stream_error(source).is_some() => S3,
-        Error::Thin(_) => "pool",
+        Error::Thin(_) | Error::Filling(_) => "pool",
         Error::Registry(_) => "registry",
         _ => "host",
     }

@@ -42,6 +42,7 @@ pub(crate) mod condemned;
 pub(crate) mod disks;
 pub(crate) mod epoch;
 pub mod garbage;
+pub mod guard;
 pub(crate) mod mapped;
 pub mod repair;
 pub mod retry;

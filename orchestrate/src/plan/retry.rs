@@ -102,6 +102,7 @@ pub(crate) fn is_spent(error: &Error) -> bool {
         | Error::Stranger { .. }
         | Error::Gone { .. }
         | Error::NoSpace { .. }
+        | Error::Filling(_)
         | Error::Mismatch { .. }
         | Error::Quarantined { .. }
         | Error::Fence { .. }

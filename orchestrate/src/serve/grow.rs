@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use thin::{Dm, Grown, Growth, Pool, Store, Woken};
+use thin::{Dm, Grown, Growth, Low, Pool, Store, Woken};
 
 use crate::error::Error;
 use crate::error::leaves::whole;
 use crate::host::settings::Growing;
+use crate::plan::guard::Thresholds;
 use crate::process::log::{self, Level};
 use crate::serve::daemon::Daemon;
 use crate::store::seam::StoreName;
@@ -30,7 +31,8 @@ pub(super) fn start(daemon: &Arc<Daemon>) {
     let started = thread::Builder::new().name("grow".into()).spawn(move || {
         let mut said = None;
         while !shared.is_stopping() {
-            tell(&shared, &pool, look(&growing, &pool), &mut said);
+            let marks = shared.settings().pool;
+            tell(&shared, &pool, look(&growing, &marks, &pool), &mut said);
             wait(&shared, &pool);
         }
     });
@@ -41,7 +43,7 @@ pub(super) fn start(daemon: &Arc<Daemon>) {
 }
 
 /// Makes the pool larger, if it runs low.
-fn look(growing: &Growing, pool: &str) -> Result<Vec<Grown>, Error> {
+fn look(growing: &Growing, marks: &Thresholds, pool: &str) -> Result<Vec<Grown>, Error> {
     let mut store = Store::open(&growing.dir)?;
     let of = &store.header().name;
     if of != pool {
@@ -51,7 +53,9 @@ fn look(growing: &Growing, pool: &str) -> Result<Vec<Grown>, Error> {
             "pool_dir {dir} has the files of pool \"{of}\", and the store is thin:{pool}: set pool_dir"
         )));
     }
+    let free = |used: u64| 100_u64.saturating_sub(used);
     let growth = Growth {
+        low: Low { data: free(marks.data.grow), metadata: free(marks.metadata.grow) },
         data_to: growing.data_to,
         data_by: growing.data_by,
         metadata_to: growing.metadata_to,
@@ -114,7 +118,7 @@ fn record(daemon: &Daemon, pool: &str, detail: &str, grown: Option<&str>) {
 }
 
 /// Until the pool has something to say, or a while.
-fn wait(daemon: &Daemon, pool: &str) {
+pub(super) fn wait(daemon: &Daemon, pool: &str) {
     let mut watch =
         Dm::open().and_then(|dm| Pool::adopt(dm, pool)).and_then(|pool| pool.watch()).ok();
     for _ in 0..SLICES {

@@ -2,12 +2,13 @@
 //!
 //! What each thread does: this one ticks; one waits for signals; one for each socket accepts; each
 //! connection has its own, of which there are so many; workers (`workers`); one sends who tells of ends
-//! (`deliveries`); one makes the pool larger (`grow`); one follows the fleet's document (`fleet`). What they share is in `daemon`.
+//! (`deliveries`); one makes the pool larger (`grow`), one says how full it is (`room`), one copies its metadata (`copies`); one follows the fleet's document (`fleet`). What they share is in `daemon`.
 
 pub(crate) mod api;
 pub(crate) mod auth;
 pub(crate) mod client;
 pub(crate) mod connections;
+pub(crate) mod copies;
 pub(crate) mod daemon;
 pub(crate) mod deliveries;
 mod ear;
@@ -29,6 +30,7 @@ pub(crate) mod problem;
 pub(crate) mod queue;
 pub(crate) mod reach;
 pub(crate) mod refresh;
+pub(crate) mod room;
 pub(crate) mod routes;
 pub mod settings;
 pub(crate) mod slot;
@@ -125,6 +127,8 @@ pub fn serve(
     }
     deliveries::start(&daemon);
     grow::start(&daemon);
+    room::start(&daemon);
+    copies::start(&daemon);
     refresh::start(&daemon);
     fleet::start(&daemon);
     // It is there again before anybody is answered.

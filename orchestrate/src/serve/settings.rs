@@ -17,6 +17,7 @@ const OTHER: &[&str] = &[
     "spool_age",
     "receive_keep_s",
     "log",
+    "pool.",
     "serve.",
     "sources.",
     "history.",

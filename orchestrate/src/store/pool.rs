@@ -15,6 +15,7 @@ use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
 
 use crate::error::Error;
 use crate::plan::Mapping;
+use crate::plan::guard::Fills;
 use crate::plan::mapped::Mapped;
 use crate::store::disks::Disks;
 use crate::store::pool_image::{self, ImageReading, ImageWork};
@@ -461,6 +462,10 @@ impl Store for ThinStore {
 
     fn space(&self) -> Result<Space, Error> {
         pool_room::space(&self.pool)
+    }
+
+    fn fills(&self) -> Result<Option<Fills>, Error> {
+        pool_room::fills(&self.pool).map(Some)
     }
 
     fn condition(&self) -> Result<Condition, Error> {

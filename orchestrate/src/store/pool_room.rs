@@ -3,6 +3,7 @@
 use thin::Pool;
 
 use crate::error::Error;
+use crate::plan::guard::{Fill, Fills};
 use crate::store::seam::{Condition, Space, Taken};
 
 /// A block of the pool's metadata, bytes (kernel documentation, thin-provisioning).
@@ -19,6 +20,17 @@ pub(super) fn space(pool: &Pool) -> Result<Space, Error> {
     let (used, total) =
         status.working().map_or((0, 0), |pool| (pool.used_data.0, pool.total_data.0));
     Ok(Space { total: total * block, used: used * block, block })
+}
+
+/// A pool that does not answer is full: nothing can be written to it.
+pub(super) fn fills(pool: &Pool) -> Result<Fills, Error> {
+    let block = block_bytes(pool);
+    let status = pool.status()?;
+    let of = |used: u64, total: u64, block: u64| Fill { used: used * block, total: total * block };
+    Ok(status.working().map_or_else(Fills::default, |now| Fills {
+        data: of(now.used_data.0, now.total_data.0, block),
+        metadata: of(now.used_metadata, now.total_metadata, METADATA_BLOCK_BYTES),
+    }))
 }
 
 pub(super) fn condition(pool: &Pool) -> Result<Condition, Error> {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::error::quote::quoted;
 use crate::plan::Mapping;
+use crate::plan::guard::Fills;
 use crate::plan::mapped::Mapped;
 use crate::store::content::Content;
 use crate::store::disks::Disks;
@@ -228,6 +229,12 @@ pub trait Store: Send {
     /// Whether a template of `bytes` can be made here at all.
     fn fits_template(&self, _id: u32, _bytes: u64) -> bool {
         true
+    }
+
+    /// How full it is by its own figures, at the cost of a question to the kernel; none of a directory, which has no
+    /// room of its own.
+    fn fills(&self) -> Result<Option<Fills>, Error> {
+        Ok(None)
     }
 
     /// Whether there is room for so many volumes more.

@@ -18,6 +18,7 @@ use crate::store::seal::{self, Key, SealRecord};
 use crate::store::seam::Ground;
 use crate::verbs::arriving::Arriving;
 use crate::verbs::blobs::LATE;
+use crate::verbs::room::Paced;
 use crate::verbs::verdict;
 use crate::verbs::volumes::{abandon, discard_alone, discard_earlier};
 use crate::verbs::wanted::{Place, Wanted, chain_below};
@@ -326,7 +327,12 @@ fn apply(
     let manifest = host.manifests.unnamed(volume.id)?;
     let limits = &host.settings.limits;
     let stop = host.settings.cancel.stop();
-    let applied = match work.content().apply(&mut *stream, Some(&manifest), limits, &stop) {
+    let mut paced = Paced::new(host, &format!("layer {title}"), &mut *stream, work.content())?;
+    let applied = work.content().apply(&mut paced, Some(&manifest), limits, &stop);
+    if let Some(error) = paced.ended() {
+        return Err(error);
+    }
+    let applied = match applied {
         Ok(applied) => applied,
         Err(ImageError::Layer(source)) => return Err(Error::Unpack { layer: title, source }),
         Err(ImageError::Unfit(source)) => {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::Error;
+use crate::error::filling::Filling;
 use crate::error::image::Unusable;
 use crate::host::Host;
 use crate::host::reach::Reach;
@@ -214,6 +215,10 @@ impl Host {
             Error::NoSpace { what, needs, free, .. } => {
                 Error::NoSpace { what, needs, free, garbage: self.garbage_bytes() }
             }
+            Error::Filling(filling) => {
+                let garbage = self.garbage_bytes();
+                Error::Filling(Box::new(Filling { garbage, ..*filling }))
+            }
             // It ran full under the apply: the admission had counted on less.
             Error::Unpack { layer, source } if source.kind() == unpack::Kind::NoSpace => {
                 let garbage = self.garbage_bytes().filter(|bytes| *bytes > 0);
@@ -276,8 +281,13 @@ impl Host {
         let mut ensured = empty(image, false);
         let parent = template::template(self)?;
         self.use_images()?;
-        let mut stack =
-            Stack { below: Below::Template, parent, ahead: None, place: (0, wanted.len()) };
+        let mut stack = Stack {
+            below: Below::Template,
+            parent,
+            ahead: None,
+            place: (0, wanted.len()),
+            begun: false,
+        };
         let mut layers = Vec::new();
         for (pos, this) in wanted.iter().enumerate() {
             let begun = Instant::now();
@@ -331,6 +341,10 @@ impl Host {
                     return Ok(found);
                 }
                 self.may_reach(Reach::Fetching, &wanted.title())?;
+                // What is begun may come to its end: the first layer decides.
+                if !stack.begun {
+                    self.may_begin(&format!("layer {}", wanted.title()))?;
+                }
                 let begun = build::begin(self, &wanted, stack.parent.id)?;
                 // Whoever had the lock until now may have built just this.
                 if let Some(found) = self.find(&mut wanted, stack)? {
@@ -339,6 +353,7 @@ impl Host {
                 begun
             }
         };
+        stack.begun = true;
         let (key, bytes) = (&wanted.key, wanted.size);
         let step = format!("{}: {bytes} bytes", wanted.title);
         self.tell(1, &step, &[("layer", key.as_str().into()), ("bytes", bytes.into())]);
@@ -408,6 +423,8 @@ struct Stack {
     ahead: Option<Begun>,
     /// Which of how many layers is at work.
     place: (usize, usize),
+    /// Whether a layer of it was begun.
+    begun: bool,
 }
 
 impl LayerReport {

@@ -33,6 +33,7 @@ pub(crate) mod resize;
 pub(crate) mod resolve;
 pub(crate) mod restore;
 pub(crate) mod resume;
+pub(crate) mod room;
 pub mod scan;
 pub(crate) mod serials;
 pub(crate) mod signatures;

@@ -59,6 +59,9 @@ pub struct Usage {
     pub points: Vec<(String, Option<u64>)>,
     /// The sizes of all activations together, bytes: what they would take if everything were written to.
     pub promised_bytes: u64,
+    /// What they may come to by the setting `overcommit`, bytes; none where nothing bounds it.
+    #[serde(default)]
+    pub promised_bytes_max: Option<u64>,
     /// What `gc` would free without a bound, bytes.
     pub garbage_bytes: u64,
     /// Ids that no row knows.
@@ -116,8 +119,11 @@ impl Host {
             Some((name, takes(point.id).map(|taken| taken.exclusive_bytes)))
         };
         let points = self.registry.points()?.into_iter().filter_map(named).collect();
+        let space = self.store.space()?;
+        let percent = self.settings.overcommit.filter(|_| self.store.alone());
         Ok(Usage {
-            space: self.store.space()?,
+            promised_bytes_max: percent.map(|percent| bound(space.total, percent)),
+            space,
             images,
             points,
             promised_bytes: promised(&facts.activations),
@@ -139,8 +145,7 @@ impl Host {
         let Some(percent) = self.settings.overcommit.filter(|_| self.store.alone()) else {
             return Ok(());
         };
-        let bound = u128::from(self.store.space()?.total) * u128::from(percent) / 100;
-        let bound = u64::try_from(bound).unwrap_or(u64::MAX);
+        let bound = bound(self.store.space()?.total, percent);
         let free = bound.saturating_sub(promised(&self.registry.activations()?));
         if more <= free {
             return Ok(());
@@ -163,6 +168,11 @@ impl ActivationUse {
             exclusive_bytes: taken.map(|taken| taken.exclusive_bytes),
         }
     }
+}
+
+/// What may be promised of so many bytes.
+pub(crate) fn bound(total: u64, percent: u64) -> u64 {
+    u64::try_from(u128::from(total) * u128::from(percent) / 100).unwrap_or(u64::MAX)
 }
 
 /// The sizes of all activations together, bytes.

@@ -481,5 +481,13 @@ fn pool(typist: &mut Typist) -> Result<()> {
     }
     typist.types("thin pool up DIR", &[0])?;
     typist.types("thin pool grow DIR --metadata 64M", &[0])?;
+    typist.means("COPY", format!("{HOME}/copy"));
+    typist.types("thin pool backup COPY", &[0])?;
+    typist.types("thin pool restore DIR COPY", &[100])?;
+    typist.types("thin pool down DIR", &[0])?;
+    typist.types("thin pool backup COPY --dir DIR", &[0])?;
+    typist.types("thin pool restore DIR COPY --dry-run", &[0])?;
+    typist.types("thin pool restore DIR COPY", &[0])?;
+    typist.types("thin pool up DIR", &[0])?;
     Ok(())
 }

@@ -32,6 +32,8 @@ pub mod naming;
 pub mod operate;
 pub mod oracle;
 pub mod pool;
+pub mod pool_backup;
+pub mod pool_thresholds;
 pub mod power_cut;
 pub mod reboot;
 pub mod refuse;
@@ -121,6 +123,8 @@ pub const ALL: &[Scenario] = &[
     walls::SCENARIO,
     serve::SCENARIO,
     serve_grows::SCENARIO,
+    pool_thresholds::SCENARIO,
+    pool_backup::SCENARIO,
 ];
 
 /// What every test run also runs on the suite's other kernels: each kind of thing that we ask of one.

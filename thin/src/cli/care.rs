@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use thin::doctor::{Level, examine};
 use thin::{
-    Bytes, Dm, Error, Garbled, Growth, Need, PoolStatus, Reserve, Store, Which, Woken, parse_bytes,
+    Bytes, Dm, Error, Garbled, Growth, Low, Need, PoolStatus, Reserve, Store, Which, Woken,
+    parse_bytes,
 };
 
 use crate::cli::report::Report;
@@ -89,7 +90,9 @@ impl Grower<'_> {
         let (data_to, metadata_to) = (bytes(&verb.grow_to)?, bytes(&verb.grow_metadata_to)?);
         match (&verb.grow, data_to) {
             (Some(dir), Some(data_to)) => {
-                let growth = Growth { data_to, data_by: parse_bytes(&verb.grow_by)?, metadata_to };
+                let low = Low::default();
+                let growth =
+                    Growth { low, data_to, data_by: parse_bytes(&verb.grow_by)?, metadata_to };
                 Ok(Some(Grower { dir, growth, complaint: String::new() }))
             }
             (None, None) => Ok(None),

@@ -23,6 +23,8 @@ pub(crate) enum PoolVerb {
     Up(PoolUp),
     Grow(PoolGrow),
     Repair(PoolRepair),
+    Backup(PoolBackup),
+    Restore(PoolRestore),
     WhenFull(PoolWhenFull),
 }
 
@@ -149,6 +151,39 @@ pub(crate) struct PoolRepair {
     /// the files were moved or restored on purpose, and `pool up --moved` is refused
     #[argh(switch)]
     pub(crate) moved: bool,
+}
+
+/// Write a copy of a pool's metadata, also while it works: of one moment, with checksums. It has the maps and not
+/// the data.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "backup")]
+pub(crate) struct PoolBackup {
+    /// the file; one that is there is replaced once the new copy is whole
+    #[argh(positional)]
+    pub(crate) file: PathBuf,
+    /// the pool's directory, also of one that is down; else the live pool that --pool names
+    #[argh(option)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// Put a copy of a pool's metadata back while the pool is down. What was there is kept. Refused are copies that
+/// are damaged, of another pool, or older than what is there.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "restore")]
+pub(crate) struct PoolRestore {
+    /// its directory
+    #[argh(positional)]
+    pub(crate) dir: PathBuf,
+    /// the copy
+    #[argh(positional)]
+    pub(crate) file: PathBuf,
+    /// also one that is older than what the pool has: what was made since is lost, and what was removed since may
+    /// have been overwritten
+    #[argh(switch)]
+    pub(crate) older: bool,
+    /// only look whether it could be put back
+    #[argh(switch)]
+    pub(crate) dry_run: bool,
 }
 
 /// Choose, on a live pool, what happens to a write that finds no free block.

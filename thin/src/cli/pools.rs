@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use thin::{
     DataBlockSize, Device, Dm, DmName, Error, Features, Garbled, InitOptions, Kind, Pool, PoolSpec,
-    RepairAct, Store, UpOptions, WhenFull, parse_bytes,
+    RepairAct, RestoreOptions, Store, UpOptions, WhenFull, parse_bytes,
 };
 
 use crate::cli::Context;
@@ -77,12 +77,7 @@ pub(crate) fn perform(context: &Context, verb: PoolVerb) -> Result<Report, Error
             Store::open(&grow.dir)?.grow(&Dm::open()?, data, metadata).map(Report::one)
         }
         PoolVerb::Repair(repair) => {
-            // A host without device-mapper cannot have the pool up.
-            let dm = match Dm::open() {
-                Ok(dm) => Some(dm),
-                Err(err) if err.kind() == Kind::NoDeviceMapper => None,
-                Err(err) => return Err(err),
-            };
+            let dm = dm_if_any()?;
             let mut store = Store::open(&repair.dir)?;
             if repair.moved {
                 store.take_moved()?;
@@ -90,6 +85,19 @@ pub(crate) fn perform(context: &Context, verb: PoolVerb) -> Result<Report, Error
             let repaired = store.repair(dm.as_ref(), repair.dry_run)?;
             let well = repaired.act != RepairAct::NeedsRepair;
             Ok(Report::Answer(well, serde_json::to_value(repaired).unwrap_or(Value::Null)))
+        }
+        PoolVerb::Backup(backup) => {
+            let head = match &backup.dir {
+                Some(dir) => Store::open(dir)?.backup(dm_if_any()?.as_ref(), &backup.file)?,
+                None => context.pool()?.backup(&backup.file)?,
+            };
+            Ok(Report::one(head))
+        }
+        PoolVerb::Restore(restore) => {
+            let options = RestoreOptions { older: restore.older, dry_run: restore.dry_run };
+            let dm = dm_if_any()?;
+            let mut store = Store::open(&restore.dir)?;
+            store.restore(dm.as_ref(), &restore.file, options).map(Report::one)
         }
         PoolVerb::WhenFull(when) => {
             let when_full = match when.what.as_str() {
@@ -106,6 +114,15 @@ pub(crate) fn perform(context: &Context, verb: PoolVerb) -> Result<Report, Error
             pool.set_when_full(when_full)?;
             show(&pool)
         }
+    }
+}
+
+/// A host without device-mapper cannot have a pool up.
+fn dm_if_any() -> Result<Option<Dm>, Error> {
+    match Dm::open() {
+        Ok(dm) => Ok(Some(dm)),
+        Err(err) if err.kind() == Kind::NoDeviceMapper => Ok(None),
+        Err(err) => Err(err),
     }
 }
 

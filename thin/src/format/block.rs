@@ -53,7 +53,12 @@ pub(crate) fn u64_at(block: &[u8], at: usize) -> Option<u64> {
 
 /// CRC-32C as the kernel's `crc32c(~0, ..)` gives it.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(!0, |crc: u32, &byte| {
+    crc32c_on(!0, bytes)
+}
+
+/// As [`crc32c`], of what follows the bytes that gave `sum`.
+pub(crate) fn crc32c_on(sum: u32, bytes: &[u8]) -> u32 {
+    bytes.iter().fold(sum, |crc: u32, &byte| {
         let [low, ..] = crc.to_le_bytes();
         CRC_TABLE[usize::from(low ^ byte)] ^ (crc >> 8)
     })

@@ -2,9 +2,11 @@
 
 pub(crate) mod bitmaps;
 pub(crate) mod block;
+pub(crate) mod copy_head;
 pub(crate) mod garbled;
 pub(crate) mod holder;
 pub(crate) mod kind;
+pub(crate) mod made_maps;
 pub(crate) mod ondisk;
 pub(crate) mod quote;
 pub(crate) mod room;

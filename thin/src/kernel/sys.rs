@@ -76,7 +76,7 @@ impl LoopInfo {
 
 /// A page-aligned buffer, as O_DIRECT asks for. Safe by its alignment alone.
 #[repr(C, align(4096))]
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Page(pub(crate) [u8; 4096]);
 
 /// One device-mapper ioctl. `buf` starts with a `struct dm_ioctl` whose `data_size` is its length.

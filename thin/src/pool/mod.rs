@@ -4,6 +4,7 @@
 //! `store/mod.rs`.
 
 pub(crate) mod admit;
+pub(crate) mod copies;
 pub(crate) mod delta;
 pub(crate) mod disk;
 pub(crate) mod events;

@@ -116,7 +116,7 @@ pub(crate) fn missed(path: &Path) -> Result<Unreachable, Error> {
     missed_of(&Reader::open(path)?)
 }
 
-fn missed_of(reader: &Reader) -> Result<Unreachable, Error> {
+pub(crate) fn missed_of(reader: &Reader) -> Result<Unreachable, Error> {
     let superblock = reader.superblock(0)?;
     let missed = |map: &SpaceMap| -> Result<u64, Error> {
         let found = reader.miscounted(map)?;

@@ -20,9 +20,26 @@ use crate::store::{METADATA_MAX, Store};
 /// header have to be written there too.
 const HOST_RESERVE: u64 = 256 << 20;
 
+/// Up to how many percent free a part of a pool runs low.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Low {
+    /// Of the data.
+    pub data: u64,
+    /// Of the metadata.
+    pub metadata: u64,
+}
+
+impl Default for Low {
+    fn default() -> Low {
+        Low { data: 15, metadata: 25 }
+    }
+}
+
 /// How far a pool may grow by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Growth {
+    /// When it does.
+    pub low: Low,
     /// Bytes of data that it may come to have.
     pub data_to: u64,
     /// Bytes of data that it grows by at a time.
@@ -69,14 +86,9 @@ impl Grown {
     }
 }
 
-/// Whether 15 % of the data or less is free, or so little that the kernel raises an event.
-fn data_is_low(free: u64, total: u64, low_water: u64) -> bool {
-    free <= low_water.max(total.saturating_mul(15) / 100)
-}
-
-/// Whether a quarter of the metadata or less is free, or so little that the kernel raises an event.
-fn metadata_is_low(free: u64, total: u64, low_water: Option<u64>) -> bool {
-    free <= low_water.unwrap_or(0).max(total / 4)
+/// Whether so many percent or less are free, or so little that the kernel raises an event.
+fn is_low(free: u64, total: u64, low_water: u64, percent: u64) -> bool {
+    free <= low_water.max(total.saturating_mul(percent) / 100)
 }
 
 /// The sizes of now and the bounds, bytes.
@@ -90,17 +102,24 @@ struct Sizes {
 }
 
 /// What runs low, and what size it is to have. Metadata first: without it no data can be mapped.
-fn decide(working: &Working, lost: u64, low_water: u64, sizes: Sizes, by: u64) -> Vec<Grown> {
+fn decide(
+    working: &Working,
+    lost: u64,
+    low_water: u64,
+    sizes: Sizes,
+    growth: &Growth,
+) -> Vec<Grown> {
+    let (low, by) = (growth.low, growth.data_by);
     let mut out = Vec::new();
     let (free, total) = (working.free_metadata(), working.total_metadata);
-    if metadata_is_low(free, total, working.metadata_low_water) {
+    if is_low(free, total, working.metadata_low_water.unwrap_or(0), low.metadata) {
         let to = sizes.metadata.saturating_mul(2).min(sizes.metadata_bound).min(METADATA_MAX);
         let more = to / 4096 > sizes.metadata / 4096;
         let from = sizes.metadata;
         out.push(Grown { which: Which::Metadata, from, to: if more { to } else { from } });
     }
     let free = working.free_data().0.saturating_sub(lost);
-    if data_is_low(free, working.total_data.0, low_water) {
+    if is_low(free, working.total_data.0, low_water, low.data) {
         let to = sizes.data.saturating_add(by.max(sizes.block)).min(sizes.data_bound);
         let more = to / sizes.block > sizes.data / sizes.block;
         let from = sizes.data;
@@ -136,7 +155,7 @@ impl Store {
         };
         // A pool that cannot be asked for this is full enough to be looked at another time.
         let lost = pool.unreachable().unwrap_or_default().data;
-        let mut out = decide(working, lost, pool.table().low_water, sizes, growth.data_by);
+        let mut out = decide(working, lost, pool.table().low_water, sizes, growth);
         for grown in &mut out {
             if grown.is_at_bound() {
                 continue;
@@ -212,8 +231,13 @@ mod tests {
     };
 
     fn decided(line: &str, lost: u64, sizes: Sizes, by: u64) -> Vec<Grown> {
+        decided_by(Low::default(), line, lost, sizes, by)
+    }
+
+    fn decided_by(low: Low, line: &str, lost: u64, sizes: Sizes, by: u64) -> Vec<Grown> {
         let status = PoolStatus::parse(line).unwrap();
-        decide(status.working().unwrap(), lost, 100, sizes, by)
+        let growth = Growth { low, data_to: 0, data_by: by, metadata_to: None };
+        decide(status.working().unwrap(), lost, 100, sizes, &growth)
     }
 
     fn used(data: u64, metadata: u64) -> String {
@@ -235,6 +259,21 @@ mod tests {
         assert_eq!(decided(&used(1024, 2048), 0, SIZES, by), both);
         // What is counted as free and never given out is not free.
         assert_eq!(decided(&used(770, 0), 101, SIZES, by), [grown(Which::Data, 64, 80)]);
+    }
+
+    #[test]
+    fn what_is_low_is_the_callers_choice_down_to_what_the_kernel_says() {
+        let low = Low { data: 50, metadata: 40 };
+        let which = |low, data, metadata| -> Vec<Which> {
+            let found = decided_by(low, &used(data, metadata), 0, SIZES, 1 << 20);
+            found.iter().map(|grown| grown.which).collect()
+        };
+        assert_eq!(which(low, 511, 1228), []);
+        assert_eq!(which(low, 512, 1229), [Which::Metadata, Which::Data]);
+        // The low water marks of the pool: 100 data blocks, 300 of the metadata.
+        let none = Low { data: 0, metadata: 0 };
+        assert_eq!(which(none, 923, 1747), []);
+        assert_eq!(which(none, 924, 1748), [Which::Metadata, Which::Data]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(crate) mod growth;
 pub(crate) mod header;
 pub(crate) mod init;
 pub(crate) mod repair;
+pub(crate) mod restore;
 pub mod template;
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -291,6 +292,7 @@ impl Store {
     ) -> Result<PoolStatus, Error> {
         let mut pool =
             self.live(dm)?.ok_or_else(|| Error::PoolMissing { pool: self.header.name.clone() })?;
+        self.copy_before_growing(&pool);
         if let Some(bytes) = metadata {
             self.header.metadata.bytes = self.enlarge(&self.header.metadata, bytes, false)?;
             if let Some(spare) = &self.header.spare {

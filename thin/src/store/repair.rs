@@ -114,18 +114,21 @@ impl Store {
             }
             (_, _, true) => Ok(ended(RepairAct::NeedsRepair, None, None)),
             (true, true, false) => {
+                self.copy_before_mending("repair");
                 run(&check, &["--clear-needs-check-flag".into(), path.clone().into()], &path)?;
                 spacemap::recount(&path)?;
                 self.forget_mark(&path)?;
                 Ok(ended(RepairAct::FlagCleared, Some(LOST_COMMIT), None))
             }
             (true, false, false) => {
+                self.copy_before_mending("repair");
                 spacemap::recount(&path)?;
                 run(&check, &[path.clone().into()], &path)?;
                 self.forget_mark(&path)?;
                 Ok(ended(RepairAct::Recounted, None, None))
             }
             (false, _, false) => {
+                self.copy_before_mending("repair");
                 let kept = self.rebuild(&check, &path)?;
                 Ok(ended(RepairAct::Rebuilt, Some(LOST_REBUILD), Some(kept)))
             }
@@ -180,7 +183,7 @@ impl Store {
     }
 
     /// A tool has written: the exact mark is void, and the lowest transaction id is what it left.
-    fn forget_mark(&mut self, device: &Path) -> Result<(), Error> {
+    pub(crate) fn forget_mark(&mut self, device: &Path) -> Result<(), Error> {
         let superblock = Reader::open(device)?.superblock(0)?;
         let header = self.header_mut();
         header.last_down = None;

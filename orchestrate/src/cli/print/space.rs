@@ -98,6 +98,11 @@ pub(crate) fn usage(usage: &Usage) -> String {
         "own",
         "rm frees",
     );
+    if usage.promised_bytes > 0 {
+        let most = usage.promised_bytes_max.map(|bytes| format!(", at most {} may be", mib(bytes)));
+        let line = format!("activations may grow to {}", mib(usage.promised_bytes));
+        text.insert_str(0, &format!("{line}{}\n", most.unwrap_or_default()));
+    }
     for image in &usage.images {
         let pinned = if image.pinned { "  pinned" } else { "" };
         put(

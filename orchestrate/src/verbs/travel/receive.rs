@@ -292,6 +292,7 @@ impl Host {
             return Err(Error::Stranger { name: name.into(), by });
         }
         self.store.admit(1)?;
+        self.may_begin(&format!("the disk that arrives as {name}"))?;
         self.may_promise(name, head.disk_bytes)?;
         let origin = match (&head.basis, base) {
             (Basis::Nothing {}, _) => None,
@@ -371,6 +372,7 @@ impl Host {
     ) -> Result<(), Ended> {
         let mut block = Vec::new();
         let (mut since, mut at) = (STEP_BYTES, Instant::now());
+        let mut guard = self.guard(&format!("the disk that arrives as {}", arrival.name));
         loop {
             self.settings.cancel.check()?;
             if since >= STEP_BYTES || at.elapsed() >= STEP_TIME {
@@ -378,6 +380,7 @@ impl Host {
                     open.sync()?;
                     self.note_arrival(arrival, *reached)?;
                 }
+                guard.pass(self.store.as_ref())?;
                 let disks = self.store.disks().ok_or(Error::from(NotMoved::Directories))?;
                 disks.travels().has_room(STEP_BYTES.max(head.block_bytes))?;
                 (since, at) = (0, Instant::now());

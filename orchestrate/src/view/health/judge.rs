@@ -10,6 +10,7 @@ use crate::error::class::Class;
 use crate::host::settings::Growing;
 use crate::plan::class::S3;
 use crate::plan::condemned::Standing;
+use crate::plan::guard::{Fill, Level, Marks, Part, Thresholds};
 use crate::plan::{self, Fence, epoch};
 use crate::store::seam::{Condition, Space};
 use crate::verbs::catalog;
@@ -17,10 +18,6 @@ use crate::verbs::unsettled::Unsettled;
 
 /// Bytes of the state directory's file system below which no work is taken.
 const DISK_FREE_MIN: u64 = 64 << 20;
-
-/// Hundredths of a store's data or bookkeeping above which there is no room for work.
-const DATA_MAX: u64 = 95;
-const METADATA_MAX: u64 = 90;
 
 /// How long the oldest run may wait for its turn.
 const BACKLOG_MAX: Duration = Duration::from_secs(900);
@@ -62,6 +59,8 @@ pub struct Facts {
     pub disk: Result<Space, String>,
     /// The store.
     pub store: Result<Condition, String>,
+    /// At which marks of the store what is done.
+    pub marks: Thresholds,
     /// The registry's transaction id, of one moment with the store's.
     pub registry_transaction: Result<u64, String>,
     /// The last run that had to ask S3.
@@ -125,10 +124,13 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     check("db_write", facts.db_write.clone().map(|()| "a commit is on disk".into()), now);
     check("disk_free", facts.disk.clone().and_then(|space| room(&space)), now);
     check("pool_mode", facts.store.clone().and_then(|store| mode(&store)), now);
-    let data = facts.store.clone().and_then(|store| ratio(&store.data, DATA_MAX));
+    let data = facts.store.clone();
+    let data = data.and_then(|store| {
+        ratio(&store.data, Part::Data, &facts.marks.data, store.metadata.is_some())
+    });
     check("pool_data_ratio", data, now);
     let metadata = facts.store.clone().and_then(|store| match &store.metadata {
-        Some(space) => ratio(space, METADATA_MAX),
+        Some(space) => ratio(space, Part::Metadata, &facts.marks.metadata, true),
         None => Ok("the store keeps no metadata of its own".into()),
     });
     check("pool_meta_ratio", metadata, now);
@@ -256,10 +258,29 @@ fn mode(store: &Condition) -> Result<String, String> {
     Err(format!("{}: {next}", store.mode))
 }
 
-fn ratio(space: &Space, most: u64) -> Result<String, String> {
-    let part = (space.used.saturating_mul(100)).checked_div(space.total).unwrap_or(100);
-    let text = format!("{part}% of {} bytes used", space.total);
-    if part <= most { Ok(text) } else { Err(format!("{text}, more than {most}%")) }
+/// From the mark on at which no layer is begun, a host is to be given no work.
+fn ratio(space: &Space, part: Part, marks: &Marks, is_pool: bool) -> Result<String, String> {
+    let fill = Fill { used: space.used, total: space.total };
+    let text = format!("{}% of {} bytes used", fill.percent(), space.total);
+    let level = marks.level(fill);
+    if !is_pool {
+        // Nothing waits or is refused in a directory: its file system says by itself that it is full.
+        return match level {
+            Level::Well | Level::Warn | Level::Grow => Ok(text),
+            Level::Refuse | Level::Pause => Err(format!("{text}, {}% or more", marks.refuse)),
+        };
+    }
+    let text = match marks.of(level) {
+        None => text,
+        Some(mark) => format!("{text}, and pool.{}_{} is {mark}", level.word(), part.word()),
+    };
+    match level {
+        Level::Well | Level::Warn | Level::Grow => Ok(text),
+        Level::Refuse => {
+            Err(format!("{text}: no layer is begun; `orchestrate gc`, or grow the pool"))
+        }
+        Level::Pause => Err(format!("{text}: layers wait; `orchestrate gc`, or grow the pool")),
+    }
 }
 
 fn fence(facts: &Facts) -> Result<String, String> {
@@ -344,6 +365,11 @@ mod tests {
                 metadata: Some(space(1 << 20)),
                 transaction_id: Some(7),
             }),
+            marks: Thresholds {
+                data: Marks { warn: 80, grow: 85, refuse: 95, pause: 97 },
+                metadata: Marks { warn: 70, grow: 75, refuse: 90, pause: 93 },
+                pause_time: Duration::ZERO,
+            },
             registry_transaction: Ok(8),
             last_fetch: None,
             backlog: None,

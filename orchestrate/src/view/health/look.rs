@@ -74,6 +74,7 @@ pub fn look(settings: &Settings, commit: bool) -> Facts {
     let growth = growth(settings.growing.as_ref(), store.as_ref().ok());
     Facts {
         growth,
+        marks: settings.pool,
         db_write,
         disk,
         store,

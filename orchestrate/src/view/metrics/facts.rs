@@ -13,9 +13,11 @@ use crate::error::Error;
 use crate::host::settings::Settings;
 use crate::host::{Host, open_store, run, walls};
 use crate::plan::garbage::{self, Sweep};
+use crate::plan::guard::Thresholds;
 use crate::store::seam::{Space, Store, StoreName};
 use crate::verbs::judge::{self, Judge};
 use crate::verbs::unsettled::Unsettled;
+use crate::verbs::usage;
 use crate::view::metrics::life::{LIFE, Life, Process};
 
 /// What the text is made of.
@@ -110,6 +112,12 @@ pub struct StoreFacts {
     pub transaction: Option<u64>,
     /// Ids that no row knows; none where rows or ids cannot be read.
     pub foreign: Option<u64>,
+    /// At which marks what is done.
+    pub marks: Thresholds,
+    /// The sizes of all activations together, bytes; none of a directory, or where rows cannot be read.
+    pub promised: Option<u64>,
+    /// What they may come to, bytes; none where nothing bounds it.
+    pub bound: Option<u64>,
 }
 
 impl Facts {
@@ -161,7 +169,7 @@ fn gather(
         rows.barred = running.map(|all| all.into_iter().map(|(name, _)| name).collect());
     }
     let ids = registry.and_then(|registry| ours(registry).ok());
-    let room = store.and_then(|store| room(store, ids.as_ref()).ok());
+    let room = store.and_then(|store| room(store, ids.as_ref(), registry, settings).ok());
     let size = |name: &str| std::fs::metadata(state.join(name)).map_or(0, |meta| meta.len());
     let spools = fetch::leftovers(&state.join("spool")).unwrap_or_default();
     Facts {
@@ -258,13 +266,23 @@ fn ours(registry: &Registry) -> Result<BTreeSet<u32>, registry::Error> {
     Ok(known.chain(registry.serial_volume()?).collect())
 }
 
-fn room(store: &dyn Store, ours: Option<&BTreeSet<u32>>) -> Result<StoreFacts, Error> {
+fn room(
+    store: &dyn Store,
+    ours: Option<&BTreeSet<u32>>,
+    registry: Option<&Registry>,
+    settings: &Settings,
+) -> Result<StoreFacts, Error> {
     let condition = store.condition()?;
     // A pool that has failed does not tell its ids.
     let ids = store.ids().ok();
     let foreign =
         ids.zip(ours).map(|(ids, ours)| ids.iter().filter(|id| !ours.contains(id)).count());
+    let rows = registry.filter(|_| store.alone()).and_then(|registry| registry.activations().ok());
+    let percent = settings.overcommit.filter(|_| store.alone());
     Ok(StoreFacts {
+        marks: settings.pool,
+        promised: rows.map(|rows| usage::promised(&rows)),
+        bound: percent.map(|percent| usage::bound(condition.data.total, percent)),
         mode: condition.mode,
         data: condition.data,
         metadata: condition.metadata,

@@ -8,6 +8,7 @@ pub(crate) mod facts;
 pub(crate) mod life;
 pub(crate) mod text;
 
+use crate::plan::guard::{Fill, Part};
 use crate::view::metrics::text::Text;
 
 pub use crate::view::metrics::facts::{Facts, RegistryFacts, RunFacts, StoreFacts};
@@ -37,6 +38,9 @@ const KEPT: &[(&str, &str)] = &[
     ("unpack_entries_total", "Entries of layers that were sealed."),
     ("blobs_refused_total", "Blobs that were refused and are quarantined."),
     ("gc_freed_bytes_total", "Bytes that collections freed."),
+    ("pool_refused_total", "Times that a pool which was too full let no layer be begun."),
+    ("pool_paused_total", "Times that a layer waited for room in the pool."),
+    ("pool_copies_total", "Copies of the pool's metadata that the daemon has taken."),
     ("pool_grown_total", "Times that the daemon made the pool larger, by data and metadata."),
     ("scans_total", "Scans that ended, by outcome."),
     ("activations_blocked_total", "Activations that the scan policy refused."),
@@ -203,12 +207,35 @@ fn room(text: &mut Text, store: &StoreFacts) {
         text.sample("pool_metadata_bytes", "kind=\"total\"", metadata.total);
         text.sample("pool_metadata_bytes", "kind=\"used\"", metadata.used);
     }
+    levels(text, store);
     text.family("pool_mode", "gauge", "The store's mode, 1 for the one that holds.");
     for mode in MODES {
         text.sample("pool_mode", &format!("mode=\"{mode}\""), u8::from(mode == store.mode));
     }
     if let Some(foreign) = store.foreign {
         text.gauge("foreign_volumes", "Ids in the store that no row knows.", foreign);
+    }
+}
+
+/// How full a pool is by the settings' marks, and what was promised of it.
+fn levels(text: &mut Text, store: &StoreFacts) {
+    if let Some(metadata) = &store.metadata {
+        let help = "What the pool's room asks for: 0 nothing, 1 warn, 2 grow, 3 refuse layers, 4 pause them.";
+        text.family("pool_level", "gauge", help);
+        for (part, marks, space) in [
+            (Part::Data, &store.marks.data, &store.data),
+            (Part::Metadata, &store.marks.metadata, metadata),
+        ] {
+            let level = marks.level(Fill { used: space.used, total: space.total });
+            text.sample("pool_level", &format!("what=\"{}\"", part.word()), level.number());
+        }
+    }
+    if let Some(promised) = store.promised {
+        text.gauge("promised_bytes", "The sizes of all activations together.", promised);
+    }
+    if let Some(bound) = store.bound {
+        let help = "What they may come to by the setting overcommit.";
+        text.gauge("promised_bytes_max", help, bound);
     }
 }
 
@@ -243,6 +270,7 @@ fn files(text: &mut Text, facts: &Facts) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::guard::{Marks, Thresholds};
     use crate::store::seam::Space;
 
     pub(crate) fn facts() -> Facts {
@@ -285,6 +313,13 @@ mod tests {
                 metadata: Some(space(4 << 20, 1 << 20)),
                 transaction: Some(11),
                 foreign: Some(0),
+                marks: Thresholds {
+                    data: Marks { warn: 40, grow: 50, refuse: 95, pause: 97 },
+                    metadata: Marks { warn: 70, grow: 75, refuse: 90, pause: 93 },
+                    pause_time: std::time::Duration::ZERO,
+                },
+                promised: Some(9 << 30),
+                bound: Some(10 << 30),
             }),
             database_bytes: 4096,
             log_bytes: 0,
@@ -320,6 +355,10 @@ mod tests {
             ("veneer_run_duration_seconds_sum{verb=\"ensure\"}", 2.5),
             ("veneer_images{pinned=\"no\"}", 2.0),
             ("veneer_store_bytes{kind=\"used\"}", 1073741824.0),
+            ("veneer_pool_level{what=\"data\"}", 2.0),
+            ("veneer_pool_level{what=\"metadata\"}", 0.0),
+            ("veneer_promised_bytes", 9_663_676_416.0),
+            ("veneer_promised_bytes_max", 10_737_418_240.0),
             ("veneer_pool_mode{mode=\"rw\"}", 1.0),
             ("veneer_pool_mode{mode=\"fail\"}", 0.0),
             ("veneer_transaction_mismatch", 1.0),

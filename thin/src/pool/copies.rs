@@ -207,7 +207,7 @@ fn write_new(
     out.flush().map_err(fail)?;
     drop(out);
     let head = CopyHead::new(of, thins, pages, sum);
-    let long = || Error::Unit { what: "a pool's name", value: head.name.clone(), rule: "shorter" };
+    let long = || Error::unit("a pool's name", head.name.clone(), "shorter");
     let page = head.page().ok_or_else(long)?;
     file.write_all_at(&page, 0).and_then(|()| file.sync_all()).map_err(fail)?;
     Ok(head)

@@ -3,6 +3,7 @@
 use thin::Pool;
 
 use crate::error::Error;
+use crate::store::pool_ids::volume_id;
 use crate::store::seam::{Condition, Space, Taken};
 
 /// A block of the pool's metadata, bytes (kernel documentation, thin-provisioning).
@@ -53,7 +54,7 @@ pub(super) fn condition(pool: &Pool) -> Result<Condition, Error> {
 pub(super) fn taken_by_each(pool: &Pool) -> Result<Vec<Taken>, Error> {
     let block = block_bytes(pool);
     let taken = |of: &thin::Usage| Taken {
-        id: of.record.id.get(),
+        id: volume_id(of.record.id),
         exclusive_bytes: of.exclusive_blocks * block,
         shared_bytes: of.shared_blocks * block,
     };

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use registry::{
-    Activation, ActivationState, Counter, Image, Registry, Run, RunState, Verb, Volume,
+    Activation, ActivationState, Counter, Image, Registry, Run, RunState, Verb, Volume, VolumeId,
 };
 
 use crate::error::Error;
@@ -249,7 +249,7 @@ fn garbage_bytes(volumes: Vec<Volume>, images: Vec<Image>, activations: Vec<Acti
 }
 
 /// Every id that a row knows.
-fn ours(registry: &Registry) -> Result<BTreeSet<u32>, registry::Error> {
+fn ours(registry: &Registry) -> Result<BTreeSet<VolumeId>, registry::Error> {
     let volumes = registry.volumes()?.into_iter().map(|volume| volume.id);
     let activations = registry.activations()?.into_iter().map(|row| row.id);
     let points = registry.points()?.into_iter().map(|point| point.id);
@@ -258,7 +258,7 @@ fn ours(registry: &Registry) -> Result<BTreeSet<u32>, registry::Error> {
     Ok(known.chain(registry.serial_volume()?).collect())
 }
 
-fn room(store: &dyn Store, ours: Option<&BTreeSet<u32>>) -> Result<StoreFacts, Error> {
+fn room(store: &dyn Store, ours: Option<&BTreeSet<VolumeId>>) -> Result<StoreFacts, Error> {
     let condition = store.condition()?;
     // A pool that has failed does not tell its ids.
     let ids = store.ids().ok();

@@ -8,6 +8,7 @@ mod digest;
 mod error;
 mod facts;
 mod file;
+mod ids;
 mod past;
 #[cfg(test)]
 mod plans;
@@ -34,6 +35,7 @@ pub use facts::signatures::Signature;
 pub use facts::sources::Known;
 pub use file::check::Finding;
 pub use file::schema::{APPLICATION_ID, Registry, SCHEMA_VERSION};
+pub use ids::{RunId, VolumeId};
 pub use past::counters::{Counter, DURATION_MS, seconds};
 pub use past::history::{Clock, Keep, Moment, Pruned};
 pub use read::Totals;

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use crate::digest::Digest;
 use crate::file::schema::Registry;
+use crate::ids::RunId;
 use crate::past::history::{Keep, Moment};
 use crate::run::{Enqueued, NewRun, RunState, Verb};
 use crate::seen::seen;
@@ -128,16 +129,17 @@ fn no_query_of_a_loop_walks_the_past_and_the_past_goes_in_small_steps() {
     registry.runs(false).unwrap();
     registry.last_ended([Verb::Ensure, Verb::Activate]).unwrap().unwrap();
     for state in ["queued", "running", "cancelled"] {
-        registry.runs_after(Some(state), 0, 1).unwrap();
+        registry.runs_after(Some(state), RunId::default(), 1).unwrap();
     }
-    registry.runs_after(None, 300_000, 100).unwrap();
+    let old = RunId::new(300_000);
+    registry.runs_after(None, old, 100).unwrap();
     registry.events(None, 300_000, 100).unwrap();
     registry.events(Some("run 7"), 0, 100).unwrap();
     registry.events(Some("nothing"), 0, 100).unwrap();
     registry.live_run(Verb::Activate, "name-7").unwrap();
-    registry.run(300_000).unwrap().unwrap();
-    registry.cancel_wish(300_000).unwrap();
-    registry.life(300_000).unwrap();
+    registry.run(old).unwrap().unwrap();
+    registry.cancel_wish(old).unwrap();
+    registry.life(old).unwrap();
     registry.findings_here().unwrap();
     registry.counters().unwrap();
     registry.events_written().unwrap();
@@ -165,7 +167,7 @@ fn no_query_of_a_loop_walks_the_past_and_the_past_goes_in_small_steps() {
             Ok(id)
         })
         .unwrap();
-    assert!(run > 600_000);
+    assert!(run.get() > 600_000);
     for (sql, steps) in seen() {
         assert_eq!(objection(&plans, &sql), None);
         assert!(steps < 5_000, "{steps} steps: {sql}");

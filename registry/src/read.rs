@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, Params, Row};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::ids::VolumeId;
 use crate::rows::{
     self, ACTIVATION, Activation, Blob, Event, Image, ImageLayer, StoreBinding, VOLUME, Volume,
 };
@@ -46,14 +47,14 @@ impl Registry {
     }
 
     /// The id that is given next, where the store has nothing under it.
-    pub fn next_id(&self) -> Result<u32, Error> {
+    pub fn next_id(&self) -> Result<VolumeId, Error> {
         self.one("SELECT next_id FROM meta", [], |row| rows::get(row, 0, "meta"))?
             .ok_or_else(|| Error::Corrupt { subject: "meta".into(), what: "no row".into() })
     }
 
     /// The store's transaction id with which the id of this volume or activation was reserved; none
     /// where that was not recorded.
-    pub fn reserved_at(&self, id: u32) -> Result<Option<u64>, Error> {
+    pub fn reserved_at(&self, id: VolumeId) -> Result<Option<u64>, Error> {
         let at = self.one(
             "SELECT reserved_at FROM volumes WHERE id = ?1
              UNION ALL SELECT reserved_at FROM activations WHERE id = ?1
@@ -67,7 +68,7 @@ impl Registry {
     }
 
     /// The volume with this id.
-    pub fn volume(&self, id: u32) -> Result<Option<Volume>, Error> {
+    pub fn volume(&self, id: VolumeId) -> Result<Option<Volume>, Error> {
         self.one(&format!("SELECT {VOLUME} FROM volumes WHERE id = ?1"), [id], rows::volume)
     }
 

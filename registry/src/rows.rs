@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::ids::VolumeId;
 use crate::quote::beginning;
 use crate::state::{ActivationState, Seal, VolumeState};
 
@@ -50,11 +51,11 @@ pub struct StoreBinding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
     /// The thin id; 1 to 16777215.
-    pub id: u32,
+    pub id: VolumeId,
     /// What it is for.
     pub role: Role,
     /// The volume it is a snapshot of; none for the template.
-    pub parent: Option<u32>,
+    pub parent: Option<VolumeId>,
     /// What is built on the parent; names the build's lock.
     pub build: String,
     /// Size of the volume in bytes.
@@ -130,7 +131,7 @@ pub struct ImageLayer {
     /// sha256 of the blob.
     pub digest: Digest,
     /// The sealed volume that has this layer on top.
-    pub volume: u32,
+    pub volume: VolumeId,
 }
 
 /// A writable snapshot of an image's top layer.
@@ -141,9 +142,9 @@ pub struct Activation {
     /// The image that was asked for.
     pub reference: String,
     /// The sealed volume it is a snapshot of.
-    pub origin: u32,
+    pub origin: VolumeId,
     /// The thin id.
-    pub id: u32,
+    pub id: VolumeId,
     /// Size in bytes.
     pub bytes: u64,
     /// Its state.
@@ -225,7 +226,7 @@ pub(crate) const ACTIVATION: &str = "name, reference, origin, id, bytes, state, 
                                      when_closed, endpoint, ttl_s, ttl_from_ms, read_only, former";
 
 pub(crate) fn volume(row: &Row<'_>) -> Result<Volume, Error> {
-    let id: u32 = get(row, 0, "volume")?;
+    let id: VolumeId = get(row, 0, "volume")?;
     let subject = format!("volume {id}");
     let role: String = get(row, 1, &subject)?;
     let role = match role.as_str() {

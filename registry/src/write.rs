@@ -8,11 +8,9 @@ use rusqlite::{OptionalExtension, Params, Transaction, TransactionBehavior};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::ids::{RunId, VolumeId};
 use crate::rows::{Blob, Image, Role, StoreBinding, Volume};
 use crate::state::{ActivationState, VolumeState};
-
-/// The last thin id: 24 bits (kernel's thin-provisioning.rst).
-const ID_MAX: u32 = 16_777_215;
 
 /// A volume to reserve an id for.
 #[derive(Clone, Debug)]
@@ -20,7 +18,7 @@ pub struct NewVolume<'a> {
     /// What it is for.
     pub role: Role,
     /// The volume it is a snapshot of; none for the template.
-    pub parent: Option<u32>,
+    pub parent: Option<VolumeId>,
     /// What is built on the parent.
     pub build: &'a str,
     /// Size in bytes.
@@ -35,7 +33,7 @@ pub struct NewActivation<'a> {
     /// The image that was asked for.
     pub reference: &'a str,
     /// The sealed volume it will be a snapshot of.
-    pub origin: u32,
+    pub origin: VolumeId,
     /// Size in bytes.
     pub bytes: u64,
     /// The server that the image came from, where that is known.
@@ -52,9 +50,9 @@ pub struct NewActivation<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reserved {
     /// It is in no other row, and never was.
-    pub id: u32,
+    pub id: VolumeId,
     /// Ids before it that the store has and no row knows: they are somebody else's, and stay so.
-    pub skipped: Vec<u32>,
+    pub skipped: Vec<VolumeId>,
 }
 
 /// An open write transaction: all of it lands, or none.
@@ -107,7 +105,7 @@ impl Registry {
         &mut self,
         store: &StoreBinding,
         transaction_id: u64,
-        next_id: u32,
+        next_id: VolumeId,
     ) -> Result<(), Error> {
         match self.store()? {
             Some(bound) if bound == *store => Ok(()),
@@ -116,7 +114,7 @@ impl Registry {
                 offered: format!("{}:{}", store.kind, store.id),
             }),
             None => self.write(|write| {
-                let next_id = if next_id > ID_MAX { 1 } else { next_id };
+                let next_id = if next_id > VolumeId::MAX { VolumeId::new(1) } else { next_id };
                 write.run(
                     "UPDATE meta SET store_kind = ?1, store_id = ?2, transaction_id = ?3,
                        next_id = max(next_id, ?4) WHERE store_kind IS NULL",
@@ -150,7 +148,7 @@ impl Write<'_> {
     pub fn reserve_volume(
         &self,
         new: &NewVolume<'_>,
-        theirs: &BTreeSet<u32>,
+        theirs: &BTreeSet<VolumeId>,
     ) -> Result<Reserved, Error> {
         let Reserved { id, skipped } = self.next_id(theirs)?;
         // The caller takes the next transaction id with this very commit.
@@ -230,7 +228,7 @@ impl Write<'_> {
     }
 
     /// Drops the row of a deleting volume that the store no longer has.
-    pub fn forget_volume(&self, id: u32) -> Result<(), Error> {
+    pub fn forget_volume(&self, id: VolumeId) -> Result<(), Error> {
         self.run("DELETE FROM volumes WHERE id = ?1", [id])?;
         self.event(&subject(id), Some("deleting"), None, "")
     }
@@ -240,7 +238,7 @@ impl Write<'_> {
     pub fn reserve_activation(
         &self,
         new: &NewActivation<'_>,
-        theirs: &BTreeSet<u32>,
+        theirs: &BTreeSet<VolumeId>,
     ) -> Result<Reserved, Error> {
         let Reserved { id, skipped } = self.next_id(theirs)?;
         self.run(
@@ -415,19 +413,22 @@ impl Write<'_> {
     }
 
     /// The next id that is not among `theirs`; those before it are never given either.
-    pub(crate) fn next_id(&self, theirs: &BTreeSet<u32>) -> Result<Reserved, Error> {
-        let first: u32 = self
+    pub(crate) fn next_id(&self, theirs: &BTreeSet<VolumeId>) -> Result<Reserved, Error> {
+        let first: VolumeId = self
             .tx
             .query_row("SELECT next_id FROM meta", [], |row| row.get(0))
             .map_err(Error::sqlite("read the next id"))?;
-        let free = (first..=ID_MAX).find(|id| !theirs.contains(id));
+        let mut left = (first.get()..=VolumeId::MAX.get()).map(VolumeId::new);
+        let free = left.find(|id| !theirs.contains(id));
         let id = free.ok_or(Error::IdsExhausted)?;
-        self.run("UPDATE meta SET next_id = ?1", [id + 1])?;
-        Ok(Reserved { id, skipped: (first..id).collect() })
+        self.run("UPDATE meta SET next_id = ?1", [id.next()])?;
+        let skipped = (first.get()..id.get()).map(VolumeId::new).collect();
+        Ok(Reserved { id, skipped })
     }
 
-    pub(crate) fn last_id(&self) -> Result<u64, Error> {
-        u64::try_from(self.tx.last_insert_rowid()).map_err(|_| Error::IdsExhausted)
+    pub(crate) fn last_run_id(&self) -> Result<RunId, Error> {
+        let id = u64::try_from(self.tx.last_insert_rowid());
+        id.map(RunId::new).map_err(|_| Error::IdsExhausted)
     }
 
     pub(crate) fn run(&self, sql: &str, params: impl Params) -> Result<usize, Error> {
@@ -479,7 +480,7 @@ impl Write<'_> {
     }
 }
 
-fn subject(id: u32) -> String {
+fn subject(id: VolumeId) -> String {
     format!("volume {id}")
 }
 

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use registry::{
     ActivationState, Arrival, ArrivalState, Digest, DiskState, Error, NewActivation, NewArrival,
-    NewVolume, Point, PointState, Registry, Role, Seal, VolumeState,
+    NewVolume, Point, PointState, Registry, Role, Seal, VolumeId, VolumeState,
 };
 
-fn none() -> BTreeSet<u32> {
+fn none() -> BTreeSet<VolumeId> {
     BTreeSet::new()
 }
 
 /// A registry with the activation `a`, of 100 bytes, and its id.
-fn with_activation(dir: &tempfile::TempDir) -> (Registry, u32) {
+fn with_activation(dir: &tempfile::TempDir) -> (Registry, VolumeId) {
     let mut registry = Registry::open(&dir.path().join("registry.db")).unwrap();
     let new = NewVolume { role: Role::Template, parent: None, build: "template", bytes: 1 << 20 };
     let origin = registry.write(|write| write.reserve_volume(&new, &none())).unwrap().id;
@@ -25,7 +25,7 @@ fn with_activation(dir: &tempfile::TempDir) -> (Registry, u32) {
     (registry, id)
 }
 
-fn activation(registry: &mut Registry, name: &str, origin: u32) -> u32 {
+fn activation(registry: &mut Registry, name: &str, origin: VolumeId) -> VolumeId {
     let new = NewActivation {
         name,
         reference: "s3://b/p/",
@@ -115,7 +115,9 @@ fn a_restored_disk_is_given_and_the_old_one_put_aside_in_one_commit() {
     let (before, after) =
         (registry.reserved_at(old).unwrap(), registry.reserved_at(fresh.id).unwrap());
     // Somebody else's disk is not put aside.
-    let wrong = registry.write(|write| write.swap_disk(&fresh, old + 70, "p")).unwrap_err();
+    let wrong = registry
+        .write(|write| write.swap_disk(&fresh, VolumeId::new(old.get() + 70), "p"))
+        .unwrap_err();
     assert!(matches!(wrong, Error::Conflict { .. }), "{wrong}");
     assert_eq!(registry.activation("a").unwrap().unwrap().id, old);
     registry.write(|write| write.swap_disk(&fresh, old, "p")).unwrap();
@@ -127,7 +129,7 @@ fn a_restored_disk_is_given_and_the_old_one_put_aside_in_one_commit() {
     assert_eq!(registry.reserved_at(old).unwrap(), before);
 }
 
-fn arrival(registry: &mut Registry, name: &str, base: Option<u32>) -> Arrival {
+fn arrival(registry: &mut Registry, name: &str, base: Option<VolumeId>) -> Arrival {
     let origin = registry.volumes().unwrap()[0].id;
     let (reference, bytes, stream) = ("s3://b/p/", 200, Digest([9; 32]));
     let new = NewArrival { name, reference, origin, bytes, stream, base };
@@ -174,7 +176,8 @@ fn an_arrival_takes_the_place_of_a_disk_in_one_commit() {
     let row = arrival(&mut registry, "a", Some(base.id));
     let made = point(&mut registry, "a", Some("next"));
     let landed = Some((&made, DiskState::AfterReplay, Digest([5; 32])));
-    let other = registry.write(|write| write.land_on_activation(&row, old + 100, landed));
+    let other = VolumeId::new(old.get() + 100);
+    let other = registry.write(|write| write.land_on_activation(&row, other, landed));
     assert!(matches!(other, Err(Error::Conflict { .. })), "{other:?}");
     assert_eq!(registry.activation("a").unwrap().unwrap().id, old);
     registry.write(|write| write.land_on_activation(&row, old, landed)).unwrap();

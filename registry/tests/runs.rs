@@ -4,7 +4,7 @@ use std::path::Path;
 
 use registry::{
     Death, Digest, Enqueued, Error, Image, Kind, NewRun, NewVolume, Quarantined, Registry, Role,
-    RunState, SCHEMA_VERSION, Seal, Source, Verb, VolumeState,
+    RunId, RunState, SCHEMA_VERSION, Seal, Source, Verb, VolumeId, VolumeState,
 };
 use rusqlite::Connection;
 
@@ -82,12 +82,12 @@ fn enqueue(registry: &mut Registry, new: &NewRun<'_>) -> Enqueued {
     registry.write(|write| write.enqueue_run(new, |_| None)).unwrap()
 }
 
-fn fresh(registry: &mut Registry, new: &NewRun<'_>) -> u64 {
+fn fresh(registry: &mut Registry, new: &NewRun<'_>) -> RunId {
     let Enqueued::Fresh(id) = enqueue(registry, new) else { panic!("not fresh") };
     id
 }
 
-fn to_tell(registry: &Registry) -> Vec<(u64, String)> {
+fn to_tell(registry: &Registry) -> Vec<(RunId, String)> {
     let due = registry.addresses_to_tell("", 9).unwrap().into_iter();
     due.flat_map(|address| {
         let (mut found, mut after) = (Vec::new(), 0);
@@ -149,7 +149,7 @@ fn a_queued_run_is_cancelled_at_once_and_may_end_without_a_begin() {
     let second = fresh(&mut registry, &queued(0, None));
     assert!(second > first);
     registry.write(|write| write.finish_run(second, &failed(), None)).unwrap();
-    assert_eq!(registry.runs_after(Some("failed"), 0, 9).unwrap().len(), 1);
+    assert_eq!(registry.runs_after(Some("failed"), RunId::default(), 9).unwrap().len(), 1);
     assert_eq!(registry.runs_after(None, first, 9).unwrap().len(), 1);
     assert_eq!(registry.last_ended([Verb::Ensure, Verb::Activate]).unwrap().unwrap().id, second);
     let too_high = registry.write(|write| write.enqueue_run(&queued(101, None), |_| None));
@@ -234,7 +234,7 @@ fn a_backup_is_a_registry_and_never_takes_the_place_of_a_file() {
     // Also by who may only look, as the program does; and it may only look afterwards.
     let mut looks = Registry::open_existing(&dir.path().join("registry.db")).unwrap();
     looks.backup(&dir.path().join("by-who-looks.db"), 0).unwrap();
-    assert!(looks.write(|write| write.cancel_run(1, "x")).is_err());
+    assert!(looks.write(|write| write.cancel_run(RunId::new(1), "x")).is_err());
     let names: Vec<_> = std::fs::read_dir(dir.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -300,10 +300,13 @@ fn a_registry_of_schema_1_is_copied_and_then_migrated_with_rows_in_every_state()
     let image: Image = registry.image("s3://b/p/").unwrap().unwrap();
     assert_eq!((image.layers.len(), image.pinned), (1, false));
     // It goes on from where it was.
-    let new = NewVolume { role: Role::Layer, parent: Some(2), build: "n", bytes: 1 };
+    let new = NewVolume { role: Role::Layer, parent: Some(VolumeId::new(2)), build: "n", bytes: 1 };
     let theirs = std::collections::BTreeSet::new();
-    assert_eq!(registry.write(|write| write.reserve_volume(&new, &theirs)).unwrap().id, 20);
-    let building = registry.volume(3).unwrap().unwrap();
+    assert_eq!(
+        registry.write(|write| write.reserve_volume(&new, &theirs)).unwrap().id,
+        VolumeId::new(20)
+    );
+    let building = registry.volume(VolumeId::new(3)).unwrap().unwrap();
     let seal = Seal {
         chain: Some(Digest([7; 32])),
         diff: Some(Digest([8; 32])),
@@ -351,16 +354,19 @@ fn runs_of_schema_2_are_kept_and_no_number_comes_back() {
     let mut registry = open(dir.path());
     assert_eq!(registry.check().unwrap(), []);
     let runs = registry.runs(true).unwrap();
-    let states: Vec<_> = runs.iter().map(|run| (run.id, run.state.word())).collect();
+    let states: Vec<_> = runs.iter().map(|run| (run.id.get(), run.state.word())).collect();
     assert_eq!(states, [(3, "running"), (5, "done"), (6, "failed")]);
     assert_eq!((runs[0].attempt, runs[0].cancel.as_deref()), (2, Some("why")));
     let next = registry.write(|write| write.begin_run(Verb::Rm, "b", "{}")).unwrap();
-    assert_eq!(next, 10);
+    assert_eq!(next.get(), 10);
     assert!(dir.path().join("registry.db.schema-2").exists());
     drop(registry);
     let stray = Connection::open(dir.path().join("registry.db")).unwrap();
     assert!(stray.execute("UPDATE runs SET priority = 1 WHERE id = 5", []).is_err());
 }
+
+/// The run that was at work.
+const THIRD: RunId = RunId::new(3);
 
 /// Deaths are kept for a run that has not ended, until it comes forward, is put by, or ends.
 #[test]
@@ -369,26 +375,26 @@ fn deaths_of_a_run_go_with_what_they_are_held_against() {
     schema_2(&dir.path().join("registry.db"));
     let mut registry = open(dir.path());
     // What an older program began, in a boot that it did not keep.
-    let life = registry.life(3).unwrap().unwrap();
+    let life = registry.life(THIRD).unwrap().unwrap();
     assert_eq!((life.boot.as_str(), life.died), ("", None));
-    assert_eq!(registry.life(5).unwrap(), None);
+    assert_eq!(registry.life(RunId::new(5)).unwrap(), None);
     let died = Death { boot: "b".into(), place: "layer 1".into(), mark: 7, at_ms: 1 };
     let begin = |registry: &mut Registry| {
-        registry.write(|write| write.begin_life(3, "b", Some(&died))).unwrap();
+        registry.write(|write| write.begin_life(THIRD, "b", Some(&died))).unwrap();
     };
     begin(&mut registry);
-    registry.write(|write| write.reach(3, "layer 1", "fetch-x-", false)).unwrap();
-    let life = registry.life(3).unwrap().unwrap();
+    registry.write(|write| write.reach(THIRD, "layer 1", "fetch-x-", false)).unwrap();
+    let life = registry.life(THIRD).unwrap().unwrap();
     assert_eq!((life.place.as_str(), life.spool.as_str()), ("layer 1", "fetch-x-"));
     assert_eq!(life.died, Some(died.clone()));
-    registry.write(|write| write.reach(3, "layer 2", "", true)).unwrap();
-    assert_eq!(registry.life(3).unwrap().unwrap().died, None);
+    registry.write(|write| write.reach(THIRD, "layer 2", "", true)).unwrap();
+    assert_eq!(registry.life(THIRD).unwrap().unwrap().died, None);
     begin(&mut registry);
-    registry.write(|write| write.end_life(3)).unwrap();
-    assert_eq!(registry.life(3).unwrap(), None);
+    registry.write(|write| write.end_life(THIRD)).unwrap();
+    assert_eq!(registry.life(THIRD).unwrap(), None);
     begin(&mut registry);
-    registry.write(|write| write.finish_run(3, &failed(), None)).unwrap();
-    assert_eq!(registry.life(3).unwrap(), None);
+    registry.write(|write| write.finish_run(THIRD, &failed(), None)).unwrap();
+    assert_eq!(registry.life(THIRD).unwrap(), None);
 }
 
 #[test]

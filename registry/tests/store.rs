@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use registry::{
     ActivationState, Blob, Device, Digest, Error, Image, ImageLayer, Kind, Known, KnownBy,
-    NewActivation, NewVolume, Registry, Role, Seal, Source, StoreBinding, VolumeState, chain_id,
+    NewActivation, NewVolume, Registry, Role, Seal, Source, StoreBinding, VolumeId, VolumeState,
+    chain_id,
 };
 
 struct Place {
@@ -19,7 +20,7 @@ fn place() -> Place {
 }
 
 /// A store that has nothing of anybody else.
-fn none() -> std::collections::BTreeSet<u32> {
+fn none() -> std::collections::BTreeSet<VolumeId> {
     std::collections::BTreeSet::new()
 }
 
@@ -40,7 +41,7 @@ fn seal(parent: Option<Digest>, n: u8) -> Seal {
     }
 }
 
-fn template(registry: &mut Registry) -> u32 {
+fn template(registry: &mut Registry) -> VolumeId {
     let new = NewVolume { role: Role::Template, parent: None, build: "template", bytes: 1 << 20 };
     let id = registry.write(|write| write.reserve_volume(&new, &none())).unwrap().id;
     let volume = registry.volume(id).unwrap().unwrap();
@@ -49,7 +50,7 @@ fn template(registry: &mut Registry) -> u32 {
     id
 }
 
-fn layer(registry: &mut Registry, parent: u32, below: Option<Digest>, n: u8) -> u32 {
+fn layer(registry: &mut Registry, parent: VolumeId, below: Option<Digest>, n: u8) -> VolumeId {
     let build = format!("on {parent}: {n}");
     let new = NewVolume { role: Role::Layer, parent: Some(parent), build: &build, bytes: 1 << 20 };
     let id = registry.write(|write| write.reserve_volume(&new, &none())).unwrap().id;
@@ -343,12 +344,12 @@ fn a_registry_belongs_to_one_store() {
     let place = place();
     let mut registry = Registry::open(&place.path).unwrap();
     let ours = StoreBinding { kind: "thin".into(), id: "pool-a".into() };
-    registry.bind(&ours, 4, 100).unwrap();
-    registry.bind(&ours, 9, 900).unwrap();
+    registry.bind(&ours, 4, VolumeId::new(100)).unwrap();
+    registry.bind(&ours, 9, VolumeId::new(900)).unwrap();
     assert_eq!(registry.transaction_id().unwrap(), 4);
-    assert_eq!(template(&mut registry), 100);
+    assert_eq!(template(&mut registry).get(), 100);
     let other = StoreBinding { id: "pool-b".into(), ..ours };
-    assert!(matches!(registry.bind(&other, 0, 1), Err(Error::OtherStore { .. })));
+    assert!(matches!(registry.bind(&other, 0, VolumeId::new(1)), Err(Error::OtherStore { .. })));
 }
 
 #[test]
@@ -356,8 +357,8 @@ fn ids_end_at_24_bits() {
     let place = place();
     let mut registry = Registry::open(&place.path).unwrap();
     let store = StoreBinding { kind: "thin".into(), id: "p".into() };
-    registry.bind(&store, 0, 16_777_215).unwrap();
-    assert_eq!(template(&mut registry), 16_777_215);
+    registry.bind(&store, 0, VolumeId::new(16_777_215)).unwrap();
+    assert_eq!(template(&mut registry), VolumeId::MAX);
     let new = NewVolume { role: Role::Layer, parent: None, build: "b", bytes: 1 };
     let refused = registry.write(|write| write.reserve_volume(&new, &none()));
     assert!(matches!(refused, Err(Error::IdsExhausted)));
@@ -404,14 +405,15 @@ fn ids_that_the_store_has_are_passed_over_and_told() {
     let place = place();
     let mut registry = Registry::open(&place.path).unwrap();
     let base = template(&mut registry);
-    let theirs = std::collections::BTreeSet::from([base + 1, base + 2, base + 4, 16_777_215]);
+    let above = |more: u32| VolumeId::new(base.get() + more);
+    let theirs = std::collections::BTreeSet::from([above(1), above(2), above(4), VolumeId::MAX]);
     let new = NewVolume { role: Role::Layer, parent: Some(base), build: "b", bytes: 1 };
     let first = registry.write(|write| write.reserve_volume(&new, &theirs)).unwrap();
-    assert_eq!((first.id, first.skipped), (base + 3, vec![base + 1, base + 2]));
+    assert_eq!((first.id, first.skipped), (above(3), vec![above(1), above(2)]));
     let (name, reference, bytes) = ("n", "s3://b/p/", 1);
     let new = NewActivation { name, reference, origin: base, bytes, ..Default::default() };
     let second = registry.write(|write| write.reserve_activation(&new, &theirs)).unwrap();
-    assert_eq!((second.id, second.skipped), (base + 5, vec![base + 4]));
+    assert_eq!((second.id, second.skipped), (above(5), vec![above(4)]));
     // Recorded with the transaction id of the commit that it was reserved by.
     let at = registry.transaction_id().unwrap() + 1;
     assert_eq!(registry.reserved_at(first.id).unwrap(), Some(at));
@@ -420,8 +422,8 @@ fn ids_that_the_store_has_are_passed_over_and_told() {
     let place = self::place();
     let mut registry = Registry::open(&place.path).unwrap();
     let store = StoreBinding { kind: "thin".into(), id: "p".into() };
-    registry.bind(&store, 0, 16_777_216).unwrap();
-    assert_eq!(template(&mut registry), 1);
+    registry.bind(&store, 0, VolumeId::new(16_777_216)).unwrap();
+    assert_eq!(template(&mut registry).get(), 1);
 }
 
 #[test]

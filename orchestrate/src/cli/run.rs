@@ -13,7 +13,7 @@ use orchestrate::{
     Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Verbs, class, quoted,
     reference, reserve,
 };
-use registry::RunState;
+use registry::{RunId, RunState, VolumeId};
 use serde_json::json;
 
 use crate::cli::args::{self, Args};
@@ -318,7 +318,7 @@ fn perform(
         Command::Runs(args) => show::runs(host, args.all, json),
         Command::Events(args) => show::events(host, &args, json),
         Command::Cancel(args) => {
-            let run = host.cancel(args.run.0, "orchestrate cancel")?;
+            let run = host.cancel(RunId::new(args.run.0), "orchestrate cancel")?;
             let cancelled = run.state == RunState::Cancelled;
             output(json, &run, |run| print::run(run, false))?;
             Ok(if cancelled { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -442,18 +442,16 @@ fn digest(text: &str) -> Result<registry::Digest, Error> {
     text.parse().map_err(Error::Usage)
 }
 
-/// The last id of a store: 24 bits (kernel's thin-provisioning.rst).
-const ID_MAX: u32 = 16_777_215;
-
 /// The ids of `--purge-foreign`; none of them where it stands alone.
-fn purge(args: &commands::Gc) -> Result<Option<Vec<u32>>, Error> {
+fn purge(args: &commands::Gc) -> Result<Option<Vec<VolumeId>>, Error> {
     let Some(text) = args.purge_foreign.as_deref() else { return Ok(None) };
     let id = |word: &str| {
-        word.parse().ok().filter(|id| *id <= ID_MAX).ok_or_else(|| {
+        word.parse().ok().filter(|id| *id <= VolumeId::MAX).ok_or_else(|| {
             Error::Usage(format!(
-                "--purge-foreign {}: expected ids from 0 to {ID_MAX}, as in --purge-foreign \
+                "--purge-foreign {}: expected ids from 0 to {}, as in --purge-foreign \
                  254,255; without any it lists them",
-                quoted(text)
+                quoted(text),
+                VolumeId::MAX
             ))
         })
     };

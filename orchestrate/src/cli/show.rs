@@ -7,6 +7,7 @@ use orchestrate::config::Config;
 use orchestrate::log::{self, Level};
 use orchestrate::metrics::Facts;
 use orchestrate::{Error, Host, RunLine, Settings, Verbs, catalog, quoted};
+use registry::RunId;
 use serde_json::json;
 
 use crate::cli::commands::{Catalog, Events};
@@ -28,7 +29,7 @@ pub(crate) fn subject(host: &mut dyn Verbs, subject: &str, json: bool) -> anyhow
     // A name that is a number is a name first: `runs` shows the run.
     let run =
         subject.parse().ok().filter(|_| !listing.activations.iter().any(|a| a.name == subject));
-    if let Some(at) = run.and_then(|id: u64| runs.iter().position(|line| line.run.id == id)) {
+    if let Some(at) = run.and_then(|id: RunId| runs.iter().position(|line| line.run.id == id)) {
         let line = runs.swap_remove(at);
         let events = history(host, format!("run {subject}"))?;
         let value = json!({"run": line, "events": events});

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use registry::RunId;
+
 use crate::error::class::Class;
 
 /// A name that is not there, and the run that is making it.
@@ -12,7 +14,7 @@ pub struct Making {
     /// The name.
     pub name: String,
     /// The run.
-    pub run: u64,
+    pub run: RunId,
     /// What it was asked for, as on the command line.
     pub asked: String,
     /// How long it was waited for, seconds; none where nobody waits.
@@ -45,9 +47,9 @@ pub enum Amiss {
     /// A run of which nothing is known.
     NoRun {
         /// Its number.
-        run: u64,
+        run: RunId,
         /// The first and the last that are kept; none where there is none.
-        kept: Option<(u64, u64)>,
+        kept: Option<(RunId, RunId)>,
     },
     /// An activation with a node that this process does not see, and so cannot remove.
     HasNode {

@@ -17,6 +17,8 @@ mod wording;
 use std::io;
 use std::path::PathBuf;
 
+use registry::VolumeId;
+
 use crate::error::amiss::{Amiss, Making};
 use crate::error::class::Class;
 use crate::error::export::NotExported;
@@ -50,7 +52,7 @@ pub enum Error {
     /// A volume that cannot be an image in which a layer goes on.
     Volume {
         /// The volume.
-        volume: u32,
+        volume: VolumeId,
         /// What unpack says.
         source: Box<unpack::Unfit>,
     },
@@ -110,7 +112,7 @@ pub enum Error {
     /// A volume that somebody has mapped read-only, to look at it.
     LookedAt {
         /// The volume.
-        volume: u32,
+        volume: VolumeId,
         /// The device.
         name: String,
     },
@@ -124,7 +126,7 @@ pub enum Error {
     /// A volume that the store has no longer, with what was written to it.
     Gone {
         /// Its id.
-        volume: u32,
+        volume: VolumeId,
     },
     /// Another process holds a lock for longer than we wait.
     Locked {
@@ -164,7 +166,7 @@ pub enum Error {
         /// How many volumes it has.
         volumes: usize,
         /// One that says so and is not believed, and one that is older.
-        forged: Option<(u32, u32)>,
+        forged: Option<(VolumeId, VolumeId)>,
     },
     /// Somebody asked to stop.
     Cancelled {
@@ -205,14 +207,14 @@ pub enum Error {
         /// For what.
         what: String,
         /// The volume.
-        volume: u32,
+        volume: VolumeId,
         /// Why it is condemned.
         why: String,
     },
     /// An id that the store has from somebody else, whatever row of ours names it.
     NotOurs {
         /// The id.
-        id: u32,
+        id: VolumeId,
     },
     /// A store without any volume, of which the registry knows some.
     NoVolumes {
@@ -222,7 +224,7 @@ pub enum Error {
     /// A sealed volume that the store no longer has.
     Lost {
         /// Its id.
-        volume: u32,
+        volume: VolumeId,
     },
     /// An image, or a catalog, that is not believed.
     Catalog(crate::trust::keys::Distrust),

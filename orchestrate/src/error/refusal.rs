@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use registry::VolumeId;
+
 /// Why a store, or a state directory, is left alone. Nothing was changed.
 #[derive(Debug)]
 pub enum Refusal {
@@ -13,7 +15,7 @@ pub enum Refusal {
         /// The store.
         store: String,
         /// The lowest volume with a seal record.
-        volume: u32,
+        volume: VolumeId,
     },
     /// There is no registry, and whether the store had one cannot be found out.
     Unknown {
@@ -22,7 +24,7 @@ pub enum Refusal {
         /// The store.
         store: String,
         /// A volume that was not looked at.
-        volume: u32,
+        volume: VolumeId,
         /// Why not.
         why: String,
     },

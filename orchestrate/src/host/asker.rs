@@ -1,6 +1,6 @@
 //! Who asks for what is done here: a person, unless the run that is taken up says that a document of a fleet does.
 
-use registry::Asker;
+use registry::{Asker, RunId};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -15,7 +15,7 @@ impl Host {
     }
 
     /// A run that is taken up keeps by whom and by which document it was asked for.
-    pub(crate) fn keep_asker(&self, run: Option<u64>, input: &mut Value) -> Result<(), Error> {
+    pub(crate) fn keep_asker(&self, run: Option<RunId>, input: &mut Value) -> Result<(), Error> {
         let Some(run) = run else { return Ok(()) };
         let kept = self.registry.run(run)?.map_or_else(String::new, |run| run.input);
         let kept: Value = serde_json::from_str(&kept).unwrap_or_default();

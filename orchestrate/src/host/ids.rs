@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use registry::{NewActivation, NewArrival, NewVolume, Reserved};
+use registry::{NewActivation, NewArrival, NewVolume, Reserved, VolumeId};
 
 use crate::error::Error;
 use crate::host::Host;
@@ -46,9 +46,9 @@ pub(crate) enum New<'a> {
 pub(crate) fn take<T>(
     host: &mut Host,
     new: &New<'_>,
-    mut make: impl FnMut(&mut Host, u32) -> Result<T, Error>,
-) -> Result<(u32, Result<T, Error>), Error> {
-    let mut last = 0;
+    mut make: impl FnMut(&mut Host, VolumeId) -> Result<T, Error>,
+) -> Result<(VolumeId, Result<T, Error>), Error> {
+    let mut last = VolumeId::default();
     for _ in 0..TRIES {
         let theirs = match host.store.has(host.registry.next_id()?)? {
             true => host.store.ids()?.into_iter().collect(),
@@ -107,7 +107,7 @@ pub(crate) fn take<T>(
 
 /// Whether what the store has under an id of ours was made by somebody else. A row of an older veneer
 /// does not say when its id was reserved, and is believed.
-pub(crate) fn is_theirs(host: &Host, id: u32) -> Result<bool, Error> {
+pub(crate) fn is_theirs(host: &Host, id: VolumeId) -> Result<bool, Error> {
     let made = host.store.made_at(id)?;
     if made == Made::Foreign {
         return Ok(true);
@@ -122,20 +122,20 @@ pub(crate) fn is_theirs(host: &Host, id: u32) -> Result<bool, Error> {
 }
 
 /// Drops the row of a volume whose id is somebody else's. The caller holds the store's lock.
-pub(crate) fn disown_volume(host: &mut Host, id: u32) -> Result<(), Error> {
+pub(crate) fn disown_volume(host: &mut Host, id: VolumeId) -> Result<(), Error> {
     warn(host, id);
     host.fenced(|write| write.disown_volume(id, NOT_OURS))
 }
 
 /// As [`disown_volume`], for the activation `name` with that id.
-pub(crate) fn disown_activation(host: &mut Host, name: &str, id: u32) -> Result<(), Error> {
+pub(crate) fn disown_activation(host: &mut Host, name: &str, id: VolumeId) -> Result<(), Error> {
     warn(host, id);
     host.fenced(|write| write.disown_activation(name, NOT_OURS))
 }
 
-fn warn(host: &Host, id: u32) {
+fn warn(host: &Host, id: VolumeId) {
     host.warn(
         &format!("id {id} in the store is not ours (no row has it): left alone, skipped"),
-        &[("volume", u64::from(id).into())],
+        &[("volume", id.into())],
     );
 }

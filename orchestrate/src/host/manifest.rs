@@ -7,7 +7,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use registry::{Digest, Seal, Volume, VolumeState};
+use registry::{Digest, Seal, Volume, VolumeId, VolumeState};
 use sha2::{Digest as _, Sha256};
 use unpack::Chunks;
 
@@ -26,12 +26,12 @@ impl Manifests {
         Manifests { dir: state.join("manifests") }
     }
 
-    fn path(&self, id: u32) -> PathBuf {
+    fn path(&self, id: VolumeId) -> PathBuf {
         self.dir.join(id.to_string())
     }
 
     /// A file for the manifest of a layer that is being applied; it has no name and goes by itself.
-    pub(crate) fn unnamed(&self, id: u32) -> Result<File, Error> {
+    pub(crate) fn unnamed(&self, id: VolumeId) -> Result<File, Error> {
         let path = self.dir.join(format!("layer-{id}"));
         let fail = |source| Error::Io { doing: "make", path: path.clone(), source };
         place::make(&self.dir, place::STATE)?;
@@ -44,7 +44,7 @@ impl Manifests {
     pub(crate) fn seal(
         &self,
         content: Content<'_>,
-        id: u32,
+        id: VolumeId,
         parent: &Volume,
         mut layer: File,
         limits: &unpack::Limits,
@@ -88,7 +88,7 @@ impl Manifests {
         (seal.tree == Some(Digest(hash.finalize().into()))).then_some(file)
     }
 
-    fn list(&self, id: u32) -> PathBuf {
+    fn list(&self, id: VolumeId) -> PathBuf {
         self.dir.join(format!("{id}.chunks"))
     }
 
@@ -103,7 +103,7 @@ impl Manifests {
     }
 
     /// Keeps it. A full disk is no reason not to seal: then all of a device is read where a part would do.
-    pub(crate) fn keep_chunks(&self, id: u32, list: &Chunks) {
+    pub(crate) fn keep_chunks(&self, id: VolumeId, list: &Chunks) {
         let path = self.list(id);
         let written = new_file(&path).and_then(|file| {
             let mut out = BufWriter::new(file);
@@ -116,7 +116,7 @@ impl Manifests {
     }
 
     /// The volume is gone, or never came to be.
-    pub(crate) fn forget(&self, id: u32) {
+    pub(crate) fn forget(&self, id: VolumeId) {
         // What cannot be removed is never believed: ids are not used again.
         drop(fs::remove_file(self.path(id)));
         drop(fs::remove_file(self.list(id)));
@@ -140,7 +140,7 @@ mod tests {
         let (own_bytes, entries, content_bytes) = (0, 0, 0);
         let seal = Seal { chain, diff, blob, tree, blocks, own_bytes, entries, content_bytes };
         Volume {
-            id,
+            id: VolumeId::new(id),
             role: Role::Layer,
             parent: None,
             build: "b".into(),
@@ -163,7 +163,7 @@ mod tests {
         let list = Chunks::of(&image, None, &Stop::default()).unwrap();
         let blocks = Some(Digest(list.digest()));
         assert_eq!(manifests.chunks(&volume(7, blocks)), None);
-        manifests.keep_chunks(7, &list);
+        manifests.keep_chunks(VolumeId::new(7), &list);
         assert_eq!(manifests.chunks(&volume(7, blocks)), Some(list));
         assert_eq!(manifests.chunks(&volume(7, None)), None);
         assert_eq!(manifests.chunks(&volume(8, blocks)), None);
@@ -175,7 +175,7 @@ mod tests {
             fs::write(&path, other).unwrap();
             assert_eq!(manifests.chunks(&volume(7, blocks)), None);
         }
-        manifests.forget(7);
+        manifests.forget(VolumeId::new(7));
         assert!(!path.exists());
     }
 }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use registry::{Registry, StoreBinding, Write};
+use registry::{Registry, RunId, StoreBinding, VolumeId, Write};
 
 use crate::error::refusal::Refusal;
 use crate::error::{Error, OfState};
@@ -56,11 +56,11 @@ pub struct Host {
     pub(crate) settings: Settings,
     pub(crate) manifests: Manifests,
     /// The run that is under way.
-    pub(crate) run: Option<u64>,
+    pub(crate) run: Option<RunId>,
     /// How this process was told to ask, where a run that is taken up was told otherwise.
     pub(crate) own_settings: Option<Box<(fetch::Options, bool, u64)>>,
     /// The queued or interrupted run that is about to be done: it, and no other, is begun.
-    pub(crate) taking_up: Option<u64>,
+    pub(crate) taking_up: Option<RunId>,
     /// What a run may need; one that needs more is put by.
     pub(crate) reach: Reach,
     /// Whether the last run was put by for that.
@@ -454,7 +454,7 @@ fn tie(
 }
 
 fn bind(registry: &mut Registry, store: &dyn Store, binding: &StoreBinding) -> Result<(), Error> {
-    let free = store.ids()?.into_iter().max().map_or(1, |id| id.saturating_add(1));
+    let free = store.ids()?.into_iter().max().map_or(VolumeId::new(1), VolumeId::next);
     registry.bind(binding, store.transaction_id()?, free)?;
     Ok(())
 }

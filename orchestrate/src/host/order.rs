@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use registry::{Run, RunState, Verb};
+use registry::{Run, RunId, RunState, Verb};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -31,7 +31,7 @@ pub(crate) fn is_image(name: &str) -> bool {
 
 impl Host {
     /// Why there is no run of this number.
-    pub(crate) fn no_run(&self, run: u64) -> Error {
+    pub(crate) fn no_run(&self, run: RunId) -> Error {
         no_run(&self.registry, run)
     }
 
@@ -120,7 +120,7 @@ impl Host {
 }
 
 /// Why there is no run of this number in a registry.
-pub(crate) fn no_run(registry: &registry::Registry, run: u64) -> Error {
+pub(crate) fn no_run(registry: &registry::Registry, run: RunId) -> Error {
     match registry.runs_kept() {
         Ok(kept) => Error::Amiss(Amiss::NoRun { run, kept }),
         Err(error) => error.into(),
@@ -128,7 +128,7 @@ pub(crate) fn no_run(registry: &registry::Registry, run: u64) -> Error {
 }
 
 /// How a run ends that nobody is at work on, and that what comes later would have to undo.
-fn overtaken_by(own: Option<u64>, name: &str) -> RunState {
+fn overtaken_by(own: Option<RunId>, name: &str) -> RunState {
     let by = own.map_or_else(String::new, |own| format!("run {own}, "));
     RunState::Failed {
         class: Class::Usage.word().into(),

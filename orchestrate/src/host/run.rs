@@ -7,7 +7,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::{Duration, Instant};
 
-use registry::{Run, RunState, Verb};
+use registry::{Run, RunId, RunState, Verb};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -134,7 +134,7 @@ impl Host {
     /// is another's by now, it is recorded without. One that had ended meanwhile stays as it ended.
     pub(crate) fn end_run(
         &mut self,
-        id: u64,
+        id: RunId,
         end: impl Fn(&registry::Write<'_>) -> Result<(), registry::Error>,
     ) -> Result<(), Error> {
         let Err(error) = self.commit_told(&end) else { return Ok(()) };
@@ -147,7 +147,7 @@ impl Host {
     }
 
     /// A daemon has nobody else to tell of a failure: that it ended so counts for more than its end.
-    fn tell_end(&self, id: u64, fields: &[(&str, Field)], end: &RunState) {
+    fn tell_end(&self, id: RunId, fields: &[(&str, Field)], end: &RunState) {
         match end {
             RunState::Failed { .. } if log::for_machines() => {
                 let mut all = vec![("run", id.into())];
@@ -164,7 +164,7 @@ impl Host {
 
     /// Who waits for another process says so in its run's row, by a connection of its own: the
     /// host's is not at hand where locks are taken.
-    fn tell_waits(&self, id: u64) {
+    fn tell_waits(&self, id: RunId) {
         let (path, talk) = (self.registry.path().to_owned(), self.settings.talk);
         self.locks.on_wait(Some(Box::new(move |line| {
             if talk > 0 {
@@ -202,8 +202,8 @@ impl Host {
         verb: Verb,
         subject: &str,
         input: &Value,
-        again: Option<u64>,
-    ) -> Result<u64, Error> {
+        again: Option<RunId>,
+    ) -> Result<RunId, Error> {
         let text = input.to_string();
         // Others queue and cancel meanwhile: what is written was decided by what is there.
         loop {
@@ -281,7 +281,7 @@ impl Host {
                     (None, _) => {}
                 }
                 if error.is_some() {
-                    return Ok(Some(0));
+                    return Ok(Some(RunId::default()));
                 }
                 let id = write.begin_run(verb, subject, &text)?;
                 write.begin_life(id, &boot, None)?;
@@ -336,7 +336,7 @@ impl Host {
 
     fn noted(
         &mut self,
-        id: u64,
+        id: RunId,
         note: impl FnOnce(&registry::Write<'_>) -> Result<(), registry::Error>,
     ) {
         if let Err(error) = self.registry.write(note) {
@@ -397,7 +397,7 @@ impl Host {
     ///
     /// # Errors
     /// [`Error::Amiss`] for one that is not known; [`Error::Locked`] when it has not ended in time, though it will.
-    pub fn cancel(&mut self, id: u64, why: &str) -> Result<Run, Error> {
+    pub fn cancel(&mut self, id: RunId, why: &str) -> Result<Run, Error> {
         let unknown = |host: &Host| host.no_run(id);
         let run = self.registry.run(id)?.ok_or_else(|| unknown(self))?;
         if run.state.is_end() {

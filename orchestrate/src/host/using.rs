@@ -2,7 +2,7 @@
 //! the images' lock, shared, and never while it waits for a network, another build, or a scanner. While a
 //! layer arrives, the row of its volume keeps what is below; whoever lets go looks again.
 
-use registry::{Volume, VolumeState};
+use registry::{Volume, VolumeId, VolumeState};
 
 use crate::error::Error;
 use crate::host::Host;
@@ -43,7 +43,7 @@ impl Host {
     ///
     /// # Errors
     /// [`Error::Lost`] where it was removed meanwhile: who needs it has it built anew.
-    pub(crate) fn still_sealed(&self, id: u32) -> Result<Volume, Error> {
+    pub(crate) fn still_sealed(&self, id: VolumeId) -> Result<Volume, Error> {
         let row = self.registry.volume(id)?;
         let sealed = row.filter(|row| matches!(row.state, VolumeState::Sealed(_)));
         sealed.ok_or(Error::Lost { volume: id })

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use registry::{Activation, Image, Role, Volume, VolumeState};
+use registry::{Activation, Image, Role, Volume, VolumeId, VolumeState};
 use serde::{Deserialize, Serialize};
 
 /// What stands on condemned volumes.
@@ -50,7 +50,7 @@ pub(crate) fn standing(
         .filter(|row| row.role == Role::Layer && matches!(row.state, VolumeState::Sealed(_)))
         .filter_map(|row| Some(Condemned { volume: row.id, why: row.condemned.clone()? }))
         .collect();
-    let bad = |id: u32| condemned.iter().any(|line| line.volume == id);
+    let bad = |id: VolumeId| condemned.iter().any(|line| line.volume == id);
     let on_bad = |image: &&Image| image.layers.iter().any(|layer| bad(layer.volume));
     let images = images.iter().filter(on_bad).map(|image| image.reference.clone()).collect();
     let activations = activations.iter().filter(|row| bad(row.origin));
@@ -61,8 +61,8 @@ pub(crate) fn standing(
 /// With these volumes, what is a snapshot of them: it shares their blocks.
 pub(crate) fn with_descendants(
     volumes: &[Volume],
-    bad: &BTreeMap<u32, String>,
-) -> BTreeMap<u32, String> {
+    bad: &BTreeMap<VolumeId, String>,
+) -> BTreeMap<VolumeId, String> {
     let mut all = bad.clone();
     // An id is never used again, so a parent comes before its children.
     for row in volumes.iter().filter(|row| row.role == Role::Layer) {
@@ -77,7 +77,7 @@ pub(crate) fn with_descendants(
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condemned {
     /// The volume.
-    pub volume: u32,
+    pub volume: VolumeId,
     /// Why.
     pub why: String,
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use registry::{Activation, Image, Role, Volume, VolumeState};
+use registry::{Activation, Image, Role, Volume, VolumeId, VolumeState};
 use serde::{Deserialize, Serialize};
 
 /// What a collection is decided by.
@@ -18,9 +18,9 @@ pub struct Facts {
     /// Rows.
     pub activations: Vec<Activation>,
     /// Volumes that disks which arrive are to stand on.
-    pub arriving: Vec<u32>,
+    pub arriving: Vec<VolumeId>,
     /// Ids that the store has and no row knows.
-    pub foreign: Vec<u32>,
+    pub foreign: Vec<VolumeId>,
     /// Bytes that the store has taken.
     pub used: u64,
     /// Bytes that may stay taken; none: no room is to be made.
@@ -39,19 +39,19 @@ pub enum Sweep {
     /// A layer that nothing stands on.
     Volume {
         /// The volume.
-        volume: u32,
+        volume: VolumeId,
         /// What it was measured to take, bytes.
         bytes: u64,
     },
     /// An id in the store that is not ours. Only where it was named.
     Foreign {
         /// The id.
-        volume: u32,
+        volume: VolumeId,
     },
 }
 
 /// What goes. Of what is not ours, only the ids that are named in `purge`.
-pub fn garbage(facts: &Facts, purge: &[u32]) -> Vec<Sweep> {
+pub fn garbage(facts: &Facts, purge: &[VolumeId]) -> Vec<Sweep> {
     let mut images: Vec<&Image> = facts.images.iter().collect();
     images.sort_by_key(|image| (image.used, &image.reference));
     let mut sweeps = Vec::new();
@@ -98,7 +98,7 @@ pub fn still_garbage(now: &Facts, then: &Facts, sweep: &Sweep) -> bool {
 
 /// The layers of the image `reference`, from the top down: those that go with it, and those that
 /// stay, since other images, activations or volumes stand on them.
-pub fn with_image(facts: &Facts, reference: &str) -> (Vec<u32>, Vec<u32>) {
+pub fn with_image(facts: &Facts, reference: &str) -> (Vec<VolumeId>, Vec<VolumeId>) {
     let mut stack = facts.stack(reference);
     // Garbage on top of it keeps it too: only `gc` takes that away.
     let above = facts.volumes.iter().map(|volume| volume.id).filter(|id| !stack.contains(id));
@@ -124,10 +124,10 @@ fn unused<'a>(facts: &'a Facts, images: &[&Image]) -> Vec<&'a Volume> {
 
 impl Facts {
     /// The volumes of an image, from the lowest up.
-    pub(crate) fn stack(&self, reference: &str) -> Vec<u32> {
+    pub(crate) fn stack(&self, reference: &str) -> Vec<VolumeId> {
         let image = self.images.iter().find(|image| image.reference == reference);
         let layers = image.into_iter().flat_map(|image| &image.layers);
-        let mut stack: Vec<u32> = layers.map(|layer| layer.volume).collect();
+        let mut stack: Vec<VolumeId> = layers.map(|layer| layer.volume).collect();
         stack.dedup();
         stack
     }
@@ -138,12 +138,12 @@ impl Facts {
         &self,
         images: impl IntoIterator<Item = &'a Image>,
         activations: impl IntoIterator<Item = &'a Activation>,
-        others: impl IntoIterator<Item = u32>,
-    ) -> HashSet<u32> {
+        others: impl IntoIterator<Item = VolumeId>,
+    ) -> HashSet<VolumeId> {
         let unsettled =
             self.volumes.iter().filter(|volume| !matches!(volume.state, VolumeState::Sealed(_)));
         let layers = images.into_iter().flat_map(|image| &image.layers);
-        let mut look: Vec<u32> = layers.map(|layer| layer.volume).collect();
+        let mut look: Vec<VolumeId> = layers.map(|layer| layer.volume).collect();
         look.extend(activations.into_iter().map(|activation| activation.origin));
         look.extend(others);
         look.extend(&self.arriving);
@@ -182,6 +182,10 @@ mod tests {
 
     use super::*;
 
+    fn v(id: u32) -> VolumeId {
+        VolumeId::new(id)
+    }
+
     fn volume(id: u32, parent: Option<u32>) -> Volume {
         let role = if parent.is_some() { Role::Layer } else { Role::Template };
         let state = VolumeState::Sealed(Seal {
@@ -194,6 +198,7 @@ mod tests {
             entries: 0,
             content_bytes: 0,
         });
+        let (id, parent) = (v(id), parent.map(v));
         Volume { id, role, parent, build: String::new(), bytes: 1, state, condemned: None }
     }
 
@@ -205,7 +210,7 @@ mod tests {
                 etag: None,
                 size: 1,
                 digest: Digest([0; 32]),
-                volume: *volume,
+                volume: v(*volume),
             })
             .collect();
         Image {
@@ -225,8 +230,8 @@ mod tests {
         Activation {
             name,
             reference,
-            origin,
-            id: 99,
+            origin: v(origin),
+            id: v(99),
             bytes: 1,
             state,
             boot,
@@ -251,7 +256,7 @@ mod tests {
                 volume(6, Some(1)),
             ],
             images: vec![image("a", &[2, 3], 10), image("b", &[2, 4], 5)],
-            foreign: vec![77],
+            foreign: vec![v(77)],
             used: 700,
             ..Facts::default()
         }
@@ -259,18 +264,18 @@ mod tests {
 
     #[test]
     fn what_an_arriving_disk_is_to_stand_on_stays() {
-        let swept = |arriving: Vec<u32>| ids(&garbage(&Facts { arriving, ..facts() }, &[]));
+        let swept = |arriving| ids(&garbage(&Facts { arriving, ..facts() }, &[]));
         assert!(swept(Vec::new()).contains(&5));
-        assert!(!swept(vec![5]).contains(&5));
-        let facts = Facts { arriving: vec![3], ..facts() };
-        assert!(with_image(&facts, "a").1.contains(&3), "rm of its image takes it");
+        assert!(!swept(vec![v(5)]).contains(&5));
+        let facts = Facts { arriving: vec![v(3)], ..facts() };
+        assert!(with_image(&facts, "a").1.contains(&v(3)), "rm of its image takes it");
     }
 
     fn ids(sweeps: &[Sweep]) -> Vec<u32> {
         sweeps
             .iter()
             .filter_map(|sweep| match sweep {
-                Sweep::Volume { volume, .. } | Sweep::Foreign { volume } => Some(*volume),
+                Sweep::Volume { volume, .. } | Sweep::Foreign { volume } => Some(volume.get()),
                 Sweep::Image { .. } => None,
             })
             .collect()
@@ -297,15 +302,15 @@ mod tests {
     #[test]
     fn with_an_image_go_the_layers_that_only_it_has() {
         let mut facts = facts();
-        assert_eq!(with_image(&facts, "a"), (vec![3], vec![2]));
+        assert_eq!(with_image(&facts, "a"), (vec![v(3)], vec![v(2)]));
         // 5 stands on 4.
-        assert_eq!(with_image(&facts, "b"), (vec![], vec![4, 2]));
-        facts.volumes.retain(|volume| volume.id != 5);
+        assert_eq!(with_image(&facts, "b"), (vec![], vec![v(4), v(2)]));
+        facts.volumes.retain(|volume| volume.id != v(5));
         facts.images.remove(0);
-        facts.volumes.retain(|volume| volume.id != 3);
-        assert_eq!(with_image(&facts, "b"), (vec![4, 2], vec![]));
+        facts.volumes.retain(|volume| volume.id != v(3));
+        assert_eq!(with_image(&facts, "b"), (vec![v(4), v(2)], vec![]));
         facts.activations.push(activation("gone", 2));
-        assert_eq!(with_image(&facts, "b"), (vec![4], vec![2]));
+        assert_eq!(with_image(&facts, "b"), (vec![v(4)], vec![v(2)]));
     }
 
     #[test]
@@ -327,15 +332,15 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_goes_only_where_it_is_named() {
-        assert_eq!(ids(&garbage(&facts(), &[77])), [6, 5, 77]);
+        assert_eq!(ids(&garbage(&facts(), &[v(77)])), [6, 5, 77]);
         // One of ours is no foreign one, however it is named.
-        assert_eq!(ids(&garbage(&facts(), &[2, 78])), [6, 5]);
+        assert_eq!(ids(&garbage(&facts(), &[v(2), v(78)])), [6, 5]);
     }
 
     #[test]
     fn what_was_planned_goes_only_if_nobody_came_between() {
         let then = Facts { bound: Some(450), ..facts() };
-        let plan = garbage(&then, &[77]);
+        let plan = garbage(&then, &[v(77)]);
         let left = |now: &Facts| -> Vec<u32> {
             let left: Vec<Sweep> =
                 plan.iter().filter(|one| still_garbage(now, &then, one)).cloned().collect();

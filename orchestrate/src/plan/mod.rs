@@ -49,7 +49,7 @@ pub mod retry;
 #[cfg(test)]
 mod states;
 
-use registry::{ActivationState, Digest, VolumeState, chain_id};
+use registry::{ActivationState, Digest, VolumeId, VolumeState, chain_id};
 
 /// What to do for one layer of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub enum LayerStep {
         /// The stack's chain id.
         chain: Digest,
         /// The sealed volume.
-        volume: u32,
+        volume: VolumeId,
     },
     /// It must be fetched and applied.
     Build {
@@ -83,7 +83,7 @@ pub enum Below {
 pub fn layer(
     below: Below,
     diff: Option<Digest>,
-    sealed: impl FnOnce(Digest) -> Option<u32>,
+    sealed: impl FnOnce(Digest) -> Option<VolumeId>,
 ) -> LayerStep {
     let chain = match (below, diff) {
         (Below::Template, Some(diff)) => Some(chain_id(None, diff)),
@@ -97,7 +97,10 @@ pub fn layer(
 }
 
 /// The steps for a whole image, from the lowest layer up.
-pub fn image(diffs: &[Option<Digest>], sealed: impl Fn(Digest) -> Option<u32>) -> Vec<LayerStep> {
+pub fn image(
+    diffs: &[Option<Digest>],
+    sealed: impl Fn(Digest) -> Option<VolumeId>,
+) -> Vec<LayerStep> {
     let mut below = Below::Template;
     diffs
         .iter()
@@ -258,13 +261,13 @@ mod tests {
     fn layers_are_reused_up_to_the_first_that_is_not_sealed() {
         let base = chain_id(None, digest(1));
         let steps = image(&[Some(digest(1)), Some(digest(2)), None, Some(digest(4))], |chain| {
-            (chain == base).then_some(7)
+            (chain == base).then_some(VolumeId::new(7))
         });
         let second = chain_id(Some(base), digest(2));
         assert_eq!(
             steps,
             [
-                LayerStep::Reuse { chain: base, volume: 7 },
+                LayerStep::Reuse { chain: base, volume: VolumeId::new(7) },
                 LayerStep::Build { chain: Some(second) },
                 LayerStep::Build { chain: None },
                 LayerStep::Build { chain: None },
@@ -276,8 +279,10 @@ mod tests {
     fn a_layer_above_a_gap_is_reused_when_its_stack_is_sealed() {
         let base = chain_id(None, digest(1));
         let top = chain_id(Some(base), digest(2));
-        let steps = image(&[Some(digest(1)), Some(digest(2))], |chain| (chain == top).then_some(9));
-        assert_eq!(steps[1], LayerStep::Reuse { chain: top, volume: 9 });
+        let steps = image(&[Some(digest(1)), Some(digest(2))], |chain| {
+            (chain == top).then_some(VolumeId::new(9))
+        });
+        assert_eq!(steps[1], LayerStep::Reuse { chain: top, volume: VolumeId::new(9) });
     }
 
     /// Follows the plan as a run would, with a store that does what it is told.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use registry::Registry;
+use registry::{Registry, RunId};
 
 use crate::error::Error;
 
@@ -152,7 +152,7 @@ impl Drop for Watch {
 
 impl Watch {
     /// A wish is kept in the registry, so that it reaches a run whatever becomes of who asked.
-    pub(crate) fn over(registry: &Path, run: u64, cancel: &Cancel) -> Watch {
+    pub(crate) fn over(registry: &Path, run: RunId, cancel: &Cancel) -> Watch {
         let (until, dropped) = channel::<()>();
         let (path, cancel) = (registry.to_owned(), cancel.clone());
         let looking = thread::spawn(move || {

@@ -10,6 +10,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use registry::{RunId, VolumeId};
+
 /// A value longer than this is cut, bytes.
 const VALUE_BYTES_MAX: usize = 4096;
 
@@ -178,6 +180,18 @@ impl Form {
 impl From<u64> for Field {
     fn from(number: u64) -> Field {
         Field::Number(number)
+    }
+}
+
+impl From<VolumeId> for Field {
+    fn from(id: VolumeId) -> Field {
+        Field::Number(id.get().into())
+    }
+}
+
+impl From<RunId> for Field {
+    fn from(id: RunId) -> Field {
+        Field::Number(id.get())
     }
 }
 

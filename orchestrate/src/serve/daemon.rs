@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use registry::{Enqueued, NewRun, Registry, Run, RunState};
+use registry::{Enqueued, NewRun, Registry, Run, RunId, RunState};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -70,12 +70,12 @@ pub(super) struct Work {
     /// What other processes are at work on and somebody here has to come after.
     pub(super) elsewhere: Vec<Item>,
     /// Live runs that a second request has joined.
-    joined: HashSet<u64>,
+    joined: HashSet<RunId>,
     turns: HashMap<String, u64>,
     turn: u64,
     rest_until: Option<Instant>,
     /// Why a run could not be begun for want of room, by its number.
-    pub(super) unbegun: HashMap<u64, String>,
+    pub(super) unbegun: HashMap<RunId, String>,
     /// Workers that live, each with its place among those of its kind.
     workers: HashSet<(Workers, usize)>,
 }
@@ -92,7 +92,7 @@ pub(super) enum Released {
 }
 
 impl Work {
-    pub(super) fn knows(&self, id: u64) -> bool {
+    pub(super) fn knows(&self, id: RunId) -> bool {
         self.waiting.iter().chain(self.working.iter().map(|(item, _)| item)).any(|i| i.id == id)
     }
 }
@@ -148,7 +148,7 @@ impl Daemon {
     }
 
     /// The run of this number.
-    pub(super) fn run(&self, id: u64) -> Result<RunLine, Error> {
+    pub(super) fn run(&self, id: RunId) -> Result<RunLine, Error> {
         let run = self.with_registry(|registry| registry.run(id))?;
         let Some(run) = run else { return Err(self.with_host(|host| Ok(host.no_run(id)))?) };
         run::line(&self.locks()?, run)
@@ -431,7 +431,7 @@ impl Daemon {
     }
 
     /// Asks a run to stop. Its row has the wish; who is at work on it here hears of it at once.
-    pub(super) fn cancel(&self, id: u64, why: &str) -> Result<(), Error> {
+    pub(super) fn cancel(&self, id: RunId, why: &str) -> Result<(), Error> {
         self.with_host(|host| host.commit_told_soon(|write| write.cancel_run(id, why)))?;
         let mut work = lock(&self.work);
         for (_, cancel) in work.working.iter().filter(|(item, _)| item.id == id) {
@@ -445,7 +445,7 @@ impl Daemon {
     }
 
     /// Whether somebody else than who began it has asked for this run.
-    pub(super) fn is_joined(&self, id: u64) -> bool {
+    pub(super) fn is_joined(&self, id: RunId) -> bool {
         lock(&self.work).joined.contains(&id)
     }
 

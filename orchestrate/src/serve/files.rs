@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use fetch::{Place, Reference};
-use registry::{Enqueued, NewRun};
+use registry::{Enqueued, NewRun, RunId};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -66,12 +66,12 @@ impl Daemon {
     }
 
     /// What is held for a run; none where nothing came with its request, or that came to another daemon.
-    pub(super) fn given(&self, run: u64) -> Option<Given> {
+    pub(super) fn given(&self, run: RunId) -> Option<Given> {
         lock(&self.held.given).get(&run).cloned()
     }
 
     /// Closes what was held for a run that has ended.
-    pub(super) fn let_go(&self, run: u64) {
+    pub(super) fn let_go(&self, run: RunId) {
         // Closed when nobody waits for the lock.
         let gone = lock(&self.held.given).remove(&run);
         drop(gone);
@@ -82,7 +82,7 @@ impl Daemon {
     /// # Errors
     /// The registry's.
     pub(super) fn let_ended_go(&self) -> Result<(), Error> {
-        let ids: Vec<u64> = lock(&self.held.given).keys().copied().collect();
+        let ids: Vec<RunId> = lock(&self.held.given).keys().copied().collect();
         for id in ids {
             let run = self.with_registry(|registry| registry.run(id))?;
             if run.is_none_or(|run| run.state.is_end()) {

@@ -1,7 +1,7 @@
 //! Finds what waits in the registry, what somebody died over, and what other processes are at work on that
 //! somebody here has to come after.
 
-use registry::{Run, RunState, Verb};
+use registry::{Run, RunId, RunState, Verb};
 
 use crate::error::Error;
 use crate::host::{order, run};
@@ -52,7 +52,7 @@ impl Daemon {
 
     /// Looks again at what other processes are at work on. Whether there is some.
     pub(super) fn look_elsewhere(&self) -> Result<bool, Error> {
-        let known: Vec<u64> = lock(&self.work).elsewhere.iter().map(|item| item.id).collect();
+        let known: Vec<RunId> = lock(&self.work).elsewhere.iter().map(|item| item.id).collect();
         if known.is_empty() {
             return Ok(false);
         }

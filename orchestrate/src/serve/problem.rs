@@ -1,5 +1,6 @@
 //! A failure as an answer: problem JSON (RFC 9457) with our class and what to do next. Pure.
 
+use registry::RunId;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -27,7 +28,7 @@ pub(crate) struct Problem<'a> {
     class: &'a str,
     hint: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    run: Option<u64>,
+    run: Option<RunId>,
 }
 
 /// The status of a class.
@@ -75,7 +76,7 @@ pub(crate) fn of(error: &Error) -> Response {
 }
 
 /// A request that stands against a run.
-pub(crate) fn conflict(run: u64, detail: &str) -> Response {
+pub(crate) fn conflict(run: RunId, detail: &str) -> Response {
     problem(409, Class::Usage, detail, BY_A_RUN, Some(run))
 }
 
@@ -121,7 +122,7 @@ pub(crate) fn busy(detail: &str) -> Response {
     problem(503, Class::Throttled, detail, hint(Class::Throttled), None)
 }
 
-fn problem(status: u16, class: Class, detail: &str, hint: &str, run: Option<u64>) -> Response {
+fn problem(status: u16, class: Class, detail: &str, hint: &str, run: Option<RunId>) -> Response {
     let kind = format!("urn:veneer:{}", class.word());
     let (title, class) = (reason(status), class.word());
     let problem = Problem { kind, title, status, detail, class, hint, run };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use registry::{Run, Verb};
+use registry::{Run, RunId, Verb};
 use serde_json::Value;
 
 use crate::host::order;
@@ -37,7 +37,7 @@ impl Workers {
 /// A run that waits or is at work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
-    pub(super) id: u64,
+    pub(super) id: RunId,
     pub(super) workers: Workers,
     /// What shares turns: the image, or where there is none the subject.
     pub(super) share: String,
@@ -109,6 +109,7 @@ mod tests {
     fn item(id: u64, share: &str, priority: i32) -> Item {
         let share = share.into();
         let workers = Workers::Image;
+        let id = RunId::new(id);
         Item { id, workers, share, name: None, image: None, takes_away: false, priority }
     }
 
@@ -117,7 +118,7 @@ mod tests {
         let (mut working, mut turns, mut order) = (Vec::new(), HashMap::new(), Vec::new());
         while let Some(at) = next(&waiting, (&working, &[]), &turns, Workers::Image) {
             let item = waiting.remove(at);
-            order.push(item.id);
+            order.push(item.id.get());
             turns.insert(item.share.clone(), order.len() as u64);
             working.push(item);
             if working.len() == workers {
@@ -174,7 +175,7 @@ mod tests {
         let of = |id, takes_away| Item { image: Some("a".into()), takes_away, ..item(id, "a", 0) };
         let next = |waiting: &[Item], working: &[Item]| {
             let found = next(waiting, (working, &[]), &HashMap::new(), Workers::Image);
-            found.map(|at| waiting[at].id)
+            found.map(|at| waiting[at].id.get())
         };
         assert_eq!(next(&[of(2, true), of(3, false)], &[of(1, false)]), None);
         assert_eq!(next(&[of(2, true), of(3, false)], &[]), Some(2));

@@ -1,5 +1,7 @@
 //! Which path means what. Pure; the table in `docs/openapi.json` is held against it by a test.
 
+use registry::RunId;
+
 use crate::serve::http::request::Method;
 
 /// What is asked for.
@@ -32,9 +34,9 @@ pub(crate) enum Route {
     RemovePoint(String),
     Restore(String),
     Runs,
-    Run(u64),
-    CancelRun(u64),
-    RetryRun(u64),
+    Run(RunId),
+    CancelRun(RunId),
+    RetryRun(RunId),
     Events,
     Listing,
     Usage,
@@ -65,7 +67,7 @@ pub(crate) fn route(method: Option<Method>, path: &[String]) -> Result<Route, Mi
     };
     // What the registry cannot count to is no run either.
     let number = |text: &str| match text.parse::<i64>().map(u64::try_from) {
-        Ok(Ok(id)) if !text.starts_with(['+', '-']) => Ok(id),
+        Ok(Ok(id)) if !text.starts_with(['+', '-']) => Ok(RunId::new(id)),
         Ok(_) | Err(_) => Err(Miss::NotFound),
     };
     let get = |route: Route| match method {
@@ -142,8 +144,8 @@ mod tests {
 
     #[test]
     fn a_path_is_known_or_not_and_says_its_methods() {
-        assert_eq!(of(Method::Head, "v1/runs/7"), Ok(Route::Run(7)));
-        assert_eq!(of(Method::Post, "v1/runs/7/cancel"), Ok(Route::CancelRun(7)));
+        assert_eq!(of(Method::Head, "v1/runs/7"), Ok(Route::Run(RunId::new(7))));
+        assert_eq!(of(Method::Post, "v1/runs/7/cancel"), Ok(Route::CancelRun(RunId::new(7))));
         assert_eq!(of(Method::Put, "v1/images"), Ok(Route::EnsureImage));
         assert_eq!(of(Method::Put, "v1/runs/7"), Err(Miss::Method("GET, HEAD")));
         assert_eq!(of(Method::Get, ""), Ok(Route::Page));

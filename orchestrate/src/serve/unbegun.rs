@@ -4,6 +4,8 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use registry::RunId;
+
 use crate::error::Error;
 use crate::error::class::Class;
 use crate::error::leaves::whole;
@@ -16,12 +18,12 @@ const PUT_BACK: Duration = Duration::from_secs(1);
 
 impl Daemon {
     /// A run is about to be begun, or is over.
-    pub(super) fn begins(&self, id: u64) {
+    pub(super) fn begins(&self, id: RunId) {
         lock(&self.work).unbegun.remove(&id);
     }
 
     /// A run could not be begun.
-    pub(super) fn is_unbegun(&self, id: u64, error: &Error) {
+    pub(super) fn is_unbegun(&self, id: RunId, error: &Error) {
         if class(error) == Class::NoSpace {
             lock(&self.work).unbegun.insert(id, whole(error));
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fetch::Reference;
-use registry::{Event, Run};
+use registry::{Event, Run, RunId, VolumeId};
 
 use crate::error::Error;
 use crate::host::Host;
@@ -43,7 +43,7 @@ pub trait Verbs {
     fn remove(&mut self, name: &str, how: Going) -> Result<Removed, Error>;
 
     /// See [`Host::gc`].
-    fn gc(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error>;
+    fn gc(&mut self, bound: Bound, purge: &[VolumeId], dry_run: bool) -> Result<Collected, Error>;
 
     /// See [`Host::pin`].
     fn pin(&mut self, image: &str, pinned: bool) -> Result<(), Error>;
@@ -82,7 +82,7 @@ pub trait Verbs {
     fn remove_point(&mut self, name: &str, point: &str, dry_run: bool) -> Result<Points, Error>;
 
     /// See [`Host::cancel`].
-    fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error>;
+    fn cancel(&mut self, run: RunId, why: &str) -> Result<Run, Error>;
 
     /// See [`Host::list`].
     fn list(&mut self) -> Result<Listing, Error>;
@@ -127,7 +127,7 @@ impl Verbs for Host {
         Host::remove(self, name, how)
     }
 
-    fn gc(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error> {
+    fn gc(&mut self, bound: Bound, purge: &[VolumeId], dry_run: bool) -> Result<Collected, Error> {
         Host::gc(self, bound, purge, dry_run)
     }
 
@@ -177,7 +177,7 @@ impl Verbs for Host {
         Host::remove_point(self, name, point, dry_run)
     }
 
-    fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {
+    fn cancel(&mut self, run: RunId, why: &str) -> Result<Run, Error> {
         Host::cancel(self, run, why)
     }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use hmac::{Hmac, Mac as _};
+use registry::RunId;
 use sha2::Sha256;
 use ureq::Agent;
 use ureq::config::Config;
@@ -165,7 +166,7 @@ pub(super) fn host(address: &str) -> String {
 }
 
 /// One try to tell `address` of a run's end.
-pub(super) fn post(daemon: &Daemon, id: u64, address: &str) -> Result<(), Untold> {
+pub(super) fn post(daemon: &Daemon, id: RunId, address: &str) -> Result<(), Untold> {
     let line = daemon.run(id).map_err(|error| error.to_string())?;
     let body = serde_json::to_string(&line).map_err(|error| error.to_string())?;
     let body = crate::process::log::harmless(body).into_bytes();

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-use registry::StoreBinding;
+use registry::{StoreBinding, VolumeId};
 
 use crate::error::Error;
 use crate::plan::mapped::Mapped;
@@ -32,6 +32,7 @@ use crate::store::dir_place::{
 use crate::store::dir_restore::{self, HEADER};
 use crate::store::dir_work::{DirView, DirWork};
 use crate::store::seam::{ByStart, Condition, Ground, Made, Reading, Space, Store, View, Work};
+use crate::store::snapshot::Snapshot;
 
 /// The file of the believed serials.
 const SERIALS: &str = "serials";
@@ -123,17 +124,17 @@ impl DirStore {
         Ok(store)
     }
 
-    fn volume(&self, id: u32) -> PathBuf {
+    fn volume(&self, id: VolumeId) -> PathBuf {
         self.path.join("volumes").join(id.to_string())
     }
 
     /// Whether a volume's place has a directory of its own: neither a link, which leads to what is not
     /// ours, nor anything else.
-    fn is_tree(&self, id: u32) -> Result<bool, Error> {
+    fn is_tree(&self, id: VolumeId) -> Result<bool, Error> {
         is_dir(&self.volume(id))
     }
 
-    fn root(&self, id: u32) -> Result<unpack::Root, Error> {
+    fn root(&self, id: VolumeId) -> Result<unpack::Root, Error> {
         let tree = self.volume(id);
         if self.has(id)? && !self.is_tree(id)? {
             return Err(Error::NotOurs { id });
@@ -142,14 +143,14 @@ impl DirStore {
     }
 
     /// A link whose tree is gone leads nowhere.
-    fn linked_tree(&self, id: u32) -> Mapping {
+    fn linked_tree(&self, id: VolumeId) -> Mapping {
         // One that cannot be looked at keeps nobody from the others.
         if self.is_tree(id).unwrap_or(false) { Mapping::Live } else { Mapping::Half }
     }
 
     /// Makes the directory of a volume, and the record that we did: the record first, so that a kill
     /// leaves no volume of ours without one.
-    fn make_volume(&self, id: u32) -> Result<(), Error> {
+    fn make_volume(&self, id: VolumeId) -> Result<(), Error> {
         let (tree, record) = (self.volume(id), self.path.join("made").join(id.to_string()));
         // An id is given once, so what lies under it in any of the places was put there by others.
         let seal_record = self.path.join("notes").join(id.to_string());
@@ -189,11 +190,11 @@ impl Store for DirStore {
         put_number(&self.path, next)
     }
 
-    fn has(&self, id: u32) -> Result<bool, Error> {
+    fn has(&self, id: VolumeId) -> Result<bool, Error> {
         is_there(&self.volume(id))
     }
 
-    fn made_at(&self, id: u32) -> Result<Made, Error> {
+    fn made_at(&self, id: VolumeId) -> Result<Made, Error> {
         if !self.has(id)? {
             return Ok(Made::Never);
         }
@@ -209,13 +210,13 @@ impl Store for DirStore {
         Ok(number.map_or(Made::Unknown, Made::At))
     }
 
-    fn ids(&self) -> Result<Vec<u32>, Error> {
+    fn ids(&self) -> Result<Vec<VolumeId>, Error> {
         let path = self.path.join("volumes");
         let entries = fs::read_dir(&path).map_err(io_error("list", &path))?;
         let mut ids = Vec::new();
         for entry in entries {
             let name = entry.map_err(io_error("list", &path))?.file_name();
-            ids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+            ids.extend(name.to_str().and_then(|name| name.parse::<VolumeId>().ok()));
         }
         ids.sort_unstable();
         Ok(ids)
@@ -225,7 +226,7 @@ impl Store for DirStore {
         true
     }
 
-    fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error> {
+    fn make_template(&self, id: VolumeId, bytes: u64) -> Result<u64, Error> {
         self.make_volume(id)?;
         unpack::sync(&self.root(id)?).map_err(tree_error("sync the template"))?;
         Ok(bytes)
@@ -236,7 +237,7 @@ impl Store for DirStore {
         Ok(())
     }
 
-    fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error> {
+    fn snapshot(&self, Snapshot { id, origin }: Snapshot) -> Result<(), Error> {
         if !self.is_tree(origin)? {
             return Err(Error::Lost { volume: origin });
         }
@@ -251,36 +252,41 @@ impl Store for DirStore {
         Ok(())
     }
 
-    fn open(&self, id: u32, bytes: u64, _judge: ByStart<'_>) -> Result<Box<dyn Work>, Error> {
+    fn open(&self, id: VolumeId, bytes: u64, _judge: ByStart<'_>) -> Result<Box<dyn Work>, Error> {
         Ok(Box::new(DirWork { root: self.root(id)?, bytes, id, notes: self.path.join("notes") }))
     }
 
-    fn read(&self, id: u32, _bytes: u64, _ground: Ground) -> Result<Box<dyn Reading>, Error> {
+    fn read(&self, id: VolumeId, _bytes: u64, _ground: Ground) -> Result<Box<dyn Reading>, Error> {
         if !self.is_tree(id)? {
             return Err(Error::Lost { volume: id });
         }
         Ok(Box::new(DirView(self.root(id)?, self.volume(id))))
     }
 
-    fn read_activation(&self, id: u32, name: &str, bytes: u64) -> Result<Box<dyn Reading>, Error> {
+    fn read_activation(
+        &self,
+        id: VolumeId,
+        name: &str,
+        bytes: u64,
+    ) -> Result<Box<dyn Reading>, Error> {
         match self.held(id)? {
             None => self.read(id, bytes, Ground::Mounted),
             Some(by) => Err(Error::Held { what: name.into(), by }),
         }
     }
 
-    fn look(&self, id: u32, _bytes: u64) -> Result<Box<dyn View>, Error> {
+    fn look(&self, id: VolumeId, _bytes: u64) -> Result<Box<dyn View>, Error> {
         if !self.is_tree(id)? {
             return Err(Error::Lost { volume: id });
         }
         Ok(Box::new(DirView(self.root(id)?, self.volume(id))))
     }
 
-    fn put_seal_record(&self, id: u32, _bytes: u64, seal_record: &[u8]) -> Result<(), Error> {
+    fn put_seal_record(&self, id: VolumeId, _bytes: u64, seal_record: &[u8]) -> Result<(), Error> {
         replace(&self.path.join("notes"), &id.to_string(), seal_record)
     }
 
-    fn seal_record(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
+    fn seal_record(&self, id: VolumeId) -> Result<Option<Vec<u8>>, Error> {
         read_own(&self.path.join("notes").join(id.to_string()))
     }
 
@@ -288,20 +294,20 @@ impl Store for DirStore {
         false
     }
 
-    fn make_serials(&self, id: u32) -> Result<(), Error> {
+    fn make_serials(&self, id: VolumeId) -> Result<(), Error> {
         Err(Error::NotOurs { id })
     }
 
-    fn serials(&self, _volume: Option<u32>) -> Result<Vec<Vec<u8>>, Error> {
+    fn serials(&self, _volume: Option<VolumeId>) -> Result<Vec<Vec<u8>>, Error> {
         Ok(read_own(&self.path.join(SERIALS))?.into_iter().collect())
     }
 
     /// The rename keeps the older until the newer is whole.
-    fn put_serials(&self, _volume: Option<u32>, _copy: usize, bytes: &[u8]) -> Result<(), Error> {
+    fn put_serials(&self, _: Option<VolumeId>, _copy: usize, bytes: &[u8]) -> Result<(), Error> {
         replace(&self.path, SERIALS, bytes)
     }
 
-    fn delete(&self, id: u32) -> Result<(), Error> {
+    fn delete(&self, id: VolumeId) -> Result<(), Error> {
         if let Some(mapped) = self.mapped_as(id)? {
             self.unmap(id, &mapped.name)?;
         }
@@ -332,7 +338,7 @@ impl Store for DirStore {
         remove(&record)
     }
 
-    fn purge(&self, id: u32) -> Result<(), Error> {
+    fn purge(&self, id: VolumeId) -> Result<(), Error> {
         match self.mapped_as(id)? {
             Some(mapped) => {
                 let by = format!("the link {}", mapped.name);
@@ -344,7 +350,7 @@ impl Store for DirStore {
         }
     }
 
-    fn rename(&self, id: u32, former: &str, new: &str) -> Result<(), Error> {
+    fn rename(&self, id: VolumeId, former: &str, new: &str) -> Result<(), Error> {
         if self.mapped_as(id)?.is_some() {
             // A tree that is gone has no new link, and the old one goes with the rest of it.
             self.map(id, new, 0, false)?;
@@ -353,7 +359,7 @@ impl Store for DirStore {
         Ok(())
     }
 
-    fn map(&self, id: u32, name: &str, _bytes: u64, _read_only: bool) -> Result<PathBuf, Error> {
+    fn map(&self, id: VolumeId, name: &str, _bytes: u64, _: bool) -> Result<PathBuf, Error> {
         let link = self.path(name);
         let target = PathBuf::from("../volumes").join(id.to_string());
         if let Some(by) = self.stranger(Some(id), name)? {
@@ -373,7 +379,7 @@ impl Store for DirStore {
     }
 
     /// Under its own name and any other: somebody may have renamed it.
-    fn unmap(&self, id: u32, _name: &str) -> Result<(), Error> {
+    fn unmap(&self, id: VolumeId, _name: &str) -> Result<(), Error> {
         for mapped in self.mapped()?.into_iter().filter(|mapped| mapped.id == id) {
             let link = self.path(&mapped.name);
             match fs::remove_file(&link) {
@@ -390,7 +396,7 @@ impl Store for DirStore {
         true
     }
 
-    fn unlink(&self, id: u32, name: &str) -> Result<bool, Error> {
+    fn unlink(&self, id: VolumeId, name: &str) -> Result<bool, Error> {
         let link = self.path(name);
         match linked(&link)? {
             Some(found) if found == id => remove(&link).map(|()| true),
@@ -398,15 +404,15 @@ impl Store for DirStore {
         }
     }
 
-    fn held(&self, id: u32) -> Result<Option<String>, Error> {
+    fn held(&self, id: VolumeId) -> Result<Option<String>, Error> {
         dir_held::held(&self.volume(id))
     }
 
-    fn read_only(&self, _id: u32) -> Result<bool, Error> {
+    fn read_only(&self, _id: VolumeId) -> Result<bool, Error> {
         Ok(false)
     }
 
-    fn stranger(&self, _id: Option<u32>, name: &str) -> Result<Option<String>, Error> {
+    fn stranger(&self, _id: Option<VolumeId>, name: &str) -> Result<Option<String>, Error> {
         let link = self.path(name);
         match (linked(&link)?, fs::symlink_metadata(&link)) {
             (None, Ok(_)) => Ok(Some(link.display().to_string())),
@@ -422,7 +428,7 @@ impl Store for DirStore {
         Ok(None)
     }
 
-    fn grow(&self, _id: u32, _name: &str, _bytes: u64) -> Result<(), Error> {
+    fn grow(&self, _id: VolumeId, _name: &str, _bytes: u64) -> Result<(), Error> {
         Ok(())
     }
 
@@ -430,7 +436,7 @@ impl Store for DirStore {
         self.path.join("active").join(name)
     }
 
-    fn tree(&self, id: u32) -> Option<PathBuf> {
+    fn tree(&self, id: VolumeId) -> Option<PathBuf> {
         Some(self.volume(id))
     }
 
@@ -447,11 +453,11 @@ impl Store for DirStore {
         Ok(mapped)
     }
 
-    fn mapped_as(&self, id: u32) -> Result<Option<Mapped>, Error> {
+    fn mapped_as(&self, id: VolumeId) -> Result<Option<Mapped>, Error> {
         Ok(self.mapped()?.into_iter().find(|mapped| mapped.id == id))
     }
 
-    fn mapping(&self, id: u32, name: &str) -> Result<Mapping, Error> {
+    fn mapping(&self, id: VolumeId, name: &str) -> Result<Mapping, Error> {
         match linked(&self.path(name))? {
             Some(found) if found == id => Ok(self.linked_tree(id)),
             Some(_) | None => Ok(match self.mapped_as(id)? {

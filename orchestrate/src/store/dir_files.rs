@@ -6,6 +6,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use registry::VolumeId;
+
 use crate::error::Error;
 use crate::store::seam::Space;
 
@@ -13,7 +15,7 @@ use crate::store::seam::Space;
 pub(super) const OWN_MAX: u64 = 1 << 20;
 
 /// The volume that a link of `active` leads to; none where there is no such link of ours.
-pub(super) fn linked(link: &Path) -> Result<Option<u32>, Error> {
+pub(super) fn linked(link: &Path) -> Result<Option<VolumeId>, Error> {
     match fs::read_link(link) {
         Ok(target) => {
             Ok(target.strip_prefix("../volumes").ok().and_then(|id| id.to_str()?.parse().ok()))

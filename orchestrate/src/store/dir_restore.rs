@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use registry::VolumeId;
+
 use crate::error::Error;
 use crate::process::cancel::Cancel;
 use crate::store::dir_files::{OWN_MAX, io_error, read_own, replace};
@@ -151,13 +153,13 @@ impl Lacking {
 }
 
 /// The files of a directory whose names are ids, in order; none where there is no directory.
-fn numbers(path: &Path) -> Result<Vec<u32>, Error> {
+fn numbers(path: &Path) -> Result<Vec<VolumeId>, Error> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(io_error("list", path)(source)),
     };
-    let mut ids: Vec<u32> =
+    let mut ids: Vec<VolumeId> =
         entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     ids.sort_unstable();
     Ok(ids)

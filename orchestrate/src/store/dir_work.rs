@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use registry::VolumeId;
+
 use crate::error::Error;
 use crate::store::content::Content;
 use crate::store::dir_files::{replace, tree_error};
@@ -11,7 +13,7 @@ use crate::store::seam::{Reading, Tree, View, Work};
 pub(super) struct DirWork {
     pub(super) root: unpack::Root,
     pub(super) bytes: u64,
-    pub(super) id: u32,
+    pub(super) id: VolumeId,
     pub(super) notes: PathBuf,
 }
 

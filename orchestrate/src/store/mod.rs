@@ -15,6 +15,7 @@ pub(crate) mod disks;
 pub(crate) mod pool;
 pub(crate) mod pool_active;
 pub(crate) mod pool_disk;
+pub(crate) mod pool_ids;
 pub(crate) mod pool_image;
 pub(crate) mod pool_names;
 pub(crate) mod pool_open;
@@ -26,6 +27,7 @@ pub(crate) mod pool_travel;
 pub(crate) mod seal;
 pub mod seam;
 pub(crate) mod serials;
+pub(crate) mod snapshot;
 pub(crate) mod travel;
 
 pub use crate::store::dir::DirStore;

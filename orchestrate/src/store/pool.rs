@@ -10,20 +10,22 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use registry::StoreBinding;
-use thin::{Access, Dm, Pool, SECTOR_BYTES, ThinId, Volume};
+use registry::{StoreBinding, VolumeId};
+use thin::{Access, Dm, Pool, SECTOR_BYTES, Volume};
 
 use crate::error::Error;
 use crate::plan::Mapping;
 use crate::plan::guard::Fills;
 use crate::plan::mapped::Mapped;
 use crate::store::disks::Disks;
+use crate::store::pool_ids::{thin_id, volume_id};
 use crate::store::pool_image::{self, ImageReading, ImageWork};
 use crate::store::pool_open::{ThinView, ThinWork, admit, mount};
 use crate::store::pool_read::{self, lost, mapping, not_made, told};
 use crate::store::seam::{
     ByStart, Condition, Ground, Made, Peek, Reading, Space, Store, Taken, View, Work,
 };
+use crate::store::snapshot::Snapshot;
 use crate::store::{pool_active, pool_names, pool_room, pool_seal, pool_serials};
 
 /// A live pool that is a store.
@@ -42,11 +44,11 @@ impl ThinStore {
         Ok(ThinStore { pool: pool.with_notes(&thin::notes::dir(), "orchestrate") })
     }
 
-    pub(super) fn work_name(&self, id: u32) -> String {
+    pub(super) fn work_name(&self, id: VolumeId) -> String {
         pool_names::work(self.pool.name(), id)
     }
 
-    fn look_name(&self, id: u32) -> String {
+    fn look_name(&self, id: VolumeId) -> String {
         pool_names::look(self.pool.name(), id)
     }
 
@@ -54,7 +56,7 @@ impl ThinStore {
     /// of somebody who looks at it.
     pub(super) fn look_device(
         &self,
-        id: u32,
+        id: VolumeId,
         bytes: u64,
     ) -> Result<(Option<String>, PathBuf), Error> {
         let (thin, name) = (thin_id(id)?, self.look_name(id));
@@ -79,7 +81,7 @@ impl ThinStore {
     }
 
     /// Mounts the sealed `id`, read-only.
-    fn view(&self, id: u32, bytes: u64) -> Result<ThinView, Error> {
+    fn view(&self, id: VolumeId, bytes: u64) -> Result<ThinView, Error> {
         let (name, device) = self.look_device(id, bytes)?;
         let mounted = thin::mount::detached(&device, "ext4", &[("noexec", None)], true)
             .map_err(Error::Thin)
@@ -110,10 +112,6 @@ impl ThinStore {
     }
 }
 
-fn thin_id(id: u32) -> Result<ThinId, Error> {
-    Ok(ThinId::new(u64::from(id)).map_err(thin::Error::from)?)
-}
-
 impl Store for ThinStore {
     fn binding(&self) -> StoreBinding {
         StoreBinding { kind: "thin".into(), id: self.pool.id() }
@@ -136,24 +134,24 @@ impl Store for ThinStore {
         Ok(self.pool.set_transaction_id(current, next)?)
     }
 
-    fn has(&self, id: u32) -> Result<bool, Error> {
+    fn has(&self, id: VolumeId) -> Result<bool, Error> {
         Ok(self.pool.exists(thin_id(id)?)?)
     }
 
-    fn made_at(&self, id: u32) -> Result<Made, Error> {
+    fn made_at(&self, id: VolumeId) -> Result<Made, Error> {
         let record = self.pool.record(thin_id(id)?)?;
         Ok(record.map_or(Made::Never, |record| Made::At(record.transaction_id)))
     }
 
-    fn ids(&self) -> Result<Vec<u32>, Error> {
-        Ok(self.pool.ids()?.iter().map(|record| record.id.get()).collect())
+    fn ids(&self) -> Result<Vec<VolumeId>, Error> {
+        Ok(self.pool.ids()?.iter().map(|record| volume_id(record.id)).collect())
     }
 
-    fn made(&self) -> Result<BTreeMap<u32, Made>, Error> {
+    fn made(&self) -> Result<BTreeMap<VolumeId, Made>, Error> {
         pool_read::made(&self.pool)
     }
 
-    fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error> {
+    fn make_template(&self, id: VolumeId, bytes: u64) -> Result<u64, Error> {
         let thin = thin_id(id)?;
         self.pool.create_thin(thin).map_err(|error| not_made(error, id, None))?;
         let name = self.work_name(id);
@@ -166,7 +164,7 @@ impl Store for ThinStore {
         Ok(sectors * SECTOR_BYTES)
     }
 
-    fn fits_template(&self, id: u32, bytes: u64) -> bool {
+    fn fits_template(&self, id: VolumeId, bytes: u64) -> bool {
         pool_image::geometry(id, self.device_bytes(bytes), self.block_bytes()).is_ok()
     }
 
@@ -174,12 +172,12 @@ impl Store for ThinStore {
         admit(&self.pool, 0, volumes)
     }
 
-    fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error> {
+    fn snapshot(&self, Snapshot { id, origin }: Snapshot) -> Result<(), Error> {
         let (new, from) = (thin_id(id)?, thin_id(origin)?);
         self.pool.create_snap(new, from).map_err(|error| not_made(error, id, Some(origin)))
     }
 
-    fn open(&self, id: u32, bytes: u64, judge: ByStart<'_>) -> Result<Box<dyn Work>, Error> {
+    fn open(&self, id: VolumeId, bytes: u64, judge: ByStart<'_>) -> Result<Box<dyn Work>, Error> {
         let name = self.work_name(id);
         let volume =
             self.pool.activate(thin_id(id)?, &name, self.sectors(bytes), Access::ReadWrite)?;
@@ -195,7 +193,7 @@ impl Store for ThinStore {
         opened
     }
 
-    fn read(&self, id: u32, bytes: u64, ground: Ground) -> Result<Box<dyn Reading>, Error> {
+    fn read(&self, id: VolumeId, bytes: u64, ground: Ground) -> Result<Box<dyn Reading>, Error> {
         Ok(match ground {
             Ground::Mounted => Box::new(self.view(id, bytes)?),
             Ground::Written => {
@@ -205,18 +203,23 @@ impl Store for ThinStore {
         })
     }
 
-    fn read_activation(&self, id: u32, _name: &str, bytes: u64) -> Result<Box<dyn Reading>, Error> {
+    fn read_activation(
+        &self,
+        id: VolumeId,
+        _name: &str,
+        bytes: u64,
+    ) -> Result<Box<dyn Reading>, Error> {
         match self.pool.active_as(thin_id(id)?)? {
             None => self.read(id, bytes, Ground::Written),
             Some(active) => pool_active::open(&self.pool, active),
         }
     }
 
-    fn look(&self, id: u32, bytes: u64) -> Result<Box<dyn View>, Error> {
+    fn look(&self, id: VolumeId, bytes: u64) -> Result<Box<dyn View>, Error> {
         Ok(Box::new(self.view(id, bytes)?))
     }
 
-    fn put_seal_record(&self, id: u32, bytes: u64, seal_record: &[u8]) -> Result<(), Error> {
+    fn put_seal_record(&self, id: VolumeId, bytes: u64, seal_record: &[u8]) -> Result<(), Error> {
         let name = self.work_name(id);
         let volume =
             self.pool.activate(thin_id(id)?, &name, self.sectors(bytes), Access::ReadWrite)?;
@@ -227,7 +230,7 @@ impl Store for ThinStore {
         Ok(())
     }
 
-    fn seal_record(&self, id: u32) -> Result<Option<Vec<u8>>, Error> {
+    fn seal_record(&self, id: VolumeId) -> Result<Option<Vec<u8>>, Error> {
         let thin = thin_id(id)?;
         if let Some(active) = self.pool.active_as(thin)? {
             // Half made, it has nothing to read.
@@ -248,7 +251,7 @@ impl Store for ThinStore {
         seal_record.map(Some)
     }
 
-    fn peek(&self, id: u32) -> Result<Peek, Error> {
+    fn peek(&self, id: VolumeId) -> Result<Peek, Error> {
         if let Some(mapped) = self.mapped_as(id)?.filter(|mapped| !self.is_work(mapped)) {
             return Ok(Peek::InUse(mapped.name));
         }
@@ -294,20 +297,25 @@ impl Store for ThinStore {
         true
     }
 
-    fn make_serials(&self, id: u32) -> Result<(), Error> {
+    fn make_serials(&self, id: VolumeId) -> Result<(), Error> {
         self.pool.create_thin(thin_id(id)?).map_err(|error| not_made(error, id, None))?;
         self.pool.commit()?;
         Ok(())
     }
 
-    fn serials(&self, volume: Option<u32>) -> Result<Vec<Vec<u8>>, Error> {
+    fn serials(&self, volume: Option<VolumeId>) -> Result<Vec<Vec<u8>>, Error> {
         let Some(id) = volume else { return Ok(Vec::new()) };
         let names = [self.look_name(id), self.work_name(id)];
         pool_serials::on(&self.pool, thin_id(id)?, names, Access::ReadOnly, pool_serials::read)
     }
 
-    fn put_serials(&self, volume: Option<u32>, copy: usize, bytes: &[u8]) -> Result<(), Error> {
-        let Some(id) = volume else { return Err(Error::Lost { volume: 0 }) };
+    fn put_serials(
+        &self,
+        volume: Option<VolumeId>,
+        copy: usize,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let Some(id) = volume else { return Err(Error::Lost { volume: VolumeId::default() }) };
         let names = [self.work_name(id), self.look_name(id)];
         let write = |device: &Path| pool_serials::write(device, copy, bytes);
         pool_serials::on(&self.pool, thin_id(id)?, names, Access::ReadWrite, write)?;
@@ -315,7 +323,7 @@ impl Store for ThinStore {
         Ok(())
     }
 
-    fn delete(&self, id: u32) -> Result<(), Error> {
+    fn delete(&self, id: VolumeId) -> Result<(), Error> {
         let thin = thin_id(id)?;
         if let Some(active) = self.pool.active_as(thin)? {
             self.pool.deactivate(&active.name)?;
@@ -326,7 +334,7 @@ impl Store for ThinStore {
         }
     }
 
-    fn purge(&self, id: u32) -> Result<(), Error> {
+    fn purge(&self, id: VolumeId) -> Result<(), Error> {
         match self.pool.delete(thin_id(id)?) {
             // The kernel refuses by itself what is active, whoever made the device.
             Err(thin::Error::AlreadyActive { name, .. }) => {
@@ -338,11 +346,11 @@ impl Store for ThinStore {
         }
     }
 
-    fn rename(&self, id: u32, former: &str, new: &str) -> Result<(), Error> {
+    fn rename(&self, id: VolumeId, former: &str, new: &str) -> Result<(), Error> {
         pool_read::rename(&self.pool, thin_id(id)?, former, new)
     }
 
-    fn map(&self, id: u32, name: &str, bytes: u64, read_only: bool) -> Result<PathBuf, Error> {
+    fn map(&self, id: VolumeId, name: &str, bytes: u64, read_only: bool) -> Result<PathBuf, Error> {
         let thin = thin_id(id)?;
         let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
         match self.pool.activate(thin, name, self.sectors(bytes), access) {
@@ -367,7 +375,7 @@ impl Store for ThinStore {
         }
     }
 
-    fn unmap(&self, id: u32, name: &str) -> Result<(), Error> {
+    fn unmap(&self, id: VolumeId, name: &str) -> Result<(), Error> {
         match self.pool.deactivate_thin(thin_id(id)?) {
             Ok(_) => Ok(()),
             Err(thin::Error::Held { holders, .. }) => {
@@ -377,15 +385,15 @@ impl Store for ThinStore {
         }
     }
 
-    fn held(&self, id: u32) -> Result<Option<String>, Error> {
+    fn held(&self, id: VolumeId) -> Result<Option<String>, Error> {
         Ok(self.pool.held(thin_id(id)?)?.map(|holders| told(&holders)))
     }
 
-    fn read_only(&self, id: u32) -> Result<bool, Error> {
+    fn read_only(&self, id: VolumeId) -> Result<bool, Error> {
         Ok(self.pool.active_as(thin_id(id)?)?.is_some_and(|active| active.read_only))
     }
 
-    fn stranger(&self, id: Option<u32>, name: &str) -> Result<Option<String>, Error> {
+    fn stranger(&self, id: Option<VolumeId>, name: &str) -> Result<Option<String>, Error> {
         let id = id.map(thin_id).transpose()?;
         let device = |uuid: String| match uuid.as_str() {
             "" => "a device-mapper device without a uuid".into(),
@@ -408,7 +416,7 @@ impl Store for ThinStore {
         Ok(Some(text.trim().into()))
     }
 
-    fn grow(&self, id: u32, name: &str, bytes: u64) -> Result<(), Error> {
+    fn grow(&self, id: VolumeId, name: &str, bytes: u64) -> Result<(), Error> {
         let volume =
             Volume { sectors: thin::Sectors(self.sectors(bytes)), ..self.pool.volume(name)? };
         if volume.id != thin_id(id)? {
@@ -423,7 +431,7 @@ impl Store for ThinStore {
         PathBuf::from("/dev/mapper").join(name)
     }
 
-    fn device(&self, id: u32) -> Result<Option<(u32, u32)>, Error> {
+    fn device(&self, id: VolumeId) -> Result<Option<(u32, u32)>, Error> {
         let active = self.pool.active_as(thin_id(id)?)?;
         Ok(active.map(|active| (active.dev.major, active.dev.minor)))
     }
@@ -435,14 +443,14 @@ impl Store for ThinStore {
     fn mapped(&self) -> Result<Vec<Mapped>, Error> {
         let mapped = |listed: thin::ListedThin| Mapped {
             mapping: if listed.whole { Mapping::Live } else { Mapping::Half },
-            id: listed.id.get(),
+            id: volume_id(listed.id),
             name: listed.name,
             bytes: listed.bytes,
         };
         Ok(self.pool.listed()?.into_iter().map(mapped).collect())
     }
 
-    fn mapped_as(&self, id: u32) -> Result<Option<Mapped>, Error> {
+    fn mapped_as(&self, id: VolumeId) -> Result<Option<Mapped>, Error> {
         let active = self.pool.active_as(thin_id(id)?)?;
         Ok(active.map(|active| Mapped {
             mapping: mapping(&active),
@@ -452,7 +460,7 @@ impl Store for ThinStore {
         }))
     }
 
-    fn mapping(&self, id: u32, name: &str) -> Result<Mapping, Error> {
+    fn mapping(&self, id: VolumeId, name: &str) -> Result<Mapping, Error> {
         let Some(active) = self.pool.active_as(thin_id(id)?)? else { return Ok(Mapping::Absent) };
         Ok(match mapping(&active) {
             Mapping::Live if active.name != name => Mapping::Astray,

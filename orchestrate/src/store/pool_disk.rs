@@ -1,25 +1,24 @@
 //! The disks of activations on a thin pool.
 
-use thin::{Act, FileSystem, InUse, Sectors, ThinId, Tidied, Volume};
+use registry::VolumeId;
+use thin::{Act, FileSystem, InUse, Sectors, Tidied, Volume};
 
 use crate::error::Error;
 use crate::plan::disks::DiskUse;
 use crate::process::guardian::Guardian;
 use crate::store::disks::Disks;
 use crate::store::pool::ThinStore;
+use crate::store::pool_ids::thin_id;
 use crate::store::pool_read::{not_made, told};
+use crate::store::snapshot::Snapshot;
 use crate::store::travel::Travels;
-
-fn thin_id(id: u32) -> Result<ThinId, Error> {
-    Ok(ThinId::new(u64::from(id)).map_err(thin::Error::from)?)
-}
 
 impl Disks for ThinStore {
     fn travels(&self) -> &dyn Travels {
         self
     }
 
-    fn disk_use(&self, id: u32) -> Result<DiskUse, Error> {
+    fn disk_use(&self, id: VolumeId) -> Result<DiskUse, Error> {
         let (pool, thin) = (&self.pool, thin_id(id)?);
         if pool.active_as(thin)?.is_none_or(|active| !active.has_table) {
             return Ok(DiskUse::Down);
@@ -31,11 +30,11 @@ impl Disks for ThinStore {
         })
     }
 
-    fn write_out(&self, id: u32) -> Result<(), Error> {
+    fn write_out(&self, id: VolumeId) -> Result<(), Error> {
         Ok(self.pool.write_out(thin_id(id)?)?)
     }
 
-    fn snapshot_live(&self, id: u32, origin: u32) -> Result<(), Error> {
+    fn snapshot_live(&self, Snapshot { id, origin }: Snapshot) -> Result<(), Error> {
         let (pool, new, from) = (&self.pool, thin_id(id)?, thin_id(origin)?);
         let active = pool.active_as(from)?.is_some_and(|active| active.has_table);
         let made = match active {
@@ -48,7 +47,7 @@ impl Disks for ThinStore {
         made.map_err(|error| not_made(error, id, Some(origin)))
     }
 
-    fn lengthen(&self, id: u32, bytes: u64) -> Result<(), Error> {
+    fn lengthen(&self, id: VolumeId, bytes: u64) -> Result<(), Error> {
         let (pool, thin) = (&self.pool, thin_id(id)?);
         let Some(active) = pool.active_as(thin)?.filter(|active| active.has_table) else {
             return Ok(());
@@ -66,7 +65,7 @@ impl Disks for ThinStore {
         Ok(())
     }
 
-    fn grow_mounted(&self, id: u32, bytes: u64) -> Result<Option<String>, Error> {
+    fn grow_mounted(&self, id: VolumeId, bytes: u64) -> Result<Option<String>, Error> {
         let (pool, thin) = (&self.pool, thin_id(id)?);
         let Some(active) = pool.active_as(thin)? else { return Ok(None) };
         let used = pool.in_use(thin)?;

@@ -5,11 +5,13 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use registry::VolumeId;
 use thin::{Pool, Volume};
 use unpack::{Before, Geometry, Unfit};
 
 use crate::error::Error;
 use crate::store::content::Content;
+use crate::store::pool_ids::volume_id;
 use crate::store::pool_open::admit;
 use crate::store::pool_seal;
 use crate::store::seam::{Reading, Work};
@@ -21,14 +23,14 @@ const ALIGN_MAX: u64 = 1 << 30;
 
 /// The geometry of a template on a pool with blocks of `pool_block` bytes. Everything that decides a byte of it
 /// is in it, and it stands in the mark of every volume above.
-pub(super) fn geometry(id: u32, bytes: u64, pool_block: u64) -> Result<Geometry, Error> {
+pub(super) fn geometry(id: VolumeId, bytes: u64, pool_block: u64) -> Result<Geometry, Error> {
     // The largest power of two whose multiples are borders of pool blocks too.
     let align = (1u64 << pool_block.trailing_zeros().min(63)).min(ALIGN_MAX);
     Geometry::new(bytes, BLOCK_BYTES, 0, u32::try_from(align).unwrap_or(BLOCK_BYTES))
         .map_err(|refusal| unfit(id)(Unfit::Geometry(Box::new(refusal))))
 }
 
-fn unfit(volume: u32) -> impl Fn(Unfit) -> Error {
+fn unfit(volume: VolumeId) -> impl Fn(Unfit) -> Error {
     move |source| Error::Volume { volume, source: Box::new(source) }
 }
 
@@ -41,7 +43,7 @@ fn open_device(path: &Path) -> Result<File, Error> {
 
 /// Makes the empty file system of a template on its active, zeroed volume, and has it on disk.
 pub(super) fn make_template(volume: &Volume, pool_block: u64) -> Result<(), Error> {
-    let id = volume.id.get();
+    let id = volume_id(volume.id);
     let geometry = geometry(id, volume.sectors.bytes(), pool_block)?;
     let path = volume.path();
     let device = open_device(&path)?;
@@ -61,7 +63,7 @@ impl ImageWork {
     /// parent was too small gets a larger device.
     pub(super) fn open(pool: Pool, volume: Volume) -> Result<ImageWork, Error> {
         let device = open_device(&volume.path())?;
-        let (bytes, unfit) = (volume.sectors.bytes(), unfit(volume.id.get()));
+        let (bytes, unfit) = (volume.sectors.bytes(), unfit(volume_id(volume.id)));
         // This also is the check that it is as it was sealed.
         let mut now = unpack::geometry(&device).map_err(&unfit)?;
         while now.bytes().saturating_mul(2) <= bytes {
@@ -159,7 +161,7 @@ mod tests {
     fn every_size_of_a_pools_block_gives_a_geometry() {
         for kib in [64, 128, 192, 320, 1024, 1 << 20, 3 << 18] {
             let block: u64 = kib << 10;
-            let geometry = geometry(1, 8 << 30, block).unwrap();
+            let geometry = geometry(VolumeId::new(1), 8 << 30, block).unwrap();
             assert!(block.is_multiple_of(geometry.align.into()), "{kib}");
             assert!(
                 u64::from(geometry.align) * 2 > block

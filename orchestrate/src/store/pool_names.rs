@@ -1,12 +1,14 @@
 //! Names of the devices that builds and looks have on a pool, which nobody else can have. Pure.
 
+use registry::VolumeId;
+
 /// That of the volume `id` while it is built.
-pub(super) fn work(pool: &str, id: u32) -> String {
+pub(super) fn work(pool: &str, id: VolumeId) -> String {
     format!("{pool}-work-{id}")
 }
 
 /// That of the volume `id` while it is looked at.
-pub(super) fn look(pool: &str, id: u32) -> String {
+pub(super) fn look(pool: &str, id: VolumeId) -> String {
     format!("{pool}-look-{id}")
 }
 

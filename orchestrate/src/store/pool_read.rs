@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use registry::VolumeId;
 use thin::{Pool, ThinId};
 
 use crate::error::Error;
 use crate::plan::Mapping;
+use crate::store::pool_ids::volume_id;
 use crate::store::seam::Made;
 
 /// Every thin, with the pool's number when it was made: one read, however many there are.
-pub(super) fn made(pool: &Pool) -> Result<BTreeMap<u32, Made>, Error> {
-    let made = |record: &thin::ThinRecord| (record.id.get(), Made::At(record.transaction_id));
+pub(super) fn made(pool: &Pool) -> Result<BTreeMap<VolumeId, Made>, Error> {
+    let made = |record: &thin::ThinRecord| (volume_id(record.id), Made::At(record.transaction_id));
     Ok(pool.ids()?.iter().map(made).collect())
 }
 
@@ -30,7 +32,7 @@ pub(super) fn mapping(active: &thin::ActiveThin) -> Mapping {
 }
 
 /// Why a thin was not made: its id is somebody else's, or its origin is gone.
-pub(super) fn not_made(error: thin::Error, id: u32, origin: Option<u32>) -> Error {
+pub(super) fn not_made(error: thin::Error, id: VolumeId, origin: Option<VolumeId>) -> Error {
     match (error, origin) {
         (thin::Error::ThinExists { .. }, _) => Error::NotOurs { id },
         (thin::Error::ThinAbsent { .. }, Some(volume)) => Error::Lost { volume },
@@ -39,7 +41,7 @@ pub(super) fn not_made(error: thin::Error, id: u32, origin: Option<u32>) -> Erro
 }
 
 /// A sealed volume that the pool no longer has is lost.
-pub(super) fn lost(error: thin::Error, volume: u32) -> Error {
+pub(super) fn lost(error: thin::Error, volume: VolumeId) -> Error {
     match error {
         thin::Error::ThinAbsent { .. } => Error::Lost { volume },
         error => error.into(),

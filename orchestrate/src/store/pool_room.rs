@@ -4,6 +4,7 @@ use thin::Pool;
 
 use crate::error::Error;
 use crate::plan::guard::{Fill, Fills};
+use crate::store::pool_ids::volume_id;
 use crate::store::seam::{Condition, Space, Taken};
 
 /// A block of the pool's metadata, bytes (kernel documentation, thin-provisioning).
@@ -65,7 +66,7 @@ pub(super) fn condition(pool: &Pool) -> Result<Condition, Error> {
 pub(super) fn taken_by_each(pool: &Pool) -> Result<Vec<Taken>, Error> {
     let block = block_bytes(pool);
     let taken = |of: &thin::Usage| Taken {
-        id: of.record.id.get(),
+        id: volume_id(of.record.id),
         exclusive_bytes: of.exclusive_blocks * block,
         shared_bytes: of.shared_blocks * block,
     };

@@ -5,18 +5,16 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
-use thin::{Access, Pool, ThinId};
+use registry::VolumeId;
+use thin::{Access, Pool};
 
 use crate::error::Error;
 use crate::store::pool::ThinStore;
+use crate::store::pool_ids::thin_id;
 use crate::store::pool_open::admit;
 use crate::store::pool_read::{lost, not_made};
 use crate::store::pool_room::block_bytes;
 use crate::store::travel::{Blocks, Travels};
-
-fn thin_id(id: u32) -> Result<ThinId, Error> {
-    Ok(ThinId::new(u64::from(id)).map_err(thin::Error::from)?)
-}
 
 impl Travels for ThinStore {
     fn travel_block(&self) -> u64 {
@@ -25,8 +23,8 @@ impl Travels for ThinStore {
 
     fn delta(
         &self,
-        left: Option<u32>,
-        right: u32,
+        left: Option<VolumeId>,
+        right: VolumeId,
         from: u64,
         most: usize,
     ) -> Result<thin::Delta, Error> {
@@ -34,19 +32,19 @@ impl Travels for ThinStore {
         self.pool.delta(left, thin_id(right)?, from, most).map_err(|error| lost(error, right))
     }
 
-    fn open_still(&self, id: u32, bytes: u64) -> Result<Box<dyn Blocks>, Error> {
+    fn open_still(&self, id: VolumeId, bytes: u64) -> Result<Box<dyn Blocks>, Error> {
         let (name, path) = self.look_device(id, bytes)?;
         let block = block_bytes(&self.pool);
         open(&self.pool, name, path, block, false)
     }
 
-    fn make_empty(&self, id: u32) -> Result<(), Error> {
+    fn make_empty(&self, id: VolumeId) -> Result<(), Error> {
         self.pool.create_thin(thin_id(id)?).map_err(|error| not_made(error, id, None))?;
         self.pool.commit()?;
         Ok(())
     }
 
-    fn open_arriving(&self, id: u32, bytes: u64) -> Result<Box<dyn Blocks>, Error> {
+    fn open_arriving(&self, id: VolumeId, bytes: u64) -> Result<Box<dyn Blocks>, Error> {
         let name = self.work_name(id);
         let (thin, sectors) = (thin_id(id)?, self.sectors(bytes));
         let volume = self.pool.activate(thin, &name, sectors, Access::ReadWrite);

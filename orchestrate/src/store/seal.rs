@@ -25,7 +25,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use hmac::{Hmac, Mac as _};
-use registry::{Digest, Role};
+use registry::{Digest, Role, VolumeId};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -75,11 +75,11 @@ impl std::fmt::Debug for Key {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SealRecord {
     /// The volume's own id.
-    pub(crate) id: u32,
+    pub(crate) id: VolumeId,
     /// What it is for.
     pub(crate) role: Role,
     /// The volume it is a snapshot of; none for the template.
-    pub(crate) parent: Option<u32>,
+    pub(crate) parent: Option<VolumeId>,
     /// Its size, bytes.
     pub(crate) bytes: u64,
     /// The store's number when the volume was made: an id may be given again where a registry was lost, and
@@ -234,7 +234,7 @@ impl SealRecord {
     }
 
     /// Whether there is a good record in these bytes that is the volume's own, and vouches for the mark behind it.
-    pub(crate) fn vouches(bytes: &[u8], key: Option<&Key>, volume: u32) -> bool {
+    pub(crate) fn vouches(bytes: &[u8], key: Option<&Key>, volume: VolumeId) -> bool {
         let record = key.and_then(|key| SealRecord::read(bytes, Some(key)));
         bytes.starts_with(MAGIC_3) && record.is_some_and(|record| record.id == volume)
     }
@@ -294,9 +294,9 @@ mod tests {
 
     fn seal_record(key: &str) -> SealRecord {
         SealRecord {
-            id: 16_777_215,
+            id: VolumeId::MAX,
             role: Role::Layer,
-            parent: Some(16_777_214),
+            parent: Some(VolumeId::new(16_777_214)),
             bytes: u64::MAX,
             made: Some(u64::MAX),
             key: None,
@@ -390,7 +390,7 @@ mod tests {
         let id = seal_record("k").id;
         assert!(SealRecord::vouches(&sealed, Some(&KEY), id));
         assert!(
-            !SealRecord::vouches(&sealed, Some(&KEY), id - 1),
+            !SealRecord::vouches(&sealed, Some(&KEY), VolumeId::new(id.get() - 1)),
             "a snapshot has that of its origin"
         );
         assert!(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use registry::StoreBinding;
+use registry::{StoreBinding, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -17,6 +17,7 @@ use crate::plan::guard::Fills;
 use crate::plan::mapped::Mapped;
 use crate::store::content::Content;
 use crate::store::disks::Disks;
+use crate::store::snapshot::Snapshot;
 
 /// Which store, as the caller names it: `thin:POOL` or `dir:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub enum Made {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// The volume.
-    pub id: u32,
+    pub id: VolumeId,
     /// What no other volume holds.
     pub exclusive_bytes: u64,
     /// What others hold too.
@@ -199,16 +200,16 @@ pub trait Store: Send {
     fn set_transaction_id(&self, current: u64, next: u64) -> Result<(), Error>;
 
     /// Whether it has this id, ours or not.
-    fn has(&self, id: u32) -> Result<bool, Error>;
+    fn has(&self, id: VolumeId) -> Result<bool, Error>;
 
     /// When what it has under this id was made, by its own record.
-    fn made_at(&self, id: u32) -> Result<Made, Error>;
+    fn made_at(&self, id: VolumeId) -> Result<Made, Error>;
 
     /// Every id that it has, ours or not.
-    fn ids(&self) -> Result<Vec<u32>, Error>;
+    fn ids(&self) -> Result<Vec<VolumeId>, Error>;
 
     /// Every id that it has, with when that was made.
-    fn made(&self) -> Result<BTreeMap<u32, Made>, Error> {
+    fn made(&self) -> Result<BTreeMap<VolumeId, Made>, Error> {
         // One record that cannot be read says nothing, and keeps the others from nothing.
         let made = |id| (id, self.made_at(id).unwrap_or(Made::Unknown));
         Ok(self.ids()?.into_iter().map(made).collect())
@@ -224,10 +225,10 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// [`Error::NotOurs`] where the store has this id: nothing is changed then.
-    fn make_template(&self, id: u32, bytes: u64) -> Result<u64, Error>;
+    fn make_template(&self, id: VolumeId, bytes: u64) -> Result<u64, Error>;
 
     /// Whether a template of `bytes` can be made here at all.
-    fn fits_template(&self, _id: u32, _bytes: u64) -> bool {
+    fn fits_template(&self, _id: VolumeId, _bytes: u64) -> bool {
         true
     }
 
@@ -243,34 +244,39 @@ pub trait Store: Send {
     /// [`Error::NoSpace`], or what the store says of its own bookkeeping's room.
     fn admit(&self, volumes: u64) -> Result<(), Error>;
 
-    /// Makes `id` a snapshot of the sealed `origin`.
+    /// Makes a snapshot of the sealed `origin`.
     ///
     /// # Errors
     /// [`Error::NotOurs`] where the store has this id: nothing is changed then. [`Error::Lost`] where
     /// it has no `origin`.
-    fn snapshot(&self, id: u32, origin: u32) -> Result<(), Error>;
+    fn snapshot(&self, snapshot: Snapshot) -> Result<(), Error>;
 
     /// Opens a snapshot of `bytes` for one apply. Where volumes are images, `judge` says by the first bytes of the
     /// device, which are the origin's as long as nothing was written, what the layer is applied to.
-    fn open(&self, id: u32, bytes: u64, judge: ByStart<'_>) -> Result<Box<dyn Work>, Error>;
+    fn open(&self, id: VolumeId, bytes: u64, judge: ByStart<'_>) -> Result<Box<dyn Work>, Error>;
 
     /// Opens the sealed `id` of `bytes` to be compared: an image that is on this `ground` without a mount.
-    fn read(&self, id: u32, bytes: u64, ground: Ground) -> Result<Box<dyn Reading>, Error>;
+    fn read(&self, id: VolumeId, bytes: u64, ground: Ground) -> Result<Box<dyn Reading>, Error>;
 
     /// Opens the activation `id` of `bytes`, which is mapped as `name` or not at all, to be read as it is.
     ///
     /// # Errors
     /// [`Error::Held`] where somebody has it open, and from closing it where somebody has opened it meanwhile.
-    fn read_activation(&self, id: u32, name: &str, bytes: u64) -> Result<Box<dyn Reading>, Error>;
+    fn read_activation(
+        &self,
+        id: VolumeId,
+        name: &str,
+        bytes: u64,
+    ) -> Result<Box<dyn Reading>, Error>;
 
     /// Opens the sealed `id` of `bytes` to be read; nothing can be written through it.
-    fn look(&self, id: u32, bytes: u64) -> Result<Box<dyn View>, Error>;
+    fn look(&self, id: VolumeId, bytes: u64) -> Result<Box<dyn View>, Error>;
 
     /// Writes the seal record of the closed volume `id`, of `bytes`, to disk.
-    fn put_seal_record(&self, id: u32, bytes: u64, seal_record: &[u8]) -> Result<(), Error>;
+    fn put_seal_record(&self, id: VolumeId, bytes: u64, seal_record: &[u8]) -> Result<(), Error>;
 
     /// The bytes where the seal record of `id` is, whoever wrote them; none where there is no such place.
-    fn seal_record(&self, id: u32) -> Result<Option<Vec<u8>>, Error>;
+    fn seal_record(&self, id: VolumeId) -> Result<Option<Vec<u8>>, Error>;
 
     /// Whether the believed serials need a volume of their own; else they are a file.
     fn serials_need_volume(&self) -> bool;
@@ -279,16 +285,17 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// [`Error::NotOurs`] where the store has this id: nothing is changed then.
-    fn make_serials(&self, id: u32) -> Result<(), Error>;
+    fn make_serials(&self, id: VolumeId) -> Result<(), Error>;
 
     /// The copies of the believed serials, as they stand, on this volume or in their file.
-    fn serials(&self, volume: Option<u32>) -> Result<Vec<Vec<u8>>, Error>;
+    fn serials(&self, volume: Option<VolumeId>) -> Result<Vec<Vec<u8>>, Error>;
 
     /// Writes one copy of them to disk, number 0 or 1; the other is not touched.
-    fn put_serials(&self, volume: Option<u32>, copy: usize, bytes: &[u8]) -> Result<(), Error>;
+    fn put_serials(&self, volume: Option<VolumeId>, copy: usize, bytes: &[u8])
+    -> Result<(), Error>;
 
     /// As [`Store::seal_record`], and leaves alone what somebody has in use.
-    fn peek(&self, id: u32) -> Result<Peek, Error> {
+    fn peek(&self, id: VolumeId) -> Result<Peek, Error> {
         Ok(self.seal_record(id)?.map_or(Peek::Bytes(Vec::new()), Peek::Bytes))
     }
 
@@ -311,31 +318,31 @@ pub trait Store: Send {
     }
 
     /// Takes away `id` and every mapping of it; an absent one is fine.
-    fn delete(&self, id: u32) -> Result<(), Error>;
+    fn delete(&self, id: VolumeId) -> Result<(), Error>;
 
     /// Takes away `id`, unless it is mapped.
     ///
     /// # Errors
     /// [`Error::Taken`] naming the mapping: nothing is changed then.
-    fn purge(&self, id: u32) -> Result<(), Error>;
+    fn purge(&self, id: VolumeId) -> Result<(), Error>;
 
     /// Maps `id` under `name`, `bytes` large; with `read_only` the device, where there is one, refuses writes. Returns
     /// the path that the user is told.
-    fn map(&self, id: u32, name: &str, bytes: u64, read_only: bool) -> Result<PathBuf, Error>;
+    fn map(&self, id: VolumeId, name: &str, bytes: u64, read_only: bool) -> Result<PathBuf, Error>;
 
     /// Gives the mapping of `id`, which may have the name `former` still, the name `new`, also while it is open. Where
     /// it is not mapped there is nothing to do.
     ///
     /// # Errors
     /// [`Error::Stranger`] where something else has that name.
-    fn rename(&self, id: u32, former: &str, new: &str) -> Result<(), Error>;
+    fn rename(&self, id: VolumeId, former: &str, new: &str) -> Result<(), Error>;
 
     /// Takes away the mapping of `id`, which is to be `name`; an absent one is fine. What another has
     /// mapped under that name is not touched.
     ///
     /// # Errors
     /// [`Error::Held`] at once, when somebody has it open.
-    fn unmap(&self, id: u32, name: &str) -> Result<(), Error>;
+    fn unmap(&self, id: VolumeId, name: &str) -> Result<(), Error>;
 
     /// Whether several names may lead to one volume.
     fn names_are_links(&self) -> bool {
@@ -344,18 +351,18 @@ pub trait Store: Send {
 
     /// Takes away the name `name`, if it leads to `id`, and no other name of that; whether it did. Where a
     /// volume has one name there is nothing to do.
-    fn unlink(&self, _id: u32, _name: &str) -> Result<bool, Error> {
+    fn unlink(&self, _id: VolumeId, _name: &str) -> Result<bool, Error> {
         Ok(false)
     }
 
     /// Who has the mapping of `id` open; none when nobody has.
-    fn held(&self, id: u32) -> Result<Option<String>, Error>;
+    fn held(&self, id: VolumeId) -> Result<Option<String>, Error>;
 
     /// Whether the mapping of `id` refuses writes: somebody looks at it.
-    fn read_only(&self, id: u32) -> Result<bool, Error>;
+    fn read_only(&self, id: VolumeId) -> Result<bool, Error>;
 
     /// What else than the mapping of `id` has the name `name`; none when it is free for `id`.
-    fn stranger(&self, id: Option<u32>, name: &str) -> Result<Option<String>, Error>;
+    fn stranger(&self, id: Option<VolumeId>, name: &str) -> Result<Option<String>, Error>;
 
     /// The size of a device that is to hold `bytes`.
     fn device_bytes(&self, bytes: u64) -> u64;
@@ -364,18 +371,18 @@ pub trait Store: Send {
     fn boot(&self) -> Result<Option<String>, Error>;
 
     /// Grows the file system of the mapped `id` to `bytes`.
-    fn grow(&self, id: u32, name: &str, bytes: u64) -> Result<(), Error>;
+    fn grow(&self, id: VolumeId, name: &str, bytes: u64) -> Result<(), Error>;
 
     /// The path of the mapping `name`.
     fn path(&self, name: &str) -> PathBuf;
 
     /// The directory that the volume `id` is; none where it is a device.
-    fn tree(&self, _id: u32) -> Option<PathBuf> {
+    fn tree(&self, _id: VolumeId) -> Option<PathBuf> {
         None
     }
 
     /// The major and minor number of the mapped `id`; none where it is no device, or not mapped.
-    fn device(&self, _id: u32) -> Result<Option<(u32, u32)>, Error> {
+    fn device(&self, _id: VolumeId) -> Result<Option<(u32, u32)>, Error> {
         Ok(None)
     }
 
@@ -389,10 +396,10 @@ pub trait Store: Send {
     fn mapped(&self) -> Result<Vec<Mapped>, Error>;
 
     /// The mapping of the volume `id`.
-    fn mapped_as(&self, id: u32) -> Result<Option<Mapped>, Error>;
+    fn mapped_as(&self, id: VolumeId) -> Result<Option<Mapped>, Error>;
 
     /// The mapping of `id`, which is to be `name`.
-    fn mapping(&self, id: u32, name: &str) -> Result<Mapping, Error>;
+    fn mapping(&self, id: VolumeId, name: &str) -> Result<Mapping, Error>;
 
     /// Its room.
     fn space(&self) -> Result<Space, Error>;

@@ -1,6 +1,6 @@
 //! The form in which a store keeps the believed serials of catalogs.
 
-use registry::CatalogFact;
+use registry::{CatalogFact, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -14,7 +14,7 @@ pub(crate) const TEXT_AT: usize = 52;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Serials {
     /// The volume that it is on, so that a copy elsewhere counts for nothing; none: a file.
-    pub(crate) volume: Option<u32>,
+    pub(crate) volume: Option<VolumeId>,
     /// Grows with each copy: the larger is the newer.
     pub(crate) generation: u64,
     /// The newest catalog of each place, the one that was believed last first.
@@ -44,7 +44,7 @@ impl Serials {
     }
 
     /// Reads one copy; none for whatever is not whole, of this store and of this volume.
-    pub(crate) fn read(bytes: &[u8], key: &Key, volume: Option<u32>) -> Option<Serials> {
+    pub(crate) fn read(bytes: &[u8], key: &Key, volume: Option<VolumeId>) -> Option<Serials> {
         let rest = bytes.strip_prefix(SERIALS_MAGIC)?;
         let (length, rest) = rest.split_at_checked(4)?;
         let (seal, rest) = rest.split_at_checked(32)?;
@@ -61,7 +61,7 @@ impl Serials {
     pub(crate) fn newest(
         copies: &[Vec<u8>],
         key: &Key,
-        volume: Option<u32>,
+        volume: Option<VolumeId>,
     ) -> Option<(usize, Serials)> {
         let read = |(at, bytes): (usize, &Vec<u8>)| Some((at, Serials::read(bytes, key, volume)?));
         let found = copies.iter().enumerate().filter_map(read);
@@ -89,20 +89,21 @@ mod tests {
     use super::*;
 
     const KEY: Key = Key([7; 32]);
+    const VOLUME: VolumeId = VolumeId::new(5);
 
     fn fact(url: &str, serial: u64) -> CatalogFact {
         CatalogFact { url: url.into(), serial, digest: Digest([1; 32]), expires_s: Some(9) }
     }
 
     fn of(serial: u64, generation: u64) -> Serials {
-        Serials { volume: Some(5), generation, catalogs: vec![fact("s3://b/c", serial)] }
+        Serials { volume: Some(VOLUME), generation, catalogs: vec![fact("s3://b/c", serial)] }
     }
 
     #[test]
     fn the_newer_of_two_copies_counts_and_a_torn_one_leaves_the_other() {
         let copies = [of(7, 1).seal(&KEY).unwrap(), of(8, 2).seal(&KEY).unwrap()];
         let newest = |copies: &[Vec<u8>]| {
-            Serials::newest(copies, &KEY, Some(5)).map(|(at, s)| (at, s.catalogs[0].serial))
+            Serials::newest(copies, &KEY, Some(VOLUME)).map(|(at, s)| (at, s.catalogs[0].serial))
         };
         assert_eq!(newest(&copies), Some((1, 8)));
         // The next is written over the older; whatever is on disk of it, one stands.
@@ -121,15 +122,15 @@ mod tests {
     #[test]
     fn a_copy_counts_only_whole_under_its_key_and_on_its_volume() {
         let sealed = of(7, 1).seal(&KEY).unwrap();
-        assert_eq!(Serials::read(&sealed, &KEY, Some(5)), Some(of(7, 1)));
-        assert_eq!(Serials::read(&sealed, &Key([8; 32]), Some(5)), None);
-        assert_eq!(Serials::read(&sealed, &KEY, Some(6)), None);
+        assert_eq!(Serials::read(&sealed, &KEY, Some(VOLUME)), Some(of(7, 1)));
+        assert_eq!(Serials::read(&sealed, &Key([8; 32]), Some(VOLUME)), None);
+        assert_eq!(Serials::read(&sealed, &KEY, Some(VolumeId::new(6))), None);
         assert_eq!(Serials::read(&sealed, &KEY, None), None);
         for at in 0..sealed.len() {
             let mut forged = sealed.clone();
             forged[at] ^= 1;
-            assert_eq!(Serials::read(&forged, &KEY, Some(5)), None, "byte {at}");
-            assert_eq!(Serials::read(&sealed[..at], &KEY, Some(5)), None);
+            assert_eq!(Serials::read(&forged, &KEY, Some(VOLUME)), None, "byte {at}");
+            assert_eq!(Serials::read(&sealed[..at], &KEY, Some(VOLUME)), None);
         }
         // A seal record's HMAC is no word for this, nor the other way round.
         assert!(!seal::is_record(&sealed) || seal::SealRecord::read(&sealed, Some(&KEY)).is_none());
@@ -150,7 +151,7 @@ mod tests {
         }
         let sealed = many.seal(&KEY).unwrap();
         assert!(sealed.len() <= COPY_BYTES);
-        let read = Serials::read(&sealed, &KEY, Some(5)).unwrap();
+        let read = Serials::read(&sealed, &KEY, Some(VOLUME)).unwrap();
         assert_eq!(read.catalogs[0], fact("s3://bucket/999", 999));
         let long = "x".repeat(COPY_BYTES);
         assert!(

@@ -1,6 +1,8 @@
 //! What a store can do so that disks travel: tell where two differ, have one read that nobody writes to, and have one
 //! written that is nobody's yet.
 
+use registry::VolumeId;
+
 use crate::error::Error;
 
 /// A store whose disks can travel, block by block.
@@ -15,23 +17,23 @@ pub trait Travels {
     /// [`Error::Lost`] where the store has not one of them.
     fn delta(
         &self,
-        left: Option<u32>,
-        right: u32,
+        left: Option<VolumeId>,
+        right: VolumeId,
         from: u64,
         most: usize,
     ) -> Result<thin::Delta, Error>;
 
     /// Opens a disk that nobody writes to.
-    fn open_still(&self, id: u32, bytes: u64) -> Result<Box<dyn Blocks>, Error>;
+    fn open_still(&self, id: VolumeId, bytes: u64) -> Result<Box<dyn Blocks>, Error>;
 
     /// Makes `id` a disk without a block.
     ///
     /// # Errors
     /// [`Error::NotOurs`] where the store has this id.
-    fn make_empty(&self, id: u32) -> Result<(), Error>;
+    fn make_empty(&self, id: VolumeId) -> Result<(), Error>;
 
     /// Opens a disk that is nobody's yet, to be written to.
-    fn open_arriving(&self, id: u32, bytes: u64) -> Result<Box<dyn Blocks>, Error>;
+    fn open_arriving(&self, id: VolumeId, bytes: u64) -> Result<Box<dyn Blocks>, Error>;
 
     /// That so many bytes more may be written.
     ///

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use fetch::Reference;
-use registry::{Activation, ActivationState, NewActivation, Verb, Volume};
+use registry::{Activation, ActivationState, NewActivation, Verb, Volume, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -54,7 +54,7 @@ pub struct Activated {
     /// `thin` or `dir`.
     pub store: String,
     /// Its volume; none while only planned.
-    pub volume: Option<u32>,
+    pub volume: Option<VolumeId>,
     /// Its size, bytes.
     pub bytes: u64,
     /// Whether its device refuses writes.

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::host::Host;
 use crate::host::ids::{self, New};
 use crate::plan;
+use crate::store::snapshot::Snapshot;
 use crate::verbs::history::moment;
 
 /// Commits a fresh activation of `origin`; its snapshot does not exist yet.
@@ -21,7 +22,7 @@ pub(crate) fn reserve_activation(host: &mut Host, new: &NewActivation<'_>) -> Re
     host.store.admit(1)?;
     host.may_promise(new.name, new.bytes)?;
     let (_, made) = ids::take(host, &New::Activation(new.clone()), |host, id| {
-        host.store.snapshot(id, new.origin)
+        host.store.snapshot(Snapshot { id, origin: new.origin })
     })?;
     made
 }

@@ -2,7 +2,7 @@
 //!
 //! Each function ends in a commit and may be killed anywhere: an intent is on disk before its effect.
 
-use registry::{Blob, Digest, NewVolume, Role, Seal, Volume, VolumeState, chain_id};
+use registry::{Blob, Digest, NewVolume, Role, Seal, Volume, VolumeId, VolumeState, chain_id};
 use unpack::{ImageError, Unfit};
 
 use crate::error::Error;
@@ -16,6 +16,7 @@ use crate::process::lock::Lock;
 use crate::store::content::Content;
 use crate::store::seal::{self, Key, SealRecord};
 use crate::store::seam::Ground;
+use crate::store::snapshot::Snapshot;
 use crate::verbs::arriving::Arriving;
 use crate::verbs::blobs::LATE;
 use crate::verbs::room::Paced;
@@ -32,7 +33,7 @@ const SIZES_MAX: u32 = 6;
 /// A layer that is there now.
 #[derive(Debug)]
 pub(crate) struct Built {
-    pub(crate) volume: u32,
+    pub(crate) volume: VolumeId,
     pub(crate) chain: Digest,
     pub(crate) blob: Blob,
     /// Bytes that came over the network.
@@ -51,7 +52,7 @@ pub(crate) struct Begun {
 
 /// Takes the build's lock; waits for whoever has it, which may take as long as a download: nothing is kept
 /// from removal meanwhile.
-pub(crate) fn begin(host: &mut Host, wanted: &Wanted, parent: u32) -> Result<Begun, Error> {
+pub(crate) fn begin(host: &mut Host, wanted: &Wanted, parent: VolumeId) -> Result<Begun, Error> {
     let key = wanted.key(parent);
     let lock = match host.locks.try_build(&key)? {
         Some(lock) => lock,
@@ -69,7 +70,7 @@ pub(crate) fn begin(host: &mut Host, wanted: &Wanted, parent: u32) -> Result<Beg
 pub(crate) fn begin_ahead(
     host: &Host,
     wanted: &Wanted,
-    parent: u32,
+    parent: VolumeId,
 ) -> Result<Option<Begun>, Error> {
     let key = wanted.key(parent);
     let Some(lock) = host.locks.try_build(&key)? else { return Ok(None) };
@@ -79,7 +80,7 @@ pub(crate) fn begin_ahead(
 
 impl Begun {
     /// Whether this is the lock for `wanted` on `parent`.
-    pub(crate) fn is_for(&self, wanted: &Wanted, parent: u32) -> bool {
+    pub(crate) fn is_for(&self, wanted: &Wanted, parent: VolumeId) -> bool {
         self.key == wanted.key(parent)
     }
 
@@ -125,7 +126,7 @@ pub(crate) fn build(
     wanted: &Wanted,
     mut begun: Begun,
     parent: &Volume,
-    mut ahead: impl FnMut(&Host, u32),
+    mut ahead: impl FnMut(&Host, VolumeId),
 ) -> Result<Built, Error> {
     let attempts = host.registry.attempts(&begun.key)?;
     verdict::refused_before(host, wanted, parent)?;
@@ -251,8 +252,9 @@ fn reserve(host: &mut Host, build: &str, parent: &Volume, bytes: u64) -> Result<
     host.still_sealed(parent.id)?;
     host.store.admit(1)?;
     let new = NewVolume { role: Role::Layer, parent: Some(parent.id), build, bytes };
-    let (id, made) =
-        ids::take(host, &New::Volume(new), |host, id| host.store.snapshot(id, parent.id))?;
+    let (id, made) = ids::take(host, &New::Volume(new), |host, id| {
+        host.store.snapshot(Snapshot { id, origin: parent.id })
+    })?;
     let volume = Volume {
         id,
         role: Role::Layer,
@@ -384,7 +386,7 @@ fn digest_blocks(
     host: &Host,
     content: Content<'_>,
     parent: &Volume,
-    id: u32,
+    id: VolumeId,
     applied: &unpack::Applied,
 ) -> Result<Option<Digest>, Error> {
     let below = host.manifests.chunks(parent);

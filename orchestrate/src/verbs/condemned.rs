@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use registry::{Role, Volume, VolumeState};
+use registry::{Role, Volume, VolumeId, VolumeState};
 use unpack::Unfit;
 
 use crate::error::Error;
@@ -20,7 +20,10 @@ pub(crate) const UNUSABLE_MAX: usize = 8;
 
 impl Host {
     /// Condemns these layers, and the sealed ones that stand on them. Gives those that are now.
-    pub(crate) fn condemn(&mut self, bad: &BTreeMap<u32, String>) -> Result<Vec<Condemned>, Error> {
+    pub(crate) fn condemn(
+        &mut self,
+        bad: &BTreeMap<VolumeId, String>,
+    ) -> Result<Vec<Condemned>, Error> {
         if bad.is_empty() {
             return Ok(Vec::new());
         }
@@ -39,7 +42,7 @@ impl Host {
         })?;
         for line in &done {
             let msg = format!("volume {} is condemned: {}", line.volume, line.why);
-            self.warn(&msg, &[("volume", u64::from(line.volume).into())]);
+            self.warn(&msg, &[("volume", line.volume.into())]);
         }
         Ok(done)
     }
@@ -108,7 +111,7 @@ impl Host {
     ///
     /// # Errors
     /// [`Error::Condemned`].
-    pub(crate) fn not_condemned(&self, id: u32, what: &str) -> Result<(), Error> {
+    pub(crate) fn not_condemned(&self, id: VolumeId, what: &str) -> Result<(), Error> {
         match self.registry.volume(id)?.and_then(|row| row.condemned) {
             None => Ok(()),
             Some(why) => Err(Error::Condemned { what: what.into(), volume: id, why }),
@@ -130,6 +133,6 @@ fn is_of_the_volume(unfit: &Unfit) -> bool {
 }
 
 /// The condemned volumes, with why.
-pub(crate) fn reasons(volumes: &[Volume]) -> BTreeMap<u32, String> {
+pub(crate) fn reasons(volumes: &[Volume]) -> BTreeMap<VolumeId, String> {
     volumes.iter().filter_map(|row| Some((row.id, row.condemned.clone()?))).collect()
 }

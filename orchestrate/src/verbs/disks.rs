@@ -1,12 +1,13 @@
 //! What `resize`, `fork`, `snapshot` and `restore` have in common: which activation they are about, and what kind of
 //! store they need.
 
-use registry::{Activation, ActivationState};
+use registry::{Activation, ActivationState, VolumeId};
 
 use crate::error::Error;
 use crate::host::{Host, ids};
 use crate::plan::disks::{DiskUse, disk_state};
 use crate::store::seam::Store;
+use crate::store::snapshot::Snapshot;
 
 /// Why a size is refused.
 pub(crate) fn smaller(name: &str, has: u64, asked: u64) -> Error {
@@ -60,7 +61,7 @@ impl Host {
     }
 
     /// Who uses the disk `id`; nobody where it is a directory.
-    pub(crate) fn disk_use(&self, id: u32) -> Result<DiskUse, Error> {
+    pub(crate) fn disk_use(&self, id: VolumeId) -> Result<DiskUse, Error> {
         self.store.disks().map_or(Ok(DiskUse::Down), |disks| disks.disk_use(id))
     }
 
@@ -88,7 +89,7 @@ impl Host {
     /// What the file system on the snapshot `id` is, of a disk that was used so while it was made.
     pub(crate) fn state_of_disk(
         &self,
-        id: u32,
+        id: VolumeId,
         used: &DiskUse,
     ) -> Result<registry::DiskState, Error> {
         if self.store.tree(id).is_some() {
@@ -98,14 +99,14 @@ impl Host {
     }
 }
 
-/// Makes `id` a snapshot of the disk `origin`, and tells how that was used meanwhile: of what was seen before and
+/// Makes a snapshot of the disk `origin`, and tells how that was used meanwhile: of what was seen before and
 /// after it the worse.
-pub(crate) fn snapshot(store: &dyn Store, id: u32, origin: u32) -> Result<DiskUse, Error> {
+pub(crate) fn snapshot(store: &dyn Store, snapshot: Snapshot) -> Result<DiskUse, Error> {
     let Some(disks) = store.disks() else {
-        return store.snapshot(id, origin).map(|()| DiskUse::Down);
+        return store.snapshot(snapshot).map(|()| DiskUse::Down);
     };
-    let before = disks.disk_use(origin)?;
-    disks.snapshot_live(id, origin)?;
-    let after = disks.disk_use(origin)?;
+    let before = disks.disk_use(snapshot.origin)?;
+    disks.snapshot_live(snapshot)?;
+    let after = disks.disk_use(snapshot.origin)?;
     Ok(if matches!(after, DiskUse::Held { .. }) { after } else { before })
 }

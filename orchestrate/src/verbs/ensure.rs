@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use fetch::{Place, Reference};
-use registry::{Blob, Digest, KnownBy, Verb, Volume, VolumeState};
+use registry::{Blob, Digest, KnownBy, Verb, Volume, VolumeId, VolumeState};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -52,7 +52,7 @@ pub struct LayerReport {
     /// Chain id up to here.
     pub chain: Option<Digest>,
     /// The sealed volume.
-    pub volume: Option<u32>,
+    pub volume: Option<VolumeId>,
     /// How it came to be there.
     pub how: How,
     /// Bytes that came over the network for it.
@@ -458,7 +458,7 @@ fn layer_fields(image: &Reference, line: &LayerReport) -> Vec<(&'static str, Fie
         ("image", image.to_string().into()),
         ("layer", line.key.as_str().into()),
         ("state", state.into()),
-        ("volume", line.volume.map_or(0, u64::from).into()),
+        ("volume", line.volume.unwrap_or_default().into()),
         ("bytes", line.bytes.into()),
         ("fetched", line.fetched_bytes.into()),
         ("ms", line.ms.into()),

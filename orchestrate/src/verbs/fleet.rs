@@ -6,7 +6,9 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use registry::{Activation, ActivationState, CatalogFact, Digest, NewCatalog, Run, RunState, Verb};
+use registry::{
+    Activation, ActivationState, CatalogFact, Digest, NewCatalog, Run, RunId, RunState, Verb,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -86,7 +88,7 @@ pub(crate) struct Memory {
     /// When the last image went by it.
     pub(crate) lost: Duration,
     /// Of each subject, the number of the last run that failed, and how.
-    failures: BTreeMap<String, (u64, Failure)>,
+    failures: BTreeMap<String, (RunId, Failure)>,
 }
 
 impl Memory {

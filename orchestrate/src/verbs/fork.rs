@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use registry::{Activation, ActivationState, DiskState, NewActivation};
+use registry::{Activation, ActivationState, DiskState, NewActivation, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -13,6 +13,7 @@ use crate::host::Host;
 use crate::host::ids::{self, New};
 use crate::plan::Wish;
 use crate::plan::disks::DiskUse;
+use crate::store::snapshot::Snapshot;
 use crate::verbs::disks::{self, smaller};
 use crate::verbs::named::check_name;
 
@@ -28,7 +29,7 @@ pub struct Forked {
     /// Where it is.
     pub path: PathBuf,
     /// Its volume; none while only planned.
-    pub volume: Option<u32>,
+    pub volume: Option<VolumeId>,
     /// Its size, bytes.
     pub bytes: u64,
     /// What the file system on it is; none while only planned.
@@ -181,9 +182,11 @@ impl Host {
             labels,
         };
         let (_, made) = ids::take(self, &New::Fork(fork, &row.name), |host, id| {
-            disks::snapshot(host.store.as_ref(), id, parent).map_err(|error| match error {
-                Error::Lost { .. } => Error::Gone { volume: parent },
-                error => error,
+            disks::snapshot(host.store.as_ref(), Snapshot { id, origin: parent }).map_err(|error| {
+                match error {
+                    Error::Lost { .. } => Error::Gone { volume: parent },
+                    error => error,
+                }
             })
         })?;
         made

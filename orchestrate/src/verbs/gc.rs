@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use registry::VolumeId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -47,7 +48,7 @@ pub struct Collected {
     /// Removals, in their order.
     pub sweeps: Vec<Sweep>,
     /// Ids in the store that no row knows; they stay unless they were named.
-    pub foreign: Vec<u32>,
+    pub foreign: Vec<VolumeId>,
     /// Of the ids that were named, those that stay.
     #[serde(default)]
     pub refused: Vec<NotPurged>,
@@ -80,7 +81,7 @@ pub struct Collected {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotPurged {
     /// The id.
-    pub volume: u32,
+    pub volume: VolumeId,
     /// Why it stays.
     pub why: String,
 }
@@ -117,7 +118,12 @@ impl Host {
     ///
     /// # Errors
     /// The first removal that failed; what went before it is gone.
-    pub fn gc(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error> {
+    pub fn gc(
+        &mut self,
+        bound: Bound,
+        purge: &[VolumeId],
+        dry_run: bool,
+    ) -> Result<Collected, Error> {
         if let Some(part) = bound.max_used.filter(|part| *part > 100) {
             return Err(Error::Usage(format!("--max-used {part}%: more than 100%")));
         }
@@ -128,7 +134,12 @@ impl Host {
         self.as_run(registry::Verb::Gc, "store", input, |host| host.collect(bound, purge, false))
     }
 
-    fn collect(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error> {
+    fn collect(
+        &mut self,
+        bound: Bound,
+        purge: &[VolumeId],
+        dry_run: bool,
+    ) -> Result<Collected, Error> {
         let before = self.store.space()?;
         // What they stood on may be garbage by that.
         let ended = self.end_ttls(dry_run)?;
@@ -136,7 +147,7 @@ impl Host {
         // To look, nobody need stop; each removal looks again whether it still is one.
         let facts = self.garbage_facts(bound.bytes(&before))?;
         let refused = self.not_purged(&facts, purge)?;
-        let purge: Vec<u32> = purge
+        let purge: Vec<VolumeId> = purge
             .iter()
             .filter(|id| refused.iter().all(|stays| stays.volume != **id))
             .copied()
@@ -225,7 +236,7 @@ impl Host {
     }
 
     /// Of the ids of `purge`, those that have to stay, and why.
-    fn not_purged(&self, facts: &Facts, purge: &[u32]) -> Result<Vec<NotPurged>, Error> {
+    fn not_purged(&self, facts: &Facts, purge: &[VolumeId]) -> Result<Vec<NotPurged>, Error> {
         if purge.is_empty() {
             return Ok(Vec::new());
         }
@@ -233,7 +244,7 @@ impl Host {
         let serials = self.registry.serial_volume()?;
         let points = self.registry.points()?;
         let arrivals = self.registry.arrivals()?;
-        let why = |id: u32| {
+        let why = |id: VolumeId| {
             if serials == Some(id) {
                 return Some("it keeps which catalog is believed".to_owned());
             }
@@ -271,7 +282,7 @@ impl Host {
         let serials = self.registry.serial_volume()?;
         let points = self.registry.points()?;
         let arrivals = self.registry.arrivals()?;
-        let ours = |id: &u32| {
+        let ours = |id: &VolumeId| {
             volumes.iter().any(|row| row.id == *id)
                 || activations.iter().any(|row| row.id == *id)
                 || serials == Some(*id)
@@ -317,7 +328,8 @@ impl Host {
 
 /// What stays of images, activations and others after these removals, the largest first.
 fn holds(facts: &Facts, sweeps: &[Sweep]) -> Vec<Hold> {
-    let of = |id: &u32| facts.volumes.iter().find(|volume| volume.id == *id).map_or(0, own_bytes);
+    let of =
+        |id: &VolumeId| facts.volumes.iter().find(|volume| volume.id == *id).map_or(0, own_bytes);
     let gone = |gone: &dyn Fn(&Sweep) -> bool| sweeps.iter().any(gone);
     let mut holds = Vec::new();
     for image in &facts.images {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use fetch::Reference;
-use registry::{Activation, Believed, Digest, Registry, Volume, VolumeState};
+use registry::{Activation, Believed, Digest, Registry, Volume, VolumeId, VolumeState};
 
 use crate::error::Error;
 use crate::error::class::Class;
@@ -42,7 +42,8 @@ impl Judge<'_> {
         {
             return Ok(bars);
         }
-        let volumes: BTreeMap<u32, &Volume> = volumes.iter().map(|row| (row.id, row)).collect();
+        let volumes: BTreeMap<VolumeId, &Volume> =
+            volumes.iter().map(|row| (row.id, row)).collect();
         for row in activations {
             let revoked = match (url, &believed) {
                 // Nobody knows, so it does not come up; what runs goes on.
@@ -74,7 +75,7 @@ impl Judge<'_> {
         url: &str,
         known: &Believed,
         row: &Activation,
-        volumes: &BTreeMap<u32, &Volume>,
+        volumes: &BTreeMap<VolumeId, &Volume>,
     ) -> Result<Option<Why>, registry::Error> {
         let (image, serial) = (row.reference.clone(), known.serial);
         let made_of = registry.activation_made_of(&row.name)?;
@@ -124,7 +125,7 @@ impl Judge<'_> {
         &self,
         registry: &Registry,
         row: &Activation,
-        volumes: &BTreeMap<u32, &Volume>,
+        volumes: &BTreeMap<VolumeId, &Volume>,
     ) -> Result<Option<Bar>, registry::Error> {
         if self.scan.mode != Mode::Required {
             return Ok(None);
@@ -172,7 +173,7 @@ fn chain(volume: &Volume) -> Option<Digest> {
 }
 
 /// The digest over the blobs of a whole stack; none where that is not known.
-fn stack(top: u32, volumes: &BTreeMap<u32, &Volume>) -> Option<Digest> {
+fn stack(top: VolumeId, volumes: &BTreeMap<VolumeId, &Volume>) -> Option<Digest> {
     let (mut at, mut blobs) = (top, Vec::new());
     while let Some(volume) = volumes.get(&at) {
         let VolumeState::Sealed(seal) = &volume.state else { return None };
@@ -329,15 +330,16 @@ mod tests {
             content_bytes: 0,
         });
         let role = if parent.is_some() { Role::Layer } else { Role::Template };
+        let (id, parent) = (VolumeId::new(id), parent.map(VolumeId::new));
         Volume { id, role, parent, build: String::new(), bytes: 1, state, condemned: None }
     }
 
     #[test]
     fn a_stack_is_known_by_its_blobs_from_the_lowest_up() {
         let rows = [volume(1, None, 0), volume(2, Some(1), 7), volume(3, Some(2), 8)];
-        let volumes: BTreeMap<u32, &Volume> = rows.iter().map(|row| (row.id, row)).collect();
+        let volumes: BTreeMap<VolumeId, &Volume> = rows.iter().map(|row| (row.id, row)).collect();
         let expected = catalog::content([Digest([7; 32]), Digest([8; 32])]);
-        assert_eq!(stack(3, &volumes), Some(expected));
-        assert_eq!(stack(4, &volumes), None);
+        assert_eq!(stack(VolumeId::new(3), &volumes), Some(expected));
+        assert_eq!(stack(VolumeId::new(4), &volumes), None);
     }
 }

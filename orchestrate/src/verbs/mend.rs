@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use registry::{Activation, ActivationState, WhenClosed};
+use registry::{Activation, ActivationState, VolumeId, WhenClosed};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -218,13 +218,13 @@ impl Host {
         }
     }
 
-    fn is_stood_on(&self, id: u32) -> Result<bool, Error> {
+    fn is_stood_on(&self, id: VolumeId) -> Result<bool, Error> {
         Ok(self.registry.volumes()?.iter().any(|row| row.parent == Some(id)))
     }
 
     /// Looks again under the lock: the facts may have moved since they were compared. Nobody is waited
     /// for under the store's lock: who has a device open is asked before.
-    fn mend_volume(&mut self, id: u32) -> Result<bool, Error> {
+    fn mend_volume(&mut self, id: VolumeId) -> Result<bool, Error> {
         if self.registry.serial_volume()? == Some(id) {
             let _alone = self.locks.store()?;
             let left = self.store.mapped_as(id)?;

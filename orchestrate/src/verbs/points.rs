@@ -3,12 +3,13 @@
 //! A point is a snapshot under an id of its own: the row is reserved, the snapshot made, the row kept. What a killed
 //! process has reserved is taken out by whoever comes next, and a point goes with its activation.
 
-use registry::{Activation, DiskState, Point, PointState};
+use registry::{Activation, DiskState, Point, PointState, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::host::Host;
 use crate::host::ids::{self, New};
+use crate::store::snapshot::Snapshot;
 use crate::verbs::disks;
 use crate::verbs::named::check_name;
 
@@ -23,7 +24,7 @@ pub struct Snapshotted {
     /// The point.
     pub point: String,
     /// Its volume; none while only planned.
-    pub volume: Option<u32>,
+    pub volume: Option<VolumeId>,
     /// Its size, bytes.
     pub bytes: u64,
     /// What the file system on it is; none while only planned.
@@ -41,7 +42,7 @@ pub struct PointLine {
     /// Its name.
     pub point: String,
     /// Its volume.
-    pub volume: u32,
+    pub volume: VolumeId,
     /// Its size, bytes.
     pub bytes: u64,
     /// What the file system on it is.
@@ -150,7 +151,7 @@ impl Host {
             let origin = row.id;
             let new = New::Point { activation: &row.name, name: Some(point), bytes: row.bytes };
             let (id, made) = ids::take(self, &new, |host, id| {
-                disks::snapshot(host.store.as_ref(), id, origin).map_err(gone(origin))
+                disks::snapshot(host.store.as_ref(), Snapshot { id, origin }).map_err(gone(origin))
             })?;
             done.volume = Some(id);
             made?
@@ -166,7 +167,7 @@ impl Host {
         Ok(())
     }
 
-    pub(crate) fn point_of(&self, id: Option<u32>) -> Result<Option<Point>, Error> {
+    pub(crate) fn point_of(&self, id: Option<VolumeId>) -> Result<Option<Point>, Error> {
         Ok(self.registry.points()?.into_iter().find(|point| Some(point.id) == id))
     }
 
@@ -251,7 +252,7 @@ impl Host {
 }
 
 /// The disk itself is gone, where the store says that of the origin of a snapshot.
-fn gone(volume: u32) -> impl Fn(Error) -> Error {
+fn gone(volume: VolumeId) -> impl Fn(Error) -> Error {
     move |error| match error {
         Error::Lost { .. } => Error::Gone { volume },
         error => error,

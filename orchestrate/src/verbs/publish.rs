@@ -1,6 +1,6 @@
 //! An image's row: which volumes it is made of from now on.
 
-use registry::{Blob, Digest, Image, ImageLayer};
+use registry::{Blob, Digest, Image, ImageLayer, VolumeId};
 
 use crate::error::Error;
 use crate::host::Host;
@@ -14,7 +14,7 @@ pub(crate) fn publish(
     host: &mut Host,
     reference: &str,
     chain: Digest,
-    layers: &[(Wanted, u32, Blob)],
+    layers: &[(Wanted, VolumeId, Blob)],
     reused: (u64, u64),
     listed: u64,
     resolved: &Resolved,

@@ -1,6 +1,6 @@
 //! `rm`: an activation with what was written to it, or an image with the layers only it has.
 
-use registry::{Asker, Verb, Volume, VolumeState, WhenClosed};
+use registry::{Asker, Verb, Volume, VolumeId, VolumeState, WhenClosed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -27,9 +27,9 @@ pub struct Removed {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub points: Vec<String>,
     /// Layers that are gone, from the top down.
-    pub volumes: Vec<u32>,
+    pub volumes: Vec<VolumeId>,
     /// Layers of the image that stay, because something else stands on them.
-    pub kept: Vec<u32>,
+    pub kept: Vec<VolumeId>,
     /// Bytes that the store got back.
     pub freed_bytes: u64,
     /// Whether nothing was done on purpose.

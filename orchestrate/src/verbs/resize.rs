@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use registry::ActivationState;
+use registry::{ActivationState, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -116,7 +116,7 @@ impl Host {
     /// be grown, where it could not.
     pub(crate) fn lengthened(
         &self,
-        id: u32,
+        id: VolumeId,
         bytes: u64,
         used: &DiskUse,
     ) -> Result<Option<String>, Error> {

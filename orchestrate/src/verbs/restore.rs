@@ -4,13 +4,14 @@
 //! puts the disk that it had aside. Killed before that commit the activation has its old disk, and after it the new
 //! one; recovery maps whichever it is and takes the other out. The point stays.
 
-use registry::{Activation, ActivationState, Point};
+use registry::{Activation, ActivationState, Point, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::host::Host;
 use crate::host::ids::{self, New};
 use crate::plan::Wish;
+use crate::store::snapshot::Snapshot;
 use crate::verbs::named::check_name;
 
 /// What `restore` did, or would do.
@@ -21,7 +22,7 @@ pub struct Restored {
     /// The point.
     pub point: String,
     /// The activation's volume now; none while only planned.
-    pub volume: Option<u32>,
+    pub volume: Option<VolumeId>,
     /// Its size now, bytes: that of the point.
     pub bytes: u64,
     /// Whether it is mapped again, as it was before.
@@ -78,13 +79,13 @@ impl Host {
     }
 
     /// Makes a fresh snapshot of the point, and gives it to the activation.
-    fn swapped(&mut self, row: &Activation, point: &Point) -> Result<u32, Error> {
+    fn swapped(&mut self, row: &Activation, point: &Point) -> Result<VolumeId, Error> {
         let _alone = self.locks.store()?;
         self.store.admit(1)?;
         let new = New::Point { activation: &row.name, name: None, bytes: point.bytes };
         let origin = point.id;
         let (id, made) = ids::take(self, &new, |host, id| {
-            host.store.snapshot(id, origin).map_err(|error| match error {
+            host.store.snapshot(Snapshot { id, origin }).map_err(|error| match error {
                 Error::Lost { .. } => Error::Gone { volume: origin },
                 error => error,
             })

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fetch::Reference;
-use registry::{ActivationState, Run, RunState, Verb};
+use registry::{ActivationState, Run, RunId, RunState, Verb, VolumeId};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ use crate::verbs::remove::Removed;
 #[derive(Clone, Debug, Serialize)]
 pub struct TakenUp {
     /// The run.
-    pub run: u64,
+    pub run: RunId,
     /// What was asked for.
     pub verb: Verb,
     /// Of which image or name.
@@ -216,7 +216,9 @@ impl Host {
             Verb::Gc => {
                 // A run of an older veneer asked for all of them: what is named by nobody stays.
                 let ids = input["purge_foreign"].as_array().into_iter().flatten();
-                let ids: Vec<u32> = ids.filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect();
+                let ids: Vec<VolumeId> = ids
+                    .filter_map(|id| u32::try_from(id.as_u64()?).ok().map(VolumeId::new))
+                    .collect();
                 self.gc(Bound::from_json(&input["bound"]), &ids, false).map(gave)
             }
         }

@@ -12,7 +12,7 @@
 //!  52      the text, JSON
 //! ```
 
-use registry::CatalogFact;
+use registry::{CatalogFact, VolumeId};
 
 use crate::error::Error;
 use crate::host::Host;
@@ -68,7 +68,7 @@ impl Host {
     }
 
     /// The volume that keeps them, made where there is none. The caller holds the store's lock.
-    fn volume_of_serials(&mut self) -> Result<u32, Error> {
+    fn volume_of_serials(&mut self) -> Result<VolumeId, Error> {
         if let Some(id) = self.registry.serial_volume()? {
             if self.store.has(id)? && !ids::is_theirs(self, id)? {
                 return Ok(id);

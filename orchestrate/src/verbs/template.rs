@@ -1,6 +1,6 @@
 //! The template: the empty volume that every first layer is a snapshot of.
 
-use registry::{Digest, NewVolume, Role, Seal, Volume, VolumeState};
+use registry::{Digest, NewVolume, Role, Seal, Volume, VolumeId, VolumeState};
 
 use crate::error::Error;
 use crate::host::ids::{self, New};
@@ -27,7 +27,7 @@ pub(crate) fn template(host: &mut Host) -> Result<Volume, Error> {
     survey::no_other(host)?;
     let new = NewVolume { role: Role::Template, parent: None, build: BUILD, bytes };
     let mut volume = Volume {
-        id: 0,
+        id: VolumeId::default(),
         role: Role::Template,
         parent: None,
         build: BUILD.into(),
@@ -76,7 +76,7 @@ pub(crate) fn template_again(host: &mut Host, mut row: Volume) -> Result<Volume,
 
 pub(crate) fn put_template_record(
     host: &Host,
-    id: u32,
+    id: VolumeId,
     bytes: u64,
     key: &Key,
 ) -> Result<(), Error> {
@@ -110,7 +110,7 @@ pub(crate) fn seal_template(host: &mut Host, volume: &mut Volume) -> Result<(), 
 }
 
 /// Makes the template's file system, and the key under which the volumes on it say what they are.
-pub(crate) fn make_template(host: &mut Host, id: u32, bytes: u64) -> Result<u64, Error> {
+pub(crate) fn make_template(host: &mut Host, id: VolumeId, bytes: u64) -> Result<u64, Error> {
     let key = new_key(host)?;
     let bytes = host.store.make_template(id, bytes)?;
     put_template_record(host, id, bytes, &key)?;

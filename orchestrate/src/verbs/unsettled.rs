@@ -1,6 +1,8 @@
 //! What is not as its row says: found by a look, without a change, and told with its reason.
 
-use registry::{Activation, ActivationState, Arrival, PointState, Registry, Volume, VolumeState};
+use registry::{
+    Activation, ActivationState, Arrival, PointState, Registry, Volume, VolumeId, VolumeState,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -66,7 +68,7 @@ impl Unsettled {
     }
 
     /// What somebody looks at.
-    pub(crate) fn look(facts: &Facts, id: u32) -> Unsettled {
+    pub(crate) fn look(facts: &Facts, id: VolumeId) -> Unsettled {
         let device = facts.mapped.iter().find(|mapped| mapped.id == id);
         let name = device.map_or_else(String::new, |device| device.name.clone());
         let activation = facts.activations.iter().find(|row| row.id == id);
@@ -250,9 +252,9 @@ fn left_on_the_way(
     facts: &Facts,
     store: &dyn Store,
     locks: &Locks,
-) -> Result<(Vec<Arrival>, Vec<u32>), Error> {
+) -> Result<(Vec<Arrival>, Vec<VolumeId>), Error> {
     let (mut arrivals, mut adrift) = (Vec::new(), Vec::new());
-    let mapped = |id: u32| facts.mapped.iter().any(|mapped| mapped.id == id);
+    let mapped = |id: VolumeId| facts.mapped.iter().any(|mapped| mapped.id == id);
     for row in registry.arrivals()? {
         if !locks.is_build_held(&at_work::arriving(&row.name))? {
             if mapped(row.id) && store.held(row.id)?.is_none() {
@@ -274,7 +276,7 @@ fn left_on_the_way(
 }
 
 /// Only what is mapped and must not be is asked, so that a host in order is not asked more.
-fn looked_at(facts: &Facts, store: &dyn Store) -> Result<Vec<u32>, Error> {
+fn looked_at(facts: &Facts, store: &dyn Store) -> Result<Vec<VolumeId>, Error> {
     let sealed = |row: &&Volume| matches!(row.state, VolumeState::Sealed(_));
     // One that refuses writes by itself is left by a killed process, and nobody looks at it.
     let inactive = |row: &&Activation| row.state == ActivationState::Inactive && !row.read_only;
@@ -291,7 +293,7 @@ fn looked_at(facts: &Facts, store: &dyn Store) -> Result<Vec<u32>, Error> {
     Ok(found)
 }
 
-fn held(facts: &Facts, store: &dyn Store) -> Result<Vec<u32>, Error> {
+fn held(facts: &Facts, store: &dyn Store) -> Result<Vec<VolumeId>, Error> {
     let mut found = Vec::new();
     for row in facts.activations.iter().filter(|row| row.when_closed.is_some()) {
         if store.held(row.id)?.is_some() {
@@ -345,7 +347,7 @@ pub(crate) fn gone(
     found: &[Unsettled],
 ) -> Result<Vec<Unsettled>, Error> {
     let before = store.ids()?;
-    let mut missing: Vec<(u32, String, Error)> = Vec::new();
+    let mut missing: Vec<(VolumeId, String, Error)> = Vec::new();
     for row in registry.activations()? {
         match row.state {
             ActivationState::Active | ActivationState::Inactive => missing.push((

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use registry::Activation;
+use registry::{Activation, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -65,10 +65,10 @@ pub struct Usage {
     /// What `gc` would free without a bound, bytes.
     pub garbage_bytes: u64,
     /// Ids that no row knows.
-    pub foreign: Vec<u32>,
+    pub foreign: Vec<VolumeId>,
     /// Condemned volumes that are still there.
     #[serde(default)]
-    pub condemned: Vec<u32>,
+    pub condemned: Vec<VolumeId>,
 }
 
 impl Host {
@@ -77,11 +77,11 @@ impl Host {
         let facts = self.garbage_facts(None)?;
         let taken = self.store.taken_by_each()?;
         // By id: nothing is searched for once for each of many.
-        let taken: Option<HashMap<u32, Taken>> =
+        let taken: Option<HashMap<VolumeId, Taken>> =
             taken.map(|all| all.into_iter().map(|taken| (taken.id, taken)).collect());
-        let own_bytes: HashMap<u32, u64> =
+        let own_bytes: HashMap<VolumeId, u64> =
             facts.volumes.iter().map(|volume| (volume.id, own_bytes(volume))).collect();
-        let of = |id: u32| own_bytes.get(&id).copied().unwrap_or(0);
+        let of = |id: VolumeId| own_bytes.get(&id).copied().unwrap_or(0);
         let images = facts
             .images
             .iter()
@@ -111,7 +111,7 @@ impl Host {
                 }
             })
             .collect();
-        let takes = |id: u32| taken.as_ref().and_then(|all| all.get(&id));
+        let takes = |id: VolumeId| taken.as_ref().and_then(|all| all.get(&id));
         let activations: Vec<ActivationUse> =
             facts.activations.iter().map(|row| ActivationUse::of(row, takes(row.id))).collect();
         let named = |point: registry::Point| {

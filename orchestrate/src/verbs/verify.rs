@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use registry::{Digest, Volume, VolumeState};
+use registry::{Digest, Volume, VolumeId, VolumeState};
 use serde::Serialize;
 use unpack::{ImageError, Unfit};
 
@@ -33,7 +33,7 @@ pub struct Verified {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct VolumeFinding {
     /// The volume.
-    pub volume: u32,
+    pub volume: VolumeId,
     /// Its chain id; none for the template.
     pub chain: Option<Digest>,
     /// The digest of its tree at the seal.
@@ -136,7 +136,7 @@ impl Host {
     /// # Errors
     /// [`Error::Unknown`] for an image that is not here; those of registry and locks.
     pub fn verify(&mut self, image: Option<&str>) -> Result<Verified, Error> {
-        let stack: Option<Vec<u32>> = match image {
+        let stack: Option<Vec<VolumeId>> = match image {
             None => None,
             Some(name) => {
                 let name = &self.own_name(name)?;
@@ -145,7 +145,7 @@ impl Host {
                 Some(image.layers.iter().map(|layer| layer.volume).collect())
             }
         };
-        let wanted = |id: u32| stack.as_ref().is_none_or(|stack| stack.contains(&id));
+        let wanted = |id: VolumeId| stack.as_ref().is_none_or(|stack| stack.contains(&id));
         let mut volumes = Vec::new();
         for volume in self.registry.volumes()? {
             let VolumeState::Sealed(seal) = &volume.state else { continue };
@@ -174,7 +174,7 @@ impl Host {
             let (chain, sealed, blocks) = (seal.chain, seal.tree, seal.blocks);
             volumes.push(VolumeFinding { volume: volume.id, chain, sealed, blocks, compared, now });
         }
-        let bad: BTreeMap<u32, String> = volumes
+        let bad: BTreeMap<VolumeId, String> = volumes
             .iter()
             .filter_map(|line| Some((line.volume, line.now.condemns(line.compared)?)))
             .collect();

@@ -3,7 +3,7 @@
 //! What to do is decided in `plan`. Each function here ends in a commit, and may be killed anywhere:
 //! an intent is on disk before its effect.
 
-use registry::{Volume, VolumeState};
+use registry::{Volume, VolumeId, VolumeState};
 
 use crate::error::Error;
 use crate::host::{Host, ids};
@@ -18,7 +18,7 @@ pub(crate) fn discard_alone(host: &mut Host, volume: &Volume) -> Result<(), Erro
 
 /// Takes a deleting volume out of the store and drops its row; of one that somebody else has made, only
 /// the row goes. The caller holds the store's lock.
-pub(crate) fn delete_volume(host: &mut Host, id: u32) -> Result<(), Error> {
+pub(crate) fn delete_volume(host: &mut Host, id: VolumeId) -> Result<(), Error> {
     if ids::is_theirs(host, id)? {
         host.manifests.forget(id);
         return ids::disown_volume(host, id);

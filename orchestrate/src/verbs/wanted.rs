@@ -1,7 +1,7 @@
 //! What is to be built, and on what.
 
 use fetch::{Ahead, Client, Expect, Locator};
-use registry::{Blob, Digest, Role, Source, Volume, VolumeState};
+use registry::{Blob, Digest, Role, Source, Volume, VolumeId, VolumeState};
 
 use crate::error::Error;
 use crate::host::{Host, spools};
@@ -10,7 +10,7 @@ use crate::store::seal::{self, SealRecord};
 use crate::verbs::arriving::Arriving;
 
 /// How the keys of all builds on this volume begin ([`Wanted::key`]).
-pub(crate) fn keys_on(parent: u32) -> String {
+pub(crate) fn keys_on(parent: VolumeId) -> String {
     format!("{parent} + ")
 }
 
@@ -84,7 +84,7 @@ impl Wanted {
         }
     }
 
-    pub(crate) fn key(&self, parent: u32) -> String {
+    pub(crate) fn key(&self, parent: VolumeId) -> String {
         format!("{}{}", keys_on(parent), self.name())
     }
 

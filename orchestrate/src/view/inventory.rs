@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use registry::{Digest, Role, Volume, VolumeState};
+use registry::{Digest, Role, Volume, VolumeId, VolumeState};
 use serde::Serialize;
 
 /// One sealed layer.
@@ -21,7 +21,7 @@ pub(crate) fn layers<'v>(volumes: impl Iterator<Item = &'v Volume> + Clone) -> V
         VolumeState::Sealed(seal) => seal.chain,
         VolumeState::Building | VolumeState::Deleting => None,
     };
-    let chains: HashMap<u32, Option<Digest>> =
+    let chains: HashMap<VolumeId, Option<Digest>> =
         volumes.clone().map(|volume| (volume.id, chain(volume))).collect();
     let layer = |volume: &Volume| match &volume.state {
         VolumeState::Sealed(seal) if volume.role == Role::Layer => Some(LayerLine {
@@ -53,9 +53,9 @@ mod tests {
     #[test]
     fn a_host_with_many_layers_is_told_in_one_pass_over_them() {
         let volume = |id: u32| Volume {
-            id,
+            id: VolumeId::new(id),
             role: if id == 1 { Role::Template } else { Role::Layer },
-            parent: (id > 1).then_some(id - 1),
+            parent: (id > 1).then(|| VolumeId::new(id - 1)),
             build: String::new(),
             bytes: 1,
             state: match id % 10 {

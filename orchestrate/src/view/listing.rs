@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use registry::{ActivationState, Digest, PointState, StoreBinding, VolumeState, WhenClosed};
+use registry::{
+    ActivationState, Digest, PointState, StoreBinding, VolumeId, VolumeState, WhenClosed,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -89,7 +91,7 @@ pub struct LayerLine {
     /// sha256 of the blob.
     pub digest: Digest,
     /// The sealed volume.
-    pub volume: u32,
+    pub volume: VolumeId,
     /// Bytes of the store that it added at its seal.
     pub own_bytes: u64,
     /// How many other images have this very layer.
@@ -113,9 +115,9 @@ pub struct ActivationLine {
     /// Its device, or its directory for `dir` stores.
     pub path: PathBuf,
     /// Its volume.
-    pub volume: u32,
+    pub volume: VolumeId,
     /// The sealed volume it is a snapshot of.
-    pub origin: u32,
+    pub origin: VolumeId,
     /// Why that one is never handed out again; none: nothing was found wrong with it.
     #[serde(default)]
     pub condemned: Option<String>,
@@ -183,12 +185,12 @@ impl Host {
         points.retain(|point| point.name.is_some() && point.state == PointState::Kept);
         let mapped = self.store.mapped()?;
         let bars = self.judge().bars(&self.registry, &rows, &volumes)?;
-        let live: BTreeSet<(&str, u32)> = mapped
+        let live: BTreeSet<(&str, VolumeId)> = mapped
             .iter()
             .filter(|name| name.mapping == Mapping::Live)
             .map(|name| (name.name.as_str(), name.id))
             .collect();
-        let sealed: BTreeMap<u32, u64> = volumes
+        let sealed: BTreeMap<VolumeId, u64> = volumes
             .iter()
             .filter_map(|volume| match &volume.state {
                 VolumeState::Sealed(seal) => Some((volume.id, seal.own_bytes)),
@@ -197,7 +199,7 @@ impl Host {
             .collect();
         let condemned = crate::verbs::condemned::reasons(&volumes);
         // An image has a volume once: each is the snapshot of the one below.
-        let mut users: BTreeMap<u32, usize> = BTreeMap::new();
+        let mut users: BTreeMap<VolumeId, usize> = BTreeMap::new();
         for layer in images.iter().flat_map(|image| &image.layers) {
             *users.entry(layer.volume).or_default() += 1;
         }

@@ -223,9 +223,10 @@ impl<'b> Host<'b> {
         assert_eq!(recover["repairs"], serde_json::json!([]), "recovery has left something");
         let registry = registry::Registry::open(&self.state().join("registry.db")).unwrap();
         assert_eq!(registry.check().unwrap(), []);
-        let mut rows: Vec<u32> = registry.volumes().unwrap().iter().map(|row| row.id).collect();
-        rows.extend(registry.activations().unwrap().iter().map(|row| row.id));
-        rows.extend(registry.points().unwrap().iter().map(|row| row.id));
+        let mut rows: Vec<u32> =
+            registry.volumes().unwrap().iter().map(|row| row.id.get()).collect();
+        rows.extend(registry.activations().unwrap().iter().map(|row| row.id.get()));
+        rows.extend(registry.points().unwrap().iter().map(|row| row.id.get()));
         rows.sort_unstable();
         let mut dirs: Vec<u32> = names(&self.store().join("volumes"))
             .iter()

@@ -312,7 +312,7 @@ fn a_registry_that_was_made_anew_in_place_of_a_lost_one_builds_nothing() {
     let transaction = fs::read_to_string(host.store().join("transaction")).unwrap();
     let mut made = registry::Registry::open(&host.state().join("registry.db")).unwrap();
     let binding = registry::StoreBinding { kind: "dir".into(), id: store.trim().into() };
-    made.bind(&binding, transaction.trim().parse().unwrap(), 20).unwrap();
+    made.bind(&binding, transaction.trim().parse().unwrap(), registry::VolumeId::new(20)).unwrap();
     drop(made);
     let volumes = names(&host.store().join("volumes"));
     refused(&host, &["ensure", B], &["another registry"]);

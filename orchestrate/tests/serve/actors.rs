@@ -164,7 +164,7 @@ fn every_end_is_told_after_a_restart_and_who_does_not_listen_is_in_nobodys_way()
         let registry::Enqueued::Fresh(run) = run else { panic!("{run:?}") };
         registry.write(|write| write.cancel_run(run, "no")).unwrap();
         if n % 2 == 1 {
-            untold.insert(run);
+            untold.insert(run.get());
         }
     }
     drop(registry);
@@ -244,7 +244,7 @@ fn an_answer_takes_into_account_what_stands_queued_before_it() {
         let (subject, input) = ("x", "{}");
         let new = NewRun { verb, subject, input, priority: 0, webhook: None };
         registry.write(|write| write.enqueue_run(&new, |_| None)).unwrap();
-        let earlier = registry.live_run(verb, subject).unwrap().unwrap().id;
+        let earlier = registry.live_run(verb, subject).unwrap().unwrap().id.get();
         let later = daemon.activate("x", A);
         assert!(later > earlier);
         for run in [earlier, later] {

@@ -221,7 +221,7 @@ fn remove_by_document(host: &Host<'_>, daemon: &Daemon, subject: &str) -> Value 
     let new = NewRun { verb: Verb::Rm, subject, input, priority: -10, webhook: None };
     let queued = registry.write(|write| write.enqueue_run(&new, |_| None)).unwrap();
     let registry::Enqueued::Fresh(id) = queued else { panic!("{queued:?}") };
-    daemon.end_of(id)
+    daemon.end_of(id.get())
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn a_signal_puts_runs_by_and_the_next_daemon_takes_them_up() {
     assert!(daemon.wait().success());
     let registry = registry::Registry::open_existing(&host.state().join("registry.db")).unwrap();
     for run in [first, second] {
-        let row = registry.run(run).unwrap().unwrap();
+        let row = registry.run(registry::RunId::new(run)).unwrap().unwrap();
         assert!(row.state.is_end() || row.state == registry::RunState::Queued, "{row:?}");
         assert_ne!(row.state, registry::RunState::Cancelled);
     }

@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::facts::disks::{DiskState, Point, corrupt};
 use crate::file::schema::Registry;
+use crate::ids::VolumeId;
 use crate::rows::{digest, get};
 use crate::state::ActivationState;
 use crate::write::{Reserved, Write, now_ms};
@@ -43,17 +44,17 @@ pub struct Arrival {
     /// The activation that it is to be, or to be put on.
     pub name: String,
     /// The thin id.
-    pub id: u32,
+    pub id: VolumeId,
     /// The image.
     pub reference: String,
     /// Its sealed top volume.
-    pub origin: u32,
+    pub origin: VolumeId,
     /// Size, bytes.
     pub bytes: u64,
     /// What tells the content from every other.
     pub stream: Digest,
     /// The volume of the point that it stands on; none where it stands on none.
-    pub base: Option<u32>,
+    pub base: Option<VolumeId>,
     /// Its state.
     pub state: ArrivalState,
     /// All blocks below this one are on disk.
@@ -92,13 +93,13 @@ pub struct NewArrival<'a> {
     /// The image.
     pub reference: &'a str,
     /// Its sealed top volume.
-    pub origin: u32,
+    pub origin: VolumeId,
     /// Size, bytes.
     pub bytes: u64,
     /// What tells the content from every other.
     pub stream: Digest,
     /// The volume of the point that it stands on.
-    pub base: Option<u32>,
+    pub base: Option<VolumeId>,
 }
 
 impl Registry {
@@ -127,7 +128,7 @@ impl Write<'_> {
     pub fn reserve_arrival(
         &self,
         new: &NewArrival<'_>,
-        theirs: &BTreeSet<u32>,
+        theirs: &BTreeSet<VolumeId>,
     ) -> Result<Reserved, Error> {
         let Reserved { id, skipped } = self.next_id(theirs)?;
         self.run(
@@ -155,7 +156,7 @@ impl Write<'_> {
     }
 
     /// All blocks below `next_block` of it are on disk.
-    pub fn reach_arrival(&self, id: u32, next_block: u64) -> Result<(), Error> {
+    pub fn reach_arrival(&self, id: VolumeId, next_block: u64) -> Result<(), Error> {
         self.run(
             "UPDATE arrivals SET state = 'arriving', next_block = ?2, touched_ms = ?3
              WHERE id = ?1 AND state <> 'deleting'",
@@ -165,12 +166,12 @@ impl Write<'_> {
     }
 
     /// It is on its way out.
-    pub fn condemn_arrival(&self, id: u32) -> Result<(), Error> {
+    pub fn condemn_arrival(&self, id: VolumeId) -> Result<(), Error> {
         self.run("UPDATE arrivals SET state = 'deleting' WHERE id = ?1", [id]).map(drop)
     }
 
     /// Drops the row of one that the store no longer has.
-    pub fn forget_arrival(&self, name: &str, id: u32) -> Result<(), Error> {
+    pub fn forget_arrival(&self, name: &str, id: VolumeId) -> Result<(), Error> {
         let sql = "DELETE FROM arrivals WHERE id = ?1 AND state = 'deleting'";
         match self.run(sql, [id])? {
             0 => Ok(()),
@@ -221,7 +222,7 @@ impl Write<'_> {
     pub fn land_on_activation(
         &self,
         arrival: &Arrival,
-        old: u32,
+        old: VolumeId,
         point: Option<(&Point, DiskState, Digest)>,
     ) -> Result<(), Error> {
         let sql = "SELECT reserved_at FROM activations WHERE name = ?1 AND id = ?2";

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::ids::VolumeId;
 use crate::rows::{digest, get};
 use crate::write::{Reserved, Write, now_ms};
 
@@ -108,7 +109,7 @@ impl Registry {
     }
 
     /// The volume that keeps the believed serials, where the store has such a one.
-    pub fn serial_volume(&self) -> Result<Option<u32>, Error> {
+    pub fn serial_volume(&self) -> Result<Option<VolumeId>, Error> {
         self.one("SELECT id FROM serial_volume", [], |row| get(row, 0, "serial volume"))
     }
 }
@@ -189,7 +190,7 @@ impl Write<'_> {
     /// none of them is given.
     pub fn reserve_serial_volume(
         &self,
-        theirs: &std::collections::BTreeSet<u32>,
+        theirs: &std::collections::BTreeSet<VolumeId>,
     ) -> Result<Reserved, Error> {
         let reserved = self.next_id(theirs)?;
         // The caller takes the next transaction id with this very commit.
@@ -205,7 +206,7 @@ impl Write<'_> {
 
     /// Drops that row; the store is not touched, and the id is not given again.
     pub fn forget_serial_volume(&self, why: &str) -> Result<(), Error> {
-        let id: Option<u32> = self.ask("SELECT id FROM serial_volume", [])?;
+        let id: Option<VolumeId> = self.ask("SELECT id FROM serial_volume", [])?;
         self.run("DELETE FROM serial_volume", [])?;
         match id {
             Some(id) => self.event(&format!("volume {id}"), Some("reserved"), None, why),
@@ -214,7 +215,7 @@ impl Write<'_> {
     }
 
     /// Puts the volume that a store was found to have.
-    pub(crate) fn put_serial_volume(&self, id: u32) -> Result<(), Error> {
+    pub(crate) fn put_serial_volume(&self, id: VolumeId) -> Result<(), Error> {
         self.run("INSERT INTO serial_volume(one, id) VALUES (1, ?1)", [id]).map(drop)
     }
 }

@@ -5,12 +5,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::ids::VolumeId;
 use crate::write::Write;
 
 impl Write<'_> {
     /// A sealed layer is never built on or handed out again. Its chain id is free for a sound one, and
     /// stays with it as what it was sealed as. False when it is no sealed layer, or was condemned before.
-    pub fn condemn_volume(&self, id: u32, why: &str) -> Result<bool, Error> {
+    pub fn condemn_volume(&self, id: VolumeId, why: &str) -> Result<bool, Error> {
         let changed = self.run(
             "UPDATE volumes SET condemned = ?2, sealed_chain = chain, chain = ?3
              WHERE id = ?1 AND role = 'layer' AND state = 'sealed' AND condemned IS NULL",
@@ -24,7 +25,7 @@ impl Write<'_> {
     }
 
     /// The template is to be made again before anything is built on it.
-    pub fn condemn_template(&self, id: u32, why: &str) -> Result<(), Error> {
+    pub fn condemn_template(&self, id: VolumeId, why: &str) -> Result<(), Error> {
         let changed = self.run(
             "UPDATE volumes SET condemned = ?2
              WHERE id = ?1 AND role = 'template' AND state = 'sealed' AND condemned IS NULL",
@@ -38,7 +39,7 @@ impl Write<'_> {
     }
 
     /// The condemned template is about to be made again; the caller takes the next transaction id.
-    pub fn remake_template(&self, id: u32) -> Result<(), Error> {
+    pub fn remake_template(&self, id: VolumeId) -> Result<(), Error> {
         self.run(
             "UPDATE volumes SET reserved_at = (SELECT transaction_id + 1 FROM meta)
              WHERE id = ?1 AND condemned IS NOT NULL",
@@ -48,14 +49,14 @@ impl Write<'_> {
     }
 
     /// The template is whole again.
-    pub fn absolve_template(&self, id: u32) -> Result<(), Error> {
+    pub fn absolve_template(&self, id: VolumeId) -> Result<(), Error> {
         self.run("UPDATE volumes SET condemned = NULL WHERE id = ?1 AND role = 'template'", [id])?;
         self.event(&format!("volume {id}"), Some("sealed"), Some("sealed"), "made again")
     }
 
     /// Drops the row of a volume whose id the store has from somebody else. The store is not touched, and
     /// the id is not given again. That its build was begun does not count.
-    pub fn disown_volume(&self, id: u32, why: &str) -> Result<(), Error> {
+    pub fn disown_volume(&self, id: VolumeId, why: &str) -> Result<(), Error> {
         let from: Option<String> = self.ask("SELECT state FROM volumes WHERE id = ?1", [id])?;
         if from.as_deref() == Some("building") {
             let build = "(SELECT build FROM volumes WHERE id = ?1)";
@@ -85,6 +86,6 @@ impl Write<'_> {
 }
 
 /// What a condemned volume has for a chain id: no stack has it, and no other volume.
-pub(crate) fn tombstone(id: u32) -> Digest {
+pub(crate) fn tombstone(id: VolumeId) -> Digest {
     Digest(Sha256::digest(format!("condemned volume {id}").as_bytes()).into())
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::ids::VolumeId;
 use crate::quote::beginning;
 use crate::rows::{digest, get};
 use crate::write::{Reserved, Write, now_ms};
@@ -66,7 +67,7 @@ impl PointState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Point {
     /// The thin id.
-    pub id: u32,
+    pub id: VolumeId,
     /// The activation, by its name.
     pub activation: String,
     /// Its own name; none of what a restore makes or has put aside.
@@ -87,7 +88,7 @@ pub struct Point {
 const POINT: &str = "id, activation, name, bytes, state, disk_state, created_ms, identity";
 
 fn point(row: &Row<'_>) -> Result<Point, Error> {
-    let id: u32 = get(row, 0, "point")?;
+    let id: VolumeId = get(row, 0, "point")?;
     let subject = format!("point {id}");
     let word: String = get(row, 4, &subject)?;
     let state = PointState::ALL.into_iter().find(|state| state.word() == word);
@@ -213,7 +214,7 @@ impl Write<'_> {
         activation: &str,
         name: Option<&str>,
         bytes: u64,
-        theirs: &BTreeSet<u32>,
+        theirs: &BTreeSet<VolumeId>,
     ) -> Result<Reserved, Error> {
         let Reserved { id, skipped } = self.next_id(theirs)?;
         self.run(
@@ -235,19 +236,19 @@ impl Write<'_> {
     }
 
     /// A point is on its way out.
-    pub fn condemn_point(&self, id: u32) -> Result<(), Error> {
+    pub fn condemn_point(&self, id: VolumeId) -> Result<(), Error> {
         self.run("UPDATE points SET state = 'deleting' WHERE id = ?1", [id]).map(drop)
     }
 
     /// Drops the row of a point that the store no longer has.
-    pub fn forget_point(&self, id: u32) -> Result<(), Error> {
+    pub fn forget_point(&self, id: VolumeId) -> Result<(), Error> {
         self.run("DELETE FROM points WHERE id = ?1 AND state = 'deleting'", [id]).map(drop)
     }
 
     /// The disk that a restore has made becomes the activation's, and that which the activation had is put aside
     /// and on its way out: in one commit, so that it has either the one or the other. `fresh` is the reserved one,
     /// `old` the activation's id.
-    pub fn swap_disk(&self, fresh: &Point, old: u32, from: &str) -> Result<(), Error> {
+    pub fn swap_disk(&self, fresh: &Point, old: VolumeId, from: &str) -> Result<(), Error> {
         let sql = "SELECT reserved_at FROM activations WHERE name = ?1 AND id = ?2";
         let before: Option<Option<u64>> = self.ask(sql, (&fresh.activation, old))?;
         let sql = "SELECT reserved_at FROM points WHERE id = ?1";

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::ids::VolumeId;
 use crate::rows::get;
 use crate::write::Write;
 
@@ -27,10 +28,10 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::Sqlite`], [`Error::Corrupt`].
-    pub fn all_labels(&self) -> Result<BTreeMap<u32, BTreeMap<String, String>>, Error> {
+    pub fn all_labels(&self) -> Result<BTreeMap<VolumeId, BTreeMap<String, String>>, Error> {
         let sql = "SELECT activation, key, value FROM labels ORDER BY activation, key";
-        let mut all: BTreeMap<u32, BTreeMap<String, String>> = BTreeMap::new();
-        let rows: Vec<(u32, String, String)> = self.all(sql, [], |row| {
+        let mut all: BTreeMap<VolumeId, BTreeMap<String, String>> = BTreeMap::new();
+        let rows: Vec<(VolumeId, String, String)> = self.all(sql, [], |row| {
             Ok((get(row, 0, "labels")?, get(row, 1, "labels")?, get(row, 2, "labels")?))
         })?;
         for (id, key, value) in rows {
@@ -41,7 +42,7 @@ impl Registry {
 }
 
 impl Write<'_> {
-    pub(crate) fn put_label(&self, id: u32, key: &str, value: &str) -> Result<(), Error> {
+    pub(crate) fn put_label(&self, id: VolumeId, key: &str, value: &str) -> Result<(), Error> {
         self.run(
             "INSERT INTO labels(activation, key, value) VALUES (?1, ?2, ?3)
              ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -60,7 +61,8 @@ impl Write<'_> {
         name: &str,
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<u64, Error> {
-        let id: Option<u32> = self.ask("SELECT id FROM activations WHERE name = ?1", [name])?;
+        let id: Option<VolumeId> =
+            self.ask("SELECT id FROM activations WHERE name = ?1", [name])?;
         let Some(id) = id else { return Ok(0) };
         let mut told = Vec::new();
         for (key, value) in changes {

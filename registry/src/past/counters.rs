@@ -3,6 +3,7 @@
 
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::ids::RunId;
 use crate::rows::get;
 use crate::run::RunState;
 use crate::write::Write;
@@ -71,7 +72,7 @@ impl Write<'_> {
     }
 
     /// Counts the end of a run: its outcome, its class of failure, and the time since it was asked for.
-    pub(crate) fn count_end(&self, id: u64, end: &RunState) -> Result<(), Error> {
+    pub(crate) fn count_end(&self, id: RunId, end: &RunState) -> Result<(), Error> {
         let (verb, taken): (String, i64) = self
             .tx
             .query_row(

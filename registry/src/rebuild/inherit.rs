@@ -6,6 +6,7 @@ use rusqlite::types::Value;
 
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::ids::VolumeId;
 use crate::write::Write;
 
 /// Tables whose rows follow from the store, or from builds that are over. All others are taken over, those
@@ -93,10 +94,10 @@ fn columns(of: &Registry, table: &str) -> Result<Vec<String>, Error> {
 
 impl Rows {
     /// Those whose `id` is one of these.
-    fn of_ids(&self, ids: &[u32]) -> Rows {
+    fn of_ids(&self, ids: &[VolumeId]) -> Rows {
         let column = self.columns.iter().position(|column| column == "id");
         let is_one = |row: &&Vec<Value>| match column.and_then(|column| row.get(column)) {
-            Some(Value::Integer(id)) => ids.iter().any(|one| i64::from(*one) == *id),
+            Some(Value::Integer(id)) => ids.iter().any(|one| i64::from(one.get()) == *id),
             _ => false,
         };
         let rows = self.rows.iter().filter(is_one).cloned().collect();
@@ -189,7 +190,7 @@ impl Write<'_> {
     pub(crate) fn take_over_memory(
         &self,
         memory: &Memory,
-        stand: &[(&str, &[u32])],
+        stand: &[(&str, &[VolumeId])],
     ) -> Result<Vec<String>, Error> {
         let mut lost = memory.lost.clone();
         let of_old = |rows: &&Rows| {

@@ -14,6 +14,7 @@ use crate::facts::catalogs::CatalogFact;
 use crate::facts::condemned::tombstone;
 use crate::facts::configs::Made;
 use crate::file::schema::Registry;
+use crate::ids::VolumeId;
 use crate::rebuild::inherit::Memory;
 use crate::rows::{Activation, Blob, Image, ImageLayer, Source, StoreBinding, WhenClosed};
 use crate::state::ActivationState;
@@ -28,11 +29,11 @@ pub struct Facts {
     /// The store's own transaction id.
     pub transaction_id: u64,
     /// Above every id that the store has.
-    pub next_id: u32,
+    pub next_id: VolumeId,
     /// The key of the store's seals: a secret.
     pub seal_key: Option<Digest>,
     /// The template's id.
-    pub template: u32,
+    pub template: VolumeId,
     /// The template's size, bytes.
     pub template_bytes: u64,
     /// The store's number when the template was made, where that is known.
@@ -53,16 +54,16 @@ pub struct Facts {
     /// Ids of points of activations, and of disks that a restore has put aside, whose rows in the registry that was
     /// there stand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub points: Vec<u32>,
+    pub points: Vec<VolumeId>,
     /// Ids of disks that arrive, likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub arrivals: Vec<u32>,
+    pub arrivals: Vec<VolumeId>,
     /// The newest catalogs that were believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub catalogs: Vec<CatalogFact>,
     /// The volume that keeps their serials; none: there is no such volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub serial_volume: Option<u32>,
+    pub serial_volume: Option<VolumeId>,
 }
 
 /// One sealed layer.
@@ -70,9 +71,9 @@ pub struct Facts {
 #[serde(deny_unknown_fields)]
 pub struct LayerFact {
     /// Its volume.
-    pub id: u32,
+    pub id: VolumeId,
     /// The volume below.
-    pub parent: u32,
+    pub parent: VolumeId,
     /// Size of the volume, bytes.
     pub bytes: u64,
     /// Chain id of the stack.
@@ -109,7 +110,7 @@ pub struct LayerFact {
 #[serde(deny_unknown_fields)]
 pub struct UnsaidFact {
     /// Its volume.
-    pub id: u32,
+    pub id: VolumeId,
     /// Size of the volume, bytes, as far as it is known.
     pub bytes: u64,
     /// Why it is never built on or handed out again.
@@ -124,7 +125,7 @@ pub struct UnsaidFact {
 #[serde(deny_unknown_fields)]
 pub struct LeftoverFact {
     /// The volume.
-    pub id: u32,
+    pub id: VolumeId,
     /// What was being built on its parent.
     pub build: String,
     /// Size of the volume, bytes.
@@ -162,7 +163,7 @@ pub struct ImageFact {
     /// The server.
     pub endpoint: String,
     /// The volume of the whole stack.
-    pub top: u32,
+    pub top: VolumeId,
     /// Whether it is kept whatever room is needed.
     pub pinned: bool,
     /// sha256 of its manifest, where it has one.
@@ -179,9 +180,9 @@ pub struct ActivationFact {
     /// The image that was asked for.
     pub reference: String,
     /// The sealed volume it is a snapshot of.
-    pub origin: u32,
+    pub origin: VolumeId,
     /// Its id.
-    pub id: u32,
+    pub id: VolumeId,
     /// Size, bytes.
     pub bytes: u64,
     /// Whether it is, or is to be, mapped.
@@ -277,7 +278,7 @@ impl Write<'_> {
              VALUES (?1, 'template', 'template', ?2, 'sealed', 0, ?3, ?3, ?4)",
             (facts.template, facts.template_bytes, now, facts.template_reserved_at),
         )?;
-        let mut chains: HashMap<u32, Option<Digest>> = HashMap::from([(facts.template, None)]);
+        let mut chains: HashMap<VolumeId, Option<Digest>> = HashMap::from([(facts.template, None)]);
         for row in &facts.unsaid {
             self.put_unsaid(row, facts.template, now)?;
             chains.insert(row.id, None);
@@ -362,7 +363,7 @@ impl Write<'_> {
         self.event("store", None, Some("rebuilt"), &detail)
     }
 
-    fn put_unsaid(&self, row: &UnsaidFact, template: u32, now: i64) -> Result<(), Error> {
+    fn put_unsaid(&self, row: &UnsaidFact, template: VolumeId, now: i64) -> Result<(), Error> {
         let stand_in = tombstone(row.id).hex();
         self.run(
             "INSERT INTO volumes(id, role, parent, build, bytes, state, chain, diff, own_bytes, created_ms,
@@ -382,7 +383,7 @@ impl Write<'_> {
         .map(drop)
     }
 
-    fn put_leftover(&self, row: &LeftoverFact, template: u32, now: i64) -> Result<(), Error> {
+    fn put_leftover(&self, row: &LeftoverFact, template: VolumeId, now: i64) -> Result<(), Error> {
         let state = if row.deleting { "deleting" } else { "building" };
         self.run(
             "INSERT INTO volumes(id, role, parent, build, bytes, state, created_ms, reserved_at)
@@ -442,7 +443,7 @@ impl Write<'_> {
         &self,
         image: &ImageFact,
         facts: &Facts,
-        chains: &HashMap<u32, Option<Digest>>,
+        chains: &HashMap<VolumeId, Option<Digest>>,
     ) -> Result<(), Error> {
         let mut layers = Vec::new();
         let mut at = image.top;

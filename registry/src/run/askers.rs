@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::ids::RunId;
 use crate::rows::get;
 use crate::run::{Run, Verb};
 use crate::write::Write;
@@ -77,11 +78,11 @@ impl Registry {
 
     /// The last run about this subject that has ended, of whatever verb.
     pub fn last_run(&self, subject: &str) -> Result<Option<Run>, Error> {
-        let id: Option<u64> = self
+        let id: Option<RunId> = self
             .one(
                 "SELECT max(id) FROM runs WHERE subject = ?1 AND finished_ms IS NOT NULL",
                 [subject],
-                |row| get::<Option<u64>>(row, 0, "run"),
+                |row| get::<Option<RunId>>(row, 0, "run"),
             )?
             .flatten();
         id.map_or(Ok(None), |id| self.run(id))
@@ -90,7 +91,7 @@ impl Registry {
 
 impl Write<'_> {
     /// Who has asked for this run, as this transaction sees it; without a run, a person.
-    pub fn asker(&self, run: Option<u64>) -> Result<Asker, Error> {
+    pub fn asker(&self, run: Option<RunId>) -> Result<Asker, Error> {
         let Some(run) = run else { return Ok(Asker::Person) };
         let word: Option<Option<String>> =
             self.ask("SELECT json_extract(input, '$.by') FROM runs WHERE id = ?1", [run])?;

@@ -6,16 +6,17 @@ use rusqlite::OptionalExtension as _;
 
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::ids::RunId;
 use crate::rows::get;
 use crate::run::{Run, RunState, Verb};
 use crate::write::{Write, now_ms};
 
 impl Registry {
     /// The first and the last number of a run that is kept; none where there is none.
-    pub fn runs_kept(&self) -> Result<Option<(u64, u64)>, Error> {
+    pub fn runs_kept(&self) -> Result<Option<(RunId, RunId)>, Error> {
         let sql = "SELECT (SELECT min(id) FROM runs), (SELECT max(id) FROM runs)";
         let found = self.one(sql, [], |row| {
-            Ok((get::<Option<u64>>(row, 0, "runs")?, get::<Option<u64>>(row, 1, "runs")?))
+            Ok((get::<Option<RunId>>(row, 0, "runs")?, get::<Option<RunId>>(row, 1, "runs")?))
         })?;
         Ok(found.and_then(|(first, last)| first.zip(last)))
     }
@@ -23,14 +24,14 @@ impl Registry {
 
 impl Write<'_> {
     /// Begins a run. The caller has looked that no other of this verb and subject is live.
-    pub fn begin_run(&self, verb: Verb, subject: &str, input: &str) -> Result<u64, Error> {
+    pub fn begin_run(&self, verb: Verb, subject: &str, input: &str) -> Result<RunId, Error> {
         let now = now_ms();
         self.run(
             "INSERT INTO runs(verb, subject, input, state, attempt, created_ms, updated_ms)
              VALUES (?1, ?2, ?3, 'running', 1, ?4, ?4)",
             (verb.word(), subject, input, now),
         )?;
-        let id = self.last_id()?;
+        let id = self.last_run_id()?;
         let detail = format!("{} {subject}", verb.word());
         self.event(&format!("run {id}"), None, Some("running"), &detail)?;
         Ok(id)
@@ -38,7 +39,12 @@ impl Write<'_> {
 
     /// Begins a run in the place of one whose process died and that asked for something else, which ends
     /// so. Where the new one is not done in the end, [`Write::finish_run`] brings that one back.
-    pub fn begin_run_instead(&self, dead: &Run, end: &RunState, input: &str) -> Result<u64, Error> {
+    pub fn begin_run_instead(
+        &self,
+        dead: &Run,
+        end: &RunState,
+        input: &str,
+    ) -> Result<RunId, Error> {
         let before = self.kept_aside(dead.id)?;
         // What this one was begun instead of does not come back for its end, but for the new one's.
         self.end_alone(dead.id, end, None)?;
@@ -53,14 +59,14 @@ impl Write<'_> {
         Ok(id)
     }
 
-    fn kept_aside(&self, id: u64) -> Result<Option<u64>, Error> {
+    fn kept_aside(&self, id: RunId) -> Result<Option<RunId>, Error> {
         let sql = "SELECT json_extract(input, '$.instead_of') FROM runs WHERE id = ?1";
-        self.ask::<Option<u64>>(sql, [id]).map(Option::flatten)
+        self.ask::<Option<RunId>>(sql, [id]).map(Option::flatten)
     }
 
     /// What was set aside for this run, which has ended and is not done, waits again to be taken up. Whoever
     /// has not heard of its end yet hears of the later one.
-    pub(crate) fn bring_back(&self, id: u64) -> Result<(), Error> {
+    pub(crate) fn bring_back(&self, id: RunId) -> Result<(), Error> {
         let Some(aside) = self.kept_aside(id)? else { return Ok(()) };
         // An end is never rewritten: the row goes, and comes again as it was before it.
         let found = self.tx.query_row(
@@ -97,7 +103,7 @@ impl Write<'_> {
     ///
     /// # Errors
     /// [`Error::Conflict`] when it has ended meanwhile.
-    pub fn suspend_run(&self, id: u64, why: &str) -> Result<(), Error> {
+    pub fn suspend_run(&self, id: RunId, why: &str) -> Result<(), Error> {
         let changed = self.run(
             "UPDATE runs SET state = 'queued', attempt = 0, step = '', updated_ms = ?2
              WHERE id = ?1 AND state = 'running'",

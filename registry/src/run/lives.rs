@@ -5,6 +5,7 @@ use rusqlite::Row;
 
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::ids::RunId;
 use crate::rows::get;
 use crate::write::{Write, now_ms};
 
@@ -51,7 +52,7 @@ fn life(row: &Row<'_>) -> Result<Life, Error> {
 
 impl Registry {
     /// The last process of a run; none where it has ended, or waits in good order.
-    pub fn life(&self, run: u64) -> Result<Option<Life>, Error> {
+    pub fn life(&self, run: RunId) -> Result<Option<Life>, Error> {
         self.one(
             "SELECT boot, place, spool, died_boot, died_place, died_mark, died_ms FROM lives
              WHERE run = ?1",
@@ -64,7 +65,7 @@ impl Registry {
 impl Write<'_> {
     /// A process begins with a run, in this boot; `died` is how the one before it died, where it did in
     /// this boot.
-    pub fn begin_life(&self, run: u64, boot: &str, died: Option<&Death>) -> Result<(), Error> {
+    pub fn begin_life(&self, run: RunId, boot: &str, died: Option<&Death>) -> Result<(), Error> {
         let [died_boot, place] = [died.map(|died| &died.boot), died.map(|died| &died.place)];
         self.run(
             "INSERT OR REPLACE INTO lives(run, boot, died_boot, died_place, died_mark, died_ms)
@@ -76,7 +77,7 @@ impl Write<'_> {
 
     /// The run's process comes to a step. With `forward` the deaths before count no more. Files that begin
     /// with `spool` tell how much of it is done.
-    pub fn reach(&self, run: u64, place: &str, spool: &str, forward: bool) -> Result<(), Error> {
+    pub fn reach(&self, run: RunId, place: &str, spool: &str, forward: bool) -> Result<(), Error> {
         self.run(
             "UPDATE lives SET place = ?2, spool = ?3,
                died_boot = CASE WHEN ?4 THEN NULL ELSE died_boot END WHERE run = ?1",
@@ -86,12 +87,12 @@ impl Write<'_> {
     }
 
     /// The run was put by in good order: nothing is held against it.
-    pub fn end_life(&self, run: u64) -> Result<(), Error> {
+    pub fn end_life(&self, run: RunId) -> Result<(), Error> {
         self.run("DELETE FROM lives WHERE run = ?1", [run]).map(drop)
     }
 
     /// A fresh run stands for one that was given up: it has begun so often already.
-    pub fn inherit_begins(&self, run: u64, begun: u32) -> Result<(), Error> {
+    pub fn inherit_begins(&self, run: RunId, begun: u32) -> Result<(), Error> {
         self.run(
             "UPDATE runs SET attempt = ?2, updated_ms = ?3 WHERE id = ?1 AND state = 'running'",
             (run, begun, now_ms()),

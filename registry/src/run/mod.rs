@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::ids::RunId;
 use crate::quote::beginning;
 use crate::rows::get;
 use crate::write::{Write, now_ms};
@@ -121,13 +122,13 @@ pub struct NewRun<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Enqueued {
     /// A run of its own has been put into the queue.
-    Fresh(u64),
+    Fresh(RunId),
     /// A run that asked for the same stands for it.
-    Joined(u64),
+    Joined(RunId),
     /// A run of this verb and subject stands in the way; nothing was changed.
     Refused {
         /// That run.
-        id: u64,
+        id: RunId,
         /// Why it does not stand for this wish.
         why: String,
     },
@@ -137,7 +138,7 @@ pub enum Enqueued {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     /// Grows with each run.
-    pub id: u64,
+    pub id: RunId,
     /// What was asked for.
     pub verb: Verb,
     /// Of which image or name.
@@ -179,7 +180,7 @@ const RUN: &str = "id, verb, subject, input, state, step, attempt, cancel, class
                    created_ms, updated_ms, finished_ms, priority";
 
 fn run(row: &Row<'_>) -> Result<Run, Error> {
-    let id: u64 = get(row, 0, "run")?;
+    let id: RunId = get(row, 0, "run")?;
     let subject = format!("run {id}");
     let corrupt = |what: &str, word: &str| Error::Corrupt {
         subject: subject.clone(),
@@ -230,28 +231,28 @@ fn run_with_result(row: &Row<'_>) -> Result<Run, Error> {
 
 impl Registry {
     /// The run of this number, with what it gave.
-    pub fn run(&self, id: u64) -> Result<Option<Run>, Error> {
-        if i64::try_from(id).is_err() {
+    pub fn run(&self, id: RunId) -> Result<Option<Run>, Error> {
+        if i64::try_from(id.get()).is_err() {
             // No number was ever that large.
             return Ok(None);
         }
         self.one(&format!("SELECT {RUN}, result FROM runs WHERE id = ?1"), [id], run_with_result)
     }
 
-    /// Runs after this number, the oldest first, at most `limit`; of one state, by its word, or all.
-    pub fn runs_after(&self, state: Option<&str>, id: u64, limit: u32) -> Result<Vec<Run>, Error> {
-        let Ok(id) = i64::try_from(id) else { return Ok(Vec::new()) };
+    /// Runs after this number, the oldest first, at most `most`; of one state, by its word, or all.
+    pub fn runs_after(&self, state: Option<&str>, id: RunId, most: u32) -> Result<Vec<Run>, Error> {
+        let Ok(id) = i64::try_from(id.get()) else { return Ok(Vec::new()) };
         match state {
             None => self.all(
                 &format!("SELECT {RUN} FROM runs WHERE id > ?1 ORDER BY id LIMIT ?2"),
-                (id, limit),
+                (id, most),
                 run,
             ),
             Some(state) => self.all(
                 &format!(
                     "SELECT {RUN} FROM runs WHERE state = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
                 ),
-                (state, id, limit),
+                (state, id, most),
                 run,
             ),
         }
@@ -302,7 +303,7 @@ impl Registry {
     /// The last of these verbs that was done on this subject after a run of this number.
     pub fn done_after(
         &self,
-        id: u64,
+        id: RunId,
         subject: &str,
         verbs: [Verb; 2],
     ) -> Result<Option<Run>, Error> {
@@ -319,7 +320,7 @@ impl Registry {
     /// Runs, the oldest first: those that have not ended, or with `all` every one that is kept.
     pub fn runs(&self, all: bool) -> Result<Vec<Run>, Error> {
         if all {
-            return self.runs_after(None, 0, u32::MAX);
+            return self.runs_after(None, RunId::default(), u32::MAX);
         }
         // In one statement, so that one which is begun or put by meanwhile is not overlooked.
         let sql = format!(
@@ -332,7 +333,7 @@ impl Registry {
     }
 
     /// Why a run is to stop; none when nobody asked, or when there is no such run.
-    pub fn cancel_wish(&self, id: u64) -> Result<Option<String>, Error> {
+    pub fn cancel_wish(&self, id: RunId) -> Result<Option<String>, Error> {
         self.one("SELECT cancel FROM runs WHERE id = ?1", [id], |row| get(row, 0, "run"))
             .map(Option::flatten)
     }
@@ -401,7 +402,7 @@ impl Write<'_> {
              VALUES (?1, ?2, ?3, 'queued', ?4, 0, ?5, ?5)",
             (new.verb.word(), new.subject, new.input, new.priority, now),
         )?;
-        let id = self.last_id()?;
+        let id = self.last_run_id()?;
         self.put_webhook(id, new.webhook)?;
         let detail = format!("{} {}", new.verb.word(), new.subject);
         self.event(&format!("run {id}"), None, Some("queued"), &detail)?;
@@ -409,7 +410,7 @@ impl Write<'_> {
     }
 
     /// Says what a run is at. With `forward` it came forward: earlier begins count no more.
-    pub fn note_run(&self, id: u64, step: &str, forward: bool) -> Result<(), Error> {
+    pub fn note_run(&self, id: RunId, step: &str, forward: bool) -> Result<(), Error> {
         self.run(
             "UPDATE runs SET step = ?2, updated_ms = ?3,
                attempt = CASE WHEN ?4 THEN 1 ELSE attempt END
@@ -421,7 +422,7 @@ impl Write<'_> {
 
     /// Asks a run to stop; one that is queued ends at once. Returns false when it is at its end
     /// already, or was asked before.
-    pub fn cancel_run(&self, id: u64, why: &str) -> Result<bool, Error> {
+    pub fn cancel_run(&self, id: RunId, why: &str) -> Result<bool, Error> {
         let state: Option<String> = self.ask(
             "UPDATE runs SET cancel = ?2, updated_ms = ?3,
                state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END,
@@ -446,7 +447,7 @@ impl Write<'_> {
     /// [`Error::NoEdge`], or [`Error::Conflict`] when it has ended meanwhile.
     pub fn finish_run(
         &self,
-        id: u64,
+        id: RunId,
         next: &RunState,
         result: Option<&Value>,
     ) -> Result<(), Error> {
@@ -460,7 +461,7 @@ impl Write<'_> {
     /// As [`Write::finish_run`], and nothing comes back for it.
     pub(crate) fn end_alone(
         &self,
-        id: u64,
+        id: RunId,
         next: &RunState,
         result: Option<&Value>,
     ) -> Result<(), Error> {
@@ -487,9 +488,8 @@ impl Write<'_> {
         self.event(&subject, from.as_deref(), Some(next.word()), message.unwrap_or(""))
     }
 
-    /// Keeps with a run that is about to end what it failed by: `s3`, `pool`, or whatever the caller calls
-    /// its parts.
-    pub fn blame_run(&self, id: u64, by: &str) -> Result<(), Error> {
+    /// Keeps with a run that is about to end what it failed by: `s3`, `pool`, or another part of the caller's.
+    pub fn blame_run(&self, id: RunId, by: &str) -> Result<(), Error> {
         self.run(
             "UPDATE runs SET input = json_set(input, '$.failed_by', ?2)
              WHERE id = ?1 AND finished_ms IS NULL",

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::file::schema::Registry;
+use crate::ids::RunId;
 use crate::rows::get;
 use crate::write::Write;
 
@@ -14,7 +15,7 @@ pub struct Webhook {
     /// Grows with each.
     pub id: u64,
     /// The run that has ended.
-    pub run: u64,
+    pub run: RunId,
     /// Who is to hear of it.
     pub address: String,
 }
@@ -63,7 +64,7 @@ impl Registry {
 impl Write<'_> {
     /// Has this address hear of the end of a run that has not ended; of two requests that name the
     /// same, it hears once. False when no more may.
-    pub(crate) fn put_webhook(&self, run: u64, address: Option<&str>) -> Result<bool, Error> {
+    pub(crate) fn put_webhook(&self, run: RunId, address: Option<&str>) -> Result<bool, Error> {
         let Some(address) = address else { return Ok(true) };
         let sql = "SELECT count(*), ifnull(max(address = ?2), 0) FROM webhooks WHERE run = ?1";
         let (count, known): (u64, bool) = self

@@ -16,7 +16,7 @@ use orchestrate::{
     Activated, ActivationLine, Deactivated, Ensured, How, ImageLine, Listing, Rebuilt, Recovered,
     Removed, RunLine, SignedLine, TakenUp, Unsettled,
 };
-use registry::{Digest, Event, Quarantined, Run, RunState};
+use registry::{Digest, Event, Quarantined, Run, RunState, VolumeId};
 
 use crate::cli::diagnosis::Diagnosis;
 use crate::cli::print::text::{mib, put, safe};
@@ -407,7 +407,7 @@ pub(crate) fn rebuilt(done: &Rebuilt) -> String {
         put(&mut text, format_args!("  believes the catalog of serial {serial} from {url}\n"));
     }
     if !done.foreign.is_empty() {
-        let ids: Vec<String> = done.foreign.iter().map(u32::to_string).collect();
+        let ids: Vec<String> = done.foreign.iter().map(VolumeId::to_string).collect();
         put(&mut text, format_args!("not ours: volumes {}\n", ids.join(", ")));
     }
     for unread in &done.unread {

@@ -2,6 +2,7 @@
 
 use orchestrate::plan::garbage::Sweep;
 use orchestrate::{Collected, Usage};
+use registry::VolumeId;
 
 use crate::cli::print::naming;
 use crate::cli::print::text::{mib, put, safe};
@@ -24,11 +25,11 @@ pub(crate) fn collected(done: &Collected) -> String {
     if done.sweeps.is_empty() && done.ended.is_empty() && done.arrivals.is_empty() {
         text.push_str("nothing to remove\n");
     }
-    let purged = |id: &u32| {
+    let purged = |id: &VolumeId| {
         done.sweeps.iter().any(|s| matches!(s, Sweep::Foreign { volume } if volume == id))
     };
     let foreign: Vec<String> =
-        done.foreign.iter().filter(|id| !purged(id)).map(u32::to_string).collect();
+        done.foreign.iter().filter(|id| !purged(id)).map(VolumeId::to_string).collect();
     if !foreign.is_empty() {
         put(
             &mut text,
@@ -77,7 +78,7 @@ pub(crate) fn collected(done: &Collected) -> String {
 
 /// What is not ours, and how it may go.
 pub(crate) fn foreign(done: &Collected) -> String {
-    let ids: Vec<String> = done.foreign.iter().map(u32::to_string).collect();
+    let ids: Vec<String> = done.foreign.iter().map(VolumeId::to_string).collect();
     match ids.is_empty() {
         true => "everything in the store is ours\n".into(),
         false => format!(
@@ -135,11 +136,11 @@ pub(crate) fn usage(usage: &Usage) -> String {
         put(&mut text, format_args!("{:>12} {own:>12} {own:>12}  point {}\n", "", safe(name)));
     }
     if !usage.foreign.is_empty() {
-        let ids: Vec<String> = usage.foreign.iter().map(u32::to_string).collect();
+        let ids: Vec<String> = usage.foreign.iter().map(VolumeId::to_string).collect();
         put(&mut text, format_args!("not ours: volumes {}\n", ids.join(", ")));
     }
     if !usage.condemned.is_empty() {
-        let ids: Vec<String> = usage.condemned.iter().map(u32::to_string).collect();
+        let ids: Vec<String> = usage.condemned.iter().map(VolumeId::to_string).collect();
         put(
             &mut text,
             format_args!("condemned, until nothing stands on them: volumes {}\n", ids.join(", ")),

@@ -60,7 +60,7 @@ pub(crate) fn verified(found: &Verified) -> String {
 #[cfg(test)]
 mod tests {
     use orchestrate::VolumeFinding;
-    use registry::Digest;
+    use registry::{Digest, VolumeId};
 
     use super::*;
 
@@ -70,7 +70,7 @@ mod tests {
         let said = |compared, chunks: &[u64]| {
             let now = Now::Changed { found: Digest([3; 32]), chunks: chunks.to_vec() };
             let finding = VolumeFinding {
-                volume: 5,
+                volume: VolumeId::new(5),
                 chain: None,
                 sealed,
                 blocks,

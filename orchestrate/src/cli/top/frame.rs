@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use orchestrate::health::Check;
 use orchestrate::store::seam::{Condition, Space};
 use orchestrate::{ActivationLine, ImageLine, Listing, RunLine};
-use registry::{Event, RunState};
+use registry::{Event, RunState, VolumeId};
 
 /// Columns of one layer in the stacks.
 const CELL: usize = 9;
@@ -203,7 +203,7 @@ fn run(line: &RunLine, now_ms: i64) -> Line {
 /// Images so that those with the same beginning are neighbours, in the order of their names otherwise.
 fn by_kin(images: &[ImageLine]) -> Vec<&ImageLine> {
     // The place of a volume among those that it was met beside: what was met first goes first.
-    let mut places: BTreeMap<u32, usize> = BTreeMap::new();
+    let mut places: BTreeMap<VolumeId, usize> = BTreeMap::new();
     for image in images {
         for layer in &image.layers {
             let next = places.len();

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use registry::{
-    Activation, ActivationState, Arrival, ArrivalState, Point, PointState, Volume, VolumeState,
-    WhenClosed,
+    Activation, ActivationState, Arrival, ArrivalState, Point, PointState, Volume, VolumeId,
+    VolumeState, WhenClosed,
 };
 use serde::Serialize;
 
@@ -31,17 +31,17 @@ pub enum Repair {
     /// A volume whose builder is dead: it is thrown away.
     Discard {
         /// The volume.
-        volume: u32,
+        volume: VolumeId,
     },
     /// A volume on its way out is taken out.
     Delete {
         /// The volume.
-        volume: u32,
+        volume: VolumeId,
     },
     /// A sealed volume is mapped and must not be.
     Unmap {
         /// The volume.
-        volume: u32,
+        volume: VolumeId,
     },
     /// An activation's device was made larger by hand: that is its size.
     Grown {
@@ -72,7 +72,7 @@ pub enum Repair {
         /// The name.
         name: String,
         /// The volume that it leads to.
-        volume: u32,
+        volume: VolumeId,
     },
     /// An activation was given another name, and what the store has of it may have the former one.
     Rename {
@@ -94,7 +94,7 @@ pub enum Repair {
     /// A killed process has left the device of a point, or of a disk that arrives.
     Adrift {
         /// The volume.
-        volume: u32,
+        volume: VolumeId,
     },
     /// An activation is brought to what its row says.
     Settle {
@@ -165,20 +165,20 @@ pub struct Facts {
     /// Disks that arrive and that no living process is at work on.
     pub arrivals: Vec<Arrival>,
     /// Volumes of points and of disks that arrive which a killed process has left mapped.
-    pub adrift: Vec<u32>,
+    pub adrift: Vec<VolumeId>,
     /// What the store has mapped.
     pub mapped: Vec<Mapped>,
     /// Volumes that are not to be mapped, and that somebody looks at through a device that refuses
     /// writes.
-    pub looked_at: Vec<u32>,
+    pub looked_at: Vec<VolumeId>,
     /// Volumes of activations that wait to be closed, and are not yet.
-    pub held: Vec<u32>,
+    pub held: Vec<VolumeId>,
     /// Activations that may not come up, by name.
     pub barred: BTreeMap<String, Bar>,
     /// The volume of the believed serials, where there is one.
-    pub serials: Option<u32>,
+    pub serials: Option<VolumeId>,
     /// Volumes that a living process is building.
-    pub live_volumes: Vec<u32>,
+    pub live_volumes: Vec<VolumeId>,
     /// Activations that a living process is changing.
     pub live_activations: Vec<String>,
     /// The registry's transaction id.
@@ -364,7 +364,7 @@ impl Facts {
         }
     }
 
-    fn volume_mapping(&self, id: u32) -> Mapping {
+    fn volume_mapping(&self, id: VolumeId) -> Mapping {
         let mapped = self.mapped.iter().find(|mapped| mapped.id == id);
         mapped.map_or(Mapping::Absent, |mapped| mapped.mapping)
     }

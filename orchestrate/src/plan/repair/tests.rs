@@ -1,11 +1,16 @@
 //! What recovery makes of facts, one case each.
 
-use registry::{ActivationState, Arrival, ArrivalState, Role, Seal};
+use registry::{ActivationState, Arrival, ArrivalState, Role, Seal, VolumeId};
 
 use crate::plan::repair::*;
 
+fn v(id: u32) -> VolumeId {
+    VolumeId::new(id)
+}
+
 fn volume(id: u32, parent: Option<u32>, state: VolumeState) -> Volume {
     let role = if parent.is_some() { Role::Layer } else { Role::Template };
+    let (id, parent) = (v(id), parent.map(v));
     Volume { id, role, parent, build: format!("b{id}"), bytes: 1, state, condemned: None }
 }
 
@@ -28,8 +33,8 @@ fn activation(name: &str, id: u32, state: ActivationState) -> Activation {
     Activation {
         name,
         reference,
-        origin: 1,
-        id,
+        origin: v(1),
+        id: v(id),
         bytes: 1,
         state,
         boot,
@@ -43,7 +48,7 @@ fn activation(name: &str, id: u32, state: ActivationState) -> Activation {
 }
 
 fn mapped(name: &str, id: u32, mapping: Mapping) -> Mapped {
-    Mapped { name: name.into(), id, mapping, bytes: 1 }
+    Mapped { name: name.into(), id: v(id), mapping, bytes: 1 }
 }
 
 fn agreeing() -> Facts {
@@ -70,8 +75,8 @@ fn a_dead_build_is_discarded_and_a_living_one_is_not() {
     let mut facts = agreeing();
     facts.volumes.push(volume(5, Some(2), VolumeState::Building));
     facts.mapped.push(mapped("pool-work-5", 5, Mapping::Live));
-    assert_eq!(compare(&facts).unwrap(), [Repair::Discard { volume: 5 }]);
-    facts.live_volumes.push(5);
+    assert_eq!(compare(&facts).unwrap(), [Repair::Discard { volume: v(5) }]);
+    facts.live_volumes.push(v(5));
     assert_eq!(compare(&facts).unwrap(), []);
 }
 
@@ -81,7 +86,7 @@ fn children_are_deleted_before_their_parents() {
     facts.volumes.push(volume(5, Some(2), VolumeState::Deleting));
     facts.volumes.push(volume(6, Some(5), VolumeState::Deleting));
     let repairs = compare(&facts).unwrap();
-    assert_eq!(repairs, [Repair::Delete { volume: 6 }, Repair::Delete { volume: 5 }]);
+    assert_eq!(repairs, [Repair::Delete { volume: v(6) }, Repair::Delete { volume: v(5) }]);
 }
 
 #[test]
@@ -115,7 +120,7 @@ fn a_mapped_sealed_volume_is_unmapped_and_what_is_not_ours_is_left_alone() {
     facts.mapped.push(mapped("hand", 2, Mapping::Live));
     facts.mapped.push(mapped("theirs", 99, Mapping::Live));
     let repairs = compare(&facts).unwrap();
-    assert_eq!(repairs, [Repair::Unmap { volume: 2 }]);
+    assert_eq!(repairs, [Repair::Unmap { volume: v(2) }]);
 }
 
 #[test]
@@ -134,11 +139,11 @@ fn who_only_looks_is_left_alone() {
     let mut facts = agreeing();
     facts.mapped.push(mapped("hand", 2, Mapping::Live));
     facts.mapped.push(mapped("down", 4, Mapping::Live));
-    facts.looked_at = vec![2, 4];
+    facts.looked_at = vec![v(2), v(4)];
     assert_eq!(compare(&facts).unwrap(), []);
     facts.looked_at.clear();
     let down = Repair::Settle { name: "down".into(), wish: "down" };
-    assert_eq!(compare(&facts).unwrap(), [down, Repair::Unmap { volume: 2 }]);
+    assert_eq!(compare(&facts).unwrap(), [down, Repair::Unmap { volume: v(2) }]);
 }
 
 #[test]
@@ -188,7 +193,7 @@ fn the_name_of_an_activation_that_leads_to_anothers_volume_is_taken_away() {
     facts.mapped.push(mapped("down", 3, Mapping::Live));
     assert_eq!(compare(&facts).unwrap(), [], "a device has one name");
     facts.links = true;
-    let stray = Repair::Stray { name: "down".into(), volume: 3 };
+    let stray = Repair::Stray { name: "down".into(), volume: v(3) };
     assert_eq!(compare(&facts).unwrap(), std::slice::from_ref(&stray));
     facts.live_activations = vec!["down".into()];
     assert_eq!(compare(&facts).unwrap(), []);
@@ -206,7 +211,7 @@ fn the_name_of_an_activation_that_leads_to_anothers_volume_is_taken_away() {
 fn a_wish_for_the_close_waits_for_it() {
     let mut facts = agreeing();
     facts.activations[0].when_closed = Some(WhenClosed::Rm);
-    facts.held = vec![3];
+    facts.held = vec![v(3)];
     assert_eq!(compare(&facts).unwrap(), []);
     facts.held.clear();
     let gone = Repair::Settle { name: "up".into(), wish: "gone" };
@@ -239,7 +244,7 @@ fn what_may_not_be_up_does_not_come_up_and_goes_only_where_that_is_wished() {
     assert_eq!(compare(&facts).unwrap(), [goes]);
     // Wished already, for when it is closed.
     facts.activations[0].when_closed = Some(WhenClosed::Deactivate);
-    facts.held = vec![3];
+    facts.held = vec![v(3)];
     assert_eq!(compare(&facts).unwrap(), []);
     facts.held.clear();
     let down = Repair::Settle { name: "up".into(), wish: "down" };
@@ -249,10 +254,10 @@ fn what_may_not_be_up_does_not_come_up_and_goes_only_where_that_is_wished() {
 #[test]
 fn what_is_left_of_a_write_to_the_serials_is_taken_down() {
     let mut facts = agreeing();
-    facts.serials = Some(9);
+    facts.serials = Some(v(9));
     assert_eq!(compare(&facts).unwrap(), []);
     facts.mapped.push(mapped("pool-work-9", 9, Mapping::Live));
-    assert_eq!(compare(&facts).unwrap(), [Repair::Unmap { volume: 9 }]);
+    assert_eq!(compare(&facts).unwrap(), [Repair::Unmap { volume: v(9) }]);
 }
 
 #[test]
@@ -277,8 +282,8 @@ fn a_device_that_is_shorter_than_its_row_says_is_made_longer() {
 
 #[test]
 fn snapshots_that_nobody_keeps_are_taken_out_and_points_are_not() {
-    let point = |id: u32, activation: &str, name: Option<&str>, state| Point {
-        id,
+    let point = |id, activation: &str, name: Option<&str>, state| Point {
+        id: v(id),
         activation: activation.into(),
         name: name.map(str::to_owned),
         bytes: 1,
@@ -303,9 +308,9 @@ fn snapshots_that_nobody_keeps_are_taken_out_and_points_are_not() {
 fn a_disk_that_arrives_stays_until_it_is_given_up() {
     let arrival = |name: &str, state| Arrival {
         name: name.into(),
-        id: 40,
+        id: v(40),
         reference: "s3://b/p/".into(),
-        origin: 2,
+        origin: v(2),
         bytes: 1,
         stream: registry::Digest([1; 32]),
         base: None,
@@ -318,8 +323,8 @@ fn a_disk_that_arrives_stays_until_it_is_given_up() {
     assert_eq!(compare(&facts).unwrap(), []);
     facts.arrivals.push(arrival("begun", ArrivalState::Reserved));
     facts.arrivals.push(arrival("gone", ArrivalState::Deleting));
-    facts.adrift.push(40);
+    facts.adrift.push(v(40));
     let of = |name: &str| Repair::Arrival { name: name.into() };
-    let adrift = Repair::Adrift { volume: 40 };
+    let adrift = Repair::Adrift { volume: v(40) };
     assert_eq!(compare(&facts).unwrap(), [of("begun"), of("gone"), adrift]);
 }

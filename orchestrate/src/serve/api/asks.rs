@@ -1,6 +1,6 @@
 //! Wishes: each becomes a run that outlives the request, or is done at once where it takes no time.
 
-use registry::{Enqueued, NewRun, RunState, Verb};
+use registry::{Enqueued, NewRun, RunId, RunState, Verb, VolumeId};
 use serde::Deserialize;
 use serde_json::{Number, Value, json};
 
@@ -83,9 +83,6 @@ struct CancelBody {
     why: Option<String>,
 }
 
-/// The last id of a store: 24 bits (kernel's thin-provisioning.rst).
-const ID_MAX: u32 = 16_777_215;
-
 /// The name of an image that is here, as it may be removed or pinned: nothing is opened for it.
 fn image_name(text: &str) -> Result<String, Error> {
     Ok(reference(short(text)?)?.to_string())
@@ -145,7 +142,7 @@ fn enqueue(daemon: &Daemon, request: &Request, mut wish: Wish<'_>) -> Result<Res
 fn ended(
     daemon: &Daemon,
     request: &Request,
-    id: u64,
+    id: RunId,
     time: std::time::Duration,
 ) -> Result<Response, Error> {
     let done = daemon.wait_for(time, request.peer.as_ref(), || {
@@ -298,10 +295,11 @@ pub(super) fn gc(daemon: &Daemon, request: &Request) -> Result<Response, Error> 
         max_used: part.and_then(|part| u8::try_from(part).ok()),
     };
     let purge = body.purge_foreign.iter().map(|id| {
-        let id = whole("purge_foreign", id, 0, ID_MAX.into())?;
-        u32::try_from(id).map_err(|_| Error::Usage(format!("purge_foreign {id}: no id")))
+        let id = whole("purge_foreign", id, 0, VolumeId::MAX.get().into())?;
+        let no_id = |_| Error::Usage(format!("purge_foreign {id}: no id"));
+        u32::try_from(id).map(VolumeId::new).map_err(no_id)
     });
-    let purge: Vec<u32> = purge.collect::<Result<_, _>>()?;
+    let purge: Vec<VolumeId> = purge.collect::<Result<_, _>>()?;
     if switch(request, "dry_run")? {
         let done = daemon.with_host(|host| host.gc(bound, &purge, true))?;
         return Ok(Response::json(200, &done));
@@ -323,7 +321,7 @@ pub(super) fn mode(daemon: &Daemon, request: &Request) -> Result<Response, Error
     Ok(crate::serve::api::reads::status(daemon))
 }
 
-pub(super) fn cancel(daemon: &Daemon, request: &Request, id: u64) -> Result<Response, Error> {
+pub(super) fn cancel(daemon: &Daemon, request: &Request, id: RunId) -> Result<Response, Error> {
     let body: CancelBody = body_or_empty(request)?;
     let why = body.why.unwrap_or_else(|| "somebody asked for it".into());
     let why = short(&why)?;
@@ -338,7 +336,7 @@ pub(super) fn cancel(daemon: &Daemon, request: &Request, id: u64) -> Result<Resp
 }
 
 /// The same wish again, as a new run.
-pub(super) fn retry(daemon: &Daemon, request: &Request, id: u64) -> Result<Response, Error> {
+pub(super) fn retry(daemon: &Daemon, request: &Request, id: RunId) -> Result<Response, Error> {
     let run = daemon.run(id)?.run;
     match run.state {
         RunState::Queued | RunState::Running => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use registry::{Event, Run};
+use registry::{Event, Run, RunId};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -154,7 +154,7 @@ pub(super) fn inventory(daemon: &Daemon, request: &Request) -> Result<Response, 
 }
 
 pub(super) fn runs(daemon: &Daemon, request: &Request) -> Result<Response, Error> {
-    let after = number(request, "after", 0, i64::MAX.unsigned_abs())?;
+    let after = RunId::new(number(request, "after", 0, i64::MAX.unsigned_abs())?);
     let limit = number(request, "limit", 100, LINES)?;
     let limit = u32::try_from(limit).unwrap_or(u32::MAX);
     let status = request.param("status");
@@ -184,7 +184,7 @@ pub(super) fn runs(daemon: &Daemon, request: &Request) -> Result<Response, Error
 }
 
 /// One run; with `wait`, when it has ended, was changed since `seen`, or the time has passed.
-pub(super) fn run(daemon: &Daemon, request: &Request, id: u64) -> Result<Response, Error> {
+pub(super) fn run(daemon: &Daemon, request: &Request, id: RunId) -> Result<Response, Error> {
     let most = i64::MAX.unsigned_abs();
     let seen = request.param("seen").map(|_| number(request, "seen", 0, most)).transpose()?;
     let time = wait(request)?;

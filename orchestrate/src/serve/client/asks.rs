@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fetch::Reference;
-use registry::{Event, Run};
+use registry::{Event, Run, RunId, VolumeId};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -141,7 +141,7 @@ impl Verbs for Client {
         }
     }
 
-    fn gc(&mut self, bound: Bound, purge: &[u32], dry_run: bool) -> Result<Collected, Error> {
+    fn gc(&mut self, bound: Bound, purge: &[VolumeId], dry_run: bool) -> Result<Collected, Error> {
         let body = json!({
             "keep_bytes": bound.keep_bytes,
             "max_used": bound.max_used,
@@ -205,7 +205,7 @@ impl Verbs for Client {
         self.ask("DELETE", &target, None)
     }
 
-    fn cancel(&mut self, run: u64, why: &str) -> Result<Run, Error> {
+    fn cancel(&mut self, run: RunId, why: &str) -> Result<Run, Error> {
         let (body, begun) = (json!({"why": why}), Instant::now());
         let target = format!("/v1/runs/{run}/cancel?wait={FIRST_S}");
         let mut line: RunLine = self.ask("POST", &target, Some(&body))?;
@@ -239,7 +239,7 @@ impl Verbs for Client {
         let status = if all { "all" } else { "live" };
         let mut lines: Vec<RunLine> = Vec::new();
         loop {
-            let after = lines.last().map_or(0, |line| line.run.id);
+            let after = lines.last().map_or(RunId::default(), |line| line.run.id);
             let target = format!("/v1/runs?status={status}&after={after}&limit={PAGE}");
             let page: Runs = self.ask("GET", &target, None)?;
             let last = page.runs.len() < PAGE;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::libc;
 use nix::sys::stat::FileStat;
-use registry::{Activation, ActivationState, Device};
+use registry::{Activation, ActivationState, Device, VolumeId};
 
 use crate::error::Error;
 use crate::error::amiss::Amiss;
@@ -120,7 +120,7 @@ impl Host {
 
     /// Whether activations of this store are devices.
     fn has_devices(&self) -> Result<(), Error> {
-        match self.store.tree(0) {
+        match self.store.tree(VolumeId::default()) {
             Some(_) => Err(Unfit::NoDevice { store: self.settings.store.to_string() }.into()),
             None => Ok(()),
         }

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use registry::{Activation, ActivationFact, ActivationState, Facts, Role};
+use registry::{Activation, ActivationFact, ActivationState, Facts, Role, VolumeId};
 
 use crate::plan::mapped::Mapped;
 use crate::store::seal::{self, SealRecord};
@@ -25,7 +25,7 @@ enum Said {
     Nothing,
 }
 
-fn said(look: &Look<'_>, foundation: &Foundation, id: u32) -> Said {
+fn said(look: &Look<'_>, foundation: &Foundation, id: VolumeId) -> Said {
     let bytes = look.record(id);
     match foundation.key.as_ref().and_then(|key| SealRecord::read(&bytes, Some(key))) {
         Some(seal_record) if seal_record.id < id && seal_record.layer.is_some() => {
@@ -38,7 +38,7 @@ fn said(look: &Look<'_>, foundation: &Foundation, id: u32) -> Said {
 }
 
 /// Whether it is a snapshot of the template: a build that never ended.
-fn is_build(look: &Look<'_>, foundation: &Foundation, id: u32) -> bool {
+fn is_build(look: &Look<'_>, foundation: &Foundation, id: VolumeId) -> bool {
     let seal_record =
         foundation.key.as_ref().and_then(|key| SealRecord::read(&look.record(id), Some(key)));
     seal_record.is_some_and(|seal_record| seal_record.role == Role::Template)
@@ -73,7 +73,7 @@ pub(super) fn find(
     }
     let mut names: HashSet<String> =
         known.activations.iter().map(|(row, _)| row.name.clone()).collect();
-    let taken: HashSet<u32> = found.iter().map(|fact| fact.id).collect();
+    let taken: HashSet<VolumeId> = found.iter().map(|fact| fact.id).collect();
     // A layer whose own record is damaged is known by what stands on it, before it is taken for one of those.
     for id in look.ids().filter(|id| !taken.contains(id)) {
         if let Said::Layer(seal_record) = said(look, foundation, id)
@@ -152,7 +152,7 @@ fn by_record(
     foundation: &Foundation,
     layers: &mut Layers<'_>,
     facts: &Facts,
-    id: u32,
+    id: VolumeId,
     device: Option<&Mapped>,
     names: &HashSet<String>,
 ) -> Option<ActivationFact> {
@@ -263,7 +263,7 @@ fn origin_of(look: &Look<'_>, layers: &mut Layers<'_>, seal_record: &SealRecord)
     (certain && layers.need(seal_record.id, why)).then(|| why.to_owned())
 }
 
-fn free_name(id: u32, names: &HashSet<String>) -> String {
+fn free_name(id: VolumeId, names: &HashSet<String>) -> String {
     let more = (2..).map(|more| format!("recovered-{id}-{more}"));
     let mut all = [format!("recovered-{id}")].into_iter().chain(more);
     all.find(|name| !names.contains(name)).unwrap_or_default()

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use registry::{Registry, Role};
+use registry::{Registry, Role, VolumeId};
 
 use crate::error::Error;
 use crate::error::leaves::whole;
@@ -17,8 +17,8 @@ use crate::store::seam::{Made, Store};
 pub(super) struct Look<'s> {
     pub(super) store: &'s dyn Store,
     /// Every id, with when it was made.
-    pub(super) made: BTreeMap<u32, Made>,
-    records: RefCell<BTreeMap<u32, Result<Vec<u8>, String>>>,
+    pub(super) made: BTreeMap<VolumeId, Made>,
+    records: RefCell<BTreeMap<VolumeId, Result<Vec<u8>, String>>>,
 }
 
 impl<'s> Look<'s> {
@@ -26,12 +26,12 @@ impl<'s> Look<'s> {
         Ok(Look { store, made: store.made()?, records: RefCell::default() })
     }
 
-    pub(super) fn ids(&self) -> impl DoubleEndedIterator<Item = u32> {
+    pub(super) fn ids(&self) -> impl DoubleEndedIterator<Item = VolumeId> {
         self.made.keys().copied()
     }
 
     /// What stands where the record of a volume is, whoever wrote it; nothing where it cannot be read.
-    pub(super) fn record(&self, id: u32) -> Vec<u8> {
+    pub(super) fn record(&self, id: VolumeId) -> Vec<u8> {
         let mut records = self.records.borrow_mut();
         let read = || match self.store.seal_record(id) {
             Ok(bytes) => Ok(bytes.unwrap_or_default()),
@@ -41,7 +41,7 @@ impl<'s> Look<'s> {
     }
 
     /// Those that were asked for and could not be read, with why.
-    pub(super) fn unread(&self) -> Vec<(u32, String)> {
+    pub(super) fn unread(&self) -> Vec<(VolumeId, String)> {
         let records = self.records.borrow();
         let failed = records.iter().filter_map(|(id, read)| Some((*id, read.clone().err()?)));
         failed.collect()
@@ -49,7 +49,7 @@ impl<'s> Look<'s> {
 
     /// Whether the volume that the store has under this id is the one that was made at this number, as far
     /// as that can be told: an id may have been given again after a registry was lost.
-    pub(super) fn is_of(&self, id: u32, at: Option<u64>) -> bool {
+    pub(super) fn is_of(&self, id: VolumeId, at: Option<u64>) -> bool {
         match (self.made.get(&id), at) {
             (None, _) => false,
             (Some(Made::At(made)), Some(at)) => *made == at,
@@ -59,7 +59,7 @@ impl<'s> Look<'s> {
     }
 
     /// When the store says that it made this volume.
-    pub(super) fn made_at(&self, id: u32) -> Option<u64> {
+    pub(super) fn made_at(&self, id: VolumeId) -> Option<u64> {
         match self.made.get(&id) {
             Some(Made::At(at)) => Some(*at),
             Some(Made::Never | Made::Unknown | Made::Foreign) | None => None,
@@ -67,13 +67,13 @@ impl<'s> Look<'s> {
     }
 
     /// What a volume says of itself under this key, and of no other, nor of one that had its id before.
-    pub(super) fn own(&self, id: u32, key: Option<&Key>) -> Option<SealRecord> {
+    pub(super) fn own(&self, id: VolumeId, key: Option<&Key>) -> Option<SealRecord> {
         let seal_record = SealRecord::read(&self.record(id), Some(key?))?;
         (seal_record.id == id && self.is_of(id, seal_record.made)).then_some(seal_record)
     }
 
     /// The template's record, with its key, where the volume `id` has one. Anybody can write one.
-    fn template(&self, id: u32) -> Option<(SealRecord, Key)> {
+    fn template(&self, id: VolumeId) -> Option<(SealRecord, Key)> {
         let seal_record = SealRecord::read(&self.record(id), None)?;
         let key = seal_record.own_key()?;
         (seal_record.id == id && seal_record.role == Role::Template && seal_record.parent.is_none())
@@ -85,7 +85,7 @@ impl<'s> Look<'s> {
 pub(super) struct Foundation {
     /// None in a store that was begun before volumes had records.
     pub(super) key: Option<Key>,
-    pub(super) template: u32,
+    pub(super) template: VolumeId,
     pub(super) bytes: u64,
     /// Whether the registry that was there is of this store.
     pub(super) old_counts: bool,
@@ -106,7 +106,7 @@ impl Foundation {
         if let Some(found) = old.and_then(|old| by_registry(look, old)) {
             return Ok(found);
         }
-        let found = |id: u32, (seal_record, key): (SealRecord, Key)| Foundation {
+        let found = |id: VolumeId, (seal_record, key): (SealRecord, Key)| Foundation {
             key: Some(key),
             template: id,
             bytes: seal_record.bytes,
@@ -159,7 +159,7 @@ fn by_registry(look: &Look<'_>, old: &Registry) -> Option<Foundation> {
 
 /// A volume that may be of the same registry and was there before this one, which therefore is no template:
 /// that is the first which a registry makes, and never anybody's to write to.
-fn older_than(look: &Look<'_>, id: u32) -> Option<u32> {
+fn older_than(look: &Look<'_>, id: VolumeId) -> Option<VolumeId> {
     let at = look.made_at(id);
     look.made
         .range(..id)

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use registry::{Digest, Facts, ImageFact, Registry};
+use registry::{Digest, Facts, ImageFact, Registry, VolumeId};
 
 use crate::error::Error;
 use crate::error::leaves::whole;
@@ -21,7 +21,7 @@ use crate::verbs::rebuild::unread::Unread;
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// What says nothing of itself.
-    pub(super) foreign: Vec<u32>,
+    pub(super) foreign: Vec<VolumeId>,
     /// What is not as it should be.
     pub(super) unread: Vec<Unread>,
 }
@@ -42,7 +42,7 @@ pub(super) fn gather(
         store: store.binding(),
         transaction_id: store.transaction_id()?,
         // An id that was given is not given again, also where its volume is gone.
-        next_id: last.map_or(1, |id| id.saturating_add(1)).max(known.next_id),
+        next_id: last.map_or(VolumeId::new(1), VolumeId::next).max(known.next_id),
         seal_key: foundation.key.map(|key| Digest(key.0)),
         template: foundation.template,
         template_bytes: foundation.bytes,
@@ -76,7 +76,7 @@ pub(super) fn gather(
     facts.activations = activations::find(&look, &foundation, &known, &mut found, &facts, &mapped);
     (facts.unsaid, facts.leftovers) = (found.unsaid, found.leftovers);
     told.extend(found.told);
-    let ours: HashSet<u32> = facts
+    let ours: HashSet<VolumeId> = facts
         .layers
         .iter()
         .map(|layer| layer.id)
@@ -126,7 +126,7 @@ fn believed(
 ) -> Result<(), Error> {
     let store = look.store;
     let mut best: Option<Serials> = None;
-    let mut look_at = |volume: Option<u32>| -> Result<(), Error> {
+    let mut look_at = |volume: Option<VolumeId>| -> Result<(), Error> {
         let copies = store.serials(volume)?;
         let found = foundation.key.as_ref().and_then(|key| Serials::newest(&copies, key, volume));
         if let Some((_, found)) = found
@@ -138,13 +138,13 @@ fn believed(
     };
     if store.serials_need_volume() {
         // What has a row is what that says.
-        let others = |id: &u32| {
+        let others = |id: &VolumeId| {
             *id != facts.template
                 && known.volume(look, *id).is_none()
                 && known.activation(look, *id).is_none()
         };
         let kept = known.serials.filter(|id| look.made.contains_key(id));
-        let ids: Vec<u32> = match kept {
+        let ids: Vec<VolumeId> = match kept {
             Some(id) => vec![id],
             None => look.ids().filter(others).collect(),
         };

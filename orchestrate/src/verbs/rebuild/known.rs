@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use registry::{Activation, Arrival, Blob, Image, Point, Registry, Volume};
+use registry::{Activation, Arrival, Blob, Image, Point, Registry, Volume, VolumeId};
 
 use crate::verbs::rebuild::foundation::Look;
 
@@ -11,7 +11,7 @@ use crate::verbs::rebuild::foundation::Look;
 #[derive(Default)]
 pub(super) struct Known {
     /// Volumes by id, each with the store's number when its id was reserved.
-    pub(super) volumes: BTreeMap<u32, (Volume, Option<u64>)>,
+    pub(super) volumes: BTreeMap<VolumeId, (Volume, Option<u64>)>,
     /// Activations, likewise.
     pub(super) activations: Vec<(Activation, Option<u64>)>,
     /// Points of activations, and disks that a restore makes or has put aside, likewise.
@@ -21,17 +21,17 @@ pub(super) struct Known {
     /// Images.
     pub(super) images: Vec<Image>,
     /// The volume of the believed serials.
-    pub(super) serials: Option<u32>,
+    pub(super) serials: Option<VolumeId>,
     /// The blobs of the volumes.
-    blobs: BTreeMap<u32, Blob>,
+    blobs: BTreeMap<VolumeId, Blob>,
     /// The first id that it would have given next.
-    pub(super) next_id: u32,
+    pub(super) next_id: VolumeId,
 }
 
 impl Known {
     /// Reads them.
     pub(super) fn of(old: &Registry) -> Known {
-        let at = |id: u32| old.reserved_at(id).ok().flatten();
+        let at = |id: VolumeId| old.reserved_at(id).ok().flatten();
         let volumes = old.volumes().unwrap_or_default().into_iter();
         let activations = old.activations().unwrap_or_default().into_iter();
         let points = old.points().unwrap_or_default().into_iter();
@@ -44,7 +44,7 @@ impl Known {
             images: old.images().unwrap_or_default(),
             serials: old.serial_volume().ok().flatten(),
             blobs: BTreeMap::new(),
-            next_id: old.next_id().unwrap_or(0),
+            next_id: old.next_id().unwrap_or_default(),
         };
         for (id, (row, _)) in &known.volumes {
             if let registry::VolumeState::Sealed(seal) = &row.state
@@ -58,19 +58,19 @@ impl Known {
     }
 
     /// The row of a layer, or of the template, where the store's volume is the one that it is of.
-    pub(super) fn volume(&self, look: &Look<'_>, id: u32) -> Option<&Volume> {
+    pub(super) fn volume(&self, look: &Look<'_>, id: VolumeId) -> Option<&Volume> {
         let (row, reserved) = self.volumes.get(&id)?;
         look.is_of(id, *reserved).then_some(row)
     }
 
     /// The row of an activation, likewise.
-    pub(super) fn activation(&self, look: &Look<'_>, id: u32) -> Option<&Activation> {
+    pub(super) fn activation(&self, look: &Look<'_>, id: VolumeId) -> Option<&Activation> {
         let (row, reserved) = self.activations.iter().find(|(row, _)| row.id == id)?;
         look.is_of(id, *reserved).then_some(row)
     }
 
     /// What was applied to a volume.
-    pub(super) fn blob(&self, id: u32) -> Option<&Blob> {
+    pub(super) fn blob(&self, id: VolumeId) -> Option<&Blob> {
         self.blobs.get(&id)
     }
 }

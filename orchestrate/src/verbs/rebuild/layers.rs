@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use registry::{
-    Digest, Facts, ImageFact, LayerFact, LeftoverFact, SourceFact, UnsaidFact, Volume, VolumeState,
-    chain_id,
+    Digest, Facts, ImageFact, LayerFact, LeftoverFact, SourceFact, UnsaidFact, Volume, VolumeId,
+    VolumeState, chain_id,
 };
 
 use crate::store::seal::SealRecord;
@@ -29,7 +29,7 @@ pub(super) struct Layers<'a> {
     look: &'a Look<'a>,
     foundation: &'a Foundation,
     known: &'a Known,
-    below: HashMap<u32, Below>,
+    below: HashMap<VolumeId, Below>,
     /// Volumes with facts.
     pub(super) facts: Vec<LayerFact>,
     /// Those of which only is known that they are layers.
@@ -39,7 +39,7 @@ pub(super) struct Layers<'a> {
     /// Images that the records name.
     pub(super) images: Vec<ImageFact>,
     /// The image of which a volume is the last layer, by its own record.
-    pub(super) titles: BTreeMap<u32, String>,
+    pub(super) titles: BTreeMap<VolumeId, String>,
     /// What is not as it should be.
     pub(super) told: Vec<Unread>,
 }
@@ -49,7 +49,7 @@ impl<'a> Layers<'a> {
         look: &'a Look<'a>,
         foundation: &'a Foundation,
         known: &'a Known,
-        serials: Option<u32>,
+        serials: Option<VolumeId>,
     ) -> Layers<'a> {
         let mut found = Layers {
             look,
@@ -81,12 +81,12 @@ impl<'a> Layers<'a> {
     }
 
     /// The template.
-    pub(super) fn template(&self) -> u32 {
+    pub(super) fn template(&self) -> VolumeId {
         self.foundation.template
     }
 
     /// Whether a volume has a row of a layer, or is the template.
-    pub(super) fn has(&self, id: u32) -> bool {
+    pub(super) fn has(&self, id: VolumeId) -> bool {
         match self.below.get(&id) {
             Some(Below::Sound(_) | Below::Bad) => true,
             Some(Below::Never) | None => self.leftovers.iter().any(|row| row.id == id),
@@ -94,7 +94,7 @@ impl<'a> Layers<'a> {
     }
 
     /// A row for a volume that something stands on which has one; false where it can have none.
-    pub(super) fn need(&mut self, id: u32, why: &str) -> bool {
+    pub(super) fn need(&mut self, id: VolumeId, why: &str) -> bool {
         match self.below.get(&id) {
             Some(Below::Sound(_) | Below::Bad) => return true,
             Some(Below::Never) => return self.has(id),
@@ -113,7 +113,7 @@ impl<'a> Layers<'a> {
         true
     }
 
-    fn one(&mut self, id: u32) {
+    fn one(&mut self, id: VolumeId) {
         match self.known.volume(self.look, id) {
             Some(row) => match &row.state {
                 VolumeState::Sealed(_) => self.by_row(row),
@@ -143,7 +143,7 @@ impl<'a> Layers<'a> {
     }
 
     /// What is below `child`, which says that it stands on `parent`.
-    fn below(&mut self, parent: u32, child: u32) -> Below {
+    fn below(&mut self, parent: VolumeId, child: VolumeId) -> Below {
         if !self.below.contains_key(&parent) && parent < child {
             let why = match self.look.made.contains_key(&parent) {
                 true => "its seal record is damaged",
@@ -220,7 +220,7 @@ impl<'a> Layers<'a> {
     }
 
     /// What the volume says of itself, under the store's key; whether it does.
-    fn by_record(&mut self, id: u32) -> bool {
+    fn by_record(&mut self, id: VolumeId) -> bool {
         let Some(seal_record) = self.look.own(id, self.foundation.key.as_ref()) else {
             return false;
         };
@@ -299,7 +299,7 @@ pub(super) fn condemn_twins(facts: &mut Facts) {
         let chain = layers[at].chain;
         if layers[at].condemned.is_none() {
             let why = format!("volume {id} is of the same stack, and younger");
-            let mut older: Vec<u32> = Vec::new();
+            let mut older: Vec<VolumeId> = Vec::new();
             for layer in &mut layers[..at] {
                 let twin = layer.chain == chain && layer.condemned.is_none();
                 if twin || (layer.condemned.is_none() && older.contains(&layer.parent)) {

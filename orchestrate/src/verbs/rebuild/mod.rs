@@ -20,7 +20,7 @@ pub(crate) mod waits;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use registry::{CatalogFact, Facts, Registry};
+use registry::{CatalogFact, Facts, Registry, VolumeId};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -58,7 +58,7 @@ pub struct Rebuilt {
     /// Activations by name.
     pub activations: Vec<String>,
     /// Ids in the store that say nothing of themselves; they stay.
-    pub foreign: Vec<u32>,
+    pub foreign: Vec<VolumeId>,
     /// What could not be looked at, or put away; it stays.
     pub unread: Vec<Unread>,
     /// The newest signed catalogs that were believed.

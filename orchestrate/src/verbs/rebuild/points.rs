@@ -1,6 +1,6 @@
 //! The points of activations, and disks that arrive: by the rows of the registry that was there, which alone knows their names.
 
-use registry::PointState;
+use registry::{PointState, VolumeId};
 
 use crate::verbs::rebuild::foundation::Look;
 use crate::verbs::rebuild::known::Known;
@@ -8,7 +8,7 @@ use crate::verbs::rebuild::unread::Unread;
 
 /// The ids whose rows stand: the store has the volume still, and the activation is one of those that were there. What
 /// is not among them is found by what its volume says, as an activation.
-pub(super) fn find(look: &Look<'_>, known: &Known, told: &mut Vec<Unread>) -> Vec<u32> {
+pub(super) fn find(look: &Look<'_>, known: &Known, told: &mut Vec<Unread>) -> Vec<VolumeId> {
     let mut stand = Vec::new();
     for (point, reserved) in &known.points {
         let owner = known.activations.iter().find(|(row, _)| row.name == point.activation);
@@ -35,7 +35,7 @@ pub(super) fn find(look: &Look<'_>, known: &Known, told: &mut Vec<Unread>) -> Ve
 }
 
 /// The ids of disks that arrive and that the store has still. Of what it does not have nobody was told anything.
-pub(super) fn arrivals(look: &Look<'_>, known: &Known) -> Vec<u32> {
+pub(super) fn arrivals(look: &Look<'_>, known: &Known) -> Vec<VolumeId> {
     let there = known.arrivals.iter().filter(|(row, reserved)| look.is_of(row.id, *reserved));
     there.map(|(row, _)| row.id).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use registry::{Arrival, ArrivalState, PointState};
+use registry::{Arrival, ArrivalState, PointState, VolumeId};
 
 use crate::error::Error;
 use crate::host::{Host, ids};
@@ -32,7 +32,7 @@ impl Host {
     }
 
     /// Takes down the device of a point or an arrival that a killed process has left; false where somebody uses it.
-    pub(crate) fn mend_adrift(&mut self, id: u32) -> Result<bool, Error> {
+    pub(crate) fn mend_adrift(&mut self, id: VolumeId) -> Result<bool, Error> {
         let arrivals = self.registry.arrivals()?;
         let key = match arrivals.iter().find(|row| row.id == id) {
             Some(row) => crate::verbs::travel::at_work::arriving(&row.name),

@@ -1,11 +1,12 @@
 //! The end of a receive: the volume that arrived becomes an activation's disk, in one commit.
 
-use registry::{ActivationState, Arrival, Point};
+use registry::{ActivationState, Arrival, Point, VolumeId};
 
 use crate::error::Error;
 use crate::host::Host;
 use crate::host::ids::{self, New};
 use crate::plan::Wish;
+use crate::store::snapshot::Snapshot;
 use crate::travel::head::Head;
 use crate::verbs::travel::receive::ReceivedDisk;
 
@@ -63,7 +64,12 @@ impl Host {
     }
 
     /// Makes the point that it was received as, and the commit. `old` is the activation's volume, where it has one.
-    fn put_down(&mut self, head: &Head, arrival: &Arrival, old: Option<u32>) -> Result<(), Error> {
+    fn put_down(
+        &mut self,
+        head: &Head,
+        arrival: &Arrival,
+        old: Option<VolumeId>,
+    ) -> Result<(), Error> {
         let _alone = self.locks.store()?;
         let point = match &head.point {
             None => None,
@@ -80,7 +86,8 @@ impl Host {
                 let (name, bytes) = (Some(point.name.as_str()), arrival.bytes);
                 let new = New::Point { activation: &arrival.name, name, bytes };
                 let origin = arrival.id;
-                let (id, made) = ids::take(self, &new, |host, id| host.store.snapshot(id, origin))?;
+                let (id, made) =
+                    ids::take(self, &new, |host, id| host.store.snapshot(Snapshot { id, origin }))?;
                 made?;
                 self.point_of(Some(id))?
             }

@@ -27,21 +27,21 @@ pub(crate) fn identity(store: &StoreBinding, point: &Point) -> Digest {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.update(point.id.to_le_bytes());
+    hash.update(point.id.get().to_le_bytes());
     hash.update(point.created_ms.to_le_bytes());
     Digest(hash.finalize().into())
 }
 
 #[cfg(test)]
 mod tests {
-    use registry::PointState;
+    use registry::{PointState, VolumeId};
 
     use super::*;
 
     #[test]
     fn points_differ_by_store_volume_and_time_and_a_received_one_has_the_senders() {
         let point = Point {
-            id: 7,
+            id: VolumeId::new(7),
             activation: "a".into(),
             name: Some("p".into()),
             bytes: 1,
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(own, identity(&store("x"), &Point { name: None, ..point.clone() }));
         for other in [
             identity(&store("y"), &point),
-            identity(&store("x"), &Point { id: 8, ..point.clone() }),
+            identity(&store("x"), &Point { id: VolumeId::new(8), ..point.clone() }),
             identity(&store("x"), &Point { created_ms: 6, ..point.clone() }),
         ] {
             assert_ne!(own, other);

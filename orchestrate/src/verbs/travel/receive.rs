@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::time::{Duration, Instant};
 
-use registry::{Arrival, ArrivalState, Digest, NewArrival, Point, Volume, VolumeState};
+use registry::{Arrival, ArrivalState, Digest, NewArrival, Point, Volume, VolumeId, VolumeState};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -13,6 +13,7 @@ use crate::error::travel::NotMoved;
 use crate::host::Host;
 use crate::host::ids::{self, New};
 use crate::process::lock::Lock;
+use crate::store::snapshot::Snapshot;
 use crate::store::travel::Blocks;
 use crate::travel::entry::{Entry, What};
 use crate::travel::fault::Fault;
@@ -48,7 +49,7 @@ pub struct ReceivedDisk {
     /// Its image.
     pub image: String,
     /// Its volume.
-    pub volume: u32,
+    pub volume: VolumeId,
     /// Bytes of the disk.
     pub bytes: u64,
     /// The point that it was received as.
@@ -309,7 +310,7 @@ impl Host {
             base: base.map(|base| base.id),
         });
         let (id, made) = ids::take(self, &new, |host, id| match (origin, host.store.disks()) {
-            (Some(origin), _) => host.store.snapshot(id, origin),
+            (Some(origin), _) => host.store.snapshot(Snapshot { id, origin }),
             (None, Some(disks)) => disks.travels().make_empty(id),
             (None, None) => Err(NotMoved::Directories.into()),
         })?;

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
-use registry::{Activation, DiskState, Point, VolumeState};
+use registry::{Activation, DiskState, Point, VolumeId, VolumeState};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use thin::Difference;
@@ -15,6 +15,7 @@ use crate::error::travel::NotMoved;
 use crate::host::Host;
 use crate::host::ids::{self, New};
 use crate::plan::disks::DiskUse;
+use crate::store::snapshot::Snapshot;
 use crate::store::travel::{Blocks, Travels};
 use crate::travel::fault::Fault;
 use crate::travel::head::{Basis, Head, HeadPoint};
@@ -142,8 +143,9 @@ impl Host {
         self.store.admit(1)?;
         let origin = row.id;
         let new = New::Point { activation: &row.name, name: None, bytes: row.bytes };
-        let (id, made) =
-            ids::take(self, &new, |host, id| disks::snapshot(host.store.as_ref(), id, origin))?;
+        let (id, made) = ids::take(self, &new, |host, id| {
+            disks::snapshot(host.store.as_ref(), Snapshot { id, origin })
+        })?;
         made?;
         self.point_of(Some(id))?.ok_or(Error::Lost { volume: id })
     }
@@ -246,8 +248,8 @@ impl Host {
 struct Source<'a> {
     host: &'a Host,
     travels: &'a dyn Travels,
-    left: Option<u32>,
-    id: u32,
+    left: Option<VolumeId>,
+    id: VolumeId,
     open: Box<dyn Blocks>,
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use registry::{Registry, RunState, Verb};
+use registry::{Registry, RunId, RunState, Verb};
 
 use crate::error::Error;
 use crate::error::leaves::whole;
@@ -193,7 +193,7 @@ fn last_fetch(registry: &Registry) -> Option<LastFetch> {
 }
 
 fn backlog(registry: &Registry) -> Option<Duration> {
-    let oldest = registry.runs_after(Some(RunState::Queued.word()), 0, 1).ok()?;
+    let oldest = registry.runs_after(Some(RunState::Queued.word()), RunId::default(), 1).ok()?;
     oldest.first().map(|run| since(run.created_ms))
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use registry::{
-    Activation, ActivationState, Counter, Image, Registry, Run, RunState, Verb, Volume,
+    Activation, ActivationState, Counter, Image, Registry, Run, RunState, Verb, Volume, VolumeId,
 };
 
 use crate::error::Error;
@@ -257,7 +257,7 @@ fn garbage_bytes(volumes: Vec<Volume>, images: Vec<Image>, activations: Vec<Acti
 }
 
 /// Every id that a row knows.
-fn ours(registry: &Registry) -> Result<BTreeSet<u32>, registry::Error> {
+fn ours(registry: &Registry) -> Result<BTreeSet<VolumeId>, registry::Error> {
     let volumes = registry.volumes()?.into_iter().map(|volume| volume.id);
     let activations = registry.activations()?.into_iter().map(|row| row.id);
     let points = registry.points()?.into_iter().map(|point| point.id);
@@ -268,7 +268,7 @@ fn ours(registry: &Registry) -> Result<BTreeSet<u32>, registry::Error> {
 
 fn room(
     store: &dyn Store,
-    ours: Option<&BTreeSet<u32>>,
+    ours: Option<&BTreeSet<VolumeId>>,
     registry: Option<&Registry>,
     settings: &Settings,
 ) -> Result<StoreFacts, Error> {

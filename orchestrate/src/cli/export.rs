@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use argh::FromArgs;
-use orchestrate::{Error, ExportTo, Exported, Host, log, reference};
+use orchestrate::{Error, ExportTo, Exported, Host, full, log, reference};
 use unpack::Compression;
 
 use crate::cli::print::text::safe;
@@ -59,10 +59,15 @@ fn wanted(args: &Export) -> Result<(ExportTo, Compression), Error> {
             let text = "a layer is no text for a terminal: name a file by -o FILE, or send standard output into a pipe";
             return Err(Error::Usage(text.into()));
         }
+        (None, None) if full::output_was_closed() => {
+            let text =
+                "standard output is closed, so the layer would go nowhere: name a file by -o FILE";
+            return Err(Error::Usage(text.into()));
+        }
         (None, None) => {
             let out = io::stdout().as_fd().try_clone_to_owned().map_err(|source| Error::Io {
                 doing: "use",
-                path: "standard output".into(),
+                path: full::STANDARD_OUTPUT.into(),
                 source,
             })?;
             ExportTo::Stream(out.into())

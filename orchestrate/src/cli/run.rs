@@ -10,7 +10,7 @@ use argh::FromArgs as _;
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
 use orchestrate::{
-    Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Verbs, class, quoted,
+    Bound, Class, Error, Going, Host, Now, RebuildOptions, Settings, Verbs, class, full, quoted,
     reference, reserve,
 };
 use registry::{RunId, RunState, VolumeId};
@@ -109,10 +109,10 @@ fn answer(args: Args) -> anyhow::Result<ExitCode> {
     // A daemon that has refused a store does not hear of it.
     let no_daemon = args.no_daemon || args.new;
     let (flags, named) = (args.flags(), config_file(&args));
-    let (state, json) = (settings.state.clone(), json);
+    let (state, places) = (settings.state.clone(), settings.places());
     let done = run_in(args, config, settings, no_daemon, (flags, named), json);
     let done = done.map_err(|error| match error.downcast::<Error>() {
-        Ok(error) => reserve::told(error, &state).into(),
+        Ok(error) => full::told(error, &places).into(),
         Err(error) => error,
     });
     if let (Ok(_), Some(what)) = (&done, reserve::lacks(&state)) {

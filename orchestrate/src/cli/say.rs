@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use orchestrate::log;
+use orchestrate::{Error, full, log};
 use serde::Serialize;
 
 pub(crate) fn output<T: Serialize>(
@@ -19,5 +19,13 @@ pub(crate) fn output<T: Serialize>(
 }
 
 pub(crate) fn say(text: &str) -> anyhow::Result<()> {
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever reads has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(source) => {
+            Err(Error::Io { doing: "write to", path: full::STANDARD_OUTPUT.into(), source }.into())
+        }
+        Ok(()) => Ok(()),
+    }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 use orchestrate::{
-    Error, Host, Progress, ReceiveOptions, ReceivedDisk, SendOptions, SendTo, SentDisk, log,
+    Error, Host, Progress, ReceiveOptions, ReceivedDisk, SendOptions, SendTo, SentDisk, full, log,
 };
 
 use crate::cli::print::text::{mib, safe};
@@ -68,6 +68,11 @@ pub(crate) fn check_send(args: &Send) -> Result<(), Error> {
     orchestrate::check_name(&args.name)?;
     if is_standard(args.output.as_ref()) && io::stdout().is_terminal() {
         let text = "a disk is no text for a terminal: name a file by -o FILE, or send standard output into a pipe";
+        return Err(Error::Usage(text.into()));
+    }
+    if is_standard(args.output.as_ref()) && full::output_was_closed() {
+        let text =
+            "standard output is closed, so the disk would go nowhere: name a file by -o FILE";
         return Err(Error::Usage(text.into()));
     }
     Ok(())

@@ -4,6 +4,7 @@ pub(crate) mod amiss;
 pub(crate) mod class;
 pub(crate) mod export;
 pub(crate) mod filling;
+pub(crate) mod full;
 pub(crate) mod image;
 pub(crate) mod leaves;
 pub(crate) mod push;
@@ -23,6 +24,7 @@ use crate::error::amiss::{Amiss, Making};
 use crate::error::class::Class;
 use crate::error::export::NotExported;
 use crate::error::filling::Filling;
+use crate::error::full::Full;
 use crate::error::image::Unusable;
 use crate::error::push::NotPushed;
 use crate::error::refusal::Refusal;
@@ -193,6 +195,8 @@ pub enum Error {
     Owner(Refusal),
     /// Something about the state directory itself.
     State(OfState),
+    /// Another place that has no room, or that nobody may change.
+    Full(Box<Full>),
     /// Sealed volumes that could not be looked at, though nothing is known to be wrong with them.
     Unseen(Unseen),
     /// A server that could not be asked, about an image that is on this host as it was.
@@ -268,6 +272,7 @@ impl std::error::Error for Error {
             Error::Away { source, .. } => source.source(),
             Error::Image(Unusable::Archive { source, .. }) => Some(source.as_ref()),
             Error::State(state) => state.source(),
+            Error::Full(full) => Some(full.source.as_ref()),
             Error::Travel(_) => None,
             Error::Io { source, .. } => Some(source),
             Error::Usage(_)

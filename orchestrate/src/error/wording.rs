@@ -128,6 +128,7 @@ impl fmt::Display for Error {
             ),
             Error::Owner(refusal) => refusal.fmt(f),
             Error::State(state) => state.fmt(f),
+            Error::Full(full) => full.fmt(f),
             Error::Away { image, source } => write!(
                 f,
                 "{source}; {} is on this host as it was when it was last asked for: `--no-fetch` takes it \

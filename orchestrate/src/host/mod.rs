@@ -37,7 +37,7 @@ use crate::local::way::{Given, Way};
 use crate::plan::{self, Fence, epoch};
 use crate::process::lock::{Lock, Locks};
 use crate::process::log::{self, Field, Level};
-use crate::process::{place, reserve};
+use crate::process::{full, place, reserve};
 use crate::store::dir::DirStore;
 use crate::store::pool::ThinStore;
 use crate::store::seam::{Store, StoreName};
@@ -97,8 +97,8 @@ impl Host {
     ///
     /// In a full state directory, where there is no room to change anything, it is there to be looked at.
     pub fn open(settings: Settings) -> Result<Host, Error> {
-        let state = settings.state.clone();
-        Host::open_it(settings).map_err(|error| reserve::told(error, &state))
+        let places = settings.places();
+        Host::open_it(settings).map_err(|error| full::told(error, &places))
     }
 
     fn open_it(mut settings: Settings) -> Result<Host, Error> {

@@ -20,7 +20,7 @@ use crate::plan::retry::{self, Step};
 use crate::process::cancel::Watch;
 use crate::process::lock::Locks;
 use crate::process::log::{self, Field, Level};
-use crate::process::reserve;
+use crate::process::{full, reserve};
 
 /// A run that was begun this often and never came forward is given up.
 pub(crate) const BEGINS_MAX: u32 = 5;
@@ -56,7 +56,7 @@ impl Host {
             host.taking_up = again;
             host.as_one_run(verb, subject, input.clone(), &work)
         });
-        done.map_err(|error| reserve::told(error, &self.settings.state))
+        done.map_err(|error| full::told(error, &self.settings.places()))
     }
 
     fn as_one_run<T: Serialize>(
@@ -95,7 +95,7 @@ impl Host {
         // Whatever failed by it: somebody asked to stop.
         let result = result.or_else(|error| self.settings.cancel.check().and(Err(error)));
         self.using = None;
-        let result = result.map_err(|error| reserve::told(error, &self.settings.state));
+        let result = result.map_err(|error| full::told(error, &self.settings.places()));
         let end = ended(&result);
         let put_by = self.put_by || end == RunState::Cancelled && self.settings.cancel.suspends();
         let shown = if put_by { &RunState::Queued } else { &end };

@@ -8,6 +8,7 @@ use registry::Keep;
 use crate::fleet::Member;
 use crate::plan::guard::Thresholds;
 use crate::process::cancel::Cancel;
+use crate::process::full::Places;
 use crate::store::seam::StoreName;
 use crate::trust::keys::Trust;
 use crate::trust::scan::Policy;
@@ -82,4 +83,15 @@ pub struct Settings {
     pub talk: u8,
     /// Whether the caller knows that no registry was ever tied to a store of which it cannot be seen.
     pub new: bool,
+}
+
+impl Settings {
+    /// Where a command of these settings writes.
+    pub fn places(&self) -> Places {
+        let store = match &self.store {
+            StoreName::Dir(path) => Some(path.clone()),
+            StoreName::Thin(_) => None,
+        };
+        Places { state: self.state.clone(), store, records: self.limits.spill_dir.clone() }
+    }
 }

@@ -58,6 +58,7 @@ pub fn class(error: &Error) -> Class {
         // The pool may come up by itself.
         Error::Owner(Refusal::Down { .. }) => Class::Temporary,
         Error::State(state) => state.class(),
+        Error::Full(full) => full.class(),
         Error::Fence { .. }
         | Error::Owner(_)
         | Error::Lost { .. }

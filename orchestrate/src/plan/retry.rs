@@ -111,6 +111,7 @@ pub(crate) fn is_spent(error: &Error) -> bool {
         | Error::Blocked { .. }
         | Error::Owner(_)
         | Error::State(_)
+        | Error::Full(_)
         | Error::Away { .. }
         | Error::Condemned { .. }
         | Error::Unseen(_)

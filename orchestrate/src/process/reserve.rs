@@ -100,7 +100,7 @@ pub(crate) fn short_of(state: &Path) -> Option<&'static str> {
 }
 
 /// Whether some of its bytes are kept.
-fn has_some(state: &Path) -> bool {
+pub(crate) fn has_some(state: &Path) -> bool {
     fs::metadata(dir(state).join("room")).is_ok_and(|room| room.blocks() > 0)
 }
 
@@ -205,56 +205,9 @@ pub(crate) fn of(verb: registry::Verb, state: &Path) -> Result<Option<GivenUp>, 
     }
 }
 
-/// Says of an error that comes of it that the state directory is full.
-pub fn told(error: Error, state: &Path) -> Error {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    let by_room = match &error {
-        Error::Registry(source) => match source.kind() {
-            registry::Kind::NoSpace => true,
-            // SQLite says no more of a file that it cannot make than that it cannot open it.
-            registry::Kind::Io => lacks(state).is_some(),
-            registry::Kind::Busy
-            | registry::Kind::Denied
-            | registry::Kind::Conflict
-            | registry::Kind::Refused
-            | registry::Kind::Bug => false,
-        },
-        Error::Io { path, source, .. } => {
-            path.starts_with(state) && matches!(source.kind(), StorageFull | QuotaExceeded)
-        }
-        // A manifest is written where the registry is; a store that is full is no matter of this.
-        Error::Unpack { source, .. } | Error::Tree { source, .. } => {
-            source.kind() == unpack::Kind::NoSpace && lacks(state).is_some()
-        }
-        _ => false,
-    };
-    match by_room {
-        true => {
-            let (what, kept) = (lacks(state).unwrap_or("bytes"), has_some(state));
-            OfState::Full { path: state.into(), what, kept, source: Box::new(error) }.into()
-        }
-        false => error,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_comes_of_a_full_state_directory_is_told_as_such() {
-        let state = Path::new("/nonexistent/state");
-        let io = |path: &str, kind: std::io::ErrorKind| Error::Io {
-            doing: "write",
-            path: path.into(),
-            source: kind.into(),
-        };
-        let full = |error| matches!(told(error, state), Error::State(OfState::Full { .. }));
-        assert!(full(io("/nonexistent/state/locks/x", std::io::ErrorKind::StorageFull)));
-        assert!(!full(io("/nonexistent/store/x", std::io::ErrorKind::StorageFull)));
-        assert!(!full(io("/nonexistent/state/x", std::io::ErrorKind::PermissionDenied)));
-        assert!(!full(Error::Usage("x".into())));
-    }
 
     #[test]
     fn what_is_kept_is_there_again_after_it_was_given_up() {

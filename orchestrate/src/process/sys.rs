@@ -1,11 +1,15 @@
 //! The calls that no safe crate of ours has: a descriptor that was inherited, or sent over a socket, the groups of a
-//! peer, the size of a terminal, memory given back, whether nobody else has a file open, and the walls of a scanner.
+//! peer, the size of a terminal, memory given back, whether nobody else has a file open, its attributes, whether
+//! standard output was closed, and the walls of a scanner.
 
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -302,6 +306,44 @@ pub(crate) fn set_mount(
         )
     };
     Errno::result(got).map(drop)
+}
+
+/// The attributes of a file or directory itself (statx(2), `STATX_ATTR_IMMUTABLE` and others): those that its file
+/// system knows.
+///
+/// # Errors
+/// Those of statx(2); `EINVAL` for a path with a zero byte.
+pub(crate) fn attributes(path: &Path) -> Result<u64, Errno> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: a statx is numbers; all of them zero is one of nothing.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends in a zero and lives until the call returns, which fills one statx.
+    let got = unsafe {
+        let flags = libc::AT_SYMLINK_NOFOLLOW;
+        libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, 0, &raw mut found)
+    };
+    Errno::result(got)?;
+    Ok(found.stx_attributes & found.stx_attributes_mask)
+}
+
+/// Whether standard output was closed when this process was started. Before `main` /dev/null is opened in its place,
+/// which nobody can tell from one that was meant.
+pub(crate) fn output_was_closed() -> bool {
+    OUTPUT_WAS_CLOSED.load(Ordering::Relaxed)
+}
+
+static OUTPUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Looks before all else does: the loader calls what is in this section (System V ABI, initialization functions).
+// SAFETY: the section holds pointers to functions of C, and this is one.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK: extern "C" fn() = look_at_output;
+
+extern "C" fn look_at_output() {
+    // SAFETY: F_GETFD only looks; a number that is not a descriptor gives EBADF.
+    let closed = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) } < 0;
+    OUTPUT_WAS_CLOSED.store(closed, Ordering::Relaxed);
 }
 
 /// Installs a seccomp filter on this thread (seccomp(2), SECCOMP_SET_MODE_FILTER).

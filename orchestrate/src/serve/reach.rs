@@ -11,7 +11,7 @@ use crate::host::settings::Settings;
 use crate::host::{Host, survey};
 use crate::local::way::{Given, Way};
 use crate::plan::class::class;
-use crate::process::reserve;
+use crate::process::{full, reserve};
 use crate::serve::daemon::{Daemon, lock};
 use crate::serve::mode::Mode;
 use crate::serve::options::QUESTION_WAIT;
@@ -53,7 +53,7 @@ impl Daemon {
         host.way = Way::client(Given::default(), self.settings().local_roots);
         // It may have been opened in better days.
         host.registry.in_room(reserve::short_of(&self.settings().state).is_some())?;
-        let answer = ask(&mut host).map_err(|error| reserve::told(error, &self.settings().state));
+        let answer = ask(&mut host).map_err(|error| full::told(error, &self.settings().places()));
         let broken = answer.as_ref().is_err_and(|error| class(error) == Class::HostBroken);
         let mut hosts = lock(&self.hosts);
         // Nor is one that was opened with settings that are no longer in force.
@@ -74,13 +74,13 @@ impl Daemon {
             Some(registry) => registry,
             None => self.open_registry().map_err(|error| {
                 // What there is to say of a registry that is gone, and not only that it is.
-                let error = || reserve::told(Error::Registry(error), &self.settings().state);
+                let error = || full::told(Error::Registry(error), &self.settings().places());
                 survey::objection(&self.settings()).unwrap_or_else(error)
             })?,
         };
         registry.in_room(reserve::short_of(&self.settings().state).is_some())?;
         let answer = ask(&mut registry)
-            .map_err(|error| reserve::told(Error::Registry(error), &self.settings().state));
+            .map_err(|error| full::told(Error::Registry(error), &self.settings().places()));
         let broken = answer.as_ref().is_err_and(|error| class(error) == Class::HostBroken);
         let mut registries = lock(&self.registries);
         if !broken && !registry.stands() && registries.len() < KEPT_OPEN {

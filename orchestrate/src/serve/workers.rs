@@ -17,7 +17,7 @@ use crate::host::settings::Settings;
 use crate::local::way::Given;
 use crate::process::cancel::Cancel;
 use crate::process::log::{self, Field, Level};
-use crate::process::{reserve, sys};
+use crate::process::{full, reserve, sys};
 use crate::serve::daemon::{Daemon, Released};
 use crate::serve::options::now_ms;
 use crate::serve::queue::{Item, Workers};
@@ -56,7 +56,7 @@ fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
     }
     daemon.begins(item.id);
     let settings = Settings { cancel, ..daemon.settings() };
-    let state = settings.state.clone();
+    let places = settings.places();
     let makes_room = matches!(item.workers, Workers::Device | Workers::Collect);
     let room = makes_room.then(|| reserve::give_up(&settings.state)).flatten();
     // What it holds is dropped on the way out; its row says `running` and its lock is free, so the
@@ -72,7 +72,7 @@ fn work(daemon: &Daemon, mut item: Item, cancel: Cancel) {
         // Its wish is in its row, and is carried out at once.
         Ok(Err(Error::Cancelled { .. })) => Released::PutBy,
         Ok(Err(error)) => {
-            let error = reserve::told(error, &state);
+            let error = full::told(error, &places);
             daemon.is_unbegun(item.id, &error);
             let why = whole(&error).into();
             let fields = [("run", item.id.into()), ("why", why)];

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use registry::{StoreBinding, VolumeId};
 
 use crate::error::Error;
@@ -351,6 +352,14 @@ impl Store for DirStore {
     }
 
     fn rename(&self, id: VolumeId, former: &str, new: &str) -> Result<(), Error> {
+        let (from, to) = (self.path(former), self.path(new));
+        // In one step, for which there is room in a full file system, too.
+        if linked(&from)? == Some(id) && self.is_tree(id)? {
+            let flags = RenameFlags::RENAME_NOREPLACE;
+            if renameat2(AT_FDCWD, &from, AT_FDCWD, &to, flags).is_ok() {
+                return Ok(());
+            }
+        }
         if self.mapped_as(id)?.is_some() {
             // A tree that is gone has no new link, and the old one goes with the rest of it.
             self.map(id, new, 0, false)?;

@@ -45,7 +45,12 @@ pub(crate) fn replace(dir: &Path, name: &str, content: &[u8]) -> Result<(), Erro
 /// The number comes to disk also where there is no room for a second file: what makes room moves it.
 pub(super) fn put_number(dir: &Path, number: u64) -> Result<(), Error> {
     match replace(dir, "transaction", number.to_string().as_bytes()) {
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+        Err(Error::Io { source, .. })
+            if matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ) =>
+        {
             overwrite(&dir.join("transaction"), format!("{number:<20}").as_bytes())
         }
         replaced => replaced,

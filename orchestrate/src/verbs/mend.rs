@@ -12,7 +12,7 @@ use crate::host::{Host, spools};
 use crate::local::spooled;
 use crate::plan::repair::{Facts, Repair, compare, wish};
 use crate::plan::{self, Mapping, VolumeStep, Wish, retry};
-use crate::process::reserve;
+use crate::process::full;
 use crate::verbs::unsettled::Unsettled;
 use crate::verbs::volumes;
 
@@ -88,7 +88,7 @@ impl Host {
                         let before = failed.get(&repair).map_or(0, |(times, _)| *times);
                         // What people do is not over in a moment.
                         let times = if retry::is_spent(&error) { TRIES } else { before + 1 };
-                        let error = reserve::told(error, &self.settings.state);
+                        let error = full::told(error, &self.settings.places());
                         let left = Unsettled::of(&repair, &error);
                         if times == TRIES {
                             self.say(1, format_args!("recovery cannot {repair}: {}", left.why));

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::error::leaves::whole;
 use crate::host::Host;
 use crate::verbs::activate::is_told;
 use crate::verbs::named::check_name;
@@ -73,9 +74,38 @@ impl Host {
             write.rename_activation(name, new)?;
             write.person_has(new)
         })?;
-        self.finish_rename(new)?;
+        if let Err(error) = self.store.rename(row.id, name, new) {
+            return Err(self.not_renamed(row.id, (name, new), error));
+        }
+        if let Err(error) = self.registry.write(|write| write.settle_name(new)) {
+            // It has its name; the note of the former one goes with the next recovery.
+            self.warn(&format!("activation {new}: {}", whole(&error)), &[]);
+        }
         let path = self.store.path(new);
         Ok(Renamed { name: new.into(), former: name.into(), path })
+    }
+
+    /// Takes the new name back where the store still has the former one, so that whoever asks again finds what was
+    /// asked for. Gives back the error.
+    fn not_renamed(&mut self, id: u32, (name, new): (&str, &str), error: Error) -> Error {
+        let as_before = self.store.mapped_as(id).is_ok_and(|found| match found {
+            Some(mapped) => mapped.name == name,
+            None => true,
+        });
+        if as_before {
+            let back = self.commit_told(|write| {
+                write.rename_activation(new, name)?;
+                write.settle_name(name)
+            });
+            if let Err(second) = back {
+                let line = format!(
+                    "activation {new}, which was {name}, keeps that name: {}",
+                    whole(&second)
+                );
+                self.warn(&line, &[]);
+            }
+        }
+        error
     }
 
     /// Has the store's name of an activation follow that of its row; whether there was anything to do. The caller

@@ -7,8 +7,9 @@ use registry::{Digest, Quarantined, Volume};
 use unpack::Limits;
 
 use crate::error::Error;
-use crate::error::leaves::stream_error;
+use crate::error::leaves::{stream_error, whole};
 use crate::host::Host;
+use crate::process::full;
 use crate::verbs::arriving::Arriving;
 use crate::verbs::wanted::{Wanted, chain_below};
 
@@ -100,7 +101,9 @@ pub(crate) fn keep(
     let source = wanted.source.as_ref().filter(|_| host.settings.fetch.sources.is_empty());
     let kept = host.registry.write(|write| write.refuse(&refused, source));
     if let Err(second) = kept {
-        host.say(1, format_args!("{}: cannot be quarantined: {second}", wanted.title()));
+        let second = whole(&full::told(second.into(), &host.settings.places()));
+        let line = format!("{}: is not remembered as refused: {second}", wanted.title());
+        host.warn(&line, &[]);
     }
     error
 }

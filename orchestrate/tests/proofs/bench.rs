@@ -132,6 +132,11 @@ impl<'b> Host<'b> {
         self.bench
     }
 
+    /// Sets the text of the settings, which all hosts of a bench share.
+    pub(crate) fn settings(&self, text: &str) {
+        fs::write(self.bench.path("settings.toml"), text).unwrap();
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
         self.dir.join("state")
     }
@@ -338,6 +343,11 @@ impl<'b> Host<'b> {
                 writeln!(text, "{what}: {row}").unwrap();
             }
         }
+        // What the store itself keeps of catalogs, behind a head of 52 bytes.
+        if let Ok(serials) = fs::read(self.store().join("serials")) {
+            let kept: Value = serde_json::from_slice(&serials[52..]).unwrap();
+            writeln!(text, "kept: {}", kept["catalogs"]).unwrap();
+        }
         let trees = "SELECT ifnull(chain, role), id FROM volumes WHERE state = 'sealed'
                      UNION ALL SELECT 'activation ' || name, id FROM activations ORDER BY 1";
         for row in rows(trees) {
@@ -398,6 +408,14 @@ const END: &[(&str, &str)] = &[
          JOIN volumes v ON v.id = a.origin ORDER BY 1",
     ),
     ("attempt", "SELECT build, begun FROM attempts"),
+    ("refused", "SELECT digest, below, unpacker, size, key, message FROM quarantine ORDER BY 1, 2"),
+    ("scan", "SELECT chain, command, scanner, policy, format FROM scans ORDER BY 1, 2"),
+    ("catalog", "SELECT url, serial, digest, stored FROM catalogs ORDER BY 1"),
+    ("listed", "SELECT url, image, content FROM catalog_images ORDER BY 1, 2"),
+    ("label", "SELECT a.name, l.key, l.value FROM labels l JOIN activations a ON a.id = l.activation ORDER BY 1, 2"),
+    ("point", "SELECT activation, name, state FROM points ORDER BY 1, 2"),
+    ("pinned", "SELECT reference FROM images WHERE pinned = 1 ORDER BY 1"),
+    ("ttl", "SELECT name, ttl_s FROM activations WHERE ttl_s IS NOT NULL ORDER BY 1"),
 ];
 
 fn text(value: ValueRef<'_>) -> String {

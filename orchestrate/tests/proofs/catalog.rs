@@ -26,7 +26,7 @@ pub(crate) fn key(bench: &Bench, name: &str) -> (String, String) {
     (public, secret)
 }
 
-fn sign(bench: &Bench, secret: &str, catalog: &[u8]) -> Vec<u8> {
+pub(crate) fn sign(bench: &Bench, secret: &str, catalog: &[u8]) -> Vec<u8> {
     let file: PathBuf = bench.path("to-sign");
     fs::write(&file, catalog).unwrap();
     minisign(&["-S", "-W", "-s", secret, "-m", &file.to_string_lossy()]);

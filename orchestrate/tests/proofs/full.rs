@@ -1,11 +1,14 @@
 //! A state directory whose file system is full, of bytes or of inodes: what makes room works, looking works,
-//! all else says it and is to be tried again, and nothing is lost.
+//! all else says it and is to be tried again, and nothing is lost. The same of a store's is in `store`.
 
+mod cases;
 mod each_change;
+mod messages;
+mod store;
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -35,6 +38,66 @@ fn prepared(bench: &Bench) -> Host<'_> {
     one
 }
 
+/// Which file system becomes full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Disk {
+    State,
+    /// The store's; the caller's own files are on it, too.
+    Store,
+}
+
+/// A host of which a part has a small file system of its own.
+struct Small<'b> {
+    host: Host<'b>,
+    disk: Disk,
+    /// The last one is to go first.
+    mounts: Vec<Mount>,
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        while let Some(mount) = self.mounts.pop() {
+            drop(mount);
+        }
+    }
+}
+
+/// A copy of `one` under this name, of which this disk is small.
+fn small_of<'b>(one: &Host<'b>, name: &str, disk: Disk) -> Small<'b> {
+    match disk {
+        Disk::State => {
+            let (host, mount) = small(one, name);
+            Small { host, disk, mounts: vec![mount] }
+        }
+        Disk::Store => store::small(one, name),
+    }
+}
+
+impl Small<'_> {
+    /// Where the caller's own files are.
+    fn out(&self) -> PathBuf {
+        match self.disk {
+            Disk::State => self.host.dir.join("out"),
+            Disk::Store => self.host.dir.join("disk/out"),
+        }
+    }
+
+    fn ballast(&self) -> PathBuf {
+        match self.disk {
+            Disk::State => ballast(&self.host),
+            Disk::Store => self.host.dir.join("disk/ballast"),
+        }
+    }
+
+    fn fill(&self, of: Of) {
+        fill_at(&self.ballast(), of);
+    }
+
+    fn make_room(&self) {
+        fs::remove_dir_all(self.ballast()).unwrap();
+    }
+}
+
 /// A copy of it under this name, with its state directory on a small file system of its own.
 fn small<'b>(one: &Host<'b>, name: &str) -> (Host<'b>, Mount) {
     let host = one.copy_to(name);
@@ -49,6 +112,7 @@ fn small<'b>(one: &Host<'b>, name: &str) -> (Host<'b>, Mount) {
     let mut copy = Command::new("cp");
     copy.args(["-a", "--sparse=never"]).arg(kept.join(".")).arg(&state);
     assert!(copy.status().unwrap().success());
+    fs::create_dir_all(host.dir.join("out")).unwrap();
     (host, mount)
 }
 
@@ -56,28 +120,29 @@ fn ballast(host: &Host<'_>) -> PathBuf {
     host.state().join("ballast")
 }
 
-/// Somebody else takes all that is left.
 fn fill(host: &Host<'_>, of: Of) {
+    fill_at(&ballast(host), of);
+}
+
+/// Somebody else takes all that is left.
+fn fill_at(ballast: &Path, of: Of) {
     // Where there is no inode left, there is one to take the bytes already.
-    drop(fs::create_dir_all(ballast(host)));
+    drop(fs::create_dir_all(ballast));
     match of {
         Of::Both => {
-            fill(host, Of::Bytes);
-            fill(host, Of::Inodes);
+            fill_at(ballast, Of::Bytes);
+            fill_at(ballast, Of::Inodes);
         }
         Of::Bytes => {
-            let mut file = File::options()
-                .create(true)
-                .append(true)
-                .open(ballast(host).join("bytes"))
-                .unwrap();
+            let bytes = ballast.join("bytes");
+            let mut file = File::options().create(true).append(true).open(bytes).unwrap();
             for size in [1 << 16, 1 << 12, 1] {
                 while file.write_all(&vec![1; size]).is_ok() {}
             }
         }
         Of::Inodes => {
-            let from = names(&ballast(host)).len();
-            let _full = (from..).find(|n| File::create(ballast(host).join(n.to_string())).is_err());
+            let from = names(ballast).len();
+            let _full = (from..).find(|n| File::create(ballast.join(n.to_string())).is_err());
         }
     }
 }

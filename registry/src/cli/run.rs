@@ -48,6 +48,11 @@ fn finish(outcome: anyhow::Result<bool>) -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    let full = |error: &io::Error| matches!(error.kind(), StorageFull | QuotaExceeded);
+    if error.downcast_ref::<io::Error>().is_some_and(full) {
+        return 111;
+    }
     match error.downcast_ref::<Error>().map(Error::kind) {
         Some(Kind::Busy | Kind::NoSpace | Kind::Io | Kind::Conflict) => 111,
         Some(Kind::Denied | Kind::Refused | Kind::Bug) | None => 100,
@@ -215,7 +220,9 @@ fn plain(row: &serde_json::Value) -> String {
 }
 
 fn say(text: &str) -> anyhow::Result<()> {
-    Ok(io::stdout().write_all(harmless(text).as_bytes())?)
+    let mut out = io::stdout();
+    let written = out.write_all(harmless(text).as_bytes()).and_then(|()| out.flush());
+    written.context("cannot write to standard output")
 }
 
 /// JSON in which nothing outside of ASCII acts on a terminal or turns text around: controls (C1) and what sets

@@ -174,6 +174,17 @@ impl Error {
         }
     }
 
+    /// Whether a call failed on temporary records, which lie in a directory of their own.
+    pub fn is_of_records(&self) -> bool {
+        let of = ["keep the record of", "sort names", "make a temporary file in"];
+        matches!(self, Error::Fs { call, .. } if of.contains(&call.as_ref()) || call.contains("temporary record"))
+    }
+
+    /// Whether a call failed on the manifest of what was applied or read.
+    pub fn is_of_manifest(&self) -> bool {
+        matches!(self, Error::Fs { place: None, call, name, .. } if call == "write" && name == b"manifest")
+    }
+
     /// The family of the broken rule, if a rule was broken.
     pub fn class(&self) -> Option<Class> {
         match self {

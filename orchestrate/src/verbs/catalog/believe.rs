@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::error::leaves::whole;
 use crate::host::Host;
 use crate::process::cancel::heedfully;
+use crate::process::full;
 use crate::trust::catalog::{Catalog, Entry, Image, MadeOf, SERIAL_MAX};
 use crate::trust::keys::{Distrust, name};
 use crate::verbs::named::reference;
@@ -71,6 +72,12 @@ pub fn expired(expires_s: Option<i64>, grace_s: u64, now_s: i64) -> bool {
 pub(crate) fn now_s() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// What the store keeps of it.
+fn fact(new: &NewCatalog<'_>) -> CatalogFact {
+    let NewCatalog { url, serial, digest, expires_s, .. } = new;
+    CatalogFact { url: (*url).into(), serial: *serial, digest: *digest, expires_s: *expires_s }
 }
 
 /// A catalog that a key has signed.
@@ -215,7 +222,7 @@ impl Host {
         allowed(last, serial, digest, self.settings.trust.serial_step).map_err(Error::Catalog)?;
         let new = new(&url, &signed);
         // Before the registry: what was believed once must not be forgotten with it.
-        let kept = keep && self.tell_store(&new, false);
+        let kept = keep && self.tell_store(&new);
         if let Some(known) = known.filter(|known| known.listed && known.serial == serial) {
             if kept && known.stored != Some(serial) {
                 self.registry.write(|write| write.catalog_stored(&url, serial))?;
@@ -249,7 +256,8 @@ impl Host {
     /// A person has a signed catalog in a file believed, whatever was believed before.
     ///
     /// # Errors
-    /// [`Error::Catalog`]; [`Error::Io`] naming the file.
+    /// [`Error::Catalog`]; [`Error::Io`] naming the file; those of the store, which would bring what was believed
+    /// before back with a rebuild: then nothing is changed.
     pub fn reset_catalog(&mut self, file: &Path) -> Result<Reset, Error> {
         let Some(url) = self.settings.trust.url.clone() else {
             return Err(Error::Usage("set catalog.url and catalog.keys first".into()));
@@ -264,7 +272,7 @@ impl Host {
         let signed = self.judged(&bytes, &signature)?;
         let was = self.registry.catalog(&url)?.map(|known| known.serial);
         let new = new(&url, &signed);
-        let kept = self.tell_store(&new, true);
+        let kept = self.keep_serial(&fact(&new), true)?;
         self.commit_told_soon(|write| {
             write.reset_catalog(&new)?;
             if kept { write.catalog_stored(&url, new.serial) } else { Ok(()) }
@@ -275,14 +283,13 @@ impl Host {
 
     /// Has the store keep the serial, so that a rebuild knows it. That it cannot is told, and tried again
     /// with the next look at the catalog.
-    fn tell_store(&mut self, new: &NewCatalog<'_>, reset: bool) -> bool {
-        let (url, serial) = (new.url.to_owned(), new.serial);
-        let fact = CatalogFact { url, serial, digest: new.digest, expires_s: new.expires_s };
-        self.keep_serial(&fact, reset).unwrap_or_else(|error| {
+    fn tell_store(&mut self, new: &NewCatalog<'_>) -> bool {
+        let serial = new.serial;
+        self.keep_serial(&fact(new), false).unwrap_or_else(|error| {
             let line = format!(
                 "the store does not keep that the catalog of serial {serial} is believed, so a rebuild \
                  would not know it: {}",
-                whole(&error)
+                whole(&full::told(error, &self.settings.places()))
             );
             self.warn(&line, &[]);
             false
@@ -297,7 +304,7 @@ impl Host {
         if known.stored != Some(serial) {
             let images = BTreeMap::new();
             let new = NewCatalog { url: &url, serial, digest, expires_s, images };
-            if self.tell_store(&new, false) {
+            if self.tell_store(&new) {
                 self.registry.write(|write| write.catalog_stored(&url, serial))?;
             }
         }

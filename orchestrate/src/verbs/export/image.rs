@@ -39,7 +39,7 @@ impl Host {
         layout.index()?;
         let blobs = dir.join("blobs/sha256");
         let whole = Whole::new(&blobs.join("layer"))?;
-        let (written, whole) = self.write_layer(row, volume, compression, whole)?;
+        let (written, whole) = self.write_layer(row, volume, compression, (whole, &blobs))?;
         let name = |digest: Digest| blobs.join(digest.hex());
         whole.keep(&name(written.digest))?;
         let above = Above {

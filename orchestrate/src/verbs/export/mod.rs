@@ -21,6 +21,7 @@ use unpack::{Compression, Diffed, Packer};
 use crate::error::Error;
 use crate::error::export::NotExported;
 use crate::host::Host;
+use crate::process::full::STANDARD_OUTPUT;
 use crate::store::seam::{Ground, Reading};
 use crate::verbs::export::whole::Whole;
 
@@ -103,11 +104,13 @@ impl Host {
         let volume = self.still_sealed(row.origin)?;
         let (written, to, manifest) = match to {
             ExportTo::Stream(out) => {
-                (self.write_layer(&row, &volume, compression, out)?.0, None, None)
+                let to = Path::new(STANDARD_OUTPUT);
+                (self.write_layer(&row, &volume, compression, (out, to))?.0, None, None)
             }
             ExportTo::File(path) => {
                 let whole = Whole::new(&path)?;
-                let (written, whole) = self.write_layer(&row, &volume, compression, whole)?;
+                let (written, whole) =
+                    self.write_layer(&row, &volume, compression, (whole, &path))?;
                 whole.keep(&path)?;
                 (written, Some(path.display().to_string()), None)
             }
@@ -135,26 +138,25 @@ impl Host {
         })
     }
 
-    /// Writes the layer into `out`, and gives that back.
+    /// Writes the layer into `out`, which is at `to`, and gives that back.
     fn write_layer<W: Write>(
         &self,
         row: &Activation,
         volume: &Volume,
         compression: Compression,
-        out: W,
+        (out, to): (W, &Path),
     ) -> Result<(Written, W), Error> {
-        let failed = |source: io::Error| {
-            let source = unpack::Error::Fs {
-                place: None,
-                call: "write".into(),
-                name: b"layer".to_vec(),
-                source,
-            };
-            Error::Tree { doing: "write the layer", source }
-        };
+        let failed = |source| Error::Io { doing: "write", path: to.into(), source };
         let hashing = Hashing { out, hash: Sha256::new(), bytes: 0 };
         let mut packer = Packer::new(hashing, compression).map_err(failed)?;
-        let diffed = self.difference(row, volume, &mut packer)?;
+        let diffed = self.difference(row, volume, &mut packer);
+        let diffed = diffed.map_err(|error| match error {
+            // Not a tree failed, but what the layer goes to.
+            Error::Tree {
+                source: unpack::Error::Fs { place: None, call, name, source }, ..
+            } if call == "write" && name == b"layer" => failed(source),
+            error => error,
+        })?;
         let Hashing { out, hash, bytes } = packer.finish().map_err(failed)?;
         let digest = Digest(hash.finalize().into());
         Ok((Written { diffed, digest, bytes }, out))

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use registry::{Activation, DiskState, Point, VolumeId, VolumeState};
 use serde::Serialize;
@@ -15,6 +15,8 @@ use crate::error::travel::NotMoved;
 use crate::host::Host;
 use crate::host::ids::{self, New};
 use crate::plan::disks::DiskUse;
+use crate::process::full::STANDARD_OUTPUT;
+use crate::process::reserve;
 use crate::store::snapshot::Snapshot;
 use crate::store::travel::{Blocks, Travels};
 use crate::travel::fault::Fault;
@@ -173,10 +175,14 @@ impl Host {
         let _mine = Some(mine).filter(|_| still.passing);
         let source = Source { host: self, travels, left, id: still.point.id, open };
         let (sent, file) = match to {
-            SendTo::Stream(out) => (source.through(&head, out)?.0, None),
+            SendTo::Stream(out) => {
+                let to = Path::new(STANDARD_OUTPUT);
+                (source.through(&head, out).map_err(|error| self.written_to(to, error))?.0, None)
+            }
             SendTo::File(path) => {
                 let whole = Whole::new(&path)?;
-                let (sent, whole) = source.through(&head, whole)?;
+                let sent = source.through(&head, whole);
+                let (sent, whole) = sent.map_err(|error| self.written_to(&path, error))?;
                 whole.keep(&path)?;
                 (sent, Some(path.display().to_string()))
             }
@@ -195,6 +201,18 @@ impl Host {
             sent_blocks: sent.sent_blocks,
             content: sent.content,
         })
+    }
+
+    /// Names what could not be written: what the stream goes to, or the index beside it, in the state directory.
+    fn written_to(&self, to: &Path, error: Error) -> Error {
+        match error {
+            Error::Io { doing, path, source } if path == Path::new(STREAM) => {
+                let aside = reserve::lacks(&self.settings.state).is_some();
+                let path = if aside { self.settings.state.clone() } else { to.into() };
+                Error::Io { doing, path, source }
+            }
+            error => error,
+        }
     }
 
     fn head(
@@ -316,12 +334,15 @@ impl Source<'_> {
     }
 }
 
+/// What an error has for a path where it is not known yet what the stream goes to.
+const STREAM: &str = "the stream of the disk";
+
 fn failed(fault: Fault) -> Error {
     let source = match fault {
         Fault::Io(source) => source,
         other => std::io::Error::other(other),
     };
-    Error::Io { doing: "write", path: "the stream of the disk".into(), source }
+    Error::Io { doing: "write", path: STREAM.into(), source }
 }
 
 /// A file without a name, for the index while the blocks go out.

@@ -61,6 +61,8 @@ pub struct Facts {
     pub store: Result<Condition, String>,
     /// At which marks of the store what is done.
     pub marks: Thresholds,
+    /// Whether the file system of a store in a directory has room.
+    pub store_disk: Result<(), String>,
     /// The registry's transaction id, of one moment with the store's.
     pub registry_transaction: Result<u64, String>,
     /// The last run that had to ask S3.
@@ -123,7 +125,8 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     let now = Duration::ZERO;
     check("db_write", facts.db_write.clone().map(|()| "a commit is on disk".into()), now);
     check("disk_free", facts.disk.clone().and_then(|space| room(&space)), now);
-    check("pool_mode", facts.store.clone().and_then(|store| mode(&store)), now);
+    let found = facts.store.clone().and_then(|store| mode(&store));
+    check("pool_mode", found.and_then(|mode| facts.store_disk.clone().map(|()| mode)), now);
     let data = facts.store.clone();
     let data = data.and_then(|store| {
         ratio(&store.data, Part::Data, &facts.marks.data, store.metadata.is_some())
@@ -370,6 +373,7 @@ mod tests {
                 metadata: Marks { warn: 70, grow: 75, refuse: 90, pause: 93 },
                 pause_time: Duration::ZERO,
             },
+            store_disk: Ok(()),
             registry_transaction: Ok(8),
             last_fetch: None,
             backlog: None,
@@ -462,6 +466,7 @@ mod tests {
             ("disk_free", with(|f| f.disk = Ok(Space { total: 9, used: 8, block: 1 })), false),
             ("pool_mode", store(|s| s.mode = "needs_check".into()), true),
             ("pool_mode", store(|s| s.mode = "out_of_data_space".into()), false),
+            ("pool_mode", with(|f| f.store_disk = Err("the store is full".into())), false),
             ("pool_data_ratio", store(|s| s.data.used = s.data.total), false),
             ("pool_meta_ratio", store(|s| s.metadata.as_mut().unwrap().used = 1 << 30), false),
             ("txid_match", with(|f| f.registry_transaction = Ok(9)), true),

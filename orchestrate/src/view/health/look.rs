@@ -11,7 +11,7 @@ use crate::host::settings::Settings;
 use crate::host::{open_store, survey, walls};
 use crate::plan::condemned::Standing;
 use crate::process::lock::Locks;
-use crate::process::{place, reserve};
+use crate::process::{full, place, reserve};
 use crate::store::seam::{Condition, Space, Store, StoreName};
 use crate::verbs::catalog::believe::now_s;
 use crate::verbs::judge::{self, Judge};
@@ -25,7 +25,7 @@ pub fn look(settings: &Settings, commit: bool) -> Facts {
     let mut registry = open_registry(settings);
     let db_write = match &mut registry {
         Ok(registry) if commit => {
-            registry.touch().map_err(|error| whole(&reserve::told(error.into(), &settings.state)))
+            registry.touch().map_err(|error| whole(&full::told(error.into(), &settings.places())))
         }
         Ok(_) => Ok(()),
         Err(why) => Err(why.clone()),
@@ -64,6 +64,7 @@ pub fn look(settings: &Settings, commit: bool) -> Facts {
         Err(why) => Err(why.clone()),
     };
     let disk = disk(&settings.state);
+    let store_disk = store_disk(settings);
     let standing = match &registry {
         Ok(_) if !commit => Ok(Standing::default()),
         Ok(registry) => standing(registry).map_err(|error| whole(&error)),
@@ -78,6 +79,7 @@ pub fn look(settings: &Settings, commit: bool) -> Facts {
         db_write,
         disk,
         store,
+        store_disk,
         registry_transaction,
         last_fetch,
         backlog,
@@ -98,7 +100,7 @@ fn standing(registry: &Registry) -> Result<Standing, registry::Error> {
 
 fn open_registry(settings: &Settings) -> Result<Registry, String> {
     let path = settings.state.join("registry.db");
-    let told = |error: registry::Error| whole(&reserve::told(error.into(), &settings.state));
+    let told = |error: registry::Error| whole(&full::told(error.into(), &settings.places()));
     let opened = || match Registry::open_there(&path) {
         // It is there to be looked at all the same.
         Err(error) if reserve::lacks(&settings.state).is_some() => {
@@ -201,6 +203,19 @@ fn backlog(registry: &Registry) -> Option<Duration> {
 fn since(ms: i64) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.saturating_sub(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+}
+
+/// The file system of a store in a directory, which no pool tells of.
+fn store_disk(settings: &Settings) -> Result<(), String> {
+    let StoreName::Dir(path) = &settings.store else { return Ok(()) };
+    match reserve::lacks(path) {
+        None => Ok(()),
+        Some(what) => Err(format!(
+            "the store is full: the file system of {} has hardly any {what} left; `orchestrate gc` and `orchestrate \
+             rm` make room in it",
+            path.display()
+        )),
+    }
 }
 
 fn disk(state: &Path) -> Result<Space, String> {

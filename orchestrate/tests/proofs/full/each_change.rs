@@ -1,5 +1,5 @@
-//! The state directory becomes full, of bytes, of inodes or of both at once, at each change of each command
-//! that changes anything. The command ends well or says that it is full; while it is full, what makes room
+//! The state directory, or the store, becomes full, of bytes, of inodes or of both at once, at each change of each
+//! command that changes anything. The command ends well or says that it is full; while it is full, what makes room
 //! works; and when there is room again the same command comes to the end that it would have come to, so that
 //! nothing is lost.
 //!
@@ -11,93 +11,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use tests::trace::{self, Act, Call, Effect, Side, Whose};
+use tests::trace::{self, Act, Call, Effect, Side};
 
-use super::{A, B, FULL, Of, fill, images, make_room, prepared, small};
-use crate::bench::{Bench, Host, is_good};
-use crate::matrix::killed_once;
+use super::cases::{Before, CASES, Case};
+use super::{Disk, FULL, Of, Small, images, prepared, small_of, store};
+use crate::bench::{Bench, Host, names};
 use crate::sweep::{setting, state};
 
 /// In a test run, each of these many changes, other ones for each command and each kind of full. Parts of the
 /// long form add up where it is no more than the changes of any command, some fifty.
 const STEP: usize = 149;
-
-/// A command, and what comes before it on a host with something of everything.
-struct Case {
-    name: &'static str,
-    /// Makes the host ready, and gives the words.
-    ready: fn(&Host<'_>) -> Vec<String>,
-    /// Whether the command makes room: then it works in a full directory when it is asked for again.
-    makes_room: bool,
-    /// What there is of the host's registry before the command.
-    before: Before,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Before {
-    /// All of it.
-    Whole,
-    /// Nothing, nor anything else of the host.
-    Nothing,
-    /// It was lost.
-    Lost,
-}
-
-const fn case(name: &'static str, ready: fn(&Host<'_>) -> Vec<String>) -> Case {
-    Case { name, ready, makes_room: false, before: Before::Whole }
-}
-
-const fn room(name: &'static str, ready: fn(&Host<'_>) -> Vec<String>) -> Case {
-    Case { name, ready, makes_room: true, before: Before::Whole }
-}
-
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-const ACTIVATE_B: &[&str] = &["activate", B, "--name", "b-1"];
-
-const CASES: &[Case] = &[
-    Case { before: Before::Nothing, ..case("activate, fresh host", |_| words(ACTIVATE_B)) },
-    case("activate", |_| words(ACTIVATE_B)),
-    case("activate without a fetch", |_| words(&["activate", A, "--name", "a-4", "--no-fetch"])),
-    case("activate with files of the caller's", |_| {
-        words(&["activate", A, "--name", "a-4", "--copy", "/etc/passwd:/sbin/init:0755"])
-    }),
-    case("activate what is down", |_| words(&["activate", A, "--name", "a-3"])),
-    case("ensure", |_| words(&["ensure", B])),
-    case("pin", |_| words(&["pin", A])),
-    room("unpin", |host| {
-        host.ok(&["pin", A]);
-        words(&["unpin", A])
-    }),
-    case("checked", |_| words(&["checked", "a-1"])),
-    case("verify", |_| words(&["verify"])),
-    case("rebuild", |_| words(&["rebuild"])),
-    Case {
-        before: Before::Lost,
-        ..case("rebuild of a lost registry", |host| {
-            host.lose_registry();
-            words(&["rebuild"])
-        })
-    },
-    room("cancel of what was killed", |host| {
-        killed_once(host, ACTIVATE_B, "active/b-1");
-        words(&["cancel", &host.rows("SELECT max(id) FROM runs")[0]])
-    }),
-    room("recover of what was killed", |host| {
-        killed_once(host, &["rm", "a-1"], "active/a-1");
-        words(&["recover"])
-    }),
-    room("deactivate", |_| words(&["deactivate", "a-1"])),
-    room("rm of an activation", |_| words(&["rm", "a-1"])),
-    room("rm of an image", |_| words(&["rm", "s3://bucket/garbage/"])),
-    room("gc", |_| words(&["gc"])),
-    room("gc of every image", |host| {
-        host.ok(&["ensure", B]);
-        words(&["gc", "--keep-bytes", "0"])
-    }),
-];
 
 /// A case with its host, and the end that it comes to where there is room.
 struct Ready<'b> {
@@ -105,16 +28,44 @@ struct Ready<'b> {
     start: Host<'b>,
     words: Vec<String>,
     end: String,
+    /// The caller's own files.
+    files: Vec<String>,
     /// Changes of an undisturbed run.
     changes: usize,
     /// States in which the rest was tried already.
     seen: Mutex<BTreeSet<(String, [u8; 32])>>,
 }
 
-impl Ready<'_> {
-    fn words(&self) -> Vec<&str> {
-        self.words.iter().map(String::as_str).collect()
+/// The words of a case on this host.
+fn said(words: &[String], host: &Small<'_>) -> Vec<String> {
+    let out = host.out().to_string_lossy().into_owned();
+    words.iter().map(|word| word.replace("{out}", &out)).collect()
+}
+
+fn texts(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
+
+/// Paths of the caller's own files, and which of them have something in them.
+fn files(host: &Small<'_>) -> Vec<String> {
+    let top = host.out();
+    let (mut found, mut open) = (Vec::new(), vec![top.clone()]);
+    while let Some(dir) = open.pop() {
+        for name in names(&dir) {
+            let path = dir.join(name);
+            let shown = path.strip_prefix(&top).unwrap().display().to_string();
+            let is_empty = path.is_file() && path.metadata().unwrap().len() == 0;
+            // What an image's documents are named depends on when they were made.
+            if !dir.ends_with("blobs/sha256") {
+                found.push(if is_empty { shown + " (empty)" } else { shown });
+            }
+            if path.is_dir() {
+                open.push(path);
+            }
+        }
     }
+    found.sort();
+    found
 }
 
 /// What has to work at any time; a fresh host has nothing that could go.
@@ -130,86 +81,100 @@ fn ready<'b>(bench: &'b Bench, one: &Host<'b>, case: &'static Case) -> Ready<'b>
         Before::Nothing => bench.host("nothing"),
         Before::Whole | Before::Lost => one.copy_to("start"),
     };
+    start.settings("");
+    let settings = (case.settings)(bench);
+    start.settings(&settings);
     let words = (case.ready)(&start);
-    let (whole, _mount) = small(&start, "whole");
+    let small = small_of(&start, "whole", case.disk);
+    let (whole, words_here) = (&small.host, said(&words, &small));
     let mut changes = 0;
     let each = |call: &Call, side: Side| {
         changes += usize::from(call.effect == Effect::Changes && side == Side::Before);
         Act::Go
     };
-    let said: Vec<&str> = words.iter().map(String::as_str).collect();
-    let ended = trace::run(&whole.command(&said), &[&whole.dir], Whose::Main, each).unwrap();
-    assert!(is_good(&said, ended.code), "{}: {:?} {}", case.name, ended.code, ended.stderr);
+    let command = whole.command(&texts(&words_here));
+    let ended = trace::run(&command, &[&whole.dir], case.whose, each).unwrap();
+    assert_eq!(ended.code, Some(case.code), "{}: {}", case.name, ended.stderr);
+    let files = files(&small);
     for words in making_room(case) {
         whole.ok(words);
     }
     whole.check();
     let end = whole.end_text();
-    Ready { case, start, words, end, changes, seen: Mutex::default() }
+    Ready { case, start, words, end, files, changes, seen: Mutex::default() }
 }
 
 /// The command, with the directory full from its `at`th change on; then all that has to work. Gives whether
 /// the rest was tried, or what is wrong.
 fn full_at(ready: &Ready<'_>, of: Of, at: usize, name: &str) -> Result<bool, String> {
-    let (host, _mount) = small(&ready.start, name);
-    let words = ready.words();
+    let small = small_of(&ready.start, name, ready.case.disk);
+    let host = &small.host;
+    let words = said(&ready.words, &small);
     let (mut seen, mut place) = (0, None);
     let each = |call: &Call, side: Side| {
         if call.effect == Effect::Changes && side == Side::Before {
             if seen == at {
                 place = Some(call.to_string());
-                fill(&host, of);
+                small.fill(of);
             }
             seen += 1;
         }
         Act::Go
     };
-    let ended = trace::run(&host.command(&words), &[&host.dir], Whose::Main, each);
+    let ended = trace::run(&host.command(&texts(&words)), &[&host.dir], ready.case.whose, each);
     let ended = ended.map_err(|error| format!("{error:#}"))?;
     let place = place.unwrap_or_else(|| "its end".into());
-    let good = is_good(&words, ended.code);
+    let good = ended.code == Some(ready.case.code);
     let said = ended.stderr + &ended.stdout;
-    if !good && !says_full(ended.code, &said) {
+    if !good && !says_full(ready.case.disk, ended.code, &said) {
         return Err(format!("at {place}: {:?}: {said}", ended.code));
     }
-    let key = (format!("{of:?} {good}"), state(&host));
+    let key = (format!("{of:?} {good}"), state(host));
     if !ready.seen.lock().unwrap().insert(key) {
         return Ok(false);
     }
-    afterwards(ready, &host, of, good).map_err(|why| format!("at {place}: {why}")).map(|()| true)
+    afterwards(ready, &small, of, good)
+        .map_err(|why| format!("at {place}: {why}; it had said: {said}"))
+        .map(|()| true)
 }
 
 /// What makes room works in the full directory; then there is room, and the command comes to its end.
-fn afterwards(ready: &Ready<'_>, host: &Host<'_>, of: Of, good: bool) -> Result<(), String> {
-    let words = ready.words();
-    let mut good = good;
-    if ready.case.makes_room && !good {
-        fill(host, of);
-        again(host, &words)?;
+fn afterwards(ready: &Ready<'_>, small: &Small<'_>, of: Of, good: bool) -> Result<(), String> {
+    let (host, case) = (&small.host, ready.case);
+    let words = said(&ready.words, small);
+    let mut good = good && !case.again;
+    if case.makes_room && !good {
+        small.fill(of);
+        again(host, &texts(&words), case.code)?;
         good = true;
     }
-    for words in making_room(ready.case) {
-        fill(host, of);
+    looking(ready, small, of)?;
+    for words in making_room(case) {
+        small.fill(of);
         let (code, said) = host.said(words);
-        let early = match ready.case.before {
+        let early = match case.before {
             Before::Whole => false,
             // The command did not come so far that anything was kept back.
-            Before::Nothing => says_full(Some(code), &said),
+            Before::Nothing => says_full(case.disk, Some(code), &said),
             Before::Lost => !good && said.contains("there is no registry"),
         };
         if code != 0 && !early {
             return Err(format!("{words:?} in the full directory: {code}: {said}"));
         }
     }
-    make_room(host);
+    small.make_room();
     if !good {
-        again(host, &words)?;
+        again(host, &texts(&words), case.code)?;
     }
-    for words in making_room(ready.case) {
-        again(host, words)?;
+    for words in making_room(case) {
+        again(host, words, 0)?;
     }
     if let Err(why) = catch_unwind(AssertUnwindSafe(|| host.check())) {
         return Err(format!("not clean: {:?}", why.downcast_ref::<String>()));
+    }
+    let found = files(small);
+    if found != ready.files {
+        return Err(format!("the caller's files: {found:?} and not {:?}", ready.files));
     }
     let (found, end) = (host.end_text(), &ready.end);
     let other = |one: &str, another: &str| {
@@ -222,18 +187,49 @@ fn afterwards(ready: &Ready<'_>, host: &Host<'_>, of: Of, good: bool) -> Result<
     }
 }
 
+/// Whoever looks sees what there is.
+fn looking(ready: &Ready<'_>, small: &Small<'_>, of: Of) -> Result<(), String> {
+    if ready.case.before != Before::Whole {
+        return Ok(());
+    }
+    small.fill(of);
+    for words in [&["ls"][..], &["df"], &["show", "a-2"], &["runs", "-a"]] {
+        let (code, said) = small.host.said(words);
+        if code != 0 {
+            return Err(format!("{words:?} in the full directory: {code}: {said}"));
+        }
+    }
+    let (code, said) = small.host.said(&["health"]);
+    match code == 1 && said.contains(full(ready.case.disk)) {
+        true => Ok(()),
+        false => Err(format!("health in the full directory: {code}: {said}")),
+    }
+}
+
 /// The command once more: it ends well, or what it is to remove is gone.
-fn again(host: &Host<'_>, words: &[&str]) -> Result<(), String> {
+fn again(host: &Host<'_>, words: &[&str], wanted: i32) -> Result<(), String> {
     let (code, said) = host.said(words);
     let gone = code == 100 && said.contains("no activation or image");
-    match is_good(words, Some(code)) || gone {
+    match code == wanted || gone {
         true => Ok(()),
         false => Err(format!("{words:?} again: {code}: {said}")),
     }
 }
 
-fn says_full(code: Option<i32>, said: &str) -> bool {
-    code == Some(111) && said.contains(FULL) && said.contains("no_space")
+fn full(disk: Disk) -> &'static str {
+    match disk {
+        Disk::State => FULL,
+        Disk::Store => store::FULL,
+    }
+}
+
+fn says_full(disk: Disk, code: Option<i32>, said: &str) -> bool {
+    let full = match disk {
+        Disk::State => said.contains(FULL),
+        // What is written for the caller is on the same disk.
+        Disk::Store => said.contains(store::FULL) || said.contains("/disk/out"),
+    };
+    code == Some(111) && full && said.contains("no_space")
 }
 
 /// What came of a case.
@@ -287,7 +283,8 @@ fn a_state_directory_that_becomes_full_at_any_change_loses_nothing() {
     let bench = images();
     let one = prepared(&bench);
     let mut sum = Figures::default();
-    for case in CASES.iter().filter(|case| case.name.contains(&wanted)) {
+    let is_wanted = |case: &&Case| wanted.split('|').any(|wanted| case.name.contains(wanted));
+    for case in CASES.iter().filter(is_wanted) {
         let figures = sweep(&ready(&bench, &one, case), step, offset);
         let (seconds, bad) = (begun.elapsed().as_secs_f64(), figures.wrong.len());
         let Figures { changes, runs, states, wrong } = figures;

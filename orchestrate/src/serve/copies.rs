@@ -178,6 +178,6 @@ mod tests {
         assert_eq!(names("veneer"), ["veneer-000000000020", "veneer-000000000100"]);
         assert_eq!(names("veneer-2"), ["veneer-2-000000000001"]);
         assert_eq!(names("nobody"), [""; 0]);
-        assert_eq!(list(&dir.path().join("none"), "veneer"), [PathBuf::new(); 0]);
+        assert!(list(&dir.path().join("none"), "veneer").is_empty());
     }
 }

@@ -4,6 +4,7 @@
 //! Killed in between, the next command finishes it: [`Host::finish_rename`] reaches the same end from wherever the
 //! store is. It is no run: there is nothing to wait for.
 
+use registry::VolumeId;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -87,7 +88,7 @@ impl Host {
 
     /// Takes the new name back where the store still has the former one, so that whoever asks again finds what was
     /// asked for. Gives back the error.
-    fn not_renamed(&mut self, id: u32, (name, new): (&str, &str), error: Error) -> Error {
+    fn not_renamed(&mut self, id: VolumeId, (name, new): (&str, &str), error: Error) -> Error {
         let as_before = self.store.mapped_as(id).is_ok_and(|found| match found {
             Some(mapped) => mapped.name == name,
             None => true,

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use registry::Registry;
+use registry::{Registry, RunId};
 
 use crate::error::Error;
 use crate::error::filling::Filling;
@@ -79,7 +79,7 @@ pub(crate) struct Guard {
     left: Duration,
     cancel: Cancel,
     registry: PathBuf,
-    run: Option<u64>,
+    run: Option<RunId>,
     talk: u8,
 }
 

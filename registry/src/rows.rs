@@ -163,6 +163,8 @@ pub struct Activation {
     pub ttl: Option<Ttl>,
     /// Whether its device refuses writes.
     pub read_only: bool,
+    /// Whether its file system was made without a journal.
+    pub no_journal: bool,
     /// The name that its device or link may still have, from before it was renamed.
     pub former: Option<String>,
 }
@@ -223,7 +225,8 @@ pub(crate) const VOLUME: &str = "id, role, parent, build, bytes, state, ifnull(s
 
 /// Columns of `activations` in the order [`activation`] reads them.
 pub(crate) const ACTIVATION: &str = "name, reference, origin, id, bytes, state, boot, unchecked, \
-                                     when_closed, endpoint, ttl_s, ttl_from_ms, read_only, former";
+                                     when_closed, endpoint, ttl_s, ttl_from_ms, read_only, former, \
+                                     no_journal";
 
 pub(crate) fn volume(row: &Row<'_>) -> Result<Volume, Error> {
     let id: VolumeId = get(row, 0, "volume")?;
@@ -286,6 +289,7 @@ pub(crate) fn activation(row: &Row<'_>) -> Result<Activation, Error> {
             .map(|(seconds, from_ms)| Ttl { seconds, from_ms }),
         read_only: get(row, 12, &subject)?,
         former: get(row, 13, &subject)?,
+        no_journal: get(row, 14, &subject)?,
         name,
     })
 }

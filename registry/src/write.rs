@@ -42,6 +42,8 @@ pub struct NewActivation<'a> {
     pub ttl_s: Option<u64>,
     /// Whether its device is to refuse writes.
     pub read_only: bool,
+    /// Whether its file system is to have no journal.
+    pub no_journal: bool,
     /// What is said of it, by key.
     pub labels: &'a [(String, String)],
 }
@@ -243,9 +245,9 @@ impl Write<'_> {
         let Reserved { id, skipped } = self.next_id(theirs)?;
         self.run(
             "INSERT INTO activations(name, reference, origin, id, bytes, state, created_ms, reserved_at,
-               endpoint, ttl_s, ttl_from_ms, read_only)
+               endpoint, ttl_s, ttl_from_ms, read_only, no_journal)
              VALUES (?1, ?2, ?3, ?4, ?5, 'reserved', ?6, (SELECT transaction_id + 1 FROM meta), ?7, ?8, ?6,
-               ?9)",
+               ?9, ?10)",
             (
                 new.name,
                 new.reference,
@@ -256,6 +258,7 @@ impl Write<'_> {
                 new.endpoint,
                 new.ttl_s,
                 new.read_only,
+                new.no_journal,
             ),
         )?;
         new.labels.iter().try_for_each(|(key, value)| self.put_label(id, key, value))?;

@@ -34,6 +34,7 @@ fn activation(registry: &mut Registry, name: &str, origin: VolumeId) -> VolumeId
         endpoint: None,
         ttl_s: None,
         read_only: false,
+        no_journal: false,
         labels: &[],
     };
     let id = registry.write(|write| write.reserve_activation(&new, &none())).unwrap().id;

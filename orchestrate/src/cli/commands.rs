@@ -114,6 +114,9 @@ pub(crate) struct Activate {
     /// let nobody write to it: the device refuses writes, and any number may mount it
     #[argh(switch)]
     pub(crate) read_only: bool,
+    /// on a pool, make its file system without a journal: after a power cut its owner has to check it
+    #[argh(switch)]
+    pub(crate) no_journal: bool,
     /// print what would be done, and change nothing
     #[argh(switch, short = 'n')]
     pub(crate) dry_run: bool,

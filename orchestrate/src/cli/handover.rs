@@ -38,11 +38,19 @@ pub(crate) fn activate(
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let give = give(&args, settings)?;
-    let Activate { image, name, no_fetch, dry_run, copy, label, read_only, .. } = args;
+    let Activate { image, name, no_fetch, dry_run, copy, label, read_only, no_journal, .. } = args;
     let (bytes, copies) = (args.size.map(|size| size.0), !copy.is_empty());
     let (labels, ttl_s) = (new_labels(label)?, args.ttl.map(|time| time.0));
-    let options =
-        ActivateOptions { bytes, no_fetch, dry_run, copies: copy, labels, ttl_s, read_only };
+    let options = ActivateOptions {
+        bytes,
+        no_fetch,
+        dry_run,
+        copies: copy,
+        labels,
+        ttl_s,
+        read_only,
+        no_journal,
+    };
     let mut done = host.activate(&reference(&image)?, &name, options)?;
     if !dry_run && !give.is_nothing() {
         let mut own = Host::open(settings.clone())?;

@@ -16,6 +16,7 @@ const ASKED: &[&str] = &[
     "labels",
     "ttl_s",
     "read_only",
+    "no_journal",
     "bound",
     "purge_foreign",
     "when_closed",
@@ -69,6 +70,7 @@ fn words(key: &'static str) -> &'static str {
         "labels" => "list of --label",
         "ttl_s" => "--ttl",
         "read_only" => "choice of --read-only",
+        "no_journal" => "choice of --no-journal",
         "no_fetch" => "choice of --no-fetch",
         "when_closed" => "choice of --when-closed",
         "purge_foreign" => "list of --purge-foreign",
@@ -111,6 +113,7 @@ mod tests {
             ("labels", json!({"image": "s3://b/a/", "labels": {"app": "web"}})),
             ("ttl_s", json!({"image": "s3://b/a/", "ttl_s": 7})),
             ("read_only", json!({"image": "s3://b/a/", "read_only": true})),
+            ("no_journal", json!({"image": "s3://b/a/", "no_journal": true})),
             ("endpoint", json!({"image": "s3://b/a/", "s3": {"endpoint": null}})),
             ("etag_dedup", json!({"image": "s3://b/a/", "s3": {"etag_dedup": false}})),
         ] {

@@ -240,6 +240,7 @@ mod tests {
             endpoint: None,
             ttl: None,
             read_only: false,
+            no_journal: false,
             former: None,
         }
     }

@@ -40,6 +40,8 @@ pub struct ActivateOptions {
     pub ttl_s: Option<u64>,
     /// Whether its device is to refuse writes.
     pub read_only: bool,
+    /// Whether its file system is to have no journal.
+    pub no_journal: bool,
 }
 
 /// What `activate` did.
@@ -84,6 +86,9 @@ struct Begun {
     at: Instant,
     ioctls: u64,
 }
+
+const NO_FILE_SYSTEM: &str = "--no-journal: activations of a directory store are directories, and the journal is that of the \
+                              file system they lie in";
 
 /// How an activation came up.
 #[derive(Clone, Copy, Debug, Default)]
@@ -131,6 +136,9 @@ impl Host {
             }
             let up = CameUp { already: true, copied: 0 };
             return self.activated(name, reference, up, None, dry_run, begun);
+        }
+        if options.no_journal && self.store.disks().is_none() {
+            return Err(Error::Usage(NO_FILE_SYSTEM.into()));
         }
         if self.store.keeps_name(name) {
             let what = "a build or a look on this pool may need a device of this name";
@@ -268,7 +276,7 @@ impl Host {
                     host.drive(name, Wish::Gone)?;
                     host.reserved(reference, name, options, &top, endpoint)?;
                 }
-                host.copied_into(name, copies)
+                host.made_ready(name, copies)
             })
             .or_else(|error| self.unborn(name, error))?;
             copied = copies.len();
@@ -284,11 +292,13 @@ impl Host {
         Ok(Some(CameUp { already, copied }))
     }
 
-    /// Puts the files into an activation that was reserved just now.
-    fn copied_into(&self, name: &str, copies: &[CopyIn]) -> Result<(), Error> {
-        let Some(row) = self.registry.activation(name)?.filter(|_| !copies.is_empty()) else {
-            return Ok(());
-        };
+    /// Takes the journal of an activation that was reserved just now, where none is wanted, and then puts the files into
+    /// it: for that it is mounted, and only what nobody has mounted yet is known well enough to be changed.
+    fn made_ready(&self, name: &str, copies: &[CopyIn]) -> Result<(), Error> {
+        let Some(row) = self.registry.activation(name)? else { return Ok(()) };
+        if row.no_journal {
+            self.drop_journal(&row)?;
+        }
         self.put_copies(&row, copies)
     }
 
@@ -319,7 +329,7 @@ impl Host {
         asked: Option<&str>,
     ) -> Result<(), Error> {
         self.still_listed(reference)?;
-        let ActivateOptions { bytes, ttl_s, read_only, ref labels, .. } = *options;
+        let ActivateOptions { bytes, ttl_s, read_only, no_journal, ref labels, .. } = *options;
         let bytes = match read_only {
             // Its file system cannot grow.
             true => top.bytes,
@@ -333,8 +343,17 @@ impl Host {
         };
         let (origin, endpoint) = (top.id, endpoint.as_deref());
         let labels = &labels;
-        let new =
-            NewActivation { name, reference, origin, bytes, endpoint, ttl_s, read_only, labels };
+        let new = NewActivation {
+            name,
+            reference,
+            origin,
+            bytes,
+            endpoint,
+            ttl_s,
+            read_only,
+            no_journal,
+            labels,
+        };
         activation::reserve_activation(self, &new)
             .and_then(|()| self.still_signed(name))
             .or_else(|error| self.unborn(name, error))

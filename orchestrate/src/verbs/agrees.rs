@@ -72,6 +72,12 @@ impl Host {
                  changes it"
             )));
         }
+        if options.no_journal && !row.no_journal {
+            return Ok(Some(
+                "an activation of the same image with a journal, and one without was asked for"
+                    .into(),
+            ));
+        }
         if options.labels.is_empty() {
             return Ok(None);
         }

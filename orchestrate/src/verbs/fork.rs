@@ -171,6 +171,8 @@ impl Host {
         let endpoint = row.endpoint.as_deref();
         // What a person said of the other one, its labels and its ttl, was said of that one.
         let (ttl_s, read_only, labels) = (None, false, &[][..]);
+        // Its file system is the other one's.
+        let no_journal = row.no_journal;
         let fork = NewActivation {
             name: new,
             reference,
@@ -179,6 +181,7 @@ impl Host {
             endpoint,
             ttl_s,
             read_only,
+            no_journal,
             labels,
         };
         let (_, made) = ids::take(self, &New::Fork(fork, &row.name), |host, id| {

@@ -40,6 +40,9 @@ impl ActivateOptions {
         if read_only {
             input["read_only"] = json!(true);
         }
+        if self.no_journal {
+            input["no_journal"] = json!(true);
+        }
         input
     }
 
@@ -55,6 +58,7 @@ impl ActivateOptions {
             labels: labels.filter_map(label).collect(),
             ttl_s: input["ttl_s"].as_u64(),
             read_only: input["read_only"] == true,
+            no_journal: input["no_journal"] == true,
         }
     }
 }
@@ -66,11 +70,17 @@ mod tests {
     #[test]
     fn a_run_keeps_the_terms_that_it_was_asked_for() {
         let labels = [("app".to_owned(), "web".to_owned())].into();
-        let asked =
-            ActivateOptions { labels, ttl_s: Some(7), read_only: true, ..Default::default() };
+        let asked = ActivateOptions {
+            labels,
+            ttl_s: Some(7),
+            read_only: true,
+            no_journal: true,
+            ..Default::default()
+        };
         let input = asked.to_json("s3://b/a/");
         let kept = ActivateOptions::of_run(&input);
         assert_eq!((&kept.labels, kept.ttl_s, kept.read_only), (&asked.labels, Some(7), true));
+        assert!(kept.no_journal);
         assert_eq!(kept.to_json("s3://b/a/"), input);
         // What nobody asked for is not there, as in a run of an older program.
         let none = ActivateOptions::default().to_json("s3://b/a/");

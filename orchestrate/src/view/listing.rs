@@ -144,6 +144,9 @@ pub struct ActivationLine {
     /// Whether its device refuses writes.
     #[serde(default)]
     pub read_only: bool,
+    /// Whether its file system was made without a journal.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_journal: bool,
     /// What is said of it.
     #[serde(default)]
     pub labels: Labels,
@@ -283,6 +286,7 @@ impl Host {
                         .map(|bar| bar.why.to_string()),
                     device: devices.get(&row.name).map(Given::from),
                     read_only: row.read_only,
+                    no_journal: row.no_journal,
                     labels: labels.remove(&row.id).unwrap_or_default(),
                     ttl_s: row.ttl.map(|ttl| ttl.seconds),
                     ends_ms: row.ttl.map(|ttl| clock.end_of(&ttl)),

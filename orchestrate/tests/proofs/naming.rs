@@ -166,6 +166,15 @@ fn a_clock_that_was_set_by_a_year_removes_nothing() {
 }
 
 #[test]
+fn a_directory_has_no_journal_to_leave_out() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    refused(&host, &["activate", A, "--name", "bare", "--no-journal"], "directory store");
+    assert_eq!(host.ok(&["ls"])["activations"].as_array().map(Vec::len), Some(0));
+    host.check();
+}
+
+#[test]
 fn what_is_read_only_is_mounted_and_bundled_so() {
     let bench = Bench::small();
     let host = bench.host("host");

@@ -28,6 +28,7 @@ const SCHEMAS: &[&str] = &[
     include_str!("../../../registry/schema/15.sql"),
     include_str!("../../../registry/schema/16.sql"),
     include_str!("../../../registry/schema/17.sql"),
+    include_str!("../../../registry/schema/18.sql"),
 ];
 
 const A: &str = "s3://bucket/a/";

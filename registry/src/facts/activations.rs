@@ -10,8 +10,8 @@ impl Write<'_> {
     pub(crate) fn put_activation(&self, row: &Activation) -> Result<(), Error> {
         self.run(
             "INSERT INTO activations(name, reference, origin, id, bytes, state, created_ms, unchecked,
-               when_closed, endpoint, read_only)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+               when_closed, endpoint, read_only, no_journal)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             (
                 &row.name,
                 &row.reference,
@@ -24,6 +24,7 @@ impl Write<'_> {
                 row.when_closed.map(WhenClosed::word),
                 &row.endpoint,
                 row.read_only,
+                row.no_journal,
             ),
         )?;
         let detail = format!("volume {}, found in the store", row.id);

@@ -14,7 +14,7 @@ use crate::file::place::{BUSY, not_empty, private};
 pub const APPLICATION_ID: i64 = 0x566e_6572;
 
 /// `PRAGMA user_version` that this program writes and reads.
-pub const SCHEMA_VERSION: i64 = 17;
+pub const SCHEMA_VERSION: i64 = 18;
 
 /// One SQL text per step from version n to n + 1; the first makes an empty file ours.
 const MIGRATIONS: &[&str] = &[
@@ -35,6 +35,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../schema/15.sql"),
     include_str!("../../schema/16.sql"),
     include_str!("../../schema/17.sql"),
+    include_str!("../../schema/18.sql"),
 ];
 
 /// The SQLite in which the WAL-reset corruption bug (3.7.0 to 3.51.2) is gone.

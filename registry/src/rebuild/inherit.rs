@@ -58,6 +58,7 @@ const KEPT: &[Kept] = &[
             "ttl_s",
             "ttl_from_ms",
             "read_only",
+            "no_journal",
             "former",
             "forked_from",
             "disk_state",

@@ -196,6 +196,9 @@ pub struct ActivationFact {
     /// Whether its device refuses writes.
     #[serde(default)]
     pub read_only: bool,
+    /// Whether its file system was made without a journal.
+    #[serde(default)]
+    pub no_journal: bool,
     /// The server that its image came from, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
@@ -332,6 +335,7 @@ impl Write<'_> {
                 endpoint: row.endpoint.clone(),
                 ttl: None,
                 read_only: row.read_only,
+                no_journal: row.no_journal,
                 former: None,
             })?;
             self.run(

@@ -72,6 +72,7 @@ fn run(guest: &mut Guest) -> Result<Report> {
     let grown = grows(guest, &veneer)?;
     forks(guest, &veneer)?;
     points(guest, &veneer)?;
+    unjournaled(guest, &veneer)?;
     veneer.check()?;
     veneer.close()?;
     Ok(Report::new().figure("grown_to", grown))
@@ -385,4 +386,49 @@ impl Writer {
         let thread = self.thread.take().context("it has ended")?;
         thread.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?
     }
+}
+
+/// Whether the superblock of a disk names a journal (`has_journal`, bit 2 of the compatible features).
+fn has_journal(device: &Path) -> Result<bool> {
+    use std::os::unix::fs::FileExt as _;
+    let mut features = [0];
+    File::open(device)?.read_exact_at(&mut features, 1024 + 0x5c)?;
+    Ok(features[0] & 4 != 0)
+}
+
+/// A disk without a journal is like any other, and stays without; so does its fork.
+fn unjournaled(guest: &Guest, veneer: &Veneer) -> Result<()> {
+    let copy = guest.scratch().join("copied");
+    fs::write(&copy, "copied")?;
+    let copy = format!("{}:/srv/copied", copy.display());
+    let bare = ["activate", IMAGE, "--name", "bare", "--no-journal"];
+    veneer.ok(&[&bare[..], &["--copy", &copy]].concat())?;
+    ensure!(!has_journal(&device("bare"))?, "it has a journal");
+    ensure!(has_journal(&device("a"))?, "no other one has a journal either");
+    fsck(guest, &device("bare"))?;
+    let listed = veneer.ok(&["ls"])?;
+    let line = |name: &str| {
+        let lines = listed["activations"].as_array().into_iter().flatten();
+        lines.into_iter().find(|line| line["name"] == name).cloned().unwrap_or_default()
+    };
+    ensure!(line("bare")["no_journal"] == true && line("a")["no_journal"].is_null(), "{listed}");
+
+    let at = guest.scratch().join("bare");
+    fs::create_dir(&at)?;
+    veneer.ok(&["mount", "bare", at.to_str().context("text")?])?;
+    ensure!(fs::read_to_string(at.join("srv/copied"))? == "copied", "not copied");
+    fs::write(at.join("new"), vec![7; 4 << 20])?;
+    is(&veneer.ok(&["resize", "bare", "5G"])?, "file_system", "grown")?;
+    is(&veneer.ok(&["fork", "bare", "bare-2"])?, "consistency", "clean")?;
+    veneer.ok(&["umount", "bare"])?;
+    fsck(guest, &device("bare"))?;
+    veneer.ok(&["activate", IMAGE, "--name", "bare"])?;
+    let conflict = ["activate", IMAGE, "--name", "a", "--no-journal"];
+    veneer.cmd(&conflict).run()?.expect_message(100, "with a journal").map(drop)?;
+    ensure!(!has_journal(&device("bare-2"))?, "its fork has a journal");
+    fsck(guest, &device("bare-2"))?;
+    for name in ["bare", "bare-2"] {
+        veneer.ok(&["rm", name])?;
+    }
+    Ok(())
 }

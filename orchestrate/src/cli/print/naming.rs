@@ -37,6 +37,9 @@ pub(crate) fn terms(line: &ActivationLine) -> String {
     if line.read_only {
         text.push_str("  read-only\n");
     }
+    if line.no_journal {
+        text.push_str("  has no journal\n");
+    }
     if !line.labels.is_empty() {
         put(&mut text, format_args!("  labels{}\n", labels(&line.labels)));
     }

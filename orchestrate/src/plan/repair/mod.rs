@@ -287,7 +287,7 @@ impl Facts {
     /// that has a block digest.
     fn has_journal(&self, row: &Activation) -> bool {
         let origin = self.volumes.iter().find(|volume| volume.id == row.origin);
-        origin.is_some_and(Volume::is_image)
+        origin.is_some_and(Volume::is_image) && !row.no_journal
     }
 
     /// Whether an activation runs that the settings have taken down.

@@ -43,6 +43,7 @@ fn activation(name: &str, id: u32, state: ActivationState) -> Activation {
         endpoint: None,
         ttl: None,
         read_only: false,
+        no_journal: false,
         former: None,
     }
 }
@@ -184,7 +185,11 @@ fn what_was_up_in_another_boot_is_unchecked_and_comes_up() {
     facts.activations[0].unchecked = false;
     let VolumeState::Sealed(seal) = &mut facts.volumes[0].state else { panic!("it is sealed") };
     seal.blocks = registry::Digest::from_hex(&"5a".repeat(32));
-    assert_eq!(compare(&facts).unwrap(), [up], "a journal is replayed by the next mount");
+    let replayed = std::slice::from_ref(&up);
+    assert_eq!(compare(&facts).unwrap(), replayed, "a journal is replayed by the next mount");
+    facts.activations[0].no_journal = true;
+    let unchecked = Repair::Unchecked { name: "up".into() };
+    assert_eq!(compare(&facts).unwrap(), [unchecked, up], "somebody wanted none");
 }
 
 #[test]

@@ -49,6 +49,8 @@ struct ActivateBody {
     ttl_s: Option<Number>,
     #[serde(default)]
     read_only: bool,
+    #[serde(default)]
+    no_journal: bool,
     priority: Option<Number>,
     webhook: Option<String>,
     #[serde(default)]
@@ -193,11 +195,12 @@ pub(super) fn activate(daemon: &Daemon, request: &Request) -> Result<Response, E
     let asked = Asked::image(daemon, request, &body.image, body.descriptor.as_ref())?;
     let mut asked = asked.with_copies(request, &body.copies)?;
     let (name, reference) = (body.id.as_str(), asked.image.to_string());
-    let ActivateBody { no_fetch, dry_run, read_only, .. } = body;
+    let ActivateBody { no_fetch, dry_run, read_only, no_journal, .. } = body;
     let bytes = bytes("bytes", body.bytes.as_ref(), 1)?;
     let (labels, ttl_s) = (body.labels.clone(), naming::seconds(body.ttl_s.as_ref())?);
     let copies = asked.copies.clone();
-    let options = ActivateOptions { bytes, no_fetch, dry_run, copies, labels, ttl_s, read_only };
+    let options =
+        ActivateOptions { bytes, no_fetch, dry_run, copies, labels, ttl_s, read_only, no_journal };
     options.check()?;
     let already = daemon.with_host(|host| {
         host.way = asked.way();

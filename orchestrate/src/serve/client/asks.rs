@@ -89,8 +89,16 @@ impl Verbs for Client {
         name: &str,
         options: ActivateOptions,
     ) -> Result<Activated, Error> {
-        let ActivateOptions { bytes, no_fetch, dry_run, copies, labels, ttl_s, read_only } =
-            options;
+        let ActivateOptions {
+            bytes,
+            no_fetch,
+            dry_run,
+            copies,
+            labels,
+            ttl_s,
+            read_only,
+            no_journal,
+        } = options;
         let mut body = json!({"id": name, "image": image.to_string(), "dry_run": dry_run});
         body["bytes"] = bytes.into();
         // A daemon of another day does not know the word: only who means it says it.
@@ -105,6 +113,9 @@ impl Verbs for Client {
         }
         if read_only {
             body["read_only"] = true.into();
+        }
+        if no_journal {
+            body["no_journal"] = true.into();
         }
         let mut opened = Opened::default();
         opened.image(image, &mut body);

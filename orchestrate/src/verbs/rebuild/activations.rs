@@ -141,6 +141,7 @@ fn by_row(
         unchecked: row.unchecked,
         when_closed: row.when_closed,
         read_only: row.read_only,
+        no_journal: row.no_journal,
         endpoint: row.endpoint.clone(),
         deleting,
         reserved_at: look.made_at(row.id),
@@ -240,6 +241,7 @@ fn by_record(
         unchecked: false,
         when_closed: None,
         read_only: device.is_some() && look.store.read_only(id).unwrap_or(false),
+        no_journal: has_no_journal(&look.record(id)),
         endpoint: None,
         deleting: false,
         reserved_at: look.made_at(id),
@@ -267,6 +269,14 @@ fn free_name(id: VolumeId, names: &HashSet<String>) -> String {
     let more = (2..).map(|more| format!("recovered-{id}-{more}"));
     let mut all = [format!("recovered-{id}")].into_iter().chain(more);
     all.find(|name| !names.contains(name)).unwrap_or_default()
+}
+
+/// Whether there is an ext4 after the seal record that names no journal (kernel's ext4/super.rst): `has_journal` is bit 2
+/// of the compatible features.
+fn has_no_journal(bytes: &[u8]) -> bool {
+    const MAGIC: [u8; 2] = [0x53, 0xef];
+    let magic = bytes.get(1024 + 0x38..1024 + 0x3a);
+    magic == Some(&MAGIC) && bytes.get(1024 + 0x5c).is_some_and(|features| features & 4 == 0)
 }
 
 /// Size of the ext4 after the seal record, where the bytes go so far (kernel's ext4/super.rst).

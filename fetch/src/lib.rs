@@ -9,13 +9,10 @@ mod clock;
 mod distribution;
 mod error;
 mod flow;
-#[cfg(test)]
-mod fuzz;
 mod http;
 pub mod image;
 mod keys;
-mod locator;
-mod reference;
+mod name;
 mod s3;
 mod text;
 
@@ -33,8 +30,8 @@ pub use flow::body::{Body, Summary};
 pub use flow::leftover::{Leftover, leftovers};
 pub use flow::upload::{Opening, Upload, Uploaded};
 pub use http::retry::may_retry;
-pub use locator::{BlobRef, Locator};
-pub use reference::{Place, Reference};
+pub use name::locator::{BlobRef, Locator};
+pub use name::reference::{Place, Reference};
 pub use s3::endpoint::Addressing;
 pub use s3::fallback::Fallback;
 pub use s3::object::{Expect, ImageRef, Layer, Object, ObjectRef, Small};

@@ -163,7 +163,10 @@ fn a_source_that_is_away_is_told_at_once_with_the_patience_that_is_left() {
     assert!(first.contains("patience for 2 s") && first.contains("refused"), "{said}");
     assert!(first.contains("gave up after 1 try: "), "one, and nothing was waited for: {said}");
     let last = said.lines().last().unwrap();
-    assert!(last.contains("no source could be asked for 2.") && !said.contains("0.0 s"), "{said}");
+    assert!(
+        last.contains("no source could be reached for 2.") && !said.contains("0.0 s"),
+        "{said}"
+    );
     let (code, out, said) = run(&origin.url(), &[&args[..], &["--source-fallback", "1"]].concat());
     assert!(code == Some(0) && out == bytes, "{said}");
     assert!(said.lines().next().unwrap().contains("the origin is asked in "), "{said}");

@@ -146,7 +146,7 @@ fn what_a_store_says_no_to_is_told_as_its_own_word_and_asks_for_no_login() {
         ]);
         let error = get(&server, &options, &blob).unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
-        assert!(error.to_string().contains("the registry sent on to"), "{error}");
+        assert!(error.to_string().contains("the registry redirected to"), "{error}");
         assert_eq!((server.count(), elsewhere.count()), (1, 1));
         assert_eq!(sent(&elsewhere, "authorization"), [None]);
     }

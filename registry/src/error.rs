@@ -63,8 +63,8 @@ pub enum Error {
     },
     /// The file is there, and nothing is in it.
     #[error(
-        "{} is empty: a registry that was cut off; restore a backup, or `orchestrate rebuild` \
-         makes one of what the store has",
+        "{} is empty: the registry was cut short; restore a backup, or run `orchestrate \
+         rebuild`, which makes a registry from the store",
         .path.display()
     )]
     Empty {

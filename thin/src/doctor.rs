@@ -144,7 +144,11 @@ fn kernel() -> Finding {
 
 fn udev() -> Finding {
     let runs = Path::new("/run/udev/control").exists();
-    let found = if runs { "runs; told to leave our devices alone" } else { "none; not needed" };
+    let found = if runs {
+        "running; veneer tells it to leave its devices alone"
+    } else {
+        "none; not needed"
+    };
     finding(Level::Good, "udev", found.to_owned(), "")
 }
 
@@ -240,7 +244,7 @@ fn space_map(pool: &Pool) -> Option<Finding> {
         lost.data, lost.metadata
     );
     let advice =
-        "an older thin_repair counted too few: take the pool down, then `thin pool repair`";
+        "an older thin_repair counted too few blocks: take the pool down, then `thin pool repair`";
     Some(finding(Level::Bad, &format!("pool {}: space map", pool.name()), found, advice))
 }
 
@@ -265,7 +269,7 @@ fn pool(name: &str, table: &PoolTable, status: &PoolStatus) -> Vec<Finding> {
     }
     if table.block.bytes() > 256 << 10 {
         let found = format!("{} KiB", table.block.bytes() >> 10);
-        let advice = "64K wastes least with many small layers; a pool's block size is for life";
+        let advice = "64K wastes least with many small layers; the block size of a pool cannot be changed later";
         say(Level::Note, "block size", found, advice);
     }
     if let Some(working) = status.working() {

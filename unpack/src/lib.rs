@@ -14,17 +14,14 @@
 mod archive;
 mod diff;
 mod error;
-mod escape;
 mod ext4;
 mod limits;
 mod read;
 mod record;
 pub mod sandbox;
 mod sha;
-mod stop;
 mod sys;
 mod tree;
-mod wall;
 
 /// Raised with every change of what is refused: what another version refused may be fine.
 pub const VERSION: u32 = 5;
@@ -36,10 +33,11 @@ pub use archive::pack::Packer;
 pub use archive::pax::Time;
 pub use archive::timed::Timed;
 pub use diff::{Diffed, diff_images, diff_trees};
+pub use error::escape::{Escaped, escaped, escaped_whole};
 pub use error::image::{Flaw, FlawKind};
 pub use error::refusal::{Class, DependsOn, Place, Refusal, Space, Value};
+pub use error::stop::Stop;
 pub use error::{Error, Kind};
-pub use escape::{Escaped, escaped, escaped_whole};
 pub use ext4::apply::{
     Before, ImageError, apply_image, drop_journal, geometry, grow_image, is_marked, layers,
     make_blank, mark,
@@ -58,7 +56,6 @@ pub use read::verify::{Difference, Verified, list, verify};
 pub use read::walk::{tree_digest, tree_digest_until};
 pub use record::applied::Applied;
 pub use record::chunk_set::ChunkSet;
-pub use stop::Stop;
 pub use tree::fd::apply::{apply, apply_with};
 pub use tree::fd::open::open_beneath;
 pub use tree::fd::root::{Root, remove_tree, remove_tree_until, sync};

@@ -32,7 +32,7 @@ pub(crate) fn waits(event: &Event<'_>) {
         Event::Waiting { subject, waited } => {
             let seconds = waited.as_secs();
             output::complain(&format!(
-                "fetch: {subject:?}: nothing has come for {seconds} s, waiting"
+                "fetch: {subject:?}: nothing has arrived for {seconds} s, waiting"
             ));
         }
         Event::Away { error, again, origin, left, .. } => {

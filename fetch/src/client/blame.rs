@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::locator::Locator;
+use crate::name::locator::Locator;
 
 /// What a client does about a source that gave something wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

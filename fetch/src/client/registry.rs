@@ -14,7 +14,7 @@ use crate::http::checksum::Checksum;
 use crate::http::head::text;
 use crate::http::sign::{self, Hold};
 use crate::image::{DOCUMENT_BYTES_MAX, Digest, RegistryRef};
-use crate::locator::{BlobRef, Locator};
+use crate::name::locator::{BlobRef, Locator};
 use crate::s3::options::{Event, Options};
 use crate::text::range::ContentRange;
 
@@ -117,7 +117,7 @@ impl Client {
         let joint = if matches!(which, Which::Tag(_)) { ":" } else { "@" };
         let subject = format!("{}{joint}{}", repository.text(), which.text());
         // A tag becomes a part of a path, and not every one was a reference before.
-        crate::locator::registry(&subject)?;
+        crate::name::locator::registry(&subject)?;
         Ok((repository, subject))
     }
 

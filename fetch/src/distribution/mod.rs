@@ -184,7 +184,7 @@ impl Repository {
                 {
                     hops += 1;
                     let next = match hops > HOPS_MAX {
-                        true => Err("there were too many before it"),
+                        true => Err("too many redirects came before it"),
                         false => rules::redirect(&self.server, &server, &to, options),
                     };
                     match next {

@@ -49,7 +49,7 @@ pub(crate) fn realm(
     }
     if !is_https && !may_be_plain(server, &options.registry_http) {
         return Err(
-            "it is reached by plain http, which is for this machine alone; if that is meant, list it by \
+            "it is reached over plain http, which is allowed for this machine only; if that is intended, list it with \
              --registry-http",
         );
     }
@@ -59,16 +59,16 @@ pub(crate) fn realm(
     match Where::of(server.host()) {
         Where::Here if Where::of(registry.host()) == Where::Here => Ok(url),
         Where::Here => Err(
-            "it is on this machine, and the registry is not; if that is meant, list it by --registry-realm",
+            "it is on this machine, and the registry is not; if that is intended, list it with --registry-realm",
         ),
         Where::Private => Err(
-            "it is an address of a private network, and not the registry's own; if that is meant, list it by \
+            "it is an address of a private network, and not the registry's own; if that is intended, list it with \
              --registry-realm",
         ),
-        Where::Odd => Err("its host is a number that is no address in the usual spelling"),
+        Where::Odd => Err("its host is a number but not an IP address in the usual notation"),
         Where::Elsewhere if is_https => Ok(url),
         Where::Elsewhere => Err(
-            "it is another host, by plain http; if that is meant, list it by --registry-realm, too",
+            "it is another host over plain http; if that is intended, list it with --registry-realm as well",
         ),
     }
 }
@@ -95,7 +95,7 @@ pub(crate) fn redirect(
     }
     if !server.is_https() && !may_be_plain(server, &options.registry_http) {
         return Err(
-            "it leads to plain http, which is for this machine alone; if that is meant, list the host by \
+            "it leads to plain http, which is allowed for this machine only; if that is intended, list the host with \
              --registry-http",
         );
     }
@@ -103,7 +103,7 @@ pub(crate) fn redirect(
         Where::Here if Where::of(registry.host()) != Where::Here => {
             Err("it leads to this machine, and the registry is not on it")
         }
-        Where::Odd => Err("its host is a number that is no address in the usual spelling"),
+        Where::Odd => Err("its host is a number but not an IP address in the usual notation"),
         Where::Here | Where::Private | Where::Elsewhere => Ok(url),
     }
 }

@@ -63,8 +63,8 @@ pub(crate) fn basic(name: &str, password: &str) -> String {
 /// # Errors
 /// No header can carry it.
 pub(crate) fn put(headers: &mut HeaderMap, authorization: &str) -> Result<(), &'static str> {
-    let mut value =
-        HeaderValue::from_str(authorization).map_err(|_| "it has what no header can carry")?;
+    let mut value = HeaderValue::from_str(authorization)
+        .map_err(|_| "it has characters that no header can carry")?;
     value.set_sensitive(true);
     headers.insert(header::AUTHORIZATION, value);
     Ok(())
@@ -138,7 +138,7 @@ fn send(
     let response = http.send(subject, request, Some(options.answer_timeout));
     let response = response.map_err(|error| match error {
         Error::Redirect { subject, status, to, .. } => {
-            let why = "it is a token server's, and leads away from what the registry named";
+            let why = "it comes from a token server and leads away from the server that the registry named";
             Error::Redirect { subject, status, to, why }
         }
         other => other,
@@ -173,7 +173,7 @@ pub(crate) fn parse(bytes: &[u8], asked: Duration) -> Result<Token, &'static str
     }
     // RFC 6750 2.1, and whatever else a header carries without being read in two ways.
     if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("its token has what no header can carry");
+        return Err("its token has characters that no header can carry");
     }
     let told = answered.expires_in.filter(|seconds| *seconds > 0.0);
     let lasts = told.map_or(LASTS, |seconds| {

@@ -140,13 +140,13 @@ impl Answer {
                 "the key that the object is encrypted with cannot be used: have it enabled in KMS"
             }
             (403, "AccessDenied") if kms => {
-                "the keys may not decrypt it: kms:Decrypt is to be allowed for its KMS key"
+                "the keys may not decrypt it: allow kms:Decrypt for its KMS key"
             }
             (400, "InvalidRequest") if said.contains("Server Side Encryption") => {
                 "it is encrypted with a key that the customer keeps (SSE-C), which is not supported"
             }
             (_, "AccountProblem" | "AllAccessDisabled" | "NotSignedUp") => {
-                "the server has closed the account: its owner has to see to it"
+                "the server has closed the account: its owner has to contact the provider"
             }
             (401 | 403, "AccessDenied" | "") if self.writing => {
                 "check that these credentials may write there (s3:PutObject, \
@@ -160,8 +160,8 @@ impl Answer {
                 "it is not public: leave --anonymous out, or set credentials"
             }
             (401 | 403, "AccessDenied" | "") => {
-                "check that these credentials may read it (s3:GetObject, s3:ListBucket); a bucket whose reader \
-                 pays wants --requester-pays, and a public one may want --anonymous"
+                "check that these credentials may read it (s3:GetObject, s3:ListBucket); a \
+                 requester-pays bucket needs --requester-pays, and a public one may need --anonymous"
             }
             (401 | 403, _) => "check the credentials",
             (_, "NoSuchBucket") => "check the bucket and the endpoint",
@@ -179,18 +179,18 @@ impl Answer {
     fn advice_of_registries(&self) -> Option<&'static str> {
         Some(match (self.api, self.status, self.code.as_deref().unwrap_or_default()) {
             (Api::Token, 400, _) => {
-                "it does not understand what is asked: check the login (docker login)"
+                "it does not understand the request: check the login (docker login)"
             }
             (Api::Elsewhere, 400 | 401 | 403, _) => {
-                "the registry sent on to it, and it takes what the registry signed for no longer, or not from here: \
+                "the registry redirected to it, and it does not accept the signature of the registry, which may have expired: \
                  try again, and check this machine's clock and proxy"
             }
-            (_, 429, _) => "it limits how often is asked: log in, or wait",
+            (_, 429, _) => "it limits the number of requests: log in, or wait",
             (Api::Registry, _, "NAME_UNKNOWN" | "NAME_INVALID") => {
                 "check the repository's name; some registries say this of what needs a login, too"
             }
             (Api::Registry, _, "MANIFEST_UNKNOWN" | "TAG_INVALID") => "check the tag or the digest",
-            (Api::Registry, 403, _) => "check that who asks may pull from this repository",
+            (Api::Registry, 403, _) => "check that this account may pull from this repository",
             (Api::Registry, 404, _) => {
                 "check the repository, and the tag or the digest; some registries say this of what needs a login, too"
             }
@@ -204,7 +204,7 @@ impl Answer {
             Api::S3 => "the server",
             Api::Registry => "the registry",
             Api::Token => "the token server",
-            Api::Elsewhere => "the server that the registry sent on to",
+            Api::Elsewhere => "the server that the registry redirected to",
         }
     }
 }
@@ -274,7 +274,7 @@ mod tests {
                 "AccessDenied",
                 "not authorized to perform: kms:Decrypt",
                 false,
-                "kms:Decrypt is",
+                "allow kms:Decrypt for",
             ),
             (403, "AccessDenied", "Access Denied", true, "leave --anonymous out"),
             (403, "AccessDenied", "Access Denied", false, "--requester-pays"),

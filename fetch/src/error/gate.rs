@@ -94,7 +94,7 @@ impl fmt::Display for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Gate::Demand { server, why, got } => {
-                write!(f, "the registry {} wants to know who asks, and {why}", quoted(server))?;
+                write!(f, "the registry {} asks for a login, and {why}", quoted(server))?;
                 match got.is_empty() {
                     true => Ok(()),
                     false => write!(f, ": {}", quoted(got)),
@@ -102,7 +102,7 @@ impl fmt::Display for Gate {
             }
             Gate::Realm { server, realm, why } => write!(
                 f,
-                "the registry {} names the token server {}, which is not asked: {why}",
+                "the registry {} names the token server {}, which is not used: {why}",
                 quoted(server),
                 quoted(realm)
             ),

@@ -47,7 +47,7 @@ pub enum Error {
     },
     /// A key that S3 allows but no URL can carry: it has a `.` or `..` segment (RFC 3986 5.2.4).
     #[error(
-        "{}: a key with a \".\" or \"..\" segment cannot be asked for by URL: copy the object to another key",
+        "{}: a key with a \".\" or \"..\" segment cannot be requested by URL: copy the object to another key",
         quoted(.subject)
     )]
     Unaddressable {
@@ -165,7 +165,7 @@ pub enum Error {
     },
     /// Neither the answer nor the caller says how long the object is, so a cut would go unseen.
     #[error(
-        "{}: the server gives no Content-Length: a cut would go unseen; pass the size",
+        "{}: the server sends no Content-Length, so a truncated object would go unnoticed; pass the size",
         quoted(.subject)
     )]
     NoLength {
@@ -174,7 +174,7 @@ pub enum Error {
     },
     /// The stream broke and the server gave no strong ETag (nor is there a digest) to go on safely.
     #[error(
-        "{}: broken at byte {at} and the server gives no strong ETag to go on with",
+        "{}: the stream broke at byte {at} and cannot be resumed: the server sends no strong ETag",
         quoted(.subject)
     )]
     Unresumable {
@@ -230,7 +230,7 @@ pub enum Error {
     /// All bytes came, some of them out of a spool, and their digest is another one. Who is to blame
     /// is not known; the spool is gone, so the next try is all the server's.
     #[error(
-        "{}: digest mismatch with {reused} bytes of an earlier try, now removed: try again",
+        "{}: digest mismatch, with {reused} bytes that an earlier attempt left and that are removed now: try again",
         quoted(.subject)
     )]
     Rotten {
@@ -370,7 +370,7 @@ pub enum Error {
     },
     /// A request that writes, without keys to sign it.
     #[error(
-        "{}: what writes is always signed, and there are no credentials: set \
+        "{}: uploads are always signed, and there are no credentials: set \
          AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile, and leave --anonymous out",
         quoted(.subject)
     )]
@@ -380,7 +380,7 @@ pub enum Error {
     },
     /// Local bytes that are not what they are to be uploaded as.
     #[error(
-        "{}: its {field} is {}, and it has to be {}: it is not uploaded; copy or pull the image anew",
+        "{}: its {field} is {} but must be {}: it is not uploaded; copy or pull the image again",
         quoted(.place),
         bare(.got),
         bare(.want)
@@ -397,8 +397,8 @@ pub enum Error {
     },
     /// An upload in parts that somebody else ended, however often it was begun anew.
     #[error(
-        "{}: somebody else ended the upload in parts each of the {begun} times that it was \
-         begun: try again when nobody else cleans up there",
+        "{}: another client aborted the multipart upload each of the {begun} times that it was \
+         started: try again when nothing removes unfinished uploads there",
         quoted(.subject)
     )]
     Vanished {
@@ -420,8 +420,8 @@ pub enum Error {
     },
     /// No source of an object can be asked, and the origin may not be.
     #[error(
-        "{}: no source could be asked{}, and the source fallback is not now: look at \
-         the sources, or let the origin be asked (--source-fallback now)",
+        "{}: no source could be reached{}, and the origin may not be asked yet: check the \
+         sources, or allow the origin at once (--source-fallback now)",
         quoted(.subject),
         Over(" for", *.waited)
     )]
@@ -435,7 +435,7 @@ pub enum Error {
         last: Option<Box<Error>>,
     },
     /// A body was read again after it had failed.
-    #[error("{}: read after it had failed", quoted(.subject))]
+    #[error("{}: the stream was read again after it had failed", quoted(.subject))]
     Spent {
         /// The object.
         subject: String,
@@ -463,7 +463,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A thread could not be started, or died.
-    #[error("unable to run a thread for a range")]
+    #[error("unable to start a thread for a range")]
     Thread {
         /// What the kernel said.
         source: io::Error,

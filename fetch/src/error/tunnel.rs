@@ -11,12 +11,12 @@ pub(crate) fn refusal(said: &str) -> Option<&'static str> {
 pub(crate) fn advice(status: u16) -> Option<&'static str> {
     match status {
         407 => Some(
-            "it wants a name and a password: put them into the proxy variable, http://name:password@host:port",
+            "it requires a name and a password: put them into the proxy variable, http://name:password@host:port",
         ),
         401 | 403 => {
             Some("its rules forbid this server: have them changed, or put it into NO_PROXY")
         }
-        400 | 404 | 405 | 501 => Some("it is no proxy for this: check the proxy variable"),
+        400 | 404 | 405 | 501 => Some("it does not proxy this: check the proxy variable"),
         _ => None,
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn tried(tries: u32) -> &'static str {
 /// What helps where the reference has a version, as other tools write it.
 pub(super) fn version(subject: &str, answer: &Answer) -> String {
     match subject.rsplit_once("?versionId=").filter(|_| answer.status == 404) {
-        Some((_, id)) => format!("; a version is asked for by --version-id {}", bare(id)),
+        Some((_, id)) => format!("; to request a version, pass --version-id {}", bare(id)),
         None => String::new(),
     }
 }

@@ -16,7 +16,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::flow::body::{Body, Summary};
 use crate::http::retry::LOOK;
-use crate::locator::Locator;
+use crate::name::locator::Locator;
 use crate::s3::object::Expect;
 use crate::s3::options::Stop;
 

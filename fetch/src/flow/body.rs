@@ -15,7 +15,7 @@ use crate::flow::promise::Promise;
 use crate::flow::ranges::Ranges;
 use crate::flow::spool::Spool;
 use crate::flow::stream::{Stream, is_about_the_range};
-use crate::locator::Locator;
+use crate::name::locator::Locator;
 use crate::s3::options::{Event, Watch};
 use crate::text::digest::Sha256;
 

@@ -14,7 +14,7 @@ use crate::error::{Error, wording};
 use crate::flow::breaker::Breaker;
 use crate::http::retry::{LOOK, PROGRESS_BYTES, dice};
 use crate::http::vigil::Waiting;
-use crate::locator::Locator;
+use crate::name::locator::Locator;
 use crate::s3::fallback::Fallback;
 use crate::s3::options::Event;
 

@@ -16,7 +16,7 @@ use crate::flow::ranges::{JOBS, JOBS_MAX, PART_BYTES, Ranges, SIZE_MIN};
 use crate::flow::spool::{Identity, Place, STEM, Spool, parent};
 use crate::flow::stream::{Stream, check_size};
 use crate::http::checksum::Checksum;
-use crate::locator::Locator;
+use crate::name::locator::Locator;
 use crate::s3::object::Expect;
 use crate::text::digest::Sha256;
 

@@ -10,7 +10,7 @@ use std::{fmt, thread};
 use crate::client::Client;
 use crate::flow::pin::Pin;
 use crate::http::checksum::Checksum;
-use crate::locator::Locator;
+use crate::name::locator::Locator;
 use crate::s3::options::Event;
 
 /// How long the question may take.

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::flow::pin::Pin;
 use crate::flow::pressure::Pressure;
 use crate::flow::stream::Stream;
-use crate::locator::Locator;
+use crate::name::locator::Locator;
 
 /// Bytes of one range. Smaller ones cost requests, larger ones memory: four of these keep the whole
 /// program below 16 MiB. docs/fetch.md promises this number, and that parts begin at multiples of it, to

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::flow::pin::Pin;
-use crate::locator::Locator;
+use crate::name::locator::Locator;
 use crate::text::digest::Sha256;
 
 /// Whose bytes a spool holds, as the two halves of its name.
@@ -187,7 +187,7 @@ impl Spool {
             if !is_ours(&opened) {
                 if !again {
                     let source = ErrorKind::PermissionDenied.into();
-                    return Err(failed("begin anew, where somebody puts another each time,")(
+                    return Err(failed("start over, because another process keeps replacing")(
                         source,
                     ));
                 }

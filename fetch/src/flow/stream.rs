@@ -22,7 +22,7 @@ use crate::http::head::{self, etag, modified};
 use crate::http::retry::{Trial, may_retry};
 use crate::http::sign::Hold;
 use crate::http::vigil::Waiting;
-use crate::locator::Locator;
+use crate::name::locator::Locator;
 use crate::s3::object::Expect;
 use crate::s3::options::Event;
 use crate::text::range::ContentRange;

@@ -126,7 +126,7 @@ fn challenges(field: &str) -> Result<Vec<Challenge>, &'static str> {
         // "parameter names MUST only occur once per challenge" (RFC 9110 11.2): which of two counts is a matter of
         // opinion, and opinions of where a password goes to are not for here.
         if challenge.parameters.iter().any(|(known, _)| *known == name) {
-            return Err("a challenge in its WWW-Authenticate says one thing twice");
+            return Err("a challenge in its WWW-Authenticate has a parameter twice");
         }
         challenge.parameters.push((name, value));
     }

@@ -9,7 +9,7 @@ use crate::image::{
     ArchivePick, Archives, Config, Digest, Document, Entry, Error, Index, Manifest, Pick, Platform,
     cosign, is_layout, media_type_of, named, told, with_entries,
 };
-use crate::reference::Reference;
+use crate::name::reference::Reference;
 
 /// xorshift64*.
 struct Dice(u64);

@@ -64,7 +64,7 @@ pub(crate) fn ask(ask: &Ask, options: &Options, look: Lookup<'_>) -> Result<Keys
         407 => Err(failed(ask, "the proxy of the environment wants a name and a password (407)")),
         429 | 500..600 => Err(busy("the token service (STS) is out of order")),
         _ => match refusal(&document) {
-            Refused::Busy => Err(busy("the token service (STS) asks for patience")),
+            Refused::Busy => Err(busy("the token service (STS) is overloaded")),
             Refused::Because(why) => Err(failed(ask, why)),
         },
     }

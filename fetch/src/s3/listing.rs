@@ -180,7 +180,7 @@ fn flag(text: &str) -> Result<bool, &'static str> {
 fn once<T>(place: &mut Option<T>, value: T) -> Result<(), &'static str> {
     match place.replace(value) {
         None => Ok(()),
-        Some(_) => Err("an entry says one thing twice"),
+        Some(_) => Err("an entry has an element twice"),
     }
 }
 

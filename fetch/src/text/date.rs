@@ -128,6 +128,8 @@ mod tests {
             assert_eq!(http(text), Some(784_111_777), "{text}");
         }
         assert_eq!(http("Sat, 21 Nov 2026 05:35:02 GMT"), Some(1_795_239_302));
+        // As the formatter for RFC 1123 of Java's library writes days below ten.
+        assert_eq!(http("Tue, 3 Jun 2008 11:05:30 GMT"), Some(1_212_491_130));
         for bad in [
             "",
             "3",

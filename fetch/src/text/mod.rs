@@ -3,6 +3,8 @@
 pub(crate) mod base64;
 pub(crate) mod date;
 pub(crate) mod digest;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod quote;
 pub(crate) mod range;
 pub(crate) mod warning;

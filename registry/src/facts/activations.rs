@@ -72,7 +72,7 @@ impl Write<'_> {
         match (self.run(sql, (name, word))?, word) {
             (0, _) => Ok(()),
             (_, Some(word)) => self.told(name, &format!("{word}, as soon as it is closed")),
-            (_, None) => self.told(name, "what was to come when it is closed is taken back"),
+            (_, None) => self.told(name, "nothing is to happen any more when it is closed"),
         }
     }
 

@@ -228,7 +228,7 @@ impl Registry {
                 return Ok(());
             }
             let anew = "PRAGMA auto_vacuum = INCREMENTAL; VACUUM";
-            self.conn.execute_batch(anew).map_err(Error::sqlite("write the file anew"))?;
+            self.conn.execute_batch(anew).map_err(Error::sqlite("rewrite the file"))?;
         }
         let mut left = self.number("freelist_count")?;
         let gives_back = left > PAGES_KEPT || free > PAGES_KEPT;

@@ -167,7 +167,7 @@ pub(crate) struct Deactivate {
     pub(crate) name: String,
 }
 
-/// Make an active volume longer and, unless told not to, the ext4 on it.
+/// Make an active volume longer, and the ext4 on it as well (unless --device-only).
 ///
 /// For a volume of orchestrate nothing else has to be done: its next command records the new size.
 #[derive(FromArgs, Debug)]
@@ -277,10 +277,10 @@ pub(crate) struct Rescue {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "watch")]
 pub(crate) struct Watch {
-    /// stop after so many events (default: never)
+    /// stop after this many events (default: never)
     #[argh(option)]
     pub(crate) events: Option<u64>,
-    /// stop after so many seconds (default: never)
+    /// stop after this many seconds (default: never)
     #[argh(option)]
     pub(crate) seconds: Option<u64>,
     /// with --grow-to: directory of the pool, which grows whenever its data or metadata runs low,

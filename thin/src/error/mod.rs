@@ -85,7 +85,7 @@ pub enum Error {
     },
     /// The directory has no pool.
     #[error(
-        "no pool here, for there is no \"{}\": name its directory, or make one with \
+        "no pool here: \"{}\" does not exist; name its directory, or make one with \
          `thin pool init`",
         shown(.path)
     )]
@@ -126,7 +126,7 @@ pub enum Error {
         id: ThinId,
     },
     /// The pool has such a thin already.
-    #[error("pool \"{}\" already has thin {id}: take an id that `thin ls` lacks", clean(.pool))]
+    #[error("pool \"{}\" already has thin {id}: choose an id that `thin ls` does not list", clean(.pool))]
     ThinExists {
         /// The pool.
         pool: String,
@@ -217,8 +217,8 @@ pub enum Error {
     },
     /// A pool was to grow, and not said how far.
     #[error(
-        "the new size is missing: the pool has {} of data and {} of metadata; to double \
-         its data, `thin pool grow {} --data {}M`; the other is --metadata",
+        "the new size is missing: the pool has {} of data and {} of metadata; `thin pool \
+         grow {} --data {}M` would double its data; --metadata grows the metadata",
         Bytes(*.data),
         Bytes(*.metadata),
         shown(.dir),
@@ -235,7 +235,7 @@ pub enum Error {
     /// The pool counts blocks as free that it will never give out.
     #[error(
         "pool \"{}\" has grown, but {} data and {} metadata blocks of it will never be \
-         given out: an older thin_repair counted too few: take its volumes down, then \
+         given out: an older thin_repair counted too few blocks: take its volumes down, then \
          `thin pool down {dir}`, `thin pool repair {dir}`, `thin pool up {dir}`",
         clean(.pool),
         .unreachable.data,
@@ -359,10 +359,10 @@ fn held(name: &str, waited_ms: &u64, holders: &[Holder], f: &mut fmt::Formatter)
         _ => write!(f, "device \"{}\" is still open after {waited_ms} ms", clean(name))?,
     }
     match holders {
-        [] => write!(f, ", by nobody that /proc or /sys shows: try again"),
+        [] => write!(f, ", and neither /proc nor /sys shows by whom: try again"),
         some => {
             some.iter().try_for_each(|holder| write!(f, "; {holder}"))?;
-            write!(f, ": end that, then try again")
+            write!(f, ": end this use, then try again")
         }
     }
 }

@@ -190,7 +190,7 @@ fn format_and_stamp(dm: &Dm, dir: &Path, header: &Header) -> Result<(), Error> {
         return Err(Error::Refused {
             path: dir.join(&header.metadata.path),
             why: "its first 4096 bytes are not zero: it may be another pool's".to_owned(),
-            hint: "if it holds nothing of worth, zero them first",
+            hint: "if it holds nothing of value, overwrite them with zeros first",
         });
     }
     let spec = PoolSpec {

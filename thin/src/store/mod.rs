@@ -411,7 +411,7 @@ pub(crate) fn lock(dir: &Path) -> Result<Flock<File>, Error> {
             // A daemon that looks after its pool's room has it for a moment, again and again.
             Err((back, Errno::EWOULDBLOCK)) if begun.elapsed() < LOCK_WAIT => file = back,
             Err((_, errno)) => {
-                return Err(Error::errno("another `thin pool` command has", &path, errno));
+                return Err(Error::errno("another `thin pool` command holds", &path, errno));
             }
         }
         sleep(Duration::from_millis(20));

@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::archive::buffers::too_long;
+use crate::error::stop::Stop;
 use crate::limits::Limits;
-use crate::stop::Stop;
 
 /// How often it is asked whether anybody still wants it.
 const LOOK: Duration = Duration::from_millis(100);

@@ -54,7 +54,7 @@ pub(crate) struct Flags {
     /// layer is read
     #[argh(switch)]
     pub(crate) grow: bool,
-    /// with --device: whoever calls knows that nobody has written to the device since it was sealed
+    /// with --device: promises that nobody has written to the device since it was sealed
     #[argh(switch)]
     pub(crate) parent_sealed: bool,
     /// with --device --blank: also over a file system that this program has made
@@ -72,15 +72,14 @@ pub(crate) struct Flags {
     /// print the digest of the whole tree below --root, or in --image
     #[argh(switch)]
     pub(crate) tree_digest: bool,
-    /// write to standard output what the tree below --root, or in --image, has that the one in --base has not: a layer
-    /// that makes of the one the other
+    /// write to standard output a layer that turns the tree in --base into the tree below --root, or in --image
     #[argh(switch)]
     pub(crate) diff: bool,
     /// with --diff: the tree that the layer will be applied to, a directory or an image as the other one
     #[argh(option)]
     pub(crate) base: Option<PathBuf>,
-    /// file with the digests of the chunks of an --image or a --device. With a layer it is made, or brought up to date;
-    /// with --verify, which reads no layer then, the image is held against it
+    /// file with the digests of the chunks of an --image or a --device. With a layer it is created or updated;
+    /// with --verify, which reads no layer then, the image is compared with it
     #[argh(option)]
     pub(crate) chunks: Option<PathBuf>,
     /// print the digest of all chunks of an --image or a --device of this program: equal layers and geometry have

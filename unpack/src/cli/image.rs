@@ -213,7 +213,7 @@ fn grow(flags: &Flags, file: &File, is_device: bool) -> anyhow::Result<bool> {
         Err(error) => {
             let text = format!(
                 "a growth was begun and has not ended, so throw the image away and take a copy of what it was, or \
-                 make it anew: {error}"
+                 create it again: {error}"
             );
             return Err(anyhow!(Usage(text)));
         }

@@ -4,16 +4,18 @@
 //! decided by the programs; what is refused and why is decided in `header`, `pax`, `entry`,
 //! `archive` and `apply`.
 
+pub(crate) mod escape;
 pub(crate) mod image;
 pub(crate) mod refusal;
+pub(crate) mod stop;
 
 use std::borrow::Cow;
 use std::{fmt, io};
 
+use crate::error::escape::escaped;
 use crate::error::image::Flaw;
 use crate::error::refusal::{Class, DependsOn, Place, Refusal, Space, cut};
-use crate::escape::escaped;
-use crate::wall::Standing;
+use crate::limits::wall::Standing;
 
 /// What a caller can do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,7 +238,7 @@ fn walls(down: &[Standing], f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let and = if n == 0 { ": " } else { "; " };
         write!(f, "{and}{}: {}", wall.wall.name(), wall.note)?;
     }
-    f.write_str("; `--sandbox on` does with those that stand")
+    f.write_str("; `--sandbox on` continues with those that can")
 }
 
 /// An error that does not know its place yet: what the layers below the loop return.

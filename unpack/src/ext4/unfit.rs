@@ -16,19 +16,19 @@ pub enum Unfit {
     Foreign,
     /// It was made by another version of the format.
     #[error(
-        "it was made by version {0} of the format, and this program has version {VERSION}; make it anew"
+        "it was made by version {0} of the format, and this program has version {VERSION}; create it again"
     )]
     Version(u32),
     /// A layer was begun in it and never ended.
     #[error(
         "a layer was begun in it and has not ended; if no other process is writing it now, throw it \
-         away and make it anew"
+         away and create it again"
     )]
     Unsealed,
     /// It is not as it was sealed: somebody has mounted it read-write, or it is damaged.
     #[error(
-        "it is not as it was sealed: it was mounted for writing, or is damaged; only what nobody has \
-         written to can get another layer"
+        "it is not as it was sealed: it was mounted for writing, or is damaged; a layer can be added \
+         only to an unchanged image"
     )]
     Changed,
     /// It is shorter than its file system, as a copy that was not ended.
@@ -108,7 +108,7 @@ impl Unfit {
 /// What was found at the first byte that is not zero.
 fn found(at: u64) -> String {
     match at == MARK_OFFSET {
-        true => ", but holds a file system of this program: --force makes it anew".to_owned(),
+        true => ", but holds a file system of this program: --force replaces it".to_owned(),
         false => format!(": byte {at} is not zero"),
     }
 }

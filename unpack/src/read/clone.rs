@@ -12,9 +12,9 @@ use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{Whence, ftruncate, linkat, lseek, symlinkat};
 
 use crate::archive::pax::Time;
+use crate::error::stop::Stop;
 use crate::error::{Error, Fault};
 use crate::read::walk::walk;
-use crate::stop::Stop;
 use crate::sys::{self, On};
 use crate::tree::budget::Budget;
 use crate::tree::fd::handle::spec;

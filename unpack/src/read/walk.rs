@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use nix::sys::stat::FileStat;
 
+use crate::error::stop::Stop;
 use crate::error::{Error, Fault};
 use crate::limits::Limits;
 use crate::record::place::Spill;
 use crate::record::runs::{Row, Sorter};
 use crate::record::{Hashed, Record, hardlink, key};
 use crate::sha::Sha256;
-use crate::stop::Stop;
 use crate::tree::budget::Budget;
 use crate::tree::dirs::join;
 use crate::tree::fd::look::{read_known, read_node};

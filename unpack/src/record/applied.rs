@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::archive::content::{Blob, Diff};
 use crate::archive::entry::{Entry, Node};
 use crate::limits::Compression;
+use crate::limits::wall::Standing;
 use crate::record::chunk_set::ChunkSet;
-use crate::wall::Standing;
 
 /// A layer that was applied whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

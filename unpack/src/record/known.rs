@@ -102,7 +102,7 @@ fn read_line(line: &str) -> Option<(Vec<u8>, Option<Hashed>)> {
     Some((key(&path), hashed))
 }
 
-/// Reads back what [`crate::escape::escaped_whole`] wrote.
+/// Reads back what [`crate::error::escape::escaped_whole`] wrote.
 fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -127,7 +127,7 @@ fn digest(digits: &str) -> Option<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::escape::escaped_whole;
+    use crate::error::escape::escaped_whole;
 
     #[test]
     fn every_name_reads_back() {

@@ -16,7 +16,7 @@ use std::io::{self, Write};
 
 use crate::archive::entry::Entry;
 use crate::archive::pax::Time;
-use crate::escape::escaped_whole;
+use crate::error::escape::escaped_whole;
 
 /// What is compared of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]

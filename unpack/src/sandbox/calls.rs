@@ -104,8 +104,8 @@ pub(super) const ALLOWED: &[Call] = calls![
     futex SYS_futex Any, KILL, "threads that wait for each other";
     set_robust_list SYS_set_robust_list Any, KILL, "a thread's start";
     rseq SYS_rseq Any, KILL, "a thread's start";
-    sigaltstack SYS_sigaltstack Any, KILL, "a thread's start: where an overflown stack is told";
-    rt_sigaction SYS_rt_sigaction Any, KILL, "an overflown stack, told and ended";
+    sigaltstack SYS_sigaltstack Any, KILL, "a thread's start: where an overflown stack is reported";
+    rt_sigaction SYS_rt_sigaction Any, KILL, "an overflown stack, reported and ended";
     rt_sigprocmask SYS_rt_sigprocmask Any, KILL, "a thread's start";
     rt_sigreturn SYS_rt_sigreturn Any, KILL, "the end of a signal's handler";
     restart_syscall SYS_restart_syscall Any, KILL, "a wait that went on after a stop";

@@ -23,6 +23,7 @@ use crate::error::{Error, Fault};
 use crate::ext4::read::cost::Cost;
 use crate::ext4::read::walk::How;
 use crate::ext4::write::image::length;
+use crate::limits::wall::{Standing, Wall};
 use crate::limits::{Compression, Limits, Walls};
 use crate::read::walk::Reading;
 use crate::record::applied::Applied;
@@ -38,7 +39,6 @@ use crate::tree::fd::apply::file_size_max;
 use crate::tree::fd::directory::Directory;
 use crate::tree::fd::root::Root;
 use crate::tree::sink::Sink;
-use crate::wall::{Standing, Wall};
 
 /// Bytes that are written to a pipe at a time.
 const PIPE: usize = 64 << 10;

@@ -37,6 +37,7 @@ use crate::archive::pipeline::vouch;
 use crate::archive::{End, stream_fault};
 use crate::diff::Diffed;
 use crate::error::refusal::{Class, Refusal};
+use crate::error::stop::Stop;
 use crate::error::{Error, Fault};
 use crate::ext4::apply::{ImageError, finish};
 use crate::ext4::chunks::list::count;
@@ -46,14 +47,13 @@ use crate::record::applied::Applied;
 use crate::sandbox::ring::{Seen, serve};
 use crate::sandbox::wire::{ENTERED, Finished, NAME, Order, SLOT, SLOTS, Said, Task, failed};
 use crate::sha::Sha256;
-use crate::stop::Stop;
 use crate::sys::Shared;
 use crate::tree::fd::root::Root;
 
+pub use crate::limits::wall::Standing;
+pub use crate::limits::wall::Wall;
 pub use crate::sandbox::child::child_entry;
 pub use crate::sandbox::walls::confine;
-pub use crate::wall::Standing;
-pub use crate::wall::Wall;
 
 /// Time beyond `Limits::time_max` after which the child is killed.
 const GRACE: Duration = Duration::from_secs(10);

@@ -26,11 +26,11 @@ use nix::sys::stat::{Mode, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::error::Error;
+use crate::limits::wall::{Standing, Wall};
 use crate::limits::{Devices, Limits};
 use crate::sandbox::filter;
 use crate::sys;
 use crate::tree::fd::root::Root;
-use crate::wall::{Standing, Wall};
 
 /// Puts the walls `which` up around the calling process, for work below `root`, and gives back
 /// the root as it is from then on. The process must have one thread, and cannot go back.

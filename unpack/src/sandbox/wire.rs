@@ -12,10 +12,10 @@ use crate::diff::Diffed;
 use crate::error::Error;
 use crate::error::image::Flaw;
 use crate::error::refusal::{Place, Refusal, Space, cut};
+use crate::limits::wall::Standing;
 use crate::limits::{Compression, Limits};
 use crate::record::applied::Applied;
 use crate::record::chunk_set::ChunkSet;
-use crate::wall::Standing;
 
 #[derive(Serialize, Deserialize)]
 enum Verdict {
@@ -332,8 +332,8 @@ pub(crate) fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Error {
 mod tests {
     use super::*;
     use crate::error::refusal::{Class, Value};
+    use crate::limits::wall::Wall;
     use crate::record::applied::Counts;
-    use crate::wall::Wall;
 
     /// Every kind of verdict with every field at its largest is one that is read back.
     #[test]

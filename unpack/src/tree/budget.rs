@@ -12,8 +12,8 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::archive::buffers::too_long;
 use crate::error::refusal::{Class, Refusal};
+use crate::error::stop::Stop;
 use crate::limits::Limits;
-use crate::stop::Stop;
 
 /// Steps that may be walked before the average counts, so that a layer of few entries is not held to
 /// an average of few: two thousand directories that have no entry, or three of the deepest paths.

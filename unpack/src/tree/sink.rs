@@ -400,7 +400,7 @@ pub(crate) fn cannot_hold_target(len: usize, most: Option<usize>) -> Fault {
         Some(most) => {
             format!("this file system cannot hold a link's target of more than {most} bytes")
         }
-        None => "this file system cannot hold a link's target of so many bytes".into(),
+        None => "this file system cannot hold a link's target of this many bytes".into(),
     };
     Refusal { rule: rule.into(), ..Refusal::new(Class::Fs, "") }.number(len as u64).into()
 }

@@ -10,6 +10,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::{Whence, lseek};
 
 use crate::error::Error;
+use crate::error::stop::Stop;
 use crate::ext4::apply::ImageError;
 use crate::ext4::chunks::list::{Chunks, count};
 use crate::ext4::chunks::used::{Bitmap, Used};
@@ -18,7 +19,6 @@ use crate::ext4::format::superblock::MARK_OFFSET;
 use crate::ext4::write::image::Head;
 use crate::record::chunk_set::{CHUNK, ChunkSet};
 use crate::sha::Sha256;
-use crate::stop::Stop;
 
 /// Chunks that are named where an image differs.
 const NAMED: usize = 100;

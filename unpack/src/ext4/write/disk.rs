@@ -34,7 +34,8 @@ struct Cached {
 
 /// The error of a block, or an inode, of the parent that is not as it was sealed.
 pub(crate) fn damaged(what: &'static str, number: u64) -> Fault {
-    let call = format!("go on: at number {number} there is damage ({what}); make it anew:");
+    let call =
+        format!("continue: the image is damaged at number {number} ({what}); create it again:");
     let source = io::Error::from_raw_os_error(libc::EUCLEAN);
     Fault::Fs { call: call.into(), name: b"image".to_vec(), source }
 }

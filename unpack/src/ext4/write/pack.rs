@@ -236,7 +236,7 @@ impl Image {
             (1, places)
         };
         if places.len() > root_places(block) {
-            let rule = "this file system cannot hold so many names in one directory, in blocks";
+            let rule = "this file system cannot hold this many names in one directory, in blocks";
             return Err(Refusal::new(Class::Fs, rule).number(packing.blocks).into());
         }
         let root = index_root(block, packing.own, packing.parent, levels, &places);

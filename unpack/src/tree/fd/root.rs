@@ -12,8 +12,8 @@ use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, fstatat};
 use nix::unistd::{Gid, Uid, fchownat};
 
+use crate::error::stop::Stop;
 use crate::error::{Error, Fault};
-use crate::stop::Stop;
 use crate::tree::budget::Budget;
 use crate::tree::fd::remove::remove_all_in;
 use crate::tree::sink::Kind;

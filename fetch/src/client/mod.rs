@@ -412,7 +412,7 @@ impl Client {
                     match next {
                         Ok(next) if hops <= HOPS_MAX => target = next,
                         Ok(_) => {
-                            let why = "there were too many before it";
+                            let why = "too many redirects came before it";
                             return Err(Error::Redirect { subject, status, to, why });
                         }
                         Err(why) => return Err(Error::Redirect { subject, status, to, why }),

@@ -1,4 +1,6 @@
-//! The budgets a layer is held to, each checked before its effect.
+//! What a layer is held to: budgets, each checked before its effect, and walls (`wall.rs`).
+
+pub(crate) mod wall;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// longer than some MiB.
 pub(crate) const ZEROS_MAX: u64 = 64 << 20;
 
-/// What becomes of work whose walls ([`crate::wall::Wall`]) cannot all be put up.
+/// What becomes of work whose walls ([`crate::limits::wall::Wall`]) cannot all be put up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Walls {
     /// It is not begun.

@@ -89,7 +89,7 @@ impl Wall {
         match namespaces && !nix::unistd::geteuid().is_root() {
             // See sysctl/user.rst, and what distributions add.
             true => format!(
-                "{right}, or user namespaces for who is not root (user.max_user_namespaces, \
+                "{right}, or user namespaces for users other than root (user.max_user_namespaces, \
                  kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
             ),
             false => right.into(),

@@ -19,7 +19,7 @@ use crate::http::redirect;
 use crate::http::sign::{Op, Target, sign, sign_write};
 use crate::image::{authfile, challenge};
 use crate::keys::{self, metadata, shared, sts};
-use crate::locator::BlobRef;
+use crate::name::locator::BlobRef;
 use crate::s3::endpoint::{Addressing, Endpoint};
 use crate::s3::keys::Keys;
 use crate::s3::listing;

@@ -195,9 +195,9 @@ fn the_origin_is_asked_when_the_fallback_says_so() {
                 ..options(&clock, &origin, std::slice::from_ref(&source))
             };
             assert!(fetched(&within, &bytes).unwrap() == bytes);
-            // One that may come back is given half of the time for that.
-            let least = if kind == Kind::Network { 150 } else { 0 };
-            let due = Duration::from_secs(least)..=Duration::from_secs(301);
+            // One that may come back is given all of the time for that.
+            let (least, most) = if kind == Kind::Network { (300, 601) } else { (0, 301) };
+            let due = Duration::from_secs(least)..=Duration::from_secs(most);
             assert!(due.contains(&clock.at()), "{:?}", clock.at());
             waits.push(clock.at());
         }
@@ -229,6 +229,44 @@ fn a_source_that_comes_back_is_taken_before_the_origin() {
         Options { source_fallback: Fallback::Never, ..options(&clock, &origin, &[source.url()]) };
     assert!(fetched(&never, &bytes).unwrap() == bytes);
     assert_eq!(origin.count(), 0);
+}
+
+#[test]
+fn a_source_is_left_once_for_all_objects_and_not_without_a_last_look() {
+    let bytes = noise(SIZE, 6);
+    let away = |until: u64| {
+        let clock = Virtual::default();
+        let (time, until) = (clock.clone(), Duration::from_secs(until));
+        let source = Server::start(
+            bytes.clone(),
+            Arc::new(move |_, reply: Reply| match time.at() < until {
+                true => Reply::raw(b""),
+                false => reply,
+            }),
+        );
+        (clock, source)
+    };
+    let origin = Server::start(bytes.clone(), plain());
+    let within = |clock: &Virtual, source: &Server| Options {
+        source_fallback: Fallback::Within(Duration::from_secs(60)),
+        ..options(clock, &origin, &[source.url()])
+    };
+    // It is back in the last pause before the origin is due, whenever that is.
+    for until in [59, 57, 50, 41] {
+        let (clock, source) = away(until);
+        assert!(fetched(&within(&clock, &source), &bytes).unwrap() == bytes);
+        assert_eq!(origin.count(), 0, "{until}");
+        assert!(clock.at() < Duration::from_secs(121));
+    }
+    // One that stays away is waited for once, and the next object comes of the origin at once.
+    let (clock, source) = away(u64::MAX);
+    let options = within(&clock, &source);
+    assert!(fetched(&options, &bytes).unwrap() == bytes);
+    let first = clock.at();
+    assert!((60..121).contains(&first.as_secs()), "{first:?}");
+    assert!(fetched(&options, &bytes).unwrap() == bytes);
+    let rest = clock.at() - first;
+    assert!(rest < Duration::from_secs(5), "{rest:?}");
 }
 
 fn program(

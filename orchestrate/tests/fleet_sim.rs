@@ -11,6 +11,8 @@ mod backoff;
 #[path = "../../fetch/src/flow/breaker.rs"]
 #[allow(dead_code)]
 mod breaker;
+#[path = "../../fetch/src/flow/leave.rs"]
+mod leave;
 mod clock {
     //! What the memory of dead sources needs of a clock: to be told from others. There is one here.
 
@@ -33,7 +35,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use backoff::backoff;
-use breaker::Breaker;
+use breaker::{Breaker, Last};
 use orchestrate::Class;
 use orchestrate::fleet::converge::{
     Act, ActivationFact, Facts, Failure, ImageFact, Live, converge,
@@ -49,7 +51,7 @@ const WAN: f64 = 1.25e9 / 8.0;
 const CACHE: f64 = 25e9 / 8.0;
 const CARD: f64 = 10e9 / 8.0;
 const UNPACK: f64 = 120.0 * MIB;
-/// `fetch.source_fallback`: at most so long is waited before a host goes to the origin, and at least half of it.
+/// `fetch.source_fallback`: at least so long is waited before a host goes to the origin, and at most twice that.
 const FALLBACK: f64 = 60.0;
 /// What a busy origin asks for in Retry-After.
 const RETRY_AFTER: f64 = 1.0;
@@ -91,8 +93,8 @@ struct Host {
     document: Option<Rc<Document>>,
     layers: BTreeSet<String>,
     source: Breaker,
-    /// When the origin may be asked for the layer that is wanted now.
-    origin_at: Option<Duration>,
+    /// Since when nobody can be asked for the layer that is wanted now.
+    away: Option<Duration>,
     /// Since when the origin has been busy for that layer, and the tries.
     busy: Option<(Duration, u32)>,
     /// Whether its cache is sending it something.
@@ -145,7 +147,7 @@ impl World {
             document: None,
             layers: BTreeSet::new(),
             source: Breaker::default(),
-            origin_at: None,
+            away: None,
             busy: None,
             receives: false,
             up: true,
@@ -245,7 +247,7 @@ impl World {
             Event::Down(n) => {
                 let host = &mut self.hosts[n];
                 (host.up, host.life) = (false, host.life + 1);
-                (host.origin_at, host.busy) = (None, None);
+                (host.away, host.busy) = (None, None);
                 if std::mem::take(&mut host.receives) {
                     self.sites[host.site].sending -= 1;
                 }
@@ -339,7 +341,7 @@ impl World {
         match self.fetched(n, &layer, bytes) {
             Ok(come) => {
                 let host = &mut self.hosts[n];
-                (host.origin_at, host.busy) = (None, None);
+                (host.away, host.busy) = (None, None);
                 let done = self.now.max(come) + at(bytes / UNPACK);
                 self.put(done, Event::Layer(n, name.into(), position + 1));
             }
@@ -355,9 +357,23 @@ impl World {
         let (now, dice) = (self.now, self.dice());
         let host = &mut self.hosts[n];
         let site = &mut self.sites[host.site];
-        let admitted = host.source.admits(now);
-        let chance =
-            |what: &str| dice.share(&[&host.me.host, layer, what, &now.as_nanos().to_string()]);
+        let fallback = at(FALLBACK);
+        let draws = format!("{:?} {layer} {now:?}", dice);
+        let mut draw = 0;
+        let mut roll = || {
+            draw += 1;
+            bucket(&draws, &format!("{} {draw}", host.me.host))
+        };
+        // As `fetch` does: what is away is waited for, and looked at once more before it is left.
+        let leave_at = |source: &Breaker, away: Duration, roll: &mut dyn FnMut() -> u64| {
+            source.leave_at(away, || leave::wait(fallback, roll))
+        };
+        let mut admitted = host.source.admits(now);
+        if !admitted {
+            let away = *host.away.get_or_insert(now);
+            let due = leave_at(&host.source, now, &mut roll).min(away + fallback * 2);
+            admitted = due <= now && host.source.last(now) == Last::Look;
+        }
         let number = bucket(layer, &format!("{} {}", host.me.host, now.as_nanos()));
         let (from, until) = self.busy;
         if admitted && !site.dead {
@@ -395,10 +411,10 @@ impl World {
             true => host.source.failed(known, true, bucket(layer, &host.me.host)),
             false => Some(host.source.pause(now)),
         };
-        let wait = at(FALLBACK * (0.5 + 0.5 * chance("fallback")));
-        let origin_at = *host.origin_at.get_or_insert(known + wait);
-        if origin_at > now {
-            return Err(origin_at.min(known + pause.unwrap_or_default()));
+        let away = *host.away.get_or_insert(known);
+        let due = leave_at(&host.source, known, &mut roll).min(away + fallback * 2);
+        if due > now || admitted {
+            return Err(due.max(known).min(known + pause.unwrap_or_default()));
         }
         self.origin_bytes += bytes;
         // The line of the site is shared by those who go around its cache, one after the other.
@@ -535,6 +551,7 @@ fn a_cache_that_dies_costs_its_site_and_no_other() {
     for (what, back) in [
         ("one cache is away for 20 s", Some(45.0)),
         ("one cache is away for a minute", Some(85.0)),
+        ("one cache is away for a minute and a half", Some(115.0)),
         ("one cache dies for ever", None),
     ] {
         each(what, |world| {
@@ -548,8 +565,13 @@ fn a_cache_that_dies_costs_its_site_and_no_other() {
             let distinct = world.distinct(&["one"]);
             let one = distinct / world.sites.len() as f64;
             let there = world.hosts.iter().filter(|host| host.site == 0).count() as f64;
-            // Nobody goes to the origin for one that is back within half of the time to wait for it.
-            let most = if back == Some(45.0) { 1.0 } else { one * there };
+            // Nobody goes to the origin for one that is back within the time to wait for it, few soon after that, and
+            // each host of the site where it never comes back: then nobody has what the others have.
+            let most = match back {
+                Some(back) if back <= 25.0 + FALLBACK => 1.0,
+                Some(_) => one * there / 4.0,
+                None => one * there,
+            };
             let times = world.origin_bytes / distinct;
             assert!(world.origin_bytes <= distinct + most, "{what}: {times}");
             distinct

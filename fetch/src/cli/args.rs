@@ -113,8 +113,8 @@ pub(crate) struct Args {
     /// the object is verified in a file, in --spool or TMPDIR, before it goes to stdout
     #[argh(option, arg_name = "url")]
     pub(crate) source: Vec<String>,
-    /// when to ask the server itself for an object that no source has: now, never, or after a random part of
-    /// this many seconds (now)
+    /// when to ask the server itself for an object that no source has: now, never, or after this many seconds
+    /// and at most twice that (now)
     #[argh(option, arg_name = "when")]
     pub(crate) source_fallback: Option<String>,
     /// host[:port] that a redirect may lead to

@@ -19,7 +19,7 @@ pub(crate) fn all(event: &Event<'_>) {
         Event::Resume { subject, at } => {
             output::complain(&format!("fetch: {subject:?}: going on at byte {at}"));
         }
-        Event::Note { text } => output::complain(&format!("fetch: {text}")),
+        Event::Left { text } | Event::Note { text } => output::complain(&format!("fetch: {text}")),
         Event::Waiting { .. } | Event::Away { .. } | Event::Anonymous | Event::Warning { .. } => {
             waits(event)
         }
@@ -65,6 +65,6 @@ pub(crate) fn waits(event: &Event<'_>) {
                 all(event);
             }
         }
-        Event::Resume { .. } | Event::Note { .. } => {}
+        Event::Resume { .. } | Event::Left { .. } | Event::Note { .. } => {}
     }
 }

@@ -47,6 +47,49 @@ impl Client {
         Ok(layers)
     }
 
+    /// The layers of an image of which the caller knows the objects already, base first: as [`Client::layers`] without a
+    /// request.
+    ///
+    /// # Errors
+    /// As [`Client::layers`]; [`Error::Stranger`] for an object that is not the image's, [`Error::Malformed`] for an
+    /// entity tag that no header carries.
+    pub fn layers_of(&self, image: &ImageRef, objects: Vec<Object>) -> Result<Vec<Layer>, Error> {
+        for Object { object, etag, .. } in &objects {
+            object.check()?;
+            let is_its = match image {
+                ImageRef::Prefix { bucket, prefix } => {
+                    object.bucket == *bucket && object.key.starts_with(prefix)
+                }
+                ImageRef::Object(own) => object == own,
+            };
+            if !is_its {
+                return Err(Error::Stranger { subject: object.to_string() });
+            }
+            if let Some(tag) = etag
+                && let Err(why) = listing::entity_tag(tag)
+            {
+                let (subject, got) = (object.to_string(), tag.clone());
+                return Err(Error::Malformed { subject, why, got });
+            }
+        }
+        let layers_max = self.inner.options.layers_max;
+        if objects.len() > layers_max {
+            return Err(Error::TooManyLayers { subject: image.to_string(), layers_max });
+        }
+        match image {
+            ImageRef::Prefix { bucket, prefix } => listing::layers(bucket, prefix, objects),
+            ImageRef::Object(_) if objects.is_empty() => {
+                Err(Error::EmptyPrefix { subject: image.to_string() })
+            }
+            ImageRef::Object(own) if objects.len() > 1 => {
+                Err(Error::Duplicate { number: 1, first: own.to_string(), second: own.to_string() })
+            }
+            ImageRef::Object(_) => {
+                Ok(objects.into_iter().map(|object| Layer { number: 1, object }).collect())
+            }
+        }
+    }
+
     /// What lies under the prefix of an image; no more is read of it than an image may have.
     fn layer_objects(&self, bucket: &str, prefix: &str) -> Result<Vec<Object>, Error> {
         let layers_max = self.inner.options.layers_max;

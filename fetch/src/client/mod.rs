@@ -456,10 +456,20 @@ impl Client {
     pub(crate) fn ask<T>(
         &self,
         subject: &str,
+        once: impl FnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.ask_as(subject, &self.inner.options, once)
+    }
+
+    /// As [`Client::ask`], with the patience of these options.
+    pub(crate) fn ask_as<T>(
+        &self,
+        subject: &str,
+        options: &Options,
         mut once: impl FnMut() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let _waiting = Waiting::begin(&self.inner.options, &self.inner.http, subject);
-        let mut trial = Trial::new(&self.inner.options, self.inner.is_source.is_some());
+        let _waiting = Waiting::begin(options, &self.inner.http, subject);
+        let mut trial = Trial::new(options, self.inner.is_source.is_some());
         loop {
             match once() {
                 Ok(found) => return Ok(found),

@@ -2,6 +2,7 @@
 //! specification, "Pull"). What a manifest says is in `image`.
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use ureq::Body;
 use ureq::http::Response;
@@ -17,6 +18,9 @@ use crate::image::{DOCUMENT_BYTES_MAX, Digest, RegistryRef};
 use crate::name::locator::{BlobRef, Locator};
 use crate::s3::options::{Event, Options};
 use crate::text::range::ContentRange;
+
+/// How long a source that is busy is waited for where the registry itself can be asked.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Which manifest of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -97,7 +101,22 @@ impl Client {
     /// [`Error::Digest`], [`Error::TooLarge`] beyond [`DOCUMENT_BYTES_MAX`]; [`Error::Gate`]; else as any request.
     pub fn manifest(&self, which: &Which) -> Result<Fetched, Error> {
         let (repository, subject) = self.manifest_subject(which)?;
+        // What has this digest is the same whoever gives it; what a tag means only the registry knows.
+        if let Which::Digest(_) = which
+            && let Some(found) = self.by_sources(|source| source.manifest_soon(which).map(Some))
+        {
+            return Ok(found);
+        }
         self.ask(&subject, || self.manifest_once(repository, &subject, which))
+    }
+
+    /// As [`Client::manifest`] of a source: whoever has it says so at once, and else the registry is asked.
+    fn manifest_soon(&self, which: &Which) -> Result<Fetched, Error> {
+        let (repository, subject) = self.manifest_subject(which)?;
+        let own = &self.inner.options;
+        let patience = own.patience.min(SOON);
+        let options = Options { patience, tries_max: Some(2), ..own.clone() };
+        self.ask_as(&subject, &options, || self.manifest_once(repository, &subject, which))
     }
 
     /// As [`Client::manifest`]; none where the registry has no such one.

@@ -1,7 +1,8 @@
 //! Remembers which sources are away, for all transfers of the process and for its whole life.
 //!
 //! One that fails is not asked until its pause is over; then one transfer probes it, while the others still do
-//! without. So a dead cache costs its time-out once a pause, and not once an object.
+//! without. So a dead cache costs its time-out once a pause, and not once an object. For how long it is waited for is
+//! counted from when it was found to be away, once for all objects; and nobody leaves it without a last look.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,6 +36,21 @@ struct State {
     /// It is not asked before.
     until: Duration,
     probing: bool,
+    /// When the origin may be asked in its place, once somebody has wanted to.
+    leave_at: Option<Duration>,
+    /// Whether it was looked at once more since then.
+    looked: bool,
+}
+
+/// What becomes of a source whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Last {
+    /// The caller looks whether it is back.
+    Look,
+    /// Somebody does.
+    Wait,
+    /// It is not back.
+    Leave,
 }
 
 impl Breaker {
@@ -76,6 +92,24 @@ impl Breaker {
         self.state().until.saturating_sub(now)
     }
 
+    /// When the origin may be asked in the place of this source, which is away: `wait` after that was first wanted.
+    pub(crate) fn leave_at(&self, now: Duration, wait: impl FnOnce() -> Duration) -> Duration {
+        *self.state().leave_at.get_or_insert_with(|| now + wait())
+    }
+
+    /// Before the origin is asked in its place: it may have come back in its pause.
+    pub(crate) fn last(&self, now: Duration) -> Last {
+        let mut state = self.state();
+        if state.probing && now < state.until {
+            return Last::Wait;
+        }
+        if state.looked {
+            return Last::Leave;
+        }
+        (state.looked, state.probing, state.until) = (true, true, now + PROBE);
+        Last::Look
+    }
+
     /// It has answered.
     pub(crate) fn went_well(&self) {
         *self.state() = State::default();
@@ -92,7 +126,8 @@ impl Breaker {
         let pause = first.saturating_mul(1 << state.failures.min(16)).min(longest);
         // Up to half as long again, so that not all hosts come back at once.
         let pause = pause + pause.mul_f64((dice % 512) as f64 / 1024.0);
-        *state = State { failures: state.failures + 1, until: now + pause, probing: false };
+        state.failures += 1;
+        (state.until, state.probing) = (now + pause, false);
         Some(pause)
     }
 }
@@ -122,6 +157,28 @@ mod tests {
             assert!(pause.is_none_or(|pause| pause <= PAUSE_EAGER_MAX * 3 / 2));
             breaker.state().until = Duration::ZERO;
         }
+    }
+
+    #[test]
+    fn it_is_left_once_for_all_objects_and_not_without_a_last_look() {
+        let at = Duration::from_secs;
+        let breaker = Breaker::default();
+        breaker.failed(at(10), true, 0);
+        assert_eq!(breaker.leave_at(at(10), || at(60)), at(70));
+        assert_eq!(breaker.leave_at(at(40), || at(99)), at(70), "the next object waits no longer");
+        assert_eq!(breaker.last(at(70)), Last::Look);
+        assert_eq!(breaker.last(at(71)), Last::Wait);
+        breaker.failed(at(72), true, 0);
+        assert_eq!(breaker.last(at(72)), Last::Leave);
+        assert_eq!(
+            breaker.last(at(900)),
+            Last::Leave,
+            "a dead one costs no time-out for each object"
+        );
+        breaker.went_well();
+        breaker.failed(at(1000), true, 0);
+        assert_eq!(breaker.leave_at(at(1000), || at(60)), at(1060), "it is waited for anew");
+        assert_eq!(breaker.last(at(1060)), Last::Look);
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::client::Client;
 use crate::client::blame::{Blamed, Shun, Shunned};
 use crate::error::kind::Kind;
 use crate::error::{Error, wording};
-use crate::flow::breaker::Breaker;
+use crate::flow::breaker::{Breaker, Last};
+use crate::flow::leave::wait;
 use crate::http::retry::{LOOK, PROGRESS_BYTES, dice};
 use crate::http::vigil::Waiting;
 use crate::name::locator::Locator;
@@ -36,6 +37,8 @@ pub(crate) struct Chain {
     gave: Vec<usize>,
     /// When the origin may be asked.
     origin_at: Option<Duration>,
+    /// Since when nobody can be asked for it.
+    away: Option<Duration>,
     /// When the last progress was made, and what has come since.
     since: Duration,
     came: u64,
@@ -55,6 +58,7 @@ impl Chain {
             gave: Vec::new(),
             // Without a digest there is nobody else.
             origin_at: (!judged || inner.sources.is_empty()).then_some(Duration::ZERO),
+            away: None,
             since: inner.options.clock.now(),
             came: 0,
         }
@@ -137,7 +141,7 @@ impl Chain {
             format!("; not asked again for {:.0} s", pause.as_secs_f64())
         });
         let text = format!("source {}{at}: {}{pause}", source.endpoint(), wording::chain(error));
-        options.watch.tell(&Event::Note { text: &text });
+        options.watch.tell(&Event::Left { text: &text });
     }
 
     /// Whom to ask next, after the last one `failed` at byte `at`.
@@ -167,22 +171,26 @@ impl Chain {
             }
             let nobody = self.out.iter().all(|out| *out);
             let origin_at = self.origin_at.or_else(|| match options.source_fallback {
-                Fallback::Now => Some(now),
-                Fallback::Never => None,
-                Fallback::Within(time) => {
-                    let part = |time: Duration| time.mul_f64((dice() % 1024) as f64 / 1024.0);
-                    // While one may come back, nobody goes before half of the time is over: a cache that is
-                    // started again costs the origin nothing.
-                    let wait = if nobody { part(time) } else { time / 2 + part(time / 2) };
-                    self.origin_at = Some(now + wait);
+                Fallback::Now => {
+                    self.origin_at = Some(now);
                     self.origin_at
                 }
+                Fallback::Never => None,
+                Fallback::Within(time) if nobody => {
+                    self.origin_at = Some(now + time.mul_f64((dice() % 1024) as f64 / 1024.0));
+                    self.origin_at
+                }
+                Fallback::Within(time) => Some(self.leave_at(now, time)),
             });
             let waited = now.saturating_sub(self.since);
             let left = options.patience.saturating_sub(waited);
             let hopeless = nobody || left.is_zero();
             let wait = match origin_at {
-                Some(due) if due <= now => return Ok(client.clone()),
+                Some(due) if due <= now => match self.last_look(now) {
+                    Last::Look => return Ok(self.client().clone()),
+                    Last::Wait if !options.stop.is_set() => LOOK,
+                    Last::Wait | Last::Leave => return Ok(client.clone()),
+                },
                 Some(due) if !options.stop.is_set() => (due - now).min(LOOK),
                 None if !hopeless && !options.stop.is_set() => LOOK,
                 Some(_) | None => {
@@ -202,6 +210,34 @@ impl Chain {
             }
             options.clock.sleep(wait);
         }
+    }
+
+    /// When the origin may be asked in the place of all sources that may come back.
+    fn leave_at(&mut self, now: Duration, time: Duration) -> Duration {
+        let away = *self.away.get_or_insert(now);
+        let out = self.out.iter().enumerate().filter(|(_, out)| !**out);
+        let due = out.map(|(index, _)| self.breaker(index).leave_at(now, || wait(time, dice)));
+        // One that comes back and goes away again all the time holds no object up for longer.
+        due.max().unwrap_or(now).min(away + time * 2)
+    }
+
+    /// Looks once more at a source that may have come back in its pause: then that is whom to ask.
+    fn last_look(&mut self, now: Duration) -> Last {
+        if self.origin_at.is_some() {
+            return Last::Leave;
+        }
+        let mut last = Last::Leave;
+        for (index, _) in self.out.iter().enumerate().filter(|(_, out)| !**out) {
+            match self.breaker(index).last(now) {
+                Last::Look => {
+                    self.current = Some(index);
+                    return Last::Look;
+                }
+                Last::Wait => last = Last::Wait,
+                Last::Leave => {}
+            }
+        }
+        last
     }
 
     /// What came is worth nothing: who gave it is remembered for [`Client::elsewhere`].

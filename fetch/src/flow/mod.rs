@@ -6,6 +6,7 @@ pub(crate) mod body;
 pub(crate) mod breaker;
 pub(crate) mod chain;
 pub(crate) mod feed;
+pub(crate) mod leave;
 pub(crate) mod leftover;
 pub(crate) mod nearest;
 pub(crate) mod open;

@@ -8,6 +8,11 @@ use crate::http::retry::dice;
 use crate::s3::fallback::Fallback;
 
 impl Client {
+    /// Whether there is anybody to be asked before the server itself.
+    pub fn has_sources(&self) -> bool {
+        !self.inner.sources.is_empty()
+    }
+
     /// Asks the sources that are not known to be away, in order, and gives what the first of them has that `ask` makes
     /// something of. Nothing vouches for what they say: what is believed of it is up to the caller.
     ///

@@ -14,8 +14,9 @@ pub enum Fallback {
     Now,
     /// The origin is not asked; sources that are away are waited for as long as patience goes.
     Never,
-    /// The origin is asked after a random part of this time, so that many hosts do not ask it together; where a
-    /// source may come back, in the second half of it. One that does gets its turn.
+    /// Where a source may come back, the origin is asked after this time and at most twice that, most often late in it:
+    /// counted once for all objects, and not without a last look at the source. Where none may, after a random part of
+    /// this time, so that many hosts do not ask it together.
     Within(Duration),
 }
 

@@ -100,6 +100,11 @@ pub enum Event<'a> {
         /// What it says, in quotes and escaped.
         text: &'a str,
     },
+    /// A source did not give what was asked of it, and somebody else is asked.
+    Left {
+        /// Which source, why, and for how long it is not asked again.
+        text: &'a str,
+    },
     /// Something worth a line with `-v`.
     Note {
         /// The line.
@@ -119,7 +124,7 @@ impl Event<'_> {
             Event::Retry { error, tries, wait, .. } => {
                 *wait >= FELT || (*tries == 1 && is_unreachable(error))
             }
-            Event::Resume { .. } | Event::Note { .. } => false,
+            Event::Resume { .. } | Event::Left { .. } | Event::Note { .. } => false,
         }
     }
 }

@@ -165,7 +165,7 @@ pub const SETTINGS: &[Setting] = &[
     set("fetch.sources", "", &["VENEER_FETCH_SOURCES"], Kind::List, "",
         "caches and peers that are asked before the endpoint, for objects whose digest is known"),
     set("fetch.source_fallback", "", &["VENEER_FETCH_SOURCE_FALLBACK"], Kind::Text, "now",
-        "when the endpoint is asked for what no source gives: now, never, or, for a number of seconds, at a random moment within it"),
+        "when the endpoint is asked for what no source gives: now, never, or after a number of seconds and at most twice that"),
     set("fetch.spool_min", "", &["VENEER_FETCH_SPOOL_MIN"], bytes(0), "1048576",
         "bytes below which an object is not spooled"),
     set("fetch.spool_reserve", "", &["VENEER_FETCH_SPOOL_RESERVE"], bytes(0), "268435456",

@@ -12,6 +12,7 @@ pub(crate) mod quote;
 pub(crate) mod refusal;
 pub(crate) mod state;
 pub(crate) mod travel;
+pub(crate) mod unheard;
 pub(crate) mod unseen;
 mod wording;
 
@@ -29,6 +30,7 @@ use crate::error::image::Unusable;
 use crate::error::push::NotPushed;
 use crate::error::refusal::Refusal;
 use crate::error::travel::NotMoved;
+use crate::error::unheard::Unheard;
 use crate::error::unseen::Unseen;
 use crate::handover::unfit::Unfit;
 
@@ -206,6 +208,8 @@ pub enum Error {
         /// What came of asking.
         source: Box<Error>,
     },
+    /// A signed catalog that neither a source nor the bucket gives.
+    Unheard(Unheard),
     /// A volume that would be built on or handed out, and is condemned.
     Condemned {
         /// For what.
@@ -269,7 +273,7 @@ impl std::error::Error for Error {
             Error::Registry(source) => source.source(),
             Error::Unpack { source, .. } | Error::Tree { source, .. } => Some(source),
             Error::Volume { source, .. } => source.source(),
-            Error::Away { source, .. } => source.source(),
+            Error::Away { source, .. } | Error::Unheard(Unheard { source, .. }) => source.source(),
             Error::Image(Unusable::Archive { source, .. }) => Some(source.as_ref()),
             Error::State(state) => state.source(),
             Error::Full(full) => Some(full.source.as_ref()),

@@ -136,6 +136,7 @@ impl fmt::Display for Error {
                 image.escape_debug()
             ),
             Error::Unseen(unseen) => unseen.fmt(f),
+            Error::Unheard(unheard) => unheard.fmt(f),
             Error::Condemned { what, volume, why } => write!(
                 f,
                 "{}: volume {volume} is condemned and not handed out: {}; `orchestrate ensure` of the \

@@ -62,6 +62,8 @@ fn tell_wait(event: &fetch::Event<'_>) {
             let fields = [("server", (*server).into()), ("warning", (*text).into())];
             log::line(Level::Warning, &format!("{server} warns: {text}"), &fields);
         }
+        // Whose server it is that fails in the end, if it does, is told by the error.
+        fetch::Event::Left { text } => log::line(Level::Info, text, &[]),
         fetch::Event::Retry { .. } | fetch::Event::Resume { .. } | fetch::Event::Note { .. } => {}
     }
 }

@@ -19,6 +19,7 @@ use crate::store::seam::Ground;
 use crate::store::snapshot::Snapshot;
 use crate::verbs::arriving::Arriving;
 use crate::verbs::blobs::LATE;
+use crate::verbs::catalog::listed::not_as_listed;
 use crate::verbs::room::Paced;
 use crate::verbs::verdict;
 use crate::verbs::volumes::{abandon, discard_alone, discard_earlier};
@@ -216,6 +217,9 @@ fn is_missing(wanted: &Wanted, error: &Error) -> bool {
 /// What a digest names is there or not, and does not become something else by being asked for again.
 fn for_good(wanted: &Wanted, error: Error) -> Error {
     let layer = wanted.title();
+    if wanted.signed.is_some() && wanted.diff.is_none() {
+        return not_as_listed(&layer, error);
+    }
     let fetched = stream_error(&error);
     match (wanted.diff.and(wanted.signed), fetched.map(fetch::Error::kind)) {
         (Some(_), Some(fetch::Kind::NotFound)) => Error::Image(Unusable::NoLayer { layer }),

@@ -18,6 +18,7 @@ use crate::host::Host;
 use crate::local::archive::Archive;
 use crate::local::spooled::{self, Form, Kept};
 use crate::process::cancel::heedfully;
+use crate::trust::catalog::Catalog;
 use crate::verbs::blobs::{Blobs, saved_config};
 use crate::verbs::choose::{Chosen, best, config, ours};
 use crate::verbs::wanted::{Place, TopOf, Wanted};
@@ -58,24 +59,29 @@ impl Host {
     /// The layers of an image, with what the registry knows of each. With `keep` the store is told which catalog
     /// is believed.
     pub(crate) fn resolve(&mut self, image: &Reference, keep: bool) -> Result<Resolved, Error> {
+        let catalog = self.catalog_for_new(keep)?;
+        let named = catalog.as_ref().and_then(|catalog| catalog.named(image));
         let (mut resolved, of) = match &image.place {
-            Where::Numbered(numbered) => (self.numbered(image, numbered, keep)?, None),
+            Where::Numbered(numbered) => (self.numbered(image, numbered, catalog.as_ref())?, None),
             Where::Bucket { pick, .. }
             | Where::Layout { pick, .. }
             | Where::Archive { pick, .. } => {
                 let blobs = self.blobs_of(image)?;
                 let blobs = blobs.ok_or_else(|| Error::NotHere { image: image.to_string() })?;
-                self.layout(image, &blobs, pick)?
+                match named {
+                    Some(digest) => self.as_signed(image, &blobs, digest)?,
+                    None => self.layout(image, &blobs, pick)?,
+                }
             }
             Where::DockerArchive { file, pick } => {
                 let archive = self.archive(image, file)?;
                 self.saved(image, &archive, pick)?
             }
-            Where::Registry(at) => self.at_registry(image, at)?,
+            Where::Registry(at) => self.at_registry(image, at, named)?,
             Where::Here(digest) => self.kept(image, *digest)?,
         };
-        if let Some(made) = &resolved.made {
-            self.vouched(image, made, keep)?;
+        if let (Some(made), Some(catalog)) = (&resolved.made, &catalog) {
+            catalog.manifest(image, made.manifest).map_err(Error::Catalog)?;
         }
         resolved.signatures = self.signed(image, &resolved)?;
         for wanted in &mut resolved.layers {
@@ -91,16 +97,22 @@ impl Host {
         &mut self,
         image: &Reference,
         numbered: &ImageRef,
-        keep: bool,
+        catalog: Option<&Catalog>,
     ) -> Result<Resolved, Error> {
         let client = self.client()?.clone();
         let endpoint = client.endpoint().to_owned();
-        let catalog = self.catalog_of(&client, image, keep)?;
-        let (of, what) = (client.clone(), numbered.clone());
-        let layers = heedfully(&self.settings.cancel, move || of.layers(&what))??;
-        let signed = catalog.map(|catalog| catalog.check(image, &layers)).transpose();
-        let signed = signed.map_err(Error::Catalog)?;
-        let wanted = |(pos, layer): (usize, fetch::Layer)| {
+        let layers: Vec<(fetch::Layer, Option<Digest>)> = match catalog {
+            Some(catalog) => {
+                let layers = catalog.numbered(&client, image, numbered).map_err(Error::Catalog)?;
+                layers.into_iter().map(|(layer, digest)| (layer, Some(digest))).collect()
+            }
+            None => {
+                let (of, what) = (client.clone(), numbered.clone());
+                let layers = heedfully(&self.settings.cancel, move || of.layers(&what))??;
+                layers.into_iter().map(|layer| (layer, None)).collect()
+            }
+        };
+        let wanted = |(layer, signed): (fetch::Layer, Option<Digest>)| {
             let object = layer.object;
             let source = object.etag.as_ref().map(|etag| Source {
                 endpoint: endpoint.clone(),
@@ -118,12 +130,12 @@ impl Host {
                 source,
                 blob: None,
                 guessed: false,
-                signed: signed.as_ref().map(|digests| digests[pos]),
+                signed,
                 diff: None,
                 top_of: None,
             }
         };
-        let layers = layers.into_iter().enumerate().map(wanted).collect();
+        let layers = layers.into_iter().map(wanted).collect();
         Ok(Resolved::new(layers, endpoint, None, None, None))
     }
 
@@ -209,11 +221,19 @@ impl Host {
     }
 
     /// An image of a registry: a tag is asked for its digest alone, which costs nothing that registries count.
-    fn at_registry(&mut self, image: &Reference, at: &RegistryRef) -> Result<Known, Error> {
+    fn at_registry(
+        &mut self,
+        image: &Reference,
+        at: &RegistryRef,
+        named: Option<Sha>,
+    ) -> Result<Known, Error> {
         let wanted = self.platform(image);
         let client = self.registry_client(at)?;
         let cancel = self.settings.cancel.clone();
         let blobs = Blobs::Registry { client: client.clone(), at: at.clone(), cancel };
+        if let Some(digest) = named {
+            return self.as_signed(image, &blobs, digest);
+        }
         let found = match (&at.digest, &at.tag) {
             (Some(digest), _) => *digest,
             (None, tag) => {
@@ -231,6 +251,21 @@ impl Host {
         }
         let chosen = self.by_digest(&blobs, found, &wanted, at.digest.is_some())?;
         made_of(&blobs, chosen, &wanted)
+    }
+
+    /// An image whose name stands for this manifest by the signed catalog: nobody else is asked what it stands for.
+    fn as_signed(
+        &mut self,
+        image: &Reference,
+        blobs: &Blobs,
+        manifest: Sha,
+    ) -> Result<Known, Error> {
+        let wanted = self.platform(image);
+        if let Some(known) = self.unchanged(image, manifest, &wanted, blobs)? {
+            return Ok(known);
+        }
+        let chosen = self.by_digest(blobs, manifest, &wanted, false)?;
+        made_of(blobs, chosen, &wanted)
     }
 
     /// What the rows say of an image, if its name still stands for `found`: no document has to be read again.

@@ -3,7 +3,8 @@
 //! counts each request and each byte of a body. Caches come to it by TLS and with signatures, hosts by neither.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,12 +26,15 @@ pub(crate) enum Mood {
 /// A request, and what became of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
+    pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) status: u16,
     /// Bytes of the body.
     pub(crate) bytes: u64,
     /// By a cache: by TLS.
     pub(crate) by_cache: bool,
+    /// Whom it came from, as it said.
+    pub(crate) authorization: Option<String>,
 }
 
 #[derive(Debug)]
@@ -63,7 +67,10 @@ fn certificate() -> (Arc<ServerConfig>, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     // One of the same name as its own certificate would be taken for a certificate that signed itself.
-    params.distinguished_name.push(DnType::CommonName, "the lab's authority");
+    // And of two of one name the wrong one would be asked.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    params.distinguished_name.push(DnType::CommonName, format!("authority {number} of the lab"));
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -82,16 +89,26 @@ fn certificate() -> (Arc<ServerConfig>, String) {
 impl Front {
     /// Before a server that asks for signatures and one of the same objects that does not.
     pub(crate) fn start(signed: SocketAddr, open: SocketAddr) -> Front {
+        Front::start_at(Ipv4Addr::LOCALHOST, signed, open)
+    }
+
+    /// The same, at this address.
+    pub(crate) fn start_at(at: Ipv4Addr, signed: SocketAddr, open: SocketAddr) -> Front {
         let (config, authority) = certificate();
         let (asked, mood) = (Vec::new(), Mood::Well);
         let state = State { asked, mood, rate: 0, free: Instant::now() };
         let state = Arc::new(Mutex::new(state));
-        let plain = accept(&state, move |state, stream| serve(stream, open, false, state));
-        let tls = accept(&state, move |state, stream| {
+        let plain = accept(at, &state, move |state, stream| serve(stream, open, false, state));
+        let tls = accept(at, &state, move |state, stream| {
             let connection = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
             serve(StreamOwned::new(connection, stream), signed, true, state)
         });
         Front { state, plain, tls: tls.port(), authority }
+    }
+
+    /// Where caches come to it.
+    pub(crate) fn by_tls(&self) -> String {
+        format!("{}:{}", self.plain.ip(), self.tls)
     }
 
     pub(crate) fn is(&self, mood: Mood) {
@@ -121,10 +138,11 @@ impl Front {
 }
 
 fn accept(
+    at: Ipv4Addr,
     state: &Arc<Mutex<State>>,
     serve: impl Fn(&Mutex<State>, TcpStream) -> io::Result<()> + Send + Sync + 'static,
 ) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind((at, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let (state, serve) = (state.clone(), Arc::new(serve));
     thread::spawn(move || {
@@ -193,8 +211,10 @@ fn serve(
     while let Some(asked) = request(&mut stream)? {
         let (at, mood) = {
             let mut state = lock(state);
-            let target = asked.word(1).to_owned();
-            state.asked.push(Asked { target, status: 0, bytes: 0, by_cache });
+            let (method, target) = (asked.word(0).to_owned(), asked.word(1).to_owned());
+            let authorization = asked.header("authorization").map(str::to_owned);
+            let (status, bytes) = (0, 0);
+            state.asked.push(Asked { method, target, status, bytes, by_cache, authorization });
             (state.asked.len() - 1, state.mood)
         };
         let status = |status: u16| {

@@ -3,6 +3,7 @@
 //!
 //! `just soak-cache` and `just soak-sites` ask for more of it.
 
+mod away;
 #[path = "../proofs/bench.rs"]
 #[allow(dead_code)]
 mod bench;
@@ -12,11 +13,16 @@ mod cache;
 mod daemon;
 mod document;
 mod front;
+#[path = "../proofs/images/layout.rs"]
+#[allow(dead_code)]
+mod layout;
 mod nginx;
+mod registry;
 #[path = "../serve/signed.rs"]
 #[allow(dead_code)]
 mod signed;
 mod sites;
+mod space;
 
 /// A number that a recipe may have set.
 fn number(name: &str, default: u64) -> u64 {

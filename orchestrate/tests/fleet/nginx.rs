@@ -21,14 +21,29 @@ fn unpacked() -> PathBuf {
 }
 
 /// What of the shipped files stands for something of this site, and what that is here.
-fn settled(text: &str, dir: &Path, front: &Front, address: SocketAddr) -> String {
+fn settled(
+    text: &str,
+    dir: &Path,
+    (front, registry): (&Front, &Front),
+    address: SocketAddr,
+) -> String {
     let at = |name: &str| dir.join(name).display().to_string();
     let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|what| format!("  {what}_temp_path {};\n", at(&format!("temp/{what}"))))
         .concat();
     let mut text = text.to_owned();
     for (from, to) in [
-        ("<s3.eu-central-1.amazonaws.com:443>", format!("127.0.0.1:{}", front.tls)),
+        ("<s3.eu-central-1.amazonaws.com:443>", front.by_tls()),
+        ("<registry.example.org:443>", registry.by_tls()),
+        (
+            "$registry_host \"<registry.example.org>\"",
+            format!("$registry_host \"localhost:{}\"", registry.tls),
+        ),
+        ("$registry_name \"<registry.example.org>\"", "$registry_name \"localhost\"".into()),
+        (
+            "$registry_ns \"<registry.example.org>\"",
+            format!("$registry_ns \"{}\"", registry.plain.to_string().replace(':', "%3A")),
+        ),
         (
             "$s3_host \"<s3.eu-central-1.amazonaws.com>\"",
             format!("$s3_host \"localhost:{}\"", front.tls),
@@ -62,25 +77,39 @@ pub(crate) struct Cache {
     dir: PathBuf,
     pub(crate) address: SocketAddr,
     child: Option<Child>,
+    /// The namespace that it runs in: its address there, and a process of it.
+    space: Option<(Ipv4Addr, u32)>,
     _port: Port,
 }
 
 impl Cache {
     /// Starts one with nothing in it, below this folder.
     pub(crate) fn start(dir: &Path, front: &Front) -> Cache {
+        Cache::start_for(dir, front, front, None)
+    }
+
+    /// The same, with a registry beside the bucket, and perhaps in a namespace of its own.
+    pub(crate) fn start_for(
+        dir: &Path,
+        front: &Front,
+        registry: &Front,
+        space: Option<(Ipv4Addr, u32)>,
+    ) -> Cache {
         let port = Port::claim().expect("a port of the loopback");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.number));
+        let at = space.map_or(Ipv4Addr::LOCALHOST, |(address, _)| address);
+        let address = SocketAddr::from((at, port.number));
         for part in ["cache", "temp"] {
             fs::create_dir_all(dir.join(part)).unwrap();
         }
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/nginx");
         fs::copy(shipped.join("sign.js"), dir.join("sign.js")).unwrap();
         let text = fs::read_to_string(shipped.join("site-cache.conf")).unwrap();
-        fs::write(dir.join("nginx.conf"), settled(&text, dir, front, address)).unwrap();
-        fs::write(dir.join("authority.pem"), &front.authority).unwrap();
+        fs::write(dir.join("nginx.conf"), settled(&text, dir, (front, registry), address)).unwrap();
+        let authorities = format!("{}{}", front.authority, registry.authority);
+        fs::write(dir.join("authority.pem"), authorities).unwrap();
         let modules = unpacked().join("usr/lib/nginx/modules");
         std::os::unix::fs::symlink(modules, dir.join("modules")).unwrap();
-        let mut cache = Cache { dir: dir.to_owned(), address, child: None, _port: port };
+        let mut cache = Cache { dir: dir.to_owned(), address, child: None, space, _port: port };
         let judged = cache.command().arg("-t").output().unwrap();
         let said = String::from_utf8_lossy(&judged.stderr);
         assert!(judged.status.success() && !said.contains("[warn]"), "{said}");
@@ -92,6 +121,10 @@ impl Cache {
         let nginx = unpacked().join("usr/sbin/nginx");
         // Its workers outlive it, so it has processes of its own, which end with it; it ends with us.
         let mut command = Command::new("unshare");
+        if let Some((_, pid)) = self.space {
+            command = Command::new("nsenter");
+            command.args(["--net", "--target", &pid.to_string(), "--", "unshare"]);
+        }
         command.args(["--pid", "--fork", "--kill-child=SIGKILL", "--"]).arg(nginx);
         command.arg("-p").arg(&self.dir).arg("-c").arg(self.dir.join("nginx.conf"));
         let own = format!("daemon off; pid {};", self.dir.join("pid").display());
@@ -173,6 +206,15 @@ impl Cache {
             }
         }
         found
+    }
+
+    /// Whether this stands somewhere on its disk.
+    pub(crate) fn holds(&self, text: &str) -> bool {
+        let has = |path: &PathBuf| {
+            let bytes = fs::read(path).unwrap_or_default();
+            bytes.windows(text.len()).any(|part| part == text.as_bytes())
+        };
+        self.entries().iter().any(has)
     }
 
     /// Changes one bit of what it keeps of this object.

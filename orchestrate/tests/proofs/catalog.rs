@@ -142,13 +142,19 @@ fn a_layer_that_is_not_as_listed_is_refused_and_an_etag_is_not_believed() {
     let host = bench.host("host");
     let ensure = || run(&host, &public, &["ensure", A]);
     with(&|layers| layers[1]["size"] = 1.into());
-    refused(&ensure(), "the size of \"a/2.tar\" differs");
+    refused(&ensure(), "a/2.tar is not as the signed catalog has it: the size differs");
     with(&|layers| layers[1]["etag"] = "\"other\"".into());
-    refused(&ensure(), "the ETag of \"a/2.tar\" differs");
+    refused(&ensure(), "a/2.tar is not as the signed catalog has it: the ETag differs");
+    with(&|layers| layers[1]["etag"] = "\"a\nb\"".into());
+    refused(&ensure(), "an ETag with odd characters");
     with(&|layers| layers[1]["key"] = "a/3.tar".into());
-    refused(&ensure(), "the name or place of \"a/2.tar\" differs");
-    with(&|layers| drop(layers.as_array_mut().unwrap().pop()));
-    refused(&ensure(), "2 layers in it, 3 on the server");
+    refused(&ensure(), "layer 2 is missing");
+    with(&|layers| layers[1]["key"] = "b/2.tar".into());
+    refused(&ensure(), "b/2.tar");
+    with(&|layers| layers.as_array_mut().unwrap().swap(0, 1));
+    refused(&ensure(), "\"a/2.tar\" is not in the place of its number");
+    with(&|layers| layers.as_array_mut().unwrap().clear());
+    refused(&ensure(), "s3://bucket/a/");
     with(&|layers| layers[2]["sha256"] = other.clone());
     refused(&ensure(), "a/3.tar");
     assert!(host.ok(&["ls"])["images"].as_array().unwrap().is_empty());
@@ -164,6 +170,11 @@ fn a_layer_that_is_not_as_listed_is_refused_and_an_etag_is_not_believed() {
     with(&|_| ());
     assert!(run(&host, &public, &["ensure", A]).status.success());
     host.check();
+    // What it lists is the image, whatever lies beside that on the server.
+    let fewer = bench.host("fewer");
+    with(&|layers| drop(layers.as_array_mut().unwrap().pop()));
+    let done: Value = serde_json::from_slice(&run(&fewer, &public, &["ensure", A]).stdout).unwrap();
+    assert_eq!(done["layers"].as_array().unwrap().len(), 2, "{done}");
 }
 
 /// The exit code and all that was said.

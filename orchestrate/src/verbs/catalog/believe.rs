@@ -4,30 +4,20 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use fetch::{Client, Expect, ObjectRef, Reference};
+use fetch::Client;
 use registry::{Activation, ActivationState, Believed, CatalogFact, Digest, NewCatalog};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
 use crate::error::leaves::whole;
 use crate::host::Host;
-use crate::process::cancel::heedfully;
 use crate::process::full;
 use crate::trust::catalog::{Catalog, Entry, Image, MadeOf, SERIAL_MAX};
 use crate::trust::keys::{Distrust, name};
+use crate::verbs::catalog::ask::{BYTES_MAX, SIGNATURE_BYTES_MAX, Signed, hasty};
 use crate::verbs::named::reference;
-
-/// Bytes of a catalog: some hundred thousand layers.
-const BYTES_MAX: u64 = 32 << 20;
-
-/// Bytes of a signature; minisign's are about 300.
-const SIGNATURE_BYTES_MAX: u64 = 16 << 10;
-
-/// How long what is here already waits for a server that does not answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a person had believed.
 #[derive(Clone, Debug, Serialize)]
@@ -80,49 +70,20 @@ fn fact(new: &NewCatalog<'_>) -> CatalogFact {
     CatalogFact { url: (*url).into(), serial: *serial, digest: *digest, expires_s: *expires_s }
 }
 
-/// A catalog that a key has signed.
-struct Signed {
-    catalog: Catalog,
-    digest: Digest,
-}
-
 impl Host {
-    /// The signed catalog that lists this image, before anything is asked of the image itself; none where
-    /// no key is trusted. With `keep` the store is told which catalog is believed.
-    pub(crate) fn catalog_of(
-        &mut self,
-        client: &Client,
-        image: &Reference,
-        keep: bool,
-    ) -> Result<Option<Catalog>, Error> {
+    /// The signed catalog, before anything is asked of an image itself; none where no key is trusted. With `keep` the
+    /// store is told which catalog is believed.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`], also for one that has expired; those of fetching it.
+    pub(crate) fn catalog_for_new(&mut self, keep: bool) -> Result<Option<Catalog>, Error> {
         if !self.trusts() {
             return Ok(None);
         }
-        let catalog = self.believed(client, keep)?;
-        self.not_expired(catalog.serial, catalog.expires_s)
-            .and_then(|()| catalog.layers(image).map(drop))
-            .map_err(Error::Catalog)?;
-        Ok(Some(catalog))
-    }
-
-    /// That an image with a manifest is listed by the signed catalog, where a key is trusted.
-    ///
-    /// # Errors
-    /// [`Error::Catalog`]; those of fetching the catalog.
-    pub(crate) fn vouched(
-        &mut self,
-        image: &Reference,
-        made: &registry::Made,
-        keep: bool,
-    ) -> Result<(), Error> {
-        if !self.trusts() {
-            return Ok(());
-        }
         let client = self.client()?.clone();
         let catalog = self.believed(&client, keep)?;
-        self.not_expired(catalog.serial, catalog.expires_s)
-            .and_then(|()| catalog.manifest(image, made.manifest))
-            .map_err(Error::Catalog)
+        self.not_expired(catalog.serial, catalog.expires_s).map_err(Error::Catalog)?;
+        Ok(Some(catalog))
     }
 
     /// Whether a key is trusted, and so nothing else is.
@@ -146,15 +107,7 @@ impl Host {
     /// Why there is none, where none is known.
     pub(crate) fn look_at_catalog(&mut self) -> Result<(), Error> {
         let Some(url) = self.settings.trust.url.clone() else { return Ok(()) };
-        let mut options = self.settings.fetch.clone();
-        let shorter = |time: Duration| time.min(PATIENCE);
-        (options.patience, options.tries_max) =
-            (shorter(options.patience), Some(options.tries_max.map_or(2, |tries| tries.min(2))));
-        options.deadline = Some(PATIENCE * 2);
-        options.connect_timeout = shorter(options.connect_timeout);
-        options.first_byte_timeout = shorter(options.first_byte_timeout);
-        options.stall_timeout = shorter(options.stall_timeout);
-        let looked = Client::new(&options)
+        let looked = Client::new(&hasty(&self.settings.fetch))
             .map_err(Error::from)
             .and_then(|client| self.believed(&client, true).map(drop));
         match (looked, self.registry.catalog(&url)?) {
@@ -208,18 +161,9 @@ impl Host {
 
     fn believed(&mut self, client: &Client, keep: bool) -> Result<Catalog, Error> {
         let url = self.settings.trust.url.clone().unwrap_or_default();
-        let (of, place) = (client.clone(), url.clone());
-        let time = self.settings.fetch.answer_timeout;
-        let (bytes, signature) = heedfully(&self.settings.cancel, move || {
-            let bytes = read(&of, &place, BYTES_MAX, time)?;
-            let signature = format!("{place}.minisig");
-            Ok::<_, Error>((bytes, read(&of, &signature, SIGNATURE_BYTES_MAX, time)?))
-        })??;
-        let signed = self.judged(&bytes, &signature)?;
+        let signed = self.newest_catalog(client, &url)?;
         let known = self.registry.catalog(&url)?;
-        let (serial, digest) = (signed.catalog.serial, signed.digest);
-        let last = known.as_ref().map(|known| (known.serial, known.digest));
-        allowed(last, serial, digest, self.settings.trust.serial_step).map_err(Error::Catalog)?;
+        let serial = signed.catalog.serial;
         let new = new(&url, &signed);
         // Before the registry: what was believed once must not be forgotten with it.
         let kept = keep && self.tell_store(&new);
@@ -246,13 +190,6 @@ impl Host {
         }
     }
 
-    fn judged(&self, bytes: &[u8], signature: &[u8]) -> Result<Signed, Error> {
-        let keys = self.settings.trust.public_keys().map_err(Error::Catalog)?;
-        let signature = String::from_utf8_lossy(signature);
-        let catalog = Catalog::read(bytes, &signature, &keys).map_err(Error::Catalog)?;
-        Ok(Signed { catalog, digest: Digest(Sha256::digest(bytes).into()) })
-    }
-
     /// A person has a signed catalog in a file believed, whatever was believed before.
     ///
     /// # Errors
@@ -269,7 +206,7 @@ impl Host {
         };
         let bytes = read_file(file, BYTES_MAX)?;
         let signature = read_file(&beside, SIGNATURE_BYTES_MAX)?;
-        let signed = self.judged(&bytes, &signature)?;
+        let signed = self.catalog_judge()?.signed(&bytes, &signature).map_err(Error::Catalog)?;
         let was = self.registry.catalog(&url)?.map(|known| known.serial);
         let new = new(&url, &signed);
         let kept = self.keep_serial(&fact(&new), true)?;
@@ -355,23 +292,6 @@ fn new<'a>(url: &'a str, signed: &Signed) -> NewCatalog<'a> {
         expires_s: signed.catalog.expires_s,
         images: images.map(|(name, image)| (name.clone(), image.made_of.content())).collect(),
     }
-}
-
-/// It has to be there whole in this time, as a listing has, however it drips.
-fn read(client: &Client, url: &str, size_max: u64, time: Duration) -> Result<Vec<u8>, Error> {
-    let object = match url.parse::<ObjectRef>() {
-        Ok(object) => object,
-        Err(error) => return Err(Error::Fetch(error)),
-    };
-    let expect = Expect { size_max: Some(size_max), ..Expect::default() };
-    let mut bytes = Vec::new();
-    let mut body = client.open(&object, &expect)?.within(time);
-    body.read_to_end(&mut bytes).map_err(|source| Error::Io {
-        doing: "fetch",
-        path: url.into(),
-        source,
-    })?;
-    Ok(bytes)
 }
 
 fn read_file(path: &Path, size_max: u64) -> Result<Vec<u8>, Error> {

@@ -1,14 +1,16 @@
 //! The signed catalog: which objects an image is made of, and what each of them is. With a key
 //! configured, only what it lists is made or activated, and digests are its own and not an ETag's word.
 //! Its form is in `trust::catalog`; which one is believed, for how long, and what that says of what is here, in
-//! `believe`.
+//! `believe`; where it comes from in `ask`; what it says of an image before anybody is asked for that in `listed`.
 //!
 //! An image is named by what stands after the bucket, so that a mirror has the same catalog. The serial
 //! never goes back: who can answer for the server must not bring back an image that was taken out.
 
+mod ask;
 pub(crate) mod believe;
+pub(crate) mod listed;
 
-use fetch::{Layer, Reference};
+use fetch::Reference;
 use minisign_verify::PublicKey;
 use registry::Digest;
 
@@ -63,29 +65,5 @@ impl Catalog {
             None if self.images.values().any(is) => Ok(()),
             None => refuse(format!("no image in it has the manifest {manifest}")),
         }
-    }
-
-    /// The digests of an image's layers, where it is just what the server lists. Pure.
-    ///
-    /// # Errors
-    /// [`Distrust::Unlisted`] for whatever differs.
-    pub fn check(&self, image: &Reference, layers: &[Layer]) -> Result<Vec<Digest>, Distrust> {
-        let refuse = |why: String| Distrust::Unlisted { image: image.to_string(), why };
-        let entries = self.layers(image)?;
-        if entries.len() != layers.len() {
-            let (listed, there) = (entries.len(), layers.len());
-            return Err(refuse(format!("{listed} layers in it, {there} on the server")));
-        }
-        let same = |(entry, layer): (&Entry, &Layer)| {
-            let object = &layer.object;
-            let differs = |what: &str| refuse(format!("{what} of {:?} differs", object.object.key));
-            match () {
-                () if entry.key != object.object.key => Err(differs("the name or place")),
-                () if entry.size != object.size => Err(differs("the size")),
-                () if entry.etag.is_some() && entry.etag != object.etag => Err(differs("the ETag")),
-                () => Ok(entry.sha256),
-            }
-        };
-        entries.iter().zip(layers).map(same).collect()
     }
 }

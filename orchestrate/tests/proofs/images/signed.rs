@@ -471,7 +471,7 @@ fn a_catalog_and_a_key_must_agree() {
         other["serial"] = 2.into();
         other
     });
-    refused(&both(), &["another manifest in it"]);
+    refused(&both(), &[&"7".repeat(64), "404"]);
     nothing(&host);
     crate::catalog::publish(&bench, &secret, &{
         let mut right = listed(&real.digest);

@@ -99,7 +99,7 @@ corpus *FLAGS: static
 bench *FLAGS: static
     {{ bin }}/bench {{ FLAGS }}
 
-# The state directory becomes full at each change of each command; every STEPth, from OFFSET on.
+# The state directory, or the store, becomes full at each change of each command; every STEPth, from OFFSET on.
 soak-full STEP="1" OFFSET="0":
     VENEER_FULL_STEP={{ STEP }} VENEER_FULL_OFFSET={{ OFFSET }} cargo test --release --package orchestrate --test proofs full_at_any -- --nocapture
 

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::error::Error;
 use crate::error::class::Class;
 
 /// A place where nothing can be written, though the right to it is there.
@@ -17,7 +16,7 @@ pub struct Full {
     /// Why.
     pub lacks: Lacks,
     /// What failed by it.
-    pub source: Box<Error>,
+    pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 /// Whose place it is.

@@ -23,7 +23,7 @@ const ASKED: &[&str] = &[
 ];
 
 /// And of whom it is asked, where both say so: an older program kept less.
-const OF_WHOM: &[&str] = &["endpoint", "anonymous", "etag_dedup", "bytes_max"];
+const OF_WHOM: &[&str] = &["endpoint", "anonymous", "platform", "etag_dedup", "bytes_max"];
 
 /// What a later process needs to ask the same server in the same way: no secret is in it.
 pub(crate) fn s3(settings: &Settings) -> Value {
@@ -32,6 +32,8 @@ pub(crate) fn s3(settings: &Settings) -> Value {
     json!({
         "endpoint": fetch.endpoint, "region": fetch.region, "anonymous": anonymous,
         "etag_dedup": settings.etag_dedup, "bytes_max": settings.limits.bytes_max,
+        // One that is named by the reference goes before this one.
+        "platform": settings.platform.as_ref().map(ToString::to_string),
     })
 }
 
@@ -97,7 +99,7 @@ mod tests {
     #[test]
     fn the_same_is_asked_whatever_is_left_out() {
         let kept = json!({"image": "s3://b/a/", "bytes": null, "no_fetch": false,
-            "s3": {"endpoint": "http://h", "etag_dedup": true}});
+            "s3": {"endpoint": "http://h", "etag_dedup": true, "platform": null}});
         for same in [
             json!({"image": "s3://b/a/"}),
             json!({"image": "s3://b/a/", "s3": {"region": "x"}}),
@@ -116,6 +118,7 @@ mod tests {
             ("no_journal", json!({"image": "s3://b/a/", "no_journal": true})),
             ("endpoint", json!({"image": "s3://b/a/", "s3": {"endpoint": null}})),
             ("etag_dedup", json!({"image": "s3://b/a/", "s3": {"etag_dedup": false}})),
+            ("platform", json!({"image": "s3://b/a/", "s3": {"platform": "linux/arm64"}})),
         ] {
             assert_eq!(difference(&kept, &other), Some(key), "{other}");
         }

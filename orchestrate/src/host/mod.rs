@@ -48,6 +48,15 @@ const REPLACED_MAX: usize = 3;
 /// How long a wish waits for the store's lock before it is committed without.
 const SOON: Duration = Duration::from_millis(200);
 
+/// What of its settings a process has for itself, while it takes up a run that was asked with others.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnSettings {
+    pub(crate) fetch: fetch::Options,
+    pub(crate) etag_dedup: bool,
+    pub(crate) bytes_max: u64,
+    pub(crate) platform: Option<fetch::image::Platform>,
+}
+
 /// An opened host.
 pub struct Host {
     pub(crate) registry: Registry,
@@ -58,7 +67,7 @@ pub struct Host {
     /// The run that is under way.
     pub(crate) run: Option<RunId>,
     /// How this process was told to ask, where a run that is taken up was told otherwise.
-    pub(crate) own_settings: Option<Box<(fetch::Options, bool, u64)>>,
+    pub(crate) own_settings: Option<Box<OwnSettings>>,
     /// The queued or interrupted run that is about to be done: it, and no other, is begun.
     pub(crate) taking_up: Option<RunId>,
     /// What a run may need; one that needs more is put by.

@@ -13,7 +13,7 @@ use crate::error::class::Class;
 use crate::error::image::Unusable;
 use crate::handover::copies::CopyIn;
 use crate::host::run::{BEGINS_MAX, ended};
-use crate::host::{Host, deaths};
+use crate::host::{Host, OwnSettings, deaths};
 use crate::local::way::Way;
 use crate::verbs::activate::ActivateOptions;
 use crate::verbs::deactivate::Going;
@@ -229,12 +229,25 @@ impl Host {
     fn use_s3_settings(&mut self, kept: &Value) {
         let settings = &mut self.settings;
         let own = self.own_settings.get_or_insert_with(|| {
-            let bytes_max = settings.limits.bytes_max;
-            Box::new((settings.fetch.clone(), settings.etag_dedup, bytes_max))
+            Box::new(OwnSettings {
+                fetch: settings.fetch.clone(),
+                etag_dedup: settings.etag_dedup,
+                bytes_max: settings.limits.bytes_max,
+                platform: settings.platform.clone(),
+            })
         });
         // Each run from the same start: what one was asked with is nothing to the next.
-        let (mut fetch, etag_dedup, bytes_max) = (**own).clone();
-        fetch.endpoint = fetch.endpoint.or_else(|| kept["endpoint"].as_str().map(str::to_owned));
+        let OwnSettings { mut fetch, etag_dedup, bytes_max, platform } = (**own).clone();
+        // Another server may have something else under that name.
+        if let Some(endpoint) = kept["endpoint"].as_str() {
+            fetch.endpoint = Some(endpoint.to_owned());
+        }
+        settings.platform = match kept.get("platform") {
+            Some(Value::String(asked)) => asked.parse().ok().or(platform),
+            Some(_) => None,
+            // An older program did not keep it.
+            None => platform,
+        };
         if let Some(region) = kept["region"].as_str() {
             fetch.region = Some(region.to_owned());
         }

@@ -361,3 +361,22 @@ fn what_a_run_was_asked_with_is_kept_when_it_is_taken_up() {
     assert_eq!(read, ["b/1.tar | read", "b/2.tar | read", "b/3.tar | read"]);
     host.check();
 }
+
+/// A daemon, or a person, has another server in its settings than the command that was killed.
+#[test]
+fn a_run_is_taken_up_at_the_server_that_it_was_asked_of() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    bench.proxy.hold("/b/2.tar", 100);
+    let mut command = host.command(&["activate", "s3://bucket/b/", "--name", "b-1"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    bench.proxy.wait_held(std::time::Duration::from_secs(120)).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    bench.proxy.release();
+    let output = elsewhere(&host, &["recover"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("\"done\""), "{output:?}");
+    host.check_tree("b-1", 4);
+    host.check();
+}

@@ -3,6 +3,7 @@
 //! Needs root for the directory store, and the S3 server that `./bootstrap` installs for the signatures.
 
 mod again;
+mod full;
 mod image;
 mod kills;
 mod standin;

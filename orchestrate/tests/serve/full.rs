@@ -1,4 +1,5 @@
-//! A daemon in a state directory that becomes full: what makes room works by way of it, and one starts there.
+//! A daemon in a state directory that becomes full, or with a store that does: what makes room works by way of it, and
+//! one starts there.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -157,4 +158,57 @@ fn where_nothing_is_kept_back_either_it_says_so_at_once() {
     }
     daemon.stop();
     host.check();
+}
+
+/// A full store is no reason to begin no work: what makes room in it has to go on.
+#[test]
+fn with_a_full_store_it_makes_room_and_says_which_is_full() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    host.wipe();
+    fs::create_dir_all(host.store()).unwrap();
+    let options = ["-t", "tmpfs", "-o", "size=2m,mode=0755", "none"];
+    let store = host.store();
+    assert!(Command::new("mount").args(options).arg(&store).status().unwrap().success());
+    let _mount = StoreMount(&host);
+    for name in ["a-1", "a-2"] {
+        host.ok(&["activate", A, "--name", name]);
+    }
+    let mut daemon = Daemon::start(&host, &[]);
+    let fill = || {
+        let file = File::options().create(true).append(true).open(store.join("ballast"));
+        let mut file = file.unwrap();
+        for size in [1 << 16, 1 << 12, 1] {
+            while file.write_all(&vec![1; size]).is_ok() {}
+        }
+    };
+    for name in ["a-1", "a-2"] {
+        fill();
+        let (code, said) = host.said(&["ensure", "s3://bucket/b/"]);
+        assert!(code == 111 && said.contains("the store is full"), "{code}: {said}");
+        assert!(said.contains("no_space"), "{said}");
+        for words in [&["ls"][..], &["deactivate", name], &["rm", name], &["gc"]] {
+            fill();
+            let (code, said) = host.said(words);
+            assert_eq!(code, 0, "{words:?}: {said}; {}", log_of(&host));
+        }
+        // And one that starts there.
+        daemon.stop();
+        fill();
+        daemon = Daemon::start(&host, &[]);
+    }
+    fs::remove_file(store.join("ballast")).unwrap();
+    host.ok(&["activate", "s3://bucket/b/", "--name", "b-1"]);
+    daemon.stop();
+    host.check();
+    host.check_tree("b-1", 4);
+}
+
+/// The mount at a host's store, which goes when the test does.
+struct StoreMount<'h>(&'h Host<'h>);
+
+impl Drop for StoreMount<'_> {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(self.0.store()).status());
+    }
 }

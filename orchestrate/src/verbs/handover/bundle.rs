@@ -227,8 +227,11 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
     }
     let mut file: File =
         OpenOptions::new().write(true).create_new(true).mode(0o644).open(&aside).map_err(fail())?;
-    file.write_all(text.as_bytes()).map_err(fail())?;
-    fs::rename(&aside, path).map_err(fail())
+    file.write_all(text.as_bytes()).and_then(|()| fs::rename(&aside, path)).map_err(|source| {
+        // Half a file helps nobody; the error is the news.
+        drop(fs::remove_file(&aside));
+        fail()(source)
+    })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::error::push::NotPushed;
-use crate::process::place;
+use crate::process::{place, reserve};
 use crate::verbs::push::gather::Blob;
 use crate::verbs::push::goal::Goal;
 use crate::verbs::push::index::{dice, status};
@@ -150,6 +150,8 @@ fn with(mut all: Vec<Finding>, finding: Finding) -> Vec<Finding> {
 
 fn keep(state: &Path, file: &Path, finding: Finding) -> Result<(), Error> {
     place::make(state, place::STATE)?;
+    // What is kept back there is not for this.
+    reserve::spare(state)?;
     let path = file.with_extension(format!("json.{}", std::process::id()));
     let failed = |source| Error::Io { doing: "write", path: path.clone(), source };
     let text = serde_json::to_vec(&with(read(file), finding)).unwrap_or_default();
@@ -161,7 +163,10 @@ fn keep(state: &Path, file: &Path, finding: Finding) -> Result<(), Error> {
         .mode(0o600)
         .open(&path)
         .map_err(failed)?;
-    new.write_all(&text).and_then(|()| fs::rename(&path, file)).map_err(failed)
+    new.write_all(&text).and_then(|()| fs::rename(&path, file)).map_err(|source| {
+        drop(fs::remove_file(&path));
+        failed(source)
+    })
 }
 
 #[cfg(test)]

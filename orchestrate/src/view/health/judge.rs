@@ -125,13 +125,13 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     let now = Duration::ZERO;
     check("db_write", facts.db_write.clone().map(|()| "a commit is on disk".into()), now);
     check("disk_free", facts.disk.clone().and_then(|space| room(&space)), now);
-    let found = facts.store.clone().and_then(|store| mode(&store));
-    check("pool_mode", found.and_then(|mode| facts.store_disk.clone().map(|()| mode)), now);
+    check("pool_mode", facts.store.clone().and_then(|store| mode(&store)), now);
     let data = facts.store.clone();
     let data = data.and_then(|store| {
         ratio(&store.data, Part::Data, &facts.marks.data, store.metadata.is_some())
     });
-    check("pool_data_ratio", data, now);
+    // No reason to begin no work: what makes room works in a full store.
+    check("pool_data_ratio", facts.store_disk.clone().and(data), now);
     let metadata = facts.store.clone().and_then(|store| match &store.metadata {
         Some(space) => ratio(space, Part::Metadata, &facts.marks.metadata, true),
         None => Ok("the store keeps no metadata of its own".into()),
@@ -466,7 +466,7 @@ mod tests {
             ("disk_free", with(|f| f.disk = Ok(Space { total: 9, used: 8, block: 1 })), false),
             ("pool_mode", store(|s| s.mode = "needs_check".into()), true),
             ("pool_mode", store(|s| s.mode = "out_of_data_space".into()), false),
-            ("pool_mode", with(|f| f.store_disk = Err("the store is full".into())), false),
+            ("pool_data_ratio", with(|f| f.store_disk = Err("full".into())), false),
             ("pool_data_ratio", store(|s| s.data.used = s.data.total), false),
             ("pool_meta_ratio", store(|s| s.metadata.as_mut().unwrap().used = 1 << 30), false),
             ("txid_match", with(|f| f.registry_transaction = Ok(9)), true),

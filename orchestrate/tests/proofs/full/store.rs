@@ -2,12 +2,13 @@
 //! what to do. Where state directory and store are on one file system, too.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 use super::{A, B, Disk, Of, Small, fill_at, images, prepared};
-use crate::bench::Host;
+use crate::bench::{Host, names};
 use crate::damage::Mount;
 
 /// What is said of it.
@@ -78,6 +79,15 @@ fn looking_and_making_room_work_in_a_full_store_and_all_else_says_so() {
             }
         }
         assert_eq!(host.rows("SELECT name, state FROM activations"), before);
+        // Of a bundle there is nothing, or an empty directory.
+        small.fill(of);
+        let bundle = small.out().join("bundle").display().to_string();
+        let (code, said) = host.said(&["bundle", "a-1", &bundle, "--", "/bin/sh"]);
+        assert!(
+            code == 111 && said.contains(&bundle) && said.contains(what),
+            "{of:?}: {code}: {said}"
+        );
+        assert!(names(Path::new(&bundle)).is_empty(), "{of:?}: {:?}", names(Path::new(&bundle)));
         // One after the other, though nobody else makes room and what becomes free is taken.
         for words in [
             &["pin", A][..],

@@ -13,6 +13,7 @@ use tests::trace::{self, Act, Call, Effect, Ended, Side, Whose};
 
 use crate::bench::{self, Bench, Host, names};
 use crate::images::layout::{Family, Image, Layout, Packing, Saved, archive, gzip, saved};
+use crate::matrix::killed_once;
 use crate::sweep::{How, may_fail};
 
 /// In a test run, each of these many calls.
@@ -215,4 +216,27 @@ fn each_call_of_a_run_for_a_layout_a_pipe_or_a_registry_fails_and_the_next_ends_
     }
     eprintln!("{runs} runs with a failing call");
     assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+/// For which platform an image was asked for may come from a setting, which whoever takes the run up has not.
+#[test]
+fn a_killed_run_is_taken_up_for_the_platform_that_it_was_asked_for() {
+    let bench = Bench::small();
+    let host = bench.host("host");
+    let mut layout = Layout::default();
+    let arm = Image { arch: "arm64", ..Image::of(&[1, 2, 4]) };
+    let both = [Image::of(&[1, 2, 3]), arm.clone()];
+    let both = both.map(|image| layout.image(&image, Packing::Gzip, Family::Oci));
+    let index = layout.index(&both, Family::Oci);
+    layout.tag(index, "v1");
+    layout.write(&bench.path("layout"));
+    let image = format!("oci:{}:v1", bench.path("layout").display());
+    host.settings("platform = \"linux/arm64\"\n");
+    killed_once(&host, &["activate", &image, "--name", "a-1"], "volumes/2");
+    host.settings("");
+    let done = host.ok(&["recover"]);
+    assert_eq!(done["resumed"][0]["state"], "done", "{done}");
+    let chain = format!("sha256:{}", host.rows("SELECT chain FROM images")[0]);
+    assert_eq!(chain, arm.chain());
+    host.check();
 }

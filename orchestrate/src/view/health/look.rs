@@ -16,7 +16,8 @@ use crate::store::seam::{Condition, Space, Store, StoreName};
 use crate::verbs::catalog::believe::now_s;
 use crate::verbs::judge::{self, Judge};
 use crate::verbs::unsettled::{self, Unsettled};
-use crate::view::health::judge::{CatalogAge, Facts, LastFetch, Readiness, growth};
+use crate::view::health::judge::{CatalogAge, Facts, LastFetch, Readiness};
+use crate::view::health::room::growth;
 
 /// What is found now. With `commit` a commit is made, so that it is known whether that works, and rows are
 /// compared with devices; without, it costs little and is enough for [`sick`]. Makes neither a registry

@@ -4,6 +4,7 @@
 pub(crate) mod judge;
 pub(crate) mod log;
 pub(crate) mod look;
+pub(crate) mod room;
 
 pub use crate::view::health::judge::{CatalogAge, Check, Facts, LastFetch, Readiness, judge, sick};
 pub use crate::view::health::look::{look, readiness};

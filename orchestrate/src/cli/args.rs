@@ -29,36 +29,35 @@ pub(crate) struct Args {
     /// the settings file (default /etc/veneer/veneer.toml, or VENEER_CONFIG)
     #[argh(option)]
     pub(crate) config: Option<PathBuf>,
-    /// the state directory: registry and locks (default /var/lib/veneer)
+    /// the state directory: registry, locks, spools (default /var/lib/veneer)
     #[argh(option)]
     pub(crate) state: Option<String>,
-    /// where volumes live: thin:POOL (default thin:veneer), or dir:PATH on a host without
-    /// device-mapper
+    /// where volumes live: thin:POOL, or dir:PATH on a host without device-mapper (default thin:veneer)
     #[argh(option)]
     pub(crate) store: Option<String>,
-    /// the S3 server, if it is not Amazon's
+    /// the S3 server; none: that of the AWS profile, else Amazon's of the region
     #[argh(option)]
     pub(crate) endpoint: Option<String>,
-    /// the region (default: the AWS profile's, else us-east-1)
+    /// the region; none: that of the AWS profile, else us-east-1
     #[argh(option)]
     pub(crate) region: Option<String>,
     /// send unsigned requests, and read no file with logins of registries
     #[argh(switch)]
     pub(crate) anonymous: bool,
-    /// the file with logins of registries (default: podman's and docker's in their usual places)
+    /// the file with logins of registries; none: podman's and docker's in their usual places
     #[argh(option)]
     pub(crate) authfile: Option<String>,
     /// download every object, even if its ETag, proven to be an MD5, is that of a known one
     #[argh(switch)]
     pub(crate) no_etag_dedup: bool,
-    /// walls around code that reads layers: require (all of them or nothing, the default), on (those that
-    /// are available; missing ones are reported), off
+    /// walls around code that reads layers and scans: require (all or nothing), on (those that are available;
+    /// missing ones are reported), off (default require)
     #[argh(option)]
     pub(crate) sandbox: Option<String>,
-    /// reject layers larger than this when uncompressed
+    /// bytes of one layer when uncompressed, such as 20G; none: the limit of unpack
     #[argh(option)]
     pub(crate) bytes_max: Option<String>,
-    /// size of a new activation, and of the template if there is none yet, such as 20G (default 4G)
+    /// size of a new activation, and of the template where there is none yet, such as 20G (default 4G)
     #[argh(option)]
     pub(crate) volume_bytes: Option<String>,
     /// seconds to wait for another process (default 3600)
@@ -67,10 +66,10 @@ pub(crate) struct Args {
     /// seconds for which partial downloads of killed runs are kept (default 86400)
     #[argh(option)]
     pub(crate) spool_age: Option<String>,
-    /// format of messages on stderr: text, logfmt or json (default text)
+    /// what stderr is: text for people, logfmt or json for programs; none: text, and logfmt of a daemon
     #[argh(option)]
     pub(crate) log: Option<String>,
-    /// the daemon's unix socket (default serve.sock in the state directory)
+    /// the daemon's unix socket; none: serve.sock in the state directory
     #[argh(option)]
     pub(crate) socket: Option<String>,
     /// do the work in this process, even if a daemon runs
@@ -186,7 +185,94 @@ pub(crate) fn hoist(words: &[String]) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    use orchestrate::config::{Kind, SETTINGS, Setting};
+
     use super::*;
+
+    /// The options that the help of these words lists, without those that all programs have, each with its text.
+    fn options(words: &[&str]) -> Vec<(String, String)> {
+        let help = [words, &["--help"]].concat();
+        let Err(said) = Args::from_args(&["orchestrate"], &help) else { panic!("no help") };
+        let lines = said.output.lines().skip_while(|line| *line != "Options:").skip(1);
+        let mut found: Vec<(String, String)> = Vec::new();
+        for line in lines.take_while(|line| !line.is_empty()).map(str::trim_start) {
+            let short = line.starts_with('-') && line.get(2..4) == Some(", ");
+            let line = if short { &line[4..] } else { line };
+            if line.starts_with("--") {
+                let (name, text) = line.split_once(' ').unwrap_or((line, ""));
+                found.push((name.trim_end_matches(',').into(), text.trim_start().into()));
+            } else if let Some((_, text)) = found.last_mut() {
+                text.push_str(if text.is_empty() { "" } else { " " });
+                text.push_str(line);
+            }
+        }
+        found.retain(|(name, _)| !["--help", "--version"].contains(&name.as_str()));
+        found
+    }
+
+    /// What the help has to say of a setting.
+    fn told(setting: &Setting) -> String {
+        let default = match (setting.kind, setting.default.parse::<u64>()) {
+            (Kind::Bytes { .. }, Ok(bytes)) => format!("{}G", bytes >> 30),
+            (Kind::Switch, _) => String::new(),
+            _ => setting.default.to_owned(),
+        };
+        match (setting.kind, default.as_str()) {
+            (Kind::List, _) => format!("{}; may be repeated", setting.doc),
+            (_, "") => setting.doc.to_owned(),
+            (_, default) => format!("{} (default {default})", setting.doc),
+        }
+    }
+
+    /// Options that are no settings: they are about this one call.
+    const OF_THE_CALL: [&str; 6] =
+        ["--config", "--no-daemon", "--new", "--json", "--quiet", "--verbose"];
+
+    /// The table of settings and the flags are the same, with the same texts and defaults.
+    #[test]
+    fn each_settings_flag_is_there_and_says_what_the_table_says() {
+        let all = [options(&[]), options(&["serve"])].concat();
+        let named = |name: &str| all.iter().find(|(flag, _)| flag == name);
+        for setting in SETTINGS {
+            let Some(flag) = setting.flag else { continue };
+            let (_, text) = named(flag).unwrap_or_else(|| panic!("there is no {flag}"));
+            // One that turns something off says that in its own words.
+            let is_off = flag.starts_with("--no-");
+            assert!(is_off || *text == told(setting), "{flag}: {text:?}\n{:?}", told(setting));
+        }
+        for (flag, _) in all.iter().filter(|(flag, _)| !OF_THE_CALL.contains(&flag.as_str())) {
+            assert!(SETTINGS.iter().any(|s| s.flag == Some(flag)), "{flag} is no setting");
+        }
+    }
+
+    /// What is typed arrives at the setting whose flag it is.
+    #[test]
+    fn each_flag_is_its_settings_own() {
+        for setting in SETTINGS {
+            let Some(flag) = setting.flag else { continue };
+            let value = if setting.kind == Kind::Switch { None } else { Some("x") };
+            let words: Vec<&str> = [flag].into_iter().chain(value).collect();
+            let args = match options(&[]).iter().any(|(name, _)| name == flag) {
+                true => [&words[..], &["ls"]].concat(),
+                false => [&["serve"], &words[..]].concat(),
+            };
+            let Ok(args) = Args::from_args(&["orchestrate"], &args) else { panic!("{flag}") };
+            let keys: Vec<&str> = args.flags().iter().map(|(key, _)| *key).collect();
+            assert_eq!(keys, [setting.key], "{flag}");
+        }
+    }
+
+    /// Each general option may follow the command, whether it takes a value or not.
+    #[test]
+    fn every_general_option_is_hoisted() {
+        for (flag, _) in options(&[]) {
+            let typed = Args::from_args(&["orchestrate"], &[&flag, "ls"]);
+            // One that takes a value takes the command for it.
+            let is_switch = typed.is_ok_and(|args| args.command.is_some());
+            let known = if is_switch { SWITCHES } else { WITH_VALUE };
+            assert!(known.contains(&flag.as_str()), "{flag}");
+        }
+    }
 
     fn hoisted(text: &str) -> String {
         let words: Vec<String> = text.split(' ').map(str::to_owned).collect();

@@ -1,4 +1,4 @@
-//! What a command needs before it begins: its references in full, and of a host repairs and room.
+//! What a command needs before it begins: its references in full.
 
 use std::path::Path;
 
@@ -6,96 +6,6 @@ use fetch::Reference;
 use orchestrate::{Error, Unusable, reference};
 
 use crate::cli::commands::{self, Activate, Command};
-
-/// Whether the command changes or trusts what is in the store; the others only look.
-pub(crate) fn mends_first(command: &Command) -> bool {
-    match command {
-        Command::Ensure(args) => !args.dry_run,
-        Command::Activate(args) => !args.dry_run,
-        Command::Deactivate(args) => !args.dry_run,
-        Command::Rm(args) => !args.dry_run,
-        Command::Gc(args) => !args.dry_run,
-        Command::Pin(_) | Command::Unpin(_) | Command::Verify(_) | Command::Checked(_) => true,
-        Command::Bundle(_) | Command::Mount(_) | Command::Export(_) => true,
-        Command::Label(_) | Command::Ttl(_) | Command::Rename(_) => true,
-        Command::Resize(args) => !args.dry_run,
-        Command::Fork(args) => !args.dry_run,
-        Command::Snapshot(args) => !args.dry_run,
-        Command::Restore(args) => !args.dry_run,
-        Command::Points(args) => args.remove.is_some() && !args.dry_run,
-        Command::Send(_) => true,
-        Command::Receive(args) => !args.progress,
-        Command::Scan(args) => !args.show,
-        Command::Show(args) => args.vm,
-        Command::Recover(_)
-        | Command::Who(_)
-        | Command::Umount(_)
-        | Command::Ls(_)
-        | Command::Df(_)
-        | Command::Runs(_)
-        | Command::Events(_)
-        | Command::Cancel(_)
-        | Command::Quarantine(_)
-        | Command::Rebuild(_)
-        | Command::Serve(_)
-        | Command::Health(_)
-        | Command::Doctor(_)
-        | Command::Config(_)
-        | Command::Catalog(_)
-        | Command::Fleet(_)
-        | Command::Metrics(_)
-        | Command::Push(_)
-        | Command::Top(_) => false,
-    }
-}
-
-/// Whether the command makes room or lets some be made, and so may have what is kept back for that.
-pub(crate) fn makes_room(command: &Command) -> bool {
-    match command {
-        Command::Deactivate(args) => !args.dry_run,
-        Command::Rm(args) => !args.dry_run,
-        Command::Gc(args) => !args.dry_run,
-        Command::Recover(args) => !args.dry_run,
-        Command::Points(args) => args.remove.is_some() && !args.dry_run,
-        Command::Unpin(_) | Command::Cancel(_) => true,
-        Command::Ensure(_)
-        | Command::Label(_)
-        | Command::Ttl(_)
-        | Command::Rename(_)
-        | Command::Who(_)
-        | Command::Activate(_)
-        | Command::Bundle(_)
-        | Command::Export(_)
-        | Command::Send(_)
-        | Command::Receive(_)
-        | Command::Mount(_)
-        | Command::Umount(_)
-        | Command::Pin(_)
-        | Command::Verify(_)
-        | Command::Checked(_)
-        | Command::Resize(_)
-        | Command::Fork(_)
-        | Command::Snapshot(_)
-        | Command::Restore(_)
-        | Command::Scan(_)
-        | Command::Ls(_)
-        | Command::Show(_)
-        | Command::Df(_)
-        | Command::Runs(_)
-        | Command::Events(_)
-        | Command::Quarantine(_)
-        | Command::Rebuild(_)
-        | Command::Serve(_)
-        | Command::Health(_)
-        | Command::Doctor(_)
-        | Command::Config(_)
-        | Command::Catalog(_)
-        | Command::Fleet(_)
-        | Command::Metrics(_)
-        | Command::Push(_)
-        | Command::Top(_) => false,
-    }
-}
 
 /// Writes the references of a command in full: a path from the root, a platform that was asked for.
 pub(crate) fn settle(command: &mut Command) -> Result<(), Error> {

@@ -402,16 +402,16 @@ pub(crate) struct Metrics {}
 #[derive(FromArgs)]
 #[argh(subcommand, name = "serve")]
 pub(crate) struct Serve {
-    /// also listen on this address and port; needs --token-file
+    /// address and port to listen on by TCP in addition
     #[argh(option)]
     pub(crate) listen: Option<String>,
-    /// the file with the token that TCP clients must send
+    /// file with the token that TCP clients must send
     #[argh(option)]
     pub(crate) token_file: Option<String>,
-    /// a user or group besides root that may use the socket: user:NAME or group:NAME; may be repeated
+    /// users and groups besides root that may use the socket: user:NAME, group:NAME; may be repeated
     #[argh(option)]
     pub(crate) allow: Vec<String>,
-    /// runs that fetch and unpack at the same time, 1 to 256 (default 2)
+    /// runs that fetch and unpack at the same time (default 2)
     #[argh(option)]
     pub(crate) concurrency: Option<String>,
 }

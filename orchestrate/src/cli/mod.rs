@@ -20,3 +20,4 @@ pub(crate) mod show;
 pub(crate) mod signals;
 pub(crate) mod top;
 pub(crate) mod travel;
+pub(crate) mod way;

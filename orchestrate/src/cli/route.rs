@@ -12,58 +12,8 @@ use orchestrate::{Cancel, Error, Settings, walls};
 
 use crate::cli::commands::Command;
 use crate::cli::diagnosis::Diagnosis;
-use crate::cli::handover;
 use crate::cli::print;
 use crate::cli::say::output;
-
-/// Whether a daemon can do this command.
-pub(crate) fn may_be_asked(command: &Command) -> bool {
-    match command {
-        Command::Ensure(_)
-        | Command::Activate(_)
-        | Command::Deactivate(_)
-        | Command::Ls(_)
-        | Command::Rm(_)
-        | Command::Gc(_)
-        | Command::Df(_)
-        | Command::Pin(_)
-        | Command::Unpin(_)
-        | Command::Runs(_)
-        | Command::Events(_)
-        | Command::Label(_)
-        | Command::Ttl(_)
-        | Command::Rename(_)
-        | Command::Resize(_)
-        | Command::Fork(_)
-        | Command::Snapshot(_)
-        | Command::Restore(_)
-        | Command::Points(_)
-        | Command::Cancel(_) => true,
-        Command::Show(args) => !handover::is_of_the_image(args),
-        Command::Push(_)
-        | Command::Export(_)
-        | Command::Send(_)
-        | Command::Receive(_)
-        | Command::Bundle(_)
-        | Command::Mount(_)
-        | Command::Umount(_)
-        | Command::Recover(_)
-        | Command::Verify(_)
-        | Command::Checked(_)
-        | Command::Who(_)
-        | Command::Scan(_)
-        | Command::Catalog(_)
-        | Command::Fleet(_)
-        | Command::Quarantine(_)
-        | Command::Rebuild(_)
-        | Command::Config(_)
-        | Command::Metrics(_)
-        | Command::Serve(_)
-        | Command::Health(_)
-        | Command::Doctor(_)
-        | Command::Top(_) => false,
-    }
-}
 
 /// Whether this process has to open files for the command, since the daemon opens no path for a client.
 fn opens_files(command: &Command) -> bool {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use argh::FromArgs as _;
+use argh::{FromArgs as _, SubCommands as _};
 use orchestrate::config::Config;
 use orchestrate::log::{self, Level, Log};
 use orchestrate::{
@@ -17,9 +17,10 @@ use registry::{RunId, RunState, VolumeId};
 use serde_json::json;
 
 use crate::cli::args::{self, Args};
-use crate::cli::before::{makes_room, mends_first, settle};
+use crate::cli::before::settle;
 use crate::cli::commands::{self, Activate, Command};
 use crate::cli::say::{output, say};
+use crate::cli::way::By;
 use crate::cli::{
     disks, document, export, handover, naming, print, push, route, show, signals, top, travel,
 };
@@ -135,13 +136,8 @@ fn run_in(
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let Some(mut command) = args.command else {
-        return Err(anyhow!(
-            "which command? ensure, activate, push, export, deactivate, bundle, mount, umount, ls, show, rm, recover, gc, df, pin, unpin, \
-             verify, runs, events, cancel, quarantine, rebuild, serve, health, config, \
-             metrics, scan, catalog, fleet, top, checked, label, ttl, rename, who, resize, fork, snapshot, restore, points, \
-             send, receive; \
-              see orchestrate --help"
-        ));
+        let names: Vec<&str> = Command::COMMANDS.iter().map(|info| info.name).collect();
+        return Err(anyhow!("which command? {}; see orchestrate --help", names.join(", ")));
     };
     // References and names are judged before anything is opened or made.
     settle(&mut command)?;
@@ -214,17 +210,18 @@ fn run_in(
     if let Command::Deactivate(args) = &command {
         handover::before(args, &settings)?;
     }
+    let way = command.way();
     if !no_daemon
-        && route::may_be_asked(&command)
+        && way.by == By::Daemon
         && let Some(mut daemon) = route::daemon(&config, &settings, &command)
     {
         handover::before_daemon(&mut daemon, &command, &settings)?;
         return perform(&mut daemon, command, &settings, json);
     }
-    if mends_first(&command) && !makes_room(&command) {
+    if way.mends_first && !way.makes_room {
         reserve::spare(&settings.state)?;
     }
-    let _room = makes_room(&command).then(|| reserve::give_up(&settings.state)).flatten();
+    let _room = way.makes_room.then(|| reserve::give_up(&settings.state)).flatten();
     let mut host = Host::open(settings.clone())?;
     host.makes_nodes();
     if let Command::Activate(args) = &command
@@ -232,7 +229,7 @@ fn run_in(
     {
         host.ask_catalog_for(&args.name);
     }
-    if mends_first(&command) {
+    if way.mends_first {
         host.recover(false)?;
     }
     if let Command::Ensure(commands::Ensure { image, .. })

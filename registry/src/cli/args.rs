@@ -7,7 +7,7 @@ use argh::FromArgs;
 /// Look into a veneer registry: what is sealed, published and active on this host, and since when.
 #[derive(FromArgs)]
 #[argh(
-    note = "The registry is DIR/registry.db; DIR is --state, else $VENEER_STATE, else /var/lib/veneer.",
+    note = "The registry is DIR/registry.db; DIR is --state, else $VENEER_STATE, else /var/lib/veneer. --state and --json may stand before or after the command.",
     error_code(0, "done, or the registry is sound"),
     error_code(1, "no: not found, or `check` found something"),
     error_code(100, "never retry: wrong usage, no registry there, or not one of ours"),
@@ -93,9 +93,10 @@ pub(crate) struct Rebuild {}
 /// More older backups than anybody reads.
 pub(crate) const KEEP_MAX: u32 = 1000;
 
-/// The words with `--state` and its value in front, where argh wants them: it may stand before or after the command.
+/// The words with `--state` and its value in front, and `--json` behind the command, where argh wants them: each may
+/// stand before or after the command.
 pub(crate) fn hoist<'a>(words: &[&'a str]) -> Vec<&'a str> {
-    let (mut front, mut rest) = (Vec::new(), Vec::new());
+    let (mut front, mut early, mut rest) = (Vec::new(), Vec::new(), Vec::new());
     let mut words = words.iter().copied();
     while let Some(word) = words.next() {
         if word == "--" {
@@ -106,10 +107,17 @@ pub(crate) fn hoist<'a>(words: &[&'a str]) -> Vec<&'a str> {
         if word == "--state" {
             front.push(word);
             front.extend(words.next());
+        } else if word == "--json" && rest.is_empty() {
+            early.push(word);
         } else {
+            let is_command = rest.is_empty() && !word.starts_with('-');
             rest.push(word);
+            if is_command {
+                rest.append(&mut early);
+            }
         }
     }
+    front.extend(early);
     front.extend(rest);
     front
 }
@@ -124,5 +132,15 @@ mod tests {
         assert_eq!(hoisted("ls runs --state /s --json"), "--state /s ls runs --json");
         assert_eq!(hoisted("show -- --state"), "show -- --state");
         assert_eq!(hoisted("ls --state"), "--state ls");
+    }
+
+    #[test]
+    fn json_may_stand_before_the_command() {
+        let hoisted = |text: &str| hoist(&text.split(' ').collect::<Vec<_>>()).join(" ");
+        assert_eq!(hoisted("--json ls runs"), "ls --json runs");
+        assert_eq!(hoisted("--json --state /s show -- x"), "--state /s show --json -- x");
+        assert_eq!(hoisted("show --json x"), "show --json x");
+        // Where no command takes it, it is refused as before.
+        assert_eq!(hoisted("--json --version"), "--json --version");
     }
 }

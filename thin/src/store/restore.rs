@@ -23,6 +23,8 @@ use crate::store::{METADATA_MAX, Store};
 
 /// Metadata blocks in use beyond which no copy is taken before the pool grows: what needs room needs it now.
 const QUICK_BLOCKS: u64 = 1 << 16;
+/// Free metadata blocks below which none is taken then: while it is read, each change takes new ones.
+const SPARE_BLOCKS: u64 = 64;
 /// A copy before growing that is younger is not taken again.
 const FRESH: Duration = Duration::from_secs(600);
 
@@ -95,7 +97,11 @@ impl Store {
         let age = fs::metadata(&to).and_then(|meta| meta.modified());
         let age = age.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
         let quick = pool.status().is_ok_and(|status| {
-            status.working().is_some_and(|now| now.used_metadata <= QUICK_BLOCKS)
+            status.working().is_some_and(|now| {
+                let free = now.free_metadata();
+                now.used_metadata <= QUICK_BLOCKS
+                    && free >= SPARE_BLOCKS.max(now.total_metadata / 20)
+            })
         });
         if quick && age.is_none_or(|age| age >= FRESH) {
             drop(pool.backup(&to));

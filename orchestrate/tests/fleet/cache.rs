@@ -15,7 +15,7 @@ use tests::programs::program;
 use tests::s3::{KEYS, Server};
 
 use crate::bench::{self, Bench};
-use crate::front::{Front, Mood};
+use crate::front::{Asked, Front, Mood};
 use crate::nginx::Cache;
 use crate::number;
 use crate::space::{Net, again};
@@ -241,6 +241,8 @@ fn whatever_becomes_of_the_cache(mut lab: Lab) {
     let what = format!("cache killed, started again after {fault} s");
     let sent = lab.told(&what, "killed", &hosts.end());
     lab.about_once(sent);
+    let by_cache = |one: &Asked| one.by_cache || !one.target.contains("killed");
+    assert!(lab.front.asked().iter().all(by_cache), "nobody goes around it within a minute");
 
     let digest = lab.object("hung");
     let stall = number("VENEER_CACHE_STALL", 1);

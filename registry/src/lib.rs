@@ -9,15 +9,10 @@ mod error;
 mod facts;
 mod file;
 mod past;
-#[cfg(test)]
-mod plans;
-mod quote;
 mod read;
 mod rebuild;
 mod rows;
 pub mod run;
-#[cfg(test)]
-mod seen;
 pub mod state;
 mod write;
 

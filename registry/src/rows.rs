@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::quote::beginning;
+use crate::error::quote::beginning;
 use crate::state::{ActivationState, Seal, VolumeState};
 
 /// What a volume is for.

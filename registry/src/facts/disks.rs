@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::error::quote::beginning;
 use crate::file::schema::Registry;
-use crate::quote::beginning;
 use crate::rows::{digest, get};
 use crate::write::{Reserved, Write, now_ms};
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::quote::beginning;
+use crate::error::quote::beginning;
 
 /// 32 bytes of sha256. Shown and parsed as `sha256:<64 lower-case hex digits>`, the form of the
 /// OCI image spec, `descriptor.md`, "Digests".

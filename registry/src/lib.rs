@@ -10,15 +10,10 @@ mod facts;
 mod file;
 mod ids;
 mod past;
-#[cfg(test)]
-mod plans;
-mod quote;
 mod read;
 mod rebuild;
 mod rows;
 pub mod run;
-#[cfg(test)]
-mod seen;
 pub mod state;
 mod write;
 

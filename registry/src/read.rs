@@ -227,7 +227,7 @@ impl Registry {
             .and_then(|mut statement| {
                 let found = statement.query_row(params, |row| Ok(decode(row))).optional();
                 #[cfg(test)]
-                crate::seen::note(sql, &statement);
+                crate::file::seen::note(sql, &statement);
                 found
             })
             .map_err(Error::sqlite("read a row"))?
@@ -248,7 +248,7 @@ impl Registry {
         }
         drop(rows);
         #[cfg(test)]
-        crate::seen::note(sql, &statement);
+        crate::file::seen::note(sql, &statement);
         Ok(decoded)
     }
 }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::error::quote::beginning;
 use crate::ids::VolumeId;
-use crate::quote::beginning;
 use crate::state::{ActivationState, Seal, VolumeState};
 
 /// What a volume is for.

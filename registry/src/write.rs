@@ -440,7 +440,7 @@ impl Write<'_> {
             .and_then(|mut statement| {
                 let done = statement.execute(params);
                 #[cfg(test)]
-                crate::seen::note(sql, &statement);
+                crate::file::seen::note(sql, &statement);
                 done
             })
             .map_err(Error::sqlite("write a row"))
@@ -457,7 +457,7 @@ impl Write<'_> {
             .and_then(|mut statement| {
                 let found = statement.query_row(params, |row| row.get(0)).optional();
                 #[cfg(test)]
-                crate::seen::note(sql, &statement);
+                crate::file::seen::note(sql, &statement);
                 found
             })
             .map_err(Error::sqlite("write a row"))

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::error::quote::beginning;
 use crate::file::schema::Registry;
 use crate::ids::VolumeId;
-use crate::quote::beginning;
 use crate::rows::{digest, get};
 use crate::write::{Reserved, Write, now_ms};
 

@@ -5,3 +5,5 @@ pub(crate) mod copy;
 pub(crate) mod pages;
 pub(crate) mod place;
 pub(crate) mod schema;
+#[cfg(test)]
+pub(crate) mod seen;

@@ -2,5 +2,7 @@
 
 pub(crate) mod counters;
 pub(crate) mod history;
+#[cfg(test)]
+mod plans;
 pub(crate) mod ttl;
 pub(crate) mod unused;

@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::error::quote::beginning;
 use crate::file::schema::Registry;
 use crate::ids::RunId;
-use crate::quote::beginning;
 use crate::rows::get;
 use crate::write::{Write, now_ms};
 

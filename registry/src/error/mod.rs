@@ -1,8 +1,10 @@
 //! What can go wrong with the registry, and of which kind it is.
 
+pub(crate) mod quote;
+
 use std::path::PathBuf;
 
-use crate::quote::beginning;
+use crate::error::quote::beginning;
 
 /// A failed registry call. Each variant keeps its data and its source.
 #[derive(Debug, thiserror::Error)]

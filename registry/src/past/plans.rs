@@ -7,10 +7,10 @@ use rusqlite::Connection;
 
 use crate::digest::Digest;
 use crate::file::schema::Registry;
+use crate::file::seen::seen;
 use crate::ids::RunId;
 use crate::past::history::{Keep, Moment};
 use crate::run::{Enqueued, NewRun, RunState, Verb};
-use crate::seen::seen;
 
 /// Tables that grow with what was asked for, and not with what is here.
 const GROWING: &[&str] = &[

@@ -242,17 +242,16 @@ struct Figures {
 }
 
 fn sweep(ready: &Ready<'_>, step: usize, offset: usize) -> Figures {
-    // In a test run the store is full once of each kind.
-    let step = match (ready.case.disk, step) {
-        (Disk::Store, STEP) => step.max(ready.changes),
-        (Disk::Store | Disk::State, _) => step,
-    };
+    // In a test run the store is full once for each command, of one kind or another.
+    let once = ready.case.disk == Disk::Store && step == STEP;
+    let (name, step) = (ready.case.name.len(), if once { step.max(ready.changes) } else { step });
     let kinds = [Of::Both, Of::Bytes, Of::Inodes];
     let places: Vec<(Of, usize)> = kinds
         .into_iter()
         .zip(0..)
+        .filter(|(_, kind)| !once || *kind == name % kinds.len())
         .flat_map(|(of, kind)| {
-            let first = (offset + kind * step / 3 + ready.case.name.len()) % step;
+            let first = (offset + kind * step / 3 + name) % step;
             // A command of few changes has one of each kind in a test run, too.
             (first % ready.changes..ready.changes).step_by(step).map(move |at| (of, at))
         })

@@ -101,6 +101,29 @@ fn a_long_value_is_told_by_its_beginning() {
     });
 }
 
+/// Where a program has commands, nobody has to know which of its options stands where.
+#[test]
+fn general_options_may_stand_before_or_after_the_command() {
+    let places: [(&str, &[&str], &str); 9] = [
+        ("thin", &["--json"], "ls"),
+        ("thin", &["-q"], "ls"),
+        ("thin", &["-v"], "ls"),
+        ("thin", &["--pool", "p"], "ls"),
+        ("registry", &["--json"], "ls"),
+        ("registry", &["--state", "/nonexistent"], "ls"),
+        ("orchestrate", &["--json"], "config"),
+        ("orchestrate", &["-q"], "config"),
+        ("orchestrate", &["--state", "/nonexistent"], "config"),
+    ];
+    for (program, option, command) in places {
+        let before = run(program, &[option, &[command]].concat());
+        let after = run(program, &[&[command], option].concat());
+        let said = String::from_utf8_lossy(&before.stderr);
+        assert!(!said.contains("nrecognized"), "{program} {option:?} {command}: {said}");
+        assert_eq!(before, after, "{program} {option:?} {command}");
+    }
+}
+
 #[test]
 fn an_argument_that_is_not_utf8_is_refused_and_escaped() {
     use std::os::unix::ffi::OsStrExt;

@@ -12,7 +12,6 @@ pub(crate) mod quote;
 pub(crate) mod refusal;
 pub(crate) mod state;
 pub(crate) mod travel;
-pub(crate) mod unheard;
 pub(crate) mod unseen;
 mod wording;
 
@@ -30,7 +29,6 @@ use crate::error::image::Unusable;
 use crate::error::push::NotPushed;
 use crate::error::refusal::Refusal;
 use crate::error::travel::NotMoved;
-use crate::error::unheard::Unheard;
 use crate::error::unseen::Unseen;
 use crate::handover::unfit::Unfit;
 
@@ -209,7 +207,14 @@ pub enum Error {
         source: Box<Error>,
     },
     /// A signed catalog that neither a source nor the bucket gives.
-    Unheard(Unheard),
+    Unheard {
+        /// Where it is.
+        url: String,
+        /// The sources that were asked, and what came of it.
+        others: Vec<(String, String)>,
+        /// What came of asking the bucket.
+        source: Box<Error>,
+    },
     /// A volume that would be built on or handed out, and is condemned.
     Condemned {
         /// For what.
@@ -273,7 +278,7 @@ impl std::error::Error for Error {
             Error::Registry(source) => source.source(),
             Error::Unpack { source, .. } | Error::Tree { source, .. } => Some(source),
             Error::Volume { source, .. } => source.source(),
-            Error::Away { source, .. } | Error::Unheard(Unheard { source, .. }) => source.source(),
+            Error::Away { source, .. } | Error::Unheard { source, .. } => source.source(),
             Error::Image(Unusable::Archive { source, .. }) => Some(source.as_ref()),
             Error::State(state) => state.source(),
             Error::Full(full) => Some(full.source.as_ref()),

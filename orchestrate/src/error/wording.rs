@@ -136,7 +136,16 @@ impl fmt::Display for Error {
                 image.escape_debug()
             ),
             Error::Unseen(unseen) => unseen.fmt(f),
-            Error::Unheard(unheard) => unheard.fmt(f),
+            Error::Unheard { url, others, source } => {
+                write!(f, "the catalog {} is not to be had", url.escape_debug())?;
+                for (from, why) in others {
+                    write!(f, "; from source {from}: {why}")?;
+                }
+                if others.is_empty() {
+                    write!(f, "; no source could be asked")?;
+                }
+                write!(f, "; from the bucket: {source}")
+            }
             Error::Condemned { what, volume, why } => write!(
                 f,
                 "{}: volume {volume} is condemned and not handed out: {}; `orchestrate ensure` of the \

@@ -7,7 +7,6 @@ use crate::error::class::Class;
 use crate::error::image::Unusable;
 use crate::error::leaves::stream_error;
 use crate::error::refusal::Refusal;
-use crate::error::unheard::Unheard;
 use crate::handover::unfit::Unfit;
 use crate::trust::scan::Failure;
 
@@ -16,7 +15,7 @@ use crate::trust::scan::Failure;
 pub fn class(error: &Error) -> Class {
     match error {
         Error::Fetch(source) => fetch_class(source),
-        Error::Away { source, .. } | Error::Unheard(Unheard { source, .. }) => class(source),
+        Error::Away { source, .. } | Error::Unheard { source, .. } => class(source),
         Error::Unpack { source, .. } => match stream_error(source) {
             Some(source) => fetch_class(source),
             None => unpack_class(source),
@@ -190,7 +189,7 @@ pub(crate) fn io_class(error: &io::Error) -> Class {
 pub(crate) fn failed_by(error: &Error) -> &'static str {
     match error {
         Error::Fetch(_) => S3,
-        Error::Away { source, .. } | Error::Unheard(Unheard { source, .. }) => failed_by(source),
+        Error::Away { source, .. } | Error::Unheard { source, .. } => failed_by(source),
         Error::Unpack { source, .. } if stream_error(source).is_some() => S3,
         Error::Thin(_) | Error::Filling(_) => "pool",
         Error::Registry(_) => "registry",

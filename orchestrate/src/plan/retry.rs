@@ -80,7 +80,7 @@ pub fn again(
 /// a lock was waited for as long as the caller wished.
 pub(crate) fn is_spent(error: &Error) -> bool {
     let fetch = match error {
-        Error::Unheard(unheard) => return is_spent(&unheard.source),
+        Error::Unheard { source, .. } => return is_spent(source),
         Error::Fetch(source) => Some(source),
         Error::Unpack { source, .. } => stream_error(source),
         // Who has a device open, or looks at it, does as long as people do.

@@ -24,7 +24,7 @@ use crate::fleet::{Dice, Faults, Member, Refused, Status, follows, public_keys, 
 use crate::host::Host;
 use crate::host::order;
 use crate::store::dir_files::replace;
-use crate::verbs::catalog::believe::now_s;
+use crate::verbs::catalog::bounds::now_s;
 
 /// The file of the state directory that keeps the last good document.
 const KEPT: &str = "fleet.json";

@@ -17,14 +17,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
 use crate::error::leaves::whole;
-use crate::error::unheard::Unheard;
 use crate::host::Host;
 use crate::host::client::heard;
 use crate::process::cancel::heedfully;
 use crate::store::dir_files::replace;
 use crate::trust::catalog::Catalog;
 use crate::trust::keys::Distrust;
-use crate::verbs::catalog::believe::{allowed, expired, now_s};
+use crate::verbs::catalog::bounds::{allowed, expired, now_s};
 
 /// Bytes of a catalog: some hundred thousand layers.
 pub(super) const BYTES_MAX: u64 = 32 << 20;
@@ -237,7 +236,7 @@ impl Question {
             }
         };
         let away = is_away(&error);
-        let error = Error::Unheard(Unheard { url: self.url, others, source: Box::new(error) });
+        let error = Error::Unheard { url: self.url, others, source: Box::new(error) };
         match kept {
             Some(signed) if away => {
                 Ok(Answer { signed, new: None, asked: true, aged: Some(whole(&error)) })

@@ -1,13 +1,14 @@
 //! The signed catalog: which objects an image is made of, and what each of them is. With a key
 //! configured, only what it lists is made or activated, and digests are its own and not an ETag's word.
 //! Its form is in `trust::catalog`; which one is believed, for how long, and what that says of what is here, in
-//! `believe`; where it comes from in `ask`; what it says of an image before anybody is asked for that in `listed`.
+//! `believe` and `bounds`; where it comes from in `ask`; what it says of an image before anybody is asked for that in `listed`.
 //!
 //! An image is named by what stands after the bucket, so that a mirror has the same catalog. The serial
 //! never goes back: who can answer for the server must not bring back an image that was taken out.
 
 mod ask;
 pub(crate) mod believe;
+pub(crate) mod bounds;
 pub(crate) mod listed;
 
 use fetch::Reference;
@@ -18,7 +19,8 @@ use crate::trust::keys::{Distrust, name, signed};
 
 pub use crate::trust::catalog::{Catalog, Entry, Image, MadeOf, SERIAL_MAX, content};
 pub use crate::trust::moment::{moment, seconds};
-pub use crate::verbs::catalog::believe::{Reset, allowed, expired};
+pub use crate::verbs::catalog::believe::Reset;
+pub use crate::verbs::catalog::bounds::{allowed, expired};
 
 impl Catalog {
     /// Reads a catalog that one of `keys` has signed. Pure.

@@ -13,7 +13,7 @@ use crate::plan::condemned::Standing;
 use crate::process::lock::Locks;
 use crate::process::{full, place, reserve};
 use crate::store::seam::{Condition, Space, Store, StoreName};
-use crate::verbs::catalog::believe::now_s;
+use crate::verbs::catalog::bounds::now_s;
 use crate::verbs::judge::{self, Judge};
 use crate::verbs::unsettled::{self, Unsettled};
 use crate::view::health::judge::{CatalogAge, Facts, LastFetch, Readiness};

@@ -124,6 +124,7 @@ pub const ALL: &[Scenario] = &[
     serve::SCENARIO,
     serve_grows::SCENARIO,
     pool_backup::SCENARIO,
+    pool_thresholds::SCENARIO,
 ];
 
 /// What every test run also runs on the suite's other kernels: each kind of thing that we ask of one.
@@ -147,7 +148,6 @@ pub const LONG: &[Scenario] = &[
     crash_points::SCENARIO,
     crash_random::SCENARIO,
     power_cut::SCENARIO,
-    pool_thresholds::SCENARIO,
 ];
 
 /// Only by `just bench`, or by name: they measure.

@@ -123,6 +123,8 @@ pub const ALL: &[Scenario] = &[
     walls::SCENARIO,
     serve::SCENARIO,
     serve_grows::SCENARIO,
+    pool_backup::SCENARIO,
+    pool_thresholds::SCENARIO,
 ];
 
 /// What every test run also runs on the suite's other kernels: each kind of thing that we ask of one.
@@ -146,8 +148,6 @@ pub const LONG: &[Scenario] = &[
     crash_points::SCENARIO,
     crash_random::SCENARIO,
     power_cut::SCENARIO,
-    pool_thresholds::SCENARIO,
-    pool_backup::SCENARIO,
 ];
 
 /// Only by `just bench`, or by name: they measure.

@@ -403,15 +403,19 @@ fn unjournaled(guest: &Guest, veneer: &Veneer) -> Result<()> {
     let copy = format!("{}:/srv/copied", copy.display());
     let bare = ["activate", IMAGE, "--name", "bare", "--no-journal"];
     veneer.ok(&[&bare[..], &["--copy", &copy]].concat())?;
+    veneer.ok(&["activate", IMAGE, "--name", "usual"])?;
     ensure!(!has_journal(&device("bare"))?, "it has a journal");
-    ensure!(has_journal(&device("a"))?, "no other one has a journal either");
+    ensure!(has_journal(&device("usual"))?, "no other one has a journal either");
     fsck(guest, &device("bare"))?;
     let listed = veneer.ok(&["ls"])?;
     let line = |name: &str| {
         let lines = listed["activations"].as_array().into_iter().flatten();
         lines.into_iter().find(|line| line["name"] == name).cloned().unwrap_or_default()
     };
-    ensure!(line("bare")["no_journal"] == true && line("a")["no_journal"].is_null(), "{listed}");
+    ensure!(
+        line("bare")["no_journal"] == true && line("usual")["no_journal"].is_null(),
+        "{listed}"
+    );
 
     let at = guest.scratch().join("bare");
     fs::create_dir(&at)?;
@@ -423,11 +427,11 @@ fn unjournaled(guest: &Guest, veneer: &Veneer) -> Result<()> {
     veneer.ok(&["umount", "bare"])?;
     fsck(guest, &device("bare"))?;
     veneer.ok(&["activate", IMAGE, "--name", "bare"])?;
-    let conflict = ["activate", IMAGE, "--name", "a", "--no-journal"];
+    let conflict = ["activate", IMAGE, "--name", "usual", "--no-journal"];
     veneer.cmd(&conflict).run()?.expect_message(100, "with a journal").map(drop)?;
     ensure!(!has_journal(&device("bare-2"))?, "its fork has a journal");
     fsck(guest, &device("bare-2"))?;
-    for name in ["bare", "bare-2"] {
+    for name in ["bare", "bare-2", "usual"] {
         veneer.ok(&["rm", name])?;
     }
     Ok(())

@@ -89,6 +89,7 @@ fn alerts_and_dashboard_ask_for_series_that_exist() {
     // A directory store has no such room, and only a daemon has a mode or is in a fleet (its series: serve/fleet.rs).
     let elsewhere = [
         "veneer_pool_metadata_bytes",
+        "veneer_pool_level",
         "veneer_mode",
         "veneer_http_requests_total",
         "veneer_fleet_serial",

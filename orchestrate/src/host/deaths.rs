@@ -3,12 +3,12 @@
 //! somebody who killed it here and there, only count towards the begins that a run may have.
 
 use std::fs;
-use std::time::SystemTime;
 
 use registry::{Death, Life, Run, RunState, Verb};
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::process::clock::now_ms;
 use crate::trust::moment::moment;
 
 /// The class of a run that is given up.
@@ -57,11 +57,6 @@ fn forward(verb: Verb, before: u64, mark: u64) -> bool {
         Verb::Gc | Verb::Rm => mark < before,
         Verb::Ensure | Verb::Activate | Verb::Deactivate => mark > before,
     }
-}
-
-fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Changes with every boot; empty where that cannot be told.

@@ -1,6 +1,7 @@
 //! This process and the machine under it: cancelling, the log, locks, directories of our own, room kept back.
 
 pub(crate) mod cancel;
+pub(crate) mod clock;
 pub mod full;
 pub mod guardian;
 pub mod holders;

@@ -13,8 +13,10 @@ use thin::{Dm, Pool};
 use crate::error::Error;
 use crate::error::leaves::whole;
 use crate::host::settings::Copies;
+use crate::process::clock::now_ms;
 use crate::process::log::{self, Level};
 use crate::serve::daemon::Daemon;
+use crate::store::pool_room::METADATA_BLOCK_BYTES;
 use crate::store::seam::StoreName;
 
 /// The directory, within the state directory.
@@ -25,9 +27,6 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Bytes of the file system that a copy leaves free, beside what it has itself.
 const LEAVE: u64 = 256 << 20;
-
-/// Bytes of a block of metadata.
-const BLOCK: u64 = 4096;
 
 /// Starts the thread, where there is a pool.
 pub(super) fn start(daemon: &Arc<Daemon>) {
@@ -73,7 +72,7 @@ fn look(dir: &Path, pool: &str, copies: Copies) -> Result<Option<PathBuf>, Error
         return Ok(None);
     }
     let live = Pool::adopt(Dm::open()?, pool)?;
-    let used = live.status()?.working().map_or(0, |now| now.used_metadata * BLOCK);
+    let used = live.status()?.working().map_or(0, |now| now.used_metadata * METADATA_BLOCK_BYTES);
     let io = |doing| move |source| Error::Io { doing, path: dir.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io("make"))?;
     let room = nix::sys::statvfs::statvfs(dir).map_err(|errno| io("measure")(errno.into()))?;
@@ -90,9 +89,8 @@ fn look(dir: &Path, pool: &str, copies: Copies) -> Result<Option<PathBuf>, Error
             garbage: None,
         });
     }
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     // By their names in the order in which they were taken.
-    let to = dir.join(format!("{pool}-{:012}", seconds.as_secs()));
+    let to = dir.join(format!("{pool}-{:012}", now_ms() / 1000));
     live.backup(&to)?;
     there.push(to.clone());
     let keep = usize::try_from(copies.keep).unwrap_or(usize::MAX);

@@ -19,11 +19,11 @@ use crate::fleet::converge::{Act, Outlook, look};
 use crate::fleet::{Dice, Member, Refused, Status, phase};
 use crate::host::asked;
 use crate::host::settings::Settings;
+use crate::process::clock::now_ms;
 use crate::process::log::{self, Level};
 use crate::serve::daemon::{Daemon, lock};
 use crate::serve::ear::{Ear, Heard};
 use crate::serve::mode::Mode;
-use crate::serve::options::now_ms;
 use crate::verbs::fleet::{ASKED_OK, InForce, Memory};
 use crate::view::metrics::life::LIFE;
 

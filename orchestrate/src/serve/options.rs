@@ -68,9 +68,3 @@ pub struct Options {
 
 /// How long a question may wait for a lock.
 pub(crate) const QUESTION_WAIT: Duration = Duration::from_secs(5);
-
-/// Wall clock, milliseconds since 1970.
-pub(crate) fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
-}

@@ -16,10 +16,10 @@ use crate::host::reach::Reach;
 use crate::host::settings::Settings;
 use crate::local::way::Given;
 use crate::process::cancel::Cancel;
+use crate::process::clock::now_ms;
 use crate::process::log::{self, Field, Level};
 use crate::process::{full, reserve, sys};
 use crate::serve::daemon::{Daemon, Released};
-use crate::serve::options::now_ms;
 use crate::serve::queue::{Item, Workers};
 use crate::view::metrics::life::LIFE;
 

@@ -8,7 +8,7 @@ use crate::store::pool_ids::volume_id;
 use crate::store::seam::{Condition, Space, Taken};
 
 /// A block of the pool's metadata, bytes (kernel documentation, thin-provisioning).
-const METADATA_BLOCK_BYTES: u64 = 4096;
+pub(crate) const METADATA_BLOCK_BYTES: u64 = 4096;
 
 /// A block of the pool's data, bytes.
 pub(super) fn block_bytes(pool: &Pool) -> u64 {

@@ -297,7 +297,7 @@ impl Host {
     fn made_ready(&self, name: &str, copies: &[CopyIn]) -> Result<(), Error> {
         let Some(row) = self.registry.activation(name)? else { return Ok(()) };
         if row.no_journal {
-            self.drop_journal(&row)?;
+            activation::drop_journal(self, &row)?;
         }
         self.put_copies(&row, copies)
     }

@@ -1,11 +1,13 @@
 //! The steps of one activation, each as the plan asks for it.
 
-use registry::{ActivationState, NewActivation};
+use registry::{Activation, ActivationState, NewActivation};
 
 use crate::error::Error;
 use crate::host::Host;
 use crate::host::ids::{self, New};
 use crate::plan;
+use crate::store::content::Content;
+use crate::store::seam::Ground;
 use crate::store::snapshot::Snapshot;
 use crate::verbs::history::moment;
 
@@ -25,6 +27,23 @@ pub(crate) fn reserve_activation(host: &mut Host, new: &NewActivation<'_>) -> Re
         host.store.snapshot(Snapshot { id, origin: new.origin })
     })?;
     made
+}
+
+/// Takes the journal of an activation that is only reserved. What has none loses none: a stack that an older program
+/// made through mounts. The caller holds its lock.
+pub(crate) fn drop_journal(host: &Host, row: &Activation) -> Result<(), Error> {
+    let origin = host.registry.volume(row.origin)?;
+    if !origin.is_some_and(|origin| origin.is_image()) {
+        return Ok(());
+    }
+    let work = host.store.open(row.id, row.bytes, &|_| Ok(Ground::Written))?;
+    let dropped = match work.content() {
+        Content::Tree(_) => Ok(()),
+        Content::Image(device) => unpack::drop_journal(device),
+    };
+    let closed = work.close(None);
+    dropped.map_err(|source| Error::Volume { volume: row.id, source: Box::new(source) })?;
+    closed
 }
 
 /// One step of an activation. The caller holds the activation's lock.

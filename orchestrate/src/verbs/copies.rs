@@ -214,23 +214,6 @@ impl Host {
         closed
     }
 
-    /// Takes the journal of an activation that is only reserved. What has none loses none: a stack that an older program
-    /// made through mounts. The caller holds its lock.
-    pub(crate) fn drop_journal(&self, row: &Activation) -> Result<(), Error> {
-        let origin = self.registry.volume(row.origin)?;
-        if !origin.is_some_and(|origin| origin.is_image()) {
-            return Ok(());
-        }
-        let work = self.store.open(row.id, row.bytes, &|_| Ok(Ground::Written))?;
-        let dropped = match work.content() {
-            Content::Tree(_) => Ok(()),
-            Content::Image(device) => unpack::drop_journal(device),
-        };
-        let closed = work.close(None);
-        dropped.map_err(|source| Error::Volume { volume: row.id, source: Box::new(source) })?;
-        closed
-    }
-
     fn apply_copies(
         &self,
         row: &Activation,

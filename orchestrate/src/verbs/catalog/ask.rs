@@ -20,6 +20,7 @@ use crate::error::leaves::whole;
 use crate::host::Host;
 use crate::host::client::heard;
 use crate::process::cancel::heedfully;
+use crate::process::clock::now_ms;
 use crate::store::dir_files::replace;
 use crate::trust::catalog::Catalog;
 use crate::trust::keys::Distrust;
@@ -156,8 +157,8 @@ impl Host {
         })??;
         let Answer { signed, new, asked, aged } = answer;
         if asked && by_sources {
-            let now_ms = u64::try_from(now_s()).unwrap_or(0).saturating_mul(1000);
-            self.registry.write(|write| write.keep_moment(ASKED, now_ms))?;
+            let now = now_ms().unsigned_abs();
+            self.registry.write(|write| write.keep_moment(ASKED, now))?;
         }
         if let Some(why) = aged {
             let serial = signed.catalog.serial;
@@ -178,9 +179,8 @@ impl Host {
     fn bucket_is_due(&self, kept: bool) -> Result<bool, Error> {
         let counters = self.registry.counters()?;
         let asked = counters.iter().find(|kept| kept.name == ASKED).map(|kept| kept.value);
-        let now_ms = u64::try_from(now_s()).unwrap_or(0).saturating_mul(1000);
         // A clock that was set back does not make it later.
-        let since = asked.and_then(|asked| now_ms.checked_sub(asked));
+        let since = asked.and_then(|asked| now_ms().unsigned_abs().checked_sub(asked));
         Ok(!kept || since.is_none_or(|ms| Duration::from_millis(ms) >= BUCKET_EVERY))
     }
 }

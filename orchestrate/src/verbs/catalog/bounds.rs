@@ -1,9 +1,8 @@
 //! How far a catalog may be from the last one, and for how long it does.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use registry::Digest;
 
+use crate::process::clock::now_ms;
 use crate::trust::catalog::SERIAL_MAX;
 use crate::trust::keys::Distrust;
 
@@ -37,8 +36,7 @@ pub fn expired(expires_s: Option<i64>, grace_s: u64, now_s: i64) -> bool {
 
 /// Seconds since 1970, by this host's clock.
 pub(crate) fn now_s() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+    now_ms() / 1000
 }
 
 #[cfg(test)]

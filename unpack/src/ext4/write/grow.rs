@@ -13,7 +13,7 @@ use crate::ext4::format::superblock::{
 use crate::ext4::unfit::Unfit;
 use crate::ext4::write::blank::{descriptors, write_copies, write_group};
 use crate::ext4::write::blocks::Blocks;
-use crate::ext4::write::image::{Head, journal_map};
+use crate::ext4::write::image::{Head, block_bitmap, journal_map};
 use crate::ext4::write::zeros::clear;
 
 /// Writes all that is other in the geometry `to`, which is that of the image with more doublings. The first thing
@@ -84,12 +84,7 @@ fn changed(
         // Only the copy in it is longer, which the kernel knows to be there.
         return Ok(None);
     }
-    let mut bits = vec![0; from.block_len()];
-    let at = group.block_bitmap * u64::from(from.block);
-    file.read_exact_at(&mut bits, at).map_err(Unfit::read)?;
-    if crc32c(SEED, &bits) != group.block_bitmap_sum {
-        return Err(Unfit::Changed);
-    }
+    let mut bits = block_bitmap(file, from, group)?;
     for (bits, (was, now)) in bits.iter_mut().zip(was.iter().zip(&now)) {
         // Only what differs: the root's first block, say, may be free by now.
         let (freed, taken) = (was & !now, now & !was);

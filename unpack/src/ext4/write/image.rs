@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nix::unistd::{Whence, lseek};
 
 use crate::error::Fault;
+use crate::ext4::format::crc::{SEED, crc32c};
 use crate::ext4::format::geometry::{Geometry, ROOT};
 use crate::ext4::format::inode::{Extent, IBLOCK, leaf_map};
 use crate::ext4::format::layout::Layout;
@@ -120,6 +121,21 @@ fn read_groups(file: &File, geometry: Geometry) -> Result<Vec<Group>, Unfit> {
         .zip(descriptors)
         .map(|(number, bytes)| Group::decode(bytes, number).ok_or(Unfit::Changed))
         .collect()
+}
+
+/// The block bitmap of a group as it was sealed.
+pub(crate) fn block_bitmap(
+    file: &File,
+    geometry: Geometry,
+    group: &Group,
+) -> Result<Vec<u8>, Unfit> {
+    let mut bits = vec![0; geometry.block_len()];
+    let at = group.block_bitmap * u64::from(geometry.block);
+    file.read_exact_at(&mut bits, at).map_err(Unfit::read)?;
+    match crc32c(SEED, &bits) == group.block_bitmap_sum {
+        true => Ok(bits),
+        false => Err(Unfit::Changed),
+    }
 }
 
 /// Over the superblock and all descriptors.

@@ -13,7 +13,7 @@ use crate::ext4::format::superblock::{
 };
 use crate::ext4::unfit::Unfit;
 use crate::ext4::write::blank::descriptors;
-use crate::ext4::write::image::{Head, journal_map};
+use crate::ext4::write::image::{Head, block_bitmap, journal_map};
 
 /// Frees the journal's blocks, clears inode 8 and takes it out of the superblock, which is written last. From the first
 /// byte on, the image is no sealed one any more, and it never is again. Until the last one it says that it has a
@@ -74,12 +74,7 @@ fn freed(
     if group.flags & BLOCK_UNINIT != 0 {
         return Err(Unfit::Changed);
     }
-    let mut bits = vec![0; geometry.block_len()];
-    let at = group.block_bitmap * u64::from(geometry.block);
-    file.read_exact_at(&mut bits, at).map_err(Unfit::read)?;
-    if crc32c(SEED, &bits) != group.block_bitmap_sum {
-        return Err(Unfit::Changed);
-    }
+    let mut bits = block_bitmap(file, geometry, group)?;
     for bit in own {
         let (byte, mask) = (usize::try_from(bit / 8).unwrap_or(usize::MAX), 1 << (bit % 8));
         let byte = bits.get_mut(byte).filter(|byte| **byte & mask != 0).ok_or(Unfit::Changed)?;

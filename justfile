@@ -26,9 +26,10 @@ check:
 # All tests: the native ones, every scenario in the VM, and a short set on the suite's other kernel.
 test: test-native e2e e2e-others
 
-# The tests that need no VM, with the very flags of the static programs, so that nothing builds twice.
+# The tests that need no VM, with the very flags of the static programs, so that nothing builds twice. Three at once
+# for each processor: most of them wait for a server or a daemon most of their time.
 test-native: static
-    cargo test --workspace --no-fail-fast {{ static }}
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((3 * $(nproc)))} cargo test --workspace --no-fail-fast {{ static }}
 
 # Run scenarios in the VM: all, or those named (or whose names begin so); `--kernel 6.12` chooses its kernel.
 e2e *NAMES: static

@@ -215,11 +215,15 @@ fn digest(path: &Path) -> Result<[u8; 32]> {
 }
 
 fn xattrs(path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    let mut names = vec![0; 64 << 10];
-    let length = match rustix::fs::llistxattr(path, &mut names[..]) {
-        Ok(length) => length,
-        Err(Errno::OPNOTSUPP) => 0,
+    // Most paths have none: the length first, and no room of 64 KiB for each.
+    let mut names = match rustix::fs::llistxattr(path, &mut [0u8; 0][..]) {
+        Ok(length) => vec![0; length],
+        Err(Errno::OPNOTSUPP) => Vec::new(),
         Err(error) => return Err(error.into()),
+    };
+    let length = match names.as_mut_slice() {
+        [] => 0,
+        names => rustix::fs::llistxattr(path, names)?,
     };
     let mut found = BTreeMap::new();
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {

@@ -33,6 +33,8 @@ pub struct Machine {
     pub kernel: Kernel,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// Processors. Emulated ones wait for each other's locks when the host has fewer of its own than all VMs together.
+    pub processors: u32,
     /// Its disks.
     pub disks: Vec<Disk>,
 }
@@ -171,10 +173,11 @@ pub(super) fn bare(accel: Accel) -> Result<Command> {
     let mut command = Command::new(host_program("setpriv")?);
     command.arg("--pdeathsig=KILL").arg(host_program("qemu-system-x86_64")?);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    command.args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-rtc", "base=utc"]);
+    command.args(["-machine", "q35", "-rtc", "base=utc"]);
     command.args(match accel {
-        Accel::Kvm => ["-accel", "kvm"],
-        Accel::Tcg => ["-accel", "tcg,thread=multi"],
+        Accel::Kvm => ["-accel", "kvm", "-cpu", "max"],
+        // What is fast in a processor is slow in software: `rep movsb` goes byte by byte, AVX by calls for each instruction.
+        Accel::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,-erms,-avx,-avx2"],
     });
     Ok(command)
 }
@@ -187,12 +190,13 @@ fn command(places: &Places, machine: &Machine, plan: &Plan) -> Result<Command> {
 
     let mut command = bare(machine.accel)?;
     command.arg("-m").arg(machine.memory_mib.to_string());
+    command.arg("-smp").arg(machine.processors.to_string());
     command.arg("-kernel").arg(&kernel).arg("-initrd").arg(&initramfs);
     let level = if plan.shell { "loglevel=4" } else { "loglevel=5" };
     // A busy host starves the emulated timer while the kernel tests it, and it panics.
     command.arg("-append").arg(format!(
         "console=ttyS0 {level} reboot=t panic=-1 oops=panic mitigations=off random.trust_cpu=on \
-         no_timer_check"
+         no_timer_check init_on_alloc=0"
     ));
     for (n, Disk { serial, file, keeps }) in machine.disks.iter().enumerate() {
         let path = |path: &Path| path.to_str().map(str::to_owned).context("a path is not UTF-8");
@@ -215,7 +219,8 @@ fn command(places: &Places, machine: &Machine, plan: &Plan) -> Result<Command> {
 /// # Errors
 /// Something is missing; the message says what to run.
 pub fn machine(places: &Places, kernel: Kernel) -> Result<Machine> {
-    let mut machine = Machine { accel: Accel::Tcg, kernel, memory_mib: 1024, disks: Vec::new() };
+    let mut machine =
+        Machine { accel: Accel::Tcg, kernel, memory_mib: 1024, processors: 2, disks: Vec::new() };
     let opens = OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let capable = info

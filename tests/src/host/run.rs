@@ -27,7 +27,7 @@ const STILLBORN_MAX: u32 = 2;
 /// What the host waits beyond the guest's own bound on a scenario.
 const GRACE: Duration = Duration::from_secs(30);
 /// Scenarios in one boot where there are several lanes: few, so that the lanes end together.
-const BOOT_MAX: usize = 6;
+const BOOT_MAX: usize = 4;
 
 /// Scenarios that run in one VM, one after the other.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub fn run(
 ) -> Result<bool> {
     let file = machine.kernel.file(&places.work, "results", "jsonl");
     let results = Results::create(&file)?;
-    let boot_max = if lanes > 1 { BOOT_MAX } else { usize::MAX };
+    let (boot_max, processors) = if lanes > 1 { (BOOT_MAX, 1) } else { (usize::MAX, 2) };
     let mut groups = VecDeque::new();
     for group in group(scenarios, boot_max) {
         // The disk of images is made here, once, and the lanes only read it.
@@ -65,7 +65,7 @@ pub fn run(
             let (groups, boots, results) = (&groups, &boots, &results);
             scope.spawn(move || -> Result<()> {
                 let here = places.lane(number)?;
-                let lane = Lane { places, here, machine, long, boots, results };
+                let lane = Lane { places, here, machine, processors, long, boots, results };
                 loop {
                     let next = groups.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                     let Some((group, images)) = next else { return Ok(()) };
@@ -121,6 +121,7 @@ struct Lane<'a> {
     /// The same with a folder of its own for what a VM is made of.
     here: Places,
     machine: &'a Machine,
+    processors: u32,
     long: bool,
     boots: &'a AtomicU32,
     results: &'a Results,
@@ -131,8 +132,12 @@ impl Lane<'_> {
         let disks = make_disks(&self.here, group)?;
         let mut attached = disks.clone();
         attached.extend(images);
-        let machine =
-            Machine { memory_mib: group.memory_mib, disks: attached, ..self.machine.clone() };
+        let machine = Machine {
+            memory_mib: group.memory_mib,
+            processors: self.processors,
+            disks: attached,
+            ..self.machine.clone()
+        };
         let stages = group.scenarios.iter().map(|scenario| cuts::first_stage(scenario, self.long));
         let mut pending: VecDeque<Stage> = stages.collect::<Result<_>>()?;
         let mut phases = Phases::default();

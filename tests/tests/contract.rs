@@ -124,6 +124,77 @@ fn general_options_may_stand_before_or_after_the_command() {
     }
 }
 
+/// Every size on a command line: the program, its command, what stands before the size, and its name in the help.
+const SIZES: &[(&str, &str, &str, &str)] = &[
+    ("fetch", "", "--size", "--size"),
+    ("fetch", "", "--size-max", "--size-max"),
+    ("fetch", "", "--spool-min", "--spool-min"),
+    ("fetch", "", "--spool-reserve", "--spool-reserve"),
+    ("fetch", "", "--rate-floor", "--rate-floor"),
+    ("unpack", "", "--blob-bytes-max", "--blob-bytes-max"),
+    ("unpack", "", "--bytes-max", "--bytes-max"),
+    ("unpack", "", "--file-bytes-max", "--file-bytes-max"),
+    ("unpack", "", "--path-bytes-max", "--path-bytes-max"),
+    ("unpack", "", "--extension-bytes-max", "--extension-bytes-max"),
+    ("unpack", "", "--xattr-bytes-max", "--xattr-bytes-max"),
+    ("unpack", "", "--xattrs-bytes-max", "--xattrs-bytes-max"),
+    ("unpack", "", "--spill-bytes-max", "--spill-bytes-max"),
+    ("unpack", "", "--place-min", "--place-min"),
+    ("unpack", "", "--image /nonexistent/image --blank", "--blank"),
+    ("unpack", "", "--image /nonexistent/image --blank 1G --block", "--block"),
+    ("unpack", "", "--image /nonexistent/image --blank 1G --align", "--align"),
+    ("thin", "activate", "1 name --size", "--size"),
+    ("thin", "look", "1 --size", "--size"),
+    ("thin", "grow", "name --size", "--size"),
+    ("thin", "watch", "--grow-by", "--grow-by"),
+    ("thin", "watch", "--grow-to", "--grow-to"),
+    ("thin", "watch", "--grow-metadata-to", "--grow-metadata-to"),
+    ("thin", "room", "", "bytes"),
+    ("thin", "pool create", "--block-size", "--block-size"),
+    ("thin", "pool init", "folder --data", "--data"),
+    ("thin", "pool init", "folder --metadata", "--metadata"),
+    ("thin", "pool init", "folder --block-size", "--block-size"),
+    ("thin", "pool grow", "folder --data", "--data"),
+    ("thin", "pool grow", "folder --metadata", "--metadata"),
+    ("orchestrate", "", "--bytes-max", "--bytes-max"),
+    ("orchestrate", "", "--volume-bytes", "--volume-bytes"),
+    ("orchestrate", "activate", "image --name name --size", "--size"),
+    ("orchestrate", "resize", "name", "size"),
+    ("orchestrate", "fork", "name new --size", "--size"),
+    ("orchestrate", "gc", "--keep-bytes", "--keep-bytes"),
+];
+
+/// A size has one meaning, is judged before anything is opened, and its help shows a unit.
+#[test]
+fn every_size_takes_units_and_says_so() {
+    for (program, command, before, name) in SIZES {
+        let words = |text: &'static str| text.split(' ').filter(|word| !word.is_empty());
+        let command: Vec<&str> = words(command).collect();
+        let rest: Vec<&str> = words(before).chain(["1X"]).collect();
+        let wrong = run(program, &[&command[..], &rest].concat());
+        let said = String::from_utf8_lossy(&wrong.stderr);
+        let good = wrong.status.code() == Some(100) && said.contains("K, M, G");
+        assert!(good, "{program} {command:?} {rest:?}: {said}");
+
+        let help = run(program, &[&command[..], &["--help"]].concat());
+        let shown = help_of(&String::from_utf8_lossy(&help.stdout), name);
+        let with_unit = |word: &str| {
+            word.ends_with(['K', 'M', 'G', 'T']) && word.starts_with(|c: char| c.is_ascii_digit())
+        };
+        let unit = shown.split(|c: char| !c.is_ascii_alphanumeric()).any(with_unit);
+        assert!(unit, "{program} {command:?}, its help of {name}: {shown:?}");
+    }
+}
+
+/// What a help says of an option, or of the argument of a command.
+fn help_of(help: &str, name: &str) -> String {
+    let is_it =
+        |line: &&str| line.starts_with("  ") && line.split_whitespace().next() == Some(name);
+    let mut lines = help.lines().skip_while(|line| !is_it(line));
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.take_while(|line| line.starts_with("       ")).fold(first, |shown, line| shown + line)
+}
+
 #[test]
 fn an_argument_that_is_not_utf8_is_refused_and_escaped() {
     use std::os::unix::ffi::OsStrExt;

@@ -70,7 +70,7 @@ pub(crate) struct Args {
     /// keep what has arrived in this directory until the object is complete; a second try resumes there
     #[argh(option, arg_name = "dir")]
     pub(crate) spool: Option<PathBuf>,
-    /// do not spool smaller objects, bytes (1M); every size takes K, M, G or T
+    /// do not spool smaller objects (1M; every size is bytes, and takes K, M, G or T)
     #[argh(option, arg_name = "bytes")]
     pub(crate) spool_min: Option<Bytes>,
     /// bytes of the disk to leave free when spooling (256M)
@@ -94,10 +94,10 @@ pub(crate) struct Args {
     /// required entity tag
     #[argh(option)]
     pub(crate) etag: Option<String>,
-    /// required size, bytes
+    /// required size, such as 20M
     #[argh(option, arg_name = "bytes")]
     pub(crate) size: Option<Bytes>,
-    /// reject larger objects, bytes
+    /// reject larger objects than this, such as 20G
     #[argh(option, arg_name = "bytes")]
     pub(crate) size_max: Option<Bytes>,
     /// server, http[s]://host[:port]

@@ -2,12 +2,11 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use fetch::image::cosign::{KEY_BYTES_MAX, PublicKey};
 
-use crate::config::Config;
+use crate::config::{Config, key_file};
 use crate::error::Error;
 use crate::error::quote::quoted;
 use crate::trust::cosign::{Cosign, Key, Prefix};
@@ -66,12 +65,11 @@ fn key(file: &str) -> Result<Key, Error> {
         opened => opened.map_err(fail)?,
     };
     let meta = opened.metadata().map_err(fail)?;
-    let own = [0, nix::unistd::geteuid().as_raw()].contains(&meta.uid());
     if !meta.is_file() {
         return Err(refused("it is no regular file"));
     }
-    if meta.mode() & 0o022 != 0 || !own {
-        return Err(refused("others may write to it; chown it to root and chmod go-w"));
+    if !key_file::is_closed(&meta) {
+        return Err(refused(key_file::CLOSE));
     }
     let mut text = Vec::new();
     opened.take(KEY_BYTES_MAX + 1).read_to_end(&mut text).map_err(fail)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, key_file};
 use crate::error::Error;
 use crate::fleet::member::{labels, word};
 use crate::fleet::{Me, Member, public_keys};
@@ -37,6 +37,7 @@ impl Config {
             let text = "fleet.url is set, and no fleet.name: a document of another fleet could not be told apart";
             return Err(Error::Usage(text.into()));
         };
+        key_file::are_closed("fleet.keys", keys)?;
         public_keys(keys).map_err(Error::Usage)?;
         let named = |key: &str| -> Result<Option<String>, Error> {
             text(key).map(|value| word(key, value)).transpose().map_err(Error::Usage)

@@ -6,6 +6,7 @@ mod bounds;
 pub(crate) mod cosign;
 pub(crate) mod file;
 pub(crate) mod fleet;
+mod key_file;
 pub(crate) mod pool;
 pub(crate) mod settings;
 pub(crate) mod table;
@@ -406,6 +407,15 @@ mod tests {
             assert!(said.contains(wanted), "{text:?} says {said:?}");
             assert!(!said.contains(char::is_control), "{said:?}");
             assert_eq!(crate::plan::class::class(&error).exit_code(), 100);
+        }
+    }
+
+    #[test]
+    fn an_empty_state_is_not_the_current_directory() {
+        let flagged = Config::resolve(&vec![("state", String::new())], &none, None).unwrap();
+        for config in [flagged, filed("state = \"\"").unwrap()] {
+            let why = config.settings().unwrap_err().to_string();
+            assert!(why.contains("--state is empty"), "{why}");
         }
     }
 

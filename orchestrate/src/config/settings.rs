@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use registry::{Keep, Severity};
 
-use crate::config::{Config, Origin};
+use crate::config::{Config, Origin, key_file};
 use crate::error::Error;
 use crate::error::image::Unusable;
 use crate::error::quote::quoted;
@@ -21,9 +21,15 @@ impl Config {
     /// [`Error::Usage`] and [`Error::Fetch`] for values that only who uses them can judge.
     pub fn settings(&self) -> Result<Settings, Error> {
         let limits = self.limits()?;
+        let state = PathBuf::from(self.text("state").unwrap_or_default());
+        // Of a variable in a script that is not set: not the directory where somebody happens to be.
+        if state.as_os_str().is_empty() {
+            let text = "--state is empty: name a directory, or leave it out for /var/lib/veneer";
+            return Err(Error::Usage(text.into()));
+        }
         let number = |key| self.number(key).unwrap_or_default();
         Ok(Settings {
-            state: PathBuf::from(self.text("state").unwrap_or_default()),
+            state,
             store: self.text("store").unwrap_or_default().parse()?,
             fetch: self.fetch()?,
             platform: self.platform()?,
@@ -135,6 +141,7 @@ impl Config {
             take_down: self.text("catalog.running") == Some("deactivate"),
             cosign: self.cosign()?,
         };
+        key_file::are_closed("catalog.keys", &trust.keys)?;
         trust.public_keys().map_err(Error::Catalog)?;
         // One without the other would look like a protection and be none.
         match (&trust.url, trust.keys.is_empty()) {

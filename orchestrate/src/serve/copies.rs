@@ -16,11 +16,9 @@ use crate::host::settings::Copies;
 use crate::process::clock::now_ms;
 use crate::process::log::{self, Level};
 use crate::serve::daemon::Daemon;
+use crate::store::pool_copies;
 use crate::store::pool_room::METADATA_BLOCK_BYTES;
 use crate::store::seam::StoreName;
-
-/// The directory, within the state directory.
-const DIR: &str = "pool-metadata";
 
 /// How often it is looked whether one is due.
 const LOOK: Duration = Duration::from_secs(5);
@@ -39,7 +37,7 @@ pub(super) fn start(daemon: &Arc<Daemon>) {
             let settings = shared.settings();
             rest = rest.saturating_sub(LOOK);
             if rest.is_zero() {
-                let found = look(&settings.state.join(DIR), &pool, settings.copies);
+                let found = look(&pool_copies::directory(&settings.state), &pool, settings.copies);
                 // What fails is tried again at its pace, and at least each minute or so.
                 if found.is_err() {
                     rest = settings.copies.every.clamp(LOOK, Duration::from_secs(60));
@@ -64,8 +62,7 @@ fn look(dir: &Path, pool: &str, copies: Copies) -> Result<Option<PathBuf>, Error
     if copies.every.is_zero() {
         return Ok(None);
     }
-    let mut there = list(dir, pool);
-    let newest = there.last().and_then(|path| fs::metadata(path).ok()?.modified().ok());
+    let newest = pool_copies::newest(dir, pool);
     // A clock that was set back makes the newest one of the future: then another is taken.
     let age = newest.and_then(|at| SystemTime::now().duration_since(at).ok());
     if age.is_some_and(|age| age < copies.every) {
@@ -89,28 +86,14 @@ fn look(dir: &Path, pool: &str, copies: Copies) -> Result<Option<PathBuf>, Error
             garbage: None,
         });
     }
-    // By their names in the order in which they were taken.
-    let to = dir.join(format!("{pool}-{:012}", now_ms() / 1000));
+    let to = pool_copies::file(dir, pool, now_ms() / 1000);
     live.backup(&to)?;
-    there.push(to.clone());
+    let there = pool_copies::list(dir, pool);
     let keep = usize::try_from(copies.keep).unwrap_or(usize::MAX);
     for old in there.iter().take(there.len().saturating_sub(keep)) {
         fs::remove_file(old).map_err(io("remove an old copy from"))?;
     }
     Ok(Some(to))
-}
-
-/// The copies of this pool, the oldest first.
-fn list(dir: &Path, pool: &str) -> Vec<PathBuf> {
-    let is_ours = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let time = name.strip_prefix(pool).and_then(|rest| rest.strip_prefix('-'));
-        time.is_some_and(|time| time.len() == 12 && time.bytes().all(|b| b.is_ascii_digit()))
-    };
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_ours).collect();
-    found.sort();
-    found
 }
 
 fn tell(
@@ -149,33 +132,4 @@ fn tell(
         }
     }
     *said = complaint;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_pools_copies_are_listed_and_the_oldest_comes_first() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in [
-            "veneer-000000000100",
-            "veneer-000000000020",
-            "veneer-2-000000000001",
-            "veneer-00000000002",
-            "veneer-000000000020.new",
-            "other-000000000020",
-            "veneer-00000000002x",
-        ] {
-            fs::write(dir.path().join(name), "x").unwrap();
-        }
-        let names = |pool: &str| -> Vec<String> {
-            let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
-            list(dir.path(), pool).into_iter().map(name).collect()
-        };
-        assert_eq!(names("veneer"), ["veneer-000000000020", "veneer-000000000100"]);
-        assert_eq!(names("veneer-2"), ["veneer-2-000000000001"]);
-        assert_eq!(names("nobody"), [""; 0]);
-        assert!(list(&dir.path().join("none"), "veneer").is_empty());
-    }
 }

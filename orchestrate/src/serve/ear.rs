@@ -1,7 +1,8 @@
 //! How the daemon hears of its fleet's document: from its sources, as a site's cache, and from the bucket itself.
 //!
 //! The signature says what is good, so it does not matter who gives it; who keeps an old one back does matter. So the
-//! sources come first, and the bucket does each tenth time.
+//! sources come first, and the bucket does each tenth time; by a tag that it has given itself, since one of a source could be
+//! that of a newer document beside an older one's bytes.
 
 use std::time::Duration;
 
@@ -40,10 +41,26 @@ pub(super) enum Heard {
 #[derive(Default)]
 pub(super) struct Ear {
     client: Option<Client>,
-    /// Of the document in force, where the server told one.
-    etag: Option<String>,
+    /// What a source gave last.
+    source: Seen,
+    /// What the bucket gave last.
+    bucket: Seen,
     /// Questions since the bucket came first.
     asked: u32,
+}
+
+/// An entity tag, and the document that it was given with.
+#[derive(Clone, Default)]
+struct Seen {
+    etag: Option<String>,
+    document: Option<Digest>,
+}
+
+/// Who is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    Source,
+    Bucket,
 }
 
 impl Ear {
@@ -80,24 +97,36 @@ impl Ear {
         known: Option<Digest>,
     ) -> Result<Heard, Error> {
         let client = self.client(settings)?;
-        let question = Question { daemon, member, known, etag: self.etag.clone() };
+        let of_known = |seen: &Seen| seen.etag.clone().filter(|_| seen.document == known);
+        let tags = [of_known(&self.source), of_known(&self.bucket)];
+        let question = Question { daemon, member, known, tags };
         self.asked += 1;
         let mut first = None;
         if self.asked >= BUCKET_EVERY {
             self.asked = 0;
-            first = Some(question.ask(&client));
+            first = Some(question.ask(&client, Whom::Bucket));
         }
+        let mut whom = Whom::Bucket;
         let (heard, etag) = match first {
             Some(Ok(said @ (Heard::Same | Heard::New(_), _))) => said,
             Some(Err(error)) if !matches!(error, Error::Fetch(_)) => return Err(error),
             // Hosts without keys get nothing out of the bucket, and none is needed while a source knows.
             first => match question.by_sources(&client)? {
-                Some(said) => said,
-                None => first.unwrap_or_else(|| question.ask(&client))?,
+                Some(said) => {
+                    whom = Whom::Source;
+                    said
+                }
+                None => first.unwrap_or_else(|| question.ask(&client, Whom::Bucket))?,
             },
         };
-        if matches!(heard, Heard::Same | Heard::New(_)) {
-            self.etag = etag;
+        let document = match &heard {
+            Heard::Same => known,
+            Heard::New(in_force) => Some(in_force.digest),
+            Heard::Refused(_) | Heard::Absent(_) => return Ok(heard),
+        };
+        match whom {
+            Whom::Source => self.source = Seen { etag, document },
+            Whom::Bucket => self.bucket = Seen { etag, document },
         }
         Ok(heard)
     }
@@ -126,7 +155,8 @@ struct Question<'a> {
     daemon: &'a Daemon,
     member: &'a Member,
     known: Option<Digest>,
-    etag: Option<String>,
+    /// Of the known one: a source's, and the bucket's.
+    tags: [Option<String>; 2],
 }
 
 impl Question<'_> {
@@ -134,7 +164,7 @@ impl Question<'_> {
     /// of the bucket itself.
     fn by_sources(&self, client: &Client) -> Result<Option<(Heard, Option<String>)>, Error> {
         let mut broken = None;
-        let heard = client.by_sources(|source| match self.ask(source) {
+        let heard = client.by_sources(|source| match self.ask(source, Whom::Source) {
             Ok((heard @ (Heard::Same | Heard::New(_)), etag)) => Ok(Some((heard, etag))),
             // What is wrong at a source is right in the bucket, perhaps.
             Ok((Heard::Refused(_) | Heard::Absent(_), _)) => Ok(None),
@@ -148,20 +178,24 @@ impl Question<'_> {
     }
 
     /// What one server says, with the entity tag of what it has.
-    fn ask(&self, client: &Client) -> Result<(Heard, Option<String>), Error> {
+    fn ask(&self, client: &Client, whom: Whom) -> Result<(Heard, Option<String>), Error> {
         let place: ObjectRef = self.member.url.parse().map_err(Error::Fetch)?;
-        let Small { bytes, etag } =
-            match client.read_changed(&place, BYTES_MAX, self.etag.as_deref()) {
-                Ok(Some(small)) => small,
-                Ok(None) => return Ok((Heard::Same, self.etag.clone())),
-                Err(error) if is_absent(&error) => {
-                    return Ok((Heard::Absent(Error::Fetch(error)), None));
-                }
-                Err(fetch::Error::TooLarge { .. }) => {
-                    return Ok((Heard::Refused(too_large()), None));
-                }
-                Err(error) => return Err(Error::Fetch(error)),
-            };
+        let [of_source, of_bucket] = &self.tags;
+        let seen = match whom {
+            Whom::Source => of_source,
+            Whom::Bucket => of_bucket,
+        };
+        let Small { bytes, etag } = match client.read_changed(&place, BYTES_MAX, seen.as_deref()) {
+            Ok(Some(small)) => small,
+            Ok(None) => return Ok((Heard::Same, seen.clone())),
+            Err(error) if is_absent(&error) => {
+                return Ok((Heard::Absent(Error::Fetch(error)), None));
+            }
+            Err(fetch::Error::TooLarge { .. }) => {
+                return Ok((Heard::Refused(too_large()), None));
+            }
+            Err(error) => return Err(Error::Fetch(error)),
+        };
         if self.known == Some(digest(&bytes)) {
             return Ok((Heard::Same, etag));
         }

@@ -32,7 +32,7 @@ pub(crate) fn replace(dir: &Path, name: &str, content: &[u8]) -> Result<(), Erro
     let (new, path) = (dir.join(format!(".{name}.new")), dir.join(name));
     // What a killed run left, or what somebody put there: nothing is written through it.
     remove(&new)?;
-    let written = fs::File::create_new(&new)
+    let written = create_new(&new)
         .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
         .and_then(|()| fs::rename(&new, &path))
         .and_then(|()| fs::File::open(dir)?.sync_all());
@@ -40,6 +40,11 @@ pub(crate) fn replace(dir: &Path, name: &str, content: &[u8]) -> Result<(), Erro
         drop(fs::remove_file(&new));
         io_error("write", &path)(source)
     })
+}
+
+/// A new file that only its owner can write to, also under a umask of 0.
+fn create_new(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)
 }
 
 /// The number comes to disk also where there is no room for a second file: what makes room moves it.
@@ -118,7 +123,7 @@ pub(super) fn tree_error(doing: &'static str) -> impl FnOnce(unpack::Error) -> E
 
 /// Writes a file that must not be there yet, a link least of all.
 pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let written = fs::File::create_new(path).and_then(|mut file| file.write_all(content));
+    let written = create_new(path).and_then(|mut file| file.write_all(content));
     written.map_err(io_error("write", path))
 }
 

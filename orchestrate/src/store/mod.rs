@@ -14,6 +14,7 @@ pub(crate) mod dir_work;
 pub(crate) mod disks;
 pub(crate) mod pool;
 pub(crate) mod pool_active;
+pub(crate) mod pool_copies;
 pub(crate) mod pool_disk;
 pub(crate) mod pool_ids;
 pub(crate) mod pool_image;

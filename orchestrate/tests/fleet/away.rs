@@ -1,6 +1,8 @@
 //! A site whose bucket is away: what its cache has is enough for images that are new to a host, as long as a signed
 //! catalog or a digest says what they are. And while the bucket is there, it is asked for nothing that these say.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
@@ -223,6 +225,63 @@ fn a_mirror_that_keeps_an_old_catalog_rolls_nobody_back() {
     let (code, text) = said(&run(&host, &front, &sources, &["ensure", B]));
     assert!(code == Some(100) && text.contains("no image \"b/\" in it"), "{code:?} {text}");
     assert_eq!(serial(&host), ["4"]);
+}
+
+/// A source that gives these bytes for what ends so, each with this entity tag, whatever it is asked.
+fn liar(files: Vec<(&'static str, Vec<u8>)>, etag: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let first = lines.next().unwrap_or_default();
+            lines.take_while(|line| !line.is_empty()).for_each(drop);
+            let path = first.split(' ').nth(1).unwrap_or_default();
+            let found = files.iter().find(|(end, _)| path.ends_with(end));
+            let (status, body) =
+                found.map_or(("404 Not Found", &[][..]), |(_, body)| ("200 OK", body));
+            let head = format!(
+                "HTTP/1.1 {status}\r\nETag: {etag}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            let answer = [head.as_bytes(), body].concat();
+            // Whoever has gone does not want it.
+            drop((&stream).write_all(&answer));
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn a_source_that_gives_the_tag_of_a_newer_catalog_with_an_older_one_keeps_it_back_no_longer() {
+    let bench = Bench::small();
+    signed::keys(&bench, "catalog");
+    let all = images(&bench, &[A, B]);
+    let front = Front::start(bench.server(), bench.server());
+    let host = bench.host("host");
+    publish(&bench, &all, 1, None);
+    ok(&host, &front, "", &["ensure", A]);
+
+    publish(&bench, &all, 2, None);
+    let older = [("catalog.json", "to-sign"), ("catalog.json.minisig", "to-sign.minisig")];
+    let older = older.map(|(end, part)| (end, std::fs::read(bench.path(part)).unwrap()));
+    let mut fewer = all.clone();
+    fewer.as_object_mut().unwrap().remove("b/");
+    publish(&bench, &fewer, 3, None);
+    let newest = std::fs::read(bench.path("to-sign")).unwrap();
+    let source = liar(older.to_vec(), format!("\"{:x}\"", md5::compute(&newest)));
+
+    let due = || {
+        let registry = rusqlite::Connection::open(host.state().join("registry.db")).unwrap();
+        let sql = "DELETE FROM counters WHERE name = 'catalog_asked_milliseconds'";
+        registry.execute(sql, []).unwrap();
+    };
+    for _ in 0..2 {
+        due();
+        let (code, text) = said(&run(&host, &front, &source, &["ensure", B]));
+        assert!(code == Some(100) && text.contains("no image \"b/\" in it"), "{code:?} {text}");
+        assert_eq!(host.rows("SELECT serial FROM catalogs"), ["3"]);
+    }
 }
 
 #[test]

@@ -90,6 +90,8 @@ fn alerts_and_dashboard_ask_for_series_that_exist() {
     let elsewhere = [
         "veneer_pool_metadata_bytes",
         "veneer_pool_level",
+        "veneer_pool_copy_every_seconds",
+        "veneer_pool_copy_timestamp_seconds",
         "veneer_mode",
         "veneer_http_requests_total",
         "veneer_fleet_serial",

@@ -3,6 +3,7 @@
 use argh::FromArgs;
 
 use crate::cli::pool_args::PoolArgs;
+use crate::cli::sizes::{Length, Size};
 
 /// Pools and volumes in one device-mapper thin pool.
 #[derive(FromArgs, Debug)]
@@ -134,7 +135,7 @@ pub(crate) struct Activate {
     pub(crate) name: String,
     /// its length, such as 10G; the pool does not store it
     #[argh(option)]
-    pub(crate) size: String,
+    pub(crate) size: Length,
     /// refuse writes
     #[argh(switch)]
     pub(crate) ro: bool,
@@ -155,7 +156,7 @@ pub(crate) struct Look {
     /// at least this length, such as 10G; by default the length that its provenance, its ext4 or its last
     /// block shows
     #[argh(option)]
-    pub(crate) size: Option<String>,
+    pub(crate) size: Option<Length>,
 }
 
 /// Remove the device; the content of the thin is kept.
@@ -176,9 +177,9 @@ pub(crate) struct Grow {
     /// name of the device
     #[argh(positional)]
     pub(crate) name: String,
-    /// new length
+    /// its new length, such as 20G
     #[argh(option)]
-    pub(crate) size: String,
+    pub(crate) size: Length,
     /// do not resize the file system
     #[argh(switch)]
     pub(crate) device_only: bool,
@@ -288,14 +289,14 @@ pub(crate) struct Watch {
     #[argh(option)]
     pub(crate) grow: Option<std::path::PathBuf>,
     /// grow the data by this much at a time (default 1G)
-    #[argh(option, default = "\"1G\".to_owned()")]
-    pub(crate) grow_by: String,
-    /// never beyond this much data
+    #[argh(option, default = "Size(1 << 30)")]
+    pub(crate) grow_by: Size,
+    /// never beyond this much data, such as 100G
     #[argh(option)]
-    pub(crate) grow_to: Option<String>,
-    /// never beyond this much metadata (default: what that much data needs)
+    pub(crate) grow_to: Option<Size>,
+    /// never beyond this much metadata, such as 1G (default: what that much data needs)
     #[argh(option)]
-    pub(crate) grow_metadata_to: Option<String>,
+    pub(crate) grow_metadata_to: Option<Size>,
 }
 
 /// Check whether the pool has space for some work: exit code 0 or 1.
@@ -304,7 +305,7 @@ pub(crate) struct Watch {
 pub(crate) struct RoomArgs {
     /// bytes to be written, such as 300M
     #[argh(positional)]
-    pub(crate) bytes: String,
+    pub(crate) bytes: Size,
     /// new volumes (default 1)
     #[argh(option, default = "1")]
     pub(crate) volumes: u64,

@@ -8,7 +8,6 @@ use serde_json::json;
 use thin::doctor::{Level, examine};
 use thin::{
     Bytes, Dm, Error, Garbled, Growth, Low, Need, PoolStatus, Reserve, Store, Which, Woken,
-    parse_bytes,
 };
 
 use crate::cli::report::Report;
@@ -24,7 +23,7 @@ pub(crate) fn rescue(context: &Context, verb: &args::Rescue) -> Result<Report, E
 }
 
 pub(crate) fn room(context: &Context, verb: &args::RoomArgs) -> Result<Report, Error> {
-    let need = Need { bytes: parse_bytes(&verb.bytes)?, pieces: 0, volumes: verb.volumes };
+    let need = Need { bytes: verb.bytes.0, pieces: 0, volumes: verb.volumes };
     let reserve = Reserve { data_percent: verb.reserve, ..Reserve::default() };
     let room = context.pool()?.room(need, reserve)?;
     let mut row = serde_json::to_value(room).unwrap_or_default();
@@ -86,13 +85,11 @@ struct Grower<'a> {
 
 impl Grower<'_> {
     fn new(verb: &args::Watch) -> Result<Option<Grower<'_>>, Error> {
-        let bytes = |given: &Option<String>| given.as_deref().map(parse_bytes).transpose();
-        let (data_to, metadata_to) = (bytes(&verb.grow_to)?, bytes(&verb.grow_metadata_to)?);
-        match (&verb.grow, data_to) {
+        let metadata_to = verb.grow_metadata_to.map(|size| size.0);
+        match (&verb.grow, verb.grow_to.map(|size| size.0)) {
             (Some(dir), Some(data_to)) => {
                 let low = Low::default();
-                let growth =
-                    Growth { low, data_to, data_by: parse_bytes(&verb.grow_by)?, metadata_to };
+                let growth = Growth { low, data_to, data_by: verb.grow_by.0, metadata_to };
                 Ok(Some(Grower { dir, growth, complaint: String::new() }))
             }
             (None, None) => Ok(None),

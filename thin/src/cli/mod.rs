@@ -5,6 +5,7 @@ pub(crate) mod care;
 pub(crate) mod pool_args;
 pub(crate) mod pools;
 pub(crate) mod report;
+pub(crate) mod sizes;
 pub(crate) mod volumes;
 
 use std::io::{self, Write};

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
+use crate::cli::sizes::Size;
+
 /// Make, find, show and take down pools.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "pool")]
@@ -42,8 +44,8 @@ pub(crate) struct PoolCreate {
     #[argh(option)]
     pub(crate) metadata: Option<PathBuf>,
     /// data block size (default 64K)
-    #[argh(option, default = "\"64K\".to_owned()")]
-    pub(crate) block_size: String,
+    #[argh(option, default = "Size(64 << 10)")]
+    pub(crate) block_size: Size,
     /// free blocks at which the kernel raises an event (default a tenth)
     #[argh(option)]
     pub(crate) low_water: Option<u64>,
@@ -85,13 +87,13 @@ pub(crate) struct PoolInit {
     pub(crate) dir: PathBuf,
     /// size of the data, such as 20G
     #[argh(option)]
-    pub(crate) data: Option<String>,
+    pub(crate) data: Option<Size>,
     /// size of the metadata (default: by the number of blocks, at least 8M)
     #[argh(option)]
-    pub(crate) metadata: Option<String>,
+    pub(crate) metadata: Option<Size>,
     /// data block size, 64K to 1G (default 64K)
-    #[argh(option, default = "\"64K\".to_owned()")]
-    pub(crate) block_size: String,
+    #[argh(option, default = "Size(64 << 10)")]
+    pub(crate) block_size: Size,
     /// a whole disk for the data
     #[argh(option)]
     pub(crate) data_dev: Option<PathBuf>,
@@ -129,12 +131,12 @@ pub(crate) struct PoolGrow {
     /// its directory
     #[argh(positional)]
     pub(crate) dir: PathBuf,
-    /// new size of the data
+    /// new size of the data, such as 40G
     #[argh(option)]
-    pub(crate) data: Option<String>,
-    /// new size of the metadata
+    pub(crate) data: Option<Size>,
+    /// new size of the metadata, such as 64M
     #[argh(option)]
-    pub(crate) metadata: Option<String>,
+    pub(crate) metadata: Option<Size>,
 }
 
 /// Check a pool's metadata while it is down, and repair it with thin_repair into the spare. With --dry-run

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use thin::{
     DataBlockSize, Device, Dm, DmName, Error, Features, Garbled, InitOptions, Kind, Pool, PoolSpec,
-    RepairAct, RestoreOptions, Store, UpOptions, WhenFull, parse_bytes,
+    RepairAct, RestoreOptions, Store, UpOptions, WhenFull,
 };
 
 use crate::cli::Context;
@@ -64,8 +64,7 @@ pub(crate) fn perform(context: &Context, verb: PoolVerb) -> Result<Report, Error
             Ok(Report::one(report))
         }
         PoolVerb::Grow(grow) => {
-            let bytes = |given: &Option<String>| given.as_deref().map(parse_bytes).transpose();
-            let (data, metadata) = (bytes(&grow.data)?, bytes(&grow.metadata)?);
+            let (data, metadata) = (grow.data.map(|size| size.0), grow.metadata.map(|size| size.0));
             if data.or(metadata).is_none() {
                 let header = Store::open(&grow.dir)?.header().clone();
                 return Err(Error::NoSize {
@@ -127,11 +126,11 @@ fn dm_if_any() -> Result<Option<Dm>, Error> {
 }
 
 fn init_options(context: &Context, init: &PoolInit) -> Result<InitOptions, Error> {
-    let data_bytes = match (&init.data, &init.data_dev) {
-        (Some(size), None) => parse_bytes(size)?,
+    let data_bytes = match (init.data, &init.data_dev) {
+        (Some(size), None) => size.0,
         (None, Some(_)) => 0,
-        (Some(_), Some(_)) | (None, None) => {
-            let value = init.data.clone().unwrap_or_default();
+        (data, Some(_) | None) => {
+            let value = data.map_or_else(String::new, |size| size.0.to_string());
             let rule = "given, or --data-dev in its place, and not both";
             return Err(Garbled::Unit { what: "--data", value, rule }.into());
         }
@@ -139,8 +138,8 @@ fn init_options(context: &Context, init: &PoolInit) -> Result<InitOptions, Error
     Ok(InitOptions {
         name: DmName::new(&context.pool)?,
         data_bytes,
-        metadata_bytes: init.metadata.as_deref().map(parse_bytes).transpose()?,
-        block: DataBlockSize::new(parse_bytes(&init.block_size)? / 512)?,
+        metadata_bytes: init.metadata.map(|size| size.0),
+        block: DataBlockSize::new(init.block_size.0 / 512)?,
         data_device: init.data_dev.clone(),
         metadata_device: init.meta_dev.clone(),
         sparse: init.sparse,
@@ -159,7 +158,7 @@ fn spec(context: &Context, create: &PoolCreate) -> Result<PoolSpec, Error> {
     };
     let data = need("--data", &create.data)?;
     let metadata = need("--metadata", &create.metadata)?;
-    let block = DataBlockSize::new(parse_bytes(&create.block_size)? / 512)?;
+    let block = DataBlockSize::new(create.block_size.0 / 512)?;
     let blocks = data.sectors.0 / block.sectors();
     Ok(PoolSpec {
         name: DmName::new(&context.pool)?,

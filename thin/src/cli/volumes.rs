@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use thin::template::{self, FormatOptions};
 use thin::{
     Access, Bytes, Error, Garbled, Removal, SECTOR_BYTES, Sectors, ThinId, ThinRecord, loopdev,
-    mount, parse_length,
+    mount,
 };
 
 use crate::cli::report::Report;
@@ -145,7 +145,7 @@ pub(crate) fn exists(context: &Context, verb: &args::Exists) -> Result<Report, E
 }
 
 pub(crate) fn activate(context: &Context, verb: &args::Activate) -> Result<Report, Error> {
-    let sectors = parse_length(&verb.size)?;
+    let sectors = verb.size.0;
     let access = if verb.ro { Access::ReadOnly } else { Access::ReadWrite };
     let volume = context.pool()?.activate(ThinId::new(verb.id)?, &verb.name, sectors.0, access)?;
     let mut row = json!({"path": volume.path(), "mapper_path": volume.mapper_path()});
@@ -154,7 +154,7 @@ pub(crate) fn activate(context: &Context, verb: &args::Activate) -> Result<Repor
 }
 
 pub(crate) fn look(context: &Context, verb: &args::Look) -> Result<Report, Error> {
-    let sectors = verb.size.as_deref().map(parse_length).transpose()?.map(|length| length.0);
+    let sectors = verb.size.map(|length| length.0.0);
     let volume = context.pool()?.look(ThinId::new(verb.id)?, sectors)?;
     let mut row = json!({"path": volume.path(), "mapper_path": volume.mapper_path()});
     merge(&mut row, &volume);
@@ -169,7 +169,7 @@ pub(crate) fn deactivate(context: &Context, verb: &args::Deactivate) -> Result<R
 
 pub(crate) fn grow(context: &Context, verb: &args::Grow) -> Result<Report, Error> {
     let pool = context.pool()?;
-    let sectors = parse_length(&verb.size)?;
+    let sectors = verb.size.0;
     let volume = pool.volume(&verb.name)?.grow(&pool, sectors.0)?;
     if !verb.device_only {
         let mounted = mount::detached(&volume.path(), "ext4", &[("noexec", None)], false)?;

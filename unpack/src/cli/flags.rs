@@ -37,7 +37,7 @@ pub(crate) struct Flags {
     /// the same on a block device
     #[argh(option)]
     pub(crate) device: Option<PathBuf>,
-    /// make the empty file system: with --image a new file of this size (suffixes K, M, G, T), with --device the word
+    /// make the empty file system: with --image a new file of this size, such as 4G, with --device the word
     /// "whole"; no layer is read
     #[argh(option)]
     pub(crate) blank: Option<String>,
@@ -139,7 +139,7 @@ pub(crate) struct Flags {
     /// hard links, default 1000000
     #[argh(option)]
     links_max: Option<String>,
-    /// bytes of a path or link target, default 4095
+    /// bytes of a path or link target, such as 1K, default 4095
     #[argh(option)]
     path_bytes_max: Option<String>,
     /// components of a path, default 256

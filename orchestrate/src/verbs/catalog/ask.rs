@@ -3,7 +3,8 @@
 //! Its signature says what is good, so it does not matter who gives it; who keeps a newer one back does matter. So what
 //! a source has counts only where it is no older than what was believed before and has not expired, and the bucket itself
 //! is asked as well where it was not in the last minutes. What was believed last is kept in the state directory, with its
-//! entity tag: so the next question costs no body.
+//! entity tags: so the next question costs no body. The bucket is never asked by a tag that a source gave, which could be
+//! that of a newer catalog beside an older one's bytes: the bucket would say of both that nothing has changed.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -86,8 +87,28 @@ impl Judge {
 /// What is kept of the last one.
 #[derive(Clone, Debug)]
 struct Kept {
-    etag: Option<String>,
+    tags: Tags,
+    /// md5 of its bytes, which is what S3 gives an object of one part as its entity tag.
+    md5: String,
     signed: Signed,
+}
+
+/// The entity tags of a catalog.
+#[derive(Clone, Debug, Default)]
+struct Tags {
+    /// Of whoever gave its bytes last.
+    last: Option<String>,
+    /// Of the bucket itself, where that has given them.
+    bucket: Option<String>,
+}
+
+/// Who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whom {
+    /// A source, which gets the tag that was seen last.
+    Source,
+    /// The bucket, which gets a tag of its own, or the md5 of what is here.
+    Bucket,
 }
 
 /// The first line of the file that keeps it; its bytes follow.
@@ -96,14 +117,17 @@ struct Kept {
 struct Head {
     url: String,
     etag: Option<String>,
+    /// None in the files of earlier versions.
+    #[serde(default)]
+    bucket_etag: Option<String>,
     signature: String,
 }
 
 /// What a question came to.
 struct Answer {
     signed: Signed,
-    /// Bytes, signature and entity tag, where they are to be kept.
-    new: Option<(Vec<u8>, Vec<u8>, Option<String>)>,
+    /// Bytes, signature and entity tags, where they are to be kept.
+    new: Option<(Vec<u8>, Vec<u8>, Tags)>,
     /// Whether the bucket itself was asked.
     asked: bool,
     /// Why the kept one has to do, where nobody answers.
@@ -164,9 +188,10 @@ impl Host {
             let serial = signed.catalog.serial;
             self.warn(&format!("the catalog of serial {serial} has to do: {why}"), &[]);
         }
-        if let Some((bytes, signature, etag)) = new {
+        if let Some((bytes, signature, tags)) = new {
             let signature = String::from_utf8_lossy(&signature).into_owned();
-            let head = Head { url: url.to_owned(), etag, signature };
+            let Tags { last: etag, bucket: bucket_etag } = tags;
+            let head = Head { url: url.to_owned(), etag, bucket_etag, signature };
             // It only spares a body, and lasts while nobody answers: no reason to fail what it is asked for.
             if let Err(error) = keep(&self.settings.state, &head, &bytes) {
                 self.say(1, format_args!("the catalog is not kept: {}", whole(&error)));
@@ -195,7 +220,8 @@ struct Question {
 impl Question {
     /// Asks the server alone.
     fn of_server(self, client: &Client) -> Result<Answer, Error> {
-        self.ask(client, self.kept.as_ref()).map(|answer| Answer { asked: true, ..answer })
+        let answer = self.ask(client, Whom::Bucket, self.kept.as_ref());
+        answer.map(|answer| Answer { asked: true, ..answer })
     }
 
     /// Asks the sources, and the bucket where none of them has one; where it is `due`, the bucket is asked as well, whether
@@ -206,8 +232,8 @@ impl Question {
         let mut failed = None;
         if due {
             // Where nothing is new, it is the kept one.
-            let base = found.as_ref().filter(|found| found.new.is_some()).map(Answer::as_kept);
-            match self.ask(hasty, base.as_ref().or(self.kept.as_ref())) {
+            let base = found.as_ref().and_then(Answer::as_kept);
+            match self.ask(hasty, Whom::Bucket, base.as_ref().or(self.kept.as_ref())) {
                 Ok(answer) => {
                     let serial = |answer: &Answer| answer.signed.catalog.serial;
                     let best = found.filter(|found| serial(found) >= serial(&answer));
@@ -229,7 +255,7 @@ impl Question {
             Some(error) if kept.is_some() || !is_away(&error) => error,
             Some(_) | None => {
                 let patient = if kept.is_some() { hasty } else { client };
-                match self.ask(patient, self.kept.as_ref()) {
+                match self.ask(patient, Whom::Bucket, self.kept.as_ref()) {
                     Ok(answer) => return Ok(Answer { asked: true, ..answer }),
                     Err(error) => error,
                 }
@@ -249,7 +275,7 @@ impl Question {
     fn by_sources(&self, hasty: &Client, others: &mut Vec<(String, String)>) -> Option<Answer> {
         hasty.by_sources(|source| {
             let mut told = |why: String| others.push((source.endpoint().to_owned(), why));
-            match self.ask(source, self.kept.as_ref()) {
+            match self.ask(source, Whom::Source, self.kept.as_ref()) {
                 Ok(answer) if !self.judge.is_over(&answer.signed) => Ok(Some(answer)),
                 Ok(_) => {
                     told("it has expired".into());
@@ -269,13 +295,13 @@ impl Question {
     }
 
     /// What one server has, of which `base` is known. Whether the bucket was asked, the caller says.
-    fn ask(&self, client: &Client, base: Option<&Kept>) -> Result<Answer, Error> {
+    fn ask(&self, client: &Client, whom: Whom, base: Option<&Kept>) -> Result<Answer, Error> {
         let place: ObjectRef = self.url.parse().map_err(Error::Fetch)?;
         let same = |base: &Kept| {
             let signed = self.judge.believes(base.signed.clone())?;
             Ok(Answer { signed, new: None, asked: false, aged: None })
         };
-        let seen = base.and_then(|base| base.etag.as_deref());
+        let seen = base.and_then(|base| base.tag(whom));
         let found = match (client.read_changed(&place, BYTES_MAX, seen)?, base) {
             (Some(found), _) => found,
             (None, Some(base)) => return same(base),
@@ -283,7 +309,14 @@ impl Question {
             (None, None) => return Err(Error::Catalog(Distrust::Malformed("it is empty".into()))),
         };
         let is_base = |base: &&Kept| base.signed.digest.0[..] == Sha256::digest(&found.bytes)[..];
-        if let Some(base) = base.filter(is_base).filter(|base| base.etag == found.etag) {
+        let base = base.filter(is_base);
+        let bucket = match whom {
+            Whom::Source => base.and_then(|base| base.tags.bucket.clone()),
+            Whom::Bucket => found.etag.clone(),
+        };
+        let tags = Tags { last: found.etag, bucket };
+        let is_kept = |base: &&Kept| base.tags.last == tags.last && base.tags.bucket == tags.bucket;
+        if let Some(base) = base.filter(is_kept) {
             return same(base);
         }
         let beside: ObjectRef = format!("{place}.minisig").parse().map_err(Error::Fetch)?;
@@ -291,16 +324,31 @@ impl Question {
         let signature = signature.map(|small| small.bytes).unwrap_or_default();
         let signed = self.judge.signed(&found.bytes, &signature).map_err(Error::Catalog)?;
         let signed = self.judge.believes(signed)?;
-        let new = Some((found.bytes, signature, found.etag));
+        let new = Some((found.bytes, signature, tags));
         Ok(Answer { signed, new, asked: false, aged: None })
     }
 }
 
 impl Answer {
-    fn as_kept(&self) -> Kept {
-        let etag = self.new.as_ref().and_then(|(_, _, etag)| etag.clone());
-        Kept { etag, signed: self.signed.clone() }
+    /// As it would be kept; none where nothing is to be.
+    fn as_kept(&self) -> Option<Kept> {
+        let (bytes, _, tags) = self.new.as_ref()?;
+        Some(Kept { tags: tags.clone(), md5: md5_tag(bytes), signed: self.signed.clone() })
     }
+}
+
+impl Kept {
+    fn tag(&self, whom: Whom) -> Option<&str> {
+        match whom {
+            Whom::Source => self.tags.last.as_deref(),
+            Whom::Bucket => Some(self.tags.bucket.as_deref().unwrap_or(&self.md5)),
+        }
+    }
+}
+
+/// The entity tag of these bytes as an object of one part (S3 API, "Common response headers").
+fn md5_tag(bytes: &[u8]) -> String {
+    format!("\"{}\"", hex::encode(md5::compute(bytes).0))
 }
 
 /// Whether somebody could not be asked, rather than said something.
@@ -335,6 +383,8 @@ fn kept(state: &Path, url: &str, judge: &Judge) -> Option<Kept> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let (head, rest) = bytes.split_at_checked(end)?;
     let head: Head = serde_json::from_slice(head).ok()?;
-    let signed = judge.signed(rest.get(1..)?, head.signature.as_bytes()).ok()?;
-    (head.url == url).then_some(Kept { etag: head.etag, signed })
+    let bytes = rest.get(1..)?;
+    let signed = judge.signed(bytes, head.signature.as_bytes()).ok()?;
+    let tags = Tags { last: head.etag, bucket: head.bucket_etag };
+    (head.url == url).then(|| Kept { tags, md5: md5_tag(bytes), signed })
 }

@@ -14,6 +14,7 @@ use crate::host::settings::Settings;
 use crate::host::{Host, open_store, run, walls};
 use crate::plan::garbage::{self, Sweep};
 use crate::plan::guard::Thresholds;
+use crate::store::pool_copies;
 use crate::store::seam::{Space, Store, StoreName};
 use crate::verbs::judge::{self, Judge};
 use crate::verbs::unsettled::Unsettled;
@@ -39,6 +40,9 @@ pub struct Facts {
     pub spools: u64,
     /// The file system of the state directory.
     pub disk: Option<Space>,
+    /// Of a pool whose metadata a daemon copies: seconds between two copies, and when the newest was written, seconds
+    /// since 1970, 0 where there is none.
+    pub copies: Option<(u64, u64)>,
     /// The daemon's mode, `normal`, `drain` or `rescue`; none where no daemon speaks.
     pub mode: Option<String>,
     /// Each wall that layers are unpacked behind, and whether it stands; none where that cannot be told.
@@ -181,6 +185,7 @@ fn gather(
         spool_bytes: spools.iter().map(|spool| spool.bytes).sum(),
         spools: spools.len() as u64,
         disk: disk(state),
+        copies: copies(settings),
         mode: None,
         walls: walls::series(settings),
         life: &LIFE,
@@ -289,6 +294,14 @@ fn room(
         transaction: condition.transaction_id,
         foreign: foreign.map(|count| count as u64),
     })
+}
+
+fn copies(settings: &Settings) -> Option<(u64, u64)> {
+    let StoreName::Thin(pool) = &settings.store else { return None };
+    let newest = pool_copies::newest(&pool_copies::directory(&settings.state), pool);
+    let since = newest.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let every = settings.copies.every.as_secs();
+    (every > 0).then(|| (every, since.map_or(0, |since| since.as_secs())))
 }
 
 fn disk(state: &Path) -> Option<Space> {

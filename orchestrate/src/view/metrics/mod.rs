@@ -260,6 +260,14 @@ fn files(text: &mut Text, facts: &Facts) {
         facts.spool_bytes,
     );
     text.gauge("spools", "Layers that are on their way or were left.", facts.spools);
+    if let Some((every, newest)) = facts.copies {
+        let help =
+            "Seconds between two copies of the pool's metadata, by the setting pool.backup_every.";
+        text.gauge("pool_copy_every_seconds", help, every);
+        let help =
+            "When the newest copy of the pool's metadata was written; 0 where there is none.";
+        text.gauge("pool_copy_timestamp_seconds", help, newest);
+    }
     if let Some(disk) = &facts.disk {
         text.family("state_disk_bytes", "gauge", "Room of the file system of the state directory.");
         text.sample("state_disk_bytes", "kind=\"total\"", disk.total);
@@ -307,6 +315,7 @@ mod tests {
                 ..RegistryFacts::default()
             }),
             unsettled: Some(2),
+            copies: Some((3600, 1_700_000_000)),
             store: Some(StoreFacts {
                 mode: "rw".into(),
                 data: space(1 << 31, 1 << 30),
@@ -357,6 +366,8 @@ mod tests {
             ("veneer_store_bytes{kind=\"used\"}", 1073741824.0),
             ("veneer_pool_level{what=\"data\"}", 2.0),
             ("veneer_pool_level{what=\"metadata\"}", 0.0),
+            ("veneer_pool_copy_every_seconds", 3600.0),
+            ("veneer_pool_copy_timestamp_seconds", 1_700_000_000.0),
             ("veneer_promised_bytes", 9_663_676_416.0),
             ("veneer_promised_bytes_max", 10_737_418_240.0),
             ("veneer_pool_mode{mode=\"rw\"}", 1.0),

@@ -99,6 +99,41 @@ fn bytes_that_are_not_what_was_named_are_refused() {
 }
 
 #[test]
+fn a_mirror_is_asked_once_more_for_a_manifest_that_has_rotted_there() {
+    let bytes = manifest();
+    let which = Which::Digest(Digest::of(&bytes));
+    let mut flipped = bytes.clone();
+    flipped[20] ^= 1;
+    let most = usize::try_from(DOCUMENT_BYTES_MAX).unwrap();
+    for wrong in [flipped, b"<html>".to_vec(), noise(most + 1, 3)] {
+        for (better, due) in [(true, 0), (false, 1)] {
+            let server = start(&bytes, |_, reply| named(&reply.body, MANIFEST));
+            let right = bytes.clone();
+            let mirror = start(&wrong, move |request, reply| {
+                match better && registry::header(request, "veneer-refetch").is_some() {
+                    true => named(&right, MANIFEST),
+                    false => reply,
+                }
+            });
+            let options = fetch::Options { sources: vec![mirror.url()], ..options() };
+            let client = client(&server, &options);
+            assert_eq!(client.manifest(&which).unwrap().bytes, bytes);
+            assert_eq!(sent(&mirror, "veneer-refetch"), [None, Some("1".to_owned())]);
+            let digest = Some(Digest::of(&bytes).hex());
+            assert_eq!(sent(&mirror, "veneer-sha256"), [digest.clone(), digest]);
+            assert_eq!(sent(&server, "veneer-sha256"), vec![None; due]);
+        }
+    }
+    // What the registry itself says is final, and told as its word.
+    let server = start(b"other", |_, reply| reply);
+    let mirror = start(b"other", |_, reply| reply);
+    let options = fetch::Options { sources: vec![mirror.url()], ..options() };
+    let error = client(&server, &options).manifest(&which).unwrap_err();
+    assert!(error.kind() == Kind::Digest && error.to_string().contains(&server.url()), "{error}");
+    assert_eq!((mirror.count(), server.count()), (2, 1));
+}
+
+#[test]
 fn a_manifest_that_does_not_end_is_left() {
     let most = usize::try_from(DOCUMENT_BYTES_MAX).unwrap();
     let endless = noise(3 * most, 1);

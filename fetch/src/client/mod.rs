@@ -101,7 +101,7 @@ impl Server {
     }
 
     /// The same for another client, with the keys that are known.
-    fn again(&self) -> Server {
+    pub(crate) fn again(&self) -> Server {
         match self {
             Server::Store(store) => {
                 let (target, regions) = (store.target.clone(), Regions::default());

@@ -7,10 +7,10 @@ use std::time::Duration;
 use ureq::Body;
 use ureq::http::Response;
 
-use crate::client::blame::Shunned;
+use crate::client::blame::{Shun, Shunned};
 use crate::client::{Client, Server};
 use crate::distribution::{Op, Repository};
-use crate::error::Error;
+use crate::error::{Error, wording};
 use crate::http::checksum::Checksum;
 use crate::http::head::text;
 use crate::http::sign::{self, Hold};
@@ -103,11 +103,42 @@ impl Client {
         let (repository, subject) = self.manifest_subject(which)?;
         // What has this digest is the same whoever gives it; what a tag means only the registry knows.
         if let Which::Digest(_) = which
-            && let Some(found) = self.by_sources(|source| source.manifest_soon(which).map(Some))
+            && let Some(found) =
+                self.by_sources(|source| source.manifest_of_source(which).map(Some))
         {
             return Ok(found);
         }
         self.ask(&subject, || self.manifest_once(repository, &subject, which))
+    }
+
+    /// This source, which from now on is told that what it keeps is wrong.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub(crate) fn told_wrong(&self) -> Result<Client, Error> {
+        let server = self.inner.server.again();
+        Client::settled(&self.inner.options, server, Some(Shun::Anew), Shunned::new())
+    }
+
+    /// Says that this source is asked once more.
+    pub(crate) fn tell_wrong(&self, error: &Error) {
+        let text = format!(
+            "source {}: {}; what it keeps is wrong, and it is asked to fetch that again",
+            self.endpoint(),
+            wording::chain(error)
+        );
+        self.inner.options.watch.tell(&Event::Left { text: &text });
+    }
+
+    /// As [`Client::manifest`] of a source, which is asked once more where it keeps something else under this digest.
+    fn manifest_of_source(&self, which: &Which) -> Result<Fetched, Error> {
+        match self.manifest_soon(which) {
+            Err(error @ (Error::Digest { .. } | Error::TooLarge { .. })) => {
+                self.tell_wrong(&error);
+                self.told_wrong()?.manifest_soon(which)
+            }
+            other => other,
+        }
     }
 
     /// As [`Client::manifest`] of a source: whoever has it says so at once, and else the registry is asked.
@@ -147,7 +178,8 @@ impl Client {
         which: &Which,
     ) -> Result<Fetched, Error> {
         let (inner, name) = (&self.inner, which.text());
-        let op = Op::Manifest { which: &name, head: false };
+        let digest = if let Which::Digest(digest) = which { Some(&digest.0) } else { None };
+        let op = Op::Manifest { which: &name, head: false, wanted: self.wanted(digest) };
         let time = Some(inner.options.answer_timeout);
         let response = repository.send(&inner.http, subject, op, time, &inner.options)?;
         let headers = response.headers();
@@ -159,6 +191,7 @@ impl Client {
         let digest = Digest::of(&bytes);
         let wrong = |want: &Digest| Error::Digest {
             subject: subject.to_owned(),
+            server: self.endpoint().to_owned(),
             algorithm: "sha256",
             want: want.hex(),
             got: hex::encode(digest.0),
@@ -244,7 +277,7 @@ impl Client {
         let which = Which::Tag(tag.to_owned());
         let (repository, subject) = self.manifest_subject(&which)?;
         let inner = &self.inner;
-        let op = Op::Manifest { which: tag, head: true };
+        let op = Op::Manifest { which: tag, head: true, wanted: None };
         let time = Some(inner.options.answer_timeout);
         let told = self.ask(&subject, || {
             match repository.send(&inner.http, &subject, op, time, &inner.options) {

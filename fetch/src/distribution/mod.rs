@@ -47,8 +47,8 @@ const OF_OBJECTS: [&str; 7] = [
 /// What is asked of a repository.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op<'a> {
-    /// A manifest or index, by its tag or its digest.
-    Manifest { which: &'a str, head: bool },
+    /// A manifest or index, by its tag or its digest. Of a mirror it is `wanted` as a blob is.
+    Manifest { which: &'a str, head: bool, wanted: Option<(&'a [u8; 32], bool)> },
     /// A blob. To a mirror of ours: the digest that it must have, and whether what it keeps of it is wrong.
     Blob {
         digest: Digest,
@@ -245,22 +245,21 @@ impl Op<'_> {
 
 fn headers(op: Op<'_>) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    match op {
-        Op::Manifest { .. } | Op::Referrers { .. } => {
-            headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPT));
-        }
-        Op::Blob { range, wanted, .. } => {
-            let range = range.map(|(first, last)| format!("bytes={first}-{last}"));
-            let digest = wanted.map(|(digest, _)| hex::encode(digest));
-            let anew = wanted.filter(|(_, anew)| *anew).map(|_| "1".to_owned());
-            for (name, value) in
-                [("range", range), ("veneer-sha256", digest), ("veneer-refetch", anew)]
-            {
-                // Digits and a hyphen are what every header carries.
-                if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-                    headers.insert(HeaderName::from_static(name), value);
-                }
-            }
+    let (range, wanted) = match op {
+        Op::Manifest { wanted, .. } => (None, wanted),
+        Op::Blob { range, wanted, .. } => (range, wanted),
+        Op::Referrers { .. } => (None, None),
+    };
+    if !matches!(op, Op::Blob { .. }) {
+        headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPT));
+    }
+    let range = range.map(|(first, last)| format!("bytes={first}-{last}"));
+    let digest = wanted.map(|(digest, _)| hex::encode(digest));
+    let anew = wanted.filter(|(_, anew)| *anew).map(|_| "1".to_owned());
+    for (name, value) in [("range", range), ("veneer-sha256", digest), ("veneer-refetch", anew)] {
+        // Digits and a hyphen are what every header carries.
+        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            headers.insert(HeaderName::from_static(name), value);
         }
     }
     headers

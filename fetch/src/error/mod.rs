@@ -214,12 +214,15 @@ pub enum Error {
     },
     /// All bytes came and their digest is another one.
     #[error(
-        "{}: digest mismatch: {algorithm}:{got}, promised {algorithm}:{want}: discard it",
-        quoted(.subject)
+        "{}: digest mismatch: {} gave {algorithm}:{got}, promised {algorithm}:{want}: discard it",
+        quoted(.subject),
+        quoted(.server)
     )]
     Digest {
         /// The object.
         subject: String,
+        /// Who gave the bytes, as `scheme://host:port`, one after the other where it was several.
+        server: String,
         /// The algorithm, `sha256` or an object checksum's name.
         algorithm: &'static str,
         /// The promised digest.

@@ -250,6 +250,7 @@ impl Body {
         let got = std::mem::replace(&mut self.hash, Sha256::new()).finish();
         let wrong = |algorithm, want: &[u8], got: &[u8]| Error::Digest {
             subject: self.subject.clone(),
+            server: self.chain.givers(),
             algorithm,
             want: hex::encode(want),
             got: hex::encode(got),
@@ -269,7 +270,7 @@ impl Body {
                 spool.discard()?;
             }
             return Err(match (reused, error) {
-                (0, Error::Digest { subject, algorithm, want, got }) if self.may_be_mixed() => {
+                (0, Error::Digest { subject, algorithm, want, got, .. }) if self.may_be_mixed() => {
                     Error::Mixed { subject, algorithm, want, got }
                 }
                 (0, error) => error,

@@ -31,6 +31,10 @@ pub(crate) struct Chain {
     out: Vec<bool>,
     /// Who is asked now; none is the origin.
     current: Option<usize>,
+    /// The same, while it is told that what it keeps is wrong.
+    anew: Option<Client>,
+    /// Of each source, whether it was told that.
+    told: Vec<bool>,
     /// Whether a byte has come of it.
     proven: bool,
     /// Who has given bytes.
@@ -54,6 +58,8 @@ impl Chain {
             object: object.clone(),
             out: inner.sources.iter().map(out).collect(),
             current: None,
+            anew: None,
+            told: vec![false; inner.sources.len()],
             proven: false,
             gave: Vec::new(),
             // Without a digest there is nobody else.
@@ -72,7 +78,8 @@ impl Chain {
     /// Who is asked now.
     pub(crate) fn client(&self) -> &Client {
         let sources = &self.client.inner.sources;
-        self.current.and_then(|index| sources.get(index)).unwrap_or(&self.client)
+        let current = self.current.and_then(|index| sources.get(index));
+        self.anew.as_ref().or(current).unwrap_or(&self.client)
     }
 
     /// Whether all that came is the origin's.
@@ -83,6 +90,26 @@ impl Chain {
     /// Whether whoever is asked has given a byte.
     pub(crate) fn is_proven(&self) -> bool {
         self.proven
+    }
+
+    /// Who has given bytes, in words.
+    pub(crate) fn givers(&self) -> String {
+        let sources = &self.client.inner.sources;
+        let mut all: Vec<&str> = self
+            .all_that_gave()
+            .filter_map(|index| sources.get(index))
+            .map(Client::endpoint)
+            .collect();
+        if self.is_at_origin() {
+            all.push(self.client.endpoint());
+        }
+        all.join(", ")
+    }
+
+    /// The sources that have given bytes, or none where there should have been some.
+    fn all_that_gave(&self) -> impl Iterator<Item = usize> {
+        let empty = self.current.filter(|_| !self.proven);
+        self.gave.iter().copied().chain(empty)
     }
 
     /// So many bytes have come.
@@ -144,6 +171,28 @@ impl Chain {
         options.watch.tell(&Event::Left { text: &text });
     }
 
+    /// The source itself, told that what it keeps is wrong, where that is plain before a byte is passed on: under a
+    /// digest there is but one object, of one size.
+    fn once_more(
+        &mut self,
+        index: usize,
+        error: &Error,
+        at: Option<u64>,
+    ) -> Result<Option<Client>, Error> {
+        let other = matches!(error, Error::Changed { .. } | Error::TooLarge { .. });
+        let (sources, told) = (&self.client.inner.sources, self.told.get_mut(index));
+        let (Some(source), Some(told), None, true) = (sources.get(index), told, at, other) else {
+            return Ok(None);
+        };
+        if std::mem::replace(told, true) || source.inner.is_source == Some(Shun::Anew) {
+            return Ok(None);
+        }
+        source.tell_wrong(error);
+        let source = source.told_wrong()?;
+        self.anew = Some(source.clone());
+        Ok(Some(source))
+    }
+
     /// Whom to ask next, after the last one `failed` at byte `at`.
     ///
     /// # Errors
@@ -151,7 +200,11 @@ impl Chain {
     pub(crate) fn next(&mut self, failed: Option<Error>, at: Option<u64>) -> Result<Client, Error> {
         let (mut last, mut told) = (None, false);
         if let Some(error) = failed {
-            let Some(index) = self.current.take() else { return Err(error) };
+            let Some(index) = self.current else { return Err(error) };
+            if let Some(source) = self.once_more(index, &error, at)? {
+                return Ok(source);
+            }
+            (self.current, self.anew) = (None, None);
             self.leave(index, &error, at);
             last = Some(error);
         }
@@ -243,10 +296,10 @@ impl Chain {
     /// What came is worth nothing: who gave it is remembered for [`Client::elsewhere`].
     pub(crate) fn blame(&self, changed: bool) {
         let sources = &self.client.inner.sources;
-        let url = |index: &usize| sources.get(*index).map(|source| source.endpoint().to_owned());
+        let url = |index: usize| sources.get(index).map(|source| source.endpoint().to_owned());
         let blamed = Blamed {
             object: self.object.clone(),
-            sources: self.gave.iter().filter_map(url).collect(),
+            sources: self.all_that_gave().filter_map(url).collect(),
             changed,
         };
         let mut all = self.client.inner.blamed.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,3 +17,4 @@ pub(crate) mod ranges;
 pub(crate) mod spool;
 pub(crate) mod stream;
 pub(crate) mod upload;
+pub(crate) mod whole;

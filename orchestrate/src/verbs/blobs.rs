@@ -197,14 +197,5 @@ fn read(
     cancel: &Cancel,
 ) -> Result<Vec<u8>, Error> {
     let (client, object, expect) = (client.clone(), object.clone(), expect.clone());
-    heedfully(cancel, move || {
-        use std::io::Read as _;
-        let mut bytes = Vec::new();
-        let mut body = client.open(&object, &expect).map_err(Error::Fetch)?;
-        body.read_to_end(&mut bytes).map_err(|source| match source.downcast::<fetch::Error>() {
-            Ok(error) => Error::Fetch(error),
-            Err(source) => Error::Io { doing: "read", path: object.to_string().into(), source },
-        })?;
-        Ok(bytes)
-    })?
+    heedfully(cancel, move || client.read_whole(&object, &expect))?.map_err(Error::Fetch)
 }

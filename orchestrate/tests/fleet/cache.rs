@@ -16,6 +16,7 @@ use tests::s3::{KEYS, Server};
 
 use crate::bench::{self, Bench};
 use crate::front::{Asked, Front, Mood};
+use crate::layout::{Family, Image, Layout, Packing};
 use crate::nginx::Cache;
 use crate::number;
 use crate::space::{Net, again};
@@ -213,7 +214,7 @@ fn whatever_becomes_of_the_cache(mut lab: Lab) {
     let times = lab.begin("cold", &digest, &[]).end();
     assert_eq!(lab.told("warm", "cold", &times), 0);
 
-    lab.cache.rots("cold");
+    lab.cache.rots("/bucket/cold");
     let times = lab.begin("cold", &digest, &[]).end();
     let sent = lab.told("warm, a bit of it rotten", "cold", &times);
     lab.about_once(sent);
@@ -258,6 +259,36 @@ fn whatever_becomes_of_the_cache(mut lab: Lab) {
     lab.cache.goes_on();
     let sent = lab.told("cache hung for twice the time-out", "hung", &hosts.end());
     lab.about_once(sent);
+}
+
+#[test]
+fn whatever_of_an_image_has_rotted_costs_the_origin_that_once_for_a_site() {
+    let lab = Lab::new();
+    let mut layout = Layout::default();
+    let manifest = layout.image(&Image::of(&[5, 6]), Packing::Gzip, Family::Oci);
+    let index = layout.index(&[manifest], Family::Oci);
+    layout.tag(index, "v1");
+    layout.put(&lab.bench, "app");
+    // Gives what the origin was asked for but the index of all, which has no digest: by the cache, and bytes.
+    let ensure = |name: &str| {
+        lab.front.forget();
+        let host = lab.bench.host(name);
+        let mut command = host.command_at(lab.front.plain, &["ensure", "oci:s3://bucket/app/:v1"]);
+        command.env("VENEER_FETCH_SOURCES", lab.cache.url());
+        let done = command.env("VENEER_FETCH_SOURCE_FALLBACK", "60").output().unwrap();
+        assert!(done.status.success(), "{name}: {done:?}");
+        host.check();
+        let mut asked = lab.front.asked();
+        asked.retain(|one| !one.target.ends_with("/index.json"));
+        assert!(asked.iter().all(|one| one.by_cache), "{name}: {asked:?}");
+        asked.iter().map(|one| one.bytes).sum::<u64>()
+    };
+    let all: u64 = layout.files.values().map(|bytes| bytes.len() as u64).sum();
+    assert_eq!(ensure("first"), all);
+    for file in layout.files.keys() {
+        lab.cache.rots(&format!("/bucket/app/{file}"));
+    }
+    assert_eq!((ensure("second"), ensure("third")), (all, 0));
 }
 
 #[test]

@@ -217,24 +217,24 @@ impl Cache {
         self.entries().iter().any(has)
     }
 
-    /// Changes one bit of what it keeps of this object.
+    /// Changes one bit of what it keeps under keys that begin so: the last of the largest entry.
     pub(crate) fn rots(&self, key: &str) {
-        let mark = format!("\nKEY: /bucket/{key}");
+        let mark = format!("\nKEY: {key}");
         let is_its = |bytes: &Vec<u8>| {
             let head = &bytes[..bytes.len().min(1000)];
             head.windows(mark.len()).any(|part| part == mark.as_bytes())
         };
-        let found = self.entries().into_iter().find_map(|path| {
+        let found = self.entries().into_iter().filter_map(|path| {
             let bytes = fs::read(&path).unwrap();
-            (bytes.len() > 1 << 20 && is_its(&bytes)).then_some((path, bytes))
+            is_its(&bytes).then_some((path, bytes))
         });
-        let (path, mut bytes) = found.expect("an entry of the object");
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
+        let (path, bytes) =
+            found.max_by_key(|(_, bytes)| bytes.len()).expect("an entry of the object");
+        let last = bytes.len() - 1;
         // In its place: nginx goes by the file that it has open.
         use std::os::unix::fs::FileExt as _;
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();
-        file.write_all_at(&bytes[middle..=middle], middle as u64).unwrap();
+        file.write_all_at(&[bytes[last] ^ 1], last as u64).unwrap();
     }
 }
 

@@ -84,6 +84,25 @@ fn blobs_of_a_registry_cost_it_one_for_a_site_and_tell_it_nothing() {
     assert!(done.status.success(), "{done:?}");
     front.is(Mood::Well);
 
+    // A manifest and a config that have rotted are fetched again once for the site.
+    let mut small = layout.files.clone();
+    small.retain(|_, bytes| bytes.len() < 10_000);
+    for file in small.keys() {
+        let hex = file.trim_start_matches("blobs/sha256/");
+        let part = if digest.ends_with(hex) { "manifests" } else { "blobs" };
+        cache.rots(&format!("r/v2/team/app/{part}/sha256:{hex}"));
+    }
+    let all: usize = small.values().map(Vec::len).sum();
+    assert_eq!(small.len(), 2);
+    for (number, due) in [(HOSTS + 1, all), (HOSTS + 2, 0)] {
+        front.forget();
+        let done = ensure(number, &pinned);
+        assert!(done.status.success(), "{done:?}");
+        let asked = front.asked();
+        assert!(asked.iter().all(|one| one.by_cache), "{asked:?}");
+        assert_eq!(asked.iter().map(|one| one.bytes).sum::<u64>(), due as u64, "{asked:?}");
+    }
+
     // Whoever asks tells the registry nothing of himself by the cache, and nothing of it is kept or written down.
     front.forget();
     let secret = "Authorization: Bearer c2VjcmV0\r\nCookie: c2VjcmV0\r\n";
@@ -110,7 +129,7 @@ fn blobs_of_a_registry_cost_it_one_for_a_site_and_tell_it_nothing() {
         assert_eq!(ask(&cache, &target, secret), 404, "{target}");
     }
     assert_eq!(front.asked().len(), 0, "{:?}", front.asked());
-    for number in 0..=HOSTS {
+    for number in 0..=HOSTS + 2 {
         bench.host(&format!("host-{number}")).check();
     }
 }

@@ -75,6 +75,27 @@ fn an_unknown_option_is_a_usage_error_that_says_so() {
     });
 }
 
+/// What was typed, or came out of a file by way of a script, is shown and not obeyed by the terminal.
+#[test]
+fn control_characters_of_an_argument_are_escaped() {
+    each(|program| {
+        let typed: &[&str] = match program {
+            "fetch" => &["--jobs", "\u{1b}[2J"],
+            "unpack" => &["--shown-max", "\u{1b}[2J"],
+            "thin" => &["--wait-ms", "\u{1b}[2J", "ls"],
+            "registry" => &["ls", "\u{1b}[2J"],
+            _ => &["cancel", "\u{1b}[2J"],
+        };
+        for words in [typed, &["--\u{1b}[2J\u{7}"]] {
+            let output = run(program, words);
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            let plain = !text.trim_end_matches('\n').chars().any(char::is_control);
+            expect(output.status.code() == Some(100) && plain, "escaped", &output)?;
+        }
+        Ok(())
+    });
+}
+
 /// Whoever gives a megabyte by mistake wants to read what is wrong with it.
 #[test]
 fn a_long_value_is_told_by_its_beginning() {

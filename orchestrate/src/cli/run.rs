@@ -49,8 +49,13 @@ pub(crate) fn run() -> ExitCode {
 }
 
 /// A word of argh's, which quotes what it was given whole.
-fn cut(word: &str) -> &str {
-    word.char_indices().nth(WORD_MAX).map_or(word, |(end, _)| &word[..end])
+fn cut(word: &str) -> String {
+    // A terminal shall show what was typed, and not obey it.
+    let plain = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    word.chars().take(WORD_MAX).map(plain).collect()
 }
 
 /// Characters of a word that are shown.

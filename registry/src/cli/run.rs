@@ -250,8 +250,16 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// Characters of a word from outside that are shown.
 const WORD_MAX: usize = 200;
 
+/// A character that somebody typed: a terminal shall not obey it.
+fn visible(c: char) -> String {
+    match c.is_control() && c != '\n' {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    }
+}
+
 fn one_line(text: &str) -> String {
     // argh quotes whole what it was given.
-    let cut = |word: &str| word.chars().take(WORD_MAX).collect::<String>();
+    let cut = |word: &str| word.chars().take(WORD_MAX).map(visible).collect::<String>();
     text.split_whitespace().map(cut).collect::<Vec<_>>().join(" ")
 }

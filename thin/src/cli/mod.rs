@@ -151,8 +151,16 @@ fn exit_code(err: &Error) -> u8 {
 
 /// argh quotes whole what it was given.
 fn brief(said: &str) -> String {
-    let cut = |word: &str| word.chars().take(WORD_MAX).collect::<String>();
+    let cut = |word: &str| word.chars().take(WORD_MAX).map(visible).collect::<String>();
     said.trim_end().split(' ').map(cut).collect::<Vec<_>>().join(" ")
+}
+
+/// A character that somebody typed: a terminal shall not obey it.
+fn visible(c: char) -> String {
+    match c.is_control() && c != '\n' {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    }
 }
 
 /// Characters of a word from outside that are shown.

@@ -42,7 +42,8 @@ pub(crate) fn run() -> ExitCode {
                 },
                 Err(()) => {
                     // argh quotes whole what it was given.
-                    let cut = |word: &str| word.chars().take(SHOWN_MAX).collect::<String>();
+                    let cut =
+                        |word: &str| word.chars().take(SHOWN_MAX).map(visible).collect::<String>();
                     let words = early.output.split(' ').map(cut).collect::<Vec<_>>();
                     note!("unpack: fatal: {}", words.join(" ").trim_end());
                     NEVER.into()
@@ -135,6 +136,14 @@ fn harmless(json: &str) -> String {
         }
     }
     text
+}
+
+/// A character that somebody typed: a terminal shall not obey it.
+fn visible(c: char) -> String {
+    match c.is_control() && c != '\n' {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    }
 }
 
 /// `false` is the answer no.

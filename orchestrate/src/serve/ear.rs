@@ -57,7 +57,7 @@ struct Seen {
 }
 
 /// Who is asked.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Whom {
     Source,
     Bucket,

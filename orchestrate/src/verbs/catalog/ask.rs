@@ -94,7 +94,7 @@ struct Kept {
 }
 
 /// The entity tags of a catalog.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Tags {
     /// Of whoever gave its bytes last.
     last: Option<String>,
@@ -103,7 +103,7 @@ struct Tags {
 }
 
 /// Who is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Whom {
     /// A source, which gets the tag that was seen last.
     Source,
@@ -315,8 +315,7 @@ impl Question {
             Whom::Bucket => found.etag.clone(),
         };
         let tags = Tags { last: found.etag, bucket };
-        let is_kept = |base: &&Kept| base.tags.last == tags.last && base.tags.bucket == tags.bucket;
-        if let Some(base) = base.filter(is_kept) {
+        if let Some(base) = base.filter(|base| base.tags == tags) {
             return same(base);
         }
         let beside: ObjectRef = format!("{place}.minisig").parse().map_err(Error::Fetch)?;
